@@ -1,0 +1,1 @@
+"""How a cluster is made: its client, controller, engines and worker; `types` is what all of them share."""

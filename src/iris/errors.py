@@ -1,0 +1,211 @@
+"""Every error that Iris raises, drawn first.
+
+    IrisError
+    ├── InvalidArgumentError (ValueError)     what was given cannot be meant: a name, an id, an index, a size
+    │   ├── InvalidAddressError               … an address
+    │   └── EntrypointError                   … a callable that cannot be sent
+    ├── NotFoundError (LookupError)           no such job, task, worker or endpoint
+    ├── AlreadyExistsError                    the name is taken
+    ├── ResourceExhaustedError                too large: a workspace, a message
+    ├── FailedPreconditionError               right in itself, but not now
+    ├── UnauthenticatedError                  who are you?
+    ├── PermissionDeniedError                 you may not
+    ├── DeadlineExceededError (TimeoutError)  no answer in time
+    ├── UnavailableError (ConnectionError)    nobody there, or gone in mid-answer
+    │   ├── ControllerUnreachableError        … the controller
+    │   └── WorkerUnreachableError            … the worker that has a log
+    ├── UnimplementedError                    the other side is older, or no Iris
+    ├── InternalError                         a bug of ours, or an answer that makes no sense
+    ├── DataLossError                         something that was stored cannot be read back
+    ├── MissingExtraError (ImportError)       the part of Iris for this is not installed
+    ├── LocalClusterError                     a cluster on this machine did not start, or died
+    ├── JobFailedError                        a job that was waited for did not succeed
+    └── ResultError                           a task has no return value to hand out
+
+`InvalidArgumentError` is a `ValueError` and so on, so that code which knows nothing of Iris can catch them.
+The text of an error says what was given and what would be right, or what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IrisError(Exception):
+    """The root of all errors of Iris. `code` is the Connect code that stands for the class on the wire."""
+
+    code: ClassVar[str] = "unknown"
+
+
+class InvalidArgumentError(IrisError, ValueError):
+    """What was given cannot be meant; the text says what was given and what form is expected."""
+
+    code = "invalid_argument"
+
+
+class InvalidAddressError(InvalidArgumentError):
+    """An address in none of the accepted forms."""
+
+
+class EntrypointError(InvalidArgumentError):
+    """A callable or a command that cannot be sent to a worker."""
+
+
+class NotFoundError(IrisError, LookupError):
+    """No job, task, worker or endpoint of that name."""
+
+    code = "not_found"
+
+
+class AlreadyExistsError(IrisError):
+    """The name is taken."""
+
+    code = "already_exists"
+
+
+class ResourceExhaustedError(IrisError):
+    """Too large for a limit; the text names the limit."""
+
+    code = "resource_exhausted"
+
+
+class FailedPreconditionError(IrisError):
+    """Right in itself, but not in the state that things are in."""
+
+    code = "failed_precondition"
+
+
+class UnauthenticatedError(IrisError):
+    """The other side does not know who is calling."""
+
+    code = "unauthenticated"
+
+
+class PermissionDeniedError(IrisError):
+    """The other side knows who is calling, and says no."""
+
+    code = "permission_denied"
+
+
+class DeadlineExceededError(IrisError, TimeoutError):
+    """No answer within the time that the call was given."""
+
+    code = "deadline_exceeded"
+
+
+class UnavailableError(IrisError, ConnectionError):
+    """Nobody answers at that address, or the connection ended in mid-answer."""
+
+    code = "unavailable"
+
+
+class ControllerUnreachableError(UnavailableError):
+    """The controller does not answer."""
+
+
+class WorkerUnreachableError(UnavailableError):
+    """The worker that has the log does not answer."""
+
+
+class UnimplementedError(IrisError):
+    """The other side does not know the call: it is older than this client, or it is not Iris."""
+
+    code = "unimplemented"
+
+
+class InternalError(IrisError):
+    """A bug of Iris, or an answer that makes no sense."""
+
+    code = "internal"
+
+
+class DataLossError(IrisError):
+    """Something that was stored cannot be read back."""
+
+    code = "data_loss"
+
+
+class MissingExtraError(IrisError, ImportError):
+    """The part of Iris that is asked for is not installed.
+
+    Args:
+        what: What needs it, as the start of a sentence.
+        extra: The extra of the distribution `iris-cluster` that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra [{extra}]: pip install 'iris-cluster[{extra}]'")
+
+
+class LocalClusterError(IrisError):
+    """A cluster on this machine did not start, or has died; the text ends with what it wrote last."""
+
+
+class JobFailedError(IrisError):
+    """A job that was waited for has ended and did not succeed.
+
+    Attributes:
+        job_id: The job.
+        status: Its final `cluster_pb2.JobStatus`.
+        task_index: The first task that failed; None when none did (the job was cancelled, or never started).
+        exit_code: That task's exit code; None when it has none.
+        signal: The number of the signal that ended it; None when none did.
+        last_lines: The last lines that it wrote, oldest first.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        job_id: str,
+        status: object,
+        task_index: int | None = None,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        last_lines: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(text)
+        self.job_id = job_id
+        self.status = status
+        self.task_index = task_index
+        self.exit_code = exit_code
+        self.signal = signal
+        self.last_lines = last_lines
+
+
+class ResultError(IrisError):
+    """A task has no return value to hand out: it failed, is not done, or what it returned cannot be sent.
+
+    Attributes:
+        task_id: The task.
+    """
+
+    def __init__(self, text: str, *, task_id: str) -> None:
+        super().__init__(text)
+        self.task_id = task_id
+
+
+# The one table between the wire and our errors: Connect code -> the class that stands for it on this side.
+# In the other direction, a class carries its code.
+ERROR_FOR_CODE: dict[str, type[IrisError]] = {
+    error.code: error
+    for error in (
+        InvalidArgumentError,
+        NotFoundError,
+        AlreadyExistsError,
+        ResourceExhaustedError,
+        FailedPreconditionError,
+        UnauthenticatedError,
+        PermissionDeniedError,
+        DeadlineExceededError,
+        UnavailableError,
+        UnimplementedError,
+        InternalError,
+        DataLossError,
+    )
+} | {
+    "canceled": UnavailableError,  # the other side gave up on the call, as a server that shuts down does
+    "out_of_range": InvalidArgumentError,
+    "aborted": UnavailableError,
+    "unknown": InternalError,
+}
