@@ -188,24 +188,20 @@ class ResultError(IrisError):
 # The one table between the wire and our errors: Connect code -> the class that stands for it on this side.
 # In the other direction, a class carries its code.
 ERROR_FOR_CODE: dict[str, type[IrisError]] = {
-    error.code: error
-    for error in (
-        InvalidArgumentError,
-        NotFoundError,
-        AlreadyExistsError,
-        ResourceExhaustedError,
-        FailedPreconditionError,
-        UnauthenticatedError,
-        PermissionDeniedError,
-        DeadlineExceededError,
-        UnavailableError,
-        UnimplementedError,
-        InternalError,
-        DataLossError,
-    )
-} | {
-    "canceled": UnavailableError,  # the other side gave up on the call, as a server that shuts down does
+    "invalid_argument": InvalidArgumentError,
     "out_of_range": InvalidArgumentError,
+    "not_found": NotFoundError,
+    "already_exists": AlreadyExistsError,
+    "resource_exhausted": ResourceExhaustedError,
+    "failed_precondition": FailedPreconditionError,
+    "unauthenticated": UnauthenticatedError,
+    "permission_denied": PermissionDeniedError,
+    "deadline_exceeded": DeadlineExceededError,
+    "unavailable": UnavailableError,
     "aborted": UnavailableError,
+    "canceled": UnavailableError,  # the other side gave up on the call, as a server that shuts down does
+    "unimplemented": UnimplementedError,
+    "internal": InternalError,
     "unknown": InternalError,
+    "data_loss": DataLossError,
 }

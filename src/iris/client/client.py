@@ -1,0 +1,443 @@
+"""IrisClient: what a user starts from."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from iris.client.follow import Notice, TaskFollower, follow
+from iris.client.job import Job, LogEntry, check_index, to_log_entries
+from iris.cluster.client.pickling import pickle_entrypoint, python_version
+from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
+from iris.cluster.client.workspace import Bundle, pack_workspace
+from iris.cluster.types import (
+    Entrypoint,
+    ResourceSpec,
+    check_job_name,
+    get_job_info,
+    is_job_finished,
+    make_task_id,
+)
+from iris.errors import InvalidAddressError, InvalidArgumentError
+from iris.rpc import cluster_pb2
+from iris.rpc.address import ACCEPTED_FORMS
+
+
+class IrisClient:
+    """A client of a cluster: starts jobs, and shows what each of their tasks does.
+
+        client = IrisClient.remote("controller:50051")    # a cluster that runs somewhere
+        client = IrisClient.local()                       # one of one's own, on this machine
+
+    A context manager; safe to use from several threads, and in children after `os.fork()`.
+
+    Args:
+        cluster: How the cluster is reached. `remote` and `local` make one.
+    """
+
+    def __init__(self, cluster: RemoteClusterClient) -> None:
+        self.cluster = cluster
+
+    @classmethod
+    def remote(cls, address: str | None = None, *, http2: bool = False) -> IrisClient:
+        """A client of the cluster whose controller is at an address. Nothing is sent before the first call.
+
+        Args:
+            address: `host:port`, `http://…` or `https://…`; default the one in `IRIS_CONTROLLER_ADDRESS`, which code
+                inside a job finds set.
+            http2: Speak HTTP/2 also without TLS. Over TLS it is used where the server offers it.
+
+        Raises:
+            InvalidAddressError: (a `ValueError`) There is no address, or it has none of these forms.
+        """
+        if address is None:
+            address = os.environ.get("IRIS_CONTROLLER_ADDRESS")
+            if not address:
+                raise InvalidAddressError(
+                    f"no address was given and IRIS_CONTROLLER_ADDRESS is not set (expected {ACCEPTED_FORMS})"
+                )
+        return cls(RemoteClusterClient(address, http2=http2))
+
+    @classmethod
+    def local(cls, *, workers: int = 1) -> IrisClient:
+        """Starts a whole cluster on this machine. It ends with `close`, or with this process, and leaves nothing.
+
+        Args:
+            workers: How many workers share the machine, so that several "hosts" can be had on one.
+
+        Raises:
+            MissingExtraError: The extra [server] is not installed.
+            LocalClusterError: It did not start; the text says why.
+        """
+        from iris.cluster.client.local_client import LocalClusterClient
+
+        return cls(LocalClusterClient(workers=workers))
+
+    # Jobs.
+
+    def run(
+        self,
+        entrypoint: Callable[..., Any] | Sequence[str] | Entrypoint,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        replicas: int = 1,
+        resources: ResourceSpec | None = None,
+        env: Mapping[str, str] | None = None,
+        ports: Sequence[str] = (),
+        workspace: str | os.PathLike[str] | None = None,
+        working_directory: str | os.PathLike[str] | None = None,
+        coscheduled: bool = True,
+        max_task_failures: int = 0,
+        max_retries_failure: int = 0,
+        max_retries_preemption: int = 100,
+        scheduling_timeout: float = 0,
+        timeout: float = 0,
+        kill_grace_period: float = 10.0,
+    ) -> Job:
+        """Submits a job, and answers with a handle on it; `wait` tells how it ended.
+
+        Inside a job, the new job is a child of it: its id is `"{parent}/{name}"`, and it ends with its parent.
+
+        Args:
+            entrypoint: A callable, or a command as a list of words, as in `["python", "train.py"]`.
+            args: Positional arguments of the callable.
+            kwargs: Named arguments of the callable.
+            name: The job's name and, outside a job, its id; no `/`. Default: made from the entrypoint's name.
+            replicas: How many tasks.
+            resources: What each task needs, `ResourceSpec(cpu=…, memory=…, gpu=…)`; default: nothing is reserved.
+            env: Environment variables for the tasks; those of Iris win.
+            ports: Names; each task gets a free port for each, in `IRIS_PORT_<NAME>`.
+            workspace: A folder that is sent along; each task starts in a copy of it. `.gitignore` is honoured.
+            working_directory: A directory of the worker's machine to start in, instead of one of the attempt's own.
+            coscheduled: All tasks start together or none does, and a retry restarts all. False: each on its own.
+            max_task_failures: How many tasks may fail before the job does.
+            max_retries_failure: How often a task that fails is tried again.
+            max_retries_preemption: How often a task whose worker is lost is tried again.
+            scheduling_timeout: Seconds that it may wait for room; 0 for ever.
+            timeout: Seconds that an attempt may run; 0 for ever.
+            kill_grace_period: Seconds between SIGTERM and SIGKILL when a task is stopped.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) Something of this cannot be meant; the text says what.
+            EntrypointError: The callable cannot be sent; the text says why.
+            AlreadyExistsError: The name is taken.
+            ResourceExhaustedError: The workspace or the callable is too large.
+        """
+        entry = _as_entrypoint(entrypoint, args, kwargs or {})
+        spec = resources or ResourceSpec()
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+            raise InvalidArgumentError(f"replicas={replicas!r}: expected a whole number from 1")
+        if name is None:
+            name = f"{entry.default_name}-{secrets.token_hex(4)}"
+        check_job_name(name)
+        folder = None if workspace is None else os.fspath(workspace)
+        bundle = None if folder is None else pack_workspace(folder)
+        inside = get_job_info()
+        request = cluster_pb2.Controller.LaunchJobRequest(
+            name=name,
+            submission_id=secrets.token_hex(16),
+            parent_job_id=inside.job_id if inside else "",
+            resources=_resources_message(spec, replicas),
+            environment=cluster_pb2.EnvironmentConfig(env_vars=_checked_env(env or {})),
+            ports=_checked_names("ports", ports),
+            independent_tasks=not coscheduled,
+            max_task_failures=_whole("max_task_failures", max_task_failures),
+            max_retries_failure=_whole("max_retries_failure", max_retries_failure),
+            max_retries_preemption=_whole("max_retries_preemption", max_retries_preemption),
+            scheduling_timeout_seconds=math.ceil(_seconds("scheduling_timeout", scheduling_timeout)),
+            timeout_seconds=math.ceil(_seconds("timeout", timeout)),
+            kill_grace_period_ms=int(_seconds("kill_grace_period", kill_grace_period) * 1000),
+            working_directory="" if working_directory is None else os.fspath(working_directory),
+        )
+        if entry.command:
+            request.command.extend(entry.command)
+        else:
+            request.serialized_entrypoint = pickle_entrypoint(entry, workspace=None if folder is None else Path(folder))
+            request.pickled_by = python_version()
+        if bundle is not None and folder is not None:
+            _add_workspace(request, bundle, folder)
+        return Job(self, self.cluster.launch_job(request))
+
+    def job(self, job_id: str) -> Job:
+        """A handle on a job that runs, or ran. Nothing is asked: an unknown id is found out by the first call."""
+        return Job(self, job_id)
+
+    def status(self, job_id: str) -> cluster_pb2.JobStatus:
+        """A job's state now, with all its tasks.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return self.cluster.get_job_status(job_id)
+
+    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
+        """All jobs, oldest first, without their tasks."""
+        return self.cluster.list_jobs()
+
+    def terminate(self, job_id: str) -> None:
+        """Asks a job, and its child jobs, to end; answers at once. One that has ended stays as it is.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        self.cluster.terminate_job(job_id)
+
+    def wait(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        poll_interval: float = 1.0,
+        stream_logs: bool = False,
+        stream_task_index: int | None = None,
+    ) -> cluster_pb2.JobStatus:
+        """Waits for the end of a job, and answers with its final status, whatever that is.
+
+        The controller tells of the end at once; nothing is polled for it.
+
+        Args:
+            job_id: The job.
+            timeout: Seconds; None waits for ever.
+            poll_interval: Seconds between two looks at a log in which nothing happens, while it is streamed. One that
+                is being written is looked at more often.
+            stream_logs: Print a task's lines as they come, as `[task-2:stdout] message`.
+            stream_task_index: Which task's; default 0.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such task.
+            TimeoutError: It has not ended within `timeout` seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        if poll_interval <= 0:
+            raise InvalidArgumentError(f"poll_interval={poll_interval!r}: expected seconds, more than 0")
+        if stream_logs:
+            index = 0 if stream_task_index is None else stream_task_index
+            for entry in self.follow_logs(job_id, [index], poll_interval=poll_interval, until=end):
+                print(f"[task-{index}:{entry.source}] {entry.message}", flush=True)  # noqa: T201 - that is the verb
+        elif stream_task_index is not None:
+            raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
+        left = None if end is None else max(0.0, end - time.monotonic())
+        for status in self.cluster.watch_job(job_id, timeout=left):
+            if is_job_finished(status.state):
+                break
+        return self.cluster.get_job_status(job_id)
+
+    # Tasks.
+
+    def task_status(self, job_id: str, task_index: int) -> cluster_pb2.TaskStatus:
+        """One task's state now, with all its attempts.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) The index is no whole number from 0.
+            NotFoundError: There is no such job, or it has no such task.
+        """
+        check_index(task_index)
+        return self.cluster.get_task_status(job_id, task_index)
+
+    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+        """The states of a job's tasks now, in index order.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return self.cluster.list_tasks(job_id)
+
+    def fetch_task_logs(
+        self,
+        job_id: str,
+        task_index: int,
+        start_ms: int = 0,
+        max_lines: int = 0,
+        *,
+        attempt_id: int | None = None,
+    ) -> list[LogEntry]:
+        """The lines of a task until now; `[]` while no worker has had it.
+
+        Args:
+            job_id: The job.
+            task_index: The task, from 0.
+            start_ms: Only lines that were completed after this moment, exclusive; 0 for all.
+            max_lines: The first N of them; 0 for all.
+            attempt_id: Which attempt's; default the newest's.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) A number is negative.
+            NotFoundError: There is no such job, task or attempt.
+            WorkerUnreachableError: The worker that has the log does not answer.
+        """
+        check_index(task_index)
+        entries: list[LogEntry] = []
+        wanted = cluster_pb2.Worker.FetchLogsFilter(
+            start_ms=_whole("start_ms", start_ms), max_lines=_whole("max_lines", max_lines)
+        )
+        for page in self._pages(job_id, task_index, attempt_id, wanted):
+            entries += page
+            if max_lines and len(entries) >= max_lines:
+                return entries[:max_lines]
+        return entries
+
+    def last_lines(self, job_id: str, task_index: int, count: int) -> list[LogEntry]:
+        """The last lines of a task's newest attempt until now, oldest first."""
+        wanted = cluster_pb2.Worker.FetchLogsFilter(start_line=-count)
+        return [entry for page in self._pages(job_id, task_index, None, wanted) for entry in page][-count:]
+
+    def follow_logs(
+        self,
+        job_id: str,
+        task_indices: Sequence[int] | None = None,
+        *,
+        poll_interval: float = 1.0,
+        until: float | None = None,
+        on_notice: Notice | None = None,
+    ) -> Iterator[LogEntry]:
+        """The lines of tasks as they come, each task's in order and once, through retries, until the tasks have ended.
+
+        Args:
+            job_id: The job.
+            task_indices: Which tasks; default all of the job.
+            poll_interval: Seconds between two looks at a log in which nothing happens.
+            until: A moment of `time.monotonic()` at which to stop; None goes on to the end.
+            on_notice: Told of retries, and of lines that cannot be had; default: a line on stderr.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such task.
+        """
+        if task_indices is None:
+            task_indices = range(self.status(job_id).num_tasks)
+        for index in task_indices:
+            self.task_status(job_id, index)
+        notice = on_notice or _print_notice
+        followers = [TaskFollower(self.cluster, job_id, index, notice) for index in task_indices]
+        return follow(followers, poll_interval, until=until)
+
+    # Endpoints: names by which what runs in a job is found.
+
+    def register_endpoint(self, name: str, address: str, metadata: Mapping[str, str] | None = None) -> str:
+        """Gives a name to an address. Inside a job the name belongs to the job and goes with it; the same job may
+        register it again, with another address, as a retried task does.
+
+        Returns:
+            The endpoint's id, for `unregister_endpoint`.
+
+        Raises:
+            AlreadyExistsError: Another job has the name.
+        """
+        inside = get_job_info()
+        return self.cluster.register_endpoint(name, address, inside.job_id if inside else "", metadata or {})
+
+    def unregister_endpoint(self, endpoint_id: str) -> None:
+        """Takes a name away.
+
+        Raises:
+            NotFoundError: There is no such endpoint.
+        """
+        self.cluster.unregister_endpoint(endpoint_id)
+
+    def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
+        """The endpoint of that name: `.address`, `.metadata`, `.job_id`.
+
+        Raises:
+            NotFoundError: There is none (yet).
+        """
+        return self.cluster.lookup_endpoint(name)
+
+    def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
+        """The endpoints whose names start with a prefix, by name."""
+        return self.cluster.list_endpoints(prefix)
+
+    # Its own life.
+
+    def close(self) -> None:
+        """Closes the connections. A cluster that `local` started ends, with all its jobs."""
+        self.cluster.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pages(
+        self,
+        job_id: str,
+        task_index: int,
+        attempt_id: int | None,
+        wanted: cluster_pb2.Worker.FetchLogsFilter,
+    ) -> Iterator[list[LogEntry]]:
+        task = self.cluster.get_task_status(job_id, task_index)
+        if not task.attempts and attempt_id is None:
+            return
+        attempt = find_attempt(task, attempt_id)
+        pending: dict[str, bytes] = {}
+        while True:
+            page = self.cluster.fetch_log_page(make_task_id(job_id, task_index), attempt, wanted)
+            yield to_log_entries(page.logs, pending, task_index, attempt.attempt_id, complete=page.at_end)
+            if page.at_end:
+                return
+            wanted.start_line = page.next_line
+
+
+def _print_notice(text: str) -> None:
+    print(f"iris: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the default of `on_notice`
+
+
+def _as_entrypoint(
+    entrypoint: Callable[..., Any] | Sequence[str] | Entrypoint, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Entrypoint:
+    if isinstance(entrypoint, Entrypoint):
+        entry = entrypoint
+    elif callable(entrypoint):
+        return Entrypoint.from_callable(entrypoint, *args, **kwargs)
+    else:
+        entry = Entrypoint.from_command(entrypoint)
+    if args or kwargs:
+        raise InvalidArgumentError("args and kwargs go with a callable; the words of a command are its arguments")
+    return entry
+
+
+def _resources_message(spec: ResourceSpec, replicas: int) -> cluster_pb2.ResourceSpecProto:
+    message = cluster_pb2.ResourceSpecProto(cpu=spec.cpu, memory_bytes=spec.memory_bytes, replicas=replicas)
+    if spec.gpu:
+        message.device.gpu.count = spec.gpu
+    return message
+
+
+def _add_workspace(request: cluster_pb2.Controller.LaunchJobRequest, bundle: Bundle, folder: str) -> None:
+    request.environment.workspace = os.path.basename(os.path.abspath(folder))
+    request.bundle_hash = bundle.hash
+    request.bundle_blob = bundle.blob
+
+
+def _checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgumentError(f"env {name!r}: {value!r}: names and values of environment variables are text")
+    return env
+
+
+def _checked_names(what: str, names: Sequence[str]) -> Sequence[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InvalidArgumentError(f"{what}={names!r}: expected a list of names, as ['http']")
+    return names
+
+
+def _whole(what: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise InvalidArgumentError(f"{what}={value!r}: expected a whole number from 0")
+    return value
+
+
+def _seconds(what: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 / 1000:
+        raise InvalidArgumentError(f"{what}={value!r}: expected seconds, from 0 to {2**31 // 1000}")
+    return value

@@ -1,0 +1,1 @@
+"""How a cluster is reached: one that runs somewhere, or one that is started here."""

@@ -1,0 +1,38 @@
+"""A cluster of one's own on this machine: started here, spoken to as any other, gone with this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+
+from iris.cluster.client.local_server import start_server
+from iris.cluster.client.remote_client import RemoteClusterClient
+
+
+class LocalClusterClient(RemoteClusterClient):
+    """Starts a whole cluster on this machine and is its client. It is a real one: a controller and workers, each a
+    process, on loopback. It ends with `close`, or with this process, and leaves nothing behind.
+
+    Args:
+        workers: How many workers share the machine, so that several "hosts" can be had on one.
+
+    Raises:
+        MissingExtraError: The extra [server] is not installed.
+        LocalClusterError: It did not start; the text says why.
+    """
+
+    def __init__(self, *, workers: int = 1) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="iris-"))
+        self._owner_pid = os.getpid()
+        self._server = start_server(directory, workers=workers, temporary=True, ends_with_us=True)
+        super().__init__(self._server.address)
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Ends all jobs and the cluster. In a child after a fork only its own connections are closed."""
+        super().close()
+        if self._owner_pid == os.getpid():
+            atexit.unregister(self.close)
+            self._server.stop()

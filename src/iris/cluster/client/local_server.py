@@ -1,0 +1,121 @@
+"""Starts a cluster of this machine as a program of its own, `python -m iris.server`, and ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from iris.errors import LocalClusterError, MissingExtraError
+
+_READY_S = 60.0  # a machine that is busy takes long; one that is broken says so at once
+_STOP_S = 30.0
+_SHOWN_BYTES = 2000
+
+
+@dataclass(slots=True)
+class LocalServer:
+    """A server process that this process has started."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """Ends it gracefully: jobs are ended, workers gone and, where it is temporary, its directory removed."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_server(
+    directory: Path,
+    *,
+    workers: int = 1,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    temporary: bool = False,
+    ends_with_us: bool = False,
+) -> LocalServer:
+    """Starts a cluster, and returns once it answers.
+
+    Args:
+        directory: Where everything of it is kept, its messages in `server.log`.
+        workers: How many workers share the machine.
+        host: The address to bind to.
+        port: 0 takes a free one.
+        temporary: Jobs are kept in memory only, and the directory is removed at the end.
+        ends_with_us: It ends when this process does, however that happens.
+
+    Raises:
+        MissingExtraError: The extra [server] is not installed.
+        LocalClusterError: It did not start; the text says why.
+    """
+    if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("psutil") is None:
+        raise MissingExtraError("A cluster on this machine", "server")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    messages = directory / "server.log"
+    ready, ready_end = os.pipe()
+    command = [sys.executable, "-m", "iris.server", "--directory", str(directory), "--host", host]
+    command += ["--port", str(port), "--workers", str(workers), "--ready-fd", str(ready_end)]
+    command += ["--temporary"] if temporary else []
+    command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
+    try:
+        with messages.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(ready_end,),
+                start_new_session=True,  # a terminal's Ctrl-C is for us: we decide what it means for the cluster
+            )
+    except OSError as error:
+        os.close(ready)
+        raise LocalClusterError(f"cannot start a cluster on this machine: {error}") from error
+    finally:
+        os.close(ready_end)
+    try:
+        answer = json.loads(_read_line(ready) or "{}")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        os.close(ready)
+    if "address" in answer:
+        return LocalServer(answer["address"], process)
+    process.kill()
+    process.wait()
+    why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"
+    raise LocalClusterError(f"the cluster on this machine did not start: {why}")
+
+
+def _read_line(pipe: int) -> str:
+    """The line that the server writes when it is ready; empty when it ends, or the time does, before that."""
+    end = time.monotonic() + _READY_S
+    data = b""
+    while not data.endswith(b"\n"):
+        readable, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+        chunk = os.read(pipe, 65536) if readable else b""
+        if not chunk:
+            return ""
+        data += chunk
+    return data.decode()
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()[-_SHOWN_BYTES:].decode(errors="replace").strip()
+    return ""

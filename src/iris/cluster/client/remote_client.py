@@ -1,0 +1,321 @@
+"""The low-level client of a cluster: the verbs of the wire, with our errors, in the wire's own messages."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from iris.cluster.types import is_job_finished, make_task_id, parse_task_id
+from iris.errors import (
+    ControllerUnreachableError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    NotFoundError,
+    UnavailableError,
+    WorkerUnreachableError,
+)
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.address import parse_address
+from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
+from iris.rpc.transport import HttpxTransport
+
+# A workspace larger than this is offered by its hash first: the controller may have it already.
+_SENT_AT_ONCE_BYTES = 64 * 1024
+_SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
+_LONGEST_PAUSE_S = 5.0
+
+LogEntry = cluster_pb2.Worker.LogEntry
+LogPage = cluster_pb2.Worker.FetchTaskLogsResponse
+
+
+class RemoteClusterClient:
+    """A cluster that runs somewhere. Safe to use from several threads, and in children after `os.fork()`.
+
+    Args:
+        controller_address: `host:port`, `http://…` or `https://…`.
+        http2: Speak HTTP/2 also without TLS. Over TLS it is used where the server offers it.
+        timeout_s: For each call, its repetitions included.
+
+    Raises:
+        InvalidAddressError: The address has none of the accepted forms.
+    """
+
+    def __init__(self, controller_address: str, *, http2: bool = False, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.controller_address = parse_address(controller_address)
+        self._http2 = http2
+        self._timeout_s = timeout_s
+        self._transport = HttpxTransport(self.controller_address, http2=http2)
+        self._controller = cluster_connect.ControllerServiceClientSync(
+            self.controller_address,
+            accept_compression=(),
+            send_compression=None,
+            http_client=self._transport.connect_client(),
+        )
+        self._peer = Peer(
+            self.controller_address,
+            "the controller",
+            ControllerUnreachableError,
+            advice="check the address, or start a cluster on this machine with 'iris up'",
+        )
+        # Made once per worker address and kept. No lock: `setdefault` on a dict is atomic, and a lock that another
+        # thread holds while we are forked would never be released in the child.
+        self._workers: dict[str, _WorkerStub] = {}
+
+    # Jobs.
+
+    def launch_job(self, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
+        """Submits a job, and answers with its id. Give the request a `submission_id`, so that it can be repeated.
+
+        Raises:
+            InvalidArgumentError, AlreadyExistsError, ResourceExhaustedError: See `LaunchJob` in cluster.proto.
+        """
+        blob = request.bundle_blob
+        if len(blob) > _SENT_AT_ONCE_BYTES:
+            request.ClearField("bundle_blob")
+            try:
+                return self._launch(request)
+            except FailedPreconditionError:
+                request.bundle_blob = blob
+        return self._launch(request)
+
+    def _launch(self, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
+        size = len(request.bundle_blob) + len(request.serialized_entrypoint)
+        timeout_s = self._timeout_s + size / _SLOWEST_UPLOAD_BYTES_PER_S
+        return call(self._controller.launch_job, request, self._peer, timeout_s=timeout_s).job_id
+
+    def get_job_status(self, job_id: str, *, include_result: bool = False) -> cluster_pb2.JobStatus:
+        """A job with its tasks.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        request = cluster_pb2.Controller.GetJobStatusRequest(job_id=job_id, include_result=include_result)
+        return call(self._controller.get_job_status, request, self._peer, timeout_s=self._timeout_s).job
+
+    def terminate_job(self, job_id: str) -> None:
+        """Asks a job to end; answers at once. One that has ended stays as it is.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        request = cluster_pb2.Controller.TerminateJobRequest(job_id=job_id)
+        call(self._controller.terminate_job, request, self._peer, timeout_s=self._timeout_s)
+
+    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
+        """All jobs, oldest first, without their tasks."""
+        request = cluster_pb2.Controller.ListJobsRequest()
+        return list(call(self._controller.list_jobs, request, self._peer, timeout_s=self._timeout_s).jobs)
+
+    def watch_job(
+        self, job_id: str, *, timeout: float | None = None, patience_s: float = 60.0, include_tasks: bool = False
+    ) -> Iterator[cluster_pb2.JobStatus]:
+        """The states of a job as they change, the last of them final. Connects again when the connection is lost.
+
+        Args:
+            job_id: The job.
+            timeout: Seconds after which to give up; None waits for ever.
+            patience_s: For how long to try again when the controller does not answer.
+            include_tasks: With the tasks that have changed, the first time with all.
+
+        Raises:
+            NotFoundError: There is no such job.
+            DeadlineExceededError: (a `TimeoutError`) The time has passed.
+            ControllerUnreachableError: The controller has not answered for `patience_s`.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        request = cluster_pb2.Controller.WatchJobRequest(job_id=job_id, include_tasks=include_tasks)
+        silent_since: float | None = None
+        pause_s = 0.05
+        while True:
+            left_ms = None if end is None else max(1, int((end - time.monotonic()) * 1000))
+            try:
+                for message in stream(self._controller.watch_job(request, timeout_ms=left_ms), self._peer):
+                    silent_since, pause_s = None, 0.05
+                    if message.HasField("job"):
+                        yield message.job
+                        if is_job_finished(message.job.state):
+                            return
+            except DeadlineExceededError:
+                if end is not None and time.monotonic() >= end - 0.05:
+                    raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s") from None
+                # Otherwise it was the silence of a dead connection.
+            except UnavailableError:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > patience_s:
+                    raise
+            if end is not None and time.monotonic() + pause_s >= end:
+                raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s")
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    # Tasks.
+
+    def get_task_status(self, job_id: str, task_index: int, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
+        """One task.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such task.
+        """
+        request = cluster_pb2.Controller.GetTaskStatusRequest(
+            job_id=job_id, task_index=task_index, include_result=include_result
+        )
+        return call(self._controller.get_task_status, request, self._peer, timeout_s=self._timeout_s).task
+
+    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+        """The tasks of a job, in index order.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id)
+        return list(call(self._controller.list_tasks, request, self._peer, timeout_s=self._timeout_s).tasks)
+
+    # Logs.
+
+    def fetch_task_logs(
+        self, task_id: str, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
+    ) -> list[LogEntry]:
+        """The lines of a task's newest attempt, or of another one; `[]` while no worker has had the task.
+
+        Args:
+            task_id: `"{job_id}/task-{index}"`.
+            start_ms: Only lines that were completed after this moment, exclusive; 0 for all.
+            max_lines: The first N of them; 0 for all.
+            attempt_id: Another attempt than the newest.
+
+        Returns:
+            One entry a line; a line of over 1 MiB comes in pieces, all but its last marked `partial`.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) The task id is malformed, or a number is negative.
+            NotFoundError: There is no such job, task or attempt.
+            WorkerUnreachableError: The worker that has the log does not answer.
+        """
+        job_id, task_index = parse_task_id(task_id)
+        task = self.get_task_status(job_id, task_index)
+        if not task.attempts and attempt_id is None:
+            return []
+        attempt = find_attempt(task, attempt_id)
+        wanted = cluster_pb2.Worker.FetchLogsFilter(start_ms=start_ms, max_lines=max_lines)
+        entries: list[LogEntry] = []
+        while True:
+            page = self.fetch_log_page(task_id, attempt, wanted)
+            entries += page.logs
+            if page.at_end or (max_lines and len(entries) >= max_lines):
+                return entries
+            wanted.start_line = page.next_line
+            wanted.max_lines = max_lines - len(entries) if max_lines else 0
+
+    def fetch_log_page(
+        self, task_id: str, attempt: cluster_pb2.TaskAttempt, wanted: cluster_pb2.Worker.FetchLogsFilter
+    ) -> LogPage:
+        """One page of an attempt's log, from the worker that ran it.
+
+        Raises:
+            NotFoundError: The worker has no such log.
+            WorkerUnreachableError: It does not answer.
+        """
+        request = cluster_pb2.Worker.FetchTaskLogsRequest(task_id=task_id, attempt_id=attempt.attempt_id, filter=wanted)
+        worker = self._worker(attempt.worker_id, attempt.worker_address)
+        return call(worker.stub.fetch_task_logs, request, worker.peer, timeout_s=self._timeout_s)
+
+    # Workers and endpoints.
+
+    def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
+        """The workers, and how they are."""
+        request = cluster_pb2.Controller.ListWorkersRequest()
+        return list(call(self._controller.list_workers, request, self._peer, timeout_s=self._timeout_s).workers)
+
+    def register_endpoint(self, name: str, address: str, job_id: str, metadata: Mapping[str, str]) -> str:
+        """Gives a name to an address; answers with the endpoint's id.
+
+        Raises:
+            AlreadyExistsError: Another job has the name.
+            NotFoundError, FailedPreconditionError: The job does not exist, or has ended.
+        """
+        request = cluster_pb2.Controller.RegisterEndpointRequest(
+            name=name, address=address, job_id=job_id, metadata=metadata
+        )
+        return call(self._controller.register_endpoint, request, self._peer, timeout_s=self._timeout_s).endpoint_id
+
+    def unregister_endpoint(self, endpoint_id: str) -> None:
+        """Takes a name away.
+
+        Raises:
+            NotFoundError: There is no such endpoint.
+        """
+        request = cluster_pb2.Controller.UnregisterEndpointRequest(endpoint_id=endpoint_id)
+        call(self._controller.unregister_endpoint, request, self._peer, timeout_s=self._timeout_s)
+
+    def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
+        """The endpoint of that name.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        request = cluster_pb2.Controller.LookupEndpointRequest(name=name)
+        return call(self._controller.lookup_endpoint, request, self._peer, timeout_s=self._timeout_s).endpoint
+
+    def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
+        """The endpoints whose names start with a prefix, by name."""
+        request = cluster_pb2.Controller.ListEndpointsRequest(prefix=prefix)
+        return list(call(self._controller.list_endpoints, request, self._peer, timeout_s=self._timeout_s).endpoints)
+
+    # Its own life.
+
+    def close(self) -> None:
+        """Closes the connections; the cluster goes on."""
+        self._transport.close()
+        for worker in list(self._workers.values()):
+            worker.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _worker(self, worker_id: str, address: str) -> _WorkerStub:
+        known = self._workers.get(address)
+        return known or self._workers.setdefault(address, _WorkerStub(worker_id, address, self._http2))
+
+
+class _WorkerStub:
+    """A worker's stub, and the connections that it holds."""
+
+    def __init__(self, worker_id: str, address: str, http2: bool) -> None:
+        self.transport = HttpxTransport(address, http2=http2)
+        self.stub = cluster_connect.WorkerServiceClientSync(
+            address,
+            accept_compression=(),
+            send_compression=None,
+            http_client=self.transport.connect_client(),
+        )
+        self.peer = Peer(
+            address,
+            f"worker {worker_id!r}, which has the log,",
+            WorkerUnreachableError,
+            advice="it may have ended, or not be reachable from here",
+        )
+
+
+def find_attempt(task: cluster_pb2.TaskStatus, attempt_id: int | None) -> cluster_pb2.TaskAttempt:
+    """An attempt of a task, the newest by default.
+
+    Raises:
+        NotFoundError: There is no such attempt.
+    """
+    if attempt_id is None and task.attempts:
+        return task.attempts[-1]
+    for attempt in task.attempts:
+        if attempt.attempt_id == attempt_id:
+            return attempt
+    raise NotFoundError(
+        f"task {make_task_id(task.job_id, task.task_index)!r} has no attempt {attempt_id}"
+        f" (it has had {len(task.attempts)}, counted from 0)"
+    )

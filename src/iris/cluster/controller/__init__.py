@@ -1,0 +1,1 @@
+"""Decides: jobs and tasks, whose turn it is, and what is remembered."""

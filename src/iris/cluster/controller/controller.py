@@ -1,0 +1,591 @@
+"""Owns the jobs: carries out what `job.py` decides, and turns what comes of it into the next event.
+
+One asyncio loop owns all state, so there is no lock here, and between two awaits nothing changes under one's hands.
+What may block that loop is a save (`store.py`) and nothing else; calls to workers and engines are awaited in tasks of
+their own. Think again when one loop's worth of Python no longer keeps up with the reports of all workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from iris.cluster.controller import queue, status, workers
+from iris.cluster.controller.endpoints import Endpoints
+from iris.cluster.controller.job import (
+    Instruction,
+    Job,
+    ReleaseRoom,
+    RequestRoom,
+    StartAttempt,
+    StopAttempt,
+)
+from iris.cluster.controller.launch import LaunchJobRequest, make_job, need_of
+from iris.cluster.controller.store import Store, StoredJob
+from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
+from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
+from iris.cluster.types import is_task_finished, parse_task_id, state_name
+from iris.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from iris.rpc import cluster_pb2
+
+Report = cluster_pb2.Controller.ReportTaskStateRequest
+
+_TICK_S = 1.0
+_BEAT_S = 10.0  # on a stream without news; common proxies cut idle ones after 20 to 60 s
+_MERGE_S = 0.02  # news within this time travels in one message of a watch; the end never waits
+_MISSED_HEARTBEAT_MS = 15_000  # three heartbeats of a worker
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class JobRecord(StoredJob):
+    """A job, and what the controller holds of it besides.
+
+    Attributes:
+        saved_revision: Up to here it is in the store.
+        changed: Set, and replaced, when there is news for watchers.
+        finished: Set when it is final.
+        gpu_ids: By task index, the devices that its current slot brings.
+    """
+
+    saved_revision: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+class Controller:
+    """The jobs of a cluster.
+
+    Args:
+        engine: Where gangs are placed.
+        store: Where everything is remembered.
+        address: The base URL that workers and tasks call.
+    """
+
+    def __init__(self, engine: Engine, store: Store, address: str) -> None:
+        self._engine = engine
+        self._store = store
+        self._address = address
+        self._jobs: dict[str, JobRecord] = {}
+        self._workers: dict[str, workers.WorkerRecord] = {}
+        self._endpoints = Endpoints(store)
+        self._waiting: dict[str, queue.Waiting] = {}  # by gang id, in order of arrival
+        self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
+        self._held: dict[str, queue.Held] = {}
+        self._to_release: list[str] = []
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Loads what is remembered, starts the engine and begins to schedule."""
+        for stored in self._store.load():
+            record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
+            if stored.job.is_finished:
+                record.finished.set()
+            self._jobs[stored.job.job_id] = record
+        await self._engine.start(self._address)
+        held = await self._engine.snapshot()
+        for record in list(self._jobs.values()):
+            if not record.job.is_finished:
+                self._apply(record, record.job.recover(held, _now_ms()))
+        self._in_background(self._schedule_for_ever())
+        self._in_background(self._watch_engine())
+
+    async def close(self) -> None:
+        """Lets go of engine and store. What runs is ended by the engine, where the engine is this cluster's own."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.close()
+        self._store.close()
+
+    # Jobs, for clients.
+
+    def launch_job(self, request: LaunchJobRequest) -> str:
+        """Takes a job, and answers with its id."""
+        job = make_job(request, _now_ms())
+        known = self._jobs.get(job.job_id)
+        if known is not None:
+            if request.submission_id and request.submission_id == known.launch.submission_id:
+                return job.job_id  # the repeat of a submission whose reply was lost
+            state = state_name(known.job.state)
+            raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
+        self._check_parent(request)
+        bundle = self._check_bundle(request)
+        launch = LaunchJobRequest()
+        launch.CopyFrom(request)
+        launch.ClearField("bundle_blob")
+        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        instructions = job.submit()
+        self._store.add_job(record, bundle)
+        record.saved_revision = job.revision
+        self._jobs[job.job_id] = record
+        self._carry_out(record, instructions)
+        return job.job_id
+
+    def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.JobStatus:
+        """A job with its tasks; with the result of task 0 where asked for."""
+        record = self._job(job_id)
+        answer = status.job_status(record, tasks_since=0)
+        for task in answer.tasks:
+            self._update_addresses(task)
+        if include_result:
+            answer.serialized_result = self._store.result(job_id, 0)
+        return answer
+
+    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
+        """All jobs in the order of their submission, without tasks."""
+        return [status.job_status(record) for record in self._jobs.values()]
+
+    def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
+        """One task; with its result where asked for."""
+        record = self._job(job_id)
+        if not 0 <= task_index < len(record.job.tasks):
+            raise NotFoundError(
+                f"job {job_id!r} has no task {task_index}: its tasks are 0 to {len(record.job.tasks) - 1}"
+            )
+        answer = self._update_addresses(status.task_status(record, task_index))
+        if include_result:
+            answer.serialized_result = self._store.result(job_id, task_index)
+        return answer
+
+    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+        """The tasks of a job, in index order."""
+        record = self._job(job_id)
+        return [self._update_addresses(status.task_status(record, index)) for index in range(len(record.job.tasks))]
+
+    def terminate_job(self, job_id: str) -> None:
+        """Asks a job to end."""
+        record = self._job(job_id)
+        self._apply(record, record.job.terminate("terminated by a user", _now_ms()))
+
+    async def watch_job(
+        self, job_id: str, *, include_tasks: bool
+    ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
+        """What a job is, then what changes of it, until it is final."""
+        record = self._job(job_id)
+        sent = 0
+        while True:
+            changed = record.changed
+            revision = record.job.revision
+            news = status.job_status(record, tasks_since=sent if include_tasks else None)
+            yield cluster_pb2.Controller.WatchJobResponse(job=news)
+            sent = revision
+            if record.job.is_finished:
+                return
+            while not changed.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _BEAT_S)
+                if not changed.is_set():
+                    yield cluster_pb2.Controller.WatchJobResponse()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(record.finished.wait(), _MERGE_S)
+
+    def fetch_bundle(self, bundle_hash: str) -> bytes:
+        """A workspace."""
+        blob = self._store.bundle(bundle_hash)
+        if blob is None:
+            raise NotFoundError(f"no workspace with hash {bundle_hash!r}")
+        return blob
+
+    # Endpoints, for tasks and for who looks for them.
+
+    def register_endpoint(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> str:
+        """Adds a name; answers with the endpoint's id."""
+        if request.job_id:
+            job = self._job(request.job_id).job
+            if job.is_finished:
+                raise FailedPreconditionError(f"job {job.job_id!r} has ended ({state_name(job.state)})")
+        return self._endpoints.register(request).endpoint_id
+
+    def unregister_endpoint(self, endpoint_id: str) -> None:
+        """Takes a name away."""
+        self._endpoints.unregister(endpoint_id)
+
+    def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
+        """The endpoint of that name."""
+        return self._endpoints.lookup(name)
+
+    def list_endpoints(self, prefix: str) -> list[cluster_pb2.Controller.Endpoint]:
+        """The endpoints whose names start with a prefix."""
+        return self._endpoints.list(prefix)
+
+    # Workers.
+
+    def register_worker(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
+        """A worker is there; answers with the address that it should tell its tasks."""
+        if not request.worker_id or not request.address:
+            raise InvalidArgumentError("a worker registers with its worker_id and its address")
+        known = self._workers.get(request.worker_id)
+        if known is not None and known.place.incarnation != request.incarnation:
+            known.gone = True
+        self._workers[request.worker_id] = workers.new_record(request, _now_ms())
+        error = f"worker {request.worker_id} was lost: another process has taken its place"
+        for record in list(self._jobs.values()):
+            lost = {
+                index: attempt.attempt_id
+                for index, attempt in record.job.live_attempts().items()
+                if attempt.worker_id == request.worker_id and attempt.worker_incarnation != request.incarnation
+            }
+            if lost:
+                self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
+        self._wake.set()
+        return self._address
+
+    def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
+        """The workers, and how they are."""
+        running: dict[str, set[str]] = {}
+        for record in self._jobs.values():
+            for attempt in record.job.live_attempts().values():
+                running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
+        return [_health(worker, running.get(worker_id, set())) for worker_id, worker in self._workers.items()]
+
+    def report_task_states(
+        self, request: cluster_pb2.Controller.ReportTaskStatesRequest
+    ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
+        """What became of attempts; stored when this returns."""
+        answer = cluster_pb2.Controller.ReportTaskStatesResponse()
+        worker = self._workers.get(request.worker_id)
+        if worker is None or worker.place.incarnation != request.incarnation:
+            answer.register_again = True
+            return answer
+        worker.last_heartbeat_ms = _now_ms()
+        for job_id, reports in _by_job(request.reports).items():
+            for report in self._take_reports(job_id, reports):
+                if not is_task_finished(report.state):
+                    answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
+        return answer
+
+    def report_task_state(self, report: Report) -> None:
+        """What became of one attempt; stored when this returns."""
+        job_id, task_index = parse_task_id(report.task_id)
+        self.get_task_status(job_id, task_index, include_result=False)
+        self._take_reports(job_id, [report])
+
+    def _take_reports(self, job_id: str, reports: Sequence[Report]) -> list[Report]:
+        """Applies reports of one job; answers with those of attempts that are not wanted."""
+        record = self._jobs.get(job_id)
+        if record is None:
+            return list(reports)
+        job = record.job
+        unwanted, instructions, results = [], [], []
+        for report in reports:
+            live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
+            attempt = live.get(report.task_index)
+            if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
+                unwanted.append(report)
+                continue
+            _take_facts(record.facts[report.task_index], report)
+            if report.started_at_ms:
+                instructions += job.attempt_running(report.task_index, report.attempt_id, report.started_at_ms)
+            if is_task_finished(report.state):
+                if report.serialized_result:
+                    results.append((report.task_index, report.serialized_result))
+                instructions += job.attempt_ended(report.task_index, report.attempt_id, _attempt_end(report))
+        self._apply(record, instructions, results)
+        return unwanted
+
+    # Carrying out what a job decided.
+
+    def _apply(
+        self, record: JobRecord, instructions: Iterable[Instruction], results: Sequence[tuple[int, bytes]] = ()
+    ) -> None:
+        job = record.job
+        if job.revision > record.saved_revision or results:
+            self._store.save_job(record, record.saved_revision, results)
+            record.saved_revision = job.revision
+            _tell_watchers(record)
+        self._carry_out(record, instructions)
+        if job.is_finished and not record.finished.is_set():
+            self._job_finished(record)
+
+    def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
+        starts: dict[str, list[StartAttempt]] = {}
+        for instruction in instructions:
+            match instruction:
+                case RequestRoom(gang_id, task_indices):
+                    gang = GangRequest(gang_id, len(task_indices), need_of(record.launch))
+                    self._waiting[gang_id] = queue.Waiting(gang, time.monotonic())
+                case ReleaseRoom(gang_id):
+                    if self._waiting.pop(gang_id, None) is None:
+                        self._to_release.append(gang_id)
+                case StartAttempt():
+                    starts.setdefault(instruction.worker_id, []).append(instruction)
+                case StopAttempt():
+                    self._in_background(self._stop(record, instruction))
+        for worker_id, group in starts.items():
+            self._in_background(self._start(record, self._workers[worker_id], group))
+        self._wake.set()
+
+    def _job_finished(self, record: JobRecord) -> None:
+        job_id = record.job.job_id
+        record.finished.set()
+        self._endpoints.job_ended(job_id)
+        for child in list(self._jobs.values()):
+            if child.job.parent_job_id == job_id and not child.job.is_finished:
+                reason = f"its parent job {job_id!r} has ended ({state_name(record.job.state)})"
+                self._apply(child, child.job.terminate(reason, _now_ms()))
+
+    async def _start(self, record: JobRecord, worker: workers.WorkerRecord, starts: Sequence[StartAttempt]) -> None:
+        job = record.job
+        request = workers.run_tasks_request(job.job_id, record.launch, starts, record.gpu_ids)
+        refused = await workers.start_attempts(worker, job.job_id, starts, request, _still_live(job))
+        if refused:
+            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker.place.worker_id} refused it: {refused}")
+            for start in starts:
+                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end))
+
+    async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
+        worker = self._workers.get(stop.worker_id)
+        if worker is None:
+            return  # not back yet after our restart: it will be told that the attempt is unwanted
+        if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
+            end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
+            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end))
+
+    # Scheduling.
+
+    async def _schedule_for_ever(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _TICK_S)
+            self._wake.clear()
+            try:
+                await self._schedule()
+            except UnavailableError as error:
+                _log.warning("the engine cannot be reached: %s", error)  # that is no news of its gangs
+            except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
+                _log.exception("scheduling")
+
+    async def _schedule(self) -> None:
+        """One pass:
+
+        1. Room that was given back is released.
+        2. What the engine has placed starts, what it has lost ends.
+        3. Who has waited for too long is given up.
+        4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
+        """
+        while self._to_release:
+            gang_id = self._to_release.pop()
+            await self._engine.release(gang_id)
+            self._held.pop(gang_id, None)
+            self._submitted.pop(gang_id, None)
+        self._take_snapshot(await self._engine.snapshot())
+        self._give_up_late()
+        if not self._waiting:
+            return
+        machines = await self._engine.machines()
+        plan = queue.plan(list(self._waiting.values()), list(self._held.values()), machines, time.monotonic())
+        for gang in plan.submit:
+            waiting = self._waiting.pop(gang.gang_id, None)
+            if waiting is None:
+                continue  # its job ended while we awaited the engine
+            self._submitted[gang.gang_id] = waiting
+            try:
+                await self._engine.submit(gang)
+            except GangRejectedError as error:
+                self._reject(gang.gang_id, str(error))
+        for gang_id, reason in plan.impossible.items():
+            if self._engine.elastic:
+                plan.reasons[gang_id] = reason
+            else:
+                self._reject(gang_id, f"it can never be placed: {reason}")
+        for gang_id, reason in plan.reasons.items():
+            self._explain(gang_id, f"waiting: {reason}")
+        if plan.submit:
+            self._take_snapshot(await self._engine.snapshot())
+
+    def _take_snapshot(self, snapshot: dict[str, GangStatus]) -> None:
+        for gang_id in list(self._submitted):
+            known = snapshot.get(gang_id)
+            if known is None or known.state is GangState.BROKEN:
+                self._room_lost(gang_id)
+            elif known.state is GangState.HELD:
+                self._place(gang_id, known)
+            else:
+                self._explain(gang_id, f"waiting: {known.reason}")
+        for gang_id, held in list(self._held.items()):
+            known = snapshot.get(gang_id)
+            if known is None:
+                self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
+            elif known.state is GangState.BROKEN:
+                self._slots_lost(gang_id, known.lost, known.reason)
+
+    def _place(self, gang_id: str, known: GangStatus) -> None:
+        record = self._record_of(gang_id)
+        slots = known.slots
+        missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
+        if missing:
+            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, and is starting")
+            return
+        waiting = self._submitted.pop(gang_id)
+        self._held[gang_id] = queue.Held(waiting.gang, time.monotonic(), tuple(slot.worker_id for slot in slots))
+        gang = record.job.gangs.get(gang_id)
+        if gang is None:
+            return  # its job has ended; the release is on its way
+        record.gpu_ids |= {index: slot.gpu_ids for index, slot in zip(gang.task_indices, slots, strict=True)}
+        places = [self._workers[slot.worker_id].place for slot in slots]
+        self._apply(record, record.job.gang_placed(gang_id, places))
+
+    def _room_lost(self, gang_id: str) -> None:
+        self._submitted.pop(gang_id)
+        record = self._record_of(gang_id)
+        self._apply(record, record.job.room_lost(gang_id))
+
+    def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
+        record = self._record_of(gang_id)
+        gang = record.job.gangs.get(gang_id)
+        if gang is None:
+            return
+        live = record.job.live_attempts(gang.task_indices[position] for position in positions)
+        for attempt in live.values():
+            worker = self._workers.get(attempt.worker_id)
+            if worker is not None and worker.place.incarnation == attempt.worker_incarnation:
+                worker.gone = True
+        lost = {index: attempt.attempt_id for index, attempt in live.items()}
+        if lost:
+            names = ", ".join(sorted({attempt.worker_id for attempt in live.values()}))
+            error = f"worker {names} was lost: {reason}"
+            self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
+
+    def _give_up_late(self) -> None:
+        now_s = time.monotonic()
+        for gang_id, waiting in [*self._waiting.items(), *self._submitted.items()]:
+            record = self._record_of(gang_id)
+            limit_s = record.launch.scheduling_timeout_seconds
+            gang = record.job.gangs.get(gang_id)
+            if limit_s and now_s - waiting.since_s >= limit_s and gang is not None:
+                why = f" ({gang.reason})" if gang.reason else ""
+                error = f"not placed within its scheduling timeout of {limit_s} s{why}"
+                self._apply(record, record.job.unschedulable(error, _now_ms()))
+
+    def _reject(self, gang_id: str, error: str) -> None:
+        self._waiting.pop(gang_id, None)
+        self._submitted.pop(gang_id, None)
+        record = self._record_of(gang_id)
+        self._apply(record, record.job.unschedulable(error, _now_ms()))
+
+    def _explain(self, gang_id: str, reason: str) -> None:
+        record = self._record_of(gang_id)
+        if record.job.explain_waiting(gang_id, reason):
+            _tell_watchers(record)
+
+    async def _watch_engine(self) -> None:
+        while True:
+            await self._engine.wait_for_change(_TICK_S)
+            self._wake.set()
+
+    # Small things.
+
+    def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
+        """Where a worker is now: a restarted one serves the logs of the attempts that it had before."""
+        for part in (task, *task.attempts):
+            worker = self._workers.get(part.worker_id)
+            if worker is not None:
+                part.worker_address = worker.place.address
+        return task
+
+    def _job(self, job_id: str) -> JobRecord:
+        record = self._jobs.get(job_id)
+        if record is None:
+            raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
+        return record
+
+    def _record_of(self, gang_id: str) -> JobRecord:
+        return self._jobs[gang_id.rpartition("@")[0]]
+
+    def _is_there(self, worker_id: str) -> bool:
+        worker = self._workers.get(worker_id)
+        return worker is not None and not worker.gone
+
+    def _check_parent(self, request: LaunchJobRequest) -> None:
+        if not request.parent_job_id:
+            return
+        parent = self._job(request.parent_job_id).job
+        if parent.is_finished or parent.ending is not None:
+            raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
+
+    def _check_bundle(self, request: LaunchJobRequest) -> bytes:
+        if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
+            raise InvalidArgumentError(f"bundle_hash {request.bundle_hash} is not the SHA-256 of bundle_blob")
+        if request.bundle_hash and not request.bundle_blob and not self._store.has_bundle(request.bundle_hash):
+            raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
+        return request.bundle_blob
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("in the background", exc_info=task.exception())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _tell_watchers(record: JobRecord) -> None:
+    changed, record.changed = record.changed, asyncio.Event()
+    changed.set()
+
+
+def _still_live(job: Job) -> Callable[[int, int], bool]:
+    def still_live(task_index: int, attempt_id: int) -> bool:
+        attempt = job.tasks[task_index].live_attempt
+        return attempt is not None and attempt.attempt_id == attempt_id
+
+    return still_live
+
+
+def _by_job(reports: Iterable[Report]) -> dict[str, list[Report]]:
+    grouped: dict[str, list[Report]] = {}
+    for report in reports:
+        grouped.setdefault(report.job_id, []).append(report)
+    return grouped
+
+
+def _take_facts(facts: cluster_pb2.TaskStatus, report: Report) -> None:
+    facts.ClearField("ports")
+    facts.ports.update(report.ports)
+    facts.resource_usage.CopyFrom(report.resource_usage)
+    facts.build_metrics.CopyFrom(report.build_metrics)
+
+
+def _attempt_end(report: Report) -> AttemptEnd:
+    return AttemptEnd(
+        state=report.state,
+        finished_at_ms=report.finished_at_ms or _now_ms(),
+        exit_code=report.exit_code if report.HasField("exit_code") else None,
+        term_signal=report.term_signal if report.HasField("term_signal") else None,
+        error=report.error,
+        result_error=report.result_error,
+    )
+
+
+def _health(worker: workers.WorkerRecord, jobs: set[str]) -> cluster_pb2.Controller.WorkerHealthStatus:
+    missed = max(0, _now_ms() - worker.last_heartbeat_ms) // (_MISSED_HEARTBEAT_MS // 3)
+    return cluster_pb2.Controller.WorkerHealthStatus(
+        worker_id=worker.place.worker_id,
+        healthy=not worker.gone and missed < 3,
+        consecutive_failures=missed,
+        last_heartbeat_ms=worker.last_heartbeat_ms,
+        running_job_ids=sorted(jobs),
+        address=worker.place.address,
+        metadata=worker.metadata,
+    )

@@ -1,0 +1,367 @@
+"""A job: its tasks, their gangs, its state, and what has to be done next.
+
+Pure, like `task`: a method takes an event and answers with instructions, in the order in which they have to be
+carried out. `controller.py` does that; what comes of it is the next event.
+
+A *gang* is one placement: room for some of the job's tasks that start together or not at all. A job of which all
+tasks belong together has one gang at a time; a job of independent tasks has one for each task. A retry gives the
+old room back, once nothing runs in it any more, and asks for new room under a new gang id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from iris.cluster.controller.task import (
+    BUILDING,
+    DEFAULT_RETRIES_FAILURE,
+    DEFAULT_RETRIES_PREEMPTION,
+    FAILED,
+    KILLED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNSCHEDULABLE,
+    WORKER_FAILED,
+    AttemptEnd,
+    Stop,
+    Task,
+    TaskAttempt,
+    WorkerPlace,
+)
+from iris.cluster.types import is_job_finished
+
+EXCEEDED_FAILURES = "Job exceeded max_task_failures"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRoom:
+    """Ask for room for these tasks, all or none."""
+
+    gang_id: str
+    task_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Tell the worker to run the attempt."""
+
+    task_index: int
+    attempt_id: int
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    """Tell the worker to end the attempt, gracefully; its end comes as an event."""
+
+    task_index: int
+    attempt_id: int
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRoom:
+    """Give the gang's room back, or take its request out of the queue."""
+
+    gang_id: str
+
+
+Instruction = RequestRoom | StartAttempt | StopAttempt | ReleaseRoom
+
+
+def roll_up(states: Sequence[int], max_task_failures: int) -> int:
+    """The state of a job whose tasks are in these states, while nobody has decided to end it.
+
+    All SUCCEEDED, or all final with no more failures than are tolerated, is SUCCEEDED; too many failures is FAILED at
+    once. Otherwise the job is as far as the task that has got furthest: RUNNING, also between a task that is done and
+    one that waits, BUILDING, PENDING.
+    """
+    if states.count(FAILED) > max_task_failures:
+        return FAILED
+    for final in (WORKER_FAILED, UNSCHEDULABLE, KILLED):
+        if final in states:
+            return final
+    if all(state in (SUCCEEDED, FAILED) for state in states):
+        return SUCCEEDED
+    if RUNNING in states:
+        return RUNNING
+    if BUILDING in states:
+        return BUILDING
+    return RUNNING if any(state != PENDING for state in states) else PENDING
+
+
+@dataclass(slots=True)
+class Gang:
+    """One placement of some tasks of the job."""
+
+    gang_id: str
+    task_indices: tuple[int, ...]
+    placed: bool = False
+    restarting: bool = False  # a member failed or was lost: the others are being stopped
+    reason: str = ""  # why it waits
+
+
+@dataclass(slots=True)
+class Job:
+    """A job and its tasks.
+
+    Attributes:
+        ending: The final state that was decided while attempts still have to be stopped; None before.
+        first_failed: The index of the first task that failed for good; None while none has.
+        gangs: The placements that are asked for or held, by id.
+        rounds: How many gangs there have been; numbers their ids.
+        revision: Counts the changes; see `Task.revision`.
+    """
+
+    job_id: str
+    tasks: list[Task]
+    submitted_at_ms: int
+    coscheduled: bool = True
+    max_task_failures: int = 0
+    parent_job_id: str = ""
+    state: int = PENDING
+    error: str = ""
+    ending: int | None = None
+    first_failed: int | None = None
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    gangs: dict[str, Gang] = field(default_factory=dict)
+    rounds: int = 0
+    revision: int = 1
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its state is final: all tasks are, and nothing of it runs."""
+        return is_job_finished(self.state)
+
+    @classmethod
+    def new(
+        cls,
+        job_id: str,
+        replicas: int,
+        now_ms: int,
+        *,
+        coscheduled: bool = True,
+        max_task_failures: int = 0,
+        max_retries_failure: int = DEFAULT_RETRIES_FAILURE,
+        max_retries_preemption: int = DEFAULT_RETRIES_PREEMPTION,
+        parent_job_id: str = "",
+    ) -> Job:
+        """A job of `replicas` tasks, none of which has been placed."""
+        tasks = [Task(job_id, index, max_retries_failure, max_retries_preemption) for index in range(replicas)]
+        return cls(job_id, tasks, now_ms, coscheduled, max_task_failures, parent_job_id)
+
+    def restore_gangs(self) -> None:
+        """After a load: the gangs follow from the tasks that are not final."""
+        for task in self.tasks:
+            if task.is_finished or not task.gang_id:
+                continue
+            known = self.gangs.get(task.gang_id)
+            indices = (*known.task_indices, task.task_index) if known else (task.task_index,)
+            placed = (known is not None and known.placed) or task.live_attempt is not None
+            self.gangs[task.gang_id] = Gang(task.gang_id, indices, placed)
+
+    def explain_waiting(self, gang_id: str, reason: str) -> bool:
+        """Why the gang waits, for people. False when that is no news."""
+        gang = self.gangs.get(gang_id)
+        if gang is None or gang.reason == reason:
+            return False
+        gang.reason = reason
+        self.revision += 1
+        for index in gang.task_indices:
+            self.tasks[index].revision = self.revision
+        return True
+
+    def submit(self) -> list[Instruction]:
+        """The job is new: ask for room."""
+        return self._request_room([task for task in self.tasks if not task.is_finished])
+
+    def gang_placed(self, gang_id: str, workers: Sequence[WorkerPlace]) -> list[Instruction]:
+        """The gang has room and its workers are there: start its attempts.
+
+        Args:
+            gang_id: The gang.
+            workers: For each of its tasks, in order, the worker that serves its slot.
+        """
+        gang = self.gangs.get(gang_id)
+        if gang is None or gang.placed:
+            return []
+        gang.placed = True
+        starts: list[Instruction] = []
+        for index, worker in zip(gang.task_indices, workers, strict=True):
+            attempt = self.tasks[index].start_attempt(worker)
+            self._touch(self.tasks[index])
+            starts.append(StartAttempt(index, attempt.attempt_id, worker.worker_id))
+        self._update_state()
+        return starts
+
+    def attempt_running(self, task_index: int, attempt_id: int, started_at_ms: int) -> list[Instruction]:
+        """A process runs."""
+        task = self.tasks[task_index]
+        if task.attempt_is_running(attempt_id, started_at_ms):
+            self.started_at_ms = self.started_at_ms or started_at_ms
+            self._touch(task)
+            self._update_state()
+        return []
+
+    def attempt_ended(self, task_index: int, attempt_id: int, end: AttemptEnd) -> list[Instruction]:
+        """An attempt ended, for whatever reason but the loss of its worker."""
+        return self._attempts_ended({task_index: attempt_id}, end)
+
+    def attempts_lost(self, attempts: Mapping[int, int], error: str, now_ms: int) -> list[Instruction]:
+        """Attempts (attempt id by task index) ended with their worker. Each is charged to the second budget only."""
+        return self._attempts_ended(attempts, AttemptEnd(WORKER_FAILED, now_ms, error=error))
+
+    def live_attempts(self, task_indices: Iterable[int] | None = None) -> dict[int, TaskAttempt]:
+        """The attempts under way, by task index: of all tasks, or of these."""
+        tasks = self.tasks if task_indices is None else [self.tasks[index] for index in task_indices]
+        return {task.task_index: attempt for task in tasks if (attempt := task.live_attempt) is not None}
+
+    def room_lost(self, gang_id: str) -> list[Instruction]:
+        """The gang's room is gone before its attempts started: ask again."""
+        gang = self.gangs.get(gang_id)
+        if gang is None or gang.placed:
+            return []
+        del self.gangs[gang_id]
+        return [ReleaseRoom(gang_id), *self._request_room([self.tasks[index] for index in gang.task_indices])]
+
+    def unschedulable(self, error: str, now_ms: int) -> list[Instruction]:
+        """It waited for longer than its scheduling timeout, or can never be placed."""
+        return self._end(UNSCHEDULABLE, error, error, now_ms)
+
+    def terminate(self, error: str, now_ms: int) -> list[Instruction]:
+        """Somebody wants it to end: a user, or the end of its parent."""
+        return self._end(KILLED, error, error, now_ms)
+
+    def recover(self, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
+        """The controller is back: attempts in gangs that the engine no longer knows went with their workers.
+
+        Args:
+            held: The gangs that the engine still holds, by id.
+            now_ms: The time.
+        """
+        # The attempts of lost gangs end first, all at once, so that each is charged as lost and none as restarted.
+        lost = {
+            index: attempt.attempt_id
+            for index, attempt in self.live_attempts().items()
+            if self.tasks[index].gang_id not in held
+        }
+        instructions = self.attempts_lost(lost, "the worker was lost while the controller was away", now_ms)
+        for gang in [gang for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]:
+            instructions += self.room_lost(gang.gang_id)
+        return instructions
+
+    # What follows from the end of attempts, in the order of the questions:
+    # 1. Has the job had enough? Then it ends, and the rest is stopped.
+    # 2. Does somebody go on with another attempt? Then the gang restarts: peers are stopped, at no cost.
+    # 3. Does nothing run in a gang any more? Then its room goes back, and who still waits asks for new room.
+    # 4. Is every task final? Then the job is.
+
+    def _attempts_ended(self, attempts: Mapping[int, int], end: AttemptEnd) -> list[Instruction]:
+        ended = []
+        for task_index, attempt_id in attempts.items():
+            task = self.tasks[task_index]
+            if task.end_attempt(attempt_id, end):
+                self._touch(task)
+                ended.append(task)
+        instructions: list[Instruction] = []
+        for task in ended:
+            if task.state in (FAILED, WORKER_FAILED) and self.first_failed is None:
+                self.first_failed = task.task_index
+        if self.ending is None:
+            decided = roll_up([task.state for task in self.tasks], self.max_task_failures)
+            if decided in (FAILED, WORKER_FAILED, KILLED):
+                error = self._first_error(ended)
+                stop_error = EXCEEDED_FAILURES if decided == FAILED else f"Job ended: {error}"
+                instructions += self._end(decided, error, stop_error, end.finished_at_ms)
+        for gang in {task.gang_id: self.gangs.get(task.gang_id) for task in ended}.values():
+            if gang is not None:
+                instructions += self._gang_moved(gang)
+        self._update_state(end.finished_at_ms)
+        return instructions
+
+    def _gang_moved(self, gang: Gang) -> list[Instruction]:
+        members = [self.tasks[index] for index in gang.task_indices]
+        instructions: list[Instruction] = []
+        waiting = [task for task in members if task.state == PENDING]
+        if waiting and not gang.restarting:
+            gang.restarting = True
+            instructions += [self._stop(task, Stop.RESTART) for task in members if task.live_attempt and not task.stop]
+        if not any(task.live_attempt for task in members):
+            del self.gangs[gang.gang_id]
+            instructions.append(ReleaseRoom(gang.gang_id))
+            if waiting:
+                instructions += self._request_room(waiting)
+        return instructions
+
+    def _end(self, state: int, error: str, stop_error: str, now_ms: int) -> list[Instruction]:
+        if self.is_finished or self.ending is not None:
+            return []
+        self.ending, self.error = state, error
+        instructions: list[Instruction] = []
+        for task in self.tasks:
+            if task.live_attempt is not None:
+                task.stop_error = stop_error
+                if task.stop is None:
+                    instructions.append(self._stop(task, Stop.END))
+                else:
+                    task.stop = Stop.END  # it is being stopped already, now for good
+                    self._touch(task)
+            elif not task.is_finished:
+                task.finish_unstarted(UNSCHEDULABLE if state == UNSCHEDULABLE else KILLED, stop_error, now_ms)
+                self._touch(task)
+        for gang in list(self.gangs.values()):
+            if not any(self.tasks[index].live_attempt for index in gang.task_indices):
+                del self.gangs[gang.gang_id]
+                instructions.append(ReleaseRoom(gang.gang_id))
+        self._update_state(now_ms)
+        return instructions
+
+    def _stop(self, task: Task, why: Stop) -> StopAttempt:
+        attempt = _live(task)
+        task.stop = why
+        self._touch(task)
+        return StopAttempt(task.task_index, attempt.attempt_id, attempt.worker_id)
+
+    def _request_room(self, tasks: Sequence[Task]) -> list[Instruction]:
+        groups = [tasks] if self.coscheduled else [[task] for task in tasks]
+        requests: list[Instruction] = []
+        for group in groups:
+            gang = Gang(f"{self.job_id}@{self.rounds}", tuple(task.task_index for task in group))
+            self.rounds += 1
+            self.gangs[gang.gang_id] = gang
+            for task in group:
+                task.gang_id = gang.gang_id
+                self._touch(task)
+            requests.append(RequestRoom(gang.gang_id, gang.task_indices))
+        return requests
+
+    def _update_state(self, now_ms: int = 0) -> None:
+        if self.is_finished:
+            return
+        states = [task.state for task in self.tasks]
+        rolled_up = roll_up(states, self.max_task_failures)
+        if all(task.is_finished for task in self.tasks):
+            self.state = self.ending if self.ending is not None else rolled_up
+            self.finished_at_ms = now_ms
+        elif not is_job_finished(rolled_up):
+            self.state = rolled_up
+        # Otherwise the end is decided and attempts are still being stopped: the state stays what it was until the
+        # last of them has ended, so that a final state is final and all that was written is readable by then.
+        self.revision += 1
+
+    def _touch(self, task: Task) -> None:
+        task.revision = self.revision + 1  # `_update_state` makes that the job's
+
+    def _first_error(self, ended: Sequence[Task]) -> str:
+        task = self.tasks[self.first_failed] if self.first_failed is not None else ended[0]
+        return task.error or f"{task.task_id} was killed on its worker"
+
+
+def _live(task: Task) -> TaskAttempt:
+    attempt = task.live_attempt
+    if attempt is None:
+        raise AssertionError(f"{task.task_id} has no attempt under way")
+    return attempt

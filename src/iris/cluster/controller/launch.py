@@ -1,0 +1,133 @@
+"""What may be submitted: checks a LaunchJobRequest, and makes the job of it. Pure.
+
+What this controller cannot do is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import re
+
+from iris.cluster.controller.job import Job
+from iris.cluster.controller.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
+from iris.cluster.engine.base import Resources
+from iris.cluster.types import check_job_name, check_port_name
+from iris.errors import InvalidArgumentError
+from iris.rpc import cluster_pb2
+
+MAX_REPLICAS = 10_000
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
+
+
+def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
+    """The job that a request asks for.
+
+    Raises:
+        InvalidArgumentError: It asks for something that cannot be meant, or that is not supported.
+    """
+    check_job_name(request.name)
+    _check_entrypoint(request)
+    _check_numbers(request)
+    _check_environment(request)
+    _check_supported(request)
+    return Job.new(
+        job_id_of(request),
+        replicas_of(request),
+        now_ms,
+        coscheduled=not request.independent_tasks,
+        max_task_failures=request.max_task_failures,
+        max_retries_failure=(
+            request.max_retries_failure if request.HasField("max_retries_failure") else DEFAULT_RETRIES_FAILURE
+        ),
+        max_retries_preemption=(
+            request.max_retries_preemption if request.HasField("max_retries_preemption") else DEFAULT_RETRIES_PREEMPTION
+        ),
+        parent_job_id=request.parent_job_id,
+    )
+
+
+def job_id_of(request: LaunchJobRequest) -> str:
+    """The id that the job will have: its name, below its parent's id where it has a parent."""
+    return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name
+
+
+def replicas_of(request: LaunchJobRequest) -> int:
+    """How many tasks it has."""
+    return request.resources.replicas or 1
+
+
+def need_of(request: LaunchJobRequest) -> Resources:
+    """What each of its tasks needs."""
+    resources = request.resources
+    gpu = max(resources.device.gpu.count, 1) if resources.device.HasField("gpu") else 0
+    return Resources(cpu=resources.cpu, memory_bytes=resources.memory_bytes, gpu=gpu)
+
+
+def _check_entrypoint(request: LaunchJobRequest) -> None:
+    if bool(request.command) == bool(request.serialized_entrypoint):
+        raise InvalidArgumentError(
+            "a job needs either a command or a callable: set one of command, serialized_entrypoint"
+        )
+    if request.command and not request.command[0]:
+        raise InvalidArgumentError("a command must not be empty")
+    for word in request.command:
+        if "\0" in word:
+            raise InvalidArgumentError(f"not a word of a command: {word!r} contains NUL")
+
+
+def _check_numbers(request: LaunchJobRequest) -> None:
+    if not 0 <= request.resources.replicas <= MAX_REPLICAS:
+        raise InvalidArgumentError(f"replicas={request.resources.replicas}: expected 1 to {MAX_REPLICAS}")
+    for name, value in (
+        ("cpu", request.resources.cpu),
+        ("memory_bytes", request.resources.memory_bytes),
+        ("gpu count", request.resources.device.gpu.count),
+        ("scheduling_timeout_seconds", request.scheduling_timeout_seconds),
+        ("timeout_seconds", request.timeout_seconds),
+        ("max_task_failures", request.max_task_failures),
+        ("max_retries_failure", request.max_retries_failure),
+        ("max_retries_preemption", request.max_retries_preemption),
+        ("kill_grace_period_ms", request.kill_grace_period_ms),
+    ):
+        if value < 0:
+            raise InvalidArgumentError(f"{name}={value}: expected a number from 0")
+
+
+def _check_environment(request: LaunchJobRequest) -> None:
+    for name, value in request.environment.env_vars.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise InvalidArgumentError(f"not an environment variable: {name!r}={value!r} (no '=' in a name, no NUL)")
+    seen: set[str] = set()
+    for port in request.ports:
+        check_port_name(port)
+        if port.lower() in seen:
+            raise InvalidArgumentError(f"port {port!r} is asked for twice (upper and lower case are the same)")
+        seen.add(port.lower())
+    if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
+        raise InvalidArgumentError(f"not a bundle hash: {request.bundle_hash!r} (expected SHA-256 in lower-case hex)")
+    if request.bundle_blob and not request.bundle_hash:
+        raise InvalidArgumentError("bundle_blob needs its bundle_hash")
+    if request.working_directory:
+        if request.bundle_hash:
+            raise InvalidArgumentError("a job with a workspace runs in its copy of it: do not set working_directory")
+        if not request.working_directory.startswith("/"):
+            raise InvalidArgumentError(f"working_directory={request.working_directory!r}: expected an absolute path")
+
+
+def _check_supported(request: LaunchJobRequest) -> None:
+    environment, resources = request.environment, request.resources
+    unsupported = {
+        "pip_packages": bool(environment.pip_packages),
+        "extras": bool(environment.extras),
+        "constraints": bool(request.constraints),
+        "coscheduling.group_by": bool(request.coscheduling.group_by),
+        "bundle_gcs_path": bool(request.bundle_gcs_path),
+        "regions": bool(resources.regions),
+        "disk_bytes": bool(resources.disk_bytes),
+        "tpu": resources.device.HasField("tpu"),
+        "gpu variant": bool(resources.device.gpu.variant),
+    }
+    asked_for = [name for name, asked in unsupported.items() if asked]
+    if asked_for:
+        raise InvalidArgumentError(f"not supported by this controller: {', '.join(asked_for)}")

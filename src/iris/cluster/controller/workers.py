@@ -1,0 +1,139 @@
+"""The workers that have registered, and the calls that start and stop attempts on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from iris.cluster.controller.job import StartAttempt, StopAttempt
+from iris.cluster.controller.launch import LaunchJobRequest
+from iris.cluster.controller.task import WorkerPlace
+from iris.cluster.types import make_task_id
+from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.calls import Peer, call_async
+
+_LONGEST_PAUSE_S = 5.0
+_log = logging.getLogger(__name__)
+
+# Whether an attempt is still wanted (task index, attempt id), asked before a call is made again.
+StillLive = Callable[[int, int], bool]
+
+
+@dataclass(slots=True)
+class WorkerRecord:
+    """A worker as it registered. `gone`: its process is certainly dead; it may register again."""
+
+    place: WorkerPlace
+    metadata: cluster_pb2.WorkerMetadata
+    stub: cluster_connect.WorkerServiceClient
+    last_heartbeat_ms: int
+    gone: bool = False
+    starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
+
+
+def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, now_ms: int) -> WorkerRecord:
+    """The record of a worker that registers."""
+    return WorkerRecord(
+        WorkerPlace(request.worker_id, request.address, request.incarnation),
+        request.metadata,
+        # One stub per address, kept: it holds the connections.
+        cluster_connect.WorkerServiceClient(request.address, accept_compression=(), send_compression=None),
+        now_ms,
+    )
+
+
+def run_tasks_request(
+    job_id: str,
+    launch: LaunchJobRequest,
+    starts: Sequence[StartAttempt],
+    gpu_ids: dict[int, tuple[int, ...]],
+) -> cluster_pb2.Worker.RunTasksRequest:
+    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index."""
+    shared = cluster_pb2.Worker.RunTaskRequest(
+        job_id=job_id,
+        num_tasks=launch.resources.replicas or 1,
+        serialized_entrypoint=launch.serialized_entrypoint,
+        command=launch.command,
+        pickled_by=launch.pickled_by,
+        environment=launch.environment,
+        bundle_hash=launch.bundle_hash,
+        resources=launch.resources,
+        timeout_seconds=launch.timeout_seconds,
+        ports=launch.ports,
+        working_directory=launch.working_directory,
+    )
+    if launch.HasField("kill_grace_period_ms"):
+        shared.kill_grace_period_ms = launch.kill_grace_period_ms
+    request = cluster_pb2.Worker.RunTasksRequest(shared=shared)
+    for start in starts:
+        request.places.add(
+            task_index=start.task_index, attempt_id=start.attempt_id, gpu_ids=gpu_ids.get(start.task_index, ())
+        )
+    return request
+
+
+async def start_attempts(
+    worker: WorkerRecord,
+    job_id: str,
+    starts: Sequence[StartAttempt],
+    request: cluster_pb2.Worker.RunTasksRequest,
+    still_live: StillLive,
+) -> str:
+    """Tells a worker to run attempts of a job, until it has heard it or nobody wants them any more.
+
+    Returns:
+        Why the worker refuses them; empty when it does not.
+    """
+    heard = asyncio.Event()
+    keys = [(job_id, start.task_index, start.attempt_id) for start in starts]
+    worker.starting |= dict.fromkeys(keys, heard)
+    peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
+    pause_s = 0.1
+    try:
+        while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
+            try:
+                await call_async(worker.stub.run_tasks, request, peer)
+                return ""
+            except (UnavailableError, DeadlineExceededError) as error:
+                # Not a verdict: whether the worker is dead is for the engine and for its own registration to say.
+                _log.warning("%s; trying again in %.1f s", error, pause_s)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            except IrisError as error:
+                return str(error)
+        return ""
+    finally:
+        heard.set()
+        for key in keys:
+            worker.starting.pop(key, None)
+
+
+async def stop_attempt(worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive) -> bool:
+    """Tells a worker to end an attempt, until it has heard it or the attempt has ended anyway.
+
+    Returns:
+        False when the worker has no such attempt, so that no report of its end will come.
+    """
+    starting = worker.starting.get((job_id, stop.task_index, stop.attempt_id))
+    if starting is not None:
+        await starting.wait()  # or the stop could overtake the start
+    request = cluster_pb2.Worker.KillTaskRequest(
+        task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id
+    )
+    peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
+    pause_s = 0.1
+    while not worker.gone and still_live(stop.task_index, stop.attempt_id):
+        try:
+            await call_async(worker.stub.kill_task, request, peer)
+            return True
+        except NotFoundError:
+            return False
+        except IrisError as error:
+            _log.warning("%s; trying again in %.1f s", error, pause_s)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+    return True

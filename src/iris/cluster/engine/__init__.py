@@ -1,0 +1,1 @@
+"""Places: what gives the controller somewhere to run."""

@@ -1,0 +1,64 @@
+"""What this machine has for tasks, as far as this process may use it: a container's limits count, not its host's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+from iris.cluster.engine.base import Resources
+
+
+def this_machine() -> Resources:
+    """Cores, memory and GPUs of this machine, within the CPU affinity and the cgroup limits of this process."""
+    return Resources(cpu=_cores(), memory_bytes=_memory_bytes(), gpu=len(gpu_ids()))
+
+
+def gpu_ids() -> tuple[int, ...]:
+    """The NVIDIA devices of this machine, by number; `CUDA_VISIBLE_DEVICES` narrows them down as it does for CUDA."""
+    found = sorted(
+        int(path.name.removeprefix("nvidia"))
+        for path in Path("/dev").glob("nvidia[0-9]*")
+        if path.name.removeprefix("nvidia").isdigit()
+    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(found)
+    wanted = [word.strip() for word in visible.split(",")]
+    return tuple(number for number in found if str(number) in wanted)
+
+
+def _cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for directory in _cgroup_directories():
+        quota, _, period = _read(directory / "cpu.max").partition(" ")
+        if quota.isdigit() and period.strip().isdigit() and int(period) > 0:
+            cores = min(cores, int(quota) // int(period))
+    return max(cores, 1)
+
+
+def _memory_bytes() -> int:
+    memory = int(psutil.virtual_memory().total)
+    for directory in _cgroup_directories():
+        limit = _read(directory / "memory.max").strip()
+        if limit.isdigit():
+            memory = min(memory, int(limit))
+    return memory
+
+
+def _cgroup_directories() -> list[Path]:
+    """The cgroup (version 2) of this process and its parents: the tightest limit counts."""
+    root = Path("/sys/fs/cgroup")
+    own = next((line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line.startswith("0::")), "/")
+    directories = [root / own.lstrip("/")]
+    while directories[-1] != root and root in directories[-1].parents:
+        directories.append(directories[-1].parent)
+    return directories
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""  # not Linux, cgroup version 1, or not mounted here: no limit that we can see

@@ -1,0 +1,1 @@
+"""Runs: the daemon that executes attempts on one machine and serves their logs."""

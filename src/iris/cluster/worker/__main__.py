@@ -1,0 +1,28 @@
+"""The worker's program: `python -m iris.cluster.worker`. An engine starts it; nobody needs to do so by hand."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+
+from iris.cluster.worker import reaper
+
+
+def main() -> None:
+    """Forks the reaper first, while this process is still small and has no threads, then becomes the worker."""
+    if not sys.platform.startswith("linux"):
+        sys.exit("iris: workers run on Linux (they need /proc and process groups); a client runs anywhere Python does")
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        from iris.cluster.worker.daemon import parse_arguments
+
+        parse_arguments()
+    token = secrets.token_hex(8)
+    own_reaper = reaper.start_reaper(token)
+
+    from iris.cluster.worker.daemon import run
+
+    run(token, own_reaper)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The worker's record of one attempt, and the messages that tell of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from iris.cluster.types import is_task_finished
+from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.worker.process import AttemptProcess
+from iris.cluster.worker.task_dir import AttemptDir
+from iris.cluster.worker.usage import Usage
+from iris.rpc import cluster_pb2
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One execution of a task on this worker.
+
+    Attributes:
+        request: What the controller asked for.
+        number: Counts the attempts of this worker; part of the mark that its processes inherit.
+        stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
+        timed_out: It is being ended because it ran for too long.
+        lost_bytes: What its processes wrote and the disk did not take, since the last time that it did.
+        reported: The controller has acknowledged its end.
+        revision: Counts what there is to report.
+    """
+
+    request: cluster_pb2.Worker.RunTaskRequest
+    number: int
+    directory: AttemptDir
+    log: LogWriter
+    state: cluster_pb2.TaskState = cluster_pb2.TASK_STATE_BUILDING
+    process: AttemptProcess | None = None
+    ports: dict[str, int] = field(default_factory=dict)
+    exit_code: int | None = None
+    term_signal: int | None = None
+    error: str = ""
+    result: bytes = b""
+    result_error: str = ""
+    build_started_ms: int = 0
+    build_finished_ms: int = 0
+    from_cache: bool = False
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    usage: Usage = field(default_factory=Usage)
+    stop_grace_s: float | None = None
+    timed_out: bool = False
+    lost_bytes: int = 0
+    reported: bool = False
+    revision: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Task id and attempt id: what names an attempt everywhere."""
+        return self.request.task_id, self.request.attempt_id
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended, with all of its log on disk."""
+        return is_task_finished(self.state)
+
+    def resource_usage(self) -> cluster_pb2.ResourceUsage:
+        """The wire's form of what it uses."""
+        return cluster_pb2.ResourceUsage(
+            memory_mb=self.usage.memory_bytes // 2**20,
+            memory_peak_mb=self.usage.memory_peak_bytes // 2**20,
+            disk_mb=self.usage.disk_bytes // 2**20,
+            cpu_millicores=round(self.usage.cores * 1000),
+            cpu_percent=round(self.usage.cores * 100),
+            process_count=self.usage.processes,
+        )
+
+    def build_metrics(self) -> cluster_pb2.BuildMetrics:
+        """The wire's form of how it was prepared."""
+        return cluster_pb2.BuildMetrics(
+            build_started_ms=self.build_started_ms,
+            build_finished_ms=self.build_finished_ms,
+            from_cache=self.from_cache,
+        )
+
+    def report(self, worker_id: str) -> cluster_pb2.Controller.ReportTaskStateRequest:
+        """What the controller has to know of it now."""
+        message = cluster_pb2.Controller.ReportTaskStateRequest(
+            worker_id=worker_id,
+            task_id=self.request.task_id,
+            job_id=self.request.job_id,
+            task_index=self.request.task_index,
+            attempt_id=self.request.attempt_id,
+            state=self.state,
+            started_at_ms=self.started_at_ms,
+            ports=self.ports,
+            resource_usage=self.resource_usage(),
+            build_metrics=self.build_metrics(),
+        )
+        if self.is_final:
+            message.finished_at_ms = self.finished_at_ms
+            message.error = self.error
+            message.result_error = self.result_error
+            if self.result:
+                message.serialized_result = self.result
+            if self.exit_code is not None:
+                message.exit_code = self.exit_code
+            if self.term_signal is not None:
+                message.term_signal = self.term_signal
+        return message
+
+    def status(self, worker_id: str, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
+        """It as the worker's own answer about the task."""
+        report = self.report(worker_id)
+        status = cluster_pb2.TaskStatus(
+            task_id=report.task_id,
+            job_id=report.job_id,
+            task_index=report.task_index,
+            state=report.state,
+            worker_id=worker_id,
+            error=self.error,
+            started_at_ms=self.started_at_ms,
+            finished_at_ms=self.finished_at_ms,
+            ports=self.ports,
+            resource_usage=report.resource_usage,
+            build_metrics=report.build_metrics,
+            current_attempt_id=report.attempt_id,
+            result_error=self.result_error,
+        )
+        if self.exit_code is not None:
+            status.exit_code = self.exit_code
+        if self.term_signal is not None:
+            status.term_signal = self.term_signal
+        if include_result and self.result:
+            status.serialized_result = self.result
+        return status

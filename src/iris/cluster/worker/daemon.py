@@ -1,0 +1,111 @@
+"""Puts a worker together: its service on a port, its line to the controller, and the ways in which it ends."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+
+from iris.cluster.worker.reaper import Reaper, become_subreaper
+from iris.cluster.worker.reporter import Reporter
+from iris.cluster.worker.service import WorkerService
+from iris.cluster.worker.task_dir import WorkerDir
+from iris.cluster.worker.worker import Worker
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.address import parse_address
+from iris.rpc.calls import ErrorInterceptor, Peer
+from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer, run_loop, when_parent_ends
+
+_LAST_REPORT_S = 2.0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The worker's command line."""
+    parser = argparse.ArgumentParser(prog="python -m iris.cluster.worker", description=__doc__)
+    parser.add_argument("--worker-id", required=True, help="what the controller calls this worker")
+    parser.add_argument("--incarnation", default="", help="new for each process; made up by default")
+    parser.add_argument("--controller", required=True, help="the controller's address")
+    parser.add_argument("--directory", required=True, type=Path, help="where attempts and their logs lie")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
+    parser.add_argument("--advertise-host", default="", help="where others reach it; default: --host")
+    parser.add_argument("--port", default=0, type=int, help="default: any free one")
+    parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
+    return parser.parse_args()
+
+
+def run(token: str, reaper: Reaper) -> None:
+    """Runs a worker until SIGTERM or the end of its parent."""
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    become_subreaper()
+    run_loop(_serve(arguments, token, reaper))
+
+
+async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> None:
+    # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
+    base_env = dict(os.environ)
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+    controller_address = parse_address(arguments.controller)
+    controller = cluster_connect.ControllerServiceClient(
+        controller_address, accept_compression=(), send_compression=None
+    )
+    # 2. The worker, behind its door.
+    advertise_host = arguments.advertise_host or arguments.host
+    worker = Worker(
+        worker_id=arguments.worker_id,
+        token=token,
+        directory=WorkerDir(arguments.directory.absolute()),
+        bind_host=arguments.host,
+        advertise_host=advertise_host,
+        controller_address=controller_address,
+        controller=controller,
+        base_env=base_env,
+        reaper=reaper,
+    )
+    application = cluster_connect.WorkerServiceASGIApplication(
+        WorkerService(worker), interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+    )
+    server = HttpServer({application.path: application}, arguments.host, arguments.port)
+    # 3. Its line to the controller. The port is bound already, so whoever learns of the address can call.
+    shown_host = f"[{advertise_host}]" if ":" in advertise_host else advertise_host
+    registration = cluster_pb2.Controller.RegisterWorkerRequest(
+        worker_id=arguments.worker_id,
+        address=f"http://{shown_host}:{server.port}",
+        metadata=_metadata(advertise_host),
+        incarnation=arguments.incarnation or token,
+    )
+    reporter = Reporter(controller, Peer(controller_address, "the controller"), registration, worker.discard)
+    worker.reporter = reporter
+    # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if arguments.parent_pid:
+        when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # the reaper ends what runs
+    server.start()
+    tasks = [asyncio.create_task(reporter.run()), asyncio.create_task(worker.sample_usage())]
+    await stop.wait()
+    await worker.close()
+    await reporter.flush(_LAST_REPORT_S)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks)
+    await server.close()
+
+
+def _metadata(host: str) -> cluster_pb2.WorkerMetadata:
+    return cluster_pb2.WorkerMetadata(
+        hostname=socket.gethostname(),
+        ip_address=host,
+        cpu_count=len(os.sched_getaffinity(0)),
+        memory_bytes=psutil.virtual_memory().total,
+        disk_bytes=psutil.disk_usage("/").total,
+    )

@@ -1,0 +1,84 @@
+"""Ports that are free, and stay reserved for an attempt until it has ended.
+
+Nobody can hold a port for another process that is still to bind it, so a reservation has two halves: the ports come
+from below the range that the kernel deals out to outgoing connections, and a lock file per port keeps the workers of
+this machine, also those of other clusters, from giving out the same one. A lock goes with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+from iris.errors import ResourceExhaustedError
+
+FIRST_PORT = 20000
+_TRIES = 2000
+
+
+class PortReservations:
+    """The ports that this process has given out.
+
+    Args:
+        host: The address that tasks will bind to.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._locks: dict[int, int] = {}  # port -> file descriptor that holds its lock
+        self._directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
+        self._last_port = _first_ephemeral_port() - 1
+
+    def reserve(self) -> int:
+        """A port that nobody listens on and nobody else was given.
+
+        Raises:
+            ResourceExhaustedError: None was found.
+        """
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        for _ in range(_TRIES):
+            port = random.randint(FIRST_PORT, self._last_port)
+            if port in self._locks or not _is_free(self._host, port):
+                continue
+            lock = os.open(self._directory / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                continue
+            self._locks[port] = lock
+            return port
+        raise ResourceExhaustedError(
+            f"no free port between {FIRST_PORT} and {self._last_port} on {self._host} ({_TRIES} tried)"
+        )
+
+    def release(self, port: int) -> None:
+        """The attempt that had the port has ended."""
+        lock = self._locks.pop(port, None)
+        if lock is not None:
+            os.close(lock)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT can be bound as well
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def _first_ephemeral_port() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 32768
+    return first if first > FIRST_PORT + 1000 else 65536

@@ -1,0 +1,214 @@
+"""One attempt's processes: started as a group of their own, captured as they write, ended without leftovers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iris.cluster.worker.log_store import Source
+from iris.errors import EntrypointError
+
+_READ_BYTES = 256 * 1024
+_PIPE_BYTES = 1024 * 1024  # room for a burst while the loop is busy: the task is not slowed by its capture
+# After the processes of an attempt were killed their pipes end at once; only something that escaped holds one open.
+_DRAIN_S = 1.0
+
+Append = Callable[[Source, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the main process ended.
+
+    Attributes:
+        code: What a shell would say: its exit code, 128 + n when signal n ended it.
+        signal: That signal; None when none did.
+        cpu_s: CPU seconds that it and its waited-for children used.
+        memory_peak_bytes: The largest resident set of one of them.
+    """
+
+    code: int
+    signal: int | None
+    cpu_s: float
+    memory_peak_bytes: int
+
+
+class AttemptProcess:
+    """Runs a command; `wait` answers when it has ended, nothing of it is left and all it wrote was captured.
+
+    Args:
+        command: argv.
+        cwd: Its working directory.
+        env: All of its environment.
+        append: Takes what it writes, with the source, as it comes; called on the loop.
+        kill_strays: Ends what the attempt started and its group does not hold.
+
+    Raises:
+        EntrypointError: The command cannot be started; the text says why.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        append: Append,
+        kill_strays: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._append = append
+        self._kill_strays = kill_strays
+        self._open_pipes: set[int] = set()
+        self._drained = asyncio.Event()
+        self._exited = asyncio.Event()
+        self._kill_timer: asyncio.TimerHandle | None = None
+        stdout, stdout_end = os.pipe()
+        stderr, stderr_end = os.pipe()
+        try:
+            # No shell, no preexec_fn: with neither, Python starts the process by vfork, in well under a millisecond.
+            self._popen = subprocess.Popen(
+                list(command),
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout_end,
+                stderr=stderr_end,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(stdout)
+            os.close(stderr)
+            raise EntrypointError(_why_not_started(command, cwd, env, error)) from error
+        finally:
+            os.close(stdout_end)
+            os.close(stderr_end)
+        self.pid = self._popen.pid
+        self._capture(stdout, "stdout")
+        self._capture(stderr, "stderr")
+        self._watch_exit()
+
+    async def wait(self) -> Exit:
+        """Waits for the end, in this order:
+
+        1. The main process exits. It is a zombie until step 3, so its group id cannot be given to others.
+        2. The rest of its group is killed, as the processes of a container are when its first one ends.
+        3. The main process is collected: exit code and resource usage.
+        4. What left the group is found by its mark, and killed.
+        5. The pipes are read to their ends: all that was written before is captured before anybody hears of the exit.
+        """
+        await self._exited.wait()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self.signal_group(signal.SIGKILL)
+        _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
+        self._popen.returncode = code = os.waitstatus_to_exitcode(status)
+        self._kill_strays()
+        try:
+            await asyncio.wait_for(self._drained.wait(), _DRAIN_S)
+        except TimeoutError:
+            for pipe in list(self._open_pipes):
+                self._close_pipe(pipe)
+        return Exit(
+            code=code if code >= 0 else 128 - code,
+            signal=-code if code < 0 else None,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            memory_peak_bytes=usage.ru_maxrss * 1024,
+        )
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether the main process has ended."""
+        return self._exited.is_set()
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM to the group, SIGKILL after the grace period. Again: a shorter period counts."""
+        if self._exited.is_set():
+            return
+        if self._kill_timer is None:
+            self.signal_group(signal.SIGTERM)
+        elif self._kill_timer.when() <= self._loop.time() + grace_s:
+            return
+        else:
+            self._kill_timer.cancel()
+        self._kill_timer = self._loop.call_later(grace_s, self.signal_group, signal.SIGKILL)
+
+    def signal_group(self, number: int) -> None:
+        """Sends a signal to all processes of the group; without effect when there are none."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def _capture(self, pipe: int, source: Source) -> None:
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(OSError):  # more than the system's limit: the default size does as well
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._open_pipes.add(pipe)
+        self._loop.add_reader(pipe, self._on_readable, pipe, source)
+
+    def _on_readable(self, pipe: int, source: Source) -> None:
+        try:
+            data = os.read(pipe, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._append(source, data)
+        else:
+            self._close_pipe(pipe)
+
+    def _close_pipe(self, pipe: int) -> None:
+        self._loop.remove_reader(pipe)
+        os.close(pipe)
+        self._open_pipes.discard(pipe)
+        if not self._open_pipes:
+            self._drained.set()
+
+    def _watch_exit(self) -> None:
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            # A kernel before 5.3, or a sandbox without the call: a thread waits, and leaves the zombie to `wait`.
+            self._loop.run_in_executor(None, self._wait_in_thread)
+            return
+
+        def exited() -> None:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._exited.set()
+
+        self._loop.add_reader(pidfd, exited)
+
+    def _wait_in_thread(self) -> None:
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self._loop.call_soon_threadsafe(self._exited.set)
+
+
+def now_ms() -> int:
+    """The wall clock, in milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _why_not_started(command: Sequence[str], cwd: Path, env: Mapping[str, str], error: OSError) -> str:
+    program = command[0]
+    if not cwd.is_dir():
+        return f"the working directory {str(cwd)!r} does not exist on the worker"
+    if isinstance(error, FileNotFoundError):
+        where = f"in {str(cwd)!r}" if "/" in program else f"on the worker's PATH ({env.get('PATH', 'not set')})"
+        return (
+            f"command not found: {program!r} does not exist {where}"
+            " (or it is a script whose first line names an interpreter that does not exist)"
+        )
+    if isinstance(error, PermissionError):
+        return f"not executable: {program!r} (chmod +x, or run it with its interpreter: 'python {program}')"
+    if error.errno == 8:  # ENOEXEC
+        return f"not a program: {program!r} has no first line that names its interpreter, as in '#!/usr/bin/env python'"
+    if error.errno == 7:  # E2BIG
+        return f"the command and its environment are too long for this system ({error.strerror})"
+    return f"cannot start {program!r}: {error.strerror or error}"

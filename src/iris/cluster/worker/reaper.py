@@ -1,0 +1,123 @@
+"""Nothing that an attempt started may outlive it, not even when its worker is killed with -9.
+
+Two nets. A process group: each attempt has one, and the worker (or, after its death, the reaper) kills it. A mark in
+the environment, for what left the group: children inherit it, and it can be read in /proc. The worker also is the
+"subreaper" of its descendants, so that what lost its parent becomes the worker's child, where it is found quickly.
+
+The reaper is a small process that the worker forks before anything else, in a session of its own. It waits for the
+end of a pipe whose other end only the worker has. What clears its environment *and* leaves its group can escape it,
+but only when the worker is killed with -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+
+MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
+_PR_SET_CHILD_SUBREAPER = 36
+_PASSES = 10  # what is killed may have forked in between; each pass finds the children of the one before
+
+
+def become_subreaper() -> None:
+    """Makes orphaned descendants children of this process. Without effect where the kernel does not know it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def make_mark(worker_token: str, attempt_number: int, outer: str) -> str:
+    """The mark of an attempt. `outer` is the mark of the attempt that this worker itself runs in, if any."""
+    own = f"{worker_token}.{attempt_number}"
+    return f"{outer},{own}" if outer else own
+
+
+def is_marked(pid: int, prefix: str) -> bool:
+    """Whether the process inherited a mark that starts with `prefix`: a worker's token, or one attempt's mark."""
+    name = MARK_VARIABLE.encode() + b"="
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return False  # gone, or not ours
+    marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), b"")
+    wanted = prefix.encode()
+    return any(part == wanted or part.startswith(wanted + b".") for part in marks.split(b","))
+
+
+class Reaper:
+    """The worker's side of its reaper: tells it of the process groups that run.
+
+    Attributes:
+        pid: The reaper's process.
+    """
+
+    def __init__(self, pid: int, pipe: int) -> None:
+        self.pid = pid
+        self._pipe = pipe  # closed on exec: only this process holds it, and its end is how the reaper learns of ours
+
+    def group_started(self, group: int) -> None:
+        """A process group runs."""
+        self._tell(b"+%d\n" % group)
+
+    def group_ended(self, group: int) -> None:
+        """Nothing of the group is left, its id may be given to others."""
+        self._tell(b"-%d\n" % group)
+
+    def _tell(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):  # without its reaper a worker still ends its attempts itself
+            os.write(self._pipe, line)
+
+
+def start_reaper(worker_token: str) -> Reaper:
+    """Forks the reaper of this process; call it before there are threads."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(writing)
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            _reap_at_end(reading, worker_token)
+        finally:
+            os._exit(0)
+    os.close(reading)
+    return Reaper(pid, writing)
+
+
+def _reap_at_end(reading: int, worker_token: str) -> None:
+    groups: set[int] = set()
+    with open(reading, "rb") as lines:
+        for line in lines:
+            group = int(line[1:])
+            if line[:1] == b"+":
+                groups.add(group)
+            else:
+                groups.discard(group)
+    for group in groups:
+        with contextlib.suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
+    for _ in range(_PASSES):
+        marked = [pid for pid in all_pids() if is_marked(pid, worker_token)]
+        if not marked:
+            return
+        for pid in marked:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def all_pids() -> list[int]:
+    """The processes of this machine, without this one."""
+    own = os.getpid()
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
+
+
+def orphans(known: set[int]) -> list[int]:
+    """The children of this process that it did not start itself: what lost its parent and came to its subreaper."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split() if int(pid) not in known]
+    except OSError:
+        return []  # a kernel without CONFIG_PROC_CHILDREN

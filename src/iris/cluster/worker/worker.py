@@ -1,0 +1,467 @@
+"""Runs attempts: prepares, starts, watches, ends, and keeps what is to be told of them.
+
+One asyncio loop owns all of it, capture included. What may take long goes to threads: unpacking a workspace, copying
+it, looking at the process table, reading logs. Starting a process blocks the loop for well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from iris.cluster.types import make_task_id, parse_task_id
+from iris.cluster.worker import usage
+from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.log_store import LogWriter, Source
+from iris.cluster.worker.ports import PortReservations
+from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
+from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
+from iris.cluster.worker.reporter import AttemptKey, Reporter
+from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
+from iris.errors import InvalidArgumentError, IrisError, NotFoundError
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.calls import Peer, call_async
+
+DEFAULT_GRACE_S = 10.0
+_SAMPLE_S = 2.0
+_REMEMBERED = 10_000  # records of attempts, also of ended ones
+_SHUTDOWN_GRACE_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The attempts of this process.
+
+    Args:
+        worker_id: What the controller calls it.
+        token: New for each process; part of the marks that its attempts' processes carry.
+        directory: Where everything of it lies.
+        bind_host: What tasks are told to bind to, in `IRIS_BIND_HOST`.
+        advertise_host: Where others reach them, in `IRIS_ADVERTISE_HOST`.
+        controller_address: For `IRIS_CONTROLLER_ADDRESS`.
+        controller: The stub, for fetching workspaces.
+        base_env: What the environment of each task starts from.
+        reaper: What ends the attempts' processes when this one is killed.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        token: str,
+        directory: WorkerDir,
+        bind_host: str,
+        advertise_host: str,
+        controller_address: str,
+        controller: cluster_connect.ControllerServiceClient,
+        base_env: Mapping[str, str],
+        reaper: Reaper,
+    ) -> None:
+        self.worker_id = worker_id
+        self._token = token
+        self._directory = directory
+        self._bind_host = bind_host
+        self._advertise_host = advertise_host
+        self._controller_address = controller_address
+        self._controller = controller
+        self._base_env = base_env
+        self._reaper = reaper
+        self._ports = PortReservations(bind_host)
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._unpacking: dict[str, asyncio.Lock] = {}
+        self._started_at_s = time.monotonic()
+        self._count = 0
+        self._closing = False
+        self.reporter: Reporter | None = None  # set by the program, which connects the two
+
+    # The verbs of the wire.
+
+    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes) -> Attempt:
+        """Begins an attempt; one that is known already is answered as it is.
+
+        `entrypoint` is the pickled callable, apart from the request: the attempts of a job share one, and the
+        record of an attempt lives longer than it has to.
+        """
+        job_id, task_index = parse_task_id(request.task_id)
+        if (job_id, task_index) != (request.job_id, request.task_index):
+            raise InvalidArgumentError(
+                f"task_id {request.task_id!r} does not belong to job {request.job_id!r}, index {request.task_index}"
+            )
+        key = (request.task_id, request.attempt_id)
+        known = self._attempts.get(key)
+        if known is not None:
+            return known
+        directory = self._directory.attempt(*key)
+        directory.create()
+        self._count += 1
+        attempt = Attempt(request, self._count, directory, LogWriter(directory.log), build_started_ms=now_ms())
+        self._attempts[key] = attempt
+        run = asyncio.create_task(self._run(attempt, entrypoint))
+        self._runs[key] = run
+        run.add_done_callback(lambda _: self._runs.pop(key, None))
+        return attempt
+
+    def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> None:
+        """Begins attempts of one job."""
+        entrypoint = request.shared.serialized_entrypoint
+        request.shared.ClearField("serialized_entrypoint")
+        for place in request.places:
+            one = cluster_pb2.Worker.RunTaskRequest()
+            one.CopyFrom(request.shared)
+            one.task_id = make_task_id(request.shared.job_id, place.task_index)
+            one.task_index = place.task_index
+            one.attempt_id = place.attempt_id
+            one.gpu_ids.extend(place.gpu_ids)
+            self.run_task(one, entrypoint)
+
+    def get_task_status(self, task_id: str, *, include_result: bool) -> cluster_pb2.TaskStatus:
+        """The newest attempt of a task."""
+        return self._newest(task_id).status(self.worker_id, include_result=include_result)
+
+    def list_tasks(self) -> list[cluster_pb2.TaskStatus]:
+        """The newest attempt of each task, in the order in which they came."""
+        newest = {task_id: attempt for (task_id, _), attempt in self._attempts.items()}
+        return [attempt.status(self.worker_id) for attempt in newest.values()]
+
+    def kill_task(self, task_id: str, attempt_id: int | None, grace_s: float | None) -> None:
+        """Ends an attempt, the newest by default; one that has ended stays as it is."""
+        attempt = self._newest(task_id) if attempt_id is None else self._attempts.get((task_id, attempt_id))
+        if attempt is None:
+            raise NotFoundError(f"worker {self.worker_id} has no attempt {attempt_id} of task {task_id!r}")
+        self._stop(attempt, _grace_s(attempt) if grace_s is None else grace_s)
+
+    def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
+        """Where the log of an attempt lies: its id, its directory, and its record.
+
+        The record is None for what an earlier process of this worker ran: that is on disk only, and over.
+        """
+        if attempt_id is None:
+            known = [attempt for task, attempt in self._attempts if task == task_id]
+            on_disk = known or self._directory.attempt_ids(task_id)
+            if not on_disk:
+                raise NotFoundError(f"worker {self.worker_id} has no log of task {task_id!r}")
+            attempt_id = max(on_disk)
+        attempt = self._attempts.get((task_id, attempt_id))
+        if attempt is None and attempt_id not in self._directory.attempt_ids(task_id):
+            raise NotFoundError(f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}")
+        return attempt_id, self._directory.attempt(task_id, attempt_id), attempt
+
+    def health_check(self) -> cluster_pb2.HealthResponse:
+        """That it is alive, for how long, and how many attempts it runs."""
+        return cluster_pb2.HealthResponse(
+            healthy=not self._closing,
+            uptime_ms=int((time.monotonic() - self._started_at_s) * 1000),
+            running_tasks=len(self._runs),
+        )
+
+    def discard(self, key: AttemptKey) -> None:
+        """The controller does not want this attempt to run here."""
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            self._stop(attempt, _grace_s(attempt))
+
+    async def close(self) -> None:
+        """Ends all attempts and waits until nothing of them is left."""
+        self._closing = True
+        for attempt in self._attempts.values():
+            if not attempt.is_final:
+                self._stop(attempt, min(_grace_s(attempt), _SHUTDOWN_GRACE_S))
+        await asyncio.gather(*self._runs.values(), return_exceptions=True)
+
+    async def sample_usage(self) -> None:
+        """Measures what runs, for as long as the worker lives."""
+        while True:
+            await asyncio.sleep(_SAMPLE_S)
+            self._collect_orphans()
+            running = {
+                attempt.process.pid: attempt
+                for attempt in self._attempts.values()
+                if attempt.process is not None and not attempt.is_final
+            }
+            if not running:
+                continue
+            sampled = await asyncio.to_thread(
+                _sample_all,
+                {pid: attempt.usage for pid, attempt in running.items()},
+                {pid: attempt.directory.path for pid, attempt in running.items()},
+            )
+            for pid, attempt in running.items():
+                if not attempt.is_final:
+                    attempt.usage = sampled[pid]
+                    self._tell(attempt)
+
+    # One attempt.
+
+    async def _run(self, attempt: Attempt, entrypoint: bytes) -> None:
+        """From the request to the end that is reported:
+
+        1. Prepare: ports, working directory, workspace, entrypoint. A stop that comes meanwhile ends it here.
+        2. Start the process, and tell that it runs.
+        3. Wait until it has ended, nothing of it is left and its log is complete.
+        4. Take its result; give its ports back; tell how it ended.
+        """
+        try:
+            command = await self._prepare(attempt, entrypoint)
+            if attempt.stop_grace_s is not None:
+                self._finish(attempt, cluster_pb2.TASK_STATE_KILLED, error="stopped before it started")
+                return
+            attempt.process = self._start(attempt, command)
+            attempt.state = cluster_pb2.TASK_STATE_RUNNING
+            attempt.started_at_ms = now_ms()
+            self._tell(attempt)
+            timeout_s = attempt.request.timeout_seconds
+            timer = None
+            if timeout_s > 0:
+                timer = asyncio.get_running_loop().call_later(timeout_s, self._time_out, attempt)
+            exited = await attempt.process.wait()
+            if timer is not None:
+                timer.cancel()
+            self._reaper.group_ended(attempt.process.pid)
+            self._conclude(attempt, exited)
+        except IrisError as error:
+            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has ended and must be told of
+            _log.exception("attempt %s", attempt.key)
+            text = f"the worker could not run it: {type(error).__name__}: {error}"
+            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
+
+    async def _prepare(self, attempt: Attempt, entrypoint: bytes) -> list[str]:
+        request, directory = attempt.request, attempt.directory
+        for name in request.ports:
+            attempt.ports[name.lower()] = self._ports.reserve()
+        if request.bundle_hash:
+            await self._provide_workspace(attempt)
+        else:
+            directory.work.mkdir()
+        if request.command:
+            command = list(request.command)
+        else:
+            directory.entrypoint.write_bytes(entrypoint)
+            paths = (str(directory.entrypoint), str(directory.result), request.pickled_by)
+            command = [sys.executable, "-m", "iris.cluster.worker.run_callable", *paths]
+        attempt.build_finished_ms = now_ms()
+        return command
+
+    async def _provide_workspace(self, attempt: Attempt) -> None:
+        bundle_hash = attempt.request.bundle_hash
+        bundle = self._directory.bundle(bundle_hash)
+        async with self._unpacking.setdefault(bundle_hash, asyncio.Lock()):
+            attempt.from_cache = bundle.is_dir()
+            if not attempt.from_cache:
+                self._build_line(attempt, f"fetching workspace {bundle_hash[:12]}")
+                request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=bundle_hash)
+                peer = Peer(self._controller_address, "the controller")
+                answer = await call_async(self._controller.fetch_bundle, request, peer, timeout_s=300)
+                await asyncio.to_thread(unpack_workspace, answer.bundle_blob, bundle_hash, bundle)
+        self._build_line(attempt, f"copying workspace {bundle_hash[:12]}")
+        await asyncio.to_thread(copy_workspace, bundle, attempt.directory.work)
+
+    def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
+        directory = attempt.request.working_directory or str(attempt.directory.work)
+        mark = make_mark(self._token, attempt.number, self._base_env.get(MARK_VARIABLE, ""))
+        env = self._build_iris_env(attempt)
+        env[MARK_VARIABLE] = mark
+        process = AttemptProcess(
+            command,
+            cwd=Path(directory),
+            env=env,
+            append=lambda source, data: _append(attempt, source, data),
+            kill_strays=self._collect_orphans,
+        )
+        self._reaper.group_started(process.pid)
+        return process
+
+    def _build_iris_env(self, attempt: Attempt) -> dict[str, str]:
+        """The whole environment of a task: the worker's, then the user's, then Iris's own, which wins."""
+        request = attempt.request
+        env = {"PYTHONUNBUFFERED": "1", **self._base_env}  # or the lines of a Python program would come in 8 KiB lumps
+        if attempt.request.resources.device.HasField("gpu"):
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in request.gpu_ids)
+        env.update(request.environment.env_vars)
+        for name in [name for name in env if name.startswith("IRIS_PORT_")]:
+            del env[name]  # those of a task that this worker itself runs in
+        env |= {
+            "IRIS_JOB_ID": request.job_id,
+            "IRIS_TASK_ID": request.task_id,
+            "IRIS_TASK_INDEX": str(request.task_index),
+            "IRIS_NUM_TASKS": str(request.num_tasks),
+            "IRIS_ATTEMPT_ID": str(request.attempt_id),
+            "IRIS_WORKER_ID": self.worker_id,
+            "IRIS_CONTROLLER_ADDRESS": self._controller_address,
+            "IRIS_BIND_HOST": self._bind_host,
+            "IRIS_ADVERTISE_HOST": self._advertise_host,
+        }
+        env |= {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}
+        return env
+
+    def _conclude(self, attempt: Attempt, exited: Exit) -> None:
+        attempt.exit_code, attempt.term_signal = exited.code, exited.signal
+        _count_exit(attempt, exited)
+        if attempt.timed_out:
+            text = f"stopped: it ran for longer than its timeout of {attempt.request.timeout_seconds} s"
+            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
+        elif attempt.stop_grace_s is not None:
+            self._finish(attempt, *self._end_of_stopped(attempt, exited))
+        elif exited.code == 0:
+            self._take_result(attempt)
+            self._finish(attempt, cluster_pb2.TASK_STATE_SUCCEEDED)
+        else:
+            error = _first_line(attempt.directory.failure) or _describe_exit(exited)
+            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=error)
+
+    def _end_of_stopped(self, attempt: Attempt, exited: Exit) -> tuple[cluster_pb2.TaskState, str]:
+        if self._closing:
+            return cluster_pb2.TASK_STATE_WORKER_FAILED, f"worker {self.worker_id} was shut down"
+        how = f"by {_signal_name(exited.signal)}" if exited.signal else f"with exit code {exited.code}"
+        return cluster_pb2.TASK_STATE_KILLED, f"stopped; it ended {how}"
+
+    def _take_result(self, attempt: Attempt) -> None:
+        if attempt.request.command:
+            attempt.result_error = "a command has no return value"
+            return
+        try:
+            attempt.result = attempt.directory.result.read_bytes()
+        except FileNotFoundError:
+            attempt.result_error = _first_line(attempt.directory.result_error) or (
+                "the process exited with 0 before the callable had returned"
+            )
+
+    def _finish(self, attempt: Attempt, state: cluster_pb2.TaskState, error: str = "") -> None:
+        attempt.log.close()
+        for port in attempt.ports.values():
+            self._ports.release(port)
+        attempt.process = None
+        attempt.error = error
+        attempt.finished_at_ms = now_ms()
+        attempt.state = state
+        self._tell(attempt)
+        if len(self._attempts) > _REMEMBERED:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Drops the oldest record that is over and was reported; its log stays on disk, where `log_of` finds it."""
+        for key, attempt in self._attempts.items():
+            if attempt.is_final and attempt.reported:
+                del self._attempts[key]
+                return
+
+    def _stop(self, attempt: Attempt, grace_s: float) -> None:
+        if attempt.is_final:
+            return
+        attempt.stop_grace_s = grace_s
+        if attempt.process is not None:
+            attempt.process.stop(grace_s)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        if attempt.process is not None and attempt.stop_grace_s is None:
+            attempt.timed_out = True
+            attempt.process.stop(_grace_s(attempt))
+
+    # What belongs to all attempts.
+
+    def _newest(self, task_id: str) -> Attempt:
+        attempts = [attempt for (task, _), attempt in self._attempts.items() if task == task_id]
+        if not attempts:
+            raise NotFoundError(f"worker {self.worker_id} has no task {task_id!r}")
+        return attempts[-1]
+
+    def _tell(self, attempt: Attempt) -> None:
+        if self.reporter is not None:
+            self.reporter.tell(attempt)
+
+    def _build_line(self, attempt: Attempt, text: str) -> None:
+        _append(attempt, "build", f"{text}\n".encode())
+
+    def _collect_orphans(self) -> None:
+        """Collects what came to this process because it lost its parent, and kills it when its attempt has ended."""
+        own = {self._reaper.pid}
+        going_on = []
+        for key in self._runs:
+            attempt = self._attempts[key]
+            if attempt.process is not None:
+                own.add(attempt.process.pid)
+                if not attempt.process.has_exited:
+                    going_on.append(f"{self._token}.{attempt.number}")
+        for _ in range(100):  # what is killed hands its own children over to us: look again until nobody is left
+            killed = False
+            for pid in orphans(own):
+                with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                    if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                        continue  # had ended already
+                    if any(is_marked(pid, mark) for mark in going_on):
+                        continue
+                    if not going_on or is_marked(pid, self._token):
+                        os.kill(pid, signal.SIGKILL)
+                        os.waitpid(pid, 0)
+                        killed = True
+            if not killed:
+                return
+
+
+def _append(attempt: Attempt, source: Source, data: bytes) -> None:
+    try:
+        attempt.log.append(source, data, now_ms())
+    except OSError as error:
+        # The task goes on, its pipe goes on being emptied. What is missing is declared where it is missing.
+        if not attempt.lost_bytes:
+            _log.error("cannot write the log of %s: %s", attempt.key, error)
+        attempt.lost_bytes += len(data)
+        return
+    if attempt.lost_bytes:
+        lost, attempt.lost_bytes = attempt.lost_bytes, 0
+        text = f"{lost} bytes of this log are missing before here: {os.strerror(errno.ENOSPC)}\n"
+        with contextlib.suppress(OSError):
+            attempt.log.append("build", text.encode(), now_ms())
+
+
+def _grace_s(attempt: Attempt) -> float:
+    if attempt.request.HasField("kill_grace_period_ms"):
+        return attempt.request.kill_grace_period_ms / 1000
+    return DEFAULT_GRACE_S
+
+
+def _sample_all(previous: dict[int, usage.Usage], directories: dict[int, Path]) -> dict[int, usage.Usage]:
+    sampled = usage.sample(previous)
+    for pid, directory in directories.items():
+        sampled[pid].disk_bytes = usage.disk_bytes(directory)
+    return sampled
+
+
+def _count_exit(attempt: Attempt, exited: Exit) -> None:
+    lived_s = max(now_ms() - attempt.started_at_ms, 1) / 1000
+    attempt.usage.memory_bytes = 0
+    attempt.usage.processes = 0
+    attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
+    attempt.usage.cores = exited.cpu_s / lived_s
+    attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _describe_exit(exited: Exit) -> str:
+    if exited.signal is None:
+        return f"exit code {exited.code}"
+    hint = " (nobody asked Iris for that; the system does it when memory runs out)" if exited.signal == 9 else ""
+    return f"killed by {_signal_name(exited.signal)}{hint}"
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""

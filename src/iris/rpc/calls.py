@@ -1,0 +1,196 @@
+"""What every call needs: a deadline, another try where that is safe, and our errors instead of the wire's.
+
+All calls of Iris may be repeated without a second effect (proto/iris/rpc/cluster.proto says how), so a lost reply is
+answered by asking again. Only faults of the connection are: an answer, even an unwelcome one, is an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Protocol, TypeVar, cast
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from pyqwest import ReadError, StreamError, WriteError
+
+from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, IrisError, UnavailableError
+from iris.rpc.transport import TRANSPORT_ERRORS
+
+_log = logging.getLogger(__name__)
+DEFAULT_TIMEOUT_S = 30.0
+TRIES = 5
+FIRST_PAUSE_S = 0.05  # doubled from try to try, with jitter: five tries take about a second
+
+_RETRIED_CAUSES = (*TRANSPORT_ERRORS, ReadError, WriteError, StreamError, ConnectionError)
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+
+
+class UnaryCall(Protocol[Request, Response]):
+    """A method of a generated sync stub."""
+
+    def __call__(self, request: Request, *, timeout_ms: int | None = None) -> Response: ...
+
+
+class AsyncUnaryCall(Protocol[Request, Response]):
+    """A method of a generated async stub."""
+
+    def __call__(self, request: Request, *, timeout_ms: int | None = None) -> Awaitable[Response]: ...
+
+
+class Peer:
+    """Who is called: names the other side in errors.
+
+    Args:
+        address: Its base URL.
+        who: How a person calls it: "the controller".
+        unreachable: The error that says that it does not answer.
+        advice: What a person can do then; ends the error's text.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        who: str,
+        unreachable: type[UnavailableError] = UnavailableError,
+        advice: str = "",
+    ) -> None:
+        self.address = address
+        self.who = who
+        self._unreachable = unreachable
+        self._advice = advice
+
+    def error(self, error: ConnectError) -> IrisError:
+        """Our error for one of the wire's, with the peer named where nobody answered."""
+        if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
+            text = f"{self.who} at {self.address} does not answer ({_reason(error.__cause__)})"
+            return self._unreachable(f"{text}; {self._advice}" if self._advice else text)
+        if error.code is Code.DEADLINE_EXCEEDED and error.__cause__ is not None:
+            return DeadlineExceededError(f"{self.who} at {self.address} did not answer in time")
+        if error.code in (Code.UNAVAILABLE, Code.CANCELED):
+            return self._unreachable(f"{self.who} at {self.address} is not available now: {error.message}")
+        return ERROR_FOR_CODE[error.code.value](error.message)
+
+
+def call(
+    method: UnaryCall[Request, Response], request: Request, peer: Peer, *, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> Response:
+    """Makes a call that is safe to repeat, and repeats it while the connection is at fault.
+
+    Args:
+        method: A method of a generated sync stub.
+        request: Its message.
+        peer: Who is called.
+        timeout_s: For all tries together, seconds.
+
+    Raises:
+        IrisError: What the other side answered, or that it does not answer.
+    """
+    end = time.monotonic() + timeout_s
+    for attempt in range(1, TRIES + 1):
+        try:
+            return method(request, timeout_ms=_left_ms(end))
+        except ConnectError as error:
+            pause_s = _pause_s(attempt)
+            if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
+                raise peer.error(error) from error
+            time.sleep(pause_s)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def call_async(
+    method: AsyncUnaryCall[Request, Response], request: Request, peer: Peer, *, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> Response:
+    """As `call`, on an asyncio loop."""
+    end = time.monotonic() + timeout_s
+    for attempt in range(1, TRIES + 1):
+        try:
+            return await method(request, timeout_ms=_left_ms(end))
+        except ConnectError as error:
+            pause_s = _pause_s(attempt)
+            if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
+                raise peer.error(error) from error
+            await asyncio.sleep(pause_s)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def stream(messages: Iterator[Response], peer: Peer) -> Iterator[Response]:
+    """The messages of a server's stream, with our errors. Not repeated here: only the reader knows from where."""
+    try:
+        yield from messages
+    except ConnectError as error:
+        raise peer.error(error) from error
+    finally:
+        close = getattr(messages, "close", None)
+        if close is not None:
+            close()  # ends the response, which is how the server learns that nobody reads
+
+
+def is_connection_fault(error: ConnectError) -> bool:
+    """Whether the connection is at fault, so that the same call may succeed when it is made again."""
+    if error.code is not Code.UNAVAILABLE:
+        return False
+    cause = error.__cause__
+    if cause is None:
+        return True  # the other side, or a proxy before it, said so itself
+    return isinstance(cause, _RETRIED_CAUSES) and not _is_tls_fault(cause)
+
+
+def _is_tls_fault(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _pause_s(attempt: int) -> float:
+    return FIRST_PAUSE_S * float(2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+
+
+def _left_ms(end: float) -> int:
+    return max(1, int((end - time.monotonic()) * 1000))
+
+
+class ErrorInterceptor:
+    """On a server: turns the errors that a service raises into the wire's, so that services raise only ours."""
+
+    async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
+        """Around a unary call."""
+        try:
+            return await call_next(request, ctx)
+        except Exception as error:
+            raise _wire_error(error) from error
+
+    def intercept_server_stream(
+        self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
+    ) -> AsyncIterator[Any]:
+        """Around a server stream."""
+        return self._with_wire_errors(call_next(request, ctx))
+
+    async def _with_wire_errors(self, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async for message in messages:
+                yield message
+        except Exception as error:
+            raise _wire_error(error) from error
+        finally:
+            await cast(Any, messages).aclose()
+
+
+def _wire_error(error: Exception) -> ConnectError:
+    if isinstance(error, ConnectError):
+        return error
+    if isinstance(error, IrisError):
+        return ConnectError(Code(error.code), str(error))
+    _log.error("a call failed", exc_info=error)  # a bug: the caller learns what, the log keeps where
+    return ConnectError(Code.INTERNAL, f"a bug of Iris, see the server's log: {type(error).__name__}: {error}")

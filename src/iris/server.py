@@ -1,0 +1,99 @@
+"""A whole cluster of this machine in one program: controller, local engine, and the services on one port.
+
+`python -m iris.server` is what `iris up` and `IrisClient.local()` start; nobody needs to do so by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from iris.cluster.controller.controller import Controller
+from iris.cluster.controller.service import ControllerService
+from iris.cluster.controller.store import Store
+from iris.cluster.engine.local import LocalEngine
+from iris.errors import IrisError
+from iris.rpc.calls import ErrorInterceptor
+from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer, run_loop, when_parent_ends
+
+_log = logging.getLogger(__name__)
+
+
+def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
+    """The controller's calls as an ASGI application, for any server that speaks HTTP."""
+    return ControllerServiceASGIApplication(
+        service, interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+    )
+
+
+def main() -> None:
+    """Serves until SIGTERM, or the end of the parent where one is named."""
+    arguments = _parse_arguments()
+    if not sys.platform.startswith("linux"):
+        sys.exit("iris: clusters run on Linux; from here, reach one with IrisClient.remote(address)")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    run_loop(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if arguments.parent_pid:
+        when_parent_ends(arguments.parent_pid, stop.set)
+    directory: Path = arguments.directory.absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    services: dict[str, ControllerServiceASGIApplication] = {}
+    try:
+        # The port is bound first: workers are told of it, and their calls wait until we serve.
+        server = HttpServer(services, arguments.host, arguments.port)
+        store = Store(None if arguments.temporary else directory / "controller.db")
+        engine = LocalEngine(directory / "workers", workers=arguments.workers, host=arguments.host)
+        controller = Controller(engine, store, server.address)
+    except IrisError as error:
+        _announce(arguments.ready_fd, {"error": str(error)})
+        sys.exit(f"iris: {error}")
+    application = controller_application(ControllerService(controller))
+    services[application.path] = application
+    await controller.start()
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # workers have inherited theirs; our own calls take no proxy
+    server.start()
+    _announce(arguments.ready_fd, {"address": server.address, "pid": os.getpid()})
+    await stop.wait()
+    await server.close()
+    await controller.close()
+    if arguments.temporary:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _announce(ready_fd: int | None, message: dict[str, object]) -> None:
+    if ready_fd is not None:
+        os.write(ready_fd, json.dumps(message).encode() + b"\n")
+        os.close(ready_fd)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m iris.server", description=__doc__)
+    parser.add_argument("--directory", required=True, type=Path, help="where everything is kept")
+    parser.add_argument(
+        "--temporary", action="store_true", help="keep jobs in memory only, and remove the directory at the end"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
+    parser.add_argument("--port", default=0, type=int, help="default: any free one")
+    parser.add_argument("--workers", default=1, type=int, help="how many workers share the machine (%(default)s)")
+    parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
+    parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
