@@ -14,21 +14,23 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from iris.cluster.controller.controller import Controller
-from iris.cluster.controller.service import ControllerService
-from iris.cluster.controller.store import Store
 from iris.cluster.engine.local import LocalEngine
 from iris.errors import IrisError
-from iris.rpc.calls import ErrorInterceptor
-from iris.rpc.cluster_connect import ControllerServiceASGIApplication
-from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer, run_loop, when_parent_ends
+from iris.rpc.process import address_of, bind, run_loop, when_parent_ends
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from iris.cluster.controller.service import ControllerService
+    from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
+    from iris.rpc.calls import ErrorInterceptor
+    from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+    from iris.rpc.serving import MAX_MESSAGE_BYTES
+
     return ControllerServiceASGIApplication(
         service, interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
     )
@@ -52,25 +54,36 @@ async def _serve(arguments: argparse.Namespace) -> None:
         when_parent_ends(arguments.parent_pid, stop.set)
     directory: Path = arguments.directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    services: dict[str, ControllerServiceASGIApplication] = {}
     try:
-        # The port is bound first: workers are told of it, and their calls wait until we serve.
-        server = HttpServer(services, arguments.host, arguments.port)
-        store = Store(None if arguments.temporary else directory / "controller.db")
+        # 1. The port is bound and the workers are started: their calls wait until we serve.
+        listener = bind(arguments.host, arguments.port)
+        address = address_of(listener)
         engine = LocalEngine(directory / "workers", workers=arguments.workers, host=arguments.host)
-        controller = Controller(engine, store, server.address)
+        await engine.start(address)
+        # 2. While they load their program, ours is loaded: both take some tenths of a second.
+        from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.service import ControllerService
+        from iris.cluster.controller.store import Store
+        from iris.rpc.serving import HttpServer
+
+        store = Store(None if arguments.temporary else directory / "controller.db")
     except IrisError as error:
         _announce(arguments.ready_fd, {"error": str(error)})
         sys.exit(f"iris: {error}")
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # workers have theirs; calls between the parts take no proxy
+    controller = Controller(engine, store, address)
     application = controller_application(ControllerService(controller))
-    services[application.path] = application
+    server = HttpServer({application.path: application}, listener)
+    # 3. What is remembered goes on, then everybody is let in.
     await controller.start()
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # workers have inherited theirs; our own calls take no proxy
     server.start()
-    _announce(arguments.ready_fd, {"address": server.address, "pid": os.getpid()})
+    _announce(arguments.ready_fd, {"address": address, "pid": os.getpid()})
     await stop.wait()
-    await server.close()
+    # The other way round: nothing new is placed, workers end their tasks and still tell us, then the door is closed.
     await controller.close()
+    await engine.close()
+    await server.close()
+    store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from iris.client.follow import Notice, TaskFollower, follow
 from iris.client.job import Job, LogEntry, check_index, to_log_entries
 from iris.cluster.client.pickling import pickle_entrypoint, python_version
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
-from iris.cluster.client.workspace import Bundle, pack_workspace
 from iris.cluster.types import (
     Entrypoint,
     ResourceSpec,
@@ -28,6 +27,9 @@ from iris.cluster.types import (
 from iris.errors import InvalidAddressError, InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS
+
+if TYPE_CHECKING:
+    from iris.cluster.client.workspace import Bundle
 
 
 class IrisClient:
@@ -140,7 +142,7 @@ class IrisClient:
             name = f"{entry.default_name}-{secrets.token_hex(4)}"
         check_job_name(name)
         folder = None if workspace is None else os.fspath(workspace)
-        bundle = None if folder is None else pack_workspace(folder)
+        bundle = None if folder is None else _pack(folder)
         inside = get_job_info()
         request = cluster_pb2.Controller.LaunchJobRequest(
             name=name,
@@ -410,6 +412,12 @@ def _resources_message(spec: ResourceSpec, replicas: int) -> cluster_pb2.Resourc
     if spec.gpu:
         message.device.gpu.count = spec.gpu
     return message
+
+
+def _pack(folder: str) -> Bundle:
+    from iris.cluster.client.workspace import pack_workspace  # with pathspec, which few jobs need
+
+    return pack_workspace(folder)
 
 
 def _add_workspace(request: cluster_pb2.Controller.LaunchJobRequest, bundle: Bundle, folder: str) -> None:

@@ -191,12 +191,15 @@ class Job:
         task = status.tasks[index] if index < len(status.tasks) else self._client.task_status(self.job_id, index)
         exit_code = task.exit_code if task.HasField("exit_code") else None
         lines = self._last_lines(index)
-        text = f"job {self.job_id!r} ended as {state_name(status.state)}: task {index}"
-        text += f" (exit code {exit_code})" if exit_code is not None else ""
-        text += f": {status.error}" if status.error else ""
-        if lines:
-            text += "\n" + "\n".join(f"  | {line}" for line in lines)
-        text += f"\nAll it wrote: client.fetch_task_logs({self.job_id!r}, {index}), or: iris logs {self.job_id} --task {index}"
+        what = status.error or "it failed"
+        if exit_code is not None and "exit code" not in what:
+            what += f" (exit code {exit_code})"
+        shown = "".join(f"\n  | {line}" for line in lines)
+        text = (
+            f"job {self.job_id!r} ended as {state_name(status.state)}: task {index}: {what}{shown}\n"
+            f"All it wrote: client.fetch_task_logs({self.job_id!r}, {index}),"
+            f" or: iris logs {self.job_id} --task {index}"
+        )
         return JobFailedError(
             text,
             job_id=self.job_id,
@@ -226,7 +229,7 @@ def _unpickle_result(task: cluster_pb2.TaskStatus) -> Any:
         raise error(task.result_error or "it returned none")
     try:
         return pickle.loads(task.serialized_result)
-    except Exception as cause:  # noqa: BLE001 - unpickling runs the code of what was returned
+    except Exception as cause:  # whatever it is: unpickling runs the code of what was returned
         raise error(f"what it returned cannot be unpickled here: {type(cause).__name__}: {cause}") from cause
 
 

@@ -174,6 +174,8 @@ class Entrypoint:
                 f"a command is a list of words: {command!r} is one string"
                 " (write ['python', 'train.py'], or ['sh', '-c', '…'] for a shell's)"
             )
+        if not isinstance(command, Sequence):
+            raise InvalidArgumentError(f"neither a callable nor a command: {command!r} (a command is a list of words)")
         words = tuple(os.fspath(word) if isinstance(word, os.PathLike) else word for word in command)
         if not words or not words[0]:
             raise InvalidArgumentError("a command must not be empty")

@@ -19,14 +19,14 @@ from connectrpc.errors import ConnectError
 from pyqwest import ReadError, StreamError, WriteError
 
 from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, IrisError, UnavailableError
-from iris.rpc.transport import TRANSPORT_ERRORS
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
 TRIES = 5
 FIRST_PAUSE_S = 0.05  # doubled from try to try, with jitter: five tries take about a second
 
-_RETRIED_CAUSES = (*TRANSPORT_ERRORS, ReadError, WriteError, StreamError, ConnectionError)
+# What the transports raise when the connection is at fault: ours the first, connectrpc's own the others.
+_RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError)
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 import uvicorn
-
-from iris.errors import FailedPreconditionError
 
 # Longer than the keep-alive of our clients and of common proxies (60 s), so that it is they who close idle connections.
 _KEEPALIVE_S = 75
@@ -29,19 +26,12 @@ class HttpServer:
 
     Args:
         applications: By path, as `"/iris.cluster.ControllerService"`.
-        host: The address to bind to.
-        port: 0 takes a free one; `address` tells which.
-
-    Raises:
-        FailedPreconditionError: The port is taken, or may not be bound.
+        listener: The socket to serve on, see `process.bind`; closed with the server.
     """
 
-    def __init__(self, applications: dict[str, Any], host: str, port: int = 0) -> None:
+    def __init__(self, applications: dict[str, Any], listener: socket.socket) -> None:
         self._applications = applications
-        self._socket = _bind(host, port)
-        self.port: int = self._socket.getsockname()[1]
-        shown_host = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown_host}:{self.port}"
+        self._socket = listener
         config = uvicorn.Config(
             self._route,
             interface="asgi3",
@@ -81,59 +71,9 @@ class HttpServer:
         await send({"type": "http.response.body", "body": text.encode()})
 
 
-def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a server's program on uvloop where that is installed, else on asyncio's own loop."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
-
-
-def when_parent_ends(parent_pid: int, then: Callable[[], object]) -> None:
-    """Calls `then` on the running loop when our parent is gone, however it ended; also when it is gone already."""
-    loop = asyncio.get_running_loop()
-
-    def ended() -> None:
-        if pidfd is not None:
-            loop.remove_reader(pidfd)
-        then()
-
-    def look() -> None:
-        if os.getppid() != parent_pid:
-            then()
-        elif pidfd is None:
-            loop.call_later(1.0, look)  # an old kernel, or a sandbox without the call: look every second
-
-    try:
-        pidfd: int | None = os.pidfd_open(parent_pid)
-    except OSError:
-        pidfd = None
-    else:
-        loop.add_reader(pidfd, ended)
-    look()
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: what a signal means is decided by the program that serves."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FailedPreconditionError(
-            f"cannot listen on {host}:{port}: {reason} (another port, or 0 for any free one)"
-        ) from error
-    return listener

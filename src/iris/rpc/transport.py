@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import httpx
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.address import is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+# Elsewhere httpx is imported where it is used: it takes as long as all the rest of `import iris.client`, and where the
+# terminal's extra is installed it brings click and rich along.
 
 CONNECT_TIMEOUT_S = 5.0
 # Servers beat at least every 15 s on a stream: silence for longer than two beats is a dead peer.
@@ -20,10 +25,6 @@ STREAM_SILENCE_S = 40.0
 # Shorter than the 75 s for which our servers (and common proxies) keep an idle connection, so that a request
 # seldom meets one that is being closed.
 _KEEPALIVE_S = 30.0
-
-# What httpx raises when the connection, and not the request, is at fault: the cause of an UNAVAILABLE that is worth
-# another try. Timeouts of a call are not among them, they come out as `TimeoutError`.
-TRANSPORT_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError, httpx.ConnectTimeout)
 
 
 class HttpxTransport:
@@ -71,8 +72,7 @@ class HttpxTransport:
         except BaseException as error:
             if own_connection:
                 client.close()
-            if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
-                raise TimeoutError(str(error)) from error
+            _raise_as_ours(error)
             raise
         return SyncResponse(
             status=response.status_code,
@@ -89,6 +89,8 @@ class HttpxTransport:
         return self._client
 
     def _new_client(self) -> httpx.Client:
+        import httpx
+
         return httpx.Client(
             http1=not (self._http2 and not self._tls),
             http2=self._speaks_http2(),
@@ -102,6 +104,8 @@ class HttpxTransport:
 
 def _timeout(request: SyncRequest, streams: bool) -> httpx.Timeout:
     """The call's own deadline travels in its header; a stream without one is only ever cut for silence."""
+    import httpx
+
     deadline_ms = request.headers.get("connect-timeout-ms")
     read_s = float(deadline_ms) / 1000 if deadline_ms else None
     if streams:
@@ -114,9 +118,21 @@ def _stream(response: httpx.Response, own_client: httpx.Client | None) -> Iterat
     """The body as it comes; closing the iterator closes the connection, which is how the server learns of it."""
     try:
         yield from response.iter_raw()
-    except httpx.ReadTimeout as error:
-        raise TimeoutError(str(error)) from error
+    except Exception as error:
+        _raise_as_ours(error)
+        raise
     finally:
         response.close()
         if own_client is not None:
             own_client.close()
+
+
+def _raise_as_ours(error: BaseException) -> None:
+    """What httpx raises when the connection is at fault leaves here as `ConnectionError`, and as `TimeoutError` when
+    the call's time is over, so that nobody else has to know of httpx."""
+    import httpx
+
+    if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
+        raise TimeoutError(str(error)) from error
+    if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ProxyError | httpx.ConnectTimeout):
+        raise ConnectionError(str(error) or type(error).__name__) from error

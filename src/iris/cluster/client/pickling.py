@@ -14,6 +14,7 @@ not seen: what it imports must be on the worker, or in the workspace.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import io
 import os
@@ -67,7 +68,7 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
     if function is None:
         raise EntrypointError(f"a command is not pickled: {list(entrypoint.command)}")
     name = _name(function)
-    for call in (function, getattr(type(function), "__call__", None)):
+    for call in (function, type(function).__call__):
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
             raise EntrypointError(
                 f"{name} is a generator function: calling it runs none of it. Send a function that goes through it"
@@ -144,10 +145,11 @@ def _own_modules_by_value(workspace: Path | None) -> Iterator[frozenset[str]]:
 def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
     """The modules that the caller has imported and that a worker has no way to import."""
     installed = _installed_folders()
+    top = None if workspace is None else os.path.realpath(workspace)
     has_metadata: dict[str, bool] = {}  # by folder: whether pip has installed things there
     for name, module in sys.modules.copy().items():
         # Under another name than its own it is an alias, and `__main__` goes by value anyway.
-        if not isinstance(module, types.ModuleType) or name != module.__name__ or name == "__main__":
+        if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
         places = _places(module)
         if not places or any(_is_below(place, installed) for place in places):
@@ -158,9 +160,8 @@ def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
                 has_metadata[root] = _has_metadata(root)
         if any(has_metadata[root] for root in roots):
             continue
-        if workspace is not None and all(root == os.path.realpath(workspace) for root in roots):
-            continue
-        yield module
+        if any(root != top for root in roots):
+            yield module
 
 
 def _places(module: types.ModuleType) -> list[str]:
@@ -213,7 +214,7 @@ def _find_culprit(entrypoint: Entrypoint, own: frozenset[str]) -> str:
     """The way to what cannot be pickled, as far as it can be told: "the global 'LOCK' (a _thread.lock)"."""
     parts: list[tuple[str, Any]] = [(f"argument {index}", value) for index, value in enumerate(entrypoint.args)]
     parts += [(f"the argument {name!r}", value) for name, value in entrypoint.kwargs.items()]
-    parts += [("itself", entrypoint.callable)]
+    parts.append(("the callable itself", entrypoint.callable))
     way: list[str] = []
     found: Any = None
     seen: set[int] = set()
@@ -222,9 +223,11 @@ def _find_culprit(entrypoint: Entrypoint, own: frozenset[str]) -> str:
         way.append(label)
         seen.add(id(found))
         parts = [part for part in _parts(found) if id(part[1]) not in seen]
-    if len(way) > 1 and way[0] == "itself":
-        del way[0]
-    return f"{', in it '.join(way)} (a {type(found).__qualname__})" if way else "all of it together"
+    if not way:
+        return "all of it together"
+    if len(way) > 1 and way[0] == "the callable itself":
+        del way[0]  # what is in it says enough
+    return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 
 def _pickles(value: object, own: frozenset[str]) -> bool:
@@ -242,8 +245,7 @@ def _parts(whole: Any) -> list[tuple[str, Any]]:
     if isinstance(whole, list | tuple | set | frozenset):
         return [(f"the item {index}", value) for index, value in enumerate(whole)]
     if isinstance(whole, partial):
-        parts = [("the function", whole.func), ("the arguments", whole.args), ("the arguments", whole.keywords)]
-        return [*parts]
+        return [("the function", whole.func), ("the arguments", whole.args), ("the arguments", whole.keywords)]
     if isinstance(whole, types.MethodType):
         return [("the object", whole.__self__), ("the method", whole.__func__)]
     if isinstance(whole, types.FunctionType):
@@ -269,5 +271,6 @@ def _parts_of_function(function: types.FunctionType) -> list[tuple[str, Any]]:
 
 
 def _names(code: types.CodeType) -> list[str]:
+    names = [step.argval for step in dis.get_instructions(code) if step.opname.endswith("_GLOBAL")]
     inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return [*code.co_names, *(name for const in inner for name in _names(const))]
+    return [*names, *(name for const in inner for name in _names(const))]

@@ -36,7 +36,7 @@ class RemoteClusterClient:
 
     Args:
         controller_address: `host:port`, `http://…` or `https://…`.
-        http2: Speak HTTP/2 also without TLS. Over TLS it is used where the server offers it.
+        http2: Speak HTTP/2 with the controller also without TLS. Over TLS it is used where the server offers it.
         timeout_s: For each call, its repetitions included.
 
     Raises:
@@ -45,7 +45,6 @@ class RemoteClusterClient:
 
     def __init__(self, controller_address: str, *, http2: bool = False, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self.controller_address = parse_address(controller_address)
-        self._http2 = http2
         self._timeout_s = timeout_s
         self._transport = HttpxTransport(self.controller_address, http2=http2)
         self._controller = cluster_connect.ControllerServiceClientSync(
@@ -282,14 +281,14 @@ class RemoteClusterClient:
 
     def _worker(self, worker_id: str, address: str) -> _WorkerStub:
         known = self._workers.get(address)
-        return known or self._workers.setdefault(address, _WorkerStub(worker_id, address, self._http2))
+        return known or self._workers.setdefault(address, _WorkerStub(worker_id, address))
 
 
 class _WorkerStub:
     """A worker's stub, and the connections that it holds."""
 
-    def __init__(self, worker_id: str, address: str, http2: bool) -> None:
-        self.transport = HttpxTransport(address, http2=http2)
+    def __init__(self, worker_id: str, address: str) -> None:
+        self.transport = HttpxTransport(address)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),

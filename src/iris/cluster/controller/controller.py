@@ -90,13 +90,12 @@ class Controller:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Loads what is remembered, starts the engine and begins to schedule."""
+        """Loads what is remembered and begins to schedule. The engine has been started."""
         for stored in self._store.load():
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
             if stored.job.is_finished:
                 record.finished.set()
             self._jobs[stored.job.job_id] = record
-        await self._engine.start(self._address)
         held = await self._engine.snapshot()
         for record in list(self._jobs.values()):
             if not record.job.is_finished:
@@ -105,12 +104,10 @@ class Controller:
         self._in_background(self._watch_engine())
 
     async def close(self) -> None:
-        """Lets go of engine and store. What runs is ended by the engine, where the engine is this cluster's own."""
+        """Stops scheduling and calling. Engine and store are closed by who made them, after this."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._engine.close()
-        self._store.close()
 
     # Jobs, for clients.
 
@@ -492,10 +489,10 @@ class Controller:
 
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         """Where a worker is now: a restarted one serves the logs of the attempts that it had before."""
-        for part in (task, *task.attempts):
-            worker = self._workers.get(part.worker_id)
+        for attempt in task.attempts:
+            worker = self._workers.get(attempt.worker_id)
             if worker is not None:
-                part.worker_address = worker.place.address
+                attempt.worker_address = task.worker_address = worker.place.address
         return task
 
     def _job(self, job_id: str) -> JobRecord:

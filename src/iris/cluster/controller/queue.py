@@ -144,7 +144,7 @@ def _of_total(machine: Machine, name: str) -> str:
     free, total = machine.free.amounts()[index], machine.total.amounts()[index]
     if free == total:
         return _quantity(name, total)
-    return f"{_quantity(name, max(free, 0))} of {_quantity(name, total)}"
+    return f"{_quantity(name, max(free, 0)).removesuffix(f' {name}')} of {_quantity(name, total)}"
 
 
 def _quantity(name: str, value: int) -> str:

@@ -44,7 +44,6 @@ class _Host:
     free: Resources
     free_gpus: list[int]
     tasks: int = 0
-    process: asyncio.subprocess.Process | None = None
     keeper: asyncio.Task[None] | None = None
 
 
@@ -87,7 +86,8 @@ class LocalEngine:
         """Starts the workers; they register by themselves."""
         self._controller_address = controller_address
         for host in self._hosts:
-            host.keeper = asyncio.create_task(self._keep_worker(host))
+            process = await self._start_worker(host)
+            host.keeper = asyncio.create_task(self._keep_worker(host, process))
 
     async def submit(self, gang: GangRequest) -> None:
         """See `Engine.submit`. Room that is free is held when this returns."""
@@ -149,21 +149,21 @@ class LocalEngine:
             gang.hosts, gang.slots = spots, tuple(slots)
             self._changed.set()
 
-    async def _keep_worker(self, host: _Host) -> None:
-        """Runs the worker's process, and another one when it has died; ends it when this is cancelled."""
+    async def _keep_worker(self, host: _Host, process: asyncio.subprocess.Process) -> None:
+        """Watches the worker's process, and starts another when it has died; ends it when this is cancelled."""
         deaths = 0
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            host.process = await self._start_worker(host)
             try:
-                await host.process.wait()
+                await process.wait()
             except asyncio.CancelledError:
-                await _stop(host.process)
+                await _stop(process)
                 raise
             self._worker_died(host)
             deaths = 0 if loop.time() - started > _LIVED_LONG_S else deaths + 1
             await asyncio.sleep(_RESTART_PAUSE_S[min(max(deaths - 1, 0), len(_RESTART_PAUSE_S) - 1)])
+            process = await self._start_worker(host)
 
     async def _start_worker(self, host: _Host) -> asyncio.subprocess.Process:
         self._directory.mkdir(parents=True, exist_ok=True)

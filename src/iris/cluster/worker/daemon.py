@@ -21,7 +21,8 @@ from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor, Peer
-from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer, run_loop, when_parent_ends
+from iris.rpc.process import address_of, bind, run_loop, when_parent_ends
+from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
 
@@ -72,12 +73,12 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     application = cluster_connect.WorkerServiceASGIApplication(
         WorkerService(worker), interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
     )
-    server = HttpServer({application.path: application}, arguments.host, arguments.port)
+    listener = bind(arguments.host, arguments.port)
+    server = HttpServer({application.path: application}, listener)
     # 3. Its line to the controller. The port is bound already, so whoever learns of the address can call.
-    shown_host = f"[{advertise_host}]" if ":" in advertise_host else advertise_host
     registration = cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=arguments.worker_id,
-        address=f"http://{shown_host}:{server.port}",
+        address=address_of(listener, advertise_host),
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )

@@ -24,6 +24,7 @@ that are spawned import what they run: for them the modules must be on the worke
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pickle
@@ -186,17 +187,17 @@ def _end(error: BaseException, result: str) -> None:
         if isinstance(code, int):
             code &= 0xFF  # what the parent process gets to see
         if code == 0:
-            _write(result + ".error", "the callable ended by sys.exit() and returned nothing")
+            _tell(result + ".error", "the callable ended by sys.exit() and returned nothing")
         else:
-            _write(result + ".failure", f"sys.exit({code})" if isinstance(code, int) else _one_line(code))
+            _tell(result + ".failure", f"sys.exit({code})" if isinstance(code, int) else _one_line(code))
         sys.exit(code)
     if isinstance(error, _CannotStart):
-        _write(result + ".failure", str(error))
+        _tell(result + ".failure", str(error))
         cause = error.__cause__
         if cause is not None and _trim(cause).__traceback__ is not None:  # it came from the user's own modules
             sys.excepthook(type(cause), cause, cause.__traceback__)
         sys.exit(f"iris: {error}")
-    _write(result + ".failure", _describe(error))
+    _tell(result + ".failure", _describe(error))
     sys.excepthook(type(error), _trim(error), error.__traceback__)
     sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
@@ -235,29 +236,41 @@ def _keep(value: object, result: str) -> None:
     try:
         data = cloudpickle.dumps(value)
     except Exception as error:  # noqa: BLE001 - a __reduce__ of the user's
-        _write(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
+        _tell(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
         return
     if len(data) > MAX_RESULT_BYTES:
         reason = (
             f"what the callable returned is too large: {len(data) / 1024**2:.1f} MiB pickled, over the limit of"
             f" {MAX_RESULT_BYTES // 1024**2} MiB (store it where others can read it, and return where that is)"
         )
-        _write(result + ".error", reason)
+        _tell(result + ".error", reason)
         return
-    _write(result, data)
+    try:
+        _write(result, data)
+    except OSError as error:
+        _tell(result + ".error", f"what the callable returned could not be stored on the worker: {_describe(error)}")
 
 
-def _write(path: str, data: bytes | str) -> None:
+def _tell(path: str, sentence: str) -> None:
+    try:
+        _write(path, sentence.encode("utf-8", "replace"))
+    except OSError as error:
+        # The disk is full, say. The exit code tells what matters most; the task's log has the rest.
+        sys.excepthook(type(error), error, None)
+
+
+def _write(path: str, data: bytes) -> None:
     if os.getpid() != _PID:
         return  # a process that the callable forked, and let return, does not speak for the task
-    beside = f"{path}.{os.getpid()}"
+    beside = f"{path}.{_PID}"
     try:
         with open(beside, "wb") as file:
-            file.write(data if isinstance(data, bytes) else data.encode("utf-8", "replace"))
+            file.write(data)
         os.replace(beside, path)
-    except OSError as error:
-        # The disk is full, say. The exit code says the most important; the task's log says this.
-        sys.excepthook(type(error), error, None)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)  # half of a file on a full disk
+        raise
 
 
 if __name__ == "__main__":

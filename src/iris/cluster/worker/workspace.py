@@ -18,7 +18,13 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from iris.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
+from iris.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    IrisError,
+    ResourceExhaustedError,
+)
 
 # The limits that the client holds when it packs (client/workspace.py), held again: a few bytes can unpack to
 # gigabytes.
@@ -117,7 +123,7 @@ class _Members:
             ResourceExhaustedError: It is one too many, or too large.
         """
         self._count += 1
-        self._bytes += member.size
+        self._bytes += abs(member.size)  # a broken header can say less than nothing
         if self._count > MAX_WORKSPACE_MEMBERS:
             raise ResourceExhaustedError(f"the workspace has more than {MAX_WORKSPACE_MEMBERS:,} members")
         if self._bytes > MAX_WORKSPACE_BYTES:
@@ -155,7 +161,10 @@ def _extract(blob: bytes, into: Path) -> None:
                     tar.extract(member, into, filter=_as_data)
                 except tarfile.FilterError as error:
                     raise _refused(member, f"cannot be unpacked safely: {error}") from error
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except IrisError:
+        raise
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
+        # ValueError: what tarfile makes of some broken headers.
         raise InvalidArgumentError(f"not a workspace: expected a gzipped tar ({error})") from error
     # A link may lead out by way of another link, in whatever order the two came. Nothing was written through it.
     root = into.resolve()

@@ -1,0 +1,79 @@
+"""What the program of a server needs before it serves: a port, a loop, and to know when its parent is gone.
+
+Nothing heavy is imported here: a program can bind, and start others, before it loads the rest of itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from iris.errors import FailedPreconditionError
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; connections wait in it until somebody serves.
+
+    Args:
+        host: The address to bind to.
+        port: 0 takes a free one.
+
+    Raises:
+        FailedPreconditionError: The port is taken, or may not be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FailedPreconditionError(
+            f"cannot listen on {host}:{port}: {reason} (another port, or 0 for any free one)"
+        ) from error
+    return listener
+
+
+def address_of(listener: socket.socket, host: str = "") -> str:
+    """The base URL of a socket that listens, by another name for its host where one is given."""
+    name, port = listener.getsockname()[:2]
+    shown = host or name
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Runs a server's program on uvloop where that is installed, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def when_parent_ends(parent_pid: int, then: Callable[[], object]) -> None:
+    """Calls `then` on the running loop when our parent is gone, however it ended; also when it is gone already."""
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        if pidfd is not None:
+            loop.remove_reader(pidfd)
+        then()
+
+    def look() -> None:
+        if os.getppid() != parent_pid:
+            then()
+        elif pidfd is None:
+            loop.call_later(1.0, look)  # an old kernel, or a sandbox without the call: look every second
+
+    pidfd: int | None = None
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(parent_pid)
+        loop.add_reader(pidfd, ended)
+    look()

@@ -1,0 +1,103 @@
+"""The local client, by the contract of all cluster clients, and by what is its own: it brings its cluster along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.cluster_client import *  # noqa: F403 - the contract's tests run here
+from support.cluster import iris_processes, is_alive, launch, shell, wait_for_end
+from support.waiting import wait_until
+
+from iris.cluster.client.local_client import LocalClusterClient
+from iris.errors import InvalidArgumentError, LocalClusterError
+from iris.rpc import cluster_pb2
+
+
+@pytest.fixture(scope="module")
+def cluster_client() -> Iterator[LocalClusterClient]:
+    with LocalClusterClient() as client:
+        yield client
+
+
+def test_task_methods(cluster_client: LocalClusterClient) -> None:
+    job_id = launch(cluster_client, shell("echo task $IRIS_TASK_INDEX of $IRIS_NUM_TASKS"), replicas=4)
+    assert wait_for_end(cluster_client, job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
+    assert [task.task_index for task in cluster_client.list_tasks(job_id)] == [0, 1, 2, 3]
+    for index in range(4):
+        assert cluster_client.get_task_status(job_id, index).state == cluster_pb2.TASK_STATE_SUCCEEDED
+        (entry,) = cluster_client.fetch_task_logs(f"{job_id}/task-{index}")
+        assert (entry.source, entry.data) == ("stdout", f"task {index} of 4")
+
+
+def test_close_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = iris_processes()
+    client = LocalClusterClient(workers=2)
+    marker = tmp_path / "pid"
+    launch(client, shell(f"echo $$ > {marker}.new; mv {marker}.new {marker}; trap '' TERM; sleep 300 & wait; wait"))
+    pid = int(wait_until(lambda: marker.exists() and marker.read_text(), "the task's process"))
+    assert is_alive(pid)
+    client.close()
+    wait_until(lambda: not [p for p in iris_processes() if p not in before and is_alive(p)], "the end of all of it")
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("end", ["exit", "kill -9"])
+def test_a_local_cluster_ends_with_its_process(tmp_path: Path, end: str) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import sys\n"
+        "from iris.client import IrisClient\n"
+        "client = IrisClient.local()\n"
+        "job = client.run(['sleep', '300'], replicas=2)\n"
+        "while not all(task.state == 3 for task in client.list_tasks(job.job_id)): pass\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    before = iris_processes()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    program = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        text=True,
+    )
+    assert program.stdin is not None
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    assert len([p for p in iris_processes() if p not in before]) >= 4  # server, worker, two tasks
+    if end == "exit":
+        program.stdin.write("go\n")
+        program.stdin.close()
+    else:
+        program.send_signal(signal.SIGKILL)
+    program.wait()
+    program.stdout.close()
+    wait_until(lambda: not [p for p in iris_processes() if p not in before and is_alive(p)], "the end of the cluster")
+    wait_until(lambda: not list(temporary.glob("iris-*[!0-9]*/server.log")), "the end of its directory")
+
+
+def test_close_in_a_forked_child_leaves_the_cluster_alone(cluster_client: LocalClusterClient) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            cluster_client.list_jobs()
+            cluster_client.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert cluster_client.list_workers()
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1000])
+def test_a_number_of_workers_that_makes_no_sense(workers: int) -> None:
+    with pytest.raises((InvalidArgumentError, LocalClusterError), match="expected 1 to 64"):
+        LocalClusterClient(workers=workers)

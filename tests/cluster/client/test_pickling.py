@@ -1,0 +1,506 @@
+"""What of the caller's code travels with a callable: real programs submit, and the real runner runs it elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import operator
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pathspec
+import pytest
+
+from iris.cluster.client.pickling import MAX_ENTRYPOINT_BYTES, pickle_entrypoint, python_version
+from iris.cluster.types import Entrypoint
+from iris.cluster.worker import run_callable
+from iris.errors import EntrypointError, ResourceExhaustedError
+
+# A module of the caller's: writes what a client would send.
+SUBMIT = """
+    import os
+    from pathlib import Path
+    from iris.cluster.client.pickling import pickle_entrypoint
+    from iris.cluster.types import Entrypoint
+
+    def submit(function, *args, workspace=None, **kwargs):
+        entrypoint = Entrypoint.from_callable(function, *args, **kwargs)
+        Path(os.environ["ENTRYPOINT"]).write_bytes(pickle_entrypoint(entrypoint, workspace=workspace))
+"""
+
+
+class Caller:
+    """A folder with the caller's programs and modules, and a worker's where none of them can be imported."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path / "caller"
+        self.entrypoint = path / "entrypoint"
+        self.work = path / "work"
+        self.result = path / "result"
+        self.work.mkdir()
+        self.write({"submit.py": SUBMIT})
+
+    def write(self, sources: dict[str, str]) -> None:
+        for name, source in sources.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(source))
+
+    def submit(self, *arguments: str, stdin: str = "", **env: str) -> None:
+        """Runs `python ARGUMENTS` in the caller's folder: a program that calls `submit`."""
+        subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "ENTRYPOINT": str(self.entrypoint), **env},
+            input=textwrap.dedent(stdin),
+            text=True,
+            check=True,
+        )
+
+    def run(self) -> Any:
+        """Runs what was submitted as a worker does, and returns what it returned."""
+        done = self.try_to_run()
+        assert done.returncode == 0, done.stderr
+        return pickle.loads(self.result.read_bytes())
+
+    def try_to_run(self) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", run_callable.__file__, self.entrypoint, self.result, python_version()]
+        return subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def caller(tmp_path: Path) -> Caller:
+    return Caller(tmp_path)
+
+
+def pickled(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:
+    return pickle_entrypoint(Entrypoint.from_callable(function, *args, **kwargs))
+
+
+def run_here(blob: bytes) -> Any:
+    function, args, kwargs = pickle.loads(blob)
+    return function(*args, **kwargs)
+
+
+# --- whose modules go
+
+
+def test_a_script_with_modules_of_its_own(caller: Caller) -> None:
+    caller.write(
+        {
+            "script.py": """
+                import dataclasses, enum
+                import helper                               # used as a module
+                import package.tools                        # … with a dot
+                import plain.folder.inner                   # … in folders without __init__.py
+                from helper import double                   # used by name
+                from package.sub.deep import Base
+                from submit import submit
+
+                FACTOR = 10
+
+                class Color(enum.Enum):
+                    RED = 1
+
+                @dataclasses.dataclass
+                class Point(Base):
+                    x: int
+
+                def scaled(number):
+                    return number * FACTOR
+
+                def main(point, *, color):
+                    assert color is Color.RED
+                    assert isinstance(point, Point) and isinstance(point, Base)
+                    return [
+                        scaled(point.x), double(4), helper.double(5), helper.doubled_twice(1),
+                        package.tools.triple(2), plain.folder.inner.value(), point.base(),
+                    ]
+
+                if __name__ == "__main__":
+                    submit(main, Point(3), color=Color.RED)
+            """,
+            "helper.py": """
+                def double(x): return 2 * x
+                def doubled_twice(x): return double(double(x))
+            """,
+            "package/__init__.py": "from package.sub import deep",
+            "package/tools.py": """
+                from . import sub
+                def triple(x): return sub.deep.THREE * x
+            """,
+            "package/sub/__init__.py": "",
+            "package/sub/deep.py": """
+                THREE = 3
+                class Base:
+                    def base(self): return f"base {THREE}"
+            """,
+            "plain/folder/inner.py": "def value(): return 'inner'",
+        }
+    )
+    caller.submit("script.py")
+    assert caller.run() == [30, 8, 10, 4, 6, "inner", "base 3"]
+
+
+def test_modules_that_import_each_other(caller: Caller) -> None:
+    caller.write(
+        {
+            "script.py": """
+                import one
+                from submit import submit
+                submit(lambda: (one.count(3), one.two.one is one))
+            """,
+            "one.py": "import two\ndef count(n): return [n, *two.count(n - 1)]",
+            "two.py": "import one\ndef count(n): return one.count(n) if n else [0]",
+        }
+    )
+    caller.submit("script.py")
+    assert caller.run() == ([3, 2, 1, 0], True)
+
+
+def test_a_module_is_one_and_the_same_for_its_functions_and_for_its_users(caller: Caller) -> None:
+    caller.write(
+        {
+            "script.py": """
+                import counter
+                from counter import add
+                from submit import submit
+
+                def main():
+                    add(); counter.add(); counter.COUNT += 1
+                    return counter.COUNT, counter.current()
+
+                submit(main)
+            """,
+            "counter.py": """
+                COUNT = 0
+                def add():
+                    global COUNT
+                    COUNT += 1
+                def current(): return COUNT
+            """,
+        }
+    )
+    caller.submit("script.py")
+    assert caller.run() == (3, 3)
+
+
+def test_python_dash_m(caller: Caller) -> None:
+    caller.write(
+        {
+            "package/__init__.py": "",
+            "package/other.py": "def value(): return 'other'",
+            "package/program.py": """
+                from submit import submit
+                from . import other
+                from .other import value
+                def main(): return value(), other.value(), __name__
+                submit(main)
+            """,
+        }
+    )
+    caller.submit("-m", "package.program")
+    assert caller.run() == ("other", "other", "__main__")
+
+
+@pytest.mark.parametrize("arguments", [("-",), ("-i",)])
+def test_a_prompt(caller: Caller, arguments: tuple[str, ...]) -> None:
+    program = """
+        from submit import submit
+        BASE = 40
+        def add(x): return BASE + x
+
+        submit(add, 2)
+    """
+    caller.submit(*arguments, stdin=program)
+    assert caller.run() == 42
+
+
+def test_a_module_that_pip_has_installed_elsewhere_goes_by_name(caller: Caller, tmp_path: Path) -> None:
+    target = tmp_path / "target"  # pip install --target
+    (target / "thing-1.0.dist-info").mkdir(parents=True)
+    (target / "thing.py").write_text("def value(): return 1")
+    caller.write({"script.py": "import thing; from submit import submit; submit(thing.value)"})
+    path = f"{target}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    caller.submit("script.py", PYTHONPATH=path)
+    done = caller.try_to_run()
+    assert (done.returncode, "No module named 'thing'" in done.stderr) == (1, True), done.stderr
+
+
+def test_installed_modules_and_the_standard_library_go_by_name() -> None:
+    for function in (json.dumps, pathspec.PathSpec, Entrypoint, subprocess.run, cloudpickle.dumps):
+        assert len(pickled(function)) < 100
+
+
+# --- the workspace
+
+
+def test_modules_of_the_workspace_go_by_name(caller: Caller) -> None:
+    caller.write(
+        {
+            "script.py": """
+                import helper, package.inner
+                from submit import submit
+                def main():
+                    from helper import where  # a module as the task itself would import it
+                    return where(), package.inner.__spec__.name, helper.LOCK.locked()
+                submit(main, workspace=".")
+            """,
+            "helper.py": """
+                import threading
+                LOCK = threading.Lock()  # could not go by value
+                def where(): return __file__
+            """,
+            "package/inner.py": "",
+        }
+    )
+    caller.submit("script.py")
+    assert caller.try_to_run().returncode == 1  # the workspace is not there
+    shutil.copytree(caller.folder, caller.work, dirs_exist_ok=True)
+    assert caller.run() == (str(caller.work / "helper.py"), "package.inner", False)
+
+
+def test_modules_of_the_workspace_that_a_task_cannot_import_go_by_value(caller: Caller) -> None:
+    caller.write(
+        {
+            "script.py": """
+                import sys
+                sys.path.insert(0, "src")
+                import package.inner
+                from submit import submit
+                submit(package.inner.value, workspace=".")
+            """,
+            "src/package/__init__.py": "",
+            "src/package/inner.py": "def value(): return 'by value'",
+        }
+    )
+    caller.submit("script.py")
+    shutil.copytree(caller.folder, caller.work, dirs_exist_ok=True)
+    assert caller.run() == "by value"
+
+
+# --- callables of all kinds
+
+
+class Adder:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def add(self, x: int) -> int:
+        return self.start + x
+
+    def __call__(self, x: int) -> int:
+        return self.add(x)
+
+    @classmethod
+    def make(cls, x: int) -> int:
+        return cls(1).add(x)
+
+    def each(self) -> Any:
+        yield self.start
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+@decorated
+def plus_one(x: int) -> int:
+    return x + 1
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        "function",
+        [
+            plus_one,
+            lambda x: x + 1,
+            functools.partial(operator.add, 1),
+            functools.partial(Adder.add, Adder(1)),
+            Adder(1),
+            Adder(1).add,
+            Adder.make,
+            (1).__add__,
+        ],
+    )
+    def test_it_runs(self, tmp_path: Path, function: Callable[..., Any]) -> None:
+        caller = Caller(tmp_path)
+        caller.entrypoint.write_bytes(pickled(function, 41))
+        assert caller.run() == 42
+
+    def test_a_closure(self) -> None:
+        base = 40
+
+        def add(x: int) -> int:
+            return base + x
+
+        assert run_here(pickled(add, x=2)) == 42
+
+    @pytest.mark.parametrize("function", [Adder(1).each, functools.partial(Adder.each, Adder(1))])
+    def test_a_generator_function_is_refused(self, function: Callable[..., Any]) -> None:
+        with pytest.raises(EntrypointError, match=r"'Adder.each' is a generator function"):
+            pickled(function)
+
+    def test_an_async_generator_function_is_refused(self) -> None:
+        async def numbers() -> Any:
+            yield 1
+
+        with pytest.raises(EntrypointError, match="is a generator function"):
+            pickled(numbers)
+
+    def test_a_command_is_refused(self) -> None:
+        with pytest.raises(EntrypointError, match="command"):
+            pickle_entrypoint(Entrypoint.from_command(["true"]))
+
+
+# --- what cannot go
+
+LOCK = threading.Lock()
+REGISTRY = {"locks": [0, LOCK]}
+
+
+@dataclasses.dataclass
+class Model:
+    name: str
+    guard: Any = None
+
+
+def uses_lock() -> None:
+    LOCK.acquire()
+
+
+def uses_registry() -> int:
+    return len(REGISTRY)
+
+
+def calls_uses_lock() -> None:
+    uses_lock()
+
+
+def has_default(lock: Any = LOCK) -> None:
+    del lock
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+
+
+def _over_a_closure() -> Callable[[], Any]:
+    connection = threading.Lock()
+    return lambda: connection
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("entrypoint", "culprit"),
+        [
+            (Entrypoint(callable=uses_lock), "because of the global 'LOCK' (a lock)"),
+            (
+                Entrypoint(callable=uses_registry),
+                "the global 'REGISTRY', in it the item 'locks', in it the item 1 (a lock)",
+            ),
+            (Entrypoint(callable=calls_uses_lock), "the global 'uses_lock', in it the global 'LOCK' (a lock)"),
+            (Entrypoint(callable=has_default), "a default value (a lock)"),
+            (
+                Entrypoint(callable=_over_a_closure()),
+                "the variable 'connection' of a function around it (a lock)",
+            ),
+            (Entrypoint(callable=nothing, args=(1, LOCK)), "argument 1 (a lock)"),
+            (Entrypoint(callable=nothing, kwargs={"key": LOCK}), "the argument 'key' (a lock)"),
+            (
+                Entrypoint(callable=nothing, args=(Model("m", guard=[LOCK]),)),
+                "argument 0, in it the attribute 'guard', in it the item 0 (a lock)",
+            ),
+            (Entrypoint(callable=functools.partial(nothing, LOCK)), "the arguments, in it the item 0 (a lock)"),
+            (Entrypoint(callable=LOCK.acquire), "the callable itself (a builtin_function_or_method)"),
+        ],
+    )
+    def test_the_error_says_where_the_trouble_is(self, entrypoint: Entrypoint, culprit: str) -> None:
+        with pytest.raises(EntrypointError) as raised:
+            pickle_entrypoint(entrypoint)
+        text = str(raised.value)
+        assert culprit in text
+        assert "cannot pickle '_thread.lock' object" in text
+        assert "workspace" in text
+        assert text.startswith("the callable '")
+
+    def test_deep_recursion(self) -> None:
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        with pytest.raises(EntrypointError, match=r"'nothing' .*argument 0.*recursion"):
+            pickled(nothing, deep)
+        while deep:  # one by one: to drop it at once would be a recursion, too
+            (deep,) = deep
+
+    def test_too_large(self) -> None:
+        with pytest.raises(ResourceExhaustedError, match=r"'nothing' .* 70\.0 MiB .* 64 MiB\. .*load"):
+            pickled(nothing, bytes(70 * 1024**2))
+
+    def test_just_small_enough(self) -> None:
+        assert len(pickled(nothing, bytes(MAX_ENTRYPOINT_BYTES - 10_000))) <= MAX_ENTRYPOINT_BYTES
+
+
+# --- what it leaves behind
+
+
+class TestRegistry:
+    def test_is_as_before(self) -> None:
+        before = cloudpickle.list_registry_pickle_by_value()
+        pickled(plus_one)
+        with pytest.raises(EntrypointError):
+            pickled(uses_lock)
+        assert cloudpickle.list_registry_pickle_by_value() == before
+
+    def test_keeps_what_the_user_has_registered(self) -> None:
+        module = sys.modules[__name__]
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            pickled(plus_one)
+            assert __name__ in cloudpickle.list_registry_pickle_by_value()
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+
+    def test_in_many_threads_at_once(self) -> None:
+        before = cloudpickle.list_registry_pickle_by_value()
+        gate = threading.Barrier(8)
+        by_value: list[bool] = []
+
+        def submit() -> None:
+            gate.wait()
+            for _ in range(20):
+                by_value.append(b"_make_function" in pickled(plus_one))
+
+        threads = [threading.Thread(target=submit) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert by_value == [True] * 160
+        assert cloudpickle.list_registry_pickle_by_value() == before
+
+    def test_of_an_argument_that_submits_a_job_itself(self) -> None:
+        class Submits:
+            def __reduce__(self) -> Any:
+                return bytes.__len__, (pickled(plus_one),)
+
+        assert run_here(pickled(lambda size: size > 0, Submits())) is True
+
+
+def test_python_version() -> None:
+    done = subprocess.run([sys.executable, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"Python {python_version()}.")

@@ -1,0 +1,146 @@
+"""The remote client, by the contract of all cluster clients, over HTTP/1.1 and HTTP/2, and by what is its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.cluster_client import *  # noqa: F403 - the contract's tests run here
+from support.cluster import launch, running_cluster, shell, wait_for_end
+from support.waiting import wait_until
+
+from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.errors import ControllerUnreachableError, InvalidAddressError, NotFoundError, WorkerUnreachableError
+from iris.rpc import cluster_pb2
+
+
+@pytest.fixture(scope="module", params=["http1", "http2"])
+def cluster_client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RemoteClusterClient]:
+    if request.param == "http1":
+        server: LocalServer = request.getfixturevalue("shared_cluster")
+        with RemoteClusterClient(server.address) as client:
+            yield client
+        return
+    directory = tmp_path_factory.mktemp("http2")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "support.http2_cluster", str(directory)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    try:
+        address = program.stdout.readline().strip()
+        with RemoteClusterClient(address, http2=True) as client:
+            wait_until(client.list_workers, "a worker")
+            yield client
+    finally:
+        program.send_signal(signal.SIGTERM)
+        program.wait()
+        program.stdout.close()
+
+
+def test_nobody_at_the_address() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes it, and nobody answers
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            RemoteClusterClient(address) as client,
+            pytest.raises(ControllerUnreachableError, match=f"http://{address}.*iris up"),
+        ):
+            client.list_jobs()
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "ftp://host:1", "host:port"])
+def test_an_address_in_no_accepted_form(address: str) -> None:
+    with pytest.raises(InvalidAddressError, match="host:port"):
+        RemoteClusterClient(address)
+
+
+def test_a_worker_that_is_gone_is_reported_as_that_and_never_as_an_empty_log(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
+        job_id = launch(client, shell("echo precious"))
+        wait_for_end(client, job_id)
+        (worker,) = client.list_workers()
+        os.kill(_listener(worker.address), signal.SIGSTOP)  # it neither answers nor dies
+        try:
+            hurried = RemoteClusterClient(server.address, timeout_s=1.0)
+            with hurried, pytest.raises((WorkerUnreachableError, TimeoutError), match=worker.worker_id):
+                hurried.fetch_task_logs(f"{job_id}/task-0")
+        finally:
+            os.kill(_listener(worker.address), signal.SIGCONT)
+
+
+def test_the_log_of_a_worker_that_was_killed_is_served_by_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
+        job_id = launch(client, shell("echo precious"))
+        wait_for_end(client, job_id)
+        (worker,) = client.list_workers()
+        os.kill(_listener(worker.address), signal.SIGKILL)
+        wait_until(lambda: client.list_workers()[0].address != worker.address, "another worker process")
+        (entry,) = client.fetch_task_logs(f"{job_id}/task-0")
+        assert entry.data == "precious"
+
+
+def test_an_attempt_that_a_task_has_not_had(cluster: RemoteClusterClient) -> None:
+    job_id = launch(cluster, ["true"])
+    wait_for_end(cluster, job_id)
+    with pytest.raises(NotFoundError, match="has no attempt 1"):
+        cluster.fetch_task_logs(f"{job_id}/task-0", attempt_id=1)
+
+
+def test_bytes_that_are_no_text(cluster: RemoteClusterClient) -> None:
+    job_id = launch(cluster, shell(r"printf 'a\377b\nplain\nnul\000inside\n\303\n'"))
+    wait_for_end(cluster, job_id)
+    entries = cluster.fetch_task_logs(f"{job_id}/task-0")
+    assert [entry.raw or entry.data.encode() for entry in entries] == [b"a\xffb", b"plain", b"nul\0inside", b"\xc3"]
+    assert entries[0].data == "a\ufffdb"
+    assert not entries[1].HasField("raw")
+
+
+def test_ten_megabytes_without_a_newline(cluster: RemoteClusterClient) -> None:
+    size = 10 * 1024 * 1024
+    job_id = launch(cluster, [sys.executable, "-c", f"import sys; sys.stdout.write('x' * {size})"])
+    wait_for_end(cluster, job_id)
+    entries = cluster.fetch_task_logs(f"{job_id}/task-0")
+    assert "".join(entry.data for entry in entries) == "x" * size
+    assert all(entry.partial for entry in entries)
+
+
+def test_a_client_used_after_fork_while_another_thread_reads(cluster: RemoteClusterClient) -> None:
+    job_id = launch(cluster, ["sleep", "300"])
+    watching = cluster.watch_job(job_id, timeout=60)
+    next(watching)  # the parent has a connection in use
+    try:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                cluster.terminate_job(job_id)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert [job.state for job in watching][-1] == cluster_pb2.JOB_STATE_KILLED
+    finally:
+        cluster.terminate_job(job_id)
+
+
+def _listener(address: str) -> int:
+    """The process that listens at an address of this machine."""
+    import psutil
+
+    port = int(address.rpartition(":")[2])
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            return connection.pid
+    raise AssertionError(f"nobody listens at {address}")

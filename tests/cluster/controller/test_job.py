@@ -1,0 +1,650 @@
+"""A job: its state from its tasks', its budgets, and the instructions that follow from each event."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from support.job_world import World
+
+from iris.cluster.controller.job import (
+    EXCEEDED_FAILURES,
+    Instruction,
+    Job,
+    ReleaseRoom,
+    RequestRoom,
+    StartAttempt,
+    StopAttempt,
+    roll_up,
+)
+from iris.cluster.controller.store import Store
+from iris.cluster.controller.task import (
+    BUILDING,
+    FAILED,
+    KILLED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNSCHEDULABLE,
+    WORKER_FAILED,
+    AttemptEnd,
+    Stop,
+    WorkerPlace,
+)
+from iris.cluster.types import state_name
+
+STATES = {
+    "P": PENDING,
+    "B": BUILDING,
+    "R": RUNNING,
+    "S": SUCCEEDED,
+    "F": FAILED,
+    "K": KILLED,
+    "W": WORKER_FAILED,
+    "U": UNSCHEDULABLE,
+}
+LETTERS = {state: letter for letter, state in STATES.items()}
+LOST = "worker w0 was lost"
+
+
+def end(state: int, error: str = "", *, at: int = 3000, exit_code: int | None = None) -> AttemptEnd:
+    return AttemptEnd(state, at, exit_code=exit_code, error=error or f"it {state_name(state)}")
+
+
+def places(indices: Sequence[int]) -> list[WorkerPlace]:
+    return [WorkerPlace(f"w{index}", f"http://w{index}", "0") for index in indices]
+
+
+def submitted(
+    replicas: int, *, coscheduled: bool = True, tolerated: int = 0, retries: int = 0, preemptions: int = 100
+) -> Job:
+    """A job that has asked for room."""
+    job = Job.new(
+        "job",
+        replicas,
+        1000,
+        coscheduled=coscheduled,
+        max_task_failures=tolerated,
+        max_retries_failure=retries,
+        max_retries_preemption=preemptions,
+    )
+    job.submit()
+    return job
+
+
+def placed(job: Job) -> Job:
+    """The same job, with all its gangs placed: task n on worker wn."""
+    for gang in list(job.gangs.values()):
+        if not gang.placed:
+            job.gang_placed(gang.gang_id, places(gang.task_indices))
+    return job
+
+
+def running(job: Job) -> Job:
+    """The same job, with all its processes running."""
+    for index, attempt in placed(job).live_attempts().items():
+        job.attempt_running(index, attempt.attempt_id, 2000)
+    return job
+
+
+def states(job: Job) -> str:
+    """The states of its tasks, a letter each, and its own."""
+    return "".join(LETTERS[task.state] for task in job.tasks) + " " + state_name(job.state)
+
+
+def budgets(job: Job) -> list[tuple[int, int]]:
+    return [(task.failure_count, task.preemption_count) for task in job.tasks]
+
+
+# The roll-up.
+
+
+@pytest.mark.parametrize(
+    ("tasks", "tolerated", "state"),
+    [
+        ("P", 0, PENDING),
+        ("PPP", 0, PENDING),
+        ("PB", 0, BUILDING),
+        ("BB", 0, BUILDING),
+        ("BR", 0, RUNNING),
+        ("PR", 0, RUNNING),
+        ("R", 0, RUNNING),
+        ("RS", 0, RUNNING),
+        ("PS", 0, RUNNING),  # between a task that is done and one that waits
+        ("BS", 0, BUILDING),
+        ("SS", 0, SUCCEEDED),
+        ("F", 0, FAILED),
+        ("FR", 0, FAILED),  # at once
+        ("FP", 0, FAILED),
+        ("FS", 0, FAILED),
+        ("FR", 1, RUNNING),
+        ("FP", 1, RUNNING),
+        ("FS", 1, SUCCEEDED),
+        ("F", 1, SUCCEEDED),
+        ("FFS", 1, FAILED),
+        ("FFS", 2, SUCCEEDED),
+        ("FFFF", 9, SUCCEEDED),
+        ("FKK", 0, FAILED),
+        ("WS", 0, WORKER_FAILED),
+        ("WR", 5, WORKER_FAILED),  # what is tolerated are failures of tasks
+        ("FW", 0, FAILED),
+        ("FW", 1, WORKER_FAILED),
+        ("KS", 0, KILLED),
+        ("KK", 0, KILLED),
+        ("UU", 0, UNSCHEDULABLE),
+    ],
+)
+def test_roll_up(tasks: str, tolerated: int, state: int) -> None:
+    for order in (tasks, tasks[::-1]):
+        assert state_name(roll_up([STATES[letter] for letter in order], tolerated)) == state_name(state)
+
+
+# The life of a gang, as instructions.
+
+
+def test_a_gang_asks_once_and_starts_together() -> None:
+    job = Job.new("job", 3, 1000)
+    assert job.submit() == [RequestRoom("job@0", (0, 1, 2))]
+    assert states(job) == "PPP PENDING"
+    assert job.gang_placed("job@0", places([0, 1, 2])) == [
+        StartAttempt(0, 0, "w0"),
+        StartAttempt(1, 0, "w1"),
+        StartAttempt(2, 0, "w2"),
+    ]
+    assert states(job) == "BBB BUILDING"
+    assert job.gang_placed("job@0", places([0, 1, 2])) == []
+    assert job.attempt_running(1, 0, 2000) == []
+    assert states(job) == "BRB RUNNING"
+    assert job.started_at_ms == 2000
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == []
+    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == []
+    assert job.attempt_ended(2, 0, end(SUCCEEDED, at=4000)) == [ReleaseRoom("job@0")]
+    assert states(job) == "SSS SUCCEEDED"
+    assert (job.finished_at_ms, job.error, job.first_failed, job.gangs) == (4000, "", None, {})
+
+
+def test_independent_tasks_ask_and_start_one_by_one() -> None:
+    job = Job.new("job", 2, 1000, coscheduled=False)
+    assert job.submit() == [RequestRoom("job@0", (0,)), RequestRoom("job@1", (1,))]
+    assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 0, "w1")]
+    assert states(job) == "PB BUILDING"
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
+    assert states(job) == "PS RUNNING"
+    assert job.gang_placed("job@0", places([0])) == [StartAttempt(0, 0, "w0")]
+    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0")]
+    assert states(job) == "SS SUCCEEDED"
+
+
+def test_room_that_is_lost_before_it_is_used_is_asked_for_again() -> None:
+    job = submitted(2)
+    assert job.room_lost("job@0") == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1))]
+    assert job.room_lost("job@0") == []
+    assert job.gang_placed("job@0", places([0, 1])) == []
+    assert job.gang_placed("job@1", places([0, 1])) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
+    assert job.room_lost("job@1") == []  # now it is for its workers to say
+
+
+def test_room_that_is_lost_is_a_change_that_is_stored() -> None:
+    job = submitted(2)
+    before = job.revision
+    job.room_lost("job@0")
+    # Otherwise the store keeps the old gang, and after a restart ids that are taken are given out again.
+    assert job.revision > before
+    assert all(task.revision == job.revision for task in job.tasks)
+
+
+def test_why_a_gang_waits_is_news_once() -> None:
+    job = submitted(2)
+    before = job.revision
+    assert job.explain_waiting("job@0", "waiting: needs 4 cpu")
+    assert job.revision == before + 1
+    assert [task.revision for task in job.tasks] == [job.revision] * 2
+    assert not job.explain_waiting("job@0", "waiting: needs 4 cpu")
+    assert not job.explain_waiting("job@7", "waiting: needs 4 cpu")
+    assert job.revision == before + 1
+
+
+# Failures and budgets.
+
+
+def test_a_failure_beyond_what_is_tolerated_ends_the_job() -> None:
+    job = running(submitted(4))
+    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == []
+    assert job.attempt_ended(2, 0, end(FAILED, "exit code 3", exit_code=3)) == [
+        StopAttempt(1, 0, "w1"),
+        StopAttempt(3, 0, "w3"),
+    ]
+    assert states(job) == "SRFR RUNNING"  # final only when nothing of it runs
+    assert (job.ending, job.error, job.first_failed) == (FAILED, "exit code 3", 2)
+    assert job.attempt_ended(1, 0, end(KILLED, "stopped; it ended by SIGTERM")) == []
+    assert job.attempt_ended(3, 0, end(KILLED, at=5000)) == [ReleaseRoom("job@0")]
+    assert states(job) == "SKFK FAILED"
+    assert [task.error for task in job.tasks] == ["", EXCEEDED_FAILURES, "exit code 3", EXCEEDED_FAILURES]
+    assert EXCEEDED_FAILURES == "Job exceeded max_task_failures"
+    assert (job.finished_at_ms, job.error) == (5000, "exit code 3")
+    assert budgets(job) == [(0, 0), (0, 0), (1, 0), (0, 0)]
+
+
+def test_a_failure_ends_tasks_that_build_or_wait() -> None:
+    job = submitted(3, coscheduled=False)
+    job.gang_placed("job@0", places([0]))
+    job.gang_placed("job@1", places([1]))
+    assert states(job) == "BBP BUILDING"
+    assert job.attempt_ended(0, 0, end(FAILED)) == [
+        StopAttempt(1, 0, "w1"),
+        ReleaseRoom("job@0"),
+        ReleaseRoom("job@2"),
+    ]
+    assert states(job) == "FBK BUILDING"
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@1")]
+    assert states(job) == "FKK FAILED"
+    assert [task.error for task in job.tasks[1:]] == [EXCEEDED_FAILURES] * 2
+
+
+@pytest.mark.parametrize("tolerated", [0, 1, 2, 3])
+def test_failures_that_are_tolerated(tolerated: int) -> None:
+    job = running(submitted(3, tolerated=tolerated))
+    for index in range(min(tolerated, 3)):
+        job.attempt_ended(index, 0, end(FAILED, f"failure {index}"))
+        assert job.ending is None
+    if tolerated < 3:
+        job.attempt_ended(tolerated, 0, end(FAILED, "one too many"))
+        for index in range(tolerated + 1, 3):
+            job.attempt_ended(index, 0, end(KILLED))
+        assert states(job) == "F" * (tolerated + 1) + "K" * (2 - tolerated) + " FAILED"
+        assert job.error == ("failure 0" if tolerated else "one too many")  # the first failing task's
+        assert [task.error for task in job.tasks[tolerated + 1 :]] == [EXCEEDED_FAILURES] * (2 - tolerated)
+    else:
+        assert states(job) == "FFF SUCCEEDED"
+        assert job.error == ""
+    assert job.first_failed == 0
+    assert job.gangs == {}
+
+
+def test_a_task_that_fails_within_tolerance_keeps_the_room_of_its_gang() -> None:
+    job = running(submitted(2, tolerated=1))
+    assert job.attempt_ended(0, 0, end(FAILED)) == []
+    assert states(job) == "FR RUNNING"
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0")]
+    assert states(job) == "FS SUCCEEDED"
+
+
+@pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
+def test_a_retry_restarts_the_gang_and_costs_the_others_nothing(how: int) -> None:
+    job = running(submitted(3, retries=1))
+    stops = [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
+    if how == FAILED:
+        assert job.attempt_ended(1, 0, end(FAILED)) == stops
+    else:
+        assert job.attempts_lost({1: 0}, LOST, 3000) == stops
+    assert states(job) == "RPR RUNNING"
+    assert job.attempt_ended(0, 0, end(KILLED)) == []
+    assert states(job) == "PPR RUNNING"
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2))]
+    assert states(job) == "PPP PENDING"
+    assert [task.attempts[0].state for task in job.tasks] == [KILLED, how, KILLED]
+    assert budgets(job) == [(0, 0), (1, 0) if how == FAILED else (0, 1), (0, 0)]
+    assert job.gang_placed("job@1", places([0, 1, 2])) == [StartAttempt(i, 1, f"w{i}") for i in range(3)]
+    for index in range(3):
+        job.attempt_ended(index, 1, end(SUCCEEDED))
+    assert states(job) == "SSS SUCCEEDED"
+    assert (job.first_failed, job.error) == (None, "")
+
+
+@pytest.mark.parametrize("how", [FAILED, KILLED, WORKER_FAILED])
+def test_what_happens_to_peers_while_their_gang_restarts_costs_nothing(how: int) -> None:
+    job = running(submitted(3, retries=1, preemptions=1))
+    job.attempt_ended(1, 0, end(FAILED))
+    if how == WORKER_FAILED:
+        assert job.attempts_lost({0: 0, 2: 0}, LOST, 3000)[-1] == RequestRoom("job@1", (0, 1, 2))
+    else:
+        job.attempt_ended(0, 0, end(how))
+        assert job.attempt_ended(2, 0, end(how))[-1] == RequestRoom("job@1", (0, 1, 2))
+    assert budgets(job) == [(0, 0), (1, 0), (0, 0)]
+    assert states(job) == "PPP PENDING"
+
+
+def test_a_success_is_final_also_while_its_gang_restarts() -> None:
+    job = running(submitted(3, retries=1))
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(2, 0, "w2")]
+    assert job.attempt_ended(2, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (1,))]
+    assert states(job) == "SPS RUNNING"
+    assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 1, "w1")]
+    assert job.attempt_ended(1, 1, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
+    assert states(job) == "SSS SUCCEEDED"
+    assert [len(task.attempts) for task in job.tasks] == [1, 2, 1]
+
+
+def test_an_independent_task_is_retried_alone() -> None:
+    job = running(submitted(2, coscheduled=False, retries=1))
+    assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseRoom("job@0"), RequestRoom("job@2", (0,))]
+    assert states(job) == "PR RUNNING"
+    assert job.attempts_lost({1: 0}, LOST, 3000) == [ReleaseRoom("job@1"), RequestRoom("job@3", (1,))]
+    assert states(job) == "PP PENDING"
+    assert budgets(job) == [(1, 0), (0, 1)]
+
+
+# (budget for failures, for lost workers), how attempts of task 0 end -> the job's state, and what was charged.
+BUDGETS = [
+    ((0, 0), "F", FAILED, (1, 0)),
+    ((0, 0), "W", WORKER_FAILED, (0, 1)),
+    ((0, 0), "S", SUCCEEDED, (0, 0)),
+    ((1, 0), "FF", FAILED, (2, 0)),
+    ((1, 0), "FS", SUCCEEDED, (1, 0)),
+    ((1, 0), "FW", WORKER_FAILED, (1, 1)),
+    ((0, 2), "WWS", SUCCEEDED, (0, 2)),
+    ((0, 2), "WWW", WORKER_FAILED, (0, 3)),
+    ((0, 2), "WWF", FAILED, (1, 2)),
+    ((2, 2), "WFWFS", SUCCEEDED, (2, 2)),
+    ((2, 2), "WFWFF", FAILED, (3, 2)),
+    ((2, 2), "FWFWW", WORKER_FAILED, (2, 3)),
+    ((9, 9), "FFFFFFFFFWWWWWWWWWS", SUCCEEDED, (9, 9)),
+]
+
+
+@pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize(("budget", "ends", "state", "charged"), BUDGETS)
+def test_budgets(
+    budget: tuple[int, int], ends: str, state: int, charged: tuple[int, int], replicas: int, coscheduled: bool
+) -> None:
+    job = submitted(replicas, coscheduled=coscheduled, retries=budget[0], preemptions=budget[1])
+    for number, how in enumerate(ends):
+        assert job.ending is None
+        running(job)
+        if how == "W":
+            job.attempts_lost({0: number}, LOST, 3000)
+        else:
+            job.attempt_ended(0, number, end(STATES[how]))
+        for index in [index for index in job.live_attempts() if job.tasks[index].stop]:
+            job.attempt_ended(index, job.tasks[index].attempts[-1].attempt_id, end(KILLED))
+    for index, attempt in job.live_attempts().items():
+        job.attempt_ended(index, attempt.attempt_id, end(SUCCEEDED))
+    assert state_name(job.state) == state_name(state)
+    assert budgets(job) == [charged] + [(0, 0)] * (replicas - 1)
+    assert [LETTERS[attempt.state] for attempt in job.tasks[0].attempts] == list(ends)
+    if state != SUCCEEDED:
+        assert job.first_failed == 0
+        assert job.error == job.tasks[0].error
+    assert job.gangs == {}
+
+
+def test_a_spent_preemption_budget_ends_the_job_and_says_so() -> None:
+    job = running(submitted(3, preemptions=0))
+    assert job.attempts_lost({1: 0}, LOST, 3000) == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
+    job.attempt_ended(0, 0, end(KILLED))
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0")]
+    assert states(job) == "KWK WORKER_FAILED"
+    assert (job.error, job.tasks[1].error) == (LOST, LOST)
+    assert all(LOST in task.error for task in job.tasks)
+
+
+def test_a_worker_that_takes_several_tasks_along_charges_each_once() -> None:
+    job = running(submitted(3, preemptions=1))
+    assert job.attempts_lost({0: 0, 1: 0}, LOST, 3000) == [StopAttempt(2, 0, "w2")]
+    job.attempt_ended(2, 0, end(KILLED))
+    assert budgets(job) == [(0, 1), (0, 1), (0, 0)]
+    assert job.attempts_lost({0: 0, 1: 0}, LOST, 4000) == []
+    assert budgets(job) == [(0, 1), (0, 1), (0, 0)]
+
+
+def test_the_first_failure_is_the_jobs_whatever_fails_later() -> None:
+    job = running(submitted(3))
+    job.attempt_ended(2, 0, end(FAILED, "the cause"))
+    job.attempt_ended(0, 0, end(FAILED, "a consequence"))
+    job.attempt_ended(1, 0, end(KILLED))
+    assert states(job) == "FKF FAILED"
+    assert (job.error, job.first_failed) == ("the cause", 2)
+
+
+def test_an_attempt_that_somebody_killed_on_its_worker_ends_the_job() -> None:
+    job = running(submitted(2, retries=5))
+    assert job.attempt_ended(0, 0, AttemptEnd(KILLED, 3000)) == [StopAttempt(1, 0, "w1")]
+    job.attempt_ended(1, 0, end(KILLED))
+    assert states(job) == "KK KILLED"
+    assert "job/task-0 was killed on its worker" in job.error
+
+
+# Ends from outside.
+
+
+def test_terminate_while_it_waits() -> None:
+    job = submitted(2)
+    assert job.terminate("terminated by a user", 5000) == [ReleaseRoom("job@0")]
+    assert states(job) == "KK KILLED"
+    assert (job.error, job.finished_at_ms, job.gangs) == ("terminated by a user", 5000, {})
+    assert [task.error for task in job.tasks] == ["terminated by a user"] * 2
+    assert job.gang_placed("job@0", places([0, 1])) == []
+    assert job.terminate("again", 6000) == []
+    assert job.unschedulable("late", 6000) == []
+    assert (job.error, job.finished_at_ms) == ("terminated by a user", 5000)
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "building"])
+def test_terminate_while_it_runs(runs: bool) -> None:
+    job = (running if runs else placed)(submitted(2))
+    assert job.terminate("terminated by a user", 5000) == [StopAttempt(0, 0, "w0"), StopAttempt(1, 0, "w1")]
+    assert job.ending == KILLED
+    assert not job.is_finished
+    assert job.terminate("again", 6000) == []
+    assert job.attempt_ended(0, 0, end(KILLED)) == []
+    assert not job.is_finished
+    assert job.attempt_ended(1, 0, end(KILLED, at=7000)) == [ReleaseRoom("job@0")]
+    assert states(job) == "KK KILLED"
+    assert (job.error, job.finished_at_ms) == ("terminated by a user", 7000)
+    assert [task.error for task in job.tasks] == ["terminated by a user"] * 2
+    assert job.terminate("again", 8000) == []
+
+
+def test_terminate_of_tasks_that_have_ended_one_way_or_the_other() -> None:
+    job = running(submitted(4, tolerated=1))
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    job.attempt_ended(1, 0, end(FAILED, "exit code 1"))
+    assert job.terminate("terminated by a user", 5000) == [StopAttempt(2, 0, "w2"), StopAttempt(3, 0, "w3")]
+    job.attempt_ended(2, 0, end(SUCCEEDED))  # it was done before the signal came
+    job.attempts_lost({3: 0}, LOST, 6000)
+    assert states(job) == "SFSK KILLED"
+    assert (job.error, job.tasks[3].error) == ("terminated by a user", "terminated by a user")
+
+
+def test_terminate_while_a_gang_restarts() -> None:
+    job = running(submitted(3, retries=1))
+    assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1"), StopAttempt(2, 0, "w2")]
+    assert job.attempt_ended(1, 0, end(KILLED)) == []
+    assert states(job) == "PPR RUNNING"
+    assert job.terminate("terminated by a user", 5000) == []  # what runs is being stopped already
+    assert job.tasks[2].stop is Stop.END
+    assert states(job) == "KKR RUNNING"
+    assert job.attempt_ended(2, 0, end(KILLED, at=6000)) == [ReleaseRoom("job@0")]
+    assert states(job) == "KKK KILLED"
+    assert [task.error for task in job.tasks] == ["terminated by a user"] * 3
+
+
+def test_terminate_while_the_restarted_gang_waits() -> None:
+    job = running(submitted(2, retries=1))
+    job.attempt_ended(0, 0, end(FAILED))
+    job.attempt_ended(1, 0, end(KILLED))
+    assert job.terminate("terminated by a user", 5000) == [ReleaseRoom("job@1")]
+    assert states(job) == "KK KILLED"
+
+
+def test_a_failure_while_an_independent_task_waits_for_its_retry() -> None:
+    job = running(submitted(2, coscheduled=False, retries=1))
+    job.attempt_ended(0, 0, end(FAILED))
+    job.attempt_ended(1, 0, end(FAILED))
+    assert states(job) == "PP PENDING"
+    running(job)
+    assert job.attempt_ended(1, 1, end(FAILED)) == [StopAttempt(0, 1, "w0"), ReleaseRoom("job@3")]
+    assert job.attempt_ended(0, 1, end(KILLED)) == [ReleaseRoom("job@2")]
+    assert states(job) == "KF FAILED"
+
+
+@pytest.mark.parametrize("coscheduled", [True, False])
+def test_unschedulable(coscheduled: bool) -> None:
+    job = submitted(2, coscheduled=coscheduled)
+    released = [ReleaseRoom("job@0")] if coscheduled else [ReleaseRoom("job@0"), ReleaseRoom("job@1")]
+    assert job.unschedulable("not placed in time", 5000) == released
+    assert states(job) == "UU UNSCHEDULABLE"
+    assert [job.error, *(task.error for task in job.tasks)] == ["not placed in time"] * 3
+    assert job.terminate("terminated by a user", 6000) == []
+
+
+def test_unschedulable_when_some_of_it_runs() -> None:
+    job = submitted(2, coscheduled=False)
+    job.gang_placed("job@1", places([1]))
+    assert job.unschedulable("not placed in time", 5000) == [StopAttempt(1, 0, "w1"), ReleaseRoom("job@0")]
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@1")]
+    assert states(job) == "UK UNSCHEDULABLE"
+
+
+# What is no news.
+
+
+def test_reports_of_stale_attempts_change_nothing() -> None:
+    job = running(submitted(2, retries=1))
+    job.attempt_ended(0, 0, end(FAILED))
+    job.attempt_ended(1, 0, end(KILLED))
+    running(job)
+    before = (states(job), budgets(job), [list(task.attempts) for task in job.tasks])
+    for how in (SUCCEEDED, FAILED, KILLED):
+        assert job.attempt_ended(0, 0, end(how)) == []
+        assert job.attempt_ended(0, 2, end(how)) == []
+    assert job.attempt_running(0, 0, 9000) == []
+    assert job.attempts_lost({0: 0, 1: 0}, LOST, 9000) == []
+    assert before == (states(job), budgets(job), [list(task.attempts) for task in job.tasks])
+
+
+def test_news_of_a_job_that_has_ended_change_nothing() -> None:
+    job = running(submitted(1))
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    revision = job.revision
+    assert job.attempt_ended(0, 0, end(FAILED)) == []
+    assert job.attempts_lost({0: 0}, LOST, 9000) == []
+    assert job.room_lost("job@0") == []
+    assert job.recover({}, 9000) == []
+    assert (job.state, job.revision, job.finished_at_ms) == (SUCCEEDED, revision, 3000)
+
+
+# After a restart of the controller.
+
+
+def reloaded(job: Job) -> Job:
+    """The job as it comes back from the store: gangs follow from the tasks."""
+    job.gangs = {}
+    job.restore_gangs()
+    return job
+
+
+def test_recover_goes_on_with_what_is_still_held() -> None:
+    job = reloaded(running(submitted(2)))
+    assert job.recover({"job@0": None}, 9000) == []
+    assert states(job) == "RR RUNNING"
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0")]
+    assert states(job) == "SS SUCCEEDED"
+
+
+def test_recover_asks_again_for_what_had_only_waited() -> None:
+    job = reloaded(submitted(2))
+    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1))]
+
+
+def test_recover_charges_each_lost_attempt_as_lost() -> None:
+    job = reloaded(running(submitted(3)))
+    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2))]
+    assert states(job) == "PPP PENDING"
+    assert budgets(job) == [(0, 1)] * 3
+    assert "while the controller was away" in job.tasks[0].attempts[0].error
+
+
+def test_recover_of_a_job_that_was_being_ended() -> None:
+    job = running(submitted(3))
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    job.terminate("terminated by a user", 5000)
+    assert reloaded(job).recover({}, 9000) == [ReleaseRoom("job@0")]
+    assert states(job) == "SKK KILLED"
+    assert [task.error for task in job.tasks] == ["", "terminated by a user", "terminated by a user"]
+
+
+def test_recover_of_a_gang_that_was_being_restarted() -> None:
+    job = running(submitted(3, retries=1))
+    job.attempt_ended(0, 0, end(FAILED))
+    assert reloaded(job).recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2))]
+    assert states(job) == "PPP PENDING"
+    assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
+
+
+def test_recover_with_a_spent_budget_ends_the_job() -> None:
+    job = reloaded(running(submitted(2, preemptions=0)))
+    assert job.recover({}, 9000) == [ReleaseRoom("job@0")]
+    assert states(job) == "WW WORKER_FAILED"
+
+
+def test_recover_stops_again_what_was_being_stopped() -> None:
+    """The instruction may have been lost with the controller, and the attempt is live: nobody else ends it."""
+    job = running(submitted(2))
+    job.terminate("terminated by a user", 5000)
+    instructions = reloaded(job).recover({"job@0": None}, 9000)
+    assert [step for step in instructions if isinstance(step, StopAttempt)] == [
+        StopAttempt(0, 0, "w0"),
+        StopAttempt(1, 0, "w1"),
+    ]
+
+
+def test_recover_starts_again_what_may_not_have_been_started() -> None:
+    """The worker may never have heard of it; a start that it has heard of has no effect."""
+    job = reloaded(placed(submitted(2)))
+    assert job.recover({"job@0": None}, 9000) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
+
+
+# Anything that can happen, in any order.
+
+WALKS = 300
+STEPS = 120
+
+
+def walk(seed: int, *, restarts: bool) -> World:
+    chance = random.Random(seed)
+    job = Job.new(
+        "parent/job",
+        chance.randint(1, 5),
+        1000,
+        coscheduled=chance.random() < 0.6,
+        max_task_failures=chance.choice([0, 0, 1, 2]),
+        max_retries_failure=chance.choice([0, 1, 2, 5]),
+        max_retries_preemption=chance.choice([0, 1, 3, 100]),
+    )
+    world = World(job, chance, Store(None), restarts=restarts)
+    try:
+        world.begin()
+        for _ in range(STEPS):
+            if world.job.is_finished and world.is_quiet:
+                break
+            world.step()
+            world.check()
+        # From here on nothing goes wrong from outside: it ends, in a number of steps that its budgets bound.
+        for _ in range(3000):
+            if world.is_quiet:
+                break
+            world.step(quietly=True)
+            world.check()
+        world.check_end()
+    except BaseException as error:
+        error.add_note(f"seed {seed}, the last events:\n" + "\n".join(world.trace[-30:]))
+        raise
+    finally:
+        world.store.close()
+    return world
+
+
+
+def test_a_random_walk_always_ends_well() -> None:
+    ends = {walk(seed, restarts=False).job.state for seed in range(WALKS)}
+    assert ends == {SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE}  # it has seen them all
+
+
+def test_a_random_walk_with_restarts_of_the_controller_always_ends_well() -> None:
+    ends = {walk(seed, restarts=True).job.state for seed in range(WALKS)}
+    assert ends == {SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE}

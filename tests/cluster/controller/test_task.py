@@ -1,0 +1,193 @@
+"""A task and its attempts: every transition, as tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from iris.cluster.controller.task import (
+    BUILDING,
+    FAILED,
+    KILLED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNSCHEDULABLE,
+    WORKER_FAILED,
+    AttemptEnd,
+    Stop,
+    Task,
+    TaskAttempt,
+    WorkerPlace,
+)
+from iris.cluster.types import is_task_finished, state_name
+from iris.errors import InternalError
+
+PLACE = WorkerPlace("w0", "http://127.0.0.1:1", "first")
+
+
+def started(*, retries: int = 0, preemptions: int = 0, stop: Stop | None = None, running: bool = True) -> Task:
+    """A task with a live attempt 0."""
+    task = Task("job", 3, retries, preemptions)
+    task.start_attempt(PLACE)
+    if running:
+        task.attempt_is_running(0, 1000)
+    task.stop = stop
+    task.stop_error = "stopped for a test" if stop is Stop.END else ""
+    return task
+
+
+def end(state: int, *, at: int = 2000) -> AttemptEnd:
+    return AttemptEnd(state, at, exit_code=143, term_signal=15, error=f"ended {state_name(state)}")
+
+
+def test_a_new_task_waits() -> None:
+    task = Task("parent/job", 3)
+    assert task.task_id == "parent/job/task-3"
+    assert (task.state, task.is_finished, task.live_attempt, task.attempts) == (PENDING, False, None, [])
+    assert (task.max_retries_failure, task.max_retries_preemption) == (0, 100)
+
+
+def test_the_life_of_an_attempt() -> None:
+    task = Task("job", 0)
+    attempt = task.start_attempt(PLACE)
+    assert attempt == TaskAttempt(0, "w0", "http://127.0.0.1:1", "first", state=BUILDING)
+    assert task.live_attempt is attempt
+    assert task.state == BUILDING
+    assert task.attempt_is_running(0, 1000)
+    assert (task.state, attempt.state, task.started_at_ms, attempt.started_at_ms) == (RUNNING, RUNNING, 1000, 1000)
+    assert task.end_attempt(0, AttemptEnd(SUCCEEDED, 2000, exit_code=0, result_error="a command has no return value"))
+    assert (task.state, task.exit_code, task.error) == (SUCCEEDED, 0, "")
+    assert (task.result_error, task.finished_at_ms) == ("a command has no return value", 2000)
+    assert (attempt.state, attempt.exit_code, attempt.finished_at_ms, attempt.is_live) == (SUCCEEDED, 0, 2000, False)
+    assert task.live_attempt is None
+    assert task.is_finished
+
+
+# How an attempt ended, with which stop and which budgets -> the task, the attempt's charge on (failures, preemptions).
+# WAITS stands for PENDING with budget left. The error is the attempt's own ("own"), the stop's ("stop") or none.
+ENDS = [
+    # end, stop, retries, preemptions -> state, failures charged, preemptions charged, error
+    (SUCCEEDED, None, 0, 0, SUCCEEDED, 0, 0, ""),
+    (SUCCEEDED, Stop.RESTART, 0, 0, SUCCEEDED, 0, 0, ""),  # a success is final, whatever was wanted
+    (SUCCEEDED, Stop.END, 0, 0, SUCCEEDED, 0, 0, ""),
+    (FAILED, None, 0, 0, FAILED, 1, 0, "own"),
+    (FAILED, None, 1, 0, PENDING, 1, 0, "own"),
+    (FAILED, None, 0, 5, FAILED, 1, 0, "own"),  # the other budget does not help
+    (FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),  # peers of a dead rank crash too
+    (FAILED, Stop.END, 5, 5, FAILED, 0, 0, "own"),
+    (KILLED, None, 5, 5, KILLED, 0, 0, "own"),  # by somebody who asked the worker
+    (KILLED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),
+    (KILLED, Stop.END, 5, 5, KILLED, 0, 0, "stop"),
+    (WORKER_FAILED, None, 0, 0, WORKER_FAILED, 0, 1, "own"),
+    (WORKER_FAILED, None, 0, 1, PENDING, 0, 1, "own"),
+    (WORKER_FAILED, None, 5, 0, WORKER_FAILED, 0, 1, "own"),  # a lost worker never spends the first budget
+    (WORKER_FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),
+    (WORKER_FAILED, Stop.END, 5, 5, KILLED, 0, 0, "stop"),
+]
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "building"])
+@pytest.mark.parametrize(("how", "stop", "retries", "preemptions", "state", "failed", "lost", "error"), ENDS)
+def test_the_end_of_an_attempt(
+    how: int, stop: Stop | None, retries: int, preemptions: int, state: int, failed: int, lost: int, error: str,
+    running: bool,
+) -> None:  # fmt: skip
+    task = started(retries=retries, preemptions=preemptions, stop=stop, running=running)
+    assert task.end_attempt(0, end(how))
+    assert state_name(task.state) == state_name(state)
+    assert (task.failure_count, task.preemption_count) == (failed, lost)
+    assert task.error == {"own": f"ended {state_name(how)}", "stop": "stopped for a test", "": ""}[error]
+    assert task.stop is None
+    assert task.finished_at_ms == (2000 if is_task_finished(state) else 0)
+    (attempt,) = task.attempts
+    # The attempt keeps its own end, also when the task goes on.
+    assert (attempt.state, attempt.error) == (how, f"ended {state_name(how)}")
+    assert (attempt.exit_code, attempt.term_signal, attempt.finished_at_ms) == (143, 15, 2000)
+    assert attempt.is_worker_failure is (how == WORKER_FAILED)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("lost_in_between", [0, 2])
+def test_a_failure_budget_is_spent_by_failures_only(retries: int, lost_in_between: int) -> None:
+    task = Task("job", 0, retries, 100)
+    for _ in range(lost_in_between):
+        attempt = task.start_attempt(PLACE)
+        task.end_attempt(attempt.attempt_id, end(WORKER_FAILED))
+    for failure in range(retries + 1):
+        assert task.state == PENDING
+        attempt = task.start_attempt(PLACE)
+        assert attempt.attempt_id == lost_in_between + failure
+        task.end_attempt(attempt.attempt_id, end(FAILED))
+    assert task.state == FAILED
+    assert (task.failure_count, task.preemption_count) == (retries + 1, lost_in_between)
+    assert len(task.attempts) == retries + 1 + lost_in_between
+
+
+@pytest.mark.parametrize("preemptions", [0, 1, 4])
+def test_a_preemption_budget_is_spent_by_lost_workers(preemptions: int) -> None:
+    task = Task("job", 0, 9, preemptions)
+    for _ in range(preemptions + 1):
+        assert task.state == PENDING
+        task.end_attempt(task.start_attempt(PLACE).attempt_id, end(WORKER_FAILED))
+    assert (task.state, task.failure_count, task.preemption_count) == (WORKER_FAILED, 0, preemptions + 1)
+
+
+def test_a_retry_starts_clean_and_keeps_the_first_start() -> None:
+    task = started(retries=1)
+    task.end_attempt(0, end(FAILED))
+    assert (task.state, task.error, task.exit_code) == (PENDING, "ended FAILED", None)
+    task.start_attempt(PLACE)
+    assert (task.state, task.error, task.exit_code, task.term_signal) == (BUILDING, "", None, None)
+    task.attempt_is_running(1, 5000)
+    assert (task.started_at_ms, task.attempts[1].started_at_ms) == (1000, 5000)
+    task.end_attempt(1, AttemptEnd(SUCCEEDED, 6000, exit_code=0))
+    assert (task.state, task.exit_code, task.error) == (SUCCEEDED, 0, "")
+    assert [attempt.state for attempt in task.attempts] == [FAILED, SUCCEEDED]
+
+
+def test_reports_of_other_attempts_are_no_news() -> None:
+    task = started(retries=1)
+    assert not task.attempt_is_running(0, 1234)  # again
+    assert not task.attempt_is_running(1, 1234)  # not yet
+    assert not task.end_attempt(1, end(FAILED))
+    assert task.started_at_ms == 1000
+    assert task.end_attempt(0, end(FAILED))
+    assert not task.end_attempt(0, end(SUCCEEDED))  # between attempts
+    task.start_attempt(PLACE)
+    assert not task.end_attempt(0, end(SUCCEEDED))  # late
+    assert not task.attempt_is_running(0, 1234)
+    assert task.state == BUILDING
+    assert task.attempts[0].state == FAILED
+
+
+@pytest.mark.parametrize("state", [SUCCEEDED, FAILED, KILLED, WORKER_FAILED])
+def test_a_final_state_is_final(state: int) -> None:
+    task = started()
+    task.end_attempt(0, end(state))
+    for other in (SUCCEEDED, FAILED, KILLED, WORKER_FAILED):
+        assert not task.end_attempt(0, end(other, at=9000))
+    assert not task.attempt_is_running(0, 9000)
+    assert (task.state, task.finished_at_ms) == (state, 2000)
+    with pytest.raises(InternalError, match="cannot start an attempt"):
+        task.start_attempt(PLACE)
+    with pytest.raises(InternalError, match="cannot be given up"):
+        task.finish_unstarted(KILLED, "", 9000)
+
+
+def test_a_second_attempt_beside_the_first_is_a_bug() -> None:
+    task = started()
+    with pytest.raises(InternalError, match="job/task-3 cannot start an attempt: it is RUNNING"):
+        task.start_attempt(PLACE)
+
+
+@pytest.mark.parametrize("state", [KILLED, UNSCHEDULABLE])
+def test_a_waiting_task_is_given_up(state: int) -> None:
+    task = Task("job", 0)
+    task.finish_unstarted(state, "no room", 7000)
+    assert (task.state, task.error, task.finished_at_ms, task.attempts) == (state, "no room", 7000, [])
+    assert (task.exit_code, task.term_signal) == (None, None)
+
+
+def test_a_running_task_cannot_be_given_up_unstarted() -> None:
+    with pytest.raises(InternalError, match="it is RUNNING"):
+        started().finish_unstarted(KILLED, "", 7000)

@@ -1,0 +1,488 @@
+"""The program that runs a callable in a task's process, as a process of its own each time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iris.cluster.client.pickling import pickle_entrypoint, python_version
+from iris.cluster.types import Entrypoint
+from iris.cluster.worker import run_callable
+from iris.cluster.worker.run_callable import MAX_RESULT_BYTES
+
+BY_FILE = ("-P", run_callable.__file__)
+BY_NAME = ("-m", "iris.cluster.worker.run_callable")
+
+
+@dataclass
+class Ended:
+    """What became of a run: what a worker can see of it."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    result: bytes | None
+    error: str | None
+    failure: str | None
+
+    def value(self) -> Any:
+        """What the callable returned."""
+        assert (self.exit_code, self.error, self.failure) == (0, None, None), self.stderr
+        assert self.result is not None
+        return pickle.loads(self.result)
+
+
+class Worker:
+    """Runs callables in a directory of their own."""
+
+    def __init__(self, path: Path) -> None:
+        self.entrypoint = path / "entrypoint"
+        self.result = path / "result"
+        self.work = path / "work"
+        self.work.mkdir()
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Ended:
+        self.entrypoint.write_bytes(pickle_entrypoint(Entrypoint.from_callable(function, *args, **kwargs)))
+        return self.start()
+
+    def run_script(self, source: str, **modules: str) -> Ended:
+        """Runs what a script of the caller's submits: its functions are those of a real `__main__`."""
+        header = f"""
+            from pathlib import Path
+            from iris.cluster.client.pickling import pickle_entrypoint
+            from iris.cluster.types import Entrypoint
+
+            def submit(function):
+                blob = pickle_entrypoint(Entrypoint.from_callable(function))
+                Path({str(self.entrypoint)!r}).write_bytes(blob)
+        """
+        folder = self.entrypoint.parent / "caller"
+        folder.mkdir()
+        for name, text in modules.items():
+            (folder / f"{name}.py").write_text(textwrap.dedent(text))
+        (folder / "script.py").write_text(textwrap.dedent(header) + textwrap.dedent(source))
+        subprocess.run([sys.executable, "script.py"], cwd=folder, check=True)
+        return self.start()
+
+    def start(self, program: tuple[str, ...] = BY_FILE, pickled_by: str | None = None) -> Ended:
+        """Runs what the file of the entrypoint has."""
+        pickled_by = python_version() if pickled_by is None else pickled_by
+        done = subprocess.run(
+            [sys.executable, *program, self.entrypoint, self.result, pickled_by],
+            cwd=self.work,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        expected = [self.result, Path(f"{self.result}.error"), Path(f"{self.result}.failure")]
+        assert set(self.result.parent.glob("result*")) <= set(expected), "a file was written beside and not renamed"
+        result, error, failure = (path.read_bytes() if path.is_file() else None for path in expected)
+        return Ended(
+            done.returncode,
+            done.stdout,
+            done.stderr,
+            result,
+            None if error is None else error.decode(),
+            None if failure is None else failure.decode(),
+        )
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)
+
+
+# --- what it returns
+
+
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+@pytest.mark.parametrize("value", [42, None, "ä", {"a": [1, 2]}, b"", ValueError("returned, not raised")])
+def test_return_value(worker: Worker, value: object) -> None:
+    assert repr(worker.run(lambda: value).value()) == repr(value)
+
+
+def test_arguments(worker: Worker) -> None:
+    ended = worker.run(lambda *args, **kwargs: (args, kwargs), 1, [2], key="three")
+    assert ended.value() == ((1, [2]), {"key": "three"})
+
+
+def test_an_instance_comes_back_as_one_of_the_callers_class(worker: Worker) -> None:
+    point = worker.run(lambda: Point(7)).value()
+    assert isinstance(point, Point)
+    assert point.x == 7
+
+
+def test_a_coroutine_function(worker: Worker) -> None:
+    async def main(x: int) -> int:
+        await asyncio.sleep(0)
+        return x + 1
+
+    assert worker.run(main, 1).value() == 2
+
+
+def test_a_result_that_is_too_large(worker: Worker) -> None:
+    ended = worker.run(lambda: bytes(MAX_RESULT_BYTES))
+    assert (ended.exit_code, ended.result, ended.failure) == (0, None, None)
+    assert "too large: 8.0 MiB" in str(ended.error)
+
+
+def test_a_result_that_cannot_be_pickled(worker: Worker) -> None:
+    ended = worker.run(lambda: threading.Lock())
+    assert (ended.exit_code, ended.result, ended.failure) == (0, None, None)
+    assert ended.error == "what the callable returned cannot be pickled: TypeError: cannot pickle '_thread.lock' object"
+
+
+def test_a_result_that_cannot_be_stored(worker: Worker) -> None:
+    worker.result.mkdir()
+    (worker.result / "in-the-way").touch()
+    ended = worker.run(lambda: 1)
+    assert (ended.exit_code, ended.result, ended.failure) == (0, None, None)
+    assert "could not be stored on the worker: " in str(ended.error)
+
+
+# --- how it ends
+
+
+def failing() -> None:
+    deeper("shard 3")
+
+
+def deeper(what: str) -> None:
+    raise ValueError(f"bad {what}")
+
+
+def test_an_exception(worker: Worker) -> None:
+    ended = worker.run(failing)
+    assert (ended.exit_code, ended.result, ended.error) == (1, None, None)
+    assert ended.failure == "ValueError: bad shard 3"
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "in failing" in lines[1], "the traceback begins with the user's code"
+    assert "run_callable" not in ended.stderr.replace("test_run_callable", "")
+    assert lines[-1] == "ValueError: bad shard 3"
+
+
+def test_the_arguments_do_not_fit(worker: Worker) -> None:
+    ended = worker.run(deeper)
+    assert ended.exit_code == 1
+    assert ended.stderr == "TypeError: deeper() missing 1 required positional argument: 'what'\n"
+
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (KeyError("k"), "KeyError: 'k'"),
+        (AssertionError(), "AssertionError"),
+        (RuntimeError("two\n  lines"), "RuntimeError: two lines"),
+        (subprocess.CalledProcessError(2, "cmd"), "subprocess.CalledProcessError: Command 'cmd' returned non-zero"),
+        (ExceptionGroup("several", [ValueError(1)]), "ExceptionGroup: several (1 sub-exception)"),
+        (UnicodeError("\udcff"), "UnicodeError: ?"),
+        (OddError(), "OddError: (it cannot be shown"),
+    ],
+)
+def test_the_sentence_for_an_exception(worker: Worker, error: BaseException, failure: str) -> None:
+    ended = worker.run(_raise, error)
+    assert ended.exit_code == 1
+    assert failure in str(ended.failure)
+
+
+def test_a_long_sentence_is_cut(worker: Worker) -> None:
+    failure = worker.run(_raise, ValueError("x" * 5000)).failure
+    assert failure is not None
+    assert failure.startswith("ValueError: xxx")
+    assert failure.endswith("x…")
+    assert len(failure) < 1100
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "stderr", "error", "failure"),
+    [
+        (None, 0, "", "sys.exit", None),
+        (0, 0, "", "sys.exit", None),
+        (3, 3, "", None, "sys.exit(3)"),
+        (-1, 255, "", None, "sys.exit(255)"),
+        (256, 0, "", "sys.exit", None),
+        ("no shards", 1, "no shards\n", None, "no shards"),
+    ],
+)
+def test_sys_exit(
+    worker: Worker, code: Any, exit_code: int, stderr: str, error: str | None, failure: str | None
+) -> None:
+    ended = worker.run(sys.exit, code)
+    assert (ended.exit_code, ended.stderr, ended.failure, ended.result) == (exit_code, stderr, failure, None)
+    assert (error is None) == (ended.error is None)
+    assert error is None or error in str(ended.error)
+
+
+def test_interrupted(worker: Worker) -> None:
+    def main() -> None:
+        import signal
+
+        signal.raise_signal(signal.SIGINT)
+
+    ended = worker.run(main)
+    assert (ended.exit_code, ended.failure, ended.result) == (130, "KeyboardInterrupt", None)
+    assert ended.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_threads_and_exit_handlers_are_waited_for(worker: Worker) -> None:
+    def main() -> str:
+        import atexit
+        import threading
+
+        def last() -> None:
+            threading.main_thread().join()  # until it only waits for the other threads
+            print("thread")
+
+        atexit.register(print, "atexit")
+        threading.Thread(target=last).start()
+        print("main", end=" ")
+        return "returned"
+
+    ended = worker.run(main)
+    assert ended.value() == "returned"
+    assert ended.stdout == "main thread\natexit\n"
+
+
+def test_output_is_flushed_when_it_fails(worker: Worker) -> None:
+    def main() -> None:
+        print("no newline, no flush", end="")
+        raise SystemExit(2)
+
+    assert worker.run(main).stdout == "no newline, no flush"
+
+
+def test_closed_outputs_are_no_failure(worker: Worker) -> None:
+    def main() -> int:
+        sys.stdout.close()
+        sys.stderr.close()
+        os.close(1)
+        os.close(2)
+        return 1
+
+    assert worker.run(main).value() == 1
+
+
+def test_a_forked_process_that_returns_does_not_speak_for_the_task(worker: Worker) -> None:
+    def main(fail: bool) -> str:
+        child = os.fork()
+        if child == 0:
+            if fail:
+                raise ValueError("in the child")
+            return "child"
+        os.waitpid(child, 0)
+        return "parent"
+
+    assert worker.run(main, False).value() == "parent"
+    assert worker.run(main, True).value() == "parent"
+
+
+# --- what it needs
+
+
+def test_another_python(worker: Worker) -> None:
+    worker.entrypoint.write_bytes(b"never read")
+    ended = worker.start(pickled_by="3.7")
+    assert (ended.exit_code, ended.result, ended.error) == (1, None, None)
+    assert ended.failure == (
+        f"the callable was pickled by Python 3.7 and cannot run on this worker's Python {python_version()}: submit it"
+        f" from Python {python_version()}, use a worker with Python 3.7, or submit a command instead"
+    )
+    assert ended.stderr == f"iris: {ended.failure}\n"
+
+
+def test_a_python_that_is_not_known_is_tried(worker: Worker) -> None:
+    worker.run(lambda: 1)
+    assert worker.start(pickled_by="").value() == 1
+
+
+@pytest.mark.parametrize("program", [BY_FILE, BY_NAME])
+def test_both_ways_to_start_it(worker: Worker, program: tuple[str, ...]) -> None:
+    worker.run(lambda: 1)
+    worker.result.unlink()
+    assert worker.start(program).value() == 1
+
+
+def test_a_module_that_the_worker_does_not_have(worker: Worker) -> None:
+    module = worker.work / "only_at_the_callers.py"
+    module.write_text("def value(): return 1")
+    worker.entrypoint.write_bytes(b"conly_at_the_callers\nvalue\n(t}\x87.")
+    assert worker.start().value() == 1
+    worker.result.unlink()
+    module.unlink()
+    ended = worker.start()
+    assert (ended.exit_code, ended.result) == (1, None)
+    assert ended.failure == (
+        "the callable cannot be unpickled on the worker: ModuleNotFoundError: No module named 'only_at_the_callers'"
+        " (install it on the worker, or send it along in a workspace, without .gitignore naming it)"
+    )
+    assert ended.stderr == f"iris: {ended.failure}\n"
+
+
+def test_a_module_of_the_workspace_that_needs_another(worker: Worker) -> None:
+    (worker.work / "in_workspace.py").write_text("import not_there\ndef value(): return 1")
+    worker.entrypoint.write_bytes(b"cin_workspace\nvalue\n(t}\x87.")
+    ended = worker.start()
+    assert "No module named 'not_there' (install it" in str(ended.failure)
+    assert 'in_workspace.py", line 1' in ended.stderr, "where it was imported"
+    assert f"iris: {ended.failure}\n" in ended.stderr
+
+
+def test_a_module_that_is_missing_when_the_function_imports_it(worker: Worker) -> None:
+    def main() -> None:
+        import not_there  # type: ignore[import-not-found] # noqa: F401
+
+    ended = worker.run(main)
+    assert str(ended.failure).startswith("ModuleNotFoundError: No module named 'not_there' (install it on the worker")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"cos\nno_such_name\n(t}\x87."])
+def test_what_cannot_be_unpickled(worker: Worker, content: bytes) -> None:
+    worker.entrypoint.write_bytes(content)
+    ended = worker.start()
+    assert ended.exit_code == 1
+    assert str(ended.failure).startswith("the callable cannot be unpickled on the worker: ")
+    assert ended.stderr == f"iris: {ended.failure}\n"
+
+
+# --- what the callable sees
+
+
+def test_the_working_directory_comes_first(worker: Worker) -> None:
+    (worker.work / "iris.py").write_text("MINE = True")
+
+    def main() -> Any:
+        import iris  # of the workspace: the program that runs this has imported no other
+
+        return sys.path[0], vars(iris).get("MINE")
+
+    assert worker.run(main).value() == (str(worker.work), True)
+
+
+def test_nothing_of_iris_is_imported(worker: Worker) -> None:
+    def main() -> Any:
+        return [
+            name for name in sys.modules if name.partition(".")[0] in ("iris", "asyncio", "multiprocessing", "google")
+        ]
+
+    assert worker.run(main).value() == []
+
+
+def test_main_is_the_callers(worker: Worker) -> None:
+    ended = worker.run_script(
+        """
+        import sys
+        LIMIT = 3
+        class Shape: pass
+        def unused(): pass
+        def used(): return LIMIT
+        def main():
+            here = sys.modules["__main__"]
+            names = {name for name in vars(here) if not name.startswith("__")}
+            return names, here.used is used, here.LIMIT, Shape.__module__, sys.argv
+        submit(main)
+        """
+    )
+    assert ended.value() == ({"main", "used", "LIMIT", "Shape", "sys"}, True, 3, "__main__", ["main"])
+
+
+SQUARE = """
+class Number(int): pass
+def square(x): return Number(x * x)
+"""
+SQUARES = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+def main():
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(2) as pool:
+        squares = pool.map(square, [Number(1), Number(2)])
+    with ProcessPoolExecutor(2, fork) as pool:
+        squares += pool.map(square, [Number(3)])
+    process = fork.Process(target=square, args=(1,))
+    process.start()
+    process.join()
+    return [int(x) for x in squares], {type(x) for x in squares} == {Number}, process.exitcode
+
+submit(main)
+"""
+
+
+@pytest.mark.parametrize("definitions", [SQUARE, "from helper import Number, square"], ids=["__main__", "helper"])
+def test_forked_processes_are_handed_functions_by_name(worker: Worker, definitions: str) -> None:
+    assert worker.run_script(definitions + SQUARES, helper=SQUARE).value() == ([1, 4, 9], True, 0)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+def test_processes_run_what_is_in_the_workspace(worker: Worker, start_method: str) -> None:
+    (worker.work / "in_workspace.py").write_text("def square(x): return x * x")
+
+    def main() -> Any:
+        import multiprocessing
+
+        import in_workspace  # type: ignore[import-not-found]
+
+        with multiprocessing.get_context(start_method).Pool(2) as pool:
+            return pool.map(in_workspace.square, [1, 2, 3])
+
+    assert worker.run(main).value() == [1, 4, 9]
+
+
+def test_a_module_that_is_installed_here_stays_what_it_is(worker: Worker) -> None:
+    (worker.work / "helper.py").write_text("def value(): return 'of the worker'")
+    ended = worker.run_script(
+        """
+        import helper
+        def main():
+            import importlib
+            return helper.value(), importlib.import_module("helper").value()
+        submit(main)
+        """,
+        helper="def value(): return 'of the caller'",
+    )
+    assert ended.value() == ("of the caller", "of the worker")
+
+
+def test_a_job_of_a_job(worker: Worker) -> None:
+    ended = worker.run_script(
+        """
+        import helper
+        from iris.cluster.client.pickling import pickle_entrypoint
+        def inner(): return helper.value(), Local.name
+        class Local: name = "local"
+        def main():
+            from iris.cluster.types import Entrypoint
+            return pickle_entrypoint(Entrypoint.from_callable(inner))
+        submit(main)
+        """,
+        helper="def value(): return 'helper'",
+    )
+    worker.entrypoint.write_bytes(ended.value())
+    assert worker.start().value() == ("helper", "local")

@@ -1,0 +1,47 @@
+"""Fixtures that many tests share: real clusters, and the check that nothing outlives the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import iris_processes, is_alive, running_cluster
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.remote_client import RemoteClusterClient
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leaked_processes() -> Iterator[None]:
+    """Fails the run when a process of Iris, or one that a task started, is left at the end."""
+    before = iris_processes()
+    yield
+    wait_until(
+        lambda: not {p: c for p, c in iris_processes().items() if p not in before and is_alive(p)},
+        f"the end of what the tests started; now there are {iris_processes()}",
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """One cluster of two workers for all tests that do not break it."""
+    directory: Path = tmp_path_factory.mktemp("cluster")
+    with running_cluster(directory, workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(shared_cluster: LocalServer) -> Iterator[RemoteClusterClient]:
+    """A low-level client of the shared cluster."""
+    with RemoteClusterClient(shared_cluster.address) as client:
+        yield client
+
+
+@pytest.fixture
+def client(shared_cluster: LocalServer) -> Iterator[IrisClient]:
+    """A user's client of the shared cluster."""
+    with IrisClient.remote(shared_cluster.address) as remote:
+        yield remote

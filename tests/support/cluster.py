@@ -1,0 +1,91 @@
+"""Real clusters for tests, and what tests need to talk to them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.waiting import wait_until
+
+from iris.cluster.client.local_server import LocalServer, start_server
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.types import is_job_finished
+from iris.rpc import cluster_pb2
+
+
+@contextmanager
+def running_cluster(directory: Path, **options: Any) -> Iterator[LocalServer]:
+    """A cluster of this machine whose files, messages of its processes included, stay in `directory` as evidence."""
+    server = start_server(directory, ends_with_us=True, **options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def unique(name: str) -> str:
+    """A job name that no other test uses."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
+def launch(cluster: RemoteClusterClient, command: list[str], replicas: int = 1, **fields: Any) -> str:
+    """Submits a command by the wire's own message, and answers with the job's id."""
+    request = cluster_pb2.Controller.LaunchJobRequest(
+        name=fields.pop("name", unique("job")), command=command, submission_id=secrets.token_hex(8), **fields
+    )
+    request.resources.replicas = replicas
+    return cluster.launch_job(request)
+
+
+def wait_for_end(cluster: RemoteClusterClient, job_id: str) -> cluster_pb2.JobStatus:
+    """The final status of a job."""
+    return wait_until(
+        lambda: (job := cluster.get_job_status(job_id)) and is_job_finished(job.state) and job,
+        f"the end of {job_id}",
+    )
+
+
+def wait_for_state(cluster: RemoteClusterClient, job_id: str, state: int) -> cluster_pb2.JobStatus:
+    """The status of a job once it is in a state."""
+    seen: list[cluster_pb2.JobStatus] = []
+
+    def reached() -> bool:
+        seen[:] = [cluster.get_job_status(job_id)]
+        return seen[0].state == state
+
+    wait_until(reached, f"{job_id} in state {state}")
+    return seen[0]
+
+
+def shell(script: str) -> list[str]:
+    """A command that runs a shell script."""
+    return ["sh", "-c", script]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def iris_processes() -> dict[int, str]:
+    """The servers, workers and reapers of Iris on this machine, and what their tasks started, by process id."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            marked = b"IRIS_ATTEMPT_MARK=" in Path(f"/proc/{name}/environ").read_bytes()
+        except OSError:
+            continue
+        if marked or "-m iris.server" in command or "-m iris.cluster.worker" in command:
+            found[int(name)] = command
+    return found
