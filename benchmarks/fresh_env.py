@@ -11,6 +11,7 @@ from benchmarks.measure import plain_environment
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _TIMEOUT_S = 300.0
+_SHOWN_CHARACTERS = 300
 # What a tool that makes the environment puts there; nobody asked for it.
 _NOT_INSTALLED_BY_US = (
     "pip",
@@ -81,5 +82,5 @@ def _run(*command: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotInstallError(str(error)) from error
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise CannotInstallError(" ".join(line.strip() for line in words[-2:]))
+        words = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split()
+        raise CannotInstallError(" ".join(words)[-_SHOWN_CHARACTERS:])

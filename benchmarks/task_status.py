@@ -87,7 +87,7 @@ def run() -> None:
             callers.append(peer)
         except CannotInstallError as error:
             peer = None
-            show("task_status", f"no peer, grpcio cannot be installed: {error}")
+            show("task_status", f"without grpcio, which cannot be installed: {error}")
         for caller in callers:
             caller.block(_WARM_UP)
         for _ in range(_CALLS // _BLOCK):
@@ -98,18 +98,17 @@ def run() -> None:
 
 def _tell(iris: _Caller, bare: _Caller, peer: _Caller | None, size: int) -> None:
     ours = p50(iris.latencies_us)
-    show(
-        "task_status",
-        f"{ours:.0f} µs a get_task_status"
-        f" (p50 of {_CALLS}, p95 {p95(iris.latencies_us):.0f} µs; a task of {size} bytes)",
-    )
+    text = f"{ours:.0f} µs a get_task_status"
+    tail = f"{p95(iris.latencies_us):.0f} µs"
     if peer is not None:
         theirs = p50(peer.latencies_us)
         ratio = ours / theirs
-        show(
-            "task_status", f"{theirs:.0f} µs a grpcio unary call (p50 of {_CALLS}, p95 {p95(peer.latencies_us):.0f} µs)"
-        )
-        show("task_status", f"{ratio:.2f} times grpcio (p50 by p50; {aim(ratio, _AIM_RATIO, '')})")
+        text += f", {theirs:.0f} µs a grpcio unary call: {ratio:.2f} times that"
+        tail += f", grpcio {p95(peer.latencies_us):.0f} µs"
+        verdict = f"; {aim(ratio, _AIM_RATIO, 'times')}"
+    else:
+        verdict = f"; no peer, no ratio (aim < {_AIM_RATIO} times)"
+    show("task_status", f"{text} (p50 of {_CALLS} each, p95 {tail}; a task of {size} bytes{verdict})")
     show(
         "task_status",
         f"{p50(bare.latencies_us):.0f} µs the same request to Iris's server over a bare socket"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +59,11 @@ async def _serve(arguments: argparse.Namespace) -> None:
     try:
         # 1. The port is bound and the workers are started: their calls wait until we serve.
         listener = bind(arguments.host, arguments.port)
-        address = address_of(listener)
-        engine = LocalEngine(directory / "workers", workers=arguments.workers, host=arguments.host)
+        advertise_host = _advertised(arguments.host)
+        address = address_of(listener, advertise_host)
+        engine = LocalEngine(
+            directory / "workers", workers=arguments.workers, host=arguments.host, advertise_host=advertise_host
+        )
         await engine.start(address)
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller
@@ -86,6 +91,19 @@ async def _serve(arguments: argparse.Namespace) -> None:
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _advertised(host: str) -> str:
+    """The name under which others reach what is bound to `host`: the address itself, unless it means all of them."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    # Which of our addresses leads out is asked of the routing table: connecting a datagram socket sends nothing, and
+    # the address is one that is reserved for documentation (RFC 5737, RFC 3849).
+    family, outside = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((outside, 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def _announce(ready_fd: int | None, message: dict[str, object]) -> None:

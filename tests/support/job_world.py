@@ -166,7 +166,9 @@ class World:
             state = self.chance.choices([SUCCEEDED, FAILED, KILLED], [60, 38, 2])[0]
         else:
             state = FAILED  # its environment could not be built
-        end = AttemptEnd(state, self.now_ms, exit_code=self.chance.choice([None, 0, 1, 143]), error=f"end {self.now_ms}")
+        end = AttemptEnd(
+            state, self.now_ms, exit_code=self.chance.choice([None, 0, 1, 143]), error=f"end {self.now_ms}"
+        )
         self.reports += [(*key, end)] * self.chance.choice([1, 1, 1, 2])
 
     def deliver_report(self) -> None:
@@ -181,7 +183,9 @@ class World:
         """A report of an attempt that has ended, or never was, changes nothing."""
         task = self.chance.choice(self.job.tasks)
         live = task.live_attempt
-        attempt_id = self.chance.choice([n for n in range(len(task.attempts) + 2) if live is None or n != live.attempt_id])
+        attempt_id = self.chance.choice(
+            [n for n in range(len(task.attempts) + 2) if live is None or n != live.attempt_id]
+        )
         before = _visible(copy.deepcopy(self.job))
         end = AttemptEnd(self.chance.choice([SUCCEEDED, FAILED, KILLED, WORKER_FAILED]), self.now_ms, error="stale")
         assert self.job.attempt_running(task.task_index, attempt_id, self.now_ms) == []

@@ -10,7 +10,6 @@ from support.job_world import World
 
 from iris.cluster.controller.job import (
     EXCEEDED_FAILURES,
-    Instruction,
     Job,
     ReleaseRoom,
     RequestRoom,
@@ -637,7 +636,6 @@ def walk(seed: int, *, restarts: bool) -> World:
     finally:
         world.store.close()
     return world
-
 
 
 def test_a_random_walk_always_ends_well() -> None:

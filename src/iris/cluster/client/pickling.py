@@ -44,6 +44,8 @@ _REGISTRY_LOCK = threading.RLock()
 # What describes where a module came from, and means nothing elsewhere.
 _NOT_SENT = frozenset({"__builtins__", "__cached__", "__loader__", "__path__", "__spec__"})
 
+_MAX_WAY = 6  # how far an error looks into what cannot be pickled; each step pickles it once more
+
 _IRIS = str(Path(__file__).resolve().parents[2])
 
 
@@ -118,7 +120,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes no typ
         self._own = own
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, types.ModuleType) and obj.__name__ in self._own:
+        if isinstance(obj, types.ModuleType) and obj.__name__ in self._own and sys.modules.get(obj.__name__) is obj:
             state = {name: value for name, value in vars(obj).items() if name not in _NOT_SENT}
             return dynamic_subimport, (obj.__name__, {}), state
         return super().reducer_override(obj)
@@ -175,7 +177,10 @@ def _places(module: types.ModuleType) -> list[str]:
 def _root(name: str, place: str) -> str:
     """The folder from which a module was imported: the one to have on `sys.path`."""
     depth = name.count(".") + (os.path.basename(place) in ("__init__.py", "__init__.pyc"))
-    return str(Path(os.path.realpath(place)).parents[depth])
+    folder = os.path.realpath(place)
+    for _ in range(depth + 1):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _installed_folders() -> tuple[str, ...]:
@@ -186,7 +191,7 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 def _is_below(place: str, folders: tuple[str, ...]) -> bool:
-    parts = Path(place).parts
+    parts = place.split(os.sep)
     return (
         "site-packages" in parts
         or "dist-packages" in parts  # Debian's
@@ -211,15 +216,18 @@ def _name(function: object) -> str:
 
 
 def _find_culprit(entrypoint: Entrypoint, own: frozenset[str]) -> str:
-    """The way to what cannot be pickled, as far as it can be told: "the global 'LOCK' (a _thread.lock)"."""
+    """The way to what cannot be pickled, as far as it can be told: "the global 'LOCK' (a lock)"."""
     parts: list[tuple[str, Any]] = [(f"argument {index}", value) for index, value in enumerate(entrypoint.args)]
     parts += [(f"the argument {name!r}", value) for name, value in entrypoint.kwargs.items()]
     parts.append(("the callable itself", entrypoint.callable))
     way: list[str] = []
     found: Any = None
     seen: set[int] = set()
-    while (part := next((part for part in parts if not _pickles(part[1], own)), None)) is not None:
-        label, found = part
+    while len(way) < _MAX_WAY:
+        culprit = next((part for part in parts if not _pickles(part[1], own)), None)
+        if culprit is None:
+            break
+        label, found = culprit
         way.append(label)
         seen.add(id(found))
         parts = [part for part in _parts(found) if id(part[1]) not in seen]

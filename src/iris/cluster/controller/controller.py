@@ -57,12 +57,16 @@ class JobRecord(StoredJob):
         saved_revision: Up to here it is in the store.
         changed: Set, and replaced, when there is news for watchers.
         finished: Set when it is final.
+        to_do: What is to be done once it is saved.
+        unsaved_results: Return values, pickled, by task index.
         gpu_ids: By task index, the devices that its current slot brings.
     """
 
     saved_revision: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    to_do: list[Instruction] = field(default_factory=list)
+    unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
     gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -300,12 +304,21 @@ class Controller:
     def _apply(
         self, record: JobRecord, instructions: Iterable[Instruction], results: Sequence[tuple[int, bytes]] = ()
     ) -> None:
+        """Remembers what has changed in a job, tells of it, and does what follows: in this order.
+
+        Where it cannot be remembered (the disk is full), nothing of it is told or done, and the error goes to who
+        brought the event, who will bring it again. What is to be done is kept, and tried again with every tick.
+        """
         job = record.job
-        if job.revision > record.saved_revision or results:
-            self._store.save_job(record, record.saved_revision, results)
+        record.to_do += instructions
+        record.unsaved_results += results
+        if job.revision > record.saved_revision or record.unsaved_results:
+            self._store.save_job(record, record.saved_revision, record.unsaved_results)
             record.saved_revision = job.revision
+            record.unsaved_results = []
             _tell_watchers(record)
-        self._carry_out(record, instructions)
+        to_do, record.to_do = record.to_do, []
+        self._carry_out(record, to_do)
         if job.is_finished and not record.finished.is_set():
             self._job_finished(record)
 
@@ -370,11 +383,15 @@ class Controller:
     async def _schedule(self) -> None:
         """One pass:
 
+        0. What could not be saved is saved now, if that is possible again.
         1. Room that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
         3. Who has waited for too long is given up.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
         """
+        for record in list(self._jobs.values()):
+            if record.job.revision > record.saved_revision:
+                self._apply(record, ())
         while self._to_release:
             gang_id = self._to_release.pop()
             await self._engine.release(gang_id)
@@ -478,7 +495,7 @@ class Controller:
     def _explain(self, gang_id: str, reason: str) -> None:
         record = self._record_of(gang_id)
         if record.job.explain_waiting(gang_id, reason):
-            _tell_watchers(record)
+            self._apply(record, ())
 
     async def _watch_engine(self) -> None:
         while True:

@@ -225,7 +225,9 @@ class Job:
         if gang is None or gang.placed:
             return []
         del self.gangs[gang_id]
-        return [ReleaseRoom(gang_id), *self._request_room([self.tasks[index] for index in gang.task_indices])]
+        again = self._request_room([self.tasks[index] for index in gang.task_indices])
+        self._update_state()
+        return [ReleaseRoom(gang_id), *again]
 
     def unschedulable(self, error: str, now_ms: int) -> list[Instruction]:
         """It waited for longer than its scheduling timeout, or can never be placed."""

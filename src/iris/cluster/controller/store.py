@@ -77,7 +77,10 @@ class Store:
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # No waiting for locks: the only other who could hold one is another controller on the same file.
-        self._db = sqlite3.connect(":memory:" if path is None else path, timeout=0, isolation_level=None)
+        # Whichever thread runs the controller's loop is the only one that uses it.
+        self._db = sqlite3.connect(
+            ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
+        )
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")

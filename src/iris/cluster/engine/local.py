@@ -62,13 +62,20 @@ class LocalEngine:
         directory: Where each worker gets a folder for its attempts and a file for its own messages.
         workers: How many worker processes share the machine, 1 to 64.
         machine: What there is to give away; default what this process may use (see `this_machine`).
-        host: The address that workers bind to and are reached at.
+        host: The address that workers bind to.
+        advertise_host: Where others reach them; default `host`.
     """
 
     elastic = False
 
     def __init__(
-        self, directory: Path, *, workers: int = 1, machine: Resources | None = None, host: str = "127.0.0.1"
+        self,
+        directory: Path,
+        *,
+        workers: int = 1,
+        machine: Resources | None = None,
+        host: str = "127.0.0.1",
+        advertise_host: str = "",
     ) -> None:
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidArgumentError(f"workers={workers}: expected 1 to {MAX_WORKERS}")
@@ -76,6 +83,7 @@ class LocalEngine:
         devices = gpu_ids() if machine is None else tuple(range(machine.gpu))
         self._directory = directory
         self._bind_host = host
+        self._advertise_host = advertise_host or host
         self._hosts = [_share(total, devices, i, workers) for i in range(workers)]
         self._gangs: dict[str, _Gang] = {}
         self._changed = asyncio.Event()
@@ -176,6 +184,7 @@ class LocalEngine:
                 *("--controller", self._controller_address),
                 *("--directory", str(self._directory / host.worker_id)),
                 *("--host", self._bind_host),
+                *("--advertise-host", self._advertise_host),
                 *("--parent-pid", str(os.getpid())),
                 env=self._env,
                 stdin=asyncio.subprocess.DEVNULL,

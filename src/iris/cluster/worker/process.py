@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class AttemptProcess:
         cwd: Its working directory.
         env: All of its environment.
         append: Takes what it writes, with the source, as it comes; called on the loop.
-        kill_strays: Ends what the attempt started and its group does not hold.
+        end_strays: Ends what the attempt started and its group does not hold.
 
     Raises:
         EntrypointError: The command cannot be started; the text says why.
@@ -62,11 +62,11 @@ class AttemptProcess:
         cwd: Path,
         env: Mapping[str, str],
         append: Append,
-        kill_strays: Callable[[], None],
+        end_strays: Callable[[], Awaitable[None]],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._append = append
-        self._kill_strays = kill_strays
+        self._end_strays = end_strays
         self._open_pipes: set[int] = set()
         self._drained = asyncio.Event()
         self._exited = asyncio.Event()
@@ -111,7 +111,7 @@ class AttemptProcess:
         self.signal_group(signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
         self._popen.returncode = code = os.waitstatus_to_exitcode(status)
-        self._kill_strays()
+        await self._end_strays()
         try:
             await asyncio.wait_for(self._drained.wait(), _DRAIN_S)
         except TimeoutError:

@@ -69,6 +69,8 @@ class WorkerDir:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in (root / "bundles").glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # half unpacked when an earlier worker was killed
 
     def attempt(self, task_id: str, attempt_id: int) -> AttemptDir:
         """The paths of an attempt, whether it exists or not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from iris.cluster.types import make_task_id, parse_task_id
-from iris.cluster.worker import usage
+from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.log_store import LogWriter, Source
 from iris.cluster.worker.ports import PortReservations
@@ -33,6 +34,9 @@ from iris.rpc.calls import Peer, call_async
 
 DEFAULT_GRACE_S = 10.0
 _SAMPLE_S = 2.0
+_DISK_EVERY = 15  # samples: walking through directories costs more than looking at processes
+_STRAY_PASSES = 200
+_STRAY_PAUSE_S = 0.005
 _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
 _log = logging.getLogger(__name__)
@@ -180,9 +184,9 @@ class Worker:
 
     async def sample_usage(self) -> None:
         """Measures what runs, for as long as the worker lives."""
-        while True:
+        for count in itertools.count():
             await asyncio.sleep(_SAMPLE_S)
-            self._collect_orphans()
+            await self._end_strays()
             running = {
                 attempt.process.pid: attempt
                 for attempt in self._attempts.values()
@@ -190,10 +194,11 @@ class Worker:
             }
             if not running:
                 continue
+            with_disk = running if count % _DISK_EVERY == 0 else {}
             sampled = await asyncio.to_thread(
                 _sample_all,
                 {pid: attempt.usage for pid, attempt in running.items()},
-                {pid: attempt.directory.path for pid, attempt in running.items()},
+                {pid: attempt.directory.path for pid, attempt in with_disk.items()},
             )
             for pid, attempt in running.items():
                 if not attempt.is_final:
@@ -248,7 +253,9 @@ class Worker:
         else:
             directory.entrypoint.write_bytes(entrypoint)
             paths = (str(directory.entrypoint), str(directory.result), request.pickled_by)
-            command = [sys.executable, "-m", "iris.cluster.worker.run_callable", *paths]
+            # By its file, and with nothing of the workspace on its path yet (-P): a file of the user's that is named
+            # like one of ours, or of Python's, must not get in the way of starting.
+            command = [sys.executable, "-P", run_callable.__file__, *paths]
         attempt.build_finished_ms = now_ms()
         return command
 
@@ -276,7 +283,7 @@ class Worker:
             cwd=Path(directory),
             env=env,
             append=lambda source, data: _append(attempt, source, data),
-            kill_strays=self._collect_orphans,
+            end_strays=self._end_strays,
         )
         self._reaper.group_started(process.pid)
         return process
@@ -382,8 +389,15 @@ class Worker:
     def _build_line(self, attempt: Attempt, text: str) -> None:
         _append(attempt, "build", f"{text}\n".encode())
 
-    def _collect_orphans(self) -> None:
-        """Collects what came to this process because it lost its parent, and kills it when its attempt has ended."""
+    async def _end_strays(self) -> None:
+        """Ends what lost its parent, so came to this process, and belongs to no attempt that goes on."""
+        for _ in range(_STRAY_PASSES):
+            if not self._kill_orphans():
+                return
+            await asyncio.sleep(_STRAY_PAUSE_S)  # what was killed hands its own children over to us: look again
+
+    def _kill_orphans(self) -> bool:
+        """Collects those that have ended, kills those whose attempt has; True when it has killed somebody."""
         own = {self._reaper.pid}
         going_on = []
         for key in self._runs:
@@ -392,20 +406,17 @@ class Worker:
                 own.add(attempt.process.pid)
                 if not attempt.process.has_exited:
                     going_on.append(f"{self._token}.{attempt.number}")
-        for _ in range(100):  # what is killed hands its own children over to us: look again until nobody is left
-            killed = False
-            for pid in orphans(own):
-                with contextlib.suppress(ChildProcessError, ProcessLookupError):
-                    if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                        continue  # had ended already
-                    if any(is_marked(pid, mark) for mark in going_on):
-                        continue
-                    if not going_on or is_marked(pid, self._token):
-                        os.kill(pid, signal.SIGKILL)
-                        os.waitpid(pid, 0)
-                        killed = True
-            if not killed:
-                return
+        killed = False
+        for pid in orphans(own):
+            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                    continue  # it had ended already
+                if any(is_marked(pid, mark) for mark in going_on):
+                    continue
+                if not going_on or is_marked(pid, self._token):
+                    os.kill(pid, signal.SIGKILL)
+                    killed = True
+        return killed
 
 
 def _append(attempt: Attempt, source: Source, data: bytes) -> None:

@@ -1,0 +1,21 @@
+"""The terminal: `iris up`, `run`, `ps`, `status`, `logs`, `kill`, `down`.
+
+`program.py` is the tree of commands, `commands/` has one file for each. They answer through `output.py`, which alone
+prints, in one of two voices: for people, and JSON. `clusters.py` finds the cluster that is meant.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from iris.errors import MissingExtraError
+
+
+def main() -> None:
+    """The program `iris`."""
+    if importlib.util.find_spec("click") is None or importlib.util.find_spec("rich") is None:
+        sys.exit(f"iris: {MissingExtraError('The command iris', 'cli')}")
+    from iris.cli.program import run_program
+
+    sys.exit(run_program())

@@ -1,0 +1,5 @@
+"""`python -m iris.cli` is `iris`."""
+
+from iris.cli import main
+
+main()

@@ -1,0 +1,192 @@
+"""Stays with a job until it ends: its lines, why it waits, what a Ctrl-C means, and the exit code at the end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from iris.cli.clusters import Connection
+from iris.cli.documents import job_document
+from iris.cli.output import Output, OutputClosedError
+from iris.cluster.types import state_name
+from iris.errors import IrisError
+from iris.rpc import cluster_pb2
+
+if TYPE_CHECKING:
+    from iris.client import Job
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+_SHOW_WAITING_AFTER_S = 1.0
+
+
+def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> int:
+    """Shows the lines of a job until its end, and answers with the exit code of `iris run`.
+
+    A job of an embedded cluster ends with us: Ctrl-C and SIGTERM stop it, and it is shown to its end. A job of
+    another cluster goes on: Ctrl-C, and a closed pipe, leave it alone and say how to come back.
+    """
+    if num_tasks > 1:
+        output.label_lines(num_tasks)
+    if connection.place == "embedded":
+        with _stopping_at_signals(connection, job, output) as stopped_by:
+            status = _show(connection, job, num_tasks, output)
+        if stopped_by:
+            output.event({"event": "ended", "job": job_document(status)})
+            return 128 + stopped_by[0]
+    else:
+        try:
+            status = _show(connection, job, num_tasks, output)
+        except (KeyboardInterrupt, OutputClosedError) as error:
+            output.set_status("")
+            output.note(
+                f"detached; job {job.job_id} goes on. To come back: iris logs -f{connection.options} {job.job_id};"
+                f" to stop it: iris kill{connection.options} {job.job_id}"
+            )
+            if isinstance(error, OutputClosedError):
+                raise
+            return EXIT_INTERRUPTED
+    output.event({"event": "ended", "job": job_document(status)})
+    if status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
+        _explain_failure(connection, status, output)
+    return exit_code_of(status)
+
+
+def exit_code_of(status: cluster_pb2.JobStatus) -> int:
+    """What the final status of a job is as an exit code: the first failing task's, which is 128+n after signal n."""
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
+        return 0
+    if status.state == cluster_pb2.JOB_STATE_KILLED:
+        return EXIT_TERMINATED
+    # A task can fail without a code of its own, or with zero: one that ran into its timeout and tidied up.
+    return status.exit_code or EXIT_FAILED
+
+
+def _show(connection: Connection, job: Job, num_tasks: int, output: Output) -> cluster_pb2.JobStatus:
+    client = connection.client
+
+    def note(text: str) -> None:
+        output.event({"event": "notice", "text": text})
+        output.note(text)
+
+    with _Waiting(connection, job.job_id, output):
+        # Each task that is silent is looked at this often: a job of many tasks must not keep the machine busy.
+        pause_s = min(2.0, max(0.2, num_tasks * 0.01))
+        for entry in client.follow_logs(job.job_id, poll_interval=pause_s, on_notice=note):
+            output.show_line(entry)
+        return client.wait(job.job_id)
+
+
+def _explain_failure(connection: Connection, status: cluster_pb2.JobStatus, output: Output) -> None:
+    index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
+    who = f"task {index}: " if index is not None and status.num_tasks > 1 else ""
+    error = status.error or "no reason was given"
+    output.error(f"job {status.job_id} ended as {state_name(status.state)}: {who}{error}")
+    if connection.place != "embedded" and index is not None:
+        output.note(f"all that it wrote: iris logs{connection.options} {status.job_id} --task {index}")
+
+
+@contextmanager
+def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> Iterator[list[int]]:
+    """Ctrl-C or SIGTERM stops the job, another one kills it. Gives a list, in which the first signal will be.
+
+    1. The handler only takes down the signal: it may run in the middle of a call, with the call's locks held. A
+       `SimpleQueue` can be filled there, a lock or an `Event` of `threading` cannot.
+    2. A thread asks the job to end. The main thread goes on to show its lines, to its end.
+    3. At the second signal there is no more asking: the cluster is killed, and this process ends at once.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    received: list[int] = []
+
+    def take_down(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signals.put(number)
+
+    def act() -> None:
+        if not signals.get():
+            return
+        output.note("stopping… (Ctrl-C again stops at once)")
+        try:
+            job.terminate()
+        except IrisError as error:
+            output.error(str(error))
+        number = signals.get()
+        if number:
+            connection.kill()
+            os._exit(128 + number)
+
+    thread = threading.Thread(target=act, name="iris-stop", daemon=True)
+    thread.start()
+    before = {number: signal.signal(number, take_down) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signals.put(0)  # ends the thread,
+        signals.put(0)  # wherever it waits
+        thread.join()
+
+
+class _Waiting:
+    """Says why a job waits, once it has waited for a second: a line that stays while it does on a terminal, else a
+    line for each reason."""
+
+    def __init__(self, connection: Connection, job_id: str, output: Output) -> None:
+        self._connection = connection
+        self._job_id = job_id
+        self._output = output
+        self._changed = threading.Condition()
+        self._reason = ""  # why it waits now; empty when it does not
+        self._over = False
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._tell)]
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._set("", over=True)
+        self._threads[1].join()  # the other one sits in a call, and ends with it
+
+    def _set(self, reason: str, *, over: bool = False) -> None:
+        with self._changed:
+            self._reason = reason
+            self._over = self._over or over
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        try:
+            for status in self._connection.client.cluster.watch_job(self._job_id):
+                waits = status.state == cluster_pb2.JOB_STATE_PENDING
+                self._set((status.status_message or "waiting for a worker") if waits else "")
+                if self._over:
+                    return
+        except IrisError:
+            pass  # the main thread has the same trouble, and tells of it
+        self._set("")
+
+    def _tell(self) -> None:
+        told = ""
+        with self._changed:
+            while not self._over:
+                if not self._reason:
+                    self._output.set_status("")
+                    self._changed.wait()
+                    continue
+                if not told and self._changed.wait_for(lambda: self._over or not self._reason, _SHOW_WAITING_AFTER_S):
+                    continue
+                if self._output.has_status_line:
+                    self._output.set_status(self._reason)
+                elif self._reason != told:
+                    self._output.note(f"job {self._job_id} is {self._reason}")
+                told = self._reason
+                self._changed.wait()
+        self._output.set_status("")

@@ -1,0 +1,140 @@
+"""Which cluster is meant: the one at an address, the one that `iris up` started here, or one for this command alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from iris.cli.record import find_running
+from iris.errors import FailedPreconditionError
+
+if TYPE_CHECKING:
+    from iris.client import IrisClient
+    from iris.cluster.client.local_server import LocalServer
+
+ADDRESS_VARIABLE = "IRIS_CONTROLLER_ADDRESS"
+Place = Literal["embedded", "here", "elsewhere"]
+
+
+class Connection:
+    """A client of the cluster that is meant.
+
+    Args:
+        client: The client.
+        place: Where the cluster runs: embedded in this command, here by `iris up`, or elsewhere.
+        embedded: The embedded cluster.
+
+    Attributes:
+        options: What other commands need to be given to mean the same cluster, as words for a person.
+    """
+
+    def __init__(self, client: IrisClient, place: Place, embedded: _Embedded | None = None, options: str = "") -> None:
+        self.client = client
+        self.place = place
+        self.options = options
+        self._embedded = embedded
+
+    def kill(self) -> None:
+        """Ends an embedded cluster at once, its tasks with SIGKILL."""
+        if self._embedded is not None:
+            self._embedded.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.client.close()
+        if self._embedded is not None:
+            self._embedded.stop()
+
+
+def connect(address: str | None) -> Connection:
+    """A client of the cluster at an address; by default the one of the environment, or of `iris up`.
+
+    Raises:
+        InvalidAddressError: The address has none of the accepted forms.
+        FailedPreconditionError: There is no cluster; the text says how to get one.
+    """
+    connection = _connect_to_running(address)
+    if connection is None:
+        raise FailedPreconditionError(
+            "there is no cluster: start one on this machine with 'iris up', or name one with --address HOST:PORT"
+            f" or {ADDRESS_VARIABLE}"
+        )
+    return connection
+
+
+def connect_or_embed(address: str | None) -> Connection:
+    """As `connect`, but where there is no cluster, one is started that ends with the connection.
+
+    Raises:
+        InvalidAddressError: The address has none of the accepted forms.
+        MissingExtraError: There is no cluster, and the extra [server] is not installed.
+        LocalClusterError: There is no cluster, and none could be started; the text says why.
+    """
+    connection = _connect_to_running(address)
+    if connection is not None:
+        return connection
+    embedded = _Embedded()
+    return Connection(_client(embedded.server.address), "embedded", embedded)
+
+
+def _connect_to_running(address: str | None) -> Connection | None:
+    from iris.rpc.address import parse_address
+
+    running = find_running()
+    given = address or os.environ.get(ADDRESS_VARIABLE)
+    if given:
+        url = parse_address(given)
+        here = running is not None and _same(url, running.address)
+        return Connection(
+            _client(url), "here" if here else "elsewhere", options=f" --address {address}" * bool(address)
+        )
+    return Connection(_client(running.address), "here") if running is not None else None
+
+
+def _client(address: str) -> IrisClient:
+    from iris.client import IrisClient  # a third of a second, which `iris --help` need not take
+
+    return IrisClient.remote(address)
+
+
+def _same(first: str, second: str) -> bool:
+    def plain(address: str) -> str:
+        return address.replace("//localhost:", "//127.0.0.1:")
+
+    return plain(first) == plain(second)
+
+
+class _Embedded:
+    """A cluster for one command: as `LocalClusterClient` has it, and it can also be killed."""
+
+    def __init__(self) -> None:
+        from iris.cluster.client.local_server import start_server
+
+        self._directory = Path(tempfile.mkdtemp(prefix="iris-"))
+        try:
+            self.server: LocalServer = start_server(self._directory, temporary=True, ends_with_us=True)
+        except BaseException:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def kill(self) -> None:
+        """Workers end with the server, and what runs in them with the workers: nothing of it needs our help, except
+        the directory, in which they may write until they are gone."""
+        self.server.process.kill()
+        self.server.process.wait()
+        end = time.monotonic() + 2.0
+        while self._directory.exists() and time.monotonic() < end:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            time.sleep(0.02)

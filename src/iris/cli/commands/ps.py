@@ -1,0 +1,51 @@
+"""`iris ps`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from iris.cli.clusters import connect
+from iris.cli.documents import job_document
+from iris.cli.options import address_option, json_option
+from iris.cli.output import Output
+from iris.cluster.types import is_job_finished
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from iris.rpc import cluster_pb2
+
+_SHOWN_FINISHED = 10
+_HELP = f"""\
+Show the jobs: those that run or wait, then the last {_SHOWN_FINISHED} that have ended.
+
+\b
+  iris ps
+  iris ps --all
+  iris ps --json | jq -r '.jobs[] | select(.state == "RUNNING") | .job_id'
+"""
+
+
+@click.command(help=_HELP, short_help="Show the jobs.")
+@click.option("--all", "-a", "show_all", is_flag=True, help="All jobs that have ended.")
+@json_option()
+@address_option
+def ps(*, show_all: bool, as_json: bool, address: str | None) -> None:
+    """See `_HELP`."""
+    output = Output(as_json=as_json)
+    with connect(address) as connection:
+        jobs = connection.client.list_jobs()[::-1]  # the newest first
+    live = [job for job in jobs if not is_job_finished(job.state)]
+    ended = [job for job in jobs if is_job_finished(job.state)]
+    shown = live + (ended if show_all else ended[:_SHOWN_FINISHED])
+    output.answer({"jobs": [job_document(job) for job in shown]}, lambda: _table(shown))
+    if len(shown) < len(jobs):
+        output.note(f"{len(jobs) - len(shown)} more have ended: iris ps --all")
+
+
+def _table(jobs: list[cluster_pb2.JobStatus]) -> str | RenderableType:
+    from iris.cli.tables import jobs_table
+
+    return jobs_table(jobs) if jobs else "no jobs yet"

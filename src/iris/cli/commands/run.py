@@ -1,0 +1,165 @@
+"""`iris run`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from iris.cli.clusters import Connection, connect_or_embed
+from iris.cli.options import DURATION, JOB_NAME, PORT_NAME, SIZE, VARIABLE, address_option, json_option
+from iris.cli.output import Output
+from iris.cluster.types import ResourceSpec
+from iris.errors import FailedPreconditionError
+
+_HELP = """\
+Run COMMAND as a job, show its lines as they come, and exit with its exit code.
+
+\b
+  iris run -- python train.py --lr 0.1
+  iris run --replicas 4 --cpu 1 -- python train.py     each task knows IRIS_TASK_INDEX and IRIS_NUM_TASKS
+  iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
+  iris run --detach --name nightly -- ./nightly.sh
+
+Which cluster: --address, or IRIS_CONTROLLER_ADDRESS, or the one of 'iris up', or else one that lives
+as long as this command.
+
+Where it runs: on a cluster of this machine, in the current folder itself, with the environment of this shell.
+On another cluster, in a copy of the current folder (without what .gitignore names), with the
+environment of its workers. With --workspace DIR, in a copy of DIR in any case.
+
+Ctrl-C stops the job when the cluster lives for this command only; a second one stops it at once. On another
+cluster it only ends the watching.
+
+The exit code is the one of the first task that failed, 128+n when signal n ended it; 143 when the job was
+killed, 130 after Ctrl-C, 1 when it could not run at all.
+"""
+
+
+@click.command(
+    help=_HELP,
+    short_help="Run a command as a job, and show its lines.",
+    # Options end where the command begins, so that it may have its own without '--'.
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("--replicas", metavar="N", type=click.IntRange(min=1), default=1, help="How many tasks; default 1.")
+@click.option("--cpu", metavar="N", type=click.IntRange(min=0), default=0, help="Cores that each task needs.")
+@click.option("--memory", type=SIZE, default=0, help="Memory that each task needs: 512MB, 2GiB.")
+@click.option("--gpu", metavar="N", type=click.IntRange(min=0), default=0, help="GPUs that each task needs.")
+@click.option("--env", type=VARIABLE, multiple=True, help="A variable for the tasks; may be given several times.")
+@click.option(
+    "--port",
+    "ports",
+    type=PORT_NAME,
+    multiple=True,
+    help="A free port for each task, in IRIS_PORT_<NAME>; may be given several times.",
+)
+@click.option("--name", type=JOB_NAME, help="The job's id; default: made from the command.")
+@click.option(
+    "--max-task-failures",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How many tasks may fail before the job does; default 0.",
+)
+@click.option(
+    "--retries",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How often a task that fails is tried again; default 0.",
+)
+@click.option(
+    "--timeout", type=DURATION, default=0.0, help="How long an attempt may run: 90s, 10m, 2h; default for ever."
+)
+@click.option(
+    "--scheduling-timeout", type=DURATION, default=0.0, help="How long it may wait for room; default for ever."
+)
+@click.option(
+    "--workspace",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Send this folder along; each task runs in a copy of it.",
+)
+@click.option("--independent", is_flag=True, help="Tasks start and are retried one by one, instead of all together.")
+@click.option("--detach", is_flag=True, help="Print the job's id, and leave.")
+@json_option(
+    "JSON lines on stdout: the tasks' lines as in 'iris logs --json', and objects with an \"event\":"
+    " submitted, notice, ended."
+)
+@address_option
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    *,
+    replicas: int,
+    cpu: int,
+    memory: int,
+    gpu: int,
+    env: tuple[tuple[str, str], ...],
+    ports: tuple[str, ...],
+    name: str | None,
+    max_task_failures: int,
+    retries: int,
+    timeout: float,
+    scheduling_timeout: float,
+    workspace: str | None,
+    independent: bool,
+    detach: bool,
+    as_json: bool,
+    address: str | None,
+    command: tuple[str, ...],
+) -> int:
+    """See `_HELP`."""
+    output = Output(as_json=as_json, stderr_apart=True)
+    with connect_or_embed(address) as connection:
+        if detach and connection.place == "embedded":
+            raise FailedPreconditionError("there is no cluster that the job could go on in: run 'iris up' first")
+        folder, inherited = _surroundings(connection, workspace)
+        job = connection.client.run(
+            command,
+            name=name,
+            replicas=replicas,
+            resources=ResourceSpec(cpu=cpu, memory=memory, gpu=gpu),
+            env=inherited | dict(env),
+            ports=ports,
+            workspace=workspace or (None if folder else os.getcwd()),
+            working_directory=folder,
+            coscheduled=not independent,
+            max_task_failures=max_task_failures,
+            max_retries_failure=retries,
+            scheduling_timeout=scheduling_timeout,
+            timeout=timeout,
+        )
+        submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
+        if detach:
+            output.answer(submitted, lambda: job.job_id)
+            output.note(f"its lines: iris logs -f{connection.options} {job.job_id}")
+            return 0
+        output.event({"event": "submitted", **submitted})
+        if connection.place != "embedded":
+            output.note(f"job {job.job_id} at {submitted['address']}")
+        from iris.cli.attach import attach
+
+        return attach(connection, job, replicas, output)
+
+
+def _surroundings(connection: Connection, workspace: str | None) -> tuple[str | None, dict[str, str]]:
+    """The folder on the workers' machine to run in (None: a copy of one that is sent), and the variables to take along.
+
+    What runs on this machine is to find what it would find when it was run by hand: the files of this folder, and the
+    programs of this shell's virtual environment, not those of the shell in which `iris up` was.
+    """
+    if connection.place == "elsewhere":
+        return None, {}
+    inherited = {} if connection.place == "embedded" else {n: v for n, v in os.environ.items() if _may_travel(n, v)}
+    return (None if workspace else os.getcwd()), inherited
+
+
+def _may_travel(name: str, value: str) -> bool:
+    if name.startswith("IRIS_"):
+        return False  # of the job that we run in, if any: the worker sets the task's own
+    try:
+        (name + value).encode()
+    except UnicodeEncodeError:
+        return False  # no text: the wire has no place for it
+    return True

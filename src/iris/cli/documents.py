@@ -1,0 +1,81 @@
+"""The JSON that commands answer with. Names are the wire's; states are words; what is not known (yet) is null."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from iris.cluster.types import is_job_finished, state_name
+
+if TYPE_CHECKING:
+    from iris.rpc import cluster_pb2
+
+
+def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
+    """A job, with its tasks where the message has them."""
+    document = {
+        "job_id": job.job_id,
+        "state": state_name(job.state),
+        "exit_code": job.exit_code if is_job_finished(job.state) and job.HasField("exit_code") else None,
+        "term_signal": job.term_signal if job.HasField("term_signal") else None,
+        "error": job.error,
+        "status_message": job.status_message,
+        "first_failed_task_index": job.first_failed_task_index if job.HasField("first_failed_task_index") else None,
+        "parent_job_id": job.parent_job_id or None,
+        "num_tasks": job.num_tasks,
+        "tasks_pending": job.tasks_pending,
+        "tasks_running": job.tasks_running,
+        "tasks_succeeded": job.tasks_succeeded,
+        "tasks_failed": job.tasks_failed,
+        "tasks_killed": job.tasks_killed,
+        "failure_count": job.failure_count,
+        "preemption_count": job.preemption_count,
+        **_times(job),
+        "submitted_at_ms": job.submitted_at_ms or None,
+        "resource_usage": _usage(job.resource_usage),
+    }
+    if job.tasks:
+        document["tasks"] = [task_document(task) for task in job.tasks]
+    return document
+
+
+def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
+    """A task, with its attempts."""
+    return {
+        "task_id": task.task_id,
+        "task_index": task.task_index,
+        "state": state_name(task.state),
+        "exit_code": task.exit_code if task.HasField("exit_code") else None,
+        "term_signal": task.term_signal if task.HasField("term_signal") else None,
+        "error": task.error,
+        "status_message": task.status_message,
+        "worker_id": task.worker_id or None,
+        "ports": dict(task.ports),
+        **_times(task),
+        "resource_usage": _usage(task.resource_usage),
+        "attempts": [
+            {
+                "attempt_id": attempt.attempt_id,
+                "state": state_name(attempt.state),
+                "exit_code": attempt.exit_code if attempt.HasField("exit_code") else None,
+                "error": attempt.error,
+                "worker_id": attempt.worker_id or None,
+                "is_worker_failure": attempt.is_worker_failure,
+                **_times(attempt),
+            }
+            for attempt in task.attempts
+        ],
+    }
+
+
+def _times(message: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluster_pb2.TaskAttempt) -> dict[str, Any]:
+    return {"started_at_ms": message.started_at_ms or None, "finished_at_ms": message.finished_at_ms or None}
+
+
+def _usage(usage: cluster_pb2.ResourceUsage) -> dict[str, int]:
+    return {
+        "memory_mb": usage.memory_mb,
+        "memory_peak_mb": usage.memory_peak_mb,
+        "disk_mb": usage.disk_mb,
+        "cpu_millicores": usage.cpu_millicores,
+        "process_count": usage.process_count,
+    }

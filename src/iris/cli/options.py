@@ -1,0 +1,83 @@
+"""Options that several commands share, and the types of what is given to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from iris.cluster.types import check_job_name, check_port_name, parse_bytes
+from iris.errors import InvalidArgumentError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+ADDRESS_HELP = "Which cluster; default: IRIS_CONTROLLER_ADDRESS, or the one that 'iris up' started here."
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.ASCII)
+
+
+def address_option(command: Command) -> Command:
+    """`--address`: of the command, or of `iris` before it."""
+
+    def or_of_the_group(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        outer: str | None = context.find_root().obj
+        return value or outer
+
+    return click.option("--address", metavar="HOST:PORT", callback=or_of_the_group, help=ADDRESS_HELP)(command)
+
+
+def json_option(text: str = "Answer with one JSON document on stdout.") -> Callable[[Command], Command]:
+    """`--json`, with what it gives."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+class _Checked(click.ParamType[Any]):
+    """A value that one of our own checks takes or refuses; its text becomes click's, which names the option."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if not isinstance(value, str):
+            return value  # a default
+        try:
+            return self._read(value)
+        except InvalidArgumentError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _read_duration(text: str) -> float:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgumentError(f"not a time: {text!r} (expected seconds, or text such as '90s', '10m', '2h')")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _read_variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidArgumentError(f"not a variable: {text!r} (expected NAME=VALUE)")
+    return name, value
+
+
+def _read_port_name(text: str) -> str:
+    check_port_name(text)
+    return text
+
+
+def _read_job_name(text: str) -> str:
+    check_job_name(text)
+    return text
+
+
+DURATION = _Checked("TIME", _read_duration)
+SIZE = _Checked("SIZE", parse_bytes)
+VARIABLE = _Checked("NAME=VALUE", _read_variable)
+PORT_NAME = _Checked("NAME", _read_port_name)
+JOB_NAME = _Checked("NAME", _read_job_name)

@@ -1,0 +1,52 @@
+"""Notices that who reads our output has left while there is nothing to write, as when a followed task is silent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from iris.cli.output import OutputClosedError
+
+
+@contextlib.contextmanager
+def leave_with_reader() -> Iterator[None]:
+    """Raises `OutputClosedError` in the main thread when stdout is a pipe and its other end is closed.
+
+    A thread waits for that, and wakes the main thread by a signal, whatever that waits for.
+    """
+    try:
+        descriptor = os.dup(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    if not hasattr(select, "poll") or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        closed = select.poll()
+        closed.register(descriptor, 0)  # nothing but the other end's closing, which is always told
+        closed.poll()
+        if not over.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if not over.is_set():
+            raise OutputClosedError
+
+    before = signal.signal(signal.SIGPIPE, leave)
+    threading.Thread(target=watch, name="iris-reader", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.signal(signal.SIGPIPE, before)

@@ -1,0 +1,108 @@
+"""What `iris up` leaves behind, so that other commands of this user on this machine find its cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iris.errors import LocalClusterError
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cluster that `iris up` has started.
+
+    Attributes:
+        address: Its base URL.
+        pid: The server's process.
+        process: Which process with that id it was, see `identify_process`: ids are given again.
+        state_dir: Where everything of it is kept.
+        host: What it is bound to.
+        port: Its port.
+        workers: How many workers share the machine.
+    """
+
+    address: str
+    pid: int
+    process: str
+    state_dir: str
+    host: str
+    port: int
+    workers: int
+
+
+def state_home() -> Path:
+    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # A relative path is to be ignored, says the XDG base directory specification.
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "iris"
+
+
+def record_path() -> Path:
+    """The record's file. One for each machine: home directories are shared between machines, clusters are not."""
+    return state_home() / f"up-{socket.gethostname()}.json"
+
+
+def find_running() -> Record | None:
+    """The cluster that `iris up` has started here, if it runs. A record of one that is gone counts for nothing."""
+    try:
+        record = Record(**json.loads(record_path().read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # none, or not one of ours
+        return None
+    return record if is_running(record) else None
+
+
+def is_running(record: Record) -> bool:
+    """Whether the server's process is there, and no other that was given its id."""
+    return bool(record.process) and identify_process(record.pid) == record.process
+
+
+def write_record(record: Record) -> None:
+    """Writes it beside, then renames: who reads it finds a whole one."""
+    path = record_path()
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    beside.rename(path)
+
+
+def remove_record() -> None:
+    """Takes it away."""
+    record_path().unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """Holds the record: of two `iris up` at once one starts a cluster, the other finds it.
+
+    Raises:
+        LocalClusterError: The directory cannot be made or written, or this is no Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        raise LocalClusterError("clusters run on Linux; from here, reach one with --address HOST:PORT")
+    import fcntl
+
+    try:
+        state_home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = record_path().with_suffix(".lock").open("wb")
+    except OSError as error:
+        raise LocalClusterError(f"cannot write to {state_home()}: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def identify_process(pid: int) -> str:
+    """What tells a process from others that had or will have its id; empty when it is gone, or a zombie."""
+    try:
+        # See proc(5): the fields after the name in parentheses, state the first of them, the start time the 20th.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else f"{boot}/{fields[19]}"

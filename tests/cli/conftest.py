@@ -1,0 +1,141 @@
+"""`iris` as a user runs it: real processes, with a home of their own, and the evidence kept in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.waiting import wait_until
+
+from iris.cluster.client.local_server import LocalServer
+
+_DEADLINE_S = 60.0  # no measure of speed, only the end of hope
+
+
+class Started:
+    """An `iris` that runs: its stdout is read line by line, its stderr goes to a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
+        self.process = process
+        self._stderr = stderr
+
+    def line(self) -> str:
+        """Its next line on stdout, without the newline; a failure when there is none."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.endswith(b"\n"), f"stdout ended with {line!r}; stderr: {self.stderr}"
+        return line[:-1].decode()
+
+    def rest(self) -> list[str]:
+        """All lines on stdout until its end."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode().splitlines()
+
+    @property
+    def stderr(self) -> str:
+        """What it has said so far besides."""
+        return self._stderr.read_text()
+
+    def says(self, text: str) -> None:
+        """Waits until it has said a text on stderr."""
+        wait_until(lambda: text in self.stderr, f"{text!r} on stderr; there is: {self.stderr!r}")
+
+    def interrupt(self) -> None:
+        """What a terminal does at Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def exit_code(self) -> int:
+        """Waits for its end."""
+        return self.process.wait(_DEADLINE_S)
+
+
+class Iris:
+    """Runs `iris`.
+
+    Args:
+        directory: Holds its home, its working directory and what it said.
+        address: The cluster that it is told of; None: none.
+    """
+
+    def __init__(self, directory: Path, address: str | None = None) -> None:
+        self.home = directory / "home"
+        self.folder = directory / "work"
+        self.home.mkdir(parents=True)
+        self.folder.mkdir()
+        self._said = directory
+        self._started: list[Started] = []
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("IRIS_", "NO_COLOR"))}
+        self.env |= {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / "state")}
+        if address is not None:
+            self.env["IRIS_CONTROLLER_ADDRESS"] = address
+
+    def __call__(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Runs it to its end, and checks the exit code."""
+        done = subprocess.run(
+            self._command(words),
+            env=self.env | env,
+            cwd=self.folder,
+            capture_output=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+            timeout=_DEADLINE_S,
+        )
+        assert code is None or done.returncode == code, done
+        assert "Traceback" not in done.stderr, done
+        return done
+
+    def json(self, *words: str) -> Any:
+        """The document that it answers with."""
+        return json.loads(self(*words, "--json").stdout)
+
+    def start(self, *words: str, **env: str) -> Started:
+        """Starts it; it is killed at the end of the test if it still runs."""
+        stderr = self._said / f"stderr-{len(self._started)}"
+        with stderr.open("wb") as said:
+            process = subprocess.Popen(
+                self._command(words),
+                env=self.env | env,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                start_new_session=True,
+            )
+        self._started.append(Started(process, stderr))
+        return self._started[-1]
+
+    def close(self) -> None:
+        for started in self._started:
+            if started.process.poll() is None:
+                started.process.kill()
+            started.process.wait()
+            assert started.process.stdout is not None
+            started.process.stdout.close()
+            assert "Traceback" not in started.stderr, started.stderr
+
+    def _command(self, words: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "iris.cli", *words]
+
+
+@pytest.fixture
+def iris(tmp_path: Path) -> Iterator[Iris]:
+    """`iris` on a machine where no cluster is up."""
+    program = Iris(tmp_path / "iris")
+    yield program
+    program("down")
+    program.close()
+
+
+@pytest.fixture
+def remote_iris(tmp_path: Path, shared_cluster: LocalServer) -> Iterator[Iris]:
+    """`iris` with the address of a cluster that was there before."""
+    program = Iris(tmp_path / "iris", shared_cluster.address)
+    yield program
+    program.close()

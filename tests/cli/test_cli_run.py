@@ -1,0 +1,239 @@
+"""`iris run`: lines, labels, exit codes, where and with what a command runs, and what Ctrl-C means."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster import is_alive, unique
+from support.waiting import wait_until
+
+Iris = Any  # tests/cli/conftest.py
+
+
+def sh(script: str) -> list[str]:
+    return ["--", "sh", "-c", script]
+
+
+# A cluster for the command's own duration.
+
+
+def test_a_single_task_speaks_for_itself(iris: Iris) -> None:
+    done = iris("run", *sh("echo out; echo err >&2"))
+    assert done.stdout == "out\n"
+    assert done.stderr == "err\n"
+
+
+def test_the_lines_of_several_tasks_are_labelled_and_the_first_failure_is_the_exit_code(iris: Iris) -> None:
+    done = iris(
+        "run",
+        "--replicas",
+        "3",
+        *sh("echo out $IRIS_TASK_INDEX/$IRIS_NUM_TASKS; exit $((IRIS_TASK_INDEX*3/2))"),
+        code=None,
+    )
+    assert sorted(done.stdout.splitlines())[0] == "task-0 | out 0/3"
+    assert set(done.stdout.splitlines()) <= {f"task-{i} | out {i}/3" for i in range(3)}
+    assert done.returncode in (1, 3), done
+    assert f"exit code {done.returncode}" in done.stderr
+    assert "iris logs" not in done.stderr  # its logs are gone with the cluster
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_command_runs_in_the_current_folder_and_leaves_its_output_there(iris: Iris) -> None:
+    (iris.folder / "input").write_text("given\n")
+    iris("run", *sh("cat input > output; echo $MINE >> output"), MINE="from the shell")
+    assert (iris.folder / "output").read_text() == "given\nfrom the shell\n"
+
+
+def test_a_workspace_is_copied(iris: Iris) -> None:
+    (iris.folder / "code").mkdir()
+    (iris.folder / "code" / "name").write_text("code\n")
+    done = iris("run", "--workspace", "code", *sh("cat name; touch made"))
+    assert done.stdout == "code\n"
+    assert not list(iris.folder.rglob("made"))
+
+
+def test_ctrl_c_stops_the_job_and_shows_it_to_its_end(iris: Iris) -> None:
+    run = iris.start(
+        "run", "--replicas", "2", *sh("trap 'echo last words; exit 0' TERM; echo $$; while :; do sleep 0.05; done")
+    )
+    pids = [int(run.line().split("| ")[1]) for _ in range(2)]
+    run.interrupt()
+    assert sorted(run.rest()) == ["task-0 | last words", "task-1 | last words"]
+    assert run.exit_code() == 130
+    assert run.stderr.count("stopping…") == 1
+    assert not [pid for pid in pids if is_alive(pid)]
+
+
+def test_a_second_ctrl_c_stops_at_once(iris: Iris, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    run = iris.start("run", *sh("trap '' TERM; echo $$; while :; do sleep 0.05; done"), TMPDIR=str(temporary))
+    pid = int(run.line())
+    run.interrupt()
+    run.says("stopping…")
+    run.interrupt()
+    assert run.exit_code() == 130
+    wait_until(lambda: not is_alive(pid), f"the end of {pid}")
+    assert list(temporary.iterdir()) == []
+
+
+def test_sigterm_stops_the_job(iris: Iris) -> None:
+    run = iris.start("run", *sh("echo $$; exec sleep 600"))
+    pid = int(run.line())
+    run.process.send_signal(signal.SIGTERM)
+    assert run.exit_code() == 143
+    assert not is_alive(pid)
+
+
+def test_a_reader_that_leaves_ends_the_job(iris: Iris) -> None:
+    run = iris.start("run", *sh("echo $$; while :; do echo more; done"))
+    pid = int(run.line())
+    run.process.stdout.close()
+    assert run.exit_code() == 141
+    assert run.stderr == ""
+    assert not is_alive(pid)
+
+
+def test_there_is_nothing_to_detach_from(iris: Iris) -> None:
+    assert "iris up" in iris("run", "--detach", "true", code=1).stderr
+
+
+# A cluster that was there before.
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "text"),
+    [("exit 3", 3, "exit code 3"), ("kill -9 $$", 137, "SIGKILL"), ("kill -15 $$", 143, "SIGTERM")],
+)
+def test_exit_codes(remote_iris: Iris, script: str, code: int, text: str) -> None:
+    name = unique("codes")
+    done = remote_iris("run", "--name", name, *sh(script), code=code)
+    assert text in done.stderr
+    assert f"iris logs {name} --task 0" in done.stderr
+
+
+def test_a_job_that_can_never_run_says_why(remote_iris: Iris) -> None:
+    assert "needs 100000 cpu" in remote_iris("run", "--cpu", "100000", "true", code=1).stderr
+
+
+def test_a_job_that_is_killed_by_somebody_else(remote_iris: Iris) -> None:
+    name = unique("killed")
+    run = remote_iris.start("run", "--name", name, *sh("echo here; exec sleep 600"))
+    assert run.line() == "here"
+    remote_iris("kill", name)
+    assert run.exit_code() == 143
+    assert "KILLED" in run.stderr
+
+
+def test_failures_within_tolerance_and_retries(remote_iris: Iris) -> None:
+    remote_iris("run", "--replicas", "2", "--max-task-failures", "1", *sh("exit $IRIS_TASK_INDEX"))
+    done = remote_iris("run", "--retries", "1", *sh("echo try $IRIS_ATTEMPT_ID; [ $IRIS_ATTEMPT_ID = 1 ]"))
+    assert done.stdout == "try 0\ntry 1\n"
+    assert "attempt 1 follows" in done.stderr
+
+
+def test_variables_and_ports(remote_iris: Iris) -> None:
+    script = "echo $A,$B,$IRIS_PORT_HTTP,$IRIS_PORT_RPC"
+    done = remote_iris("run", "--env", "A=1", "--env", "B=x=y", "--port", "http", "--port", "rpc", *sh(script))
+    assert re.fullmatch(r"1,x=y,\d+,\d+\n", done.stdout)
+
+
+def test_another_cluster_gets_a_copy_of_the_folder(remote_iris: Iris) -> None:
+    (remote_iris.folder / "input").write_text("given\n")
+    done = remote_iris("run", *sh("cat input; touch made"))
+    assert done.stdout == "given\n"
+    assert not (remote_iris.folder / "made").exists()
+
+
+def test_json_lines(remote_iris: Iris) -> None:
+    done = remote_iris("run", "--json", "--replicas", "2", *sh("printf 'a\\377\\n'; echo e >&2"))
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [document.get("event") for document in documents] == ["submitted", *[None] * 4, "ended"]
+    assert {(d["task"], d["source"], d["message"]) for d in documents[1:-1]} == {
+        (task, *line) for task in (0, 1) for line in (("stdout", "a\ufffd"), ("stderr", "e"))
+    }
+    assert {d["data_base64"] for d in documents[1:-1] if d["source"] == "stdout"} == {"Yf8="}
+    assert documents[-1]["job"]["state"] == "SUCCEEDED"
+    assert len(documents[-1]["job"]["tasks"]) == 2
+
+
+def test_bytes_are_the_tasks_own(remote_iris: Iris) -> None:
+    run = remote_iris.start("run", *sh(r"printf '\377\000\r\n'; printf end"))
+    assert run.process.stdout.read() == b"\xff\x00\r\nend\n"
+    assert run.exit_code() == 0
+
+
+def test_lines_come_while_the_task_runs(remote_iris: Iris) -> None:
+    fifo = remote_iris.folder.parent / "go-on"
+    run = remote_iris.start("run", *sh(f"mkfifo {fifo}; echo first; cat {fifo}"))
+    assert run.line() == "first"
+    fifo.write_text("second\n")
+    assert run.line() == "second"
+    assert run.exit_code() == 0
+
+
+def test_it_says_why_it_waits(remote_iris: Iris) -> None:
+    cpus = 1_000
+    name = unique("large")
+    workers = int(remote_iris("run", *sh("nproc")).stdout)
+    holder = remote_iris.start(
+        "run", "--name", name, "--replicas", "2", "--cpu", str(max(1, workers // 2)), *sh("echo on; exec sleep 600")
+    )
+    assert [holder.line()[-2:] for _ in range(2)] == ["on", "on"], cpus
+    waiter = remote_iris.start("run", "--cpu", "1", *sh("echo done"))
+    waiter.says("waiting: ")
+    remote_iris("kill", name)
+    assert waiter.line() == "done"
+    assert waiter.exit_code() == 0
+    assert "\x1b" not in waiter.stderr
+
+
+def test_ctrl_c_only_detaches_from_a_cluster_that_stays(remote_iris: Iris) -> None:
+    name = unique("long")
+    run = remote_iris.start("run", "--name", name, *sh("echo $$; exec sleep 600"))
+    pid = int(run.line())
+    run.interrupt()
+    assert run.exit_code() == 130
+    assert f"iris logs -f {name}" in run.stderr
+    assert f"iris kill {name}" in run.stderr
+    assert remote_iris.json("status", name)["state"] == "RUNNING"
+    assert is_alive(pid)
+    assert remote_iris.json("kill", "--wait", name)["jobs"][0]["state"] == "KILLED"
+    assert not is_alive(pid)
+
+
+# What cannot be meant.
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run"], "Missing argument 'COMMAND...'"),
+        (["run", "--replicas", "0", "true"], "--replicas"),
+        (["run", "--memory", "much", "true"], "not a size: 'much'"),
+        (["run", "--timeout", "soon", "true"], "not a time: 'soon'"),
+        (["run", "--env", "novalue", "true"], "expected NAME=VALUE"),
+        (["run", "--port", "a-b", "true"], "not a port name: 'a-b'"),
+        (["run", "--name", "a/b", "true"], "not a job name: 'a/b'"),
+        (["run", "--workspace", "nowhere", "true"], "nowhere"),
+        (["run", "--nonsense", "true"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+        (["logs"], "Missing argument 'JOB'"),
+        (["kill"], "Missing argument 'JOB...'"),
+        (["up", "--workers", "0"], "--workers"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_with_its_option(iris: Iris, words: list[str], text: str) -> None:
+    assert text in iris(*words, code=2).stderr
+
+
+def test_addresses(iris: Iris) -> None:
+    assert "the port is missing" in iris("--address", "somewhere", "ps", code=1).stderr
+    assert "does not answer" in iris("ps", "--address", "127.0.0.1:1", code=1).stderr
+    assert "iris up" in iris("ps", code=1).stderr

@@ -1,0 +1,87 @@
+"""`iris up` and `iris down`: a cluster that stays, is found by the others, and is gone when it is said to be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from support.cluster import is_alive
+from support.waiting import wait_until
+
+Iris = Any  # tests/cli/conftest.py
+
+
+def record_of(iris: Iris) -> Path:
+    (path,) = (iris.home / "state" / "iris").glob("up-*.json")
+    return path
+
+
+def test_up_run_down(iris: Iris) -> None:
+    first = iris.json("up", "--port", "0", "--workers", "2")
+    assert first["started"]
+    again = iris.json("up", "--port", "0")
+    assert (again["started"], again["address"]) == (False, first["address"])
+    assert "--workers 2" in iris("up", "--workers", "3", code=1).stderr
+
+    # Detached: the id alone on stdout. It runs here, with this shell's variables.
+    script = "echo $MINE; pwd; while [ ! -e go-on ]; do sleep 0.02; done; echo went on"
+    job_id = iris("run", "--detach", "--name", "stays", "--", "sh", "-c", script, MINE="mine").stdout
+    assert job_id == "stays\n"
+    follow = iris.start("logs", "-f", "stays")
+    assert [follow.line(), follow.line()] == ["mine", str(iris.folder)]
+    (iris.folder / "go-on").touch()
+    assert follow.rest() == ["went on"]
+    assert follow.exit_code() == 0
+
+    # Jobs are remembered; what ran is ended with the cluster.
+    iris("run", "--detach", "--", "sh", "-c", "echo $$ > pid.new; mv pid.new pid; exec sleep 600")
+    pid = int(wait_until(lambda: (p := iris.folder / "pid").exists() and p.read_text(), "the task's pid"))
+    assert iris.json("down") == {"stopped": True, "address": first["address"]}
+    assert not is_alive(first["pid"])
+    assert not is_alive(pid)
+    assert iris.json("down") == {"stopped": False, "address": None}
+    iris("up", "--port", "0")
+    assert iris.json("status", "stays")["state"] == "SUCCEEDED"
+    assert iris("logs", "stays").stdout.splitlines()[-1] == "went on"
+
+
+def test_a_taken_port(iris: Iris) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = iris("up", "--port", str(port), code=1)
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_a_state_directory_elsewhere(iris: Iris) -> None:
+    up = iris.json("up", "--port", "0", "--state-dir", "kept")
+    assert up["state_dir"] == str(iris.folder / "kept")
+    assert (iris.folder / "kept" / "controller.db").exists()
+    assert iris.json("ps") == {"jobs": []}
+
+
+def test_a_state_directory_that_cannot_be_made(iris: Iris) -> None:
+    (iris.folder / "file").touch()
+    assert "file" in iris("up", "--port", "0", "--state-dir", "file/below", code=1).stderr
+
+
+def test_a_record_of_a_cluster_that_is_gone_counts_for_nothing(iris: Iris) -> None:
+    dead = iris.json("up", "--port", "0")
+    record = record_of(iris)
+    kept = json.loads(record.read_text())
+    os.kill(dead["pid"], signal.SIGKILL)
+    wait_until(lambda: not is_alive(dead["pid"]), "the end of the server")
+    assert "iris up" in iris("ps", code=1).stderr
+    # The id was given to another process, ours: it is not taken for a cluster, and not killed.
+    record.write_text(json.dumps(kept | {"pid": os.getpid()}))
+    assert "iris up" in iris("ps", code=1).stderr
+    assert iris.json("down")["stopped"] is False
+    for broken in ("", "[]", "{}", "not JSON", json.dumps(kept | {"another": "key"})):
+        record.write_text(broken)
+        assert "iris up" in iris("ps", code=1).stderr
+    assert iris.json("up", "--port", "0")["started"]
+    assert iris.json("ps") == {"jobs": []}

@@ -1,0 +1,189 @@
+"""The real controller on an engine with knobs, with real workers where attempts have to run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster import launch, wait_for_end, wait_for_state
+from support.controller_thread import ControllerThread, serving
+from support.fake_engine import FakeEngine
+from support.waiting import wait_until
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.store import Store
+from iris.errors import ResourceExhaustedError
+from iris.rpc import cluster_pb2 as pb
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def controller(engine: FakeEngine) -> Iterator[ControllerThread]:
+    with serving(engine, Store(None)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(controller: ControllerThread) -> Iterator[RemoteClusterClient]:
+    with RemoteClusterClient(controller.address) as remote:
+        yield remote
+
+
+@contextmanager
+def worker(controller: ControllerThread, directory: Path, worker_id: str = "w") -> Iterator[subprocess.Popen[bytes]]:
+    """A real worker, started by hand as an engine would."""
+    with (directory.with_suffix(".log")).open("ab") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", worker_id),
+                *("--controller", controller.address, "--directory", str(directory)),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def message(client: RemoteClusterClient, job_id: str) -> str:
+    return client.get_job_status(job_id).status_message
+
+
+def test_an_engine_that_grants_late(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    engine.granting = False
+    job_id = launch(client, ["true"])
+    wait_until(lambda: "takes its time" in message(client, job_id), "the engine's reason")
+    assert client.get_task_status(job_id, 0).state == pb.TASK_STATE_PENDING
+    engine.granting = True
+    wait_until(lambda: "w has room, and is starting" in message(client, job_id), "the wait for the worker")
+    assert client.fetch_task_logs(f"{job_id}/task-0") == []
+    with worker(controller, tmp_path / "w"):
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+    wait_until(lambda: engine.released == [f"{job_id}@0"], "the room to be given back")
+
+
+def test_an_engine_that_refuses(engine: FakeEngine, client: RemoteClusterClient) -> None:
+    engine.refusal = "no quota for gangs on Mondays"
+    job = wait_for_end(client, launch(client, ["true"]))
+    assert job.state == pb.JOB_STATE_UNSCHEDULABLE
+    assert "no quota for gangs on Mondays" in job.error
+
+
+def test_an_engine_that_is_out_of_reach_for_a_while(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    with worker(controller, tmp_path / "w"):
+        runs = launch(client, ["sleep", "300"])
+        wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
+        engine.reachable = False
+        waits = launch(client, ["true"])
+        assert client.get_job_status(waits).state == pb.JOB_STATE_PENDING
+        assert client.get_job_status(runs).state == pb.JOB_STATE_RUNNING, "cannot tell is not dead"
+        engine.reachable = True
+        assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
+        client.terminate_job(runs)
+        task = wait_for_end(client, runs).tasks[0]
+        assert len(task.attempts) == 1
+
+
+def test_room_that_is_lost_before_its_attempts_started_is_asked_for_again(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    job_id = launch(client, ["true"])
+    wait_until(lambda: "starting" in message(client, job_id), "the wait for the worker")
+    controller.call(lambda: engine.lose(f"{job_id}@0", 0))
+    wait_until(lambda: f"{job_id}@1" in engine.submitted, "another request")
+    with worker(controller, tmp_path / "w"):
+        (task,) = wait_for_end(client, job_id).tasks
+    assert task.preemption_count == 0, "an attempt that never started costs nothing"
+
+
+@pytest.mark.parametrize("how", ["lost", "forgotten"])
+def test_a_gang_that_the_engine_loses_is_restarted_elsewhere(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path, how: str
+) -> None:
+    script = "[ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 300"
+    with worker(controller, tmp_path / "w"):
+        job_id = launch(client, ["sh", "-c", script], replicas=2)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        if how == "lost":
+            controller.call(lambda: engine.lose(f"{job_id}@0", 1))
+        else:
+            controller.call(lambda: engine.forget(f"{job_id}@0"))
+        with worker(controller, tmp_path / "another"):
+            job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED
+    lost = [task.preemption_count for task in job.tasks]
+    assert lost == ([0, 1] if how == "lost" else [1, 1])
+
+
+def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) -> None:
+    database = tmp_path / "controller.db"
+    engine = FakeEngine()
+    with (
+        serving(engine, Store(database)) as first,
+        RemoteClusterClient(first.address) as client,
+        worker(first, tmp_path / "w"),
+    ):
+        job_id = launch(client, ["sh", "-c", "echo done"])
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+    again = FakeEngine()
+    with serving(again, Store(database)) as second, RemoteClusterClient(second.address) as client:
+        assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
+        with worker(second, tmp_path / "w"):
+            wait_until(client.list_workers, "the worker to register with the new controller")
+            (entry,) = client.fetch_task_logs(f"{job_id}/task-0")
+            assert entry.data == "done", "its log is where it was"
+
+
+class FullDisk(Store):
+    """A store that cannot write while its disk is full."""
+
+    full = False
+
+    def save_job(self, *args: Any, **kwargs: Any) -> None:
+        if self.full:
+            raise ResourceExhaustedError("no space left on device")
+        super().save_job(*args, **kwargs)
+
+
+def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEngine, tmp_path: Path) -> None:
+    store = FullDisk(tmp_path / "controller.db")
+    gate = tmp_path / "gate"
+    with (
+        serving(engine, store) as controller,
+        RemoteClusterClient(controller.address) as client,
+        worker(controller, tmp_path / "w"),
+    ):
+        script = f"[ $IRIS_TASK_INDEX = 1 ] && exec sleep 300; while [ ! -e {gate} ]; do sleep 0.02; done; exit 3"
+        job_id = launch(client, ["sh", "-c", script], replicas=2)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        controller.call(lambda: setattr(store, "full", True))
+        gate.touch()
+        wait_until(
+            lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_FAILED, "the news, which nobody keeps yet"
+        )
+        assert client.get_task_status(job_id, 1).state == pb.TASK_STATE_RUNNING
+        controller.call(lambda: setattr(store, "full", False))
+        job = wait_for_end(client, job_id)
+        assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 3)
+        assert job.tasks[1].state == pb.TASK_STATE_KILLED
+    with (
+        serving(FakeEngine(), Store(tmp_path / "controller.db")) as again,
+        RemoteClusterClient(again.address) as client,
+    ):
+        assert client.get_job_status(job_id).exit_code == 3

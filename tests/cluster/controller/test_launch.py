@@ -1,0 +1,177 @@
+"""What may be submitted: every refusal, and what a submission becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from iris.cluster.controller.launch import MAX_REPLICAS, LaunchJobRequest, job_id_of, make_job, need_of, replicas_of
+from iris.cluster.engine.base import Resources
+from iris.cluster.types import make_task_id, parse_task_id
+from iris.errors import InvalidArgumentError
+
+HASH = "ab" * 32
+Change = Callable[[LaunchJobRequest], object]
+
+
+def request() -> LaunchJobRequest:
+    """The least that is accepted."""
+    return LaunchJobRequest(name="job", command=["true"])
+
+
+def changed(change: Change) -> LaunchJobRequest:
+    message = request()
+    change(message)
+    return message
+
+
+def test_the_least_that_is_accepted() -> None:
+    job = make_job(request(), 1234)
+    assert (job.job_id, job.parent_job_id, job.submitted_at_ms) == ("job", "", 1234)
+    (task,) = job.tasks
+    assert (task.task_id, task.max_retries_failure, task.max_retries_preemption) == ("job/task-0", 0, 100)
+    assert (job.coscheduled, job.max_task_failures) == (True, 0)
+    assert (job.is_finished, job.gangs) == (False, {})
+    assert need_of(request()) == Resources(0, 0, 0)
+
+
+def test_all_that_can_be_asked_for() -> None:
+    message = LaunchJobRequest(
+        name="job",
+        serialized_entrypoint=b"pickle",
+        pickled_by="3.11",
+        parent_job_id="a/b",
+        max_task_failures=2,
+        max_retries_failure=3,
+        max_retries_preemption=4,
+        independent_tasks=True,
+        scheduling_timeout_seconds=60,
+        timeout_seconds=60,
+        kill_grace_period_ms=0,
+        ports=["http", "METRICS", "_x1"],
+        bundle_hash=HASH,
+        bundle_blob=b"tar",
+    )
+    message.resources.cpu = 2
+    message.resources.memory_bytes = 1000
+    message.resources.replicas = 5
+    message.resources.preemptible = True
+    message.resources.device.gpu.count = 3
+    message.environment.env_vars["KEY"] = "a=b\nc"
+    message.environment.env_vars["EMPTY"] = ""
+    job = make_job(message, 1)
+    assert (job.job_id, job.parent_job_id) == ("a/b/job", "a/b")
+    assert (job.coscheduled, job.max_task_failures) == (False, 2)
+    assert [(task.max_retries_failure, task.max_retries_preemption) for task in job.tasks] == [(3, 4)] * 5
+    assert need_of(message) == Resources(2, 1000, 3)
+
+
+@pytest.mark.parametrize(
+    ("parent", "job_id"), [("", "child"), ("parent", "parent/child"), ("grand/parent", "grand/parent/child")]
+)
+def test_the_id_of_a_job_of_a_job(parent: str, job_id: str) -> None:
+    message = LaunchJobRequest(name="child", parent_job_id=parent, command=["true"])
+    assert job_id_of(message) == make_job(message, 1).job_id == job_id
+    assert parse_task_id(make_task_id(job_id, 3)) == (job_id, 3)
+
+
+def test_a_budget_of_zero_is_not_an_absent_one() -> None:
+    (task,) = make_job(changed(lambda m: _set(m, max_retries_preemption=0)), 1).tasks
+    assert task.max_retries_preemption == 0
+
+
+@pytest.mark.parametrize(("given", "replicas"), [(0, 1), (1, 1), (7, 7), (MAX_REPLICAS, MAX_REPLICAS)])
+def test_replicas(given: int, replicas: int) -> None:
+    message = changed(lambda m: _set(m.resources, replicas=given))
+    assert replicas_of(message) == replicas == len(make_job(message, 1).tasks)
+
+
+@pytest.mark.parametrize(("given", "gpus"), [(0, 1), (1, 1), (4, 4)])
+def test_a_gpu_without_a_count_is_one(given: int, gpus: int) -> None:
+    def change(message: LaunchJobRequest) -> None:
+        message.resources.device.gpu.SetInParent()
+        message.resources.device.gpu.count = given
+
+    assert need_of(changed(change)).gpu == gpus
+    assert need_of(changed(lambda m: m.resources.device.cpu.SetInParent())).gpu == 0
+
+
+def _set(message: object, **fields: object) -> None:
+    for name, value in fields.items():
+        setattr(message, name, value)
+
+
+def _env(name: str, value: str) -> Change:
+    def change(message: LaunchJobRequest) -> None:
+        message.environment.env_vars[name] = value
+
+    return change
+
+
+# What is changed about the least that is accepted, and the words that the refusal must have.
+REFUSED: list[tuple[str, Change, list[str]]] = [
+    ("no name", lambda m: _set(m, name=""), ["name", "empty"]),
+    ("slash", lambda m: _set(m, name="a/b"), ["'a/b'", "'/'"]),
+    ("newline", lambda m: _set(m, name="a\nb"), ["control character"]),
+    ("nothing to run", lambda m: m.ClearField("command"), ["command", "serialized_entrypoint"]),
+    ("two to run", lambda m: _set(m, serialized_entrypoint=b"x"), ["command", "serialized_entrypoint"]),
+    ("empty command", lambda m: m.command.insert(0, ""), ["empty"]),
+    ("NUL in a word", lambda m: m.command.append("a\0b"), ["NUL", "'a\\x00b'"]),
+    ("replicas", lambda m: _set(m.resources, replicas=-1), ["replicas=-1", "1 to 10000"]),
+    ("too many replicas", lambda m: _set(m.resources, replicas=10_001), ["replicas=10001", "1 to 10000"]),
+    ("cpu", lambda m: _set(m.resources, cpu=-1), ["cpu=-1"]),
+    ("memory", lambda m: _set(m.resources, memory_bytes=-1), ["memory_bytes=-1"]),
+    ("gpu", lambda m: _set(m.resources.device.gpu, count=-1), ["gpu count=-1"]),
+    ("waiting", lambda m: _set(m, scheduling_timeout_seconds=-1), ["scheduling_timeout_seconds=-1"]),
+    ("timeout", lambda m: _set(m, timeout_seconds=-1), ["timeout_seconds=-1"]),
+    ("tolerance", lambda m: _set(m, max_task_failures=-1), ["max_task_failures=-1"]),
+    ("retries", lambda m: _set(m, max_retries_failure=-1), ["max_retries_failure=-1"]),
+    ("preemptions", lambda m: _set(m, max_retries_preemption=-1), ["max_retries_preemption=-1"]),
+    ("grace", lambda m: _set(m, kill_grace_period_ms=-1), ["kill_grace_period_ms=-1"]),
+    ("variable without name", _env("", "x"), ["environment variable", "''='x'"]),
+    ("variable with =", _env("A=B", "x"), ["environment variable", "'A=B'"]),
+    ("variable with NUL", _env("A", "x\0"), ["environment variable", "NUL"]),
+    ("variable named NUL", _env("A\0", "x"), ["environment variable", "NUL"]),
+    ("port", lambda m: m.ports.append("my-port"), ["port name", "'my-port'"]),
+    ("empty port", lambda m: m.ports.append(""), ["port name"]),
+    ("port twice", lambda m: m.ports.extend(["http", "http"]), ["'http'", "twice"]),
+    ("port in two cases", lambda m: m.ports.extend(["http", "HTTP"]), ["'HTTP'", "twice"]),
+    ("hash", lambda m: _set(m, bundle_hash="abc"), ["bundle hash", "'abc'", "SHA-256"]),
+    ("hash in upper case", lambda m: _set(m, bundle_hash=HASH.upper()), ["bundle hash", "lower-case"]),
+    ("hash with a path", lambda m: _set(m, bundle_hash="../" * 21 + "a"), ["bundle hash"]),
+    ("hash with newline", lambda m: _set(m, bundle_hash=HASH + "\n"), ["bundle hash"]),
+    ("blob without hash", lambda m: _set(m, bundle_blob=b"tar"), ["bundle_blob", "bundle_hash"]),
+    ("relative directory", lambda m: _set(m, working_directory="here"), ["working_directory='here'", "absolute"]),
+    (
+        "directory and workspace",
+        lambda m: _set(m, working_directory="/tmp", bundle_hash=HASH),
+        ["working_directory", "workspace"],
+    ),
+    ("directory with NUL", lambda m: _set(m, working_directory="/tmp/\0"), ["working_directory", "NUL"]),
+    ("pip", lambda m: m.environment.pip_packages.append("numpy"), ["not supported", "pip_packages"]),
+    ("extras", lambda m: m.environment.extras.append("gpu"), ["not supported", "extras"]),
+    ("constraints", lambda m: m.constraints.add(key="zone"), ["not supported", "constraints"]),
+    ("group_by", lambda m: _set(m.coscheduling, group_by="rack"), ["not supported", "coscheduling.group_by"]),
+    ("gcs", lambda m: _set(m, bundle_gcs_path="gs://x"), ["not supported", "bundle_gcs_path"]),
+    ("regions", lambda m: m.resources.regions.append("eu"), ["not supported", "regions"]),
+    ("disk", lambda m: _set(m.resources, disk_bytes=1), ["not supported", "disk_bytes"]),
+    ("tpu", lambda m: m.resources.device.tpu.SetInParent(), ["not supported", "tpu"]),
+    ("gpu variant", lambda m: _set(m.resources.device.gpu, variant="H100"), ["not supported", "gpu variant"]),
+    ("cpu variant", lambda m: _set(m.resources.device.cpu, variant="arm64"), ["not supported", "cpu variant"]),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_is_refused(change: Change, words: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        make_job(changed(change), 1)
+    assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+
+
+def test_all_that_is_not_supported_is_named_at_once() -> None:
+    message = request()
+    message.resources.regions.append("eu")
+    message.environment.pip_packages.append("numpy")
+    with pytest.raises(InvalidArgumentError, match=r"not supported by this controller: pip_packages, regions"):
+        make_job(message, 1)

@@ -1,0 +1,456 @@
+"""Whose turn it is, and where there is room."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from iris.cluster.controller.queue import FIRST_RESERVED_S, OPEN_S, Held, Plan, Waiting, is_reserved, plan
+from iris.cluster.engine.base import GangRequest, Machine, Resources, place
+
+GIB = 2**30
+
+
+def gang(name: str, slots: int = 1, *, cpu: int = 0, memory: int = 0, gpu: int = 0) -> GangRequest:
+    return GangRequest(f"{name}@0", slots, Resources(cpu, memory, gpu))
+
+
+def machine(
+    name: str = "m0", *, cpu: int = 4, memory: int = 8 * GIB, gpu: int = 0, used: Resources | None = None
+) -> Machine:
+    total = Resources(cpu, memory, gpu)
+    return Machine(name, total, total - (used or Resources()))
+
+
+def decide(waiting: Sequence[GangRequest], machines: Sequence[Machine], held: Sequence[Held] = ()) -> Plan:
+    """The plan for gangs that have only just come, in this order."""
+    return plan([Waiting(entry, 100.0) for entry in waiting], held, machines, 100.0)
+
+
+def submitted(result: Plan) -> list[str]:
+    return [entry.gang_id.removesuffix("@0") for entry in result.submit]
+
+
+# Room.
+
+EMPTY = [machine()]
+TWO = [machine("m0"), machine("m1")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machines", "expected"),
+    [
+        (gang("a"), EMPTY, "submit"),  # reserves nothing
+        (gang("a", 1000), EMPTY, "submit"),
+        (gang("a", cpu=4), EMPTY, "submit"),
+        (gang("a", cpu=5), EMPTY, "impossible"),
+        (gang("a", 4, cpu=1), EMPTY, "submit"),
+        (gang("a", 5, cpu=1), EMPTY, "impossible"),
+        (gang("a", cpu=8), TWO, "impossible"),  # eight in all, but on two machines
+        (gang("a", 2, cpu=4), TWO, "submit"),
+        (gang("a", 3, cpu=3), TWO, "impossible"),  # nine of eight; and three on two
+        (gang("a", 2, cpu=3), TWO, "submit"),
+        (gang("a", memory=8 * GIB), EMPTY, "submit"),
+        (gang("a", memory=8 * GIB + 1), EMPTY, "impossible"),
+        (gang("a", gpu=1), EMPTY, "impossible"),
+        (gang("a", gpu=1), [machine(gpu=1)], "submit"),
+        (gang("a", 2, cpu=1, gpu=1), [machine(gpu=1)], "impossible"),
+        (gang("a"), [], "impossible"),
+        (gang("a", cpu=2), [machine(used=Resources(cpu=2))], "submit"),
+        (gang("a", cpu=3), [machine(used=Resources(cpu=2))], "wait"),
+        (gang("a", 2, cpu=3), [machine("m0", used=Resources(cpu=2)), machine("m1")], "wait"),
+        (gang("a", memory=5 * GIB), [machine(used=Resources(memory_bytes=4 * GIB))], "wait"),
+        (gang("a", gpu=1), [machine(gpu=2, used=Resources(gpu=2))], "wait"),
+        (gang("a", cpu=1), [machine(used=Resources(cpu=4, memory_bytes=GIB))], "wait"),
+        (gang("a"), [machine(used=Resources(cpu=4))], "submit"),
+    ],
+)
+def test_a_gang_fits_waits_or_can_never_be_placed(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+    result = decide([wanted], machines)
+    found = {"submit": submitted(result), "wait": list(result.reasons), "impossible": list(result.impossible)}
+    assert [name for name, value in found.items() if value] == [expected]
+
+
+# What a person reads: which resource, how much it needs, how much is free.
+REASONS = [
+    (gang("a", cpu=3), [machine(used=Resources(cpu=2))], ["needs 3 cpu", "free now: 2 of 4 cpu"]),
+    (gang("a", 4, cpu=1), [machine(used=Resources(cpu=1))], ["needs 4 x (1 cpu)", "free now: 3 of 4 cpu"]),
+    (gang("a", cpu=1), [machine(used=Resources(cpu=4))], ["needs 1 cpu", "free now: 0 of 4 cpu"]),
+    (
+        gang("a", memory=6 * GIB),
+        [machine(used=Resources(memory_bytes=4 * GIB))],
+        ["needs 6.0 GiB memory", "free now: 4.0 GiB of 8.0 GiB memory"],
+    ),
+    (
+        gang("a", memory=8 * GIB),
+        [machine(used=Resources(memory_bytes=8 * GIB - 200 * 2**20))],
+        ["needs 8.0 GiB memory", "free now: 200 MiB of 8.0 GiB memory"],
+    ),
+    (gang("a", gpu=2), [machine(gpu=2, used=Resources(gpu=1))], ["needs 2 gpu", "free now: 1 of 2 gpu"]),
+    # Only what is short is shown as free.
+    (
+        gang("a", cpu=1, memory=GIB, gpu=1),
+        [machine(gpu=1, used=Resources(gpu=1))],
+        ["needs 1 cpu, 1.0 GiB memory, 1 gpu", "free now: 0 of 1 gpu"],
+    ),
+    (
+        gang("a", 2, cpu=3),
+        [machine("m0", used=Resources(cpu=2)), machine("m1")],
+        ["needs 2 x (3 cpu)", "2 of 4 cpu on m0", "4 cpu on m1"],
+    ),
+    # Each resource is there, but not together on one machine.
+    (
+        gang("a", cpu=4, gpu=1),
+        [machine("m0", gpu=1, used=Resources(cpu=1)), machine("m1")],
+        ["needs 4 cpu, 1 gpu", "3 of 4 cpu, 1 gpu on m0", "4 cpu, 0 gpu on m1"],
+    ),
+    (
+        gang("a", 6, cpu=4),
+        [machine("m0", used=Resources(cpu=1)), *(machine(f"m{i}") for i in range(1, 6))],
+        ["free now: 3 of 4 cpu on m0", "4 cpu on m3", "and 2 more machines"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("wanted", "machines", "words"), REASONS)
+def test_a_reason_says_what_is_needed_and_what_is_free(
+    wanted: GangRequest, machines: list[Machine], words: list[str]
+) -> None:
+    (reason,) = decide([wanted], machines).reasons.values()
+    assert [word for word in words if word not in reason] == [], reason
+
+
+def test_a_resource_that_is_not_short_is_not_in_the_reason() -> None:
+    (reason,) = decide([gang("a", cpu=1, memory=GIB)], [machine(used=Resources(cpu=4))]).reasons.values()
+    assert "memory" not in reason.split("free now:")[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machines", "words"),
+    [
+        (gang("a", cpu=5), EMPTY, ["needs 5 cpu", "there are only 4 cpu"]),
+        (gang("a", gpu=1), EMPTY, ["needs 1 gpu", "there are only 0 gpu"]),
+        (gang("a", memory=9 * GIB), EMPTY, ["needs 9.0 GiB memory", "there are only 8.0 GiB memory"]),
+        (gang("a", 3, cpu=3), TWO, ["needs 3 x (3 cpu)", "4 cpu on m0; 4 cpu on m1"]),
+        (gang("a", cpu=1), [], ["needs 1 cpu", "there are only no machine"]),
+        # What is in use now has nothing to do with it.
+        (gang("a", cpu=5), [machine(used=Resources(cpu=4))], ["there are only 4 cpu"]),
+    ],
+)
+def test_an_impossible_gang_says_what_there_is(wanted: GangRequest, machines: list[Machine], words: list[str]) -> None:
+    (reason,) = decide([wanted], machines).impossible.values()
+    assert [word for word in words if word not in reason] == [], reason
+
+
+# Turns.
+
+
+def test_first_come_first_served() -> None:
+    result = decide([gang("a", cpu=2), gang("b", cpu=2), gang("c", cpu=1)], EMPTY)
+    assert submitted(result) == ["a", "b"]
+    assert list(result.reasons) == ["c@0"]
+
+
+def test_a_small_one_passes_one_that_does_not_fit() -> None:
+    result = decide([gang("large", cpu=4), gang("small", cpu=1)], [machine(used=Resources(cpu=1))])
+    assert submitted(result) == ["small"]
+    assert list(result.reasons) == ["large@0"]
+
+
+def test_an_impossible_one_holds_up_nobody() -> None:
+    result = decide([gang("huge", cpu=99), gang("a", cpu=4)], EMPTY)
+    assert submitted(result) == ["a"]
+    assert list(result.impossible) == ["huge@0"]
+
+
+def test_what_is_submitted_is_taken_off_what_is_free() -> None:
+    result = decide([gang("a", cpu=3), gang("b", cpu=3), gang("c", cpu=3)], TWO)
+    assert submitted(result) == ["a", "b"]
+    assert "1 of 4 cpu on m0; 1 of 4 cpu on m1" in result.reasons["c@0"]
+
+
+def test_plan_changes_nothing_that_it_is_given() -> None:
+    machines = [machine(used=Resources(cpu=1))]
+    before = list(machines)
+    decide([gang("a", cpu=3), gang("b", cpu=3)], machines)
+    assert machines == before
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "reserved"),
+    [
+        (0, False),
+        (OPEN_S - 0.1, False),
+        (30, True),  # for 30 s
+        (59.9, True),
+        (60, False),  # open for 30 s
+        (89.9, False),
+        (90, True),  # for 60 s
+        (149.9, True),
+        (150, False),
+        (180, True),  # for 120 s
+        (299.9, True),
+        (300, False),
+        (330, True),  # for 240 s
+        (569.9, True),
+        (570, False),
+        (600, True),
+    ],
+)
+def test_is_reserved(waited_s: float, reserved: bool) -> None:
+    assert (OPEN_S, FIRST_RESERVED_S) == (30, 30)
+    assert is_reserved(waited_s) is reserved
+
+
+def held_since(since_s: float, entry: GangRequest, *machines: str) -> Held:
+    return Held(entry, since_s, machines)
+
+
+def test_a_reservation_keeps_room_and_says_for_whom() -> None:
+    running = held_since(0.0, gang("before", cpu=2), "m0")
+    busy = [machine(used=Resources(cpu=2))]
+    waiting = [Waiting(gang("large", cpu=4), 10.0), Waiting(gang("small", cpu=1), 35.0)]
+    before, within = plan(waiting, [running], busy, 39.9), plan(waiting, [running], busy, 40.0)
+    assert submitted(before) == ["small"]
+    assert submitted(within) == []
+    reason = within.reasons["small@0"]
+    assert "kept for job 'large'" in reason
+    assert "needs 4 cpu" in reason
+
+
+def test_who_leaves_room_for_the_oldest_passes_also_during_its_reservation() -> None:
+    running = held_since(0.0, gang("before", cpu=2), "m0")
+    busy = [machine(used=Resources(cpu=2))]
+    waiting = [
+        Waiting(gang("large", cpu=3), 10.0),
+        Waiting(gang("one", cpu=1), 35.0),
+        Waiting(gang("two", cpu=1), 36.0),
+    ]
+    result = plan(waiting, [running], busy, 45.0)
+    assert submitted(result) == ["one"]  # with two of them there would be only two left
+    assert list(result.reasons) == ["large@0", "two@0"]
+
+
+def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
+    request = GangRequest("parent/a@b@3", 1, Resources(cpu=4))
+    waiting = [Waiting(request, 0.0), Waiting(gang("small", cpu=1), 1.0)]
+    held = [held_since(0.0, gang("before", cpu=2), "m0")]
+    result = plan(waiting, held[:0], [machine(used=Resources(cpu=2))], 45.0)
+    assert "kept for job 'parent/a@b'" in result.reasons["small@0"]
+
+
+# Time.
+
+
+@dataclass
+class Cluster:
+    """Machines and a queue in simulated time: the queue decides again and again, and gangs run for as long as they say."""
+
+    machines: list[Machine]
+    now_s: float = 0.0
+    waiting: list[Waiting] = field(default_factory=list)
+    held: dict[str, Held] = field(default_factory=dict)
+    started_s: dict[str, float] = field(default_factory=dict)
+    runs_s: dict[str, float] = field(default_factory=dict)
+    ends: list[tuple[float, str]] = field(default_factory=list)
+
+    def come(self, entry: GangRequest, runs_s: float = float("inf")) -> None:
+        self.waiting.append(Waiting(entry, self.now_s))
+        self.runs_s[entry.gang_id] = runs_s
+
+    def decide(self) -> None:
+        result = plan(self.waiting, list(self.held.values()), self.machines, self.now_s)
+        for entry in result.submit:
+            spots = place(entry, self.machines)
+            assert spots is not None, "the queue submits only what fits"
+            self._use(entry, spots, +1)
+            self.held[entry.gang_id] = Held(entry, self.now_s, tuple(self.machines[spot].name for spot in spots))
+            self.started_s[entry.gang_id] = self.now_s
+            heapq.heappush(self.ends, (self.now_s + self.runs_s[entry.gang_id], entry.gang_id))
+        taken = {entry.gang_id for entry in result.submit}
+        self.waiting = [entry for entry in self.waiting if entry.gang.gang_id not in taken]
+        assert {entry.gang.gang_id for entry in self.waiting} == {*result.reasons, *result.impossible}
+
+    def pass_time(self, seconds: float = 1.0) -> None:
+        self.now_s += seconds
+        while self.ends and self.ends[0][0] <= self.now_s:
+            entry = self.held.pop(heapq.heappop(self.ends)[1])
+            position = {machine.name: i for i, machine in enumerate(self.machines)}
+            self._use(entry.gang, [position[name] for name in entry.machines], -1)
+        self.decide()
+
+    def until(self, condition: Callable[[], bool], limit_s: float, each_second: Callable[[], None]) -> None:
+        while not condition():
+            assert self.now_s < limit_s, f"still waiting: {[entry.gang.gang_id for entry in self.waiting]}"
+            each_second()
+            self.pass_time()
+
+    def _use(self, entry: GangRequest, spots: Sequence[int], sign: int) -> None:
+        for spot in spots:
+            known = self.machines[spot]
+            free = known.free - entry.need if sign > 0 else known.free + entry.need
+            self.machines[spot] = replace(known, free=free, tasks=known.tasks + sign)
+
+
+def names(prefix: str) -> Iterator[str]:
+    return (f"{prefix}{n}" for n in itertools.count())
+
+
+@pytest.mark.parametrize("runs_s", [3, 20, 45, 100])
+@pytest.mark.parametrize("machines", [1, 3])
+def test_a_stream_of_small_gangs_does_not_starve_a_large_one(machines: int, runs_s: int) -> None:
+    cluster = Cluster([machine(f"m{i}") for i in range(machines)])
+    name = names("small")
+
+    def two_more() -> None:
+        for _ in range(2 * machines):
+            cluster.come(gang(next(name), cpu=1), runs_s)
+
+    cluster.until(lambda: not cluster.machines[0].free.cpu, 60, two_more)
+    came_s = cluster.now_s
+    cluster.come(gang("large", machines, cpu=4), 10)
+    cluster.until(lambda: "large@0" in cluster.started_s, 3000, two_more)
+    # By then a reservation was longer than what ran when it began: 30, 60 or 120 s, with 30 s before each.
+    assert cluster.started_s["large@0"] - came_s <= 300 + runs_s
+
+
+def test_large_ones_start_in_the_order_in_which_they_came() -> None:
+    cluster = Cluster([machine()])
+    name = names("small")
+
+    def one_more() -> None:
+        cluster.come(gang(next(name), cpu=1), 7)
+
+    for _ in range(10):
+        one_more()
+    cluster.decide()
+    cluster.come(gang("first", cpu=4), 20)
+    cluster.come(gang("second", cpu=4), 20)
+    cluster.until(lambda: "second@0" in cluster.started_s, 3000, one_more)
+    assert cluster.started_s["first@0"] < cluster.started_s["second@0"]
+
+
+def test_small_ones_are_not_blocked_by_a_large_one_that_waits_for_a_service_that_never_ends() -> None:
+    """They may be held up now and then, but two hours later a third of them must have run: a sixth of the room does."""
+    cluster = Cluster([machine()])
+    cluster.come(gang("service", cpu=1))
+    cluster.decide()
+    cluster.pass_time()
+    cluster.come(gang("large", cpu=4), 10)
+    name = names("small")
+    came = 0
+    while cluster.now_s < 7200:
+        cluster.come(gang(next(name), cpu=1), 10)
+        came += 1
+        for _ in range(4):
+            cluster.pass_time(5.0)
+    started = len(cluster.started_s) - 1
+    assert "large@0" not in cluster.started_s
+    assert started >= came / 3, f"only {started} of {came} have started"
+
+
+def test_what_fits_beside_the_large_one_and_the_service_it_waits_for_is_never_held_up() -> None:
+    cluster = Cluster([machine(cpu=8)])
+    cluster.come(gang("service", cpu=4))
+    cluster.decide()
+    cluster.pass_time()
+    cluster.come(gang("large", cpu=6), 10)
+    name = names("small")
+    for _ in range(600):
+        cluster.come(gang(next(name), cpu=2), 1)
+        cluster.decide()
+        cluster.pass_time()
+    assert len(cluster.started_s) == 601  # each at once: 6 and 2 are 8
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_everything_that_can_be_placed_starts_in_the_end(seed: int) -> None:
+    chance = random.Random(seed)
+    cluster = Cluster([machine(f"m{i}", cpu=chance.randint(1, 8), gpu=chance.randint(0, 2)) for i in range(3)])
+    empty = list(cluster.machines)
+    possible = set()
+    for number in range(30):
+        entry = gang(f"job{number}", chance.randint(1, 6), cpu=chance.randint(0, 4), gpu=chance.choice([0, 0, 0, 1]))
+        if place(entry, empty) is not None:
+            possible.add(entry.gang_id)
+        cluster.come(entry, chance.randint(1, 90))
+        for _ in range(chance.choice([0, 0, 1, 5])):
+            cluster.pass_time()
+    cluster.until(lambda: possible <= set(cluster.started_s), 60 * 600, lambda: None)
+    assert set(cluster.started_s) == possible
+    cluster.until(lambda: not cluster.held, cluster.now_s + 100, lambda: None)
+    assert cluster.machines == empty
+
+
+# `place`: where the slots of one gang go.
+
+
+@pytest.mark.parametrize(
+    ("slots", "machines", "spots"),
+    [
+        (0, 2, []),
+        (1, 2, [0]),
+        (2, 2, [0, 1]),
+        (4, 2, [0, 1, 0, 1]),
+        (5, 2, [0, 1, 0, 1, 0]),
+        (3, 3, [0, 1, 2]),
+        (1, 0, None),
+    ],
+)
+def test_slots_are_dealt_out_evenly(slots: int, machines: int, spots: list[int] | None) -> None:
+    assert place(gang("a", slots), [machine(f"m{i}") for i in range(machines)]) == spots
+
+
+def test_the_machine_with_the_fewest_tasks_comes_first() -> None:
+    machines = [replace(machine("m0"), tasks=3), replace(machine("m1"), tasks=1), replace(machine("m2"), tasks=2)]
+    assert place(gang("a", 4, cpu=1), machines) == [1, 1, 2, 0]
+
+
+def test_a_full_machine_is_left_out_also_for_what_reserves_nothing_else() -> None:
+    machines = [machine("m0", used=Resources(cpu=4)), machine("m1")]
+    assert place(gang("a", 2, cpu=2), machines) == [1, 1]
+    assert place(gang("a", 2), machines) == [0, 1]
+    # Too much was given away, as when a machine has shrunk: what is not asked for fits all the same.
+    shrunk = [machine("m0", used=Resources(cpu=9))]
+    assert place(gang("a", memory=GIB), shrunk) == [0]
+    assert place(gang("a", cpu=1), shrunk) is None
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_place_is_exact_and_even(seed: int) -> None:
+    chance = random.Random(seed)
+    machines = [
+        Machine(
+            f"m{i}",
+            Resources(4, 4, 2),
+            Resources(chance.randint(0, 4), chance.randint(0, 4), chance.randint(0, 2)),
+            chance.randint(0, 3),
+        )
+        for i in range(chance.randint(1, 3))
+    ]
+    need = Resources(chance.randint(0, 2), chance.randint(0, 2), chance.randint(0, 1))
+    request = GangRequest("a@0", chance.randint(1, 5), need)
+    answers = [
+        spots
+        for spots in itertools.product(range(len(machines)), repeat=request.slots)
+        if all(
+            machines[i].free.covers(Resources(*(spots.count(i) * amount for amount in need.amounts())))
+            for i in range(len(machines))
+        )
+    ]
+    spots = place(request, machines)
+    if not answers:
+        assert spots is None
+        return
+    assert spots is not None
+    assert tuple(spots) in answers
+
+    def unevenness(chosen: Sequence[int]) -> int:
+        return sum((known.tasks + list(chosen).count(i)) ** 2 for i, known in enumerate(machines))
+
+    assert unevenness(spots) == min(map(unevenness, answers))

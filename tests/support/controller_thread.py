@@ -1,0 +1,67 @@
+"""The real controller, served on a real port by a thread of the test, on any engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from iris.cluster.controller.controller import Controller
+from iris.cluster.controller.service import ControllerService
+from iris.cluster.controller.store import Store
+from iris.cluster.engine.base import Engine
+from iris.rpc.process import address_of, bind
+from iris.rpc.serving import HttpServer
+from iris.server import controller_application
+
+T = TypeVar("T")
+
+
+class ControllerThread:
+    """A controller that serves."""
+
+    def __init__(self, address: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.address = address
+        self._loop = loop
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Calls a function on the controller's loop, as for turning an engine's knobs."""
+
+        async def on_loop() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(30)
+
+
+@contextmanager
+def serving(engine: Engine, store: Store) -> Iterator[ControllerThread]:
+    """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
+    ready = threading.Event()
+    running: list[ControllerThread] = []
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        listener = bind("127.0.0.1", 0)
+        address = address_of(listener)
+        controller = Controller(engine, store, address)
+        application = controller_application(ControllerService(controller))
+        server = HttpServer({application.path: application}, listener)
+        await controller.start()
+        server.start()
+        running.append(ControllerThread(address, asyncio.get_running_loop()))
+        ready.set()
+        await stop.wait()
+        await controller.close()
+        await server.close()
+        store.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield running[0]
+    finally:
+        running[0].call(stop.set)
+        thread.join()

@@ -1,0 +1,111 @@
+"""An engine with knobs: it grants late, refuses, loses slots and goes away, as a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from iris.cluster.engine.base import (
+    GangRejectedError,
+    GangRequest,
+    GangState,
+    GangStatus,
+    Machine,
+    Resources,
+    Slot,
+    place,
+)
+from iris.errors import UnavailableError
+
+
+class FakeEngine:
+    """Keeps the books of machines that do not exist.
+
+    Attributes:
+        granting: Whether gangs get room; False lets them wait.
+        refusal: Why every new gang is rejected; empty accepts them.
+        reachable: Whether it answers at all.
+    """
+
+    elastic = False
+
+    def __init__(self, machines: dict[str, Resources] | None = None) -> None:
+        totals = machines or {"w": Resources(cpu=4, memory_bytes=2**30)}
+        self._machines = [Machine(name, total, total) for name, total in totals.items()]
+        self._gangs: dict[str, tuple[GangRequest, GangStatus]] = {}
+        self.granting = True
+        self.refusal = ""
+        self.reachable = True
+        self.submitted: list[str] = []
+        self.released: list[str] = []
+        self._changed = asyncio.Event()
+
+    async def start(self, controller_address: str) -> None:
+        """Nothing to start."""
+
+    async def submit(self, gang: GangRequest) -> None:
+        self._check_reachable()
+        if gang.gang_id in self._gangs:
+            return
+        self.submitted.append(gang.gang_id)
+        empty = [Machine(machine.name, machine.total, machine.total) for machine in self._machines]
+        if self.refusal or place(gang, empty) is None:
+            raise GangRejectedError(self.refusal or "it does not fit")
+        self._gangs[gang.gang_id] = (gang, GangStatus(GangState.WAITING, reason="the fake engine takes its time"))
+        self._grant()
+
+    async def release(self, gang_id: str) -> None:
+        self._check_reachable()
+        self.released.append(gang_id)
+        gang, status = self._gangs.pop(gang_id, (None, None))
+        if gang is not None and status is not None:
+            for slot in status.slots:
+                self._take(slot.worker_id, Resources() - gang.need, -1)
+        self._grant()
+
+    async def snapshot(self) -> dict[str, GangStatus]:
+        self._check_reachable()
+        self._grant()
+        return {gang_id: status for gang_id, (_, status) in self._gangs.items()}
+
+    async def machines(self) -> Sequence[Machine]:
+        self._check_reachable()
+        return list(self._machines)
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), min(timeout_s, 0.05))
+        self._changed.clear()
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def lose(self, gang_id: str, *positions: int) -> None:
+        """Slots of a gang die."""
+        gang, status = self._gangs[gang_id]
+        self._gangs[gang_id] = (gang, GangStatus(GangState.BROKEN, status.slots, frozenset(positions), "power cut"))
+
+    def forget(self, gang_id: str) -> None:
+        """The engine no longer knows a gang."""
+        del self._gangs[gang_id]
+
+    def _grant(self) -> None:
+        if not self.granting:
+            return
+        for gang_id, (gang, status) in self._gangs.items():
+            spots = place(gang, self._machines) if status.state is GangState.WAITING else None
+            if spots is not None:
+                names = [self._machines[spot].name for spot in spots]
+                for name in names:
+                    self._take(name, gang.need, 1)
+                self._gangs[gang_id] = (gang, GangStatus(GangState.HELD, tuple(Slot(name) for name in names)))
+
+    def _take(self, name: str, need: Resources, tasks: int) -> None:
+        self._machines = [
+            Machine(m.name, m.total, m.free - need, m.tasks + tasks) if m.name == name else m for m in self._machines
+        ]
+
+    def _check_reachable(self) -> None:
+        if not self.reachable:
+            raise UnavailableError("the fake engine is out of reach")
