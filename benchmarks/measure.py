@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 
 import psutil
@@ -27,7 +29,11 @@ def aim(value: float, limit: float, unit: str) -> str:
 
 def show(name: str, text: str) -> None:
     """Prints one figure."""
-    print(f"{name:<12} {text}", flush=True)
+    try:
+        print(f"{name:<12} {text}", flush=True)
+    except BrokenPipeError:  # `| head` has read enough: clean up, and no traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def plain_environment() -> dict[str, str]:

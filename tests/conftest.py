@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster import iris_processes, is_alive, running_cluster
+from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
 from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
 
+os.environ[RUN_VARIABLE] = secrets.token_hex(8)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def no_leaked_processes() -> Iterator[None]:
     """Fails the run when a process of Iris, or one that a task started, is left at the end."""
-    before = iris_processes()
     yield
     wait_until(
-        lambda: not {p: c for p, c in iris_processes().items() if p not in before and is_alive(p)},
+        lambda: not {pid for pid in iris_processes() if is_alive(pid)},
         f"the end of what the tests started; now there are {iris_processes()}",
     )
 

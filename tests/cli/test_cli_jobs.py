@@ -55,7 +55,8 @@ def test_kill_ends_what_it_can(remote_iris: Iris) -> None:
 
 
 def test_an_unknown_job_is_told_with_those_that_are_spelt_alike(remote_iris: Iris) -> None:
-    name = detach(remote_iris, "true")
+    name = unique("spelling")
+    remote_iris("run", "--detach", "--name", name, "true")
     for command in ("status", "logs", "kill"):
         assert f"did you mean {name}?" in remote_iris(command, name[:-1], code=1).stderr
     assert "iris ps --all" in remote_iris("status", "§§§", code=1).stderr
@@ -70,9 +71,11 @@ def test_logs_of_all_tasks_and_of_some(remote_iris: Iris) -> None:
     )
     assert sorted(remote_iris("logs", "-f", name).stdout) == sorted(done.stdout)
     assert set(remote_iris("logs", name, "--task", "1").stdout.splitlines()) == {"out 1", "err"}
-    some = remote_iris("logs", name, "--task", "2", "--task", "0", "--json").stdout.splitlines()
-    assert {json.loads(line)["task"] for line in some} == {0, 2}
-    assert set(json.loads(some[0])) == {"task", "attempt", "source", "timestamp_ms", "message"}
+    some = [
+        json.loads(x) for x in remote_iris("logs", name, "--task", "2", "--task", "0", "--json").stdout.splitlines()
+    ]
+    assert {line["task"] for line in some} == {0, 2}
+    assert set(some[0]) == {"task", "attempt", "source", "timestamp_ms", "message"}
     assert "its tasks are 0 to 2" in remote_iris("logs", name, "--task", "3", code=1).stderr
 
 
@@ -94,7 +97,7 @@ def test_a_reader_that_leaves_is_no_error(remote_iris: Iris) -> None:
         assert logs.line() == "more"
         logs.process.stdout.close()
         assert logs.exit_code() == 141
-        assert logs.stderr == ""
+        assert "iris:" not in logs.stderr
     remote_iris("kill", "--wait", name)
 
 
@@ -104,7 +107,7 @@ def test_a_reader_that_leaves_a_silent_task(remote_iris: Iris) -> None:
     assert logs.line() == "once"
     logs.process.stdout.close()
     assert logs.exit_code() == 141
-    assert logs.stderr == ""
+    assert "iris:" not in logs.stderr
     remote_iris("kill", "--wait", name)
 
 
@@ -114,7 +117,7 @@ def test_ctrl_c_ends_a_follow(remote_iris: Iris) -> None:
     assert logs.line() == "once"
     logs.interrupt()
     assert logs.exit_code() == 130
-    assert logs.stderr == ""
+    assert "iris:" not in logs.stderr
     assert remote_iris.json("kill", "--wait", name)["jobs"][0]["state"] == "KILLED"
 
 
@@ -122,7 +125,7 @@ def test_help_and_version(remote_iris: Iris) -> None:
     assert remote_iris("--version").stdout.startswith("iris ")
     for command in ("run", "ps", "status", "logs", "kill", "up", "down"):
         assert f"  iris {command}" in remote_iris(command, "-h").stdout
-    remote_iris()
+    assert "iris run" in remote_iris(code=2).stderr
 
 
 def test_a_base_install_says_what_is_missing() -> None:

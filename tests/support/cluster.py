@@ -16,6 +16,8 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import is_job_finished
 from iris.rpc import cluster_pb2
 
+RUN_VARIABLE = "IRIS_TEST_RUN"
+
 
 @contextmanager
 def running_cluster(directory: Path, **options: Any) -> Iterator[LocalServer]:
@@ -76,16 +78,29 @@ def is_alive(pid: int) -> bool:
 
 
 def iris_processes() -> dict[int, str]:
-    """The servers, workers and reapers of Iris on this machine, and what their tasks started, by process id."""
+    """Servers, workers and reapers that this test run has started, and what their tasks started, by process id.
+
+    What the run starts inherits a variable of its own (conftest.py sets it): other runs may be going on beside it.
+    """
+    own = f"{RUN_VARIABLE}={os.environ[RUN_VARIABLE]}".encode()
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
+            variables = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
             command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            marked = b"IRIS_ATTEMPT_MARK=" in Path(f"/proc/{name}/environ").read_bytes()
         except OSError:
             continue
-        if marked or "-m iris.server" in command or "-m iris.cluster.worker" in command:
+        marked = any(variable.startswith(b"IRIS_ATTEMPT_MARK=") for variable in variables)
+        if own in variables and (marked or "-m iris.server" in command or "-m iris.cluster.worker" in command):
             found[int(name)] = command
     return found
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None

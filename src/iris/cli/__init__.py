@@ -6,7 +6,6 @@ prints, in one of two voices: for people, and JSON. `clusters.py` finds the clus
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 from iris.errors import MissingExtraError
@@ -14,7 +13,10 @@ from iris.errors import MissingExtraError
 
 def main() -> None:
     """The program `iris`."""
-    if importlib.util.find_spec("click") is None or importlib.util.find_spec("rich") is None:
+    try:
+        import click  # noqa: F401
+        import rich  # noqa: F401 - the package alone: what is in it is loaded when a table is shown
+    except ImportError:
         sys.exit(f"iris: {MissingExtraError('The command iris', 'cli')}")
     from iris.cli.program import run_program
 

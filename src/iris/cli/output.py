@@ -30,8 +30,12 @@ _CLEAR_LINE = "\r\x1b[2K"
 _LABEL_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
-class OutputClosedError(Exception):
-    """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing."""
+class OutputClosedError(BaseException):
+    """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing.
+
+    No `Exception`, as `KeyboardInterrupt` is none: it may be raised in the middle of a call (see `reader.py`), and is
+    not to be taken for a fault of the connection there.
+    """
 
 
 class Output:

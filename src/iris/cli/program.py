@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from typing import Any
 
 import click
 
@@ -42,7 +41,22 @@ Each command has examples: iris run --help
 """
 
 
-@click.group(context_settings=CONTEXT, help=_HELP)
+class _Interrupted(Exception):
+    """Ctrl-C."""
+
+
+class _Program(click.Group):
+    """A group that leaves it to us what is said after Ctrl-C: click writes an empty line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Group`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
+
+@click.group(cls=_Program, context_settings=CONTEXT, help=_HELP)
 @click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
 @click.version_option(package_name="iris-cluster", prog_name="iris", message="%(prog)s %(version)s")
 @click.pass_context
@@ -62,23 +76,11 @@ def run_program() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (_Interrupted, click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except (OutputClosedError, BrokenPipeError):  # ours, and click's own text: `iris --help | head -1`
-        _drop_output()
+    except OutputClosedError:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         report_error(str(error))
         return EXIT_ERROR
     return code if isinstance(code, int) else 0
-
-
-def _drop_output() -> None:
-    """What Python would still flush at exit goes nowhere, instead of into a complaint about the closed pipe."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):  # AttributeError: a stream that was closed from the start is None
-            if stream is not None:
-                os.dup2(nowhere, stream.fileno())

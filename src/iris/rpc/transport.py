@@ -1,23 +1,26 @@
-"""HTTP for the clients: httpx, in the shape that connectrpc's sync clients take.
+"""HTTP for the clients: httpcore (the engine of httpx), in the shape that connectrpc's sync clients take.
 
 Not connectrpc's own transport, since a program of a user needs what it lacks: Ctrl-C ends a blocked read at once,
-and a client goes on working in a child after `os.fork()`.
+and a client goes on working in a child after `os.fork()`. Not the whole of httpx, since its client costs as much per
+call again, for cookies, redirects and authentication that no call of ours has.
 """
 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.address import is_loopback
 
 if TYPE_CHECKING:
-    import httpx
-# Elsewhere httpx is imported where it is used: it takes as long as all the rest of `import iris.client`, and where the
-# terminal's extra is installed it brings click and rich along.
+    import httpcore  # elsewhere imported where it is used: `import iris.client` need not wait for it
 
 CONNECT_TIMEOUT_S = 5.0
 # Servers beat at least every 15 s on a stream: silence for longer than two beats is a dead peer.
@@ -27,21 +30,25 @@ STREAM_SILENCE_S = 40.0
 _KEEPALIVE_S = 30.0
 
 
-class HttpxTransport:
-    """A `pyqwest.SyncTransport` over httpx, safe to use from several threads and after a fork.
+class HttpTransport:
+    """A `pyqwest.SyncTransport` over httpcore, safe to use from several threads and after a fork.
+
+    The proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, …) are used, but never for this machine itself.
+    Certificates are checked against those of certifi, or the file that `SSL_CERT_FILE` names.
 
     Args:
-        address: The base URL of the server; decides whether the proxies of the environment apply (not on loopback).
+        address: The base URL of the server.
         http2: Speak HTTP/2 from the first byte, without TLS too ("prior knowledge"). Without it a TLS server that
             offers HTTP/2 gets it, everybody else HTTP/1.1.
     """
 
     def __init__(self, address: str, *, http2: bool = False) -> None:
-        self._trust_env = not is_loopback(address)
         self._tls = address.startswith("https://")
         self._http2 = http2
+        self._proxy = _proxy_for(address)
+        self._urls: dict[str, httpcore.URL] = {}  # by text: a stub calls a handful of them again and again
         self._pid = os.getpid()
-        self._client = self._new_client()
+        self._pool = self._new_pool()
 
     def connect_client(self) -> SyncClient:
         """The HTTP client to give to a generated stub."""
@@ -50,89 +57,121 @@ class HttpxTransport:
     def close(self) -> None:
         """Closes the connections. In a child after a fork they are the parent's, and stay open there."""
         if self._pid == os.getpid():
-            self._client.close()
+            self._pool.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:
-        """Sends one request; the seam that connectrpc calls."""
-        streams = request.headers.get("content-type", "").startswith("application/connect+")
-        # HTTP/2: httpx does not reset a stream that is closed early, so the server would go on writing; closing a
-        # connection of its own tells it.
-        own_connection = streams and self._speaks_http2()
-        client = self._new_client() if own_connection else self._current_client()
+        """Sends one request; the seam that connectrpc calls.
+
+        Raises:
+            ConnectionError: The connection is at fault.
+            TimeoutError: The call's time is over, or a stream was silent for too long.
+        """
+        import httpcore
+
+        url = self._urls.get(request.url) or self._urls.setdefault(request.url, httpcore.URL(request.url))
         content = request.content
-        outgoing = client.build_request(
-            request.method,
-            request.url,
-            headers=list(request.headers.items()),
-            content=content if isinstance(content, bytes) else b"".join(content),
-            timeout=_timeout(request, streams),
-        )
+        body = content if isinstance(content, bytes) else b"".join(content)
+        headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
+        streams = request.headers.get("content-type", "").startswith("application/connect+")
+        extensions = {"timeout": _timeouts(request, streams)}
         try:
-            response = client.send(outgoing, stream=streams)
-        except BaseException as error:
-            if own_connection:
-                client.close()
+            if streams:
+                return self._open_stream(request.method, url, headers, body, extensions)
+            response = self._current_pool().request(
+                request.method, url, headers=headers, content=body, extensions=extensions
+            )
+        except Exception as error:
             _raise_as_ours(error)
             raise
-        return SyncResponse(
-            status=response.status_code,
-            headers=Headers(response.headers.multi_items()),
-            content=_stream(response, client if own_connection else None) if streams else response.content,
-        )
+        return SyncResponse(status=response.status, headers=_headers(response), content=response.content)
 
-    def _current_client(self) -> httpx.Client:
+    def _open_stream(
+        self,
+        method: str,
+        url: httpcore.URL,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        extensions: dict[str, dict[str, float | None]],
+    ) -> SyncResponse:
+        with ExitStack() as opened:
+            # HTTP/2: a stream that is closed early is not reset, so the server would go on writing; closing a
+            # connection of its own tells it.
+            pool = opened.enter_context(self._new_pool()) if self._http2 or self._tls else self._current_pool()
+            response = opened.enter_context(
+                pool.stream(method, url, headers=headers, content=body, extensions=extensions)
+            )
+            return SyncResponse(
+                status=response.status, headers=_headers(response), content=_chunks(response, opened.pop_all())
+            )
+        raise AssertionError("unreachable: the block returns or raises")
+
+    def _current_pool(self) -> httpcore.ConnectionPool:
         if self._pid != os.getpid():
-            # We are a child after a fork. The old client's sockets belong to the parent and its locks may be held for
-            # ever by a thread that does not exist here: leave it alone, do not even close it.
-            self._client = self._new_client()
+            # We are a child after a fork. The old connections belong to the parent and its locks may be held for ever
+            # by a thread that does not exist here: leave them alone, do not even close them.
+            self._pool = self._new_pool()
             self._pid = os.getpid()
-        return self._client
+        return self._pool
 
-    def _new_client(self) -> httpx.Client:
-        import httpx
+    def _new_pool(self) -> httpcore.ConnectionPool:
+        import httpcore
 
-        return httpx.Client(
+        return httpcore.ConnectionPool(
+            ssl_context=_ssl_context() if self._tls else None,
+            proxy=httpcore.Proxy(self._proxy) if self._proxy else None,
+            max_connections=None,
+            keepalive_expiry=_KEEPALIVE_S,
             http1=not (self._http2 and not self._tls),
-            http2=self._speaks_http2(),
-            trust_env=self._trust_env,
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_S),
+            http2=self._http2 or self._tls,
         )
 
-    def _speaks_http2(self) -> bool:
-        return self._http2 or self._tls
+
+def _proxy_for(address: str) -> str | None:
+    parts = urlsplit(address)
+    if is_loopback(address) or proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def _timeout(request: SyncRequest, streams: bool) -> httpx.Timeout:
+def _ssl_context() -> ssl.SSLContext:
+    import certifi
+
+    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+
+
+def _timeouts(request: SyncRequest, streams: bool) -> dict[str, float | None]:
     """The call's own deadline travels in its header; a stream without one is only ever cut for silence."""
-    import httpx
-
     deadline_ms = request.headers.get("connect-timeout-ms")
     read_s = float(deadline_ms) / 1000 if deadline_ms else None
     if streams:
         read_s = STREAM_SILENCE_S if read_s is None else min(read_s, STREAM_SILENCE_S)
     connect_s = CONNECT_TIMEOUT_S if read_s is None else min(read_s, CONNECT_TIMEOUT_S)
-    return httpx.Timeout(read_s, connect=connect_s)
+    return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
 
 
-def _stream(response: httpx.Response, own_client: httpx.Client | None) -> Iterator[bytes]:
+def _headers(response: httpcore.Response) -> Headers:
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers])
+
+
+def _chunks(response: httpcore.Response, opened: ExitStack) -> Iterator[bytes]:
     """The body as it comes; closing the iterator closes the connection, which is how the server learns of it."""
-    try:
-        yield from response.iter_raw()
-    except Exception as error:
-        _raise_as_ours(error)
-        raise
-    finally:
-        response.close()
-        if own_client is not None:
-            own_client.close()
+    with opened:
+        try:
+            yield from response.iter_stream()
+        except Exception as error:
+            _raise_as_ours(error)
+            raise
 
 
-def _raise_as_ours(error: BaseException) -> None:
-    """What httpx raises when the connection is at fault leaves here as `ConnectionError`, and as `TimeoutError` when
-    the call's time is over, so that nobody else has to know of httpx."""
-    import httpx
+def _raise_as_ours(error: Exception) -> None:
+    """A fault of the connection leaves here as `ConnectionError`, and as `TimeoutError` when the call's time is over,
+    so that nobody else has to know of httpcore."""
+    import httpcore
 
-    if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
+    if isinstance(error, httpcore.ReadTimeout | httpcore.WriteTimeout | httpcore.PoolTimeout):
         raise TimeoutError(str(error)) from error
-    if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ProxyError | httpx.ConnectTimeout):
+    if isinstance(
+        error, httpcore.NetworkError | httpcore.RemoteProtocolError | httpcore.ProxyError | httpcore.ConnectTimeout
+    ):
         raise ConnectionError(str(error) or type(error).__name__) from error

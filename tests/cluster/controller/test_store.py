@@ -357,14 +357,14 @@ def _filled(path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("page", range(1, 12))
-def test_a_damaged_file_is_data_loss_when_it_is_opened_or_read(path: Path, page: int) -> None:
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_a_damaged_file_is_data_loss_when_it_is_opened_or_read(path: Path, first: int) -> None:
     _filled(path)
-    size = path.stat().st_size // 4096
+    pages = path.stat().st_size // 4096
+    assert pages > 5
     with path.open("r+b") as file:
-        for damaged in range(page, size, 11):  # whatever it is used for, there is one among them that is needed
-            file.seek(damaged * 4096)
-            file.write(b"\xa5" * 4096)
+        file.seek(first * 4096)
+        file.write(b"\xa5" * 4096 * (pages - first))
     with pytest.raises(DataLossError) as caught:
         _open_and_read_all(path)
     assert str(path) in str(caught.value)
@@ -404,15 +404,16 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None
     with pytest.raises(FailedPreconditionError, match="newer version of Iris") as caught:
         Store(path)
     assert str(path) in str(caught.value)
-    db = sqlite3.connect(path)  # the refusal has let go of it
+    db = sqlite3.connect(path, timeout=0)  # the refusal has let go of it
     assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
     db.execute("BEGIN EXCLUSIVE")
     db.close()
 
 
 def test_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ResourceExhaustedError, match="cannot write"):
+    with pytest.raises(ResourceExhaustedError, match="cannot write") as caught:
         Store(tmp_path)  # a folder
+    assert str(tmp_path) in str(caught.value)
 
 
 # Crashes.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
 from contracts.engine import gang
-from support.cluster import iris_processes, is_alive
+from support.cluster import iris_processes, is_alive, parent_of
 
 from iris.cluster.engine.base import GangRequest, GangState, Resources
 from iris.cluster.engine.local import LocalEngine
@@ -54,12 +54,14 @@ async def test_a_machine_is_split_among_workers(tmp_path: Path) -> None:
 
 async def test_a_worker_that_dies_breaks_its_gangs_and_is_started_again(engine: LocalEngine, tmp_path: Path) -> None:
     await engine.submit(gang("a@0", slots=2))
-    (worker,) = [p for p, c in iris_processes().items() if str(tmp_path) in c and not _is_reaper(p)]
+    while not (workers := _workers(tmp_path)):
+        await engine.wait_for_change(0.05)
+    (worker,) = workers
     os.kill(worker, signal.SIGKILL)
     while (await engine.snapshot())["a@0"].state is not GangState.BROKEN:
         await engine.wait_for_change(0.1)
     assert (await engine.snapshot())["a@0"].lost == {0, 1}
-    while not [p for p, c in iris_processes().items() if str(tmp_path) in c and p != worker and not _is_reaper(p)]:
+    while not _workers(tmp_path) - {worker}:
         await engine.wait_for_change(0.05)
     assert not is_alive(worker)
     await engine.submit(gang("b@0"))
@@ -78,7 +80,7 @@ def test_this_machine_has_what_this_process_may_use() -> None:
     assert machine.memory_bytes > 2**28
 
 
-def _is_reaper(pid: int) -> bool:
-    """A reaper is a child of its worker and has its command line."""
-    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return parent in iris_processes()
+def _workers(directory: Path) -> set[int]:
+    """The worker processes below a directory, without their reapers, which are their children."""
+    found = {pid for pid, command in iris_processes().items() if str(directory) in command and is_alive(pid)}
+    return {pid for pid in found if parent_of(pid) == os.getpid()}

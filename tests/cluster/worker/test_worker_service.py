@@ -16,7 +16,7 @@ from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.calls import Peer, call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
-from iris.rpc.transport import HttpxTransport
+from iris.rpc.transport import HttpTransport
 
 
 class WorkerClient:
@@ -24,7 +24,7 @@ class WorkerClient:
 
     def __init__(self, address: str) -> None:
         self._peer = Peer(address, "the worker")
-        self._transport = HttpxTransport(address)
+        self._transport = HttpTransport(address)
         self.stub = WorkerServiceClientSync(
             address, accept_compression=(), send_compression=None, http_client=self._transport.connect_client()
         )

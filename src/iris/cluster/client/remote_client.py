@@ -20,7 +20,7 @@ from iris.errors import (
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
-from iris.rpc.transport import HttpxTransport
+from iris.rpc.transport import HttpTransport
 
 # A workspace larger than this is offered by its hash first: the controller may have it already.
 _SENT_AT_ONCE_BYTES = 64 * 1024
@@ -46,7 +46,7 @@ class RemoteClusterClient:
     def __init__(self, controller_address: str, *, http2: bool = False, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self.controller_address = parse_address(controller_address)
         self._timeout_s = timeout_s
-        self._transport = HttpxTransport(self.controller_address, http2=http2)
+        self._transport = HttpTransport(self.controller_address, http2=http2)
         self._controller = cluster_connect.ControllerServiceClientSync(
             self.controller_address,
             accept_compression=(),
@@ -288,7 +288,7 @@ class _WorkerStub:
     """A worker's stub, and the connections that it holds."""
 
     def __init__(self, worker_id: str, address: str) -> None:
-        self.transport = HttpxTransport(address)
+        self.transport = HttpTransport(address)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),

@@ -1,0 +1,124 @@
+"""Addresses as people write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from iris.errors import InvalidAddressError
+from iris.rpc.address import ACCEPTED_FORMS, is_loopback, parse_address
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("localhost:50051", "http://localhost:50051"),
+        ("127.0.0.1:1", "http://127.0.0.1:1"),
+        ("10.0.0.1:65535", "http://10.0.0.1:65535"),
+        ("my-host_2.example.com:80", "http://my-host_2.example.com:80"),
+        ("[::1]:50051", "http://[::1]:50051"),
+        ("  localhost:50051\n", "http://localhost:50051"),
+        ("http://localhost:50051", "http://localhost:50051"),
+        ("http://localhost:50051/", "http://localhost:50051"),
+        ("http://localhost", "http://localhost"),
+        ("https://iris.example.com", "https://iris.example.com"),
+        ("https://iris.example.com:8443/", "https://iris.example.com:8443"),
+        ("https://proxy.example.com/iris", "https://proxy.example.com/iris"),
+        ("https://proxy.example.com/iris/", "https://proxy.example.com/iris"),
+        ("http://[::1]:50051", "http://[::1]:50051"),
+    ],
+)
+def test_accepted(given: str, url: str) -> None:
+    assert parse_address(given) == url
+    assert parse_address(url) == url
+
+
+REFUSED: list[Any] = [
+    "",
+    "   ",
+    "localhost",
+    "localhost:",
+    ":50051",
+    "50051",
+    "localhost:http",
+    "localhost:0",
+    "localhost:65536",
+    "localhost:-1",
+    "localhost:50051:2",
+    "localhost:50051/path",
+    "::1:50051",
+    "[::1]",
+    "[localhost]:50051",
+    "[::zz]:50051",
+    "host name:50051",
+    "hé:50051",
+    "localhost:\u0665\u0660",
+    "http://",
+    "http:///path",
+    "http://:50051",
+    "http:/localhost:50051",
+    "http:localhost:50051",
+    "http://localhost:0",
+    "http://localhost:99999",
+    "http://localhost:port",
+    "http://host name:50051",
+    "http://localhost:50051?a=b",
+    "http://localhost:50051#a",
+    "http://user:secret@localhost:50051",
+    "http://user@localhost:50051",
+    "http://[::1:50051",
+    "http://host\n.example.com",
+    "grpc://localhost:50051",
+    "ftp://localhost",
+    "//localhost:50051",
+    "unix:/tmp/socket",
+    "/tmp/socket",
+    None,
+    50051,
+    b"localhost:50051",
+    ("localhost", 50051),
+]
+
+
+@pytest.mark.parametrize("given", REFUSED, ids=repr)
+def test_refused_with_what_was_given_and_what_is_accepted(given: Any) -> None:
+    with pytest.raises(InvalidAddressError) as caught:
+        parse_address(given)
+    text = str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert ACCEPTED_FORMS in text
+    for form in ("host:port", "http://", "https://"):
+        assert form in text
+    if "secret" not in str(given):
+        assert repr(given) in text
+
+
+def test_a_missing_port_is_named() -> None:
+    with pytest.raises(InvalidAddressError, match="port is missing"):
+        parse_address("localhost")
+
+
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(InvalidAddressError) as caught:
+        parse_address("http://user:secret@localhost:50051")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost:1", True),
+        ("http://LOCALHOST:1", True),
+        ("http://127.0.0.1:1", True),
+        ("http://127.8.8.8", True),
+        ("http://[::1]:1", True),
+        ("http://0.0.0.0:1", False),
+        ("http://10.0.0.1:1", False),
+        ("https://localhost.example.com", False),
+        ("https://127.0.0.1.example.com", False),
+        ("http://[2001:db8::1]:1", False),
+    ],
+)
+def test_is_loopback(url: str, expected: bool) -> None:
+    assert is_loopback(url) is expected
