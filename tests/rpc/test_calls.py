@@ -52,7 +52,7 @@ class Connection:
         data = b""
         while b"\r\n\r\n" not in data:
             part = self.sock.recv(65536)
-            if not part:
+            if not part or part[:1] == b"\x16":  # the start of TLS, which we do not speak
                 return None
             data += part
         head, _, body = data.partition(b"\r\n\r\n")
@@ -363,12 +363,10 @@ PAGE = b"<!doctype html><html><h1>It works!</h1></html>"
         http("405 Method Not Allowed", PAGE),
         http("302 Found", b""),
         http("500 Internal Server Error", PAGE),
-        http("500 Internal Server Error", b'{"code": 5}', "application/json"),
         http("401 Unauthorized", PAGE),
         http("403 Forbidden", PAGE),
     ],
-    ids=["200 page", "200 json", "200 empty", "404 page", "404 json", "404 list", "405", "302", "500 page", "500 json",
-         "401", "403"],
+    ids=["200 page", "200 json", "200 empty", "404 page", "404 json", "404 list", "405", "302", "500", "401", "403"],
 )  # fmt: skip
 def test_who_is_no_controller_is_told_from_one(ask: ListJobs, answer: Answer, serve: Callable[..., Server]) -> None:
     """The text names who was asked: "Not Found" alone says nothing."""
@@ -542,7 +540,7 @@ def test_a_certificate_that_is_not_trusted_is_said_at_once(certificate: Path, se
 def test_https_to_a_server_without_tls(serve: Callable[..., Server]) -> None:
     server = serve(jobs("a"))
     with pytest.raises(ControllerUnreachableError, match=f"https://127.0.0.1:{server.port}"):
-        list_jobs(f"https://127.0.0.1:{server.port}", timeout_s=5)
+        list_jobs(f"https://127.0.0.1:{server.port}")
 
 
 # Streams.
