@@ -238,7 +238,8 @@ def test_parse_bytes(size: int | str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [-1, True, 1.5, None, "", " ", "-1", "-1MB", "MB", "1XB", "1PB1", "1.GB", ".5GB", "1e9", "١MB", "1,5GB", []]
+    "size",
+    [-1, True, 1.5, None, "", " ", "-1", "-1MB", "MB", "1XB", "1PB1", "1.GB", ".5GB", "1e9", "\u0661MB", "1,5GB", []],
 )
 def test_parse_bytes_refuses(size: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="not a size") as caught:

@@ -384,9 +384,7 @@ def test_who_asks_for_a_login_is_said_so(serve: Callable[..., Server]) -> None:
 
 
 @both
-def test_an_answer_that_cannot_be_decoded_is_not_the_callers_fault(
-    ask: ListJobs, serve: Callable[..., Server]
-) -> None:
+def test_an_answer_that_cannot_be_decoded_is_not_the_callers_fault(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(http("200 OK", b"\xff\xff\xff\xff", "application/proto"))
     with pytest.raises(IrisError) as caught:
         ask(server.address)
@@ -531,7 +529,7 @@ def test_a_certificate_that_is_not_trusted_is_said_at_once(certificate: Path, se
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     server = serve(jobs("a"), tls=context)
-    with pytest.raises(ControllerUnreachableError, match="(?i)certificate") as caught:
+    with pytest.raises(ControllerUnreachableError, match=r"(?i)certificate") as caught:
         list_jobs(f"https://localhost:{server.port}")
     assert f"https://localhost:{server.port}" in str(caught.value)
     assert server.connections == 1  # another try would find the same certificate

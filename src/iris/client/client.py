@@ -26,7 +26,7 @@ from iris.cluster.types import (
 )
 from iris.errors import InvalidAddressError, InvalidArgumentError
 from iris.rpc import cluster_pb2
-from iris.rpc.address import ACCEPTED_FORMS
+from iris.rpc.address import ACCEPTED_FORMS, parse_address
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace import Bundle
@@ -143,11 +143,10 @@ class IrisClient:
         check_job_name(name)
         folder = None if workspace is None else os.fspath(workspace)
         bundle = None if folder is None else _pack(folder)
-        inside = get_job_info()
         request = cluster_pb2.Controller.LaunchJobRequest(
             name=name,
             submission_id=secrets.token_hex(16),
-            parent_job_id=inside.job_id if inside else "",
+            parent_job_id=self._job_around_us(),
             resources=_resources_message(spec, replicas),
             environment=cluster_pb2.EnvironmentConfig(env_vars=_checked_env(env or {})),
             ports=_checked_names("ports", ports),
@@ -332,8 +331,7 @@ class IrisClient:
         Raises:
             AlreadyExistsError: Another job has the name.
         """
-        inside = get_job_info()
-        return self.cluster.register_endpoint(name, address, inside.job_id if inside else "", metadata or {})
+        return self.cluster.register_endpoint(name, address, self._job_around_us(), metadata or {})
 
     def unregister_endpoint(self, endpoint_id: str) -> None:
         """Takes a name away.
@@ -368,6 +366,13 @@ class IrisClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _job_around_us(self) -> str:
+        """The job that this code is part of; empty outside of jobs, and where that job is another cluster's."""
+        inside = get_job_info()
+        if inside is None or not inside.controller_address:
+            return ""
+        return inside.job_id if parse_address(inside.controller_address) == self.cluster.controller_address else ""
 
     def _pages(
         self,

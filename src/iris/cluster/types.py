@@ -25,7 +25,7 @@ STATE_NAMES = {
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 
 TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
-_TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]*)", re.DOTALL | re.ASCII)
+_TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -120,7 +120,7 @@ class ResourceSpec:
         return parse_bytes(self.memory)
 
 
-_BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE | re.ASCII)
+_BYTES = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGT])(i?))?B?\s*", re.IGNORECASE | re.ASCII)
 
 
 def parse_bytes(size: int | str) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from iris.cluster.controller.queue import FIRST_RESERVED_S, OPEN_S, Held, Plan, Waiting, is_reserved, plan
+from iris.cluster.controller.queue import FIRST_TURN_S, Held, Plan, Waiting, is_reserved, plan
 from iris.cluster.engine.base import GangRequest, Machine, Resources, place
 
 GIB = 2**30
@@ -185,25 +185,23 @@ def test_plan_changes_nothing_that_it_is_given() -> None:
     ("waited_s", "reserved"),
     [
         (0, False),
-        (OPEN_S - 0.1, False),
+        (29.9, False),
         (30, True),  # for 30 s
         (59.9, True),
-        (60, False),  # open for 30 s
-        (89.9, False),
-        (90, True),  # for 60 s
-        (149.9, True),
-        (150, False),
-        (180, True),  # for 120 s
-        (299.9, True),
-        (300, False),
-        (330, True),  # for 240 s
-        (569.9, True),
-        (570, False),
-        (600, True),
+        (60, False),  # the others' turn, for 60 s
+        (119.9, False),
+        (120, True),  # for 60 s
+        (179.9, True),
+        (180, False),  # for 120 s
+        (299.9, False),
+        (300, True),  # for 120 s
+        (419.9, True),
+        (420, False),
+        (660, True),
     ],
 )
 def test_is_reserved(waited_s: float, reserved: bool) -> None:
-    assert (OPEN_S, FIRST_RESERVED_S) == (30, 30)
+    assert FIRST_TURN_S == 30
     assert is_reserved(waited_s) is reserved
 
 
@@ -249,7 +247,7 @@ def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
 
 @dataclass
 class Cluster:
-    """Machines and a queue in simulated time: the queue decides again and again, and gangs run for as long as they say."""
+    """Machines and a queue in simulated time; gangs run for as long as they say."""
 
     machines: list[Machine]
     now_s: float = 0.0

@@ -332,8 +332,8 @@ def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Pat
 
 
 def test_a_second_controller_in_another_process_is_refused_until_the_first_is_gone(store: Store, path: Path) -> None:
-    program = "import sys; from pathlib import Path; from iris.cluster.controller.store import Store; Store(Path(sys.argv[1]))"
-    command = [sys.executable, "-c", program, str(path)]
+    program = "from iris.cluster.controller.store import Store; Store(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", f"import sys; from pathlib import Path; {program}", str(path)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "another controller is running on" in refused.stderr

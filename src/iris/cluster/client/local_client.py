@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,11 @@ class LocalClusterClient(RemoteClusterClient):
     def __init__(self, *, workers: int = 1) -> None:
         directory = Path(tempfile.mkdtemp(prefix="iris-"))
         self._owner_pid = os.getpid()
-        self._server = start_server(directory, workers=workers, temporary=True, ends_with_us=True)
+        try:
+            self._server = start_server(directory, workers=workers, temporary=True, ends_with_us=True)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         super().__init__(self._server.address)
         atexit.register(self.close)
 

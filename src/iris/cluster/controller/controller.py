@@ -337,7 +337,7 @@ class Controller:
                 case StopAttempt():
                     self._in_background(self._stop(record, instruction))
         for worker_id, group in starts.items():
-            self._in_background(self._start(record, self._workers[worker_id], group))
+            self._in_background(self._start(record, worker_id, group))
         self._wake.set()
 
     def _job_finished(self, record: JobRecord) -> None:
@@ -349,22 +349,27 @@ class Controller:
                 reason = f"its parent job {job_id!r} has ended ({state_name(record.job.state)})"
                 self._apply(child, child.job.terminate(reason, _now_ms()))
 
-    async def _start(self, record: JobRecord, worker: workers.WorkerRecord, starts: Sequence[StartAttempt]) -> None:
+    async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
+        worker = await self._registered(worker_id)
         request = workers.run_tasks_request(job.job_id, record.launch, starts, record.gpu_ids)
         refused = await workers.start_attempts(worker, job.job_id, starts, request, _still_live(job))
         if refused:
-            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker.place.worker_id} refused it: {refused}")
+            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
             for start in starts:
                 self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
-        worker = self._workers.get(stop.worker_id)
-        if worker is None:
-            return  # not back yet after our restart: it will be told that the attempt is unwanted
+        worker = await self._registered(stop.worker_id)
         if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
             end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
             self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end))
+
+    async def _registered(self, worker_id: str) -> workers.WorkerRecord:
+        """The worker, which after a restart of ours may still have to register again."""
+        while (worker := self._workers.get(worker_id)) is None:
+            await asyncio.sleep(_TICK_S)
+        return worker
 
     # Scheduling.
 

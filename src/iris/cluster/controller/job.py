@@ -154,14 +154,15 @@ class Job:
         return cls(job_id, tasks, now_ms, coscheduled, max_task_failures, parent_job_id)
 
     def restore_gangs(self) -> None:
-        """After a load: the gangs follow from the tasks that are not final."""
+        """After a load: the gangs follow from their tasks."""
+        members: dict[str, list[Task]] = {}
         for task in self.tasks:
-            if task.is_finished or not task.gang_id:
-                continue
-            known = self.gangs.get(task.gang_id)
-            indices = (*known.task_indices, task.task_index) if known else (task.task_index,)
-            placed = (known is not None and known.placed) or task.live_attempt is not None
-            self.gangs[task.gang_id] = Gang(task.gang_id, indices, placed)
+            members.setdefault(task.gang_id, []).append(task)
+        for gang_id, tasks in members.items():
+            if gang_id and any(not task.is_finished for task in tasks):
+                placed = any(task.live_attempt is not None for task in tasks)
+                restarting = placed and any(task.state == PENDING or task.stop is Stop.RESTART for task in tasks)
+                self.gangs[gang_id] = Gang(gang_id, tuple(task.task_index for task in tasks), placed, restarting)
 
     def explain_waiting(self, gang_id: str, reason: str) -> bool:
         """Why the gang waits, for people. False when that is no news."""
@@ -238,21 +239,30 @@ class Job:
         return self._end(KILLED, error, error, now_ms)
 
     def recover(self, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
-        """The controller is back: attempts in gangs that the engine no longer knows went with their workers.
+        """The controller is back, and what it had set out to do may not have been done.
+
+        1. Attempts in gangs that the engine no longer knows went with their workers: all at once, so that each is
+           charged as lost and none as restarted.
+        2. Those that go on are started and stopped once more; a worker that has heard of it takes no notice.
+        3. Gangs that had only waited ask for room again.
 
         Args:
-            held: The gangs that the engine still holds, by id.
+            held: The gangs that the engine still knows, by id.
             now_ms: The time.
         """
-        # The attempts of lost gangs end first, all at once, so that each is charged as lost and none as restarted.
-        lost = {
-            index: attempt.attempt_id
-            for index, attempt in self.live_attempts().items()
-            if self.tasks[index].gang_id not in held
-        }
-        instructions = self.attempts_lost(lost, "the worker was lost while the controller was away", now_ms)
-        for gang in [gang for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]:
-            instructions += self.room_lost(gang.gang_id)
+        waiting = [gang.gang_id for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]
+        live = self.live_attempts()
+        lost = {index: live[index].attempt_id for index in live if self.tasks[index].gang_id not in held}
+        instructions: list[Instruction] = []
+        for index in sorted(live.keys() - lost.keys()):
+            attempt = live[index]
+            if attempt.state == BUILDING:
+                instructions.append(StartAttempt(index, attempt.attempt_id, attempt.worker_id))
+            if self.tasks[index].stop is not None:
+                instructions.append(StopAttempt(index, attempt.attempt_id, attempt.worker_id))
+        instructions += self.attempts_lost(lost, "the worker was lost while the controller was away", now_ms)
+        for gang_id in waiting:
+            instructions += self.room_lost(gang_id)
         return instructions
 
     # What follows from the end of attempts, in the order of the questions:

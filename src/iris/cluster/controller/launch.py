@@ -111,7 +111,7 @@ def _check_environment(request: LaunchJobRequest) -> None:
     if request.working_directory:
         if request.bundle_hash:
             raise InvalidArgumentError("a job with a workspace runs in its copy of it: do not set working_directory")
-        if not request.working_directory.startswith("/"):
+        if not request.working_directory.startswith("/") or "\0" in request.working_directory:
             raise InvalidArgumentError(f"working_directory={request.working_directory!r}: expected an absolute path")
 
 
@@ -126,6 +126,7 @@ def _check_supported(request: LaunchJobRequest) -> None:
         "regions": bool(resources.regions),
         "disk_bytes": bool(resources.disk_bytes),
         "tpu": resources.device.HasField("tpu"),
+        "cpu variant": bool(resources.device.cpu.variant),
         "gpu variant": bool(resources.device.gpu.variant),
     }
     asked_for = [name for name, asked in unsupported.items() if asked]

@@ -3,10 +3,11 @@
 Pure. First come, first served, with two corrections:
 
 * A gang that does not fit does not hold up smaller ones behind it: they pass ("backfill").
-* But they must not starve it. Once the oldest has waited for `OPEN_S`, the machines are reserved for it: a gang may
-  pass only if the oldest would still fit once all that was there before it has ended. If that does not
-  come to pass for long (a service that never ends holds the room), the reservation lapses for `OPEN_S` and comes back
-  for twice as long, and so on: nobody waits for ever for somebody who waits for ever.
+* But they must not starve it. Once the oldest has waited for `FIRST_TURN_S`, the machines are reserved for it for as
+  long again: a gang may pass only if the oldest would still fit once all that was there before it has ended. If that
+  does not come to pass (a service that never ends holds the room), the others have their turn again, for twice as
+  long, then the oldest for twice as long, and so on: nobody waits for ever for somebody who waits for ever, and the
+  turn of the oldest is some day long enough for whatever has to end first.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from iris.cluster.engine.base import GangRequest, Machine, place
 
-OPEN_S = 30.0
-FIRST_RESERVED_S = 30.0
+FIRST_TURN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,11 @@ class Plan:
 
 def is_reserved(waited_s: float) -> bool:
     """Whether a gang that is the oldest, and has waited for so long, has the machines reserved now."""
-    end, reserved_s = OPEN_S, FIRST_RESERVED_S
-    while waited_s >= end:
-        if waited_s < end + reserved_s:
-            return True
-        end += reserved_s + OPEN_S
-        reserved_s *= 2
-    return False
+    turn_s = FIRST_TURN_S
+    while waited_s >= 2 * turn_s:
+        waited_s -= 2 * turn_s
+        turn_s *= 2
+    return waited_s >= turn_s
 
 
 def plan(waiting: Sequence[Waiting], held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.task import Stop, Task, TaskAttempt
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
@@ -82,20 +84,25 @@ class Store:
             ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
+            self._open()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
                 raise FailedPreconditionError(f"{self._name} was written by a newer version of Iris: update this one")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
         except sqlite3.OperationalError as error:
-            self._db.close()
             if "locked" in str(error):
                 raise FailedPreconditionError(f"another controller is running on {self._name}") from error
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         except sqlite3.DatabaseError as error:
-            self._db.close()
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
 
     def close(self) -> None:
@@ -104,15 +111,16 @@ class Store:
 
     def load(self) -> Iterator[StoredJob]:
         """All jobs, in the order of their submission."""
-        for job_id, launch, record in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
-            rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
-            tasks, facts = [], []
-            for task, fact in rows:
-                tasks.append(_load_task(json.loads(task)))
-                facts.append(cluster_pb2.TaskStatus.FromString(fact))
-            job = Job(tasks=tasks, **json.loads(record))
-            job.restore_gangs()
-            yield StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
+        with self._reading():
+            for job_id, launch, record in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
+                rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
+                tasks, facts = [], []
+                for task, fact in rows:
+                    tasks.append(_load_task(json.loads(task)))
+                    facts.append(cluster_pb2.TaskStatus.FromString(fact))
+                job = Job(tasks=tasks, **json.loads(record))
+                job.restore_gangs()
+                yield StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
 
     def add_job(self, stored: StoredJob, bundle: bytes) -> None:
         """A new job, with its workspace unless that is known or there is none."""
@@ -140,22 +148,26 @@ class Store:
 
     def result(self, job_id: str, task_index: int) -> bytes:
         """What a task returned, pickled; empty when there is nothing."""
-        row = self._db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
-        return next((bytes(value) for (value,) in row), b"")
+        with self._reading():
+            row = self._db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
+            return next((bytes(value) for (value,) in row), b"")
 
     def bundle(self, bundle_hash: str) -> bytes | None:
         """A workspace; None when it is not known."""
-        row = self._db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
-        return next((bytes(blob) for (blob,) in row), None)
+        with self._reading():
+            row = self._db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
+            return next((bytes(blob) for (blob,) in row), None)
 
     def has_bundle(self, bundle_hash: str) -> bool:
         """Whether a workspace is known."""
-        return bool(self._db.execute("SELECT 1 FROM bundles WHERE hash=?", (bundle_hash,)).fetchall())
+        with self._reading():
+            return bool(self._db.execute("SELECT 1 FROM bundles WHERE hash=?", (bundle_hash,)).fetchall())
 
     def load_endpoints(self) -> list[cluster_pb2.Controller.Endpoint]:
         """All endpoints, in the order of their registration."""
-        rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
-        return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
+        with self._reading():
+            rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
+            return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
 
     def save_endpoints(
         self, added: Iterable[cluster_pb2.Controller.Endpoint] = (), removed: Iterable[str] = ()
@@ -175,6 +187,13 @@ class Store:
                 for task in tasks
             ],
         )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, DecodeError, ValueError, TypeError, KeyError) as error:
+            raise DataLossError(f"{self._name} cannot be read: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import errno
 import itertools
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -452,7 +453,10 @@ def _count_exit(attempt: Attempt, exited: Exit) -> None:
     lived_s = max(now_ms() - attempt.started_at_ms, 1) / 1000
     attempt.usage.memory_bytes = 0
     attempt.usage.processes = 0
-    attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
+    # Between vfork and exec a process shares our own memory, and the system counts that as its peak: a smaller peak
+    # than our own is not known.
+    if exited.memory_peak_bytes > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024:
+        attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
     attempt.usage.cores = exited.cpu_s / lived_s
     attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
 
@@ -467,7 +471,7 @@ def _signal_name(number: int) -> str:
 def _describe_exit(exited: Exit) -> str:
     if exited.signal is None:
         return f"exit code {exited.code}"
-    hint = " (nobody asked Iris for that; the system does it when memory runs out)" if exited.signal == 9 else ""
+    hint = " (not by Iris; the system does that to a process when memory runs out)" if exited.signal == 9 else ""
     return f"killed by {_signal_name(exited.signal)}{hint}"
 
 

@@ -1,0 +1,169 @@
+"""Ports for attempts: free, distinct, and kept for one until it has ended."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.worker.ports import FIRST_PORT, PortReservations
+
+HOST = "127.0.0.1"
+
+# Another worker: reserves as many ports as it is told to, says which, and holds them until its input ends.
+OTHER_WORKER = """
+import random, sys
+from iris.cluster.worker.ports import PortReservations
+random.seed(int(sys.argv[1]))
+reservations = PortReservations("127.0.0.1")
+print(*[reservations.reserve() for _ in range(int(sys.argv[2]))], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of our own: real workers of this machine take no part."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@contextmanager
+def other_worker(seed: int, count: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    command = [sys.executable, "-c", OTHER_WORKER, str(seed), str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdin is not None
+        yield worker, [int(port) for port in worker.stdout.readline().split()]
+
+
+def reserve(reservations: PortReservations, seed: int) -> int:
+    """Tries the ports in the order of the seed: the same seed gets the same port, unless that is not to be had."""
+    random.seed(seed)
+    return reservations.reserve()
+
+
+def bind(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((HOST, port))
+    sock.listen()
+    return sock
+
+
+def test_ports_are_distinct_free_and_out_of_the_way_of_the_kernel() -> None:
+    reservations = PortReservations(HOST)
+    given = [reservations.reserve() for _ in range(200)]
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert len(set(given)) == 200
+    for port in given:
+        assert FIRST_PORT <= port < 65536
+        assert first <= FIRST_PORT + 1000 or not first <= port <= last
+        bind(port).close()
+        reservations.release(port)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_port_is_kept_until_it_is_released(seed: int) -> None:
+    first, second = PortReservations(HOST), PortReservations(HOST)
+    port = reserve(first, seed)
+    others = [reserve(reservations, seed) for reservations in (first, second, second)]
+    assert len({port, *others}) == 4
+    second.release(port)  # not its own: that changes nothing
+    others.append(reserve(second, seed))
+    assert port not in others
+    first.release(port)
+    first.release(port)  # again: that is fine
+    assert reserve(second, seed) == port
+
+
+def test_many_ports_of_two_workers_of_one_process_are_distinct() -> None:
+    workers = PortReservations(HOST), PortReservations(HOST)
+    given = [worker.reserve() for _ in range(200) for worker in workers]
+    assert len(set(given)) == 400
+    for port in given:
+        for worker in workers:
+            worker.release(port)
+
+
+def test_a_port_that_somebody_listens_on_is_not_given_out() -> None:
+    reservations = PortReservations(HOST)
+    port = reserve(reservations, 1)
+    reservations.release(port)
+    with bind(port):
+        other = reserve(reservations, 1)
+        assert other != port
+    assert reserve(reservations, 1) == port
+
+
+def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt() -> None:
+    first, second = PortReservations(HOST), PortReservations(HOST)
+    port = reserve(first, 1)
+    with bind(port) as server, socket.create_connection((HOST, port)) as client:
+        accepted, _ = server.accept()
+        accepted.close()  # first: so that the port is in TIME_WAIT afterwards
+        assert client.recv(1) == b""
+    assert reserve(second, 1) != port
+    first.release(port)
+    assert reserve(second, 1) == port  # in TIME_WAIT it can be bound as well
+    bind(port).close()
+
+
+@pytest.mark.parametrize("end", [None, signal.SIGKILL], ids=["by itself", "killed"])
+def test_the_ports_of_another_process_are_its_own_until_it_ends(end: signal.Signals | None) -> None:
+    reservations = PortReservations(HOST)
+    with other_worker(1, 3) as (worker, theirs):
+        assert len(set(theirs)) == 3
+        mine = reserve(reservations, 1)
+        assert mine not in theirs
+        reservations.release(mine)
+        if end is not None:
+            worker.send_signal(end)
+        else:
+            assert worker.stdin is not None
+            worker.stdin.close()
+        worker.wait()
+        assert reserve(reservations, 1) == theirs[0]
+
+
+def test_many_ports_of_two_processes_are_distinct() -> None:
+    with other_worker(1, 200) as (_, first), other_worker(1, 200) as (_, second):
+        assert len({*first, *second}) == 400
+
+
+def test_a_child_of_the_worker_does_not_keep_its_ports() -> None:
+    """Locks are not inherited: what a task leaves behind holds nothing."""
+    first, second = PortReservations(HOST), PortReservations(HOST)
+    port = reserve(first, 1)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
+        first.release(port)
+        assert reserve(second, 1) == port
+        assert child.poll() is None
+
+
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="has no IPv6")
+def test_ipv6() -> None:
+    if not Path("/proc/net/if_inet6").read_text():
+        pytest.skip("has no IPv6 address")
+    assert PortReservations("::1").reserve() >= FIRST_PORT
+
+
+def test_a_host_that_is_not_ours_is_an_error_and_not_a_busy_port() -> None:
+    with pytest.raises(OSError, match=r"(?i)assign"):
+        PortReservations("192.0.2.1").reserve()
+
+
+def test_the_locks_are_private() -> None:
+    PortReservations(HOST).reserve()
+    (folder,) = Path(tempfile.gettempdir()).iterdir()
+    assert folder.name == f"iris-ports-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700

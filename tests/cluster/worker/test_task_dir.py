@@ -1,0 +1,139 @@
+"""Where things of a worker lie: every task id is safe, no two share a place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> WorkerDir:
+    return WorkerDir(tmp_path / "a" / "worker")
+
+
+TASK_IDS = [
+    "x/task-0",
+    "x/task-1",
+    "x/task-10",
+    "X/task-0",
+    "x_task-0/task-0",
+    "x/task-0/task-0",
+    "parent/child/task-0",
+    "parent_child/task-0",
+    "../../etc/task-0",
+    "../task-0",
+    "./task-0",
+    "..",
+    ".",
+    "/etc/passwd/task-0",
+    "//task-0",
+    "~/task-0",
+    "a\0b/task-0",
+    "a b/task-0",
+    "$(touch x)/task-0",
+    "é/task-0",
+    "è/task-0",
+    "日本/task-0",
+    "-rf/task-0",
+    "x" * 300 + "/task-0",
+    "x" * 300 + "/task-1",
+    "x" * 10_000 + "/task-0",
+]
+
+
+def test_the_folder_is_made_and_private(worker: WorkerDir, tmp_path: Path) -> None:
+    assert (tmp_path / "a" / "worker").stat().st_mode & 0o777 == 0o700
+
+
+def test_every_task_has_a_place_of_its_own_below_the_root(worker: WorkerDir, tmp_path: Path) -> None:
+    root = tmp_path / "a" / "worker" / "attempts"
+    places = {}
+    for task_id in TASK_IDS:
+        path = worker.attempt(task_id, 3).path
+        assert path.resolve().is_relative_to(root)
+        assert path.parent.parent == root
+        assert path.name == "3"
+        worker.attempt(task_id, 3).create()  # names that the file system takes
+        places[path.resolve()] = task_id
+    assert len(places) == len(TASK_IDS)
+
+
+def test_places_differ_also_where_case_does_not(worker: WorkerDir) -> None:
+    names = [worker.attempt(task_id, 0).path.parent.name.lower() for task_id in TASK_IDS]
+    assert len(set(names)) == len(names)
+
+
+def test_a_place_is_readable_and_the_same_each_time(worker: WorkerDir, tmp_path: Path) -> None:
+    path = worker.attempt("train/task-3", 1).path
+    assert path.parent.name.startswith("train_task-3-")
+    assert WorkerDir(tmp_path / "a" / "worker").attempt("train/task-3", 1).path == path
+
+
+def test_the_paths_of_an_attempt_are_distinct_and_inside(worker: WorkerDir) -> None:
+    attempt = worker.attempt("x/task-0", 0)
+    paths = [
+        attempt.log,
+        attempt.work,
+        attempt.entrypoint,
+        attempt.result,
+        attempt.result_error,
+        attempt.failure,
+    ]
+    assert len(set(paths)) == 6
+    assert {path.parent for path in paths} == {attempt.path}
+    assert not attempt.path.exists()  # to ask makes nothing
+
+
+def test_create_makes_it_anew(worker: WorkerDir) -> None:
+    attempt = worker.attempt("x/task-0", 0)
+    attempt.create()
+    assert attempt.path.is_dir()
+    assert list(attempt.path.iterdir()) == []
+    attempt.work.mkdir()
+    (attempt.work / "left").write_text("by an earlier worker")
+    attempt.log.write_text("log")
+    attempt.create()
+    assert list(attempt.path.iterdir()) == []
+
+
+def test_create_leaves_other_attempts_alone(worker: WorkerDir) -> None:
+    for attempt_id in (0, 1):
+        worker.attempt("x/task-0", attempt_id).create()
+        worker.attempt("x/task-0", attempt_id).log.write_text(f"log {attempt_id}")
+    worker.attempt("x/task-0", 1).create()
+    assert worker.attempt("x/task-0", 0).log.read_text() == "log 0"
+    assert not worker.attempt("x/task-0", 1).log.exists()
+
+
+def test_create_does_not_follow_a_link_that_a_task_left(worker: WorkerDir, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data").write_text("data")
+    attempt = worker.attempt("x/task-0", 0)
+    attempt.create()
+    attempt.work.symlink_to(precious)
+    attempt.create()
+    assert (precious / "data").read_text() == "data"
+    assert not attempt.work.exists()
+
+
+def test_attempt_ids(worker: WorkerDir) -> None:
+    assert worker.attempt_ids("x/task-0") == []
+    for attempt_id in (10, 0, 9, 2):
+        worker.attempt("x/task-0", attempt_id).create()
+    worker.attempt("x/task-1", 5).create()
+    (worker.attempt("x/task-0", 0).path.parent / "notes").touch()
+    assert worker.attempt_ids("x/task-0") == [0, 2, 9, 10]
+    assert worker.attempt_ids("x/task-1") == [5]
+
+
+def test_bundles_have_a_place_by_hash(worker: WorkerDir, tmp_path: Path) -> None:
+    assert worker.bundle("ab" * 32) == tmp_path / "a" / "worker" / "bundles" / ("ab" * 32)
+    assert worker.bundle("ab" * 32) != worker.bundle("cd" * 32)
+
+
+def test_an_attempt_dir_is_a_value() -> None:
+    assert AttemptDir(Path("/a")) == AttemptDir(Path("/a"))
