@@ -90,7 +90,7 @@ def test_refused_with_what_was_given_and_what_is_accepted(given: Any) -> None:
     assert ACCEPTED_FORMS in text
     for form in ("host:port", "http://", "https://"):
         assert form in text
-    if "secret" not in str(given):
+    if "@" not in str(given):  # a password, or what may be one, is not repeated
         assert repr(given) in text
 
 

@@ -12,13 +12,14 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from http import HTTPStatus
 from typing import Any, Protocol, TypeVar, cast
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
-from pyqwest import ReadError, StreamError, WriteError
+from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
-from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, IrisError, UnavailableError
+from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
@@ -26,7 +27,10 @@ TRIES = 5
 FIRST_PAUSE_S = 0.05  # doubled from try to try, with jitter: five tries take about a second
 
 # What the transports raise when the connection is at fault: ours the first, connectrpc's own the others.
-_RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError)
+_RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
+# What connectrpc says of an answer that is none of Connect's: the HTTP status in words, or why it cannot be read.
+_HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
+_UNREADABLE = ("invalid content-type", "unmarshal message")
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
 
@@ -74,7 +78,13 @@ class Peer:
             return DeadlineExceededError(f"{self.who} at {self.address} did not answer in time")
         if error.code in (Code.UNAVAILABLE, Code.CANCELED):
             return self._unreachable(f"{self.who} at {self.address} is not available now: {error.message}")
-        return ERROR_FOR_CODE[error.code.value](error.message)
+        kind = ERROR_FOR_CODE[error.code.value]
+        if error.message in _HTTP_PHRASES or error.message.startswith(_UNREADABLE):
+            # Not an answer of Iris, but of whoever is at that address, or of a proxy before it.
+            kind = InternalError if issubclass(kind, ValueError) else kind
+            what = error.message or "an empty answer"
+            return kind(f"{self.who} at {self.address} did not answer as Iris does ({what}); is the address right?")
+        return kind(error.message)
 
 
 def call(

@@ -7,9 +7,11 @@ call again, for cookies, redirects and authentication that no call of ours has.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -79,13 +81,15 @@ class HttpTransport:
         try:
             if streams:
                 return self._open_stream(request.method, url, headers, body, extensions)
-            response = self._current_pool().request(
+            end = time.monotonic() + (extensions["timeout"]["read"] or math.inf)
+            with self._current_pool().stream(
                 request.method, url, headers=headers, content=body, extensions=extensions
-            )
+            ) as response:
+                answer = b"".join(_until(response.iter_stream(), end))
         except Exception as error:
             _raise_as_ours(error)
             raise
-        return SyncResponse(status=response.status, headers=_headers(response), content=response.content)
+        return SyncResponse(status=response.status, headers=_headers(response), content=answer)
 
     def _open_stream(
         self,
@@ -190,6 +194,14 @@ def _timeouts(request: SyncRequest, streams: bool) -> dict[str, float | None]:
         read_s = STREAM_SILENCE_S if read_s is None else min(read_s, STREAM_SILENCE_S)
     connect_s = CONNECT_TIMEOUT_S if read_s is None else min(read_s, CONNECT_TIMEOUT_S)
     return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
+
+
+def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:
+    """httpcore limits the time of each read; this limits that of all."""
+    for chunk in chunks:
+        if time.monotonic() > end:
+            raise TimeoutError("the answer came too slowly")
+        yield chunk
 
 
 def _headers(response: httpcore.Response) -> Headers:

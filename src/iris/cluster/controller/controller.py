@@ -91,6 +91,7 @@ class Controller:
         self._held: dict[str, queue.Held] = {}
         self._to_release: list[str] = []
         self._wake = asyncio.Event()
+        self._registration = asyncio.Event()  # set, and replaced, when a worker registers
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -234,6 +235,8 @@ class Controller:
         if known is not None and known.place.incarnation != request.incarnation:
             known.gone = True
         self._workers[request.worker_id] = workers.new_record(request, _now_ms())
+        registration, self._registration = self._registration, asyncio.Event()
+        registration.set()
         error = f"worker {request.worker_id} was lost: another process has taken its place"
         for record in list(self._jobs.values()):
             lost = {
@@ -368,7 +371,7 @@ class Controller:
     async def _registered(self, worker_id: str) -> workers.WorkerRecord:
         """The worker, which after a restart of ours may still have to register again."""
         while (worker := self._workers.get(worker_id)) is None:
-            await asyncio.sleep(_TICK_S)
+            await self._registration.wait()
         return worker
 
     # Scheduling.

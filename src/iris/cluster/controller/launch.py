@@ -112,7 +112,9 @@ def _check_environment(request: LaunchJobRequest) -> None:
         if request.bundle_hash:
             raise InvalidArgumentError("a job with a workspace runs in its copy of it: do not set working_directory")
         if not request.working_directory.startswith("/") or "\0" in request.working_directory:
-            raise InvalidArgumentError(f"working_directory={request.working_directory!r}: expected an absolute path")
+            raise InvalidArgumentError(
+                f"working_directory={request.working_directory!r}: expected an absolute path, without NUL"
+            )
 
 
 def _check_supported(request: LaunchJobRequest) -> None:
