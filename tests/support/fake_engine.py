@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 from iris.cluster.engine.base import (
@@ -17,6 +16,7 @@ from iris.cluster.engine.base import (
     place,
 )
 from iris.errors import UnavailableError
+from iris.rpc.process import happens
 
 
 class FakeEngine:
@@ -74,8 +74,7 @@ class FakeEngine:
         return list(self._machines)
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), min(timeout_s, 0.05))
+        await happens(self._changed, min(timeout_s, 0.05))
         self._changed.clear()
 
     async def close(self) -> None:

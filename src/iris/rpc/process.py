@@ -57,6 +57,17 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
+async def happens(event: asyncio.Event, within_s: float) -> bool:
+    """Waits for an event, at most for so many seconds; whether it has happened.
+
+    Not `asyncio.wait_for`: before Python 3.12 that can swallow the cancellation of who waits.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    return event.is_set()
+
+
 def when_parent_ends(parent_pid: int, then: Callable[[], object]) -> None:
     """Calls `then` on the running loop when our parent is gone, however it ended; also when it is gone already."""
     loop = asyncio.get_running_loop()

@@ -234,6 +234,18 @@ def test_who_leaves_room_for_the_oldest_passes_also_during_its_reservation() -> 
     assert list(result.reasons) == ["large@0", "two@0"]
 
 
+def test_the_reservation_is_of_the_oldest_that_does_not_fit() -> None:
+    running = held_since(0.0, gang("before", cpu=2), "m0")
+    waiting = [
+        Waiting(gang("oldest", cpu=4), 10.0),
+        Waiting(gang("another", cpu=3), 40.0),  # would not reserve anything yet
+        Waiting(gang("small", cpu=1), 41.0),
+    ]
+    result = plan(waiting, [running], [machine(used=Resources(cpu=2))], 45.0)
+    assert submitted(result) == []
+    assert "kept for job 'oldest'" in result.reasons["small@0"]
+
+
 def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
     request = GangRequest("parent/a@b@3", 1, Resources(cpu=4))
     waiting = [Waiting(request, 0.0), Waiting(gang("small", cpu=1), 1.0)]
@@ -305,15 +317,15 @@ def test_a_stream_of_small_gangs_does_not_starve_a_large_one(machines: int, runs
     cluster = Cluster([machine(f"m{i}") for i in range(machines)])
     name = names("small")
 
-    def two_more() -> None:
-        for _ in range(2 * machines):
+    def more() -> None:
+        while len(cluster.waiting) < 8 * machines:  # there is always one that would fit
             cluster.come(gang(next(name), cpu=1), runs_s)
 
-    cluster.until(lambda: not cluster.machines[0].free.cpu, 60, two_more)
+    cluster.until(lambda: not cluster.machines[0].free.cpu, 60, more)
     came_s = cluster.now_s
     cluster.come(gang("large", machines, cpu=4), 10)
-    cluster.until(lambda: "large@0" in cluster.started_s, 3000, two_more)
-    # By then a reservation was longer than what ran when it began: 30, 60 or 120 s, with 30 s before each.
+    cluster.until(lambda: "large@0" in cluster.started_s, 3000, more)
+    # By then one of its turns was longer than what ran when it began: 30 s from 30 s on, 60 from 120, 120 from 300.
     assert cluster.started_s["large@0"] - came_s <= 300 + runs_s
 
 

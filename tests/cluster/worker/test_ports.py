@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,21 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
+@pytest.fixture
+def worker() -> Iterator[Callable[[], PortReservations]]:
+    """Workers of this process; they let go of everything in the end."""
+    made: list[PortReservations] = []
+
+    def make() -> PortReservations:
+        made.append(PortReservations(HOST))
+        return made[-1]
+
+    yield make
+    for reservations in made:
+        for port in range(FIRST_PORT, 65536):
+            reservations.release(port)
+
+
 @contextmanager
 def other_worker(seed: int, count: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     command = [sys.executable, "-c", OTHER_WORKER, str(seed), str(count)]
@@ -60,8 +75,8 @@ def bind(port: int) -> socket.socket:
     return sock
 
 
-def test_ports_are_distinct_free_and_out_of_the_way_of_the_kernel() -> None:
-    reservations = PortReservations(HOST)
+def test_ports_are_distinct_free_and_out_of_the_way_of_the_kernel(worker: Callable[[], PortReservations]) -> None:
+    reservations = worker()
     given = [reservations.reserve() for _ in range(200)]
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     assert len(set(given)) == 200
@@ -73,8 +88,8 @@ def test_ports_are_distinct_free_and_out_of_the_way_of_the_kernel() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_port_is_kept_until_it_is_released(seed: int) -> None:
-    first, second = PortReservations(HOST), PortReservations(HOST)
+def test_a_port_is_kept_until_it_is_released(worker: Callable[[], PortReservations], seed: int) -> None:
+    first, second = worker(), worker()
     port = reserve(first, seed)
     others = [reserve(reservations, seed) for reservations in (first, second, second)]
     assert len({port, *others}) == 4
@@ -86,17 +101,14 @@ def test_a_port_is_kept_until_it_is_released(seed: int) -> None:
     assert reserve(second, seed) == port
 
 
-def test_many_ports_of_two_workers_of_one_process_are_distinct() -> None:
-    workers = PortReservations(HOST), PortReservations(HOST)
-    given = [worker.reserve() for _ in range(200) for worker in workers]
+def test_many_ports_of_two_workers_of_one_process_are_distinct(worker: Callable[[], PortReservations]) -> None:
+    workers = worker(), worker()
+    given = [reservations.reserve() for _ in range(200) for reservations in workers]
     assert len(set(given)) == 400
-    for port in given:
-        for worker in workers:
-            worker.release(port)
 
 
-def test_a_port_that_somebody_listens_on_is_not_given_out() -> None:
-    reservations = PortReservations(HOST)
+def test_a_port_that_somebody_listens_on_is_not_given_out(worker: Callable[[], PortReservations]) -> None:
+    reservations = worker()
     port = reserve(reservations, 1)
     reservations.release(port)
     with bind(port):
@@ -105,8 +117,8 @@ def test_a_port_that_somebody_listens_on_is_not_given_out() -> None:
     assert reserve(reservations, 1) == port
 
 
-def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt() -> None:
-    first, second = PortReservations(HOST), PortReservations(HOST)
+def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt(worker: Callable[[], PortReservations]) -> None:
+    first, second = worker(), worker()
     port = reserve(first, 1)
     with bind(port) as server, socket.create_connection((HOST, port)) as client:
         accepted, _ = server.accept()
@@ -119,19 +131,21 @@ def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt() -> Non
 
 
 @pytest.mark.parametrize("end", [None, signal.SIGKILL], ids=["by itself", "killed"])
-def test_the_ports_of_another_process_are_its_own_until_it_ends(end: signal.Signals | None) -> None:
-    reservations = PortReservations(HOST)
-    with other_worker(1, 3) as (worker, theirs):
+def test_the_ports_of_another_process_are_its_own_until_it_ends(
+    worker: Callable[[], PortReservations], end: signal.Signals | None
+) -> None:
+    reservations = worker()
+    with other_worker(1, 3) as (process, theirs):
         assert len(set(theirs)) == 3
         mine = reserve(reservations, 1)
         assert mine not in theirs
         reservations.release(mine)
         if end is not None:
-            worker.send_signal(end)
+            process.send_signal(end)
         else:
-            assert worker.stdin is not None
-            worker.stdin.close()
-        worker.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+        process.wait()
         assert reserve(reservations, 1) == theirs[0]
 
 
@@ -140,9 +154,9 @@ def test_many_ports_of_two_processes_are_distinct() -> None:
         assert len({*first, *second}) == 400
 
 
-def test_a_child_of_the_worker_does_not_keep_its_ports() -> None:
+def test_a_child_of_the_worker_does_not_keep_its_ports(worker: Callable[[], PortReservations]) -> None:
     """Locks are not inherited: what a task leaves behind holds nothing."""
-    first, second = PortReservations(HOST), PortReservations(HOST)
+    first, second = worker(), worker()
     port = reserve(first, 1)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
         first.release(port)
@@ -154,7 +168,10 @@ def test_a_child_of_the_worker_does_not_keep_its_ports() -> None:
 def test_ipv6() -> None:
     if not Path("/proc/net/if_inet6").read_text():
         pytest.skip("has no IPv6 address")
-    assert PortReservations("::1").reserve() >= FIRST_PORT
+    reservations = PortReservations("::1")
+    port = reservations.reserve()
+    assert port >= FIRST_PORT
+    reservations.release(port)
 
 
 def test_a_host_that_is_not_ours_is_an_error_and_not_a_busy_port() -> None:
@@ -162,8 +179,8 @@ def test_a_host_that_is_not_ours_is_an_error_and_not_a_busy_port() -> None:
         PortReservations("192.0.2.1").reserve()
 
 
-def test_the_locks_are_private() -> None:
-    PortReservations(HOST).reserve()
+def test_the_locks_are_private(worker: Callable[[], PortReservations]) -> None:
+    worker().reserve()
     (folder,) = Path(tempfile.gettempdir()).iterdir()
     assert folder.name == f"iris-ports-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700

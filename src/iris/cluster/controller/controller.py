@@ -8,7 +8,6 @@ their own. Think again when one loop's worth of Python no longer keeps up with t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
@@ -39,6 +38,7 @@ from iris.errors import (
     UnavailableError,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.process import happens
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
@@ -189,12 +189,9 @@ class Controller:
             if record.job.is_finished:
                 return
             while not changed.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _BEAT_S)
-                if not changed.is_set():
+                if not await happens(changed, _BEAT_S):
                     yield cluster_pb2.Controller.WatchJobResponse()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(record.finished.wait(), _MERGE_S)
+            await happens(record.finished, _MERGE_S)
 
     def fetch_bundle(self, bundle_hash: str) -> bytes:
         """A workspace."""
@@ -378,8 +375,7 @@ class Controller:
 
     async def _schedule_for_ever(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TICK_S)
+            await happens(self._wake, _TICK_S)
             self._wake.clear()
             try:
                 await self._schedule()

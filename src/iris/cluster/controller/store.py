@@ -80,9 +80,12 @@ class Store:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # No waiting for locks: the only other who could hold one is another controller on the same file.
         # Whichever thread runs the controller's loop is the only one that uses it.
-        self._db = sqlite3.connect(
-            ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        try:
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError as error:
+            raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         try:
             self._open()
         except BaseException:

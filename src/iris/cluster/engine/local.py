@@ -27,6 +27,7 @@ from iris.cluster.engine.base import (
 )
 from iris.cluster.engine.machine import gpu_ids, this_machine
 from iris.errors import InvalidArgumentError
+from iris.rpc.process import happens
 
 MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
@@ -128,8 +129,7 @@ class LocalEngine:
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Returns when a gang got room or lost a worker, or after the time."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        await happens(self._changed, timeout_s)
         self._changed.clear()
 
     async def close(self) -> None:
@@ -224,7 +224,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from iris.cluster.worker.log_store import Source
 from iris.errors import EntrypointError
+from iris.rpc.process import happens
 
 _READ_BYTES = 256 * 1024
 _PIPE_BYTES = 1024 * 1024  # room for a burst while the loop is busy: the task is not slowed by its capture
@@ -112,9 +113,7 @@ class AttemptProcess:
         _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
         self._popen.returncode = code = os.waitstatus_to_exitcode(status)
         await self._end_strays()
-        try:
-            await asyncio.wait_for(self._drained.wait(), _DRAIN_S)
-        except TimeoutError:
+        if not await happens(self._drained, _DRAIN_S):
             for pipe in list(self._open_pipes):
                 self._close_pipe(pipe)
         return Exit(

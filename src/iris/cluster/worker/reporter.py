@@ -16,6 +16,7 @@ from iris.cluster.worker.attempt import Attempt
 from iris.errors import IrisError, UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
+from iris.rpc.process import happens
 
 HEARTBEAT_S = 5.0
 _BATCH_BYTES = 16 * 1024 * 1024  # of return values in one call; a single larger one travels alone
@@ -59,15 +60,15 @@ class Reporter:
         """Registers, then reports for as long as the worker lives."""
         await self._until_answered(self._register)
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+            await happens(self._wake, HEARTBEAT_S)
             self._wake.clear()
             await self._until_answered(self._report)
 
     async def flush(self, timeout_s: float) -> None:
         """Reports what there is, if the controller answers within the time."""
         with contextlib.suppress(TimeoutError, IrisError):
-            await asyncio.wait_for(self._report(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._report()
 
     async def _register(self) -> None:
         answer = await call_async(self._controller.register_worker, self._registration, self._peer)
