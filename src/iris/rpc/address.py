@@ -43,7 +43,7 @@ def parse_address(address: str) -> str:
     if port == 0:
         raise _refused(address, "port 0 is no port to connect to")
     if parts.username is not None:
-        raise _refused(f"{parts.scheme}://…@{parts.hostname}", "user and password have no place in it")
+        raise _refused(f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}", "user and password have no place in it")
     if parts.query or parts.fragment or re.search(r"\s", text):
         raise _refused(address, "it has parts that an address does not have")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

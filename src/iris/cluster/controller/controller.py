@@ -101,10 +101,11 @@ class Controller:
             if stored.job.is_finished:
                 record.finished.set()
             self._jobs[stored.job.job_id] = record
-        held = await self._engine.snapshot()
+        snapshot = await self._engine.snapshot()
+        self._to_release += snapshot.keys() - self._wanted_gangs(snapshot)
         for record in list(self._jobs.values()):
             if not record.job.is_finished:
-                self._apply(record, record.job.recover(held, _now_ms()))
+                self._apply(record, record.job.recover(snapshot, _now_ms()))
         self._in_background(self._schedule_for_ever())
         self._in_background(self._watch_engine())
 
@@ -500,6 +501,26 @@ class Controller:
         record = self._record_of(gang_id)
         if record.job.explain_waiting(gang_id, reason):
             self._apply(record, ())
+
+    def _wanted_gangs(self, snapshot: dict[str, GangStatus]) -> set[str]:
+        """After a restart: the gangs of the engine that belong to jobs which go on, taken into our books again."""
+        wanted = set()
+        for record in self._jobs.values():
+            for gang_id, gang in record.job.gangs.items():
+                known = snapshot.get(gang_id)
+                if known is None:
+                    continue
+                wanted.add(gang_id)
+                request = GangRequest(gang_id, len(gang.task_indices), need_of(record.launch))
+                if gang.placed:
+                    names = tuple(slot.worker_id for slot in known.slots)
+                    self._held[gang_id] = queue.Held(request, time.monotonic(), names)
+                    record.gpu_ids |= {
+                        index: slot.gpu_ids for index, slot in zip(gang.task_indices, known.slots, strict=True)
+                    }
+                else:
+                    self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
+        return wanted
 
     async def _watch_engine(self) -> None:
         while True:

@@ -280,7 +280,7 @@ class Job:
                 ended.append(task)
         instructions: list[Instruction] = []
         for task in ended:
-            if task.state in (FAILED, WORKER_FAILED) and self.first_failed is None:
+            if task.state in (FAILED, WORKER_FAILED) and self.first_failed is None and self.ending is None:
                 self.first_failed = task.task_index
         if self.ending is None:
             decided = roll_up([task.state for task in self.tasks], self.max_task_failures)
@@ -357,7 +357,7 @@ class Job:
         rolled_up = roll_up(states, self.max_task_failures)
         if all(task.is_finished for task in self.tasks):
             self.state = self.ending if self.ending is not None else rolled_up
-            self.finished_at_ms = now_ms
+            self.finished_at_ms = max(now_ms, *(task.finished_at_ms for task in self.tasks))
         elif not is_job_finished(rolled_up):
             self.state = rolled_up
         # Otherwise the end is decided and attempts are still being stopped: the state stays what it was until the

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from iris.cluster.engine.base import GangRequest, Machine, place
+from iris.cluster.engine.base import GangRequest, Machine, Resources, place
 
 FIRST_TURN_S = 30.0
 
@@ -65,16 +65,25 @@ def plan(waiting: Sequence[Waiting], held: Sequence[Held], machines: Sequence[Ma
     result = Plan()
     empty = [replace(machine, free=machine.total, tasks=0) for machine in machines]
     ledger = list(machines)
+    # All that is free only becomes less in a pass: what did not fit once need not be tried again. Thousands of tasks
+    # that are alike then cost a look each, not a search.
+    never: dict[tuple[int, Resources], str] = {}
+    not_now: dict[tuple[int, Resources], str] = {}
     oldest: Waiting | None = None
     ahead: list[Machine] = []  # what would be free if only those ran that started after the oldest came
     for entry in waiting:
         gang = entry.gang
-        if place(gang, empty) is None:
-            result.impossible[gang.gang_id] = _describe(gang, empty, "there are only")
+        kind = (gang.slots, gang.need)
+        if kind not in never:
+            never[kind] = "" if place(gang, empty) is not None else _describe(gang, empty, "there are only")
+        if never[kind]:
+            result.impossible[gang.gang_id] = never[kind]
             continue
-        spots = place(gang, ledger)
+        spots = None if kind in not_now else place(gang, ledger)
         if spots is None:
-            result.reasons[gang.gang_id] = _describe(gang, ledger, "free now:")
+            if kind not in not_now:
+                not_now[kind] = _describe(gang, ledger, "free now:")
+            result.reasons[gang.gang_id] = not_now[kind]
             if oldest is None:
                 oldest = entry
                 ahead = _occupied_since(entry.since_s, held, empty)
@@ -104,7 +113,7 @@ def _occupied_since(since_s: float, held: Sequence[Held], empty: Sequence[Machin
     position = {machine.name: i for i, machine in enumerate(empty)}
     machines = list(empty)
     for entry in held:
-        if entry.since_s >= since_s:
+        if entry.since_s > since_s:
             spots = [position[name] for name in entry.machines if name in position]
             machines = _apply(machines, entry.gang, spots)
     return machines

@@ -208,10 +208,13 @@ class Store:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.IntegrityError:
+            raise  # a bug of ours, and rolled back: the file is as it was
+        except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise ResourceExhaustedError(f"the controller cannot write {self._name}: {error}") from error
+            kind = ResourceExhaustedError if isinstance(error, sqlite3.OperationalError) else DataLossError
+            raise kind(f"the controller cannot write {self._name}: {error}") from error
 
 
 _JOB_FIELDS = (

@@ -9,6 +9,7 @@ dead: an engine that cannot be reached raises `UnavailableError`, it does not an
 from __future__ import annotations
 
 import enum
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -135,14 +136,13 @@ def place(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
         For each slot the position of its machine.
     """
     free = [machine.free for machine in machines]
-    tasks = [machine.tasks for machine in machines]
+    roomy = [(machine.tasks, i) for i, machine in enumerate(machines) if machine.free.covers(gang.need)]
+    heapq.heapify(roomy)
     chosen: list[int] = []
-    for _ in range(gang.slots):
-        roomy = [i for i in range(len(machines)) if free[i].covers(gang.need)]
-        if not roomy:
-            return None
-        best = min(roomy, key=lambda i: (tasks[i], i))
+    while roomy and len(chosen) < gang.slots:
+        tasks, best = heapq.heappop(roomy)
         free[best] -= gang.need
-        tasks[best] += 1
         chosen.append(best)
-    return chosen
+        if free[best].covers(gang.need):
+            heapq.heappush(roomy, (tasks + 1, best))
+    return chosen if len(chosen) == gang.slots else None

@@ -31,7 +31,7 @@ class PortReservations:
     def __init__(self, host: str) -> None:
         self._host = host
         self._locks: dict[int, int] = {}  # port -> file descriptor that holds its lock
-        self._directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
+        self._directory = _lock_directory()
         self._last_port = _first_ephemeral_port() - 1
 
     def reserve(self) -> int:
@@ -40,19 +40,18 @@ class PortReservations:
         Raises:
             ResourceExhaustedError: None was found.
         """
-        self._directory.mkdir(mode=0o700, exist_ok=True)
         for _ in range(_TRIES):
             port = random.randint(FIRST_PORT, self._last_port)
-            if port in self._locks or not _is_free(self._host, port):
+            if port in self._locks:
                 continue
             lock = os.open(self._directory / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-                continue
-            self._locks[port] = lock
-            return port
+                if _locked(lock) and _is_free(self._host, port):
+                    self._locks[port] = lock
+                    return port
+            finally:
+                if port not in self._locks:
+                    os.close(lock)
         raise ResourceExhaustedError(
             f"no free port between {FIRST_PORT} and {self._last_port} on {self._host} ({_TRIES} tried)"
         )
@@ -62,6 +61,23 @@ class PortReservations:
         lock = self._locks.pop(port, None)
         if lock is not None:
             os.close(lock)
+
+
+def _lock_directory() -> Path:
+    """One for all workers of this user on this machine; one of our own where somebody else has taken that name."""
+    directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
+        return directory
+    return Path(tempfile.mkdtemp(prefix="iris-ports-"))
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_free(host: str, port: int) -> bool:
