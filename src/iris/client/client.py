@@ -21,10 +21,9 @@ from iris.cluster.types import (
     ResourceSpec,
     check_job_name,
     get_job_info,
-    is_job_finished,
     make_task_id,
 )
-from iris.errors import InvalidAddressError, InvalidArgumentError
+from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
 
@@ -226,9 +225,13 @@ class IrisClient:
         elif stream_task_index is not None:
             raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
         left = None if end is None else max(0.0, end - time.monotonic())
-        for status in self.cluster.watch_job(job_id, timeout=left):
-            if is_job_finished(status.state):
-                break
+        try:
+            for _ in self.cluster.watch_job(job_id, timeout=left):
+                pass  # until the last state
+        except DeadlineExceededError as error:
+            if timeout is None:
+                raise
+            raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s") from error
         return self.cluster.get_job_status(job_id)
 
     # Tasks.
