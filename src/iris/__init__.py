@@ -7,7 +7,7 @@ The stops of a job, one file each:
 3. The wire's door: `iris.cluster.controller.service`; the wire itself is proto/iris/rpc/cluster.proto.
 4. The controller acts: `iris.cluster.controller.controller`, and remembers in `iris.cluster.controller.store`.
 5. It decides, purely: `iris.cluster.controller.job`, `iris.cluster.controller.task`.
-6. Whose turn it is: `iris.cluster.controller.queue`.
+6. Whose turn it is: `iris.cluster.controller.queue`; `iris.cluster.controller.scheduler` asks for their room.
 7. An engine places: `iris.cluster.engine.local`, behind the seam `iris.cluster.engine.base`.
 8. A worker runs: `iris.cluster.worker.worker`, one process group an attempt: `iris.cluster.worker.process`.
 9. A log file fills: `iris.cluster.worker.log_store`.

@@ -12,10 +12,9 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from iris.cluster.controller import queue, status, workers
+from iris.cluster.controller import status, workers
 from iris.cluster.controller.endpoints import Endpoints
 from iris.cluster.controller.job import (
     Instruction,
@@ -25,49 +24,28 @@ from iris.cluster.controller.job import (
     StartAttempt,
     StopAttempt,
 )
-from iris.cluster.controller.launch import LaunchJobRequest, make_job, need_of
-from iris.cluster.controller.store import Store, StoredJob
+from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.scheduler import Scheduler
+from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
-from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
+from iris.cluster.engine.base import Engine
 from iris.cluster.types import is_task_finished, parse_task_id, state_name
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
-    UnavailableError,
 )
 from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-_TICK_S = 1.0
 _BEAT_S = 10.0  # on a stream without news; common proxies cut idle ones after 20 to 60 s
 _MERGE_S = 0.02  # news within this time travels in one message of a watch; the end never waits
 _MISSED_HEARTBEAT_MS = 15_000  # three heartbeats of a worker
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class JobRecord(StoredJob):
-    """A job, and what the controller holds of it besides.
-
-    Attributes:
-        saved_revision: Up to here it is in the store.
-        changed: Set, and replaced, when there is news for watchers.
-        finished: Set when it is final.
-        to_do: What is to be done once it is saved.
-        unsaved_results: Return values, pickled, by task index.
-        gpu_ids: By task index, the devices that its current slot brings.
-    """
-
-    saved_revision: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-    to_do: list[Instruction] = field(default_factory=list)
-    unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
-    gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Controller:
@@ -86,11 +64,7 @@ class Controller:
         self._jobs: dict[str, JobRecord] = {}
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._endpoints = Endpoints(store)
-        self._waiting: dict[str, queue.Waiting] = {}  # by gang id, in order of arrival
-        self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
-        self._held: dict[str, queue.Held] = {}
-        self._to_release: list[str] = []
-        self._wake = asyncio.Event()
+        self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -102,12 +76,12 @@ class Controller:
                 record.finished.set()
             self._jobs[stored.job.job_id] = record
         snapshot = await self._engine.snapshot()
-        self._to_release += snapshot.keys() - self._wanted_gangs(snapshot)
+        self._scheduler.adopt(snapshot)
         for record in list(self._jobs.values()):
             if not record.job.is_finished:
                 self._apply(record, record.job.recover(snapshot, _now_ms()))
-        self._in_background(self._schedule_for_ever())
-        self._in_background(self._watch_engine())
+        self._in_background(self._scheduler.run())
+        self._in_background(self._scheduler.watch_engine())
 
     async def close(self) -> None:
         """Stops scheduling and calling. Engine and store are closed by who made them, after this."""
@@ -244,7 +218,7 @@ class Controller:
             }
             if lost:
                 self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
-        self._wake.set()
+        self._scheduler.wake()
         return self._address
 
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
@@ -317,7 +291,7 @@ class Controller:
             self._store.save_job(record, record.saved_revision, record.unsaved_results)
             record.saved_revision = job.revision
             record.unsaved_results = []
-            _tell_watchers(record)
+            record.tell_watchers()
         to_do, record.to_do = record.to_do, []
         self._carry_out(record, to_do)
         if job.is_finished and not record.finished.is_set():
@@ -328,18 +302,15 @@ class Controller:
         for instruction in instructions:
             match instruction:
                 case RequestRoom(gang_id, task_indices):
-                    gang = GangRequest(gang_id, len(task_indices), need_of(record.launch))
-                    self._waiting[gang_id] = queue.Waiting(gang, time.monotonic())
+                    self._scheduler.request_room(record, gang_id, len(task_indices))
                 case ReleaseRoom(gang_id):
-                    if self._waiting.pop(gang_id, None) is None:
-                        self._to_release.append(gang_id)
+                    self._scheduler.release_room(gang_id)
                 case StartAttempt():
                     starts.setdefault(instruction.worker_id, []).append(instruction)
                 case StopAttempt():
                     self._in_background(self._stop(record, instruction))
         for worker_id, group in starts.items():
             self._in_background(self._start(record, worker_id, group))
-        self._wake.set()
 
     def _job_finished(self, record: JobRecord) -> None:
         job_id = record.job.job_id
@@ -372,161 +343,6 @@ class Controller:
             await self._registration.wait()
         return worker
 
-    # Scheduling.
-
-    async def _schedule_for_ever(self) -> None:
-        while True:
-            await happens(self._wake, _TICK_S)
-            self._wake.clear()
-            try:
-                await self._schedule()
-            except UnavailableError as error:
-                _log.warning("the engine cannot be reached: %s", error)  # that is no news of its gangs
-            except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
-                _log.exception("scheduling")
-
-    async def _schedule(self) -> None:
-        """One pass:
-
-        0. What could not be saved is saved now, if that is possible again.
-        1. Room that was given back is released.
-        2. What the engine has placed starts, what it has lost ends.
-        3. Who has waited for too long is given up.
-        4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
-        """
-        for record in list(self._jobs.values()):
-            if record.job.revision > record.saved_revision:
-                self._apply(record, ())
-        while self._to_release:
-            gang_id = self._to_release.pop()
-            await self._engine.release(gang_id)
-            self._held.pop(gang_id, None)
-            self._submitted.pop(gang_id, None)
-        self._take_snapshot(await self._engine.snapshot())
-        self._give_up_late()
-        if not self._waiting:
-            return
-        machines = await self._engine.machines()
-        plan = queue.plan(list(self._waiting.values()), list(self._held.values()), machines, time.monotonic())
-        for gang in plan.submit:
-            waiting = self._waiting.pop(gang.gang_id, None)
-            if waiting is None:
-                continue  # its job ended while we awaited the engine
-            self._submitted[gang.gang_id] = waiting
-            try:
-                await self._engine.submit(gang)
-            except GangRejectedError as error:
-                self._reject(gang.gang_id, str(error))
-        for gang_id, reason in plan.impossible.items():
-            if self._engine.elastic:
-                plan.reasons[gang_id] = reason
-            else:
-                self._reject(gang_id, f"it can never be placed: {reason}")
-        for gang_id, reason in plan.reasons.items():
-            self._explain(gang_id, f"waiting: {reason}")
-        if plan.submit:
-            self._take_snapshot(await self._engine.snapshot())
-
-    def _take_snapshot(self, snapshot: dict[str, GangStatus]) -> None:
-        for gang_id in list(self._submitted):
-            known = snapshot.get(gang_id)
-            if known is None or known.state is GangState.BROKEN:
-                self._room_lost(gang_id)
-            elif known.state is GangState.HELD:
-                self._place(gang_id, known)
-            else:
-                self._explain(gang_id, f"waiting: {known.reason}")
-        for gang_id, held in list(self._held.items()):
-            known = snapshot.get(gang_id)
-            if known is None:
-                self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
-            elif known.state is GangState.BROKEN:
-                self._slots_lost(gang_id, known.lost, known.reason)
-
-    def _place(self, gang_id: str, known: GangStatus) -> None:
-        record = self._record_of(gang_id)
-        slots = known.slots
-        missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
-        if missing:
-            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, and is starting")
-            return
-        waiting = self._submitted.pop(gang_id)
-        self._held[gang_id] = queue.Held(waiting.gang, time.monotonic(), tuple(slot.worker_id for slot in slots))
-        gang = record.job.gangs.get(gang_id)
-        if gang is None:
-            return  # its job has ended; the release is on its way
-        record.gpu_ids |= {index: slot.gpu_ids for index, slot in zip(gang.task_indices, slots, strict=True)}
-        places = [self._workers[slot.worker_id].place for slot in slots]
-        self._apply(record, record.job.gang_placed(gang_id, places))
-
-    def _room_lost(self, gang_id: str) -> None:
-        self._submitted.pop(gang_id)
-        record = self._record_of(gang_id)
-        self._apply(record, record.job.room_lost(gang_id))
-
-    def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
-        record = self._record_of(gang_id)
-        gang = record.job.gangs.get(gang_id)
-        if gang is None:
-            return
-        live = record.job.live_attempts(gang.task_indices[position] for position in positions)
-        for attempt in live.values():
-            worker = self._workers.get(attempt.worker_id)
-            if worker is not None and worker.place.incarnation == attempt.worker_incarnation:
-                worker.gone = True
-        lost = {index: attempt.attempt_id for index, attempt in live.items()}
-        if lost:
-            names = ", ".join(sorted({attempt.worker_id for attempt in live.values()}))
-            error = f"worker {names} was lost: {reason}"
-            self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
-
-    def _give_up_late(self) -> None:
-        now_s = time.monotonic()
-        for gang_id, waiting in [*self._waiting.items(), *self._submitted.items()]:
-            record = self._record_of(gang_id)
-            limit_s = record.launch.scheduling_timeout_seconds
-            gang = record.job.gangs.get(gang_id)
-            if limit_s and now_s - waiting.since_s >= limit_s and gang is not None:
-                why = f" ({gang.reason})" if gang.reason else ""
-                error = f"not placed within its scheduling timeout of {limit_s} s{why}"
-                self._apply(record, record.job.unschedulable(error, _now_ms()))
-
-    def _reject(self, gang_id: str, error: str) -> None:
-        self._waiting.pop(gang_id, None)
-        self._submitted.pop(gang_id, None)
-        record = self._record_of(gang_id)
-        self._apply(record, record.job.unschedulable(error, _now_ms()))
-
-    def _explain(self, gang_id: str, reason: str) -> None:
-        record = self._record_of(gang_id)
-        if record.job.explain_waiting(gang_id, reason):
-            self._apply(record, ())
-
-    def _wanted_gangs(self, snapshot: dict[str, GangStatus]) -> set[str]:
-        """After a restart: the gangs of the engine that belong to jobs which go on, taken into our books again."""
-        wanted = set()
-        for record in self._jobs.values():
-            for gang_id, gang in record.job.gangs.items():
-                known = snapshot.get(gang_id)
-                if known is None:
-                    continue
-                wanted.add(gang_id)
-                request = GangRequest(gang_id, len(gang.task_indices), need_of(record.launch))
-                if gang.placed:
-                    names = tuple(slot.worker_id for slot in known.slots)
-                    self._held[gang_id] = queue.Held(request, time.monotonic(), names)
-                    record.gpu_ids |= {
-                        index: slot.gpu_ids for index, slot in zip(gang.task_indices, known.slots, strict=True)
-                    }
-                else:
-                    self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
-        return wanted
-
-    async def _watch_engine(self) -> None:
-        while True:
-            await self._engine.wait_for_change(_TICK_S)
-            self._wake.set()
-
     # Small things.
 
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
@@ -542,13 +358,6 @@ class Controller:
         if record is None:
             raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
         return record
-
-    def _record_of(self, gang_id: str) -> JobRecord:
-        return self._jobs[gang_id.rpartition("@")[0]]
-
-    def _is_there(self, worker_id: str) -> bool:
-        worker = self._workers.get(worker_id)
-        return worker is not None and not worker.gone
 
     def _check_parent(self, request: LaunchJobRequest) -> None:
         if not request.parent_job_id:
@@ -577,11 +386,6 @@ class Controller:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _tell_watchers(record: JobRecord) -> None:
-    changed, record.changed = record.changed, asyncio.Event()
-    changed.set()
 
 
 def _still_live(job: Job) -> Callable[[int, int], bool]:

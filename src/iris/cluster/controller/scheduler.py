@@ -1,0 +1,239 @@
+"""Asks the engine for room in the order that `queue.py` decides, and tells jobs what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from iris.cluster.controller import queue
+from iris.cluster.controller.job import Instruction
+from iris.cluster.controller.launch import need_of
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.workers import WorkerRecord
+from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
+from iris.errors import IrisError
+from iris.rpc.process import happens
+
+TICK_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Apply(Protocol):
+    """How the controller takes an event: what a job has become is saved and told, then the rest is done."""
+
+    def __call__(self, record: JobRecord, instructions: Iterable[Instruction]) -> None: ...
+
+
+class Scheduler:
+    """The books of who waits for room, has asked for it, and holds it.
+
+    Args:
+        engine: Who places.
+        jobs: By job id; the controller's own.
+        workers: By worker id; the controller's own.
+        apply: Where events go.
+    """
+
+    def __init__(
+        self, engine: Engine, jobs: Mapping[str, JobRecord], workers: Mapping[str, WorkerRecord], apply: Apply
+    ) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._workers = workers
+        self._apply = apply
+        self._waiting: dict[str, queue.Waiting] = {}  # by gang id, in order of arrival
+        self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
+        self._held: dict[str, queue.Held] = {}
+        self._to_release: dict[str, None] = {}  # a set that keeps its order
+        self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
+        self._wake = asyncio.Event()
+
+    def request_room(self, record: JobRecord, gang_id: str, slots: int) -> None:
+        """A gang joins the queue."""
+        self._waiting[gang_id] = queue.Waiting(GangRequest(gang_id, slots, need_of(record.launch)), time.monotonic())
+        self._wake.set()
+
+    def release_room(self, gang_id: str) -> None:
+        """A gang leaves the queue, or gives its room back."""
+        if self._waiting.pop(gang_id, None) is None:
+            self._to_release[gang_id] = None
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something has changed that may let somebody start."""
+        self._wake.set()
+
+    def adopt(self, snapshot: Mapping[str, GangStatus]) -> None:
+        """After a restart of the controller: takes the gangs of jobs that go on into the books, releases the others."""
+        self._to_release = dict.fromkeys(snapshot)
+        for record in self._jobs.values():
+            for gang_id, gang in record.job.gangs.items():
+                known = snapshot.get(gang_id)
+                if known is None:
+                    continue
+                del self._to_release[gang_id]
+                request = GangRequest(gang_id, len(gang.task_indices), need_of(record.launch))
+                if gang.placed:
+                    self._hold(record, request, known)
+                else:
+                    self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
+
+    async def run(self) -> None:
+        """Schedules for as long as the controller lives: whenever something changes, and with every tick."""
+        while True:
+            await happens(self._wake, TICK_S)
+            self._wake.clear()
+            try:
+                await self._schedule()
+            except IrisError as error:
+                # The engine cannot be reached, which is no news of its gangs; or the disk is full.
+                _log.warning("scheduling goes on in a second: %s", error)
+            except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
+                _log.exception("scheduling")
+
+    async def watch_engine(self) -> None:
+        """Wakes up when the engine may have news."""
+        while True:
+            await self._engine.wait_for_change(TICK_S)
+            self._wake.set()
+
+    async def _schedule(self) -> None:
+        """One pass:
+
+        0. What could not be saved is saved now, if that is possible again.
+        1. Room that was given back is released.
+        2. What the engine has placed starts, what it has lost ends.
+        3. Who has waited for too long is given up.
+        4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
+        """
+        for record in list(self._jobs.values()):
+            if record.job.revision > record.saved_revision:
+                self._apply(record, ())
+        for gang_id in list(self._to_release):
+            await self._engine.release(gang_id)
+            del self._to_release[gang_id]
+            self._held.pop(gang_id, None)
+            self._submitted.pop(gang_id, None)
+        self._take_snapshot(await self._engine.snapshot())
+        self._give_up_late()
+        if not self._waiting:
+            self._tell_explained()
+            return
+        machines = await self._engine.machines()
+        plan = queue.plan(list(self._waiting.values()), list(self._held.values()), machines, time.monotonic())
+        for gang in plan.submit:
+            waiting = self._waiting.pop(gang.gang_id, None)
+            if waiting is None:
+                continue  # its job ended while we awaited the engine
+            self._submitted[gang.gang_id] = waiting
+            try:
+                await self._engine.submit(gang)
+            except GangRejectedError as error:
+                self._reject(gang.gang_id, str(error))
+        for gang_id, reason in plan.impossible.items():
+            if self._engine.elastic:
+                plan.reasons[gang_id] = reason
+            else:
+                self._reject(gang_id, f"it can never be placed: {reason}")
+        for gang_id, reason in plan.reasons.items():
+            self._explain(gang_id, f"waiting: {reason}")
+        if plan.submit:
+            self._take_snapshot(await self._engine.snapshot())
+        self._tell_explained()
+
+    def _take_snapshot(self, snapshot: dict[str, GangStatus]) -> None:
+        for gang_id in list(self._submitted):
+            known = snapshot.get(gang_id)
+            if known is None or known.state is GangState.BROKEN:
+                self._room_lost(gang_id)
+            elif known.state is GangState.HELD:
+                self._place(gang_id, known)
+            else:
+                self._explain(gang_id, f"waiting: {known.reason}")
+        for gang_id, held in list(self._held.items()):
+            known = snapshot.get(gang_id)
+            if known is None:
+                self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
+            elif known.state is GangState.BROKEN:
+                self._slots_lost(gang_id, known.lost, known.reason)
+
+    def _place(self, gang_id: str, known: GangStatus) -> None:
+        record = self._record_of(gang_id)
+        slots = known.slots
+        missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
+        if missing:
+            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, and is starting")
+            return
+        self._hold(record, self._submitted.pop(gang_id).gang, known)
+        places = [self._workers[slot.worker_id].place for slot in slots]
+        self._apply(record, record.job.gang_placed(gang_id, places))
+
+    def _room_lost(self, gang_id: str) -> None:
+        self._submitted.pop(gang_id)
+        record = self._record_of(gang_id)
+        self._apply(record, record.job.room_lost(gang_id))
+
+    def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
+        record = self._record_of(gang_id)
+        gang = record.job.gangs.get(gang_id)
+        if gang is None:
+            return
+        live = record.job.live_attempts(gang.task_indices[position] for position in positions)
+        for attempt in live.values():
+            worker = self._workers.get(attempt.worker_id)
+            if worker is not None and worker.place.incarnation == attempt.worker_incarnation:
+                worker.gone = True
+        lost = {index: attempt.attempt_id for index, attempt in live.items()}
+        if lost:
+            names = ", ".join(sorted({attempt.worker_id for attempt in live.values()}))
+            error = f"worker {names} was lost: {reason}"
+            self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
+
+    def _give_up_late(self) -> None:
+        now_s = time.monotonic()
+        for gang_id, waiting in [*self._waiting.items(), *self._submitted.items()]:
+            record = self._record_of(gang_id)
+            limit_s = record.launch.scheduling_timeout_seconds
+            gang = record.job.gangs.get(gang_id)
+            if limit_s and now_s - waiting.since_s >= limit_s and gang is not None:
+                why = f" ({gang.reason})" if gang.reason else ""
+                error = f"not placed within its scheduling timeout of {limit_s} s{why}"
+                self._apply(record, record.job.unschedulable(error, _now_ms()))
+
+    def _reject(self, gang_id: str, error: str) -> None:
+        self._waiting.pop(gang_id, None)
+        self._submitted.pop(gang_id, None)
+        record = self._record_of(gang_id)
+        self._apply(record, record.job.unschedulable(error, _now_ms()))
+
+    def _explain(self, gang_id: str, reason: str) -> None:
+        record = self._record_of(gang_id)
+        if record.job.explain_waiting(gang_id, reason):
+            self._explained[record.job.job_id] = record
+
+    def _tell_explained(self) -> None:
+        """Once for each job, however many of its tasks wait."""
+        explained, self._explained = self._explained, {}
+        for record in explained.values():
+            self._apply(record, ())
+
+    def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus) -> None:
+        names = tuple(slot.worker_id for slot in known.slots)
+        self._held[request.gang_id] = queue.Held(request, time.monotonic(), names)
+        gang = record.job.gangs.get(request.gang_id)
+        if gang is not None:
+            record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
+
+    def _record_of(self, gang_id: str) -> JobRecord:
+        return self._jobs[gang_id.rpartition("@")[0]]
+
+    def _is_there(self, worker_id: str) -> bool:
+        worker = self._workers.get(worker_id)
+        return worker is not None and not worker.gone
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
