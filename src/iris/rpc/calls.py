@@ -122,6 +122,9 @@ async def call_async(
         try:
             return await method(request, timeout_ms=_left_ms(end))
         except ConnectError as error:
+            if isinstance(error.__cause__, asyncio.CancelledError):
+                # connectrpc makes an answer of it; who cancels a task of ours must not be taken for a server.
+                raise asyncio.CancelledError from error
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
                 raise peer.error(error) from error

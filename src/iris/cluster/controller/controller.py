@@ -235,8 +235,13 @@ class Controller:
         """What became of attempts; stored when this returns."""
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
         worker = self._workers.get(request.worker_id)
-        if worker is None or worker.place.incarnation != request.incarnation:
+        if worker is None:
             answer.register_again = True
+            return answer
+        if worker.place.incarnation != request.incarnation:
+            # Another process has taken its place: what it still runs was given up then.
+            for report in request.reports:
+                answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
             return answer
         worker.last_heartbeat_ms = _now_ms()
         for job_id, reports in _by_job(request.reports).items():

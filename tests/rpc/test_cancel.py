@@ -1,0 +1,27 @@
+"""Who cancels a call gets a cancellation, and not an answer that asks for another try."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.calls import Peer, call_async
+
+
+def test_a_cancelled_call_is_cancelled() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            stub = cluster_connect.ControllerServiceClient(address)
+            request = cluster_pb2.Controller.ListJobsRequest()
+            calling = asyncio.create_task(call_async(stub.list_jobs, request, Peer(address, "nobody")))
+            await asyncio.get_running_loop().run_in_executor(None, silent.accept)  # the call is under way
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            assert calling.cancelled()
+
+    asyncio.run(main())
