@@ -31,7 +31,7 @@ class PortReservations:
     def __init__(self, host: str) -> None:
         self._host = host
         self._locks: dict[int, int] = {}  # port -> file descriptor that holds its lock
-        self._directory = _lock_directory()
+        self._directory: Path | None = None  # made with the first port: most jobs ask for none
         self._last_port = _first_ephemeral_port() - 1
 
     def reserve(self) -> int:
@@ -40,6 +40,7 @@ class PortReservations:
         Raises:
             ResourceExhaustedError: None was found.
         """
+        self._directory = self._directory or _lock_directory()
         for _ in range(_TRIES):
             port = random.randint(FIRST_PORT, self._last_port)
             if port in self._locks:
