@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.engine.local import LocalEngine
 from iris.errors import IrisError
-from iris.rpc.process import address_of, bind, run_loop, when_parent_ends
+from iris.rpc.process import address_of, bind, run_loop, use_no_proxy, when_parent_ends
 
 if TYPE_CHECKING:
     from iris.cluster.controller.service import ControllerService
@@ -75,7 +75,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     except IrisError as error:
         _announce(arguments.ready_fd, {"error": str(error)})
         sys.exit(f"iris: {error}")
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # workers have theirs; calls between the parts take no proxy
+    use_no_proxy()  # workers have the environment as it was
     controller = Controller(engine, store, address)
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)

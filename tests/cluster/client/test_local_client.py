@@ -101,3 +101,29 @@ def test_close_in_a_forked_child_leaves_the_cluster_alone(cluster_client: LocalC
 def test_a_number_of_workers_that_makes_no_sense(workers: int) -> None:
     with pytest.raises((InvalidArgumentError, LocalClusterError), match="expected 1 to 64"):
         LocalClusterClient(workers=workers)
+
+
+JOB = (
+    "from iris.client import IrisClient\nwith IrisClient.local() as c: print(c.run(['true']).wait(timeout=60).state)\n"
+)
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(tmp_path: Path, variable: str) -> None:
+    program = JOB.replace("['true']", "['sh', '-c', '[ $" + variable + " = http://127.0.0.1:9 -a $NO_PROXY = mine ]']")
+    env = {**os.environ, variable: "http://127.0.0.1:9", "NO_PROXY": "mine"}  # nobody listens there
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "4\n", f"the cluster works, and tasks see the variables as they were: {ran.stderr}"
+
+
+@pytest.mark.parametrize("name", ["iris.py", "iris/__init__.py", "pickle.py", "queue.py", "random.py", "logging.py"])
+def test_files_of_the_current_folder_take_nobodys_place(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("raise SystemExit('the wrong module')\n")
+    program = tmp_path / "program.py"  # elsewhere: where a program lies is its own affair
+    program.write_text(JOB)
+    ran = subprocess.run([sys.executable, str(program)], cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.stdout == "4\n", ran.stderr

@@ -67,7 +67,8 @@ def start_server(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     messages = directory / "server.log"
     ready, ready_end = os.pipe()
-    command = [sys.executable, "-m", "iris.server", "--directory", str(directory), "--host", host]
+    # -P: the current folder is the user's; a file in it that is named like one of ours, or of Python's, is not for us.
+    command = [sys.executable, "-P", "-m", "iris.server", "--directory", str(directory), "--host", host]
     command += ["--port", str(port), "--workers", str(workers), "--ready-fd", str(ready_end)]
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []

@@ -178,7 +178,7 @@ class LocalEngine:
         with open(self._directory / f"{host.worker_id}.log", "ab") as messages:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "iris.cluster.worker"),
+                *("-P", "-m", "iris.cluster.worker"),  # -P: nothing of the current folder takes our modules' places
                 *("--worker-id", host.worker_id),
                 *("--incarnation", secrets.token_hex(8)),
                 *("--controller", self._controller_address),

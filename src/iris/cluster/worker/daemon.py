@@ -21,7 +21,7 @@ from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor, Peer
-from iris.rpc.process import address_of, bind, run_loop, when_parent_ends
+from iris.rpc.process import address_of, bind, run_loop, use_no_proxy, when_parent_ends
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
@@ -52,7 +52,7 @@ def run(token: str, reaper: Reaper) -> None:
 async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> None:
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+    use_no_proxy()
     controller_address = parse_address(arguments.controller)
     controller = cluster_connect.ControllerServiceClient(
         controller_address, accept_compression=(), send_compression=None
