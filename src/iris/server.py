@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.engine.local import LocalEngine
 from iris.errors import IrisError
-from iris.rpc.process import address_of, bind, run_loop, use_no_proxy, when_parent_ends
+from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 
 if TYPE_CHECKING:
     from iris.cluster.controller.service import ControllerService
@@ -64,6 +64,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         engine = LocalEngine(
             directory / "workers", workers=arguments.workers, host=arguments.host, advertise_host=advertise_host
         )
+        raise_file_limit()
         await engine.start(address)
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller

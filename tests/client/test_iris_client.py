@@ -40,6 +40,8 @@ def test_task_status(client: IrisClient) -> None:
         client.task_status(job.job_id, task_index=-1)
     with pytest.raises(ValueError, match="task_index='2'"):
         client.task_status(job.job_id, task_index="2")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="task_index=2147483648"):
+        client.task_status(job.job_id, task_index=2**31)
 
 
 def test_list_tasks(client: IrisClient) -> None:
@@ -224,6 +226,11 @@ def test_the_address_of_the_environment(shared_cluster: LocalServer, monkeypatch
     [
         ({"name": ""}, "must not be empty"),
         ({"name": "a/b"}, "'a/b'"),
+        ({"name": 5}, "expected text"),
+        ({"name": "caf\udce9"}, "no UTF-8"),
+        ({"env": {"A": "caf\udce9"}}, "no UTF-8"),
+        ({"working_directory": "/caf\udce9"}, "no UTF-8"),
+        ({"replicas": 3_000_000_000}, "replicas=3000000000"),
         ({"replicas": 0}, "replicas=0"),
         ({"replicas": "2"}, "replicas='2'"),
         ({"replicas": 20_000}, "10000"),
@@ -245,7 +252,7 @@ def test_arguments_that_cannot_be_meant(client: IrisClient, arguments: dict[str,
     assert essential in str(caught.value)
 
 
-@pytest.mark.parametrize("entrypoint", [[], "python train.py", 7, [""], ["a", 1]])
+@pytest.mark.parametrize("entrypoint", [[], "python train.py", 7, [""], ["a", 1], ["cat", "caf\udce9"]])
 def test_entrypoints_that_cannot_be_meant(client: IrisClient, entrypoint: object) -> None:
     with pytest.raises(InvalidArgumentError):
         client.run(entrypoint)  # type: ignore[arg-type]

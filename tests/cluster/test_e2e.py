@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -474,3 +475,20 @@ def test_the_wire_speaks_json(client: IrisClient) -> None:
     missing = httpx.post(f"{url}/GetJobStatus", json={"jobId": "nope"})
     assert missing.status_code == 404
     assert json.loads(missing.text)["code"] == "not_found"
+
+
+def test_many_tasks_under_a_low_limit_of_open_files(tmp_path: Path) -> None:
+    program = (
+        "import resource\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))\n"
+        "from iris.client import IrisClient\n"
+        "with IrisClient.local() as client:\n"
+        f"    script = 'while [ ! -e {tmp_path}/gate ]; do sleep 0.1; done; ulimit -Sn'\n"
+        "    job = client.run(['sh', '-c', script], replicas=100)\n"
+        "    while client.status(job.job_id).state != 3: pass\n"
+        f"    open('{tmp_path}/gate', 'w').close()\n"
+        "    print(job.wait(timeout=60).tasks_succeeded, {line.message for line in job.logs()})\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.stdout == "100 {'128'}\n", ran.stderr

@@ -20,6 +20,7 @@ from iris.cluster.types import (
     Entrypoint,
     ResourceSpec,
     check_job_name,
+    check_utf8,
     get_job_info,
     make_task_id,
 )
@@ -135,11 +136,13 @@ class IrisClient:
         """
         entry = _as_entrypoint(entrypoint, args, kwargs or {})
         spec = resources or ResourceSpec()
-        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or not 1 <= replicas < 2**31:
             raise InvalidArgumentError(f"replicas={replicas!r}: expected a whole number from 1")
         if name is None:
             name = f"{entry.default_name}-{secrets.token_hex(4)}"
         check_job_name(name)
+        if working_directory is not None:
+            check_utf8("a working directory", os.fspath(working_directory))
         folder = None if workspace is None else os.fspath(workspace)
         bundle = None if folder is None else _pack(folder)
         request = cluster_pb2.Controller.LaunchJobRequest(
@@ -231,7 +234,8 @@ class IrisClient:
         except DeadlineExceededError as error:
             if timeout is None:
                 raise
-            raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s") from error
+            known = "".join(str(error).partition(", as far as")[1:])
+            raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}") from error
         return self.cluster.get_job_status(job_id)
 
     # Tasks.
@@ -438,6 +442,7 @@ def _checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"env {name!r}: {value!r}: names and values of environment variables are text")
+        check_utf8("an environment variable", f"{name}={value}")
     return env
 
 

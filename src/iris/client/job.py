@@ -239,5 +239,5 @@ def check_index(task_index: int) -> None:
     Raises:
         InvalidArgumentError: (a `ValueError`) It is no whole number, or negative.
     """
-    if isinstance(task_index, bool) or not isinstance(task_index, int) or task_index < 0:
+    if isinstance(task_index, bool) or not isinstance(task_index, int) or not 0 <= task_index < 2**31:
         raise InvalidArgumentError(f"task_index={task_index!r}: expected a whole number from 0")

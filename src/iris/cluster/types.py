@@ -68,14 +68,29 @@ def check_job_name(name: str) -> None:
     Raises:
         InvalidArgumentError: The name is empty, or contains `/` or a control character.
     """
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"not a job name: {name!r} (expected text)")
     if not name:
         raise InvalidArgumentError("a job's name must not be empty")
+    check_utf8("a job name", name)
     if "/" in name:
         raise InvalidArgumentError(
             f"not a job name: {name!r} contains '/' (job ids with '/' are made by Iris for the jobs of a job)"
         )
     if _CONTROL_CHARACTER.search(name):
         raise InvalidArgumentError(f"not a job name: {name!r} contains a control character")
+
+
+def check_utf8(what: str, text: str) -> None:
+    """Refuses text that cannot be sent: file names that are no UTF-8 come as such.
+
+    Raises:
+        InvalidArgumentError: The text has no form in UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"not {what}: {text!r} is no UTF-8 (is the locale's encoding UTF-8?)") from None
 
 
 def check_port_name(name: str) -> None:
@@ -182,6 +197,7 @@ class Entrypoint:
         for word in words:
             if not isinstance(word, str) or "\0" in word:
                 raise InvalidArgumentError(f"not a word of a command: {word!r} (expected text without NUL)")
+            check_utf8("a word of a command", word)
         return cls(command=words)
 
     @property

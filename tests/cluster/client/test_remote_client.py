@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,3 +145,14 @@ def _listener(address: str) -> int:
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
             return connection.pid
     raise AssertionError(f"nobody listens at {address}")
+
+
+def test_a_wait_for_a_controller_that_is_gone_takes_its_time_and_says_so(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
+        job_id = launch(client, ["sleep", "300"])
+        server.process.kill()
+        server.process.wait()
+        start_s = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"as far as is known: the controller at .* does not answer"):
+            list(client.watch_job(job_id, timeout=2))
+        assert time.monotonic() - start_s >= 1.9, "not earlier: it may come back"

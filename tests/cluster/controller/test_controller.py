@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def test_an_engine_that_grants_late(
     wait_until(lambda: "takes its time" in message(client, job_id), "the engine's reason")
     assert client.get_task_status(job_id, 0).state == pb.TASK_STATE_PENDING
     engine.granting = True
-    wait_until(lambda: "w has room, and is starting" in message(client, job_id), "the wait for the worker")
+    wait_until(lambda: "w has room, but is still starting" in message(client, job_id), "the wait for the worker")
     assert client.fetch_task_logs(f"{job_id}/task-0") == []
     with worker(controller, tmp_path / "w"):
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
@@ -177,7 +178,10 @@ def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEn
         wait_until(
             lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_FAILED, "the news, which nobody keeps yet"
         )
-        assert client.get_task_status(job_id, 1).state == pb.TASK_STATE_RUNNING
+        wait_until(
+            lambda: client.get_task_status(job_id, 1).state == pb.TASK_STATE_KILLED,
+            "the end of its peer: what is stopped may be what fills the disk",
+        )
         controller.call(lambda: setattr(store, "full", False))
         job = wait_for_end(client, job_id)
         assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 3)
@@ -187,3 +191,34 @@ def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEn
         RemoteClusterClient(again.address) as client,
     ):
         assert client.get_job_status(job_id).exit_code == 3
+
+
+def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngine, tmp_path: Path) -> None:
+    store = FullDisk(None)
+    with (
+        serving(engine, store) as controller,
+        RemoteClusterClient(controller.address) as client,
+        worker(controller, tmp_path / "w"),
+    ):
+        job_id = launch(client, ["sleep", "300"])
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        controller.call(lambda: setattr(store, "full", True))
+        with pytest.raises(ResourceExhaustedError, match="no space left"):
+            client.terminate_job(job_id)
+        wait_until(lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_KILLED, "its end")
+        controller.call(lambda: setattr(store, "full", False))
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
+
+
+def test_nothing_is_placed_on_a_worker_that_does_not_answer(
+    controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    with worker(controller, tmp_path / "w") as process:
+        wait_until(client.list_workers, "the worker")
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: not client.list_workers()[0].healthy, "its silence to be noticed", timeout_s=60)
+        job_id = launch(client, ["true"])
+        wait_until(lambda: "w has room, but does not answer" in message(client, job_id), "words about it")
+        assert not client.get_task_status(job_id, 0).attempts
+        process.send_signal(signal.SIGCONT)
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED

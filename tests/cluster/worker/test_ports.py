@@ -184,3 +184,15 @@ def test_the_locks_are_private(worker: Callable[[], PortReservations]) -> None:
     (folder,) = Path(tempfile.gettempdir()).iterdir()
     assert folder.name == f"iris-ports-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("how", ["file", "dangling link"])
+def test_a_name_that_somebody_has_taken_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    taken = tmp_path / f"iris-ports-{os.getuid()}"
+    taken.touch() if how == "file" else taken.symlink_to("nowhere")
+    reservations = PortReservations("127.0.0.1")
+    port = reservations.reserve()
+    reservations.release(port)

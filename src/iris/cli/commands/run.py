@@ -122,7 +122,7 @@ def run(
             resources=ResourceSpec(cpu=cpu, memory=memory, gpu=gpu),
             env=inherited | dict(env),
             ports=ports,
-            workspace=workspace or (None if folder else os.getcwd()),
+            workspace=workspace or (None if folder else _current_folder()),
             working_directory=folder,
             coscheduled=not independent,
             max_task_failures=max_task_failures,
@@ -152,7 +152,14 @@ def _surroundings(connection: Connection, workspace: str | None) -> tuple[str | 
     if connection.place == "elsewhere":
         return None, {}
     inherited = {} if connection.place == "embedded" else {n: v for n, v in os.environ.items() if _may_travel(n, v)}
-    return (None if workspace else os.getcwd()), inherited
+    return (None if workspace else _current_folder()), inherited
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise FailedPreconditionError("the current folder is gone: change into another, or give --workspace") from None
 
 
 def _may_travel(name: str, value: str) -> bool:

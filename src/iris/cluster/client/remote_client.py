@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -127,27 +128,29 @@ class RemoteClusterClient:
         end = None if timeout is None else time.monotonic() + timeout
         request = cluster_pb2.Controller.WatchJobRequest(job_id=job_id, include_tasks=include_tasks)
         silent_since: float | None = None
+        unreachable: UnavailableError | None = None
         pause_s = 0.05
         while True:
             left_ms = None if end is None else max(1, int((end - time.monotonic()) * 1000))
             try:
                 for message in stream(self._controller.watch_job(request, timeout_ms=left_ms), self._peer):
-                    silent_since, pause_s = None, 0.05
+                    silent_since, unreachable, pause_s = None, None, 0.05
                     if message.HasField("job"):
                         yield message.job
                         if is_job_finished(message.job.state):
                             return
             except DeadlineExceededError:
-                if end is not None and time.monotonic() >= end - 0.05:
-                    raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s") from None
-                # Otherwise it was the silence of a dead connection.
-            except UnavailableError:
+                pass  # the time has passed, or it was the silence of a dead connection
+            except UnavailableError as error:
+                unreachable = error
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > patience_s:
                     raise
-            if end is not None and time.monotonic() + pause_s >= end:
-                raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s")
-            time.sleep(pause_s * random.uniform(0.5, 1.5))
+            left_s = math.inf if end is None else end - time.monotonic()
+            if left_s <= 0.01:
+                known = f", as far as is known: {unreachable}" if unreachable else ""
+                raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}")
+            time.sleep(min(pause_s * random.uniform(0.5, 1.5), left_s))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     # Tasks.

@@ -35,6 +35,7 @@ from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    IrisError,
     NotFoundError,
 )
 from iris.rpc import cluster_pb2
@@ -44,7 +45,6 @@ Report = cluster_pb2.Controller.ReportTaskStateRequest
 
 _BEAT_S = 10.0  # on a stream without news; common proxies cut idle ones after 20 to 60 s
 _MERGE_S = 0.02  # news within this time travels in one message of a watch; the end never waits
-_MISSED_HEARTBEAT_MS = 15_000  # three heartbeats of a worker
 _log = logging.getLogger(__name__)
 
 
@@ -286,14 +286,20 @@ class Controller:
     ) -> None:
         """Remembers what has changed in a job, tells of it, and does what follows: in this order.
 
-        Where it cannot be remembered (the disk is full), nothing of it is told or done, and the error goes to who
-        brought the event, who will bring it again. What is to be done is kept, and tried again with every tick.
+        Where it cannot be remembered (the disk is full), nothing of it is told, and the error goes to who brought the
+        event, who will bring it again. What is to be done is kept, and tried again with every tick: all but stops,
+        which are carried out at once. They lose nothing, and what is stopped may be what fills the disk.
         """
         job = record.job
         record.to_do += instructions
         record.unsaved_results += results
         if job.revision > record.saved_revision or record.unsaved_results:
-            self._store.save_job(record, record.saved_revision, record.unsaved_results)
+            try:
+                self._store.save_job(record, record.saved_revision, record.unsaved_results)
+            except IrisError:
+                self._carry_out(record, [step for step in record.to_do if isinstance(step, StopAttempt)])
+                record.to_do = [step for step in record.to_do if not isinstance(step, StopAttempt)]
+                raise
             record.saved_revision = job.revision
             record.unsaved_results = []
             record.tell_watchers()
@@ -427,10 +433,10 @@ def _attempt_end(report: Report) -> AttemptEnd:
 
 
 def _health(worker: workers.WorkerRecord, jobs: set[str]) -> cluster_pb2.Controller.WorkerHealthStatus:
-    missed = max(0, _now_ms() - worker.last_heartbeat_ms) // (_MISSED_HEARTBEAT_MS // 3)
+    missed = worker.missed_heartbeats(_now_ms())
     return cluster_pb2.Controller.WorkerHealthStatus(
         worker_id=worker.place.worker_id,
-        healthy=not worker.gone and missed < 3,
+        healthy=worker.is_healthy(_now_ms()),
         consecutive_failures=missed,
         last_heartbeat_ms=worker.last_heartbeat_ms,
         running_job_ids=sorted(jobs),

@@ -165,7 +165,7 @@ class Scheduler:
         slots = known.slots
         missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
         if missing:
-            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, and is starting")
+            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}")
             return
         self._hold(record, self._submitted.pop(gang_id).gang, known)
         places = [self._workers[slot.worker_id].place for slot in slots]
@@ -230,9 +230,13 @@ class Scheduler:
     def _record_of(self, gang_id: str) -> JobRecord:
         return self._jobs[gang_id.rpartition("@")[0]]
 
+    def _why_not_there(self, worker_id: str) -> str:
+        worker = self._workers.get(worker_id)
+        return "is still starting" if worker is None or worker.gone else "does not answer"
+
     def _is_there(self, worker_id: str) -> bool:
         worker = self._workers.get(worker_id)
-        return worker is not None and not worker.gone
+        return worker is not None and worker.is_healthy(_now_ms())
 
 
 def _now_ms() -> int:

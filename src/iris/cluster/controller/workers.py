@@ -16,6 +16,8 @@ from iris.errors import DeadlineExceededError, IrisError, NotFoundError, Unavail
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
 
+HEARTBEAT_MS = 5000  # how often a worker reports that has no news, see worker/reporter.py
+_MISSED_UNTIL_UNHEALTHY = 3
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,14 @@ class WorkerRecord:
     last_heartbeat_ms: int
     gone: bool = False
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
+
+    def missed_heartbeats(self, now_ms: int) -> int:
+        """How many heartbeats in a row have not come."""
+        return max(0, now_ms - self.last_heartbeat_ms) // HEARTBEAT_MS
+
+    def is_healthy(self, now_ms: int) -> bool:
+        """Whether new attempts may go there. Silence alone ends none of those that it has: it is not death."""
+        return not self.gone and self.missed_heartbeats(now_ms) < _MISSED_UNTIL_UNHEALTHY
 
 
 def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, now_ms: int) -> WorkerRecord:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import secrets
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,7 @@ class LocalEngine:
         self._gangs: dict[str, _Gang] = {}
         self._changed = asyncio.Event()
         self._controller_address = ""
+        self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
         self._env = dict(os.environ)  # as it is now: what this program changes later is not for workers and tasks
 
     async def start(self, controller_address: str) -> None:
@@ -185,6 +187,7 @@ class LocalEngine:
                 *("--directory", str(self._directory / host.worker_id)),
                 *("--host", self._bind_host),
                 *("--advertise-host", self._advertise_host),
+                *("--task-file-limit", str(self._file_limit)),
                 *("--parent-pid", str(os.getpid())),
                 env=self._env,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -21,7 +22,7 @@ from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor, Peer
-from iris.rpc.process import address_of, bind, run_loop, use_no_proxy, when_parent_ends
+from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
@@ -37,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--advertise-host", default="", help="where others reach it; default: --host")
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
+    parser.add_argument("--task-file-limit", type=int, help="how many files a task may open; default: as this worker")
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     return parser.parse_args()
 
@@ -52,6 +54,8 @@ def run(token: str, reaper: Reaper) -> None:
 async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> None:
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
+    file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    raise_file_limit()
     use_no_proxy()
     controller_address = parse_address(arguments.controller)
     controller = cluster_connect.ControllerServiceClient(
@@ -68,6 +72,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         controller_address=controller_address,
         controller=controller,
         base_env=base_env,
+        file_limit=file_limit,
         reaper=reaper,
     )
     application = cluster_connect.WorkerServiceASGIApplication(

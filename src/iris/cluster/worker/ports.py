@@ -7,6 +7,7 @@ this machine, also those of other clusters, from giving out the same one. A lock
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -67,9 +68,10 @@ class PortReservations:
 def _lock_directory() -> Path:
     """One for all workers of this user on this machine; one of our own where somebody else has taken that name."""
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
-        return directory
+    with contextlib.suppress(FileExistsError):  # it is no directory
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
+            return directory
     return Path(tempfile.mkdtemp(prefix="iris-ports-"))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -49,6 +51,7 @@ class AttemptProcess:
         command: argv.
         cwd: Its working directory.
         env: All of its environment.
+        file_limit: How many files it may open (the soft limit): ours is higher than what programs are used to.
         append: Takes what it writes, with the source, as it comes; called on the loop.
         end_strays: Ends what the attempt started and its group does not hold.
 
@@ -62,6 +65,7 @@ class AttemptProcess:
         *,
         cwd: Path,
         env: Mapping[str, str],
+        file_limit: int,
         append: Append,
         end_strays: Callable[[], Awaitable[None]],
     ) -> None:
@@ -72,9 +76,10 @@ class AttemptProcess:
         self._drained = asyncio.Event()
         self._exited = asyncio.Event()
         self._kill_timer: asyncio.TimerHandle | None = None
-        stdout, stdout_end = os.pipe()
-        stderr, stderr_end = os.pipe()
+        pipes: list[int] = []
         try:
+            stdout, stdout_end = _pipe(pipes)
+            stderr, stderr_end = _pipe(pipes)
             # No shell, no preexec_fn: with neither, Python starts the process by vfork, in well under a millisecond.
             self._popen = subprocess.Popen(
                 list(command),
@@ -86,13 +91,17 @@ class AttemptProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(stdout)
-            os.close(stderr)
+            for end in pipes:
+                os.close(end)
             raise EntrypointError(_why_not_started(command, cwd, env, error)) from error
-        finally:
-            os.close(stdout_end)
-            os.close(stderr_end)
+        os.close(stdout_end)
+        os.close(stderr_end)
         self.pid = self._popen.pid
+        # From outside, since a change in the child would rule out vfork; a program that looks at its limit in its very
+        # first moment may still see ours.
+        with contextlib.suppress(OSError, ValueError):  # it may have ended, or the limit be beyond its own
+            hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (file_limit, hard))
         self._capture(stdout, "stdout")
         self._capture(stderr, "stderr")
         self._watch_exit()
@@ -194,10 +203,20 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    ends = os.pipe()
+    opened += ends
+    return ends
+
+
 def _why_not_started(command: Sequence[str], cwd: Path, env: Mapping[str, str], error: OSError) -> str:
     program = command[0]
     if not cwd.is_dir():
         return f"the working directory {str(cwd)!r} does not exist on the worker"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            "the worker has as many files open as it may: too many tasks at once (raise its hard limit, 'ulimit -Hn')"
+        )
     if isinstance(error, FileNotFoundError):
         where = f"in {str(cwd)!r}" if "/" in program else f"on the worker's PATH ({env.get('PATH', 'not set')})"
         return (

@@ -55,6 +55,7 @@ class Worker:
         controller_address: For `IRIS_CONTROLLER_ADDRESS`.
         controller: The stub, for fetching workspaces.
         base_env: What the environment of each task starts from.
+        file_limit: How many files a task may open (the soft limit).
         reaper: What ends the attempts' processes when this one is killed.
     """
 
@@ -69,6 +70,7 @@ class Worker:
         controller_address: str,
         controller: cluster_connect.ControllerServiceClient,
         base_env: Mapping[str, str],
+        file_limit: int,
         reaper: Reaper,
     ) -> None:
         self.worker_id = worker_id
@@ -79,6 +81,7 @@ class Worker:
         self._controller_address = controller_address
         self._controller = controller
         self._base_env = base_env
+        self._file_limit = file_limit
         self._reaper = reaper
         self._ports = PortReservations(bind_host)
         self._attempts: dict[AttemptKey, Attempt] = {}
@@ -283,6 +286,7 @@ class Worker:
             command,
             cwd=Path(directory),
             env=env,
+            file_limit=self._file_limit,
             append=lambda source, data: _append(attempt, source, data),
             end_strays=self._end_strays,
         )
