@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -117,13 +115,13 @@ class _Embedded:
     """A cluster for one command: as `LocalClusterClient` has it, and it can also be killed."""
 
     def __init__(self) -> None:
-        from iris.cluster.client.local_server import start_server
+        from iris.cluster.client.local_server import remove_directory, start_server
 
         self._directory = Path(tempfile.mkdtemp(prefix="iris-"))
         try:
             self.server: LocalServer = start_server(self._directory, temporary=True, ends_with_us=True)
         except BaseException:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove_directory(self._directory)
             raise
 
     def stop(self) -> None:
@@ -132,9 +130,8 @@ class _Embedded:
     def kill(self) -> None:
         """Workers end with the server, and what runs in them with the workers: nothing of it needs our help, except
         the directory, in which they may write until they are gone."""
+        from iris.cluster.client.local_server import remove_directory
+
         self.server.process.kill()
         self.server.process.wait()
-        end = time.monotonic() + 2.0
-        while self._directory.exists() and time.monotonic() < end:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            time.sleep(0.02)
+        remove_directory(self._directory)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
-from iris.cluster.client.local_server import start_server
+from iris.cluster.client.local_server import remove_directory, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
 
 
@@ -30,7 +29,7 @@ class LocalClusterClient(RemoteClusterClient):
         try:
             self._server = start_server(directory, workers=workers, temporary=True, ends_with_us=True)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_directory(directory)
             raise
         super().__init__(self._server.address)
         atexit.register(self.close)

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,14 @@ def start_server(
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"
     raise LocalClusterError(f"the cluster on this machine did not start: {why}")
+
+
+def remove_directory(directory: Path) -> None:
+    """Removes what a server leaves that was killed: its workers end by themselves, and may write until they have."""
+    end = time.monotonic() + 2.0
+    while directory.exists() and time.monotonic() < end:
+        shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(0.02)
 
 
 def _read_line(pipe: int) -> str:

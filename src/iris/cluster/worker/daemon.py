@@ -52,6 +52,9 @@ def run(token: str, reaper: Reaper) -> None:
 
 
 async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> None:
+    # 0. Nothing is made on disk for a parent that is gone.
+    if arguments.parent_pid:
+        when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # the reaper ends what runs
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
     file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -93,8 +96,6 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if arguments.parent_pid:
-        when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # the reaper ends what runs
     server.start()
     tasks = [asyncio.create_task(reporter.run()), asyncio.create_task(worker.sample_usage())]
     await stop.wait()
