@@ -21,7 +21,7 @@ from connectrpc.protocol import ProtocolType
 from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DEFAULT_READ_MAX_BYTES, Endpoint, EndpointSync
 from pyqwest import Client, SyncClient
 
-from .cluster_pb2 import Controller, Empty, HealthResponse, TaskStatus, Worker
+from .cluster_pb2 import Controller, Empty, HealthResponse, StreamTaskLogsRequest, StreamTaskLogsResponse, TaskStatus, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -129,6 +129,26 @@ class ControllerService(Protocol):
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: RequestContext[Controller.FetchBundleRequest, Controller.FetchBundleResponse], /) -> Controller.FetchBundleResponse:
         """
         The workspace of a job, by the hash of its content. NOT_FOUND.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> AsyncIterator[StreamTaskLogsResponse]:
+        """
+        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
+        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
+        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
+        """
+        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def store_logs(self, request: Controller.StoreLogsRequest, ctx: RequestContext[Controller.StoreLogsRequest, Controller.StoreLogsResponse], /) -> Controller.StoreLogsResponse:
+        """
+        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -321,6 +341,39 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.fetch_bundle,
+                ),
+                "/iris.cluster.ControllerService/StreamTaskLogs": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="StreamTaskLogs",
+                        service_name="iris.cluster.ControllerService",
+                        input=StreamTaskLogsRequest,
+                        output=StreamTaskLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.stream_task_logs,
+                ),
+                "/iris.cluster.ControllerService/FetchTaskLogs": Endpoint.unary(
+                    method=MethodInfo(
+                        name="FetchTaskLogs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Worker.FetchTaskLogsRequest,
+                        output=Worker.FetchTaskLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.fetch_task_logs,
+                ),
+                "/iris.cluster.ControllerService/StoreLogs": Endpoint.unary(
+                    method=MethodInfo(
+                        name="StoreLogs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.StoreLogsRequest,
+                        output=Controller.StoreLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.store_logs,
                 ),
             },
             interceptors=interceptors,
@@ -726,6 +779,77 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def stream_task_logs(
+        self,
+        request: StreamTaskLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[StreamTaskLogsResponse]:
+        """
+        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
+        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
+        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="StreamTaskLogs",
+                service_name="iris.cluster.ControllerService",
+                input=StreamTaskLogsRequest,
+                output=StreamTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def fetch_task_logs(
+        self,
+        request: Worker.FetchTaskLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Worker.FetchTaskLogsResponse:
+        """
+        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchTaskLogs",
+                service_name="iris.cluster.ControllerService",
+                input=Worker.FetchTaskLogsRequest,
+                output=Worker.FetchTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def store_logs(
+        self,
+        request: Controller.StoreLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.StoreLogsResponse:
+        """
+        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="StoreLogs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.StoreLogsRequest,
+                output=Controller.StoreLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ControllerServiceSync(Protocol):
     """
@@ -819,6 +943,26 @@ class ControllerServiceSync(Protocol):
     def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: RequestContext[Controller.FetchBundleRequest, Controller.FetchBundleResponse], /) -> Controller.FetchBundleResponse:
         """
         The workspace of a job, by the hash of its content. NOT_FOUND.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> Iterator[StreamTaskLogsResponse]:
+        """
+        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
+        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
+        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
+        """
+        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def store_logs(self, request: Controller.StoreLogsRequest, ctx: RequestContext[Controller.StoreLogsRequest, Controller.StoreLogsResponse], /) -> Controller.StoreLogsResponse:
+        """
+        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1009,6 +1153,39 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.fetch_bundle,
+                ),
+                "/iris.cluster.ControllerService/StreamTaskLogs": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="StreamTaskLogs",
+                        service_name="iris.cluster.ControllerService",
+                        input=StreamTaskLogsRequest,
+                        output=StreamTaskLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.stream_task_logs,
+                ),
+                "/iris.cluster.ControllerService/FetchTaskLogs": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="FetchTaskLogs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Worker.FetchTaskLogsRequest,
+                        output=Worker.FetchTaskLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.fetch_task_logs,
+                ),
+                "/iris.cluster.ControllerService/StoreLogs": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="StoreLogs",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.StoreLogsRequest,
+                        output=Controller.StoreLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.store_logs,
                 ),
             },
             interceptors=interceptors,
@@ -1414,6 +1591,77 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def stream_task_logs(
+        self,
+        request: StreamTaskLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[StreamTaskLogsResponse]:
+        """
+        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
+        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
+        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="StreamTaskLogs",
+                service_name="iris.cluster.ControllerService",
+                input=StreamTaskLogsRequest,
+                output=StreamTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def fetch_task_logs(
+        self,
+        request: Worker.FetchTaskLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Worker.FetchTaskLogsResponse:
+        """
+        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="FetchTaskLogs",
+                service_name="iris.cluster.ControllerService",
+                input=Worker.FetchTaskLogsRequest,
+                output=Worker.FetchTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def store_logs(
+        self,
+        request: Controller.StoreLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.StoreLogsResponse:
+        """
+        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="StoreLogs",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.StoreLogsRequest,
+                output=Controller.StoreLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 class WorkerService(Protocol):
     """
     Runs attempts on one machine and serves their logs.
@@ -1451,6 +1699,13 @@ class WorkerService(Protocol):
     async def run_tasks(self, request: Worker.RunTasksRequest, ctx: RequestContext[Worker.RunTasksRequest, Worker.RunTasksResponse], /) -> Worker.RunTasksResponse:
         """
         Starts attempts of one job: what they share is sent once.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> AsyncIterator[StreamTaskLogsResponse]:
+        """
+        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
+        answered by a chunk with `error`.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1544,6 +1799,17 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.run_tasks,
+                ),
+                "/iris.cluster.WorkerService/StreamTaskLogs": Endpoint.server_stream(
+                    method=MethodInfo(
+                        name="StreamTaskLogs",
+                        service_name="iris.cluster.WorkerService",
+                        input=StreamTaskLogsRequest,
+                        output=StreamTaskLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=svc.stream_task_logs,
                 ),
             },
             interceptors=interceptors,
@@ -1741,6 +2007,30 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def stream_task_logs(
+        self,
+        request: StreamTaskLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> AsyncIterator[StreamTaskLogsResponse]:
+        """
+        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
+        answered by a chunk with `error`.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="StreamTaskLogs",
+                service_name="iris.cluster.WorkerService",
+                input=StreamTaskLogsRequest,
+                output=StreamTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -1779,6 +2069,13 @@ class WorkerServiceSync(Protocol):
     def run_tasks(self, request: Worker.RunTasksRequest, ctx: RequestContext[Worker.RunTasksRequest, Worker.RunTasksResponse], /) -> Worker.RunTasksResponse:
         """
         Starts attempts of one job: what they share is sent once.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> Iterator[StreamTaskLogsResponse]:
+        """
+        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
+        answered by a chunk with `error`.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1870,6 +2167,17 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.run_tasks,
+                ),
+                "/iris.cluster.WorkerService/StreamTaskLogs": EndpointSync.server_stream(
+                    method=MethodInfo(
+                        name="StreamTaskLogs",
+                        service_name="iris.cluster.WorkerService",
+                        input=StreamTaskLogsRequest,
+                        output=StreamTaskLogsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.SERVER_STREAM,
+                    ),
+                    function=service.stream_task_logs,
                 ),
             },
             interceptors=interceptors,
@@ -2063,6 +2371,30 @@ class WorkerServiceClientSync(ConnectClientSync):
                 output=Worker.RunTasksResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def stream_task_logs(
+        self,
+        request: StreamTaskLogsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Iterator[StreamTaskLogsResponse]:
+        """
+        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
+        answered by a chunk with `error`.
+        """
+        return self.execute_server_stream(
+            request=request,
+            method=MethodInfo(
+                name="StreamTaskLogs",
+                service_name="iris.cluster.WorkerService",
+                input=StreamTaskLogsRequest,
+                output=StreamTaskLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.SERVER_STREAM,
             ),
             headers=headers,
             timeout_ms=timeout_ms,

@@ -367,19 +367,90 @@ class CoschedulingConfig(_message.Message):
     def __init__(self, group_by: _Optional[str] = ...) -> None: ...
 
 class HealthResponse(_message.Message):
-    __slots__ = ("healthy", "uptime_ms", "running_tasks")
+    __slots__ = ("healthy", "uptime_ms", "running_tasks", "worker_id")
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_TASKS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     healthy: bool
     uptime_ms: int
     running_tasks: int
-    def __init__(self, healthy: _Optional[bool] = ..., uptime_ms: _Optional[int] = ..., running_tasks: _Optional[int] = ...) -> None: ...
+    worker_id: str
+    def __init__(self, healthy: _Optional[bool] = ..., uptime_ms: _Optional[int] = ..., running_tasks: _Optional[int] = ..., worker_id: _Optional[str] = ...) -> None: ...
+
+class LogPosition(_message.Message):
+    __slots__ = ("task_index", "attempt_id", "offsets")
+    TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    task_index: int
+    attempt_id: int
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., offsets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StreamTaskLogsRequest(_message.Message):
+    __slots__ = ("job_id", "positions", "follow", "one_attempt", "filter", "max_bytes")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    ONE_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    positions: _containers.RepeatedCompositeFieldContainer[LogPosition]
+    follow: bool
+    one_attempt: bool
+    filter: Worker.FetchLogsFilter
+    max_bytes: int
+    def __init__(self, job_id: _Optional[str] = ..., positions: _Optional[_Iterable[_Union[LogPosition, _Mapping]]] = ..., follow: _Optional[bool] = ..., one_attempt: _Optional[bool] = ..., filter: _Optional[_Union[Worker.FetchLogsFilter, _Mapping]] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class StreamTaskLogsResponse(_message.Message):
+    __slots__ = ("chunks",)
+    class Chunk(_message.Message):
+        __slots__ = ("task_index", "attempt_id", "records", "flush", "end", "error")
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        RECORDS_FIELD_NUMBER: _ClassVar[int]
+        FLUSH_FIELD_NUMBER: _ClassVar[int]
+        END_FIELD_NUMBER: _ClassVar[int]
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        task_index: int
+        attempt_id: int
+        records: bytes
+        flush: bool
+        end: LogEnd
+        error: str
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., records: _Optional[bytes] = ..., flush: _Optional[bool] = ..., end: _Optional[_Union[LogEnd, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[StreamTaskLogsResponse.Chunk]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[StreamTaskLogsResponse.Chunk, _Mapping]]] = ...) -> None: ...
+
+class LogEnd(_message.Message):
+    __slots__ = ("complete", "state", "exit_code", "term_signal", "error", "bytes_written", "bytes_missing", "missing_reason", "offsets")
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    BYTES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_MISSING_FIELD_NUMBER: _ClassVar[int]
+    MISSING_REASON_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    complete: bool
+    state: TaskState
+    exit_code: int
+    term_signal: int
+    error: str
+    bytes_written: _containers.RepeatedScalarFieldContainer[int]
+    bytes_missing: int
+    missing_reason: str
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, complete: _Optional[bool] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., term_signal: _Optional[int] = ..., error: _Optional[str] = ..., bytes_written: _Optional[_Iterable[int]] = ..., bytes_missing: _Optional[int] = ..., missing_reason: _Optional[str] = ..., offsets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "working_directory")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -401,6 +472,7 @@ class Controller(_message.Message):
         TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
         PICKLED_BY_FIELD_NUMBER: _ClassVar[int]
         KILL_GRACE_PERIOD_MS_FIELD_NUMBER: _ClassVar[int]
+        MAX_LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
         WORKING_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
         name: str
         serialized_entrypoint: bytes
@@ -423,8 +495,9 @@ class Controller(_message.Message):
         timeout_seconds: int
         pickled_by: str
         kill_grace_period_ms: int
+        max_log_bytes: int
         working_directory: str
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ...) -> None: ...
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -612,6 +685,39 @@ class Controller(_message.Message):
         BUNDLE_BLOB_FIELD_NUMBER: _ClassVar[int]
         bundle_blob: bytes
         def __init__(self, bundle_blob: _Optional[bytes] = ...) -> None: ...
+    class StoreLogsRequest(_message.Message):
+        __slots__ = ("worker_id", "pieces")
+        class Piece(_message.Message):
+            __slots__ = ("task_id", "attempt_id", "incarnation", "position", "records", "offsets", "line", "end", "bytes_written")
+            TASK_ID_FIELD_NUMBER: _ClassVar[int]
+            ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+            INCARNATION_FIELD_NUMBER: _ClassVar[int]
+            POSITION_FIELD_NUMBER: _ClassVar[int]
+            RECORDS_FIELD_NUMBER: _ClassVar[int]
+            OFFSETS_FIELD_NUMBER: _ClassVar[int]
+            LINE_FIELD_NUMBER: _ClassVar[int]
+            END_FIELD_NUMBER: _ClassVar[int]
+            BYTES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+            task_id: str
+            attempt_id: int
+            incarnation: str
+            position: int
+            records: bytes
+            offsets: _containers.RepeatedScalarFieldContainer[int]
+            line: int
+            end: bytes
+            bytes_written: _containers.RepeatedScalarFieldContainer[int]
+            def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ..., incarnation: _Optional[str] = ..., position: _Optional[int] = ..., records: _Optional[bytes] = ..., offsets: _Optional[_Iterable[int]] = ..., line: _Optional[int] = ..., end: _Optional[bytes] = ..., bytes_written: _Optional[_Iterable[int]] = ...) -> None: ...
+        WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+        PIECES_FIELD_NUMBER: _ClassVar[int]
+        worker_id: str
+        pieces: _containers.RepeatedCompositeFieldContainer[Controller.StoreLogsRequest.Piece]
+        def __init__(self, worker_id: _Optional[str] = ..., pieces: _Optional[_Iterable[_Union[Controller.StoreLogsRequest.Piece, _Mapping]]] = ...) -> None: ...
+    class StoreLogsResponse(_message.Message):
+        __slots__ = ("positions",)
+        POSITIONS_FIELD_NUMBER: _ClassVar[int]
+        positions: _containers.RepeatedScalarFieldContainer[int]
+        def __init__(self, positions: _Optional[_Iterable[int]] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata")
         class MetadataEntry(_message.Message):
@@ -685,7 +791,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -703,6 +809,7 @@ class Worker(_message.Message):
         GPU_IDS_FIELD_NUMBER: _ClassVar[int]
         KILL_GRACE_PERIOD_MS_FIELD_NUMBER: _ClassVar[int]
         WORKING_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+        MAX_LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         task_id: str
         task_index: int
@@ -720,7 +827,8 @@ class Worker(_message.Message):
         gpu_ids: _containers.RepeatedScalarFieldContainer[int]
         kill_grace_period_ms: int
         working_directory: str
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ...) -> None: ...
+        max_log_bytes: int
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -763,31 +871,37 @@ class Worker(_message.Message):
         tasks: _containers.RepeatedCompositeFieldContainer[TaskStatus]
         def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ...) -> None: ...
     class LogEntry(_message.Message):
-        __slots__ = ("timestamp_ms", "source", "data", "raw", "partial")
+        __slots__ = ("timestamp_ms", "source", "data", "raw", "partial", "missing_bytes")
         TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
         SOURCE_FIELD_NUMBER: _ClassVar[int]
         DATA_FIELD_NUMBER: _ClassVar[int]
         RAW_FIELD_NUMBER: _ClassVar[int]
         PARTIAL_FIELD_NUMBER: _ClassVar[int]
+        MISSING_BYTES_FIELD_NUMBER: _ClassVar[int]
         timestamp_ms: int
         source: str
         data: str
         raw: bytes
         partial: bool
-        def __init__(self, timestamp_ms: _Optional[int] = ..., source: _Optional[str] = ..., data: _Optional[str] = ..., raw: _Optional[bytes] = ..., partial: _Optional[bool] = ...) -> None: ...
+        missing_bytes: int
+        def __init__(self, timestamp_ms: _Optional[int] = ..., source: _Optional[str] = ..., data: _Optional[str] = ..., raw: _Optional[bytes] = ..., partial: _Optional[bool] = ..., missing_bytes: _Optional[int] = ...) -> None: ...
     class FetchLogsFilter(_message.Message):
-        __slots__ = ("regex", "start_line", "start_ms", "end_ms", "max_lines")
+        __slots__ = ("regex", "start_line", "start_ms", "end_ms", "max_lines", "tail", "sources")
         REGEX_FIELD_NUMBER: _ClassVar[int]
         START_LINE_FIELD_NUMBER: _ClassVar[int]
         START_MS_FIELD_NUMBER: _ClassVar[int]
         END_MS_FIELD_NUMBER: _ClassVar[int]
         MAX_LINES_FIELD_NUMBER: _ClassVar[int]
+        TAIL_FIELD_NUMBER: _ClassVar[int]
+        SOURCES_FIELD_NUMBER: _ClassVar[int]
         regex: str
         start_line: int
         start_ms: int
         end_ms: int
         max_lines: int
-        def __init__(self, regex: _Optional[str] = ..., start_line: _Optional[int] = ..., start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., max_lines: _Optional[int] = ...) -> None: ...
+        tail: int
+        sources: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, regex: _Optional[str] = ..., start_line: _Optional[int] = ..., start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., max_lines: _Optional[int] = ..., tail: _Optional[int] = ..., sources: _Optional[_Iterable[str]] = ...) -> None: ...
     class FetchTaskLogsRequest(_message.Message):
         __slots__ = ("task_id", "filter", "attempt_id")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

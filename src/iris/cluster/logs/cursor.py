@@ -1,0 +1,100 @@
+"""Places in the logs of a job, and the short text by which a reader comes back to one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from zlib import crc32
+
+from iris.cluster.logs.records import BEGINNING, Offsets
+from iris.errors import InvalidArgumentError
+from iris.rpc import cluster_pb2
+
+_VERSION = 1
+
+
+class Position(NamedTuple):
+    """How far the log of a task was read: all of the attempts before, and so many bytes of each source of this one."""
+
+    attempt_id: int = 0
+    offsets: Offsets = BEGINNING
+
+
+def encode_positions(positions: Mapping[int, Position]) -> bytes:
+    """Places of tasks, by index, as they stand in a cursor."""
+    body = bytearray()
+    for task_index, (attempt_id, offsets) in positions.items():
+        for number in (task_index, attempt_id, *offsets):
+            while number > 0x7F:
+                body.append(number & 0x7F | 0x80)
+                number >>= 7
+            body.append(number)
+    return bytes(body)
+
+
+def encode_cursor(job_id: str, positions: Mapping[int, Position], others: bytes = b"") -> str:
+    """The text for a place in the logs of tasks; about 16 characters for one task.
+
+    Args:
+        job_id: The job.
+        positions: By task index.
+        others: Places of other tasks, encoded before; of a task that is in both, `positions` counts.
+    """
+    body = bytes([_VERSION]) + others + encode_positions(positions)
+    check = crc32(body, crc32(job_id.encode())).to_bytes(4, "little")
+    return base64.urlsafe_b64encode(check + body).decode().rstrip("=")
+
+
+def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
+    """The place that a text of `encode_cursor` stands for.
+
+    Raises:
+        InvalidArgumentError: It is none, or one of another job.
+    """
+    error = InvalidArgumentError(
+        f"cursor={cursor!r} is no place in the logs of job {job_id!r}: expected the `cursor` of one of its lines"
+    )
+    try:
+        data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise error from None
+    check, body = data[:4], data[4:]
+    if not body or body[0] != _VERSION or crc32(body, crc32(job_id.encode())).to_bytes(4, "little") != check:
+        raise error
+    numbers = list(_varints(body[1:]))
+    return {
+        task_index: Position(attempt_id, (out, err, build))
+        for task_index, attempt_id, out, err, build in zip(*[iter(numbers)] * 5, strict=True)
+    }
+
+
+def to_message(task_index: int, position: Position) -> cluster_pb2.LogPosition:
+    """A place as the wire has it."""
+    return cluster_pb2.LogPosition(task_index=task_index, attempt_id=position.attempt_id, offsets=position.offsets)
+
+
+def from_message(message: cluster_pb2.LogPosition) -> Position:
+    """A place from the wire.
+
+    Raises:
+        InvalidArgumentError: A number is negative, or there is not one offset for each source.
+    """
+    offsets = tuple(message.offsets) or BEGINNING
+    if len(offsets) != len(BEGINNING) or min(offsets) < 0 or message.attempt_id < 0 or message.task_index < 0:
+        raise InvalidArgumentError(
+            f"position of task {message.task_index}, attempt {message.attempt_id}, offsets {list(offsets)}: expected"
+            " indexes from 0, and three offsets (stdout, stderr, build) from 0, or none"
+        )
+    return Position(message.attempt_id, (offsets[0], offsets[1], offsets[2]))
+
+
+def _varints(data: bytes) -> Iterable[int]:
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0

@@ -1,0 +1,169 @@
+"""Cursors: the text for a place in the logs of a job, and what is refused as one."""
+
+from __future__ import annotations
+
+import base64
+import random
+import string
+from typing import Any
+
+import pytest
+
+from iris.cluster.logs.cursor import Position, decode_cursor, encode_cursor, from_message, to_message
+from iris.errors import InvalidArgumentError
+from iris.rpc import cluster_pb2
+
+JOB = "parent/train-0a1b"
+PLACES = {0: Position(0, (812, 0, 0)), 3: Position(2, (1 << 34, 99, 4096))}
+
+
+def test_a_place_comes_back() -> None:
+    assert decode_cursor(JOB, encode_cursor(JOB, PLACES)) == PLACES
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        {},
+        {0: Position()},
+        {0: Position(0, (0x7F, 0x80, 0x3FFF))},
+        {0: Position(0, (0x4000, 2**63 - 1, 2**64 - 1))},
+        {2**31 - 1: Position(2**31 - 1, (2**63 - 1, 2**63 - 1, 2**63 - 1))},
+    ],
+)
+def test_numbers_at_the_edges_come_back(positions: dict[int, Position]) -> None:
+    assert decode_cursor(JOB, encode_cursor(JOB, positions)) == positions
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_places_come_back(seed: int) -> None:
+    chance = random.Random(seed)
+
+    def number() -> int:
+        return chance.getrandbits(chance.randrange(1, 64))
+
+    for _ in range(100):
+        job_id = "".join(chance.choices("abc/-é\U0001f600", k=chance.randrange(1, 40)))
+        indices = chance.sample(range(2**20), chance.randrange(0, 20))
+        positions = {index: Position(number() >> 33, (number(), number(), number())) for index in indices}
+        cursor = encode_cursor(job_id, positions)
+        assert decode_cursor(job_id, cursor) == positions
+        assert set(cursor) <= set(string.ascii_letters + string.digits + "-_"), "it goes unquoted into a shell or a URL"
+
+
+def test_many_tasks_come_back() -> None:
+    chance = random.Random(2)
+    positions = {
+        index: Position(index % 3, (chance.getrandbits(40), chance.getrandbits(30), 0)) for index in range(256)
+    }
+    cursor = encode_cursor(JOB, positions)
+    assert decode_cursor(JOB, cursor) == positions
+    assert len(cursor) < 256 * 24
+
+
+def test_the_cursor_of_one_task_is_short() -> None:
+    assert len(encode_cursor(JOB, {0: Position(0, (100_000, 0, 0))})) <= 16
+    assert len(encode_cursor(JOB, {17: Position(3, (10**12, 10**9, 10**6))})) <= 32
+
+
+# --- what is refused
+
+
+def assert_refused(cursor: Any, job_id: str = JOB) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        decode_cursor(job_id, cursor)
+    assert isinstance(caught.value, ValueError)
+    assert repr(cursor) in str(caught.value)
+    assert repr(job_id) in str(caught.value)
+    assert "`cursor` of one of its lines" in str(caught.value)
+
+
+@pytest.mark.parametrize("job_id", ["", "train-0a1b", JOB + "0", JOB.upper(), "parent"])
+def test_the_cursor_of_another_job(job_id: str) -> None:
+    assert_refused(encode_cursor(JOB, PLACES), job_id)
+
+
+def test_a_cursor_that_was_cut() -> None:
+    cursor = encode_cursor(JOB, PLACES)
+    for length in range(len(cursor)):
+        assert_refused(cursor[:length])
+        assert_refused(cursor[length + 1 :])
+
+
+def test_a_cursor_with_something_added() -> None:
+    cursor = encode_cursor(JOB, PLACES)
+    for more in ("A", "AA", "AAAA", " ", "\n", ",", "\x00", cursor):
+        assert_refused(cursor + more)
+        assert_refused(more + cursor)
+
+
+@pytest.mark.parametrize("positions", [{0: Position(0, (length,) * 3)} for length in (1, 1 << 7, 1 << 14)])
+def test_a_cursor_with_one_character_changed(positions: dict[int, Position]) -> None:
+    """Refused, or it stands for the same place: the last character may have bits that nobody reads."""
+    cursor = encode_cursor(JOB, positions)
+    for at, character in enumerate(cursor):
+        for other in string.ascii_letters + string.digits + "-_=~. é\x00":
+            changed = cursor[:at] + other + cursor[at + 1 :]
+            if other == character:
+                continue
+            if at == len(cursor) - 1 and _bytes(changed) == _bytes(cursor):
+                assert decode_cursor(JOB, changed) == positions
+            else:
+                assert_refused(changed)
+
+
+def _bytes(cursor: str) -> bytes | None:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", " ", "x", "AAAA", "AAAAAA", "e30", "0" * 1000, "not a cursor", "é", "\U0001f600" * 8, "\udc80", "\x00", "="],
+)
+def test_garbage(cursor: str) -> None:
+    assert_refused(cursor)
+
+
+@pytest.mark.parametrize("cursor", [b"AAAA", 7, 0.5, ["AAAA"], True])
+def test_what_is_no_text(cursor: Any) -> None:
+    assert_refused(cursor)
+
+
+def test_random_garbage() -> None:
+    chance = random.Random(3)
+    for _ in range(500):
+        assert_refused(base64.urlsafe_b64encode(chance.randbytes(chance.randrange(30))).decode().rstrip("="))
+
+
+# --- on the wire
+
+
+def test_a_place_goes_over_the_wire() -> None:
+    for index, position in PLACES.items():
+        message = cluster_pb2.LogPosition.FromString(to_message(index, position).SerializeToString())
+        assert message.task_index == index
+        assert from_message(message) == position
+
+
+def test_no_offsets_are_the_beginning() -> None:
+    assert from_message(cluster_pb2.LogPosition(task_index=4, attempt_id=2)) == Position(2, (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        cluster_pb2.LogPosition(offsets=[1]),
+        cluster_pb2.LogPosition(offsets=[1, 2]),
+        cluster_pb2.LogPosition(offsets=[1, 2, 3, 4]),
+        cluster_pb2.LogPosition(offsets=[0, -1, 0]),
+        cluster_pb2.LogPosition(attempt_id=-1),
+        cluster_pb2.LogPosition(task_index=-1),
+    ],
+    ids=str,
+)
+def test_a_place_that_cannot_be(message: cluster_pb2.LogPosition) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"task {message.task_index}.*attempt {message.attempt_id}"):
+        from_message(message)
