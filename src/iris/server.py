@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -19,12 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iris.cluster.engine.local import LocalEngine
+from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
+from iris.cluster.worker.task_dir import LogDirs
 from iris.errors import IrisError
 from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 
 if TYPE_CHECKING:
+    from iris.cluster.controller.log_keeper import Keeping
     from iris.cluster.controller.service import ControllerService
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+
+# Also said in the help of `iris up`.
+_KEEP_LOGS_S = 30 * 86400.0
+_KEEP_LOG_BYTES = 50e9
 
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
@@ -62,7 +70,15 @@ async def _serve(arguments: argparse.Namespace) -> None:
         advertise_host = _advertised(arguments.host)
         address = address_of(listener, advertise_host)
         engine = LocalEngine(
-            directory / "workers", workers=arguments.workers, host=arguments.host, advertise_host=advertise_host
+            directory / "workers",
+            workers=arguments.workers,
+            host=arguments.host,
+            advertise_host=advertise_host,
+            log_directory=directory / "logs",
+            worker_options=(
+                *("--max-log-bytes", str(arguments.max_log_bytes)),
+                *("--keep-attempts", str(arguments.keep_logs)),
+            ),
         )
         raise_file_limit()
         await engine.start(address)
@@ -73,11 +89,12 @@ async def _serve(arguments: argparse.Namespace) -> None:
         from iris.rpc.serving import HttpServer
 
         store = Store(None if arguments.temporary else directory / "controller.db")
+        keeping = await _keeping(arguments, directory / "logs")
     except IrisError as error:
         _announce(arguments.ready_fd, {"error": str(error)})
         sys.exit(f"iris: {error}")
     use_no_proxy()  # workers have the environment as it was
-    controller = Controller(engine, store, address)
+    controller = Controller(engine, store, address, keeping)
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)
     # 3. What is remembered goes on, then everybody is let in.
@@ -92,6 +109,25 @@ async def _serve(arguments: argparse.Namespace) -> None:
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
+    from iris.cluster.controller.log_keeper import Keeping
+    from iris.cluster.controller.log_location import LogLocation
+    from iris.cluster.controller.log_retention import Retention
+
+    location = LogLocation(arguments.log_location) if arguments.log_location else None
+    if location is not None:
+        await asyncio.to_thread(location.check)
+    return Keeping(
+        LogDirs(directory),
+        Retention(
+            None if math.isinf(arguments.keep_logs) else round(arguments.keep_logs * 1000),
+            None if math.isinf(arguments.keep_log_bytes) else round(arguments.keep_log_bytes),
+        ),
+        location,
+        arguments.max_log_bytes,
+    )
 
 
 def _advertised(host: str) -> str:
@@ -122,6 +158,16 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
     parser.add_argument("--workers", default=1, type=int, help="how many workers share the machine (%(default)s)")
+    parser.add_argument("--log-location", default="", help="a URL, as fsspec takes it, where complete logs go")
+    parser.add_argument(
+        "--keep-logs", default=_KEEP_LOGS_S, type=float, help="for so many seconds; inf: for ever (%(default)s)"
+    )
+    parser.add_argument(
+        "--keep-log-bytes", default=_KEEP_LOG_BYTES, type=float, help="of them on this machine; inf: all (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-log-bytes", default=DEFAULT_MAX_LOG_BYTES, type=int, help="of each attempt's log (%(default)s)"
+    )
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
     return parser.parse_args()

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cluster import unique
+from support.terminal import Terminal
 from support.waiting import wait_until
 
 from iris.cluster.client.local_server import LocalServer
@@ -32,6 +34,11 @@ class Started:
         line = self.process.stdout.readline()
         assert line.endswith(b"\n"), f"stdout ended with {line!r}; stderr: {self.stderr}"
         return line[:-1].decode()
+
+    def read(self, size: int) -> bytes:
+        """So many bytes of its stdout, once there are as many."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read(size)
 
     def rest(self) -> list[str]:
         """All lines on stdout until its end."""
@@ -71,6 +78,7 @@ class Iris:
         self.folder.mkdir()
         self._said = directory
         self._started: list[Started] = []
+        self._terminals: list[Terminal] = []
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("IRIS_", "NO_COLOR"))}
         self.env |= {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / "state")}
         if address is not None:
@@ -79,7 +87,7 @@ class Iris:
     def __call__(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs it to its end, and checks the exit code."""
         done = subprocess.run(
-            self._command(words),
+            self.command(*words),
             env=self.env | env,
             cwd=self.folder,
             capture_output=True,
@@ -95,12 +103,27 @@ class Iris:
         """The document that it answers with."""
         return json.loads(self(*words, "--json").stdout)
 
+    def lines(self, *words: str, code: int = 0) -> list[Any]:
+        """The documents of `iris logs …`, one for each line that tasks wrote."""
+        lines = [json.loads(line) for line in self("logs", *words, "--json", code=code).stdout.splitlines()]
+        return [line for line in lines if line["source"] != "build"]
+
+    def detach(self, script: str, *options: str) -> str:
+        """Submits a job that runs a shell script, and answers with its id."""
+        name = unique("job")
+        assert self("run", "--detach", "--name", name, *options, "--", "sh", "-c", script).stdout == f"{name}\n"
+        return name
+
+    def wait_for(self, name: str, state: str) -> Any:
+        """Waits until a job is in a state, and answers with its document."""
+        return wait_until(lambda: (job := self.json("status", name))["state"] == state and job, f"{name} is {state}")
+
     def start(self, *words: str, **env: str) -> Started:
         """Starts it; it is killed at the end of the test if it still runs."""
         stderr = self._said / f"stderr-{len(self._started)}"
         with stderr.open("wb") as said:
             process = subprocess.Popen(
-                self._command(words),
+                self.command(*words),
                 env=self.env | env,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -111,7 +134,15 @@ class Iris:
         self._started.append(Started(process, stderr))
         return self._started[-1]
 
+    def terminal(self, *words: str, **env: str) -> Terminal:
+        """Starts it in a terminal."""
+        self._terminals.append(Terminal(self.command(*words), self.env | env, self.folder))
+        return self._terminals[-1]
+
     def close(self) -> None:
+        for terminal in self._terminals:
+            terminal.close()
+            assert b"Traceback" not in terminal.written, terminal.written
         for started in self._started:
             if started.process.poll() is None:
                 started.process.kill()
@@ -120,7 +151,8 @@ class Iris:
             started.process.stdout.close()
             assert "Traceback" not in started.stderr, started.stderr
 
-    def _command(self, words: Sequence[str]) -> list[str]:
+    def command(self, *words: str) -> list[str]:
+        """What starts it."""
         return [sys.executable, "-m", "iris.cli", *words]
 
 

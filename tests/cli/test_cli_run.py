@@ -119,6 +119,26 @@ def test_exit_codes(remote_iris: Iris, script: str, code: int, text: str) -> Non
     assert f"iris logs {name} --task 0" in done.stderr
 
 
+def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(remote_iris: Iris) -> None:
+    name = unique("last")
+    script = "if [ $IRIS_TASK_INDEX = 1 ]; then seq 20; exit 3; fi; trap 'seq 100 130; exit' TERM; sleep 600 & wait"
+    done = remote_iris("run", "--name", name, "--replicas", "2", *sh(script), code=3)
+    told = done.stderr.splitlines()
+    end = told[next(n for n, line in enumerate(told) if "ended as FAILED" in line) :]
+    assert end == [
+        f"iris: job {name} ended as FAILED: task 1: exit code 3",
+        "iris: what task 1 wrote last:",
+        *(f"task-1 | {n}" for n in range(11, 21)),
+        f"iris: all that it wrote: iris logs {name} --task 1",
+    ]
+
+
+def test_what_was_just_shown_is_not_told_again(remote_iris: Iris) -> None:
+    script = "[ $IRIS_TASK_INDEX = 0 ] || { seq 20; exit 3; }; exec sleep 600"
+    assert "wrote last" not in remote_iris("run", "--replicas", "2", *sh(script), code=3).stderr
+    assert "wrote last" not in remote_iris("run", *sh("seq 20; exit 3"), code=3).stderr
+
+
 def test_a_job_that_can_never_run_says_why(remote_iris: Iris) -> None:
     assert "needs 100000 cpu" in remote_iris("run", "--cpu", "100000", "true", code=1).stderr
 
@@ -166,7 +186,7 @@ def test_json_lines(remote_iris: Iris) -> None:
 
 def test_bytes_are_the_tasks_own(remote_iris: Iris) -> None:
     run = remote_iris.start("run", *sh(r"printf '\377\000\r\n'; printf end"))
-    assert run.process.stdout.read() == b"\xff\x00\r\nend\n"
+    assert run.process.stdout.read() == b"\xff\x00\r\nend"  # no newline is added in a pipe or a file
     assert run.exit_code() == 0
 
 
@@ -199,12 +219,13 @@ def test_ctrl_c_only_detaches_from_a_cluster_that_stays(remote_iris: Iris) -> No
     pid = int(run.line())
     run.interrupt()
     assert run.exit_code() == 130
-    assert f"iris logs -f {name}" in run.stderr
+    (back,) = re.findall(rf"iris (logs -f {name} --cursor \S+);", run.stderr)
     assert f"iris kill {name}" in run.stderr
     assert remote_iris.json("status", name)["state"] == "RUNNING"
     assert is_alive(pid)
     assert remote_iris.json("kill", "--wait", name)["jobs"][0]["state"] == "KILLED"
     assert not is_alive(pid)
+    assert remote_iris(*back.split()).stdout == "", "what was shown is not shown again"
 
 
 # What cannot be meant.

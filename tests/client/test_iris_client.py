@@ -65,7 +65,7 @@ def test_fetch_task_logs(client: IrisClient) -> None:
     ]
     assert client.fetch_task_logs(job.job_id, 1, max_lines=2) == logs[:2]
     assert client.fetch_task_logs(job.job_id, 1, start_ms=logs[-1].timestamp_ms) == []
-    merged = job.logs()
+    merged = list(job.logs())
     assert len(merged) == 6
     assert [entry for entry in merged if entry.task_index == 1] == logs
     for bad in ({"max_lines": -1}, {"start_ms": -1}, {"start_ms": 1.5}):
@@ -291,7 +291,7 @@ def test_a_long_line_arrives_in_one_piece(client: IrisClient) -> None:
 
 def test_many_lines_are_paged_and_each_comes_once(client: IrisClient) -> None:
     job = client.run(["seq", "200000"])
-    followed = [entry.message for entry in client.follow_logs(job.job_id)]
+    followed = [entry.message for entry in job.logs(follow=True)]
     assert followed == [str(n) for n in range(1, 200_001)]
     assert [entry.message for entry in job.logs()] == followed
 

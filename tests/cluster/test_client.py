@@ -87,7 +87,7 @@ def test_a_whole_client_works_in_a_forked_child(client: IrisClient) -> None:
         try:
             job = client.run(shell("echo from the child"))
             job.wait(timeout=60)
-            os.write(writing, job.logs()[0].message.encode())
+            os.write(writing, next(job.logs()).message.encode())
         finally:
             os._exit(0)
     os.close(writing)

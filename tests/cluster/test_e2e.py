@@ -69,7 +69,7 @@ def test_task_log_streaming(client: IrisClient, tmp_path: Path, capsys: pytest.C
     script = f"echo before; echo oops >&2; while [ ! -e {gate} ]; do sleep 0.02; done; echo after $IRIS_TASK_INDEX"
     job = client.run(shell(script), replicas=3)
     seen = []
-    for entry in client.follow_logs(job.job_id, [2], poll_interval=0.1):
+    for entry in client.stream_task_logs(job.job_id, 2):
         seen.append((entry.source, entry.message))
         if len(seen) == 2:  # both were seen while the task was still running
             assert client.task_status(job.job_id, 2).state == pb.TASK_STATE_RUNNING
@@ -117,7 +117,7 @@ def test_a_gang_restarts_as_a_whole(client: IrisClient, tmp_path: Path) -> None:
         echo second"""
     job = client.run(shell(script), replicas=2, max_retries_failure=1)
     notices: list[str] = []
-    lines = [entry.message for entry in client.follow_logs(job.job_id, [1], on_notice=notices.append)]
+    lines = [entry.message for entry in client.stream_task_logs(job.job_id, 1, on_notice=notices.append)]
     status = job.wait(timeout=60)
     assert status.state == pb.JOB_STATE_SUCCEEDED
     first, second = status.tasks

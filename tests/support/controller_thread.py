@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from iris.cluster.controller.controller import Controller
+from iris.cluster.controller.log_keeper import Keeping
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
 from iris.cluster.engine.base import Engine
@@ -22,7 +23,8 @@ T = TypeVar("T")
 class ControllerThread:
     """A controller that serves."""
 
-    def __init__(self, address: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, controller: Controller, address: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.controller = controller
         self.address = address
         self._loop = loop
 
@@ -32,25 +34,31 @@ class ControllerThread:
         async def on_loop() -> T:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(30)
+        return self.run(on_loop())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the controller's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
 
 @contextmanager
-def serving(engine: Engine, store: Store) -> Iterator[ControllerThread]:
+def serving(
+    engine: Engine, store: Store, *, kept_logs: Keeping | None = None, port: int = 0
+) -> Iterator[ControllerThread]:
     """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
     ready = threading.Event()
     running: list[ControllerThread] = []
     stop = asyncio.Event()
 
     async def serve() -> None:
-        listener = bind("127.0.0.1", 0)
+        listener = bind("127.0.0.1", port)
         address = address_of(listener)
-        controller = Controller(engine, store, address)
+        controller = Controller(engine, store, address, kept_logs)
         application = controller_application(ControllerService(controller))
         server = HttpServer({application.path: application}, listener)
         await controller.start()
         server.start()
-        running.append(ControllerThread(address, asyncio.get_running_loop()))
+        running.append(ControllerThread(controller, address, asyncio.get_running_loop()))
         ready.set()
         await stop.wait()
         await controller.close()

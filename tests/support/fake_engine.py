@@ -89,6 +89,12 @@ class FakeEngine:
         """The engine no longer knows a gang."""
         del self._gangs[gang_id]
 
+    def for_next_controller(self) -> FakeEngine:
+        """The same machines and gangs, for another life of the controller: this one's loop is gone."""
+        engine = FakeEngine()
+        engine._machines, engine._gangs = self._machines, self._gangs
+        return engine
+
     def _grant(self) -> None:
         if not self.granting:
             return

@@ -1,15 +1,19 @@
 """The program of a cluster whose controller is served by hypercorn, which speaks HTTP/2 (prior knowledge) and 1.1.
 
 python -m support.http2_cluster DIRECTORY    prints its address, serves until SIGTERM
+    --workers 2                     how many share the machine
+    --advertise-host 127.0.0.2      where workers say that they are: put a proxy at that host and their port
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.config
@@ -22,13 +26,38 @@ from iris.rpc.process import address_of, bind
 from iris.server import controller_application
 
 
-async def serve(directory: Path) -> None:
+def silent_after_disconnect(application: Any) -> Any:
+    """An application whose last words to a client that has gone are dropped.
+
+    hypercorn 0.18 waits for ever until somebody takes them (protocol/h2.py: `drain` of a buffer that its ended
+    connection no longer sends), and keeps the socket for as long.
+    """
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        gone = False
+
+        async def noticing_receive() -> Any:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        async def silent_send(message: Any) -> None:
+            if not gone:
+                await send(message)
+
+        await application(scope, noticing_receive, silent_send)
+
+    return asgi
+
+
+async def serve(directory: Path, workers: int, advertise_host: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listener = bind("127.0.0.1", 0)
     address = address_of(listener)
-    engine = LocalEngine(directory / "workers")
+    engine = LocalEngine(directory / "workers", workers=workers, advertise_host=advertise_host)
     await engine.start(address)
     controller = Controller(engine, Store(None), address)
     config = hypercorn.config.Config()
@@ -37,7 +66,7 @@ async def serve(directory: Path) -> None:
     await controller.start()
     application = controller_application(ControllerService(controller))
     serving = asyncio.create_task(
-        hypercorn.asyncio.serve(application, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+        hypercorn.asyncio.serve(silent_after_disconnect(application), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
     )
     print(address, flush=True)
     await stop.wait()
@@ -49,4 +78,9 @@ async def serve(directory: Path) -> None:
 if __name__ == "__main__":
     if os.getppid() == 1:
         sys.exit("started by nobody")
-    asyncio.run(serve(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--advertise-host", default="")
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.directory, arguments.workers, arguments.advertise_host))

@@ -18,6 +18,8 @@ def main() -> None:
         import rich  # noqa: F401 - the package alone: what is in it is loaded when a table is shown
     except ImportError:
         sys.exit(f"iris: {MissingExtraError('The command iris', 'cli')}")
-    from iris.cli.program import run_program
-
+    try:
+        from iris.cli.program import run_program
+    except KeyboardInterrupt:
+        sys.exit(130)  # loading takes a tenth of a second, in which somebody may think again
     sys.exit(run_program())

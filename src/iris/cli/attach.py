@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,18 +14,25 @@ from typing import TYPE_CHECKING
 
 from iris.cli.clusters import Connection
 from iris.cli.documents import job_document
-from iris.cli.output import Output, OutputClosedError
+from iris.cli.outlet import OutputClosedError
+from iris.cli.output import LONGEST_CURSOR, Output
 from iris.cluster.types import state_name
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
+from iris.rpc.streaming import StreamHandle
 
 if TYPE_CHECKING:
-    from iris.client import Job
+    from iris.client import Job, LogEntry
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 _SHOW_WAITING_AFTER_S = 1.0
+_END_OF_WATCH_S = 2.0  # it may be just opening a connection
+# Of the task that failed, again, unless they are among so many that were shown last.
+_LAST_LINES = 10
+_JUST_SHOWN = 20
+_LAST_LINES_PATIENCE_S = 5.0
 
 
 def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> int:
@@ -35,27 +43,27 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
     """
     if num_tasks > 1:
         output.label_lines(num_tasks)
+    just_shown: deque[int] = deque(maxlen=_JUST_SHOWN)
     if connection.place == "embedded":
         with _stopping_at_signals(connection, job, output) as stopped_by:
-            status = _show(connection, job, num_tasks, output)
+            status = _show(connection, job, output, just_shown)
         if stopped_by:
             output.event({"event": "ended", "job": job_document(status)})
             return 128 + stopped_by[0]
     else:
         try:
-            status = _show(connection, job, num_tasks, output)
+            status = _show(connection, job, output, just_shown)
         except (KeyboardInterrupt, OutputClosedError) as error:
-            output.set_status("")
-            output.note(
-                f"detached; job {job.job_id} goes on. To come back: iris logs -f{connection.options} {job.job_id};"
-                f" to stop it: iris kill{connection.options} {job.job_id}"
-            )
+            output.drop_lines()
+            if isinstance(error, KeyboardInterrupt):
+                output.end_lines()
+            _say_how_to_come_back(connection, job, output)
             if isinstance(error, OutputClosedError):
                 raise
             return EXIT_INTERRUPTED
     output.event({"event": "ended", "job": job_document(status)})
     if status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
-        _explain_failure(connection, status, output)
+        _explain_failure(connection, status, output, just_shown)
     return exit_code_of(status)
 
 
@@ -69,28 +77,69 @@ def exit_code_of(status: cluster_pb2.JobStatus) -> int:
     return status.exit_code or EXIT_FAILED
 
 
-def _show(connection: Connection, job: Job, num_tasks: int, output: Output) -> cluster_pb2.JobStatus:
+def _show(connection: Connection, job: Job, output: Output, just_shown: deque[int]) -> cluster_pb2.JobStatus:
+    """Shows the lines until the end of the job; the tasks of the last ones are put into `just_shown`."""
     client = connection.client
 
     def note(text: str) -> None:
         output.event({"event": "notice", "text": text})
         output.note(text)
 
-    with _Waiting(connection, job.job_id, output):
-        # Each task that is silent is looked at this often: a job of many tasks must not keep the machine busy.
-        pause_s = min(2.0, max(0.2, num_tasks * 0.01))
-        for entry in client.follow_logs(job.job_id, poll_interval=pause_s, on_notice=note):
-            output.show_line(entry)
-        return client.wait(job.job_id)
+    with _Waiting(connection, job.job_id, output), client.stream_job_logs(job.job_id, on_notice=note) as stream:
+        for lines in stream.batches():
+            output.show_lines(lines)
+            output.end_tasks(stream.ends)
+            if lines:
+                just_shown.extend([lines[0].task_index] * min(len(lines), _JUST_SHOWN))
+    output.end_lines()
+    return client.wait(job.job_id)
 
 
-def _explain_failure(connection: Connection, status: cluster_pb2.JobStatus, output: Output) -> None:
+def _say_how_to_come_back(connection: Connection, job: Job, output: Output) -> None:
+    output.set_status("")
+    after = ""
+    if output.last_shown is not None and len(cursor := output.last_shown.cursor) <= LONGEST_CURSOR:
+        after = f" --cursor {cursor}"
+    name = f"{connection.options} {job.job_id}"
+    output.note(
+        f"detached; job {job.job_id} goes on. To come back: iris logs -f{name}{after}; to stop it: iris kill{name}"
+    )
+
+
+def _explain_failure(
+    connection: Connection, status: cluster_pb2.JobStatus, output: Output, just_shown: deque[int]
+) -> None:
+    """Why the job failed; what the task wrote last that made it fail, where others have written since; all of it."""
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     who = f"task {index}: " if index is not None and status.num_tasks > 1 else ""
     error = status.error or "no reason was given"
     output.error(f"job {status.job_id} ended as {state_name(status.state)}: {who}{error}")
-    if connection.place != "embedded" and index is not None:
+    if index is None:
+        return
+    if status.num_tasks > 1 and not output.as_json:
+        last = _last_lines(connection, status.job_id, index)
+        if just_shown.count(index) < len(last):
+            output.note(f"what task {index} wrote last:")
+            output.repeat_lines(last)
+    if connection.place != "embedded":
         output.note(f"all that it wrote: iris logs{connection.options} {status.job_id} --task {index}")
+
+
+def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
+    from iris.client.lines import join_pieces
+
+    try:
+        with connection.client.stream_task_logs(
+            job_id,
+            task_index,
+            follow=False,
+            tail=_LAST_LINES,
+            patience_s=_LAST_LINES_PATIENCE_S,
+            on_notice=lambda _: None,
+        ) as stream:
+            return [entry for entry in join_pieces(stream) if not entry.missing_bytes]
+    except IrisError:
+        return []  # out of reach; that it failed has been said
 
 
 @contextmanager
@@ -146,6 +195,7 @@ class _Waiting:
         self._changed = threading.Condition()
         self._reason = ""  # why it waits now; empty when it does not
         self._over = False
+        self._handle = StreamHandle()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._tell)]
 
     def __enter__(self) -> None:
@@ -154,7 +204,9 @@ class _Waiting:
 
     def __exit__(self, *_: object) -> None:
         self._set("", over=True)
-        self._threads[1].join()  # the other one sits in a call, and ends with it
+        self._handle.abort()
+        for thread in self._threads:
+            thread.join(_END_OF_WATCH_S)  # one that woke up in the end of the interpreter would make it abort
 
     def _set(self, reason: str, *, over: bool = False) -> None:
         with self._changed:
@@ -164,7 +216,7 @@ class _Waiting:
 
     def _watch(self) -> None:
         try:
-            for status in self._connection.client.cluster.watch_job(self._job_id):
+            for status in self._connection.client.cluster.watch_job(self._job_id, handle=self._handle):
                 waits = status.state == cluster_pb2.JOB_STATE_PENDING
                 self._set((status.status_message or "waiting for a worker") if waits else "")
                 if self._over:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from iris.cli.moments import read_moment, read_span
 from iris.cluster.types import check_job_name, check_port_name, parse_bytes
 from iris.errors import InvalidArgumentError
 
@@ -15,9 +15,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 ADDRESS_HELP = "Which cluster; default: IRIS_CONTROLLER_ADDRESS, or the one that 'iris up' started here."
-
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", re.ASCII)
 
 
 def address_option(command: Command) -> Command:
@@ -52,13 +49,6 @@ class _Checked(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-def _read_duration(text: str) -> float:
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise InvalidArgumentError(f"not a time: {text!r} (expected seconds, or text such as '90s', '10m', '2h')")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
 def _read_variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -76,7 +66,8 @@ def _read_job_name(text: str) -> str:
     return text
 
 
-DURATION = _Checked("TIME", _read_duration)
+DURATION = _Checked("TIME", read_span)
+MOMENT = _Checked("TIME", read_moment)
 SIZE = _Checked("SIZE", parse_bytes)
 VARIABLE = _Checked("NAME=VALUE", _read_variable)
 PORT_NAME = _Checked("NAME", _read_port_name)

@@ -1,21 +1,23 @@
 """The mouth: all that `iris` says goes through here, for people or as JSON.
 
 stdout is for answers and for what tasks write, stderr for what we say besides. Nothing is held back: each write is
-out before the call returns, so that pipes are live (`show_line(…, more=True)` is the exception, for whole logs).
+out before the call returns, so that pipes are live. Lines of tasks are the exception: they come in batches, and are out
+before the stream of them waits for more. How they look, also while they are unfinished, is decided in `lines.py`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import select
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from iris.cli.lines import Lines
+from iris.cli.moments import write_moment
+from iris.cli.outlet import DIM, RED, Outlet, OutputClosedError
 from iris.errors import IrisError
 
 if TYPE_CHECKING:
@@ -24,18 +26,14 @@ if TYPE_CHECKING:
     from iris.client.job import LogEntry
 
 _HELD_BYTES = 64 * 1024
-_RED, _DIM, _RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
-_CLEAR_LINE = "\r\x1b[2K"
+_MOST_ROWS = 8
+# A cursor that takes more than two rows of a terminal (it knows the place in each task's log) is no use to a person.
+LONGEST_CURSOR = 160
 # One for each task in turn; red is for errors.
 _LABEL_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-
-
-class OutputClosedError(BaseException):
-    """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing.
-
-    No `Exception`, as `KeyboardInterrupt` is none: it may be raised in the middle of a call (see `reader.py`), and is
-    not to be taken for a fault of the connection there.
-    """
+# Rows are cut by the terminal, which knows how wide each character is: lines do not wrap while they are drawn.
+_NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Output:
@@ -44,18 +42,27 @@ class Output:
     Args:
         as_json: JSON on stdout instead of text for people.
         stderr_apart: What tasks wrote to stderr goes to ours; else all their lines go to stdout.
+        with_times: Each line of a task for people begins with its time.
     """
 
-    def __init__(self, *, as_json: bool = False, stderr_apart: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, stderr_apart: bool = False, with_times: bool = False) -> None:
         self.as_json = as_json
         self._stderr_apart = stderr_apart
+        self._with_times = with_times
         self._lock = threading.RLock()  # lines come from one thread, notes from others
-        self._stdout = _Stream(sys.stdout)
-        self._stderr = _Stream(sys.stderr)
+        self._stdout = Outlet(sys.stdout)
+        self._stderr = Outlet(sys.stderr)
+        self._lines = Lines(self._stdout.is_terminal)
+        same = self._stdout.place == self._stderr.place
+        self._lines_apart = self._lines if same else Lines(self._stderr.is_terminal)
         self._label_width = 0
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._ended_tasks: set[int] = set()
+        self._last_added: LogEntry | None = None
+        self._last_shown: LogEntry | None = None
         self._status = ""
+        self._drawn: list[bytes] = []  # rows that stand on the terminal below all else
 
     # Answers.
 
@@ -75,7 +82,7 @@ class Output:
     def event(self, document: Mapping[str, Any]) -> None:
         """One line of JSON in a stream of them; nothing for people."""
         if self.as_json:
-            self._out(json.dumps(document, ensure_ascii=False) + "\n")
+            self._out(_to_json(document) + "\n")
 
     # What tasks write.
 
@@ -83,54 +90,83 @@ class Output:
         """From now on each line for people is labelled with its task."""
         self._label_width = len(f"task-{num_tasks - 1}")
 
-    def show_line(self, entry: LogEntry, *, more: bool = False) -> None:
-        """A line of a task: its exact bytes for people.
-
-        Args:
-            entry: The line.
-            more: Others follow at once: it may be held back until `flush`, or until there are enough.
-        """
-        if self.as_json:
-            line, stream = self._line_as_json(entry), self._stdout
-        else:
-            # What we did to prepare a task is never its output.
-            apart = entry.source == "build" or (self._stderr_apart and entry.source == "stderr")
-            stream = self._stderr if apart else self._stdout
-            line = self._line_for_people(entry, stream)
+    def show_lines(self, entries: Sequence[LogEntry]) -> None:
+        """Lines of tasks, batch by batch as `LogStream.batches` gives them; an empty one writes what was held back."""
+        if not entries:
+            self.flush()
+            return
+        first = entries[0]
         with self._lock:
-            if stream is self._stderr:
+            if self.as_json:
+                self._hold(_as_json(entries))
+            elif first.missing_bytes:
+                said = first.message.removeprefix("[iris: ").removesuffix("]")
+                self.note(f"task {first.task_index}: {said}")
+            elif first.source == "build" or (self._stderr_apart and first.source == "stderr"):
+                # What we did to prepare a task is never its output.
                 self.flush()
-                self._clear_status()
-                stream.write(line)
-                return
-            self._held.append(line)
-            self._held_bytes += len(line)
-            if not more or self._held_bytes >= _HELD_BYTES:
-                self.flush()
+                self._emit(self._stderr, self._lines_apart.add(entries, self._prefix(first, self._stderr)))
+            else:
+                self._hold(self._lines.add(entries, self._prefix(first, self._stdout)))
+            self._last_added = entries[-1]
+
+    def show_raw(self, data: bytes) -> None:
+        """Bytes of tasks, and nothing else."""
+        self._stdout.write(data)
+
+    def repeat_lines(self, entries: Iterable[LogEntry]) -> None:
+        """Lines that were shown before, once more and labelled, on stderr."""
+        with self._lock:
+            self.flush()
+            for entry in entries:
+                label = self._label(entry.task_index, self._stderr).encode()
+                self._say(b"%b %b\n" % (label, entry.data.rstrip(b"\r").rpartition(b"\r")[2]))
 
     def flush(self) -> None:
         """Writes what was held back."""
         with self._lock:
             if self._held:
                 held, self._held, self._held_bytes = b"".join(self._held), [], 0
-                self._clear_status()
-                self._stdout.write(held)
+                self._emit(self._stdout, held)
+            elif self._drawn != self._rows():
+                self._emit(self._stdout, b"")
+            self._last_shown = self._last_added
+
+    def end_tasks(self, ended: Collection[int]) -> None:
+        """No more lines of these tasks come: unfinished ones are ended."""
+        if len(ended) > len(self._ended_tasks):
+            for index in sorted(set(ended) - self._ended_tasks):
+                self.end_lines(index)
+            self._ended_tasks.update(ended)
+
+    def end_lines(self, task_index: int | None = None) -> None:
+        """No more of them come, of this task or of any: unfinished ones are ended."""
+        with self._lock:
+            self.flush()
+            self._emit(self._stdout, self._lines.end(task_index))
+            if self._lines_apart is not self._lines:
+                self._emit(self._stderr, self._lines_apart.end(task_index))
+
+    def drop_lines(self) -> None:
+        """No more of them are wanted: what was held back is not written."""
+        with self._lock:
+            self._held, self._held_bytes = [], 0
+            self._last_added = self._last_shown
+
+    @property
+    def last_shown(self) -> LogEntry | None:
+        """The line up to which all were written."""
+        return self._last_shown
 
     # What we say besides.
 
     def note(self, text: str) -> None:
-        """A line on stderr; in a stream of JSON an event as well. Who does not listen is no reason to end."""
-        with self._lock:
-            self.flush()
-            self._clear_status()
-            self._say(f"{self._stderr.paint('iris:', _DIM)} {text}\n")
+        """A line on stderr. Who does not listen is no reason to end."""
+        self._say_line("iris:", DIM, text)
 
     def error(self, text: str) -> None:
         """A line on stderr that says what went wrong."""
-        with self._lock:
-            self.flush()
-            self._clear_status()
-            self._say(f"{self._stderr.paint('iris:', _RED)} {text}\n")
+        self._say_line("iris:", RED, text)
 
     @property
     def has_status_line(self) -> bool:
@@ -142,30 +178,74 @@ class Output:
         if not self.has_status_line or text == self._status:
             return
         with self._lock:
-            self._clear_status()
-            if text:
-                room = shutil.get_terminal_size().columns - 1
-                shown = f"iris: {text}"
-                self._say(self._stderr.paint(shown if len(shown) <= room else shown[: room - 1] + "…", _DIM))
-                self._status = text
+            self._say(self._lines_apart.interrupt() if text else b"", status=text)
 
     # Inside.
 
-    def _clear_status(self) -> None:
-        if self._status:
-            self._status = ""
-            self._say(_CLEAR_LINE)
+    def _say_line(self, begin: str, style: str, text: str) -> None:
+        with self._lock:
+            self.flush()
+            self._say(f"{self._stderr.paint(begin, style)} {text}\n".encode(errors="replace"))
 
-    def _say(self, text: str) -> None:
+    def _say(self, data: bytes, status: str = "") -> None:
         try:
-            self._stderr.write(text.encode(errors="replace"))
+            self._emit(self._stderr, self._lines_apart.interrupt() + data, status)
         except (OutputClosedError, IrisError):
             pass
 
     def _out(self, text: str) -> None:
         with self._lock:
-            self._clear_status()
-            self._stdout.write(text.encode(errors="replace"))
+            self.flush()
+            self._emit(self._stdout, text.encode(errors="replace"))
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes >= _HELD_BYTES:
+            self.flush()
+
+    def _emit(self, outlet: Outlet, data: bytes, status: str = "") -> None:
+        """Writes above the rows that stand on the terminal, and draws them again; one write where it can be."""
+        self._status = status
+        erase = b""
+        if self._drawn:
+            up = len(self._drawn) - 1
+            erase = b"\r" + (b"\x1b[%dA" % up if up else b"") + b"\x1b[J"
+        self._drawn = self._rows()
+        draw = _NO_WRAP + b"\n".join(self._drawn) + _WRAP if self._drawn else b""
+        if outlet.is_terminal:
+            outlet.write(erase + data + draw)
+            return
+        screen = self._stdout if self._stdout.is_terminal else self._stderr
+        if erase:
+            screen.write(erase)
+        outlet.write(data)
+        if draw:
+            screen.write(draw)
+
+    def _rows(self) -> list[bytes]:
+        rows = self._lines.rows()
+        if self._lines_apart is not self._lines:
+            rows += self._lines_apart.rows()
+        if rows:
+            most = max(1, min(_MOST_ROWS, shutil.get_terminal_size().lines // 2))
+            if len(rows) > most:
+                rows[most - 1 :] = [f"… and {len(rows) - most + 1} more unfinished lines".encode()]
+        if self._status:
+            rows.append(self._stderr.paint(f"iris: {self._status}", DIM).encode(errors="replace"))
+        return rows
+
+    def _prefix(self, entry: LogEntry, outlet: Outlet) -> bytes:
+        parts = []
+        if self._with_times:
+            parts.append(outlet.paint(write_moment(entry.timestamp_ms), DIM))
+        if self._label_width:
+            parts.append(self._label(entry.task_index, outlet))
+        return " ".join(parts).encode()
+
+    def _label(self, index: int, outlet: Outlet) -> str:
+        label = f"task-{index}".ljust(self._label_width) + " |"
+        return outlet.paint(label, f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m")
 
     def _render(self, table: RenderableType) -> str:
         from rich.console import Console
@@ -184,58 +264,25 @@ class Output:
             console.print(table)
         return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
-    def _line_as_json(self, entry: LogEntry) -> bytes:
-        document = {
-            "task": entry.task_index,
-            "attempt": entry.attempt_id,
-            "source": entry.source,
-            "timestamp_ms": entry.timestamp_ms,
-            "message": entry.message,
-        }
-        if "\ufffd" in entry.message and entry.message.encode() != entry.data:
-            document["data_base64"] = base64.b64encode(entry.data).decode()  # the message is not exact
-        return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
-    def _line_for_people(self, entry: LogEntry, stream: _Stream) -> bytes:
-        if not self._label_width:
-            return entry.data + b"\n"
-        index = entry.task_index
-        label = f"task-{index}".ljust(self._label_width) + " |"
-        data = entry.data
-        if stream.is_terminal:
-            # A progress bar goes back to the start of its line, and would wipe out the label: its last state is shown.
-            data = data.rstrip(b"\r").rpartition(b"\r")[2]
-        label = stream.paint(label, f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m")
-        return label.encode() + b" " + data + b"\n"
-
-
-class _Stream:
-    """stdout or stderr, without a buffer."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        try:
-            self._fd = -1 if stream is None else stream.fileno()  # None: it was closed before we started
-        except (OSError, ValueError):
-            self._fd = -1
-        self.is_terminal = self._fd >= 0 and os.isatty(self._fd) and os.environ.get("TERM") != "dumb"
-        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR")
-
-    def paint(self, text: str, style: str) -> str:
-        return f"{style}{text}{_RESET}" if self.has_colour else text
-
-    def write(self, data: bytes) -> None:
-        if self._fd < 0:
-            return
-        left = memoryview(data)
-        while left:
-            try:
-                left = left[os.write(self._fd, left) :]
-            except BlockingIOError:
-                select.select([], [self._fd], [])  # somebody made the pipe non-blocking
-            except BrokenPipeError as error:
-                raise OutputClosedError from error
-            except OSError as error:
-                raise IrisError(f"cannot write the output: {error.strerror}") from error
+def _as_json(entries: Sequence[LogEntry]) -> bytes:
+    """A document for each line. What they share is written out once, since a log has millions of them."""
+    first = entries[0]
+    begin = (
+        f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
+        f' "timestamp_ms": {first.timestamp_ms}, "message": '
+    )
+    end = ', "partial": true}\n' if first.partial and not first.missing_bytes else "}\n"
+    if first.missing_bytes:
+        end = f', "missing_bytes": {first.missing_bytes}}}\n'
+    lines = []
+    for entry in entries:
+        message = entry.message
+        exact = ""
+        if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
+            exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'  # the message is not exact
+        lines.append(f'{begin}{_to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
+    return "".join(lines).encode()
 
 
 def report_error(text: str) -> None:

@@ -20,7 +20,8 @@ from iris.cli.commands.run import run
 from iris.cli.commands.status import status
 from iris.cli.commands.up import up
 from iris.cli.options import ADDRESS_HELP, CONTEXT
-from iris.cli.output import OutputClosedError, report_error
+from iris.cli.outlet import OutputClosedError
+from iris.cli.output import report_error
 from iris.errors import IrisError
 
 EXIT_ERROR = 1

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from iris.cli.output import OutputClosedError
+from iris.cli.outlet import OutputClosedError
 
 
 @contextlib.contextmanager
@@ -31,11 +31,13 @@ def leave_with_reader() -> Iterator[None]:
         yield
         return
     over = threading.Event()
+    wakes, wake = os.pipe()
 
     def watch() -> None:
-        closed = select.poll()
-        closed.register(descriptor, 0)  # nothing but the other end's closing, which is always told
-        closed.poll()
+        told = select.poll()
+        told.register(descriptor, 0)  # nothing but the other end's closing, which is always told
+        told.register(wakes, 0)
+        told.poll()
         if not over.is_set():
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
 
@@ -44,9 +46,14 @@ def leave_with_reader() -> Iterator[None]:
             raise OutputClosedError
 
     before = signal.signal(signal.SIGPIPE, leave)
-    threading.Thread(target=watch, name="iris-reader", daemon=True).start()
+    thread = threading.Thread(target=watch, name="iris-reader", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
+        os.close(wake)
+        thread.join()  # one that woke up in the end of the interpreter would make it abort
+        os.close(wakes)
+        os.close(descriptor)
         signal.signal(signal.SIGPIPE, before)

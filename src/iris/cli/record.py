@@ -26,6 +26,8 @@ class Record:
         host: What it is bound to.
         port: Its port.
         workers: How many workers share the machine.
+        log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
+            default.
     """
 
     address: str
@@ -35,6 +37,10 @@ class Record:
     host: str
     port: int
     workers: int
+    log_location: str = ""
+    keep_logs: str = ""
+    keep_log_bytes: str = ""
+    max_log_bytes: str = ""
 
 
 def state_home() -> Path:

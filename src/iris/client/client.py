@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from iris.client.follow import Notice, TaskFollower, follow
-from iris.client.job import Job, LogEntry, check_index, to_log_entries
+from iris.client.job import Job, LogEntry, check_index
+from iris.client.lines import join_pieces
+from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
+from iris.client.streams import LogStream, Reading
 from iris.cluster.client.pickling import pickle_entrypoint, python_version
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
+from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import (
     Entrypoint,
     ResourceSpec,
     check_job_name,
     check_utf8,
     get_job_info,
-    make_task_id,
 )
 from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError
 from iris.rpc import cluster_pb2
@@ -30,6 +34,10 @@ from iris.rpc.address import ACCEPTED_FORMS, parse_address
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace import Bundle
+
+# How long a list of lines is waited for when its worker does not answer.
+_FETCH_PATIENCE_S = 5.0
+_LATE_S = 2.0
 
 
 class IrisClient:
@@ -104,6 +112,7 @@ class IrisClient:
         scheduling_timeout: float = 0,
         timeout: float = 0,
         kill_grace_period: float = 10.0,
+        max_log_bytes: int = 0,
     ) -> Job:
         """Submits a job, and answers with a handle on it; `wait` tells how it ended.
 
@@ -127,6 +136,8 @@ class IrisClient:
             scheduling_timeout: Seconds that it may wait for room; 0 for ever.
             timeout: Seconds that an attempt may run; 0 for ever.
             kill_grace_period: Seconds between SIGTERM and SIGKILL when a task is stopped.
+            max_log_bytes: How much of each attempt's log is kept, in bytes: then the oldest is dropped, and readers
+                are told. 0: what its worker is set to, 10 GiB by default.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) Something of this cannot be meant; the text says what.
@@ -160,6 +171,7 @@ class IrisClient:
             timeout_seconds=math.ceil(_seconds("timeout", timeout)),
             kill_grace_period_ms=int(_seconds("kill_grace_period", kill_grace_period) * 1000),
             working_directory="" if working_directory is None else os.fspath(working_directory),
+            max_log_bytes=_whole("max_log_bytes", max_log_bytes),
         )
         if entry.command:
             request.command.extend(entry.command)
@@ -209,8 +221,7 @@ class IrisClient:
         Args:
             job_id: The job.
             timeout: Seconds; None waits for ever.
-            poll_interval: Seconds between two looks at a log in which nothing happens, while it is streamed. One that
-                is being written is looked at more often.
+            poll_interval: Seconds between two tries, at most, while the controller does not answer.
             stream_logs: Print a task's lines as they come, as `[task-2:stdout] message`.
             stream_task_index: Which task's; default 0.
 
@@ -223,13 +234,17 @@ class IrisClient:
             raise InvalidArgumentError(f"poll_interval={poll_interval!r}: expected seconds, more than 0")
         if stream_logs:
             index = 0 if stream_task_index is None else stream_task_index
-            for entry in self.follow_logs(job_id, [index], poll_interval=poll_interval, until=end):
+            check_index(index)
+            wanted = _wanted(True, None, None, 0, 0, 0, None, (), "", "auto", PATIENCE_S, None)
+            if end is not None:
+                wanted = replace(wanted, until=end)
+            for entry in LogStream(Reading(self.cluster, job_id, [index], wanted)):
                 print(f"[task-{index}:{entry.source}] {entry.message}", flush=True)  # noqa: T201 - that is the verb
         elif stream_task_index is not None:
             raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
         left = None if end is None else max(0.0, end - time.monotonic())
         try:
-            for _ in self.cluster.watch_job(job_id, timeout=left):
+            for _ in self.cluster.watch_job(job_id, timeout=left, longest_pause_s=poll_interval):
                 pass  # until the last state
         except DeadlineExceededError as error:
             if timeout is None:
@@ -282,49 +297,117 @@ class IrisClient:
             WorkerUnreachableError: The worker that has the log does not answer.
         """
         check_index(task_index)
-        entries: list[LogEntry] = []
-        wanted = cluster_pb2.Worker.FetchLogsFilter(
-            start_ms=_whole("start_ms", start_ms), max_lines=_whole("max_lines", max_lines)
-        )
-        for page in self._pages(job_id, task_index, attempt_id, wanted):
-            entries += page
-            if max_lines and len(entries) >= max_lines:
-                return entries[:max_lines]
+        _whole("max_lines", max_lines)
+        task = self.cluster.get_task_status(job_id, task_index)
+        if not task.attempts and attempt_id is None:
+            return []
+        attempt = find_attempt(task, attempt_id)
+        with self.stream_task_logs(
+            job_id,
+            task_index,
+            follow=False,
+            attempt_id=attempt.attempt_id,
+            start_ms=start_ms,
+            patience_s=_FETCH_PATIENCE_S,
+        ) as stream:
+            entries = list(itertools.islice(join_pieces(stream), max_lines or None))
+            end = stream.ends.get(task_index)
+        if end is not None and not end.complete:
+            return [entry for entry in entries if not entry.partial or entry.missing_bytes]  # not finished yet
         return entries
 
-    def last_lines(self, job_id: str, task_index: int, count: int) -> list[LogEntry]:
-        """The last lines of a task's newest attempt until now, oldest first."""
-        wanted = cluster_pb2.Worker.FetchLogsFilter(start_line=-count)
-        return [entry for page in self._pages(job_id, task_index, None, wanted) for entry in page][-count:]
+    def stream_task_logs(
+        self,
+        job_id: str,
+        task_index: int,
+        *,
+        follow: bool = True,
+        cursor: str | None = None,
+        attempt_id: int | None = None,
+        start_ms: int = 0,
+        end_ms: int = 0,
+        max_lines: int = 0,
+        tail: int | None = None,
+        sources: Sequence[str] = (),
+        regex: str = "",
+        route: Route = "auto",
+        patience_s: float = PATIENCE_S,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> LogStream:
+        """The lines of a task, through all its attempts, as an iterator: what there is and, with `follow`, what
+        comes, each line once and in order, until the task has ended and its log was read to the end.
 
-    def follow_logs(
+        A connection that is lost is opened again, and read on from the exact place.
+
+        Args:
+            job_id: The job.
+            task_index: The task, from 0.
+            follow: Go on until the task has ended; else end with what there is now.
+            cursor: Only what comes after the line that has this `cursor`.
+            attempt_id: Only this attempt.
+            start_ms: Only lines that were completed after this moment, exclusive, ms since the epoch; 0 for all.
+            end_ms: Only lines that were completed up to this moment, inclusive; 0 for all. A follow ends soon after it.
+            max_lines: End after the first N that pass the other filters; 0 for all.
+            tail: Begin with the last N lines that pass the other filters, of those that there are; None for all.
+            sources: Only these, of `stdout`, `stderr` and `build`; none for all.
+            regex: Only lines in which this pattern (RE2) is found.
+            route: `auto` reads straight from a worker where it can be reached from here, and through the controller
+                where not; `worker` and `controller` read in no other way.
+            patience_s: For how long to try, in seconds, when what is read from does not answer.
+            on_notice: Told, in words, of lost connections, of retries, and of what is missing at the end of a log;
+                default: a line on stderr.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument cannot be meant, or the cursor is of another job or task.
+            NotFoundError: There is no such job, task or attempt.
+            ControllerUnreachableError, WorkerUnreachableError: No answer for `patience_s`; also in mid-iteration.
+        """
+        check_index(task_index)
+        wanted = _wanted(
+            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice
+        )
+        return LogStream(Reading(self.cluster, job_id, [task_index], wanted))
+
+    def stream_job_logs(
         self,
         job_id: str,
         task_indices: Sequence[int] | None = None,
         *,
-        poll_interval: float = 1.0,
-        until: float | None = None,
-        on_notice: Notice | None = None,
-    ) -> Iterator[LogEntry]:
-        """The lines of tasks as they come, each task's in order and once, through retries, until the tasks have ended.
+        follow: bool = True,
+        cursor: str | None = None,
+        attempt_id: int | None = None,
+        start_ms: int = 0,
+        end_ms: int = 0,
+        max_lines: int = 0,
+        tail: int | None = None,
+        sources: Sequence[str] = (),
+        regex: str = "",
+        route: Route = "auto",
+        patience_s: float = PATIENCE_S,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> LogStream:
+        """The lines of several tasks as one iterator, as `stream_task_logs` gives those of one: what there is, by time,
+        then what comes. The lines of one task are always in its order.
 
         Args:
             job_id: The job.
             task_indices: Which tasks; default all of the job.
-            poll_interval: Seconds between two looks at a log in which nothing happens.
-            until: A moment of `time.monotonic()` at which to stop; None goes on to the end.
-            on_notice: Told of retries, and of lines that cannot be had; default: a line on stderr.
+            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice:
+                As there; `max_lines` and `tail` count the lines of all tasks together. The `cursor` of a line knows
+                where all of the tasks were, so it grows with their number.
 
         Raises:
-            NotFoundError: There is no such job, or it has no such task.
+            InvalidArgumentError, NotFoundError, ControllerUnreachableError, WorkerUnreachableError: As there.
         """
-        if task_indices is None:
-            task_indices = range(self.status(job_id).num_tasks)
-        for index in task_indices:
-            self.task_status(job_id, index)
-        notice = on_notice or _print_notice
-        followers = [TaskFollower(self.cluster, job_id, index, notice) for index in task_indices]
-        return follow(followers, poll_interval, until=until)
+        indices = None if task_indices is None else sorted(set(task_indices))
+        for index in indices or ():
+            check_index(index)
+        if indices == []:
+            raise InvalidArgumentError("task_indices=[]: expected at least one index, or None for all tasks")
+        wanted = _wanted(
+            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice
+        )
+        return LogStream(Reading(self.cluster, job_id, indices, wanted))
 
     # Endpoints: names by which what runs in a job is found.
 
@@ -381,28 +464,55 @@ class IrisClient:
             return ""
         return inside.job_id if parse_address(inside.controller_address) == self.cluster.controller_address else ""
 
-    def _pages(
-        self,
-        job_id: str,
-        task_index: int,
-        attempt_id: int | None,
-        wanted: cluster_pb2.Worker.FetchLogsFilter,
-    ) -> Iterator[list[LogEntry]]:
-        task = self.cluster.get_task_status(job_id, task_index)
-        if not task.attempts and attempt_id is None:
-            return
-        attempt = find_attempt(task, attempt_id)
-        pending: dict[str, bytes] = {}
-        while True:
-            page = self.cluster.fetch_log_page(make_task_id(job_id, task_index), attempt, wanted)
-            yield to_log_entries(page.logs, pending, task_index, attempt.attempt_id, complete=page.at_end)
-            if page.at_end:
-                return
-            wanted.start_line = page.next_line
-
 
 def _print_notice(text: str) -> None:
     print(f"iris: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the default of `on_notice`
+
+
+def _wanted(
+    follow: bool,
+    cursor: str | None,
+    attempt_id: int | None,
+    start_ms: int,
+    end_ms: int,
+    max_lines: int,
+    tail: int | None,
+    sources: Sequence[str],
+    regex: str,
+    route: Route,
+    patience_s: float,
+    on_notice: Callable[[str], None] | None,
+) -> Wanted:
+    if isinstance(sources, str) or not set(sources) <= set(SOURCES):
+        raise InvalidArgumentError(f"sources={sources!r}: expected some of {list(SOURCES)}")
+    if route not in ROUTES:
+        raise InvalidArgumentError(f"route={route!r}: expected one of {list(ROUTES)}")
+    if tail is not None and max_lines:
+        raise InvalidArgumentError("tail and max_lines: the last lines or the first ones, not both")
+    if tail is not None and cursor is not None:
+        raise InvalidArgumentError("tail and cursor: the last lines or those after a place, not both")
+    if attempt_id is not None:
+        _whole("attempt_id", attempt_id)
+    follow_until = math.inf
+    if end_ms:  # with some patience for what was captured by then and is still on its way
+        follow_until = time.monotonic() + end_ms / 1000 - time.time() + _LATE_S
+    chosen = {"start_ms": _whole("start_ms", start_ms), "end_ms": _whole("end_ms", end_ms), "regex": regex}
+    return Wanted(
+        follow=follow,
+        # What is not asked for is left out: an empty filter is one that lets all of a log pass as it lies.
+        filter=cluster_pb2.Worker.FetchLogsFilter(
+            sources=sources,
+            **{name: value for name, value in chosen.items() if value},  # type: ignore[arg-type]
+        ),
+        cursor=cursor,
+        attempt_id=attempt_id,
+        max_lines=_whole("max_lines", max_lines),
+        tail=None if tail is None else _whole("tail", tail),
+        route=route,
+        patience_s=_seconds("patience_s", patience_s),
+        on_notice=on_notice or _print_notice,
+        follow_until=follow_until,
+    )
 
 
 def _as_entrypoint(

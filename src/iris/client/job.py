@@ -2,86 +2,193 @@
 
 from __future__ import annotations
 
-import heapq
 import pickle
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
+from iris.cluster.logs.records import SOURCES, Offsets, Source
 from iris.cluster.types import is_task_finished, make_task_id, state_name
 from iris.errors import InvalidArgumentError, IrisError, JobFailedError, ResultError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
     from iris.client.client import IrisClient
+    from iris.client.retry import Route
+    from iris.client.streams import LogStream
 
 _SHOWN_LINES = 10
 
 
-@dataclass(frozen=True, slots=True)
+class LogOptions(TypedDict, total=False):
+    """The arguments that `Task.logs` and `Job.logs` hand on; see `IrisClient.stream_task_logs`."""
+
+    cursor: str | None
+    attempt_id: int | None
+    end_ms: int
+    tail: int | None
+    sources: Sequence[str]
+    regex: str
+    route: Route
+    patience_s: float
+    on_notice: Callable[[str], None] | None
+
+
+class Block:
+    """What the lines of one record share; see `LogEntry`.
+
+    Args:
+        job_id: The job.
+        task_index: The task.
+        attempt_id: The attempt.
+        source_id: The source, by its position in `SOURCES`.
+        timestamp_ms: When their ends were captured.
+        delivered: How much of each source had been given out before.
+        partial: No newline ends them.
+        missing: How many bytes are missing, and why, where it is a notice of that.
+    """
+
+    __slots__ = (
+        "attempt_id",
+        "delivered",
+        "job_id",
+        "missing",
+        "others",
+        "others_encoded",
+        "partial",
+        "source_id",
+        "task_index",
+        "timestamp_ms",
+    )
+
+    def __init__(
+        self,
+        job_id: str,
+        task_index: int,
+        attempt_id: int,
+        source_id: int,
+        timestamp_ms: int,
+        delivered: Offsets,
+        *,
+        partial: bool = False,
+        missing: tuple[int, str] = (0, ""),
+    ) -> None:
+        self.job_id = job_id
+        self.task_index = task_index
+        self.attempt_id = attempt_id
+        self.source_id = source_id
+        self.timestamp_ms = timestamp_ms
+        self.delivered = delivered
+        self.partial = partial
+        self.missing = missing
+        self.others: Callable[[], Mapping[int, Position]] = dict  # where the other tasks are, in a stream of several
+        self.others_encoded: bytes | None = None  # the same in a cursor, made when the first is asked for
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, state | {"others": dict(self.others()).copy}
+
+
 class LogEntry:
     """A line of a task's log.
 
     Attributes:
-        source: `stdout`, `stderr` or `build`.
-        message: The line without its newline; what is no UTF-8 in it is replaced by U+FFFD.
-        timestamp_ms: When its end was captured, milliseconds since the Unix epoch.
-        data: The exact bytes.
-        task_index: The task that wrote it.
-        attempt_id: The attempt of the task.
+        data: Its exact bytes, without the newline.
+
+    All else is found out when it is asked for: reading a log makes millions of these.
     """
 
-    source: str
-    message: str
-    timestamp_ms: int
-    data: bytes
-    task_index: int = 0
-    attempt_id: int = 0
+    __slots__ = ("_block", "_end", "data")
 
+    def __init__(self, data: bytes, end: int, block: Block) -> None:
+        self.data = data
+        self._end = end  # in its source, newline included
+        self._block = block
 
-def join_pieces(
-    entries: Iterable[cluster_pb2.Worker.LogEntry], pending: dict[str, bytes]
-) -> Iterator[tuple[cluster_pb2.Worker.LogEntry, bytes]]:
-    """Lines from what the wire brings: long ones come in pieces, which are put together again.
+    @property
+    def source(self) -> Source:
+        """`stdout`, `stderr` or `build`."""
+        return SOURCES[self._block.source_id]
 
-    Args:
-        entries: A page, in order.
-        pending: By source, the pieces so far; kept by the caller from page to page. What is left in it at the end of
-            the log is the last line of each source, which has no newline.
+    @property
+    def message(self) -> str:
+        """The line as text; what is no UTF-8 in it is replaced by U+FFFD."""
+        if self._block.missing[0]:
+            count, why = self._block.missing
+            return f"[iris: {count:,} bytes of {self.source} are missing here: {why}]"
+        return self.data.decode(errors="replace")
 
-    Yields:
-        The entry that ends a line, and all bytes of the line.
-    """
-    for entry in entries:
-        data = entry.raw or entry.data.encode()
-        if entry.source in pending:
-            data = pending.pop(entry.source) + data
-        if entry.partial:
-            pending[entry.source] = data
-        else:
-            yield entry, data
+    @property
+    def timestamp_ms(self) -> int:
+        """When its end was captured, milliseconds since the Unix epoch."""
+        return self._block.timestamp_ms
 
+    @property
+    def task_index(self) -> int:
+        """The task that wrote it."""
+        return self._block.task_index
 
-def to_log_entries(
-    entries: Iterable[cluster_pb2.Worker.LogEntry],
-    pending: dict[str, bytes],
-    task_index: int,
-    attempt_id: int,
-    *,
-    complete: bool,
-) -> list[LogEntry]:
-    """A page of the wire as a user holds it; `complete`: the log ends here. See `join_pieces` for `pending`."""
-    lines = [
-        LogEntry(entry.source, data.decode(errors="replace"), entry.timestamp_ms, data, task_index, attempt_id)
-        for entry, data in join_pieces(entries, pending)
-    ]
-    if complete:
-        last_ms = {entry.source: entry.timestamp_ms for entry in entries}
-        for source, data in pending.items():
-            text = data.decode(errors="replace")
-            lines.append(LogEntry(source, text, last_ms.get(source, 0), data, task_index, attempt_id))
-        pending.clear()
-    return lines
+    @property
+    def attempt_id(self) -> int:
+        """The attempt of the task."""
+        return self._block.attempt_id
+
+    @property
+    def partial(self) -> bool:
+        """No newline ends it: the next entry of its source continues the line, or the log ends here. What a task has
+        written of a line that it does not finish is given so, and a line of over 64 MiB in pieces."""
+        return self._block.partial
+
+    @property
+    def missing_bytes(self) -> int:
+        """0 for a line. Else this is no line but says that so many bytes are missing here; `message` says why."""
+        return self._block.missing[0]
+
+    @property
+    def cursor(self) -> str:
+        """The place right after it: a short text with which any reader goes on from there, also tomorrow."""
+        block = self._block
+        if block.others_encoded is None:
+            block.others_encoded = encode_positions(block.others())
+        return encode_cursor(block.job_id, {block.task_index: self.position()}, block.others_encoded)
+
+    def position(self, *, before: bool = False) -> Position:
+        """The place right after it, or before it, in the log of its task."""
+        block = self._block
+        length = block.missing[0] or len(self.data) + (not block.partial)
+        end = self._end - (length if before else 0)
+        out, err, build = (end if i == block.source_id else count for i, count in enumerate(block.delivered))
+        return Position(block.attempt_id, (out, err, build))
+
+    @property
+    def record(self) -> Block:
+        """What it shares with the lines that came with it."""
+        return self._block
+
+    def in_stream_of(self, others: Callable[[], Mapping[int, Position]]) -> None:
+        """For the cursors of the lines that came with it: where the other tasks of the stream are."""
+        self._block.others = others
+        self._block.others_encoded = None
+
+    def continuing(self, pieces: Sequence[LogEntry]) -> LogEntry:
+        """The line that this is the last piece of; `pieces` are those before it."""
+        return LogEntry(b"".join([*(piece.data for piece in pieces), self.data]), self._end, self._block)
+
+    def _key(self) -> tuple[object, ...]:
+        block = self._block
+        return (block.job_id, block.task_index, block.attempt_id, block.source_id, self._end, self.data, block.partial)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogEntry) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return (
+            f"LogEntry(task_index={self.task_index}, attempt_id={self.attempt_id}, source={self.source!r},"
+            f" timestamp_ms={self.timestamp_ms}, message={self.message!r})"
+        )
 
 
 class Task:
@@ -104,9 +211,14 @@ class Task:
         """Its state now, with all attempts."""
         return self._client.task_status(self.job_id, self.task_index)
 
-    def logs(self, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None) -> list[LogEntry]:
-        """Its lines until now; see `IrisClient.fetch_task_logs`."""
-        return self._client.fetch_task_logs(self.job_id, self.task_index, start_ms, max_lines, attempt_id=attempt_id)
+    def logs(
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **wanted: Unpack[LogOptions]
+    ) -> LogStream:
+        """Its lines, through all its attempts, as an iterator: until now, or with `follow` until it has ended. See
+        `IrisClient.stream_task_logs` for the other arguments."""
+        return self._client.stream_task_logs(
+            self.job_id, self.task_index, follow=follow, start_ms=start_ms, max_lines=max_lines, **wanted
+        )
 
     def result(self) -> Any:
         """What its callable returned.
@@ -156,16 +268,14 @@ class Job:
             raise self._failure(status)
         return status
 
-    def logs(self, start_ms: int = 0, max_lines: int = 0) -> list[LogEntry]:
-        """The lines of all its tasks until now, by time; those of one task in the order in which it wrote them.
-
-        Args:
-            start_ms: Only lines that were completed after this moment, exclusive; 0 for all.
-            max_lines: The first N of all; 0 for all.
-        """
-        logs = [task.logs(start_ms, max_lines) for task in self.tasks()]
-        merged = list(heapq.merge(*logs, key=lambda entry: entry.timestamp_ms))
-        return merged[:max_lines] if max_lines else merged
+    def logs(
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **wanted: Unpack[LogOptions]
+    ) -> LogStream:
+        """The lines of all its tasks as one iterator: until now, by time, or with `follow` until it has ended; those of
+        one task are in the order in which it wrote them. See `IrisClient.stream_job_logs` for the other arguments."""
+        return self._client.stream_job_logs(
+            self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **wanted
+        )
 
     def terminate(self) -> None:
         """Asks it to end; answers at once. `wait` tells when it has."""
@@ -212,7 +322,10 @@ class Job:
 
     def _last_lines(self, task_index: int) -> tuple[str, ...]:
         try:
-            return tuple(entry.message for entry in self._client.last_lines(self.job_id, task_index, _SHOWN_LINES))
+            with self._client.stream_task_logs(
+                self.job_id, task_index, follow=False, tail=_SHOWN_LINES, patience_s=0, on_notice=lambda _: None
+            ) as last:
+                return tuple(entry.message for entry in last)
         except IrisError:
             return ()  # the log is out of reach; the failure that is being told of matters more
 

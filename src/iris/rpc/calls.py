@@ -11,7 +11,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar, cast
 
@@ -20,6 +20,7 @@ from connectrpc.errors import ConnectError
 from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
 from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError
+from iris.rpc.streaming import STREAM_SILENCE_S, StreamHandle
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
@@ -132,16 +133,46 @@ async def call_async(
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def stream(messages: Iterator[Response], peer: Peer) -> Iterator[Response]:
-    """The messages of a server's stream, with our errors. Not repeated here: only the reader knows from where."""
+def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None = None) -> Generator[Response]:
+    """The messages of a server's stream, with our errors. Not repeated here: only the reader knows from where.
+
+    Args:
+        messages: What a method of a generated sync stub answers with; nothing was taken of it.
+        peer: Who is called.
+        handle: By which other threads can end it.
+    """
+    handle = handle or StreamHandle()
     try:
-        yield from messages
+        with handle.taken():
+            first = next(messages, None)  # this opens the connection
+        if first is not None:
+            yield first
+            for message in messages:  # noqa: UP028 - `yield from` would close them before the handle is
+                yield message
     except ConnectError as error:
         raise peer.error(error) from error
     finally:
-        close = getattr(messages, "close", None)
-        if close is not None:
-            close()  # ends the response, which is how the server learns that nobody reads
+        handle.close()  # ends the response, which is how the server learns that nobody reads
+        cast(Generator[Response], messages).close()
+
+
+async def stream_async(messages: AsyncIterator[Response], peer: Peer) -> AsyncIterator[Response]:
+    """As `stream`, on an asyncio loop; silence for longer than two beats is a lost connection here too."""
+    try:
+        while True:
+            async with asyncio.timeout(STREAM_SILENCE_S):
+                message = await anext(messages, None)
+            if message is None:
+                return
+            yield message
+    except ConnectError as error:
+        if isinstance(error.__cause__, asyncio.CancelledError):
+            raise asyncio.CancelledError from error  # see `call_async`
+        raise peer.error(error) from error
+    except TimeoutError as error:
+        raise DeadlineExceededError(f"{peer.who} at {peer.address} has been silent for too long") from error
+    finally:
+        await cast(Any, messages).aclose()
 
 
 def is_connection_fault(error: ConnectError) -> bool:

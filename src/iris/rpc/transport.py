@@ -21,13 +21,12 @@ from urllib.request import getproxies, proxy_bypass
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.address import is_loopback
+from iris.rpc.streaming import STREAM_SILENCE_S, current_handle
 
 if TYPE_CHECKING:
     import httpcore  # elsewhere imported where it is used: `import iris.client` need not wait for it
 
 CONNECT_TIMEOUT_S = 5.0
-# Servers beat at least every 15 s on a stream: silence for longer than two beats is a dead peer.
-STREAM_SILENCE_S = 40.0
 # Shorter than the 75 s for which our servers (and common proxies) keep an idle connection, so that a request
 # seldom meets one that is being closed.
 _KEEPALIVE_S = 30.0
@@ -97,18 +96,22 @@ class HttpTransport:
         url: httpcore.URL,
         headers: list[tuple[bytes, bytes]],
         body: bytes,
-        extensions: dict[str, dict[str, float | None]],
+        extensions: dict[str, Any],
     ) -> SyncResponse:
+        handle = current_handle.get()
+        if handle is not None:
+            extensions = {**extensions, "trace": handle.trace}
         with ExitStack() as opened:
-            # HTTP/2: a stream that is closed early is not reset, so the server would go on writing; closing a
-            # connection of its own tells it.
-            pool = opened.enter_context(self._new_pool()) if self._http2 or self._tls else self._current_pool()
+            # A connection of its own, so that closing the stream closes it. HTTP/2 does not reset a stream that is
+            # closed early, and the server would go on writing; and a handle has to know whose connection it ends.
+            pool = opened.enter_context(self._new_pool())
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
             )
-            return SyncResponse(
-                status=response.status, headers=_headers(response), content=_chunks(response, opened.pop_all())
-            )
+            answer = _Body(response, opened.pop_all())
+            if handle is not None:
+                handle.opened(answer)
+            return SyncResponse(status=response.status, headers=_headers(response), content=answer)
         raise AssertionError("unreachable: the block returns or raises")
 
     def _current_pool(self) -> httpcore.ConnectionPool:
@@ -208,14 +211,31 @@ def _headers(response: httpcore.Response) -> Headers:
     return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers])
 
 
-def _chunks(response: httpcore.Response, opened: ExitStack) -> Iterator[bytes]:
-    """The body as it comes; closing the iterator closes the connection, which is how the server learns of it."""
-    with opened:
+class _Body:
+    """The body of a stream as it comes; closing it closes the connection, which is how the server learns of it."""
+
+    def __init__(self, response: httpcore.Response, opened: ExitStack) -> None:
+        self._response = response
+        self._opened = opened
+        self._parts = iter(response.stream)  # type: ignore[arg-type]
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
         try:
-            yield from response.iter_stream()
+            return next(self._parts)
+        except StopIteration:
+            self.close()
+            raise
         except Exception as error:
+            self.close()
             _raise_as_ours(error)
             raise
+
+    def close(self) -> None:
+        self._response.close()
+        self._opened.close()
 
 
 def _raise_as_ours(error: Exception) -> None:

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from iris.cli.clusters import connect
+from iris.cli.clusters import Connection, connect
 from iris.cli.lookup import known_job
-from iris.cli.options import address_option, json_option
-from iris.cli.output import Output
+from iris.cli.options import MOMENT, address_option, json_option
+from iris.cli.output import LONGEST_CURSOR, Output
 from iris.cli.reader import leave_with_reader
+from iris.cluster.logs.records import SOURCES
+from iris.cluster.types import is_job_finished
 from iris.errors import IrisError, NotFoundError
 
 if TYPE_CHECKING:
-    from iris.client import IrisClient, LogEntry
+    from iris.client import LogEntry
+    from iris.client.retry import Route
+    from iris.client.streams import LogStream
     from iris.rpc import cluster_pb2
 
-# How many lines of all tasks together are held at once: each task's are read page by page.
-_HELD_LINES = 20_000
+# For how long servers that do not answer are tried when nothing is followed: somebody sits there and waits.
+_PATIENCE_S = 15.0
 _HELP = """\
-Show what the tasks of a job have written so far, of all their attempts, by time.
+Show what the tasks of a job have written, of all their attempts, by time; with -f also what comes.
 
 \b
-  iris logs train-1a2b3c4d
-  iris logs train-1a2b3c4d --task 2 -f
+  iris logs train-1a2b3c4d                               all that there is until now
+  iris logs train-1a2b3c4d --task 2 -f                   go on until the job has ended
+  iris logs train-1a2b3c4d --tail 20 -f                  the last 20 lines, then what comes
+  iris logs train-1a2b3c4d --since 10m --grep 'loss=nan' --timestamps
+  iris logs train-1a2b3c4d --task 0 --source stdout --raw > result.bin
   iris logs train-1a2b3c4d --json | jq -r 'select(.source == "stderr") | .message'
+
+TIME is how long ago (90s, 10m, 1h30m, 2d), a date or time (2026-11-24, 2026-11-24T10:00, local unless it ends with a
+zone), or seconds since the epoch (@1732445000). A line's time is when its end was written.
 
 What tasks wrote goes to stdout, their stderr too; how they were prepared goes to stderr. With more than one task,
 each line is labelled.
-Exits with 141 when who reads the output leaves, as 'head' does, and with 130 after Ctrl-C.
+
+Exits with 1 when something could not be read, with 141 when who reads the output leaves, as 'head' does, and with 130
+after Ctrl-C.
 """
 
 
@@ -44,76 +56,199 @@ Exits with 141 when who reads the output leaves, as 'head' does, and with 130 af
     multiple=True,
     help="Only this task, from 0; may be given several times.",
 )
+@click.option("--attempt", metavar="N", type=click.IntRange(min=0), help="Only this attempt of each task, from 0.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the job has ended.")
-@json_option('One line of JSON for each line: {"task", "attempt", "source", "timestamp_ms", "message"}.')
+@click.option("--since", type=MOMENT, help="Only lines after this time.")
+@click.option("--until", type=MOMENT, help="Only lines up to this time.")
+@click.option(
+    "--tail", metavar="N", type=click.IntRange(min=0), help="Only the last N lines, counted over all tasks together."
+)
+@click.option("--grep", metavar="RE", help="Only lines in which this pattern (RE2) is found.")
+@click.option(
+    "--source",
+    "sources",
+    type=click.Choice(SOURCES),
+    multiple=True,
+    help="Only lines from there; may be given several times. 'build' is how tasks were prepared.",
+)
+@click.option("--timestamps", is_flag=True, help="Begin each line with its time, in UTC.")
+@click.option("--cursor", metavar="C", help="Go on right after the line with this cursor, of those in --json.")
+@json_option(
+    'One line of JSON for each line: {"task", "attempt", "source", "timestamp_ms", "message", "cursor"}, with "partial"'
+    ' where no newline ends it (yet), "data_base64" where the message is not exact, and "missing_bytes" where something'
+    " is missing."
+)
+@click.option("--raw", is_flag=True, help="The exact bytes that tasks wrote, and nothing else.")
+@click.option(
+    "--route",
+    type=click.Choice(["auto", "worker", "controller"]),
+    default="auto",
+    help="Read from workers, through the controller, or (auto, the default) as it goes.",
+)
 @address_option
 @click.argument("job")
-def logs(*, job: str, tasks: tuple[int, ...], follow: bool, as_json: bool, address: str | None) -> int:
+def logs(
+    *,
+    job: str,
+    tasks: tuple[int, ...],
+    attempt: int | None,
+    follow: bool,
+    since: int | None,
+    until: int | None,
+    tail: int | None,
+    grep: str | None,
+    sources: tuple[str, ...],
+    timestamps: bool,
+    cursor: str | None,
+    as_json: bool,
+    raw: bool,
+    route: Route,
+    address: str | None,
+) -> int:
     """See `_HELP`."""
-    output = Output(as_json=as_json)
+    _check_forms(raw=raw, as_json=as_json, timestamps=timestamps)
+    _check_range(follow=follow, tail=tail, cursor=cursor, since=since, until=until)
+    output = Output(as_json=as_json, with_times=timestamps)
     with connect(address) as connection:
         status = known_job(connection.client, job)
-        shown = _checked(tasks, status)
+        shown = _chosen(tasks, attempt, status, follow)
         if len(shown) > 1:
             output.label_lines(status.num_tasks)
-        if follow:
-            with leave_with_reader():
-                pause_s = min(2.0, max(0.2, len(shown) * 0.01))
-                for entry in connection.client.follow_logs(job, shown, poll_interval=pause_s, on_notice=output.note):
-                    output.show_line(entry)
-            return 0
-        reader = _Reader(connection.client, job, output, page_lines=max(100, _HELD_LINES // len(shown)))
-        for entry in heapq.merge(*map(reader.lines, shown), key=lambda entry: entry.timestamp_ms):
-            output.show_line(entry, more=True)
-        output.flush()
-        return 1 if reader.failed else 0
+        if raw and not sources:
+            sources = tuple(source for source in SOURCES if source != "build")
+        wanted: dict[str, Any] = {} if follow else {"patience_s": _PATIENCE_S}
+        with connection.client.stream_job_logs(
+            job,
+            shown,
+            follow=follow,
+            cursor=cursor,
+            attempt_id=attempt,
+            start_ms=since or 0,
+            end_ms=until or 0,
+            tail=tail,
+            sources=sources,
+            regex=grep or "",
+            route=route,
+            on_notice=output.note,
+            **wanted,
+        ) as stream:
+            if raw:
+                whole = _show_raw(stream, output)
+            else:
+                again = ""
+                if follow and not as_json:
+                    options = {
+                        "--task": tasks,
+                        "--attempt": attempt,
+                        "--grep": grep,
+                        "--source": sources,
+                        "--timestamps": timestamps,
+                        "--route": None if route == "auto" else route,
+                    }
+                    again = _words_again(connection, job, options)
+                # A follow tells of retries by itself.
+                batches = stream.batches() if follow else _with_retries(stream.batches(), status, output)
+                whole = _show(stream, batches, output, again)
+    return 0 if whole else 1
 
 
-def _checked(tasks: Sequence[int], status: cluster_pb2.JobStatus) -> list[int]:
+def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Output, again: str) -> bool:
+    """Shows lines until the end; whether nothing was missing.
+
+    Args:
+        stream: Where they come from.
+        batches: The lines.
+        output: Where.
+        again: The command that goes on with what comes, where it is to be told of when this is interrupted.
+    """
+    whole = True
+    try:
+        with leave_with_reader():
+            for lines in batches:
+                output.show_lines(lines)
+                output.end_tasks(stream.ends)
+                if lines and lines[0].missing_bytes:
+                    whole = False
+    except (KeyboardInterrupt, IrisError):
+        output.drop_lines()
+        output.end_lines()
+        if again and output.last_shown is not None:
+            cursor = output.last_shown.cursor
+            if len(cursor) <= LONGEST_CURSOR:
+                output.note(f"to go on from here: {again} --cursor {cursor}")
+        raise
+    output.end_lines()
+    return whole and not any(end.missing_reason for end in stream.ends.values())
+
+
+def _with_retries(
+    batches: Iterable[Sequence[LogEntry]], status: cluster_pb2.JobStatus, output: Output
+) -> Iterator[Sequence[LogEntry]]:
+    """Says where the lines of another attempt begin."""
+    attempts: dict[int, int] = {}
+    for lines in batches:
+        if lines:
+            index, attempt_id = lines[0].task_index, lines[0].attempt_id
+            before = attempts.setdefault(index, attempt_id)
+            if before != attempt_id:
+                attempts[index] = attempt_id
+                known = status.tasks[index].attempts  # until now: there may be more
+                why = (before < len(known) and known[before].error) or "stopped"
+                output.note(f"attempt {before} of task {index} ended: {why}; attempt {attempt_id} follows")
+        yield lines
+
+
+def _show_raw(stream: LogStream, output: Output) -> bool:
+    with leave_with_reader():
+        for data in stream.raw():
+            output.show_raw(data)
+    return not any(end.missing_reason or end.bytes_missing for end in stream.ends.values())
+
+
+def _check_forms(*, raw: bool, as_json: bool, timestamps: bool) -> None:
+    if raw and as_json:
+        raise click.UsageError("--raw and --json exclude each other: exact bytes, or a document for each line")
+    if raw and timestamps:
+        raise click.UsageError("--raw and --timestamps exclude each other: the exact bytes have no times among them")
+    if as_json and timestamps:
+        raise click.UsageError('--json and --timestamps exclude each other: each document has its "timestamp_ms"')
+
+
+def _check_range(*, follow: bool, tail: int | None, cursor: str | None, since: int | None, until: int | None) -> None:
+    if tail is not None and cursor is not None:
+        raise click.UsageError("--tail and --cursor exclude each other: the last lines, or those after a place")
+    if since is not None and until is not None and since > until:
+        raise click.UsageError("--since is later than --until: no line is after the one and before the other")
+    if follow and until is not None:
+        raise click.UsageError("--follow and --until exclude each other: a follow goes on until the job has ended")
+
+
+def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobStatus, follow: bool) -> list[int]:
+    """The tasks to show: those that were named, else all, or all that have or may still get the attempt."""
     for index in tasks:
         if index >= status.num_tasks:
             has = f"its tasks are 0 to {status.num_tasks - 1}" if status.num_tasks > 1 else "its only task is 0"
             raise NotFoundError(f"job {status.job_id!r} has no task {index}: {has}")
-    return sorted(set(tasks)) or list(range(status.num_tasks))
+    if tasks:
+        return sorted(set(tasks))
+    if attempt is not None and not (follow and not is_job_finished(status.state)):
+        found = [task.task_index for task in status.tasks if attempt < len(task.attempts)]
+        if not found:
+            most = max((len(task.attempts) for task in status.tasks), default=0)
+            raise NotFoundError(
+                f"no task of job {status.job_id!r} has an attempt {attempt}: they have had {most} at most, from 0"
+            )
+        return found
+    return list(range(status.num_tasks))
 
 
-class _Reader:
-    """Reads the lines of tasks, page by page, through all attempts until now.
-
-    Attributes:
-        failed: Whether some could not be read; that has been said.
-    """
-
-    def __init__(self, client: IrisClient, job_id: str, output: Output, page_lines: int) -> None:
-        self._client = client
-        self._job_id = job_id
-        self._output = output
-        self._page_lines = page_lines
-        self.failed = False
-
-    def lines(self, task_index: int) -> Iterator[LogEntry]:
-        """One task's lines, in its order."""
-        attempts = self._client.task_status(self._job_id, task_index).attempts
-        for attempt in attempts:
-            try:
-                yield from self._attempt_lines(task_index, attempt)
-            except IrisError as error:
-                self.failed = True
-                self._output.error(f"task {task_index}, attempt {attempt.attempt_id}: {error}")
-            if attempt is not attempts[-1]:
-                why = attempt.error or "stopped"
-                self._output.note(f"attempt {attempt.attempt_id} of task {task_index} ended: {why}; the next follows")
-
-    def _attempt_lines(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> Iterator[LogEntry]:
-        from iris.client.job import to_log_entries
-        from iris.cluster.types import make_task_id
-        from iris.rpc import cluster_pb2
-
-        wanted = cluster_pb2.Worker.FetchLogsFilter(max_lines=self._page_lines)
-        pending: dict[str, bytes] = {}
-        while True:
-            page = self._client.cluster.fetch_log_page(make_task_id(self._job_id, task_index), attempt, wanted)
-            yield from to_log_entries(page.logs, pending, task_index, attempt.attempt_id, complete=page.at_end)
-            if page.at_end:
-                return
-            wanted.start_line = page.next_line
+def _words_again(connection: Connection, job: str, options: Mapping[str, object]) -> str:
+    """The command that follows the same lines. `--since` and `--tail` say where to begin, as does a cursor."""
+    words = ["iris", "logs", "-f", *connection.options.split(), job]
+    for name, value in options.items():
+        if value is True:
+            words.append(name)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [name, str(one)]
+    return shlex.join(words)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from iris.cli.moments import read_span
 from iris.cli.options import json_option
 from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, identify_process, state_home, write_record
-from iris.errors import FailedPreconditionError, IrisError, LocalClusterError
+from iris.cluster.types import parse_bytes
+from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
 
 if TYPE_CHECKING:
-    from iris.cluster.client.local_server import LocalServer
+    from iris.cluster.client.local_server import LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
 _WORKERS_READY_S = 60.0
@@ -30,8 +33,12 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
   iris up --workers 4             four workers share the machine, as if they were four hosts
   iris up --port 0                any free port
 
-Other commands on this machine find it by themselves. Jobs are remembered in the state directory, and are there
-again after 'iris down' and 'iris up'.
+Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
+there again after 'iris down' and 'iris up'.
+
+Logs are kept for 30 days after their attempts have ended, and up to 50 GB of them: then the oldest are removed, of
+attempts that have ended. Who reads a log that was removed is told so. With --log-location, complete logs are copied
+there, and removed from this machine instead when there are too many; after --keep-logs they are removed from there too.
 
 Whoever can reach the port can run programs as you: it is open to this machine only, unless --host says otherwise.
 """
@@ -49,21 +56,59 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     help="Where jobs, logs and messages are kept; default ~/.local/state/iris.",
 )
 @click.option("--host", help="The address to bind to; default 127.0.0.1.")
+@click.option(
+    "--keep-logs", metavar="TIME", help="How long logs are kept, as '12h' or '30d', or 'forever'; default 30d."
+)
+@click.option(
+    "--keep-log-bytes",
+    metavar="SIZE",
+    help="How much of all logs is kept on this machine, as '50GB', or 'unlimited'; default 50GB.",
+)
+@click.option(
+    "--max-log-bytes",
+    metavar="SIZE",
+    help="How much of one attempt's log is kept, its end, where the job does not say it; default 10GiB.",
+)
+@click.option(
+    "--log-location",
+    metavar="URL",
+    help="Where complete logs are copied to, as 's3://bucket/logs' or 'file:///mnt/logs'; needs the extra [storage].",
+)
 @json_option()
-def up(*, port: int | None, workers: int | None, state_dir: Path | None, host: str | None, as_json: bool) -> None:
+def up(
+    *,
+    port: int | None,
+    workers: int | None,
+    state_dir: Path | None,
+    host: str | None,
+    keep_logs: str | None,
+    keep_log_bytes: str | None,
+    max_log_bytes: str | None,
+    log_location: str | None,
+    as_json: bool,
+) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
-    asked = {
+    given = {
+        "keep_logs": keep_logs,
+        "keep_log_bytes": keep_log_bytes,
+        "max_log_bytes": max_log_bytes,
+        "log_location": log_location,
+    }
+    _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
+    asked: dict[str, object] = {
         "port": port,
         "workers": workers,
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "host": host,
+        **given,
     }
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
-            record = _start(port, workers or 1, (state_dir or state_home()).absolute(), host or "127.0.0.1", output)
+            directory = (state_dir or state_home()).absolute()
+            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started}
@@ -75,7 +120,9 @@ def up(*, port: int | None, workers: int | None, state_dir: Path | None, host: s
         output.note(f"whoever can reach {record.host}:{record.port} can run programs as you")
 
 
-def _start(port: int | None, workers: int, state_dir: Path, host: str, output: Output) -> Record:
+def _start(
+    port: int | None, workers: int, state_dir: Path, host: str, logs: Mapping[str, str | None], output: Output
+) -> Record:
     """Starts the server, and returns when its workers are there. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import start_server
 
@@ -83,7 +130,8 @@ def _start(port: int | None, workers: int, state_dir: Path, host: str, output: O
     _check_port(host, wanted_port)
     try:
         output.set_status("starting a cluster on this machine…")
-        server = start_server(state_dir, workers=workers, host=host, port=wanted_port)
+        options = _read_log_options(logs)
+        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options)
         try:
             _wait_for_workers(server, workers, state_dir, output)
             record = Record(
@@ -94,6 +142,7 @@ def _start(port: int | None, workers: int, state_dir: Path, host: str, output: O
                 host=host,
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
+                **{name: text or "" for name, text in logs.items()},
             )
             write_record(record)
         except BaseException:
@@ -104,6 +153,33 @@ def _start(port: int | None, workers: int, state_dir: Path, host: str, output: O
     finally:
         output.set_status("")
     return record
+
+
+def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
+    from iris.cluster.client.local_server import LogOptions
+
+    def read(name: str, number: Callable[[str], float], endless: str = "") -> float | None:
+        text = given[name]
+        if text is None or (endless and text == endless):
+            return None if text is None else math.inf
+        option = "--" + name.replace("_", "-")
+        try:
+            value = number(text)
+        except InvalidArgumentError as error:
+            raise click.BadParameter(f"{error}{f', or {endless!r}' if endless else ''}", param_hint=option) from error
+        if value <= 0:
+            raise click.BadParameter(
+                f"{text!r} would keep nothing{f'; to keep all of it: {endless}' if endless else ''}", param_hint=option
+            )
+        return value
+
+    max_bytes = read("max_log_bytes", parse_bytes)
+    return LogOptions(
+        location=given["log_location"],
+        keep_s=read("keep_logs", read_span, "forever"),
+        keep_bytes=read("keep_log_bytes", parse_bytes, "unlimited"),
+        max_bytes=None if max_bytes is None else round(max_bytes),
+    )
 
 
 def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, output: Output) -> None:

@@ -40,6 +40,33 @@ class LocalServer:
             self.process.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How a cluster keeps logs; what is None, as it does by default.
+
+    Attributes:
+        location: A URL to which complete logs are copied, as fsspec takes it.
+        keep_s: For how long after its end an attempt's log is kept; inf: for ever.
+        keep_bytes: How much of all logs is kept on this machine; inf: all.
+        max_bytes: How much of one attempt's log is kept where its job does not say it.
+    """
+
+    location: str | None = None
+    keep_s: float | None = None
+    keep_bytes: float | None = None
+    max_bytes: int | None = None
+
+    def arguments(self) -> list[str]:
+        """As the server's command line has them."""
+        given = {
+            "--log-location": self.location,
+            "--keep-logs": self.keep_s,
+            "--keep-log-bytes": self.keep_bytes,
+            "--max-log-bytes": self.max_bytes,
+        }
+        return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
 def start_server(
     directory: Path,
     *,
@@ -48,6 +75,7 @@ def start_server(
     port: int = 0,
     temporary: bool = False,
     ends_with_us: bool = False,
+    logs: LogOptions | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -58,6 +86,7 @@ def start_server(
         port: 0 takes a free one.
         temporary: Jobs are kept in memory only, and the directory is removed at the end.
         ends_with_us: It ends when this process does, however that happens.
+        logs: How logs are kept.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
@@ -73,6 +102,7 @@ def start_server(
     command += ["--port", str(port), "--workers", str(workers), "--ready-fd", str(ready_end)]
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
+    command += logs.arguments() if logs is not None else []
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(

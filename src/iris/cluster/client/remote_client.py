@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from types import TracebackType
 from typing import Self
+
+from connectrpc.errors import ConnectError
 
 from iris.cluster.types import is_job_finished, make_task_id, parse_task_id
 from iris.errors import (
@@ -19,14 +23,16 @@ from iris.errors import (
     WorkerUnreachableError,
 )
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.address import parse_address
+from iris.rpc.address import is_loopback, parse_address
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
+from iris.rpc.streaming import StreamHandle
 from iris.rpc.transport import HttpTransport
 
 # A workspace larger than this is offered by its hash first: the controller may have it already.
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
+_PROBE_MS = 500
 
 LogEntry = cluster_pb2.Worker.LogEntry
 LogPage = cluster_pb2.Worker.FetchTaskLogsResponse
@@ -63,6 +69,7 @@ class RemoteClusterClient:
         # Made once per worker address and kept. No lock: `setdefault` on a dict is atomic, and a lock that another
         # thread holds while we are forked would never be released in the child.
         self._workers: dict[str, _WorkerStub] = {}
+        self._reachable: dict[str, bool] = {}  # workers, by address
 
     # Jobs.
 
@@ -110,7 +117,14 @@ class RemoteClusterClient:
         return list(call(self._controller.list_jobs, request, self._peer, timeout_s=self._timeout_s).jobs)
 
     def watch_job(
-        self, job_id: str, *, timeout: float | None = None, patience_s: float = 60.0, include_tasks: bool = False
+        self,
+        job_id: str,
+        *,
+        timeout: float | None = None,
+        patience_s: float = 60.0,
+        longest_pause_s: float = _LONGEST_PAUSE_S,
+        include_tasks: bool = False,
+        handle: StreamHandle | None = None,
     ) -> Iterator[cluster_pb2.JobStatus]:
         """The states of a job as they change, the last of them final. Connects again when the connection is lost.
 
@@ -118,7 +132,9 @@ class RemoteClusterClient:
             job_id: The job.
             timeout: Seconds after which to give up; None waits for ever.
             patience_s: For how long to try again when the controller does not answer.
+            longest_pause_s: Between two such tries.
             include_tasks: With the tasks that have changed, the first time with all.
+            handle: By which other threads can end it: it does not connect again then.
 
         Raises:
             NotFoundError: There is no such job.
@@ -133,25 +149,27 @@ class RemoteClusterClient:
         while True:
             left_ms = None if end is None else max(1, int((end - time.monotonic()) * 1000))
             try:
-                for message in stream(self._controller.watch_job(request, timeout_ms=left_ms), self._peer):
-                    silent_since, unreachable, pause_s = None, None, 0.05
-                    if message.HasField("job"):
-                        yield message.job
-                        if is_job_finished(message.job.state):
-                            return
+                watched = self._controller.watch_job(request, timeout_ms=left_ms)
+                with closing(stream(watched, self._peer, handle)) as messages:
+                    for message in messages:
+                        silent_since, unreachable, pause_s = None, None, 0.05
+                        if message.HasField("job"):
+                            yield message.job
+                            if is_job_finished(message.job.state):
+                                return
             except DeadlineExceededError:
                 pass  # the time has passed, or it was the silence of a dead connection
             except UnavailableError as error:
                 unreachable = error
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > patience_s:
+                if time.monotonic() - silent_since > patience_s or (handle is not None and handle.aborted):
                     raise
             left_s = math.inf if end is None else end - time.monotonic()
             if left_s <= 0.01:
                 known = f", as far as is known: {unreachable}" if unreachable else ""
                 raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}")
             time.sleep(min(pause_s * random.uniform(0.5, 1.5), left_s))
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            pause_s = min(pause_s * 2, longest_pause_s)
 
     # Tasks.
 
@@ -214,15 +232,81 @@ class RemoteClusterClient:
     def fetch_log_page(
         self, task_id: str, attempt: cluster_pb2.TaskAttempt, wanted: cluster_pb2.Worker.FetchLogsFilter
     ) -> LogPage:
-        """One page of an attempt's log, from the worker that ran it.
+        """One page of an attempt's log: from the worker that ran it, or through the controller where that worker cannot
+        be reached from here, or is gone.
 
         Raises:
-            NotFoundError: The worker has no such log.
-            WorkerUnreachableError: It does not answer.
+            NotFoundError: There is no such log.
+            WorkerUnreachableError: The worker that has it does not answer.
         """
         request = cluster_pb2.Worker.FetchTaskLogsRequest(task_id=task_id, attempt_id=attempt.attempt_id, filter=wanted)
-        worker = self._worker(attempt.worker_id, attempt.worker_address)
-        return call(worker.stub.fetch_task_logs, request, worker.peer, timeout_s=self._timeout_s)
+        if self.reaches_worker(attempt.worker_id, attempt.worker_address):
+            worker = self._worker(attempt.worker_id, attempt.worker_address)
+            try:
+                return call(worker.stub.fetch_task_logs, request, worker.peer, timeout_s=self._timeout_s)
+            except NotFoundError:
+                pass  # it was made anew, or has handed the log over
+            except UnavailableError:
+                self.lost_worker(attempt.worker_address)
+        try:
+            return call(self._controller.fetch_task_logs, request, self._peer, timeout_s=self._timeout_s)
+        except (UnavailableError, DeadlineExceededError) as error:
+            text = f"the log of {task_id!r} cannot be had from worker {attempt.worker_id!r}: {error}"
+            raise WorkerUnreachableError(text) from error
+
+    def stream_task_logs(
+        self,
+        request: cluster_pb2.StreamTaskLogsRequest,
+        worker: tuple[str, str] | None = None,
+        handle: StreamHandle | None = None,
+    ) -> Generator[cluster_pb2.StreamTaskLogsResponse]:
+        """One stream of logs, as it comes; a lost connection ends it with an error, and who reads goes on from there.
+
+        Args:
+            request: See cluster.proto.
+            worker: Id and address of a worker, to read straight from it; default: through the controller.
+            handle: By which other threads can end it.
+
+        Raises:
+            NotFoundError: There is no such job or task.
+            WorkerUnreachableError, ControllerUnreachableError: It does not answer, or the connection broke.
+            DeadlineExceededError: It has been silent for too long.
+        """
+        if worker is None:
+            return stream(self._controller.stream_task_logs(request), self._peer, handle)
+        known = self._worker(*worker)
+        return stream(known.stub.stream_task_logs(request), known.peer, handle)
+
+    def reaches_worker(self, worker_id: str, address: str) -> bool:
+        """Whether a worker can be called straight from here: found out once for each address, in half a second at
+        most, and from then on known. `lost_worker` makes it forget that it could."""
+        known = self._reachable.get(address)
+        if known is None:
+            known = self._reachable[address] = self._probe(worker_id, address)
+        return known
+
+    def find_routes(self, workers: Iterable[tuple[str, str]]) -> None:
+        """Finds out about several workers, by id and address, at once: in half a second for all of them."""
+        unknown = {worker for worker in workers if worker[1] and worker[1] not in self._reachable}
+        threads = [threading.Thread(target=self.reaches_worker, args=worker, daemon=True) for worker in unknown]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def lost_worker(self, address: str) -> None:
+        """A worker that could be reached does not answer any more: read through the controller from now on."""
+        self._reachable[address] = False
+
+    def _probe(self, worker_id: str, address: str) -> bool:
+        if is_loopback(address) and not is_loopback(self.controller_address):
+            return False  # the loopback of another machine
+        try:
+            # Whose answer it is matters: an address of another network can be somebody else's in ours.
+            health = self._worker(worker_id, address).stub.health_check(cluster_pb2.Empty(), timeout_ms=_PROBE_MS)
+        except ConnectError:
+            return False
+        return health.worker_id == worker_id
 
     # Workers and endpoints.
 

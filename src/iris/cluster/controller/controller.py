@@ -25,6 +25,9 @@ from iris.cluster.controller.job import (
     StopAttempt,
 )
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.log_keeper import Keeping, LogKeeper
+from iris.cluster.controller.log_pieces import NOTHING
+from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
@@ -55,14 +58,20 @@ class Controller:
         engine: Where gangs are placed.
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
+        kept_logs: Where and how logs are kept beyond their workers; None keeps none.
+
+    Attributes:
+        logs: The logs of all tasks, for readers.
     """
 
-    def __init__(self, engine: Engine, store: Store, address: str) -> None:
+    def __init__(self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None) -> None:
         self._engine = engine
         self._store = store
         self._address = address
         self._jobs: dict[str, JobRecord] = {}
         self._workers: dict[str, workers.WorkerRecord] = {}
+        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
+        self.logs = Logs(self._job, self._workers, self._log_keeper)
         self._endpoints = Endpoints(store)
         self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
@@ -75,6 +84,8 @@ class Controller:
             if stored.job.is_finished:
                 record.finished.set()
             self._jobs[stored.job.job_id] = record
+        if self._log_keeper is not None:
+            self._log_keeper.start()
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
         for record in list(self._jobs.values()):
@@ -88,6 +99,8 @@ class Controller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._log_keeper is not None:
+            await self._log_keeper.close()
 
     # Jobs, for clients.
 
@@ -106,6 +119,8 @@ class Controller:
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
         record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        if self._log_keeper is not None:
+            self._log_keeper.job_launched(job.job_id, len(job.tasks))
         instructions = job.submit()
         self._store.add_job(record, bundle)
         record.saved_revision = job.revision
@@ -255,6 +270,14 @@ class Controller:
         job_id, task_index = parse_task_id(report.task_id)
         self.get_task_status(job_id, task_index, include_result=False)
         self._take_reports(job_id, [report])
+
+    async def store_logs(
+        self, request: cluster_pb2.Controller.StoreLogsRequest
+    ) -> cluster_pb2.Controller.StoreLogsResponse:
+        """Takes what a worker hands over of its attempts' logs; on disk when this returns."""
+        if self._log_keeper is None:
+            return cluster_pb2.Controller.StoreLogsResponse(positions=[NOTHING] * len(request.pieces))
+        return await self._log_keeper.store_logs(request)
 
     def _take_reports(self, job_id: str, reports: Sequence[Report]) -> list[Report]:
         """Applies reports of one job; answers with those of attempts that are not wanted."""

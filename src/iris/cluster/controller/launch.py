@@ -85,6 +85,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("gpu count", request.resources.device.gpu.count),
         ("scheduling_timeout_seconds", request.scheduling_timeout_seconds),
         ("timeout_seconds", request.timeout_seconds),
+        ("max_log_bytes", request.max_log_bytes),
         ("max_task_failures", request.max_task_failures),
         ("max_retries_failure", request.max_retries_failure),
         ("max_retries_preemption", request.max_retries_preemption),

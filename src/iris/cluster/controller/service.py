@@ -103,3 +103,19 @@ class ControllerService:
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
         """A workspace."""
         return Controller.FetchBundleResponse(bundle_blob=self._controller.fetch_bundle(request.bundle_hash))
+
+    def stream_task_logs(
+        self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
+    ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
+        """The logs of tasks, through their attempts."""
+        return self._controller.logs.stream_task_logs(request)
+
+    async def fetch_task_logs(
+        self, request: cluster_pb2.Worker.FetchTaskLogsRequest, ctx: Any
+    ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
+        """A page of an attempt's log."""
+        return await self._controller.logs.fetch_task_logs(request)
+
+    async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:
+        """What attempts have written, for keeping."""
+        return await self._controller.store_logs(request)

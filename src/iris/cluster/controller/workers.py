@@ -75,6 +75,7 @@ def run_tasks_request(
         timeout_seconds=launch.timeout_seconds,
         ports=launch.ports,
         working_directory=launch.working_directory,
+        max_log_bytes=launch.max_log_bytes,
     )
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms

@@ -66,6 +66,8 @@ class LocalEngine:
         machine: What there is to give away; default what this process may use (see `this_machine`).
         host: The address that workers bind to.
         advertise_host: Where others reach them; default `host`.
+        log_directory: Where workers write logs, so that these outlive them; default: they hand them over.
+        worker_options: More of the worker's command line, see worker/daemon.py.
     """
 
     elastic = False
@@ -78,6 +80,8 @@ class LocalEngine:
         machine: Resources | None = None,
         host: str = "127.0.0.1",
         advertise_host: str = "",
+        log_directory: Path | None = None,
+        worker_options: Sequence[str] = (),
     ) -> None:
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidArgumentError(f"workers={workers}: expected 1 to {MAX_WORKERS}")
@@ -86,6 +90,9 @@ class LocalEngine:
         self._directory = directory
         self._bind_host = host
         self._advertise_host = advertise_host or host
+        self._worker_options = list(worker_options)
+        if log_directory is not None:
+            self._worker_options += ["--log-directory", str(log_directory)]
         self._hosts = [_share(total, devices, i, workers) for i in range(workers)]
         self._gangs: dict[str, _Gang] = {}
         self._changed = asyncio.Event()
@@ -189,6 +196,7 @@ class LocalEngine:
                 *("--advertise-host", self._advertise_host),
                 *("--task-file-limit", str(self._file_limit)),
                 *("--parent-pid", str(os.getpid())),
+                *self._worker_options,
                 env=self._env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=messages,

@@ -21,7 +21,6 @@ class Attempt:
         number: Counts the attempts of this worker; part of the mark that its processes inherit.
         stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
         timed_out: It is being ended because it ran for too long.
-        lost_bytes: What its processes wrote and the disk did not take, since the last time that it did.
         reported: The controller has acknowledged its end.
         revision: Counts what there is to report.
     """
@@ -46,7 +45,6 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     stop_grace_s: float | None = None
     timed_out: bool = False
-    lost_bytes: int = 0
     reported: bool = False
     revision: int = 0
 
@@ -78,6 +76,15 @@ class Attempt:
             build_finished_ms=self.build_finished_ms,
             from_cache=self.from_cache,
         )
+
+    def log_end(self) -> cluster_pb2.LogEnd:
+        """How it ended, or is now, for those who read its log."""
+        end = cluster_pb2.LogEnd(state=self.state, error=self.error)
+        if self.exit_code is not None:
+            end.exit_code = self.exit_code
+        if self.term_signal is not None:
+            end.term_signal = self.term_signal
+        return end
 
     def report(self, worker_id: str) -> cluster_pb2.Controller.ReportTaskStateRequest:
         """What the controller has to know of it now."""

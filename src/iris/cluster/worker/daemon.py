@@ -14,10 +14,13 @@ from pathlib import Path
 
 import psutil
 
+from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
+from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.reaper import Reaper, become_subreaper
 from iris.cluster.worker.reporter import Reporter
 from iris.cluster.worker.service import WorkerService
-from iris.cluster.worker.task_dir import WorkerDir
+from iris.cluster.worker.task_dir import LogDirs, WorkerDir
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
@@ -26,6 +29,7 @@ from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_n
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
+_LAST_HANDOVER_S = 10.0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,8 +39,39 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--incarnation", default="", help="new for each process; made up by default")
     parser.add_argument("--controller", required=True, help="the controller's address")
     parser.add_argument("--directory", required=True, type=Path, help="where attempts and their logs lie")
+    parser.add_argument(
+        "--log-directory",
+        type=Path,
+        help="where logs lie instead: a directory of the controller's; default: handed over to it",
+    )
+    parser.add_argument(
+        "--max-log-bytes",
+        default=DEFAULT_MAX_LOG_BYTES,
+        type=int,
+        help="what is kept of each attempt's log, where its job does not say it (%(default)s)",
+    )
+    parser.add_argument(
+        "--keep-attempts",
+        metavar="SECONDS",
+        default=DEFAULT_KEEP_S,
+        type=float,
+        help="how long what an attempt leaves stays on the disk; inf: for ever (%(default)s)",
+    )
+    parser.add_argument(
+        "--keep-handed-over",
+        metavar="SECONDS",
+        default=DEFAULT_KEEP_HANDED_OVER_S,
+        type=float,
+        help="how long a log does that the controller has too (%(default)s)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--advertise-host", default="", help="where others reach it; default: --host")
+    parser.add_argument(
+        "--advertise-address",
+        metavar="URL",
+        default="",
+        help="the same with its port, for proxies and forwarded ports; default: --advertise-host and the port",
+    )
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
     parser.add_argument("--task-file-limit", type=int, help="how many files a task may open; default: as this worker")
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
@@ -66,10 +101,12 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     )
     # 2. The worker, behind its door.
     advertise_host = arguments.advertise_host or arguments.host
+    logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())
+    directory = WorkerDir(arguments.directory.absolute(), logs)
     worker = Worker(
         worker_id=arguments.worker_id,
         token=token,
-        directory=WorkerDir(arguments.directory.absolute()),
+        directory=directory,
         bind_host=arguments.host,
         advertise_host=advertise_host,
         controller_address=controller_address,
@@ -77,29 +114,41 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         base_env=base_env,
         file_limit=file_limit,
         reaper=reaper,
+        max_log_bytes=arguments.max_log_bytes,
     )
     application = cluster_connect.WorkerServiceASGIApplication(
         WorkerService(worker), interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
     )
     listener = bind(arguments.host, arguments.port)
     server = HttpServer({application.path: application}, listener)
-    # 3. Its line to the controller. The port is bound already, so whoever learns of the address can call.
+    # 3. Its lines to the controller. The port is bound already, so whoever learns of the address can call.
+    address = parse_address(arguments.advertise_address) if arguments.advertise_address else ""
     registration = cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=arguments.worker_id,
-        address=address_of(listener, advertise_host),
+        address=address or address_of(listener, advertise_host),
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )
-    reporter = Reporter(controller, Peer(controller_address, "the controller"), registration, worker.discard)
-    worker.reporter = reporter
+    peer = Peer(controller_address, "the controller")
+    worker.reporter = reporter = Reporter(controller, peer, registration, worker.discard)
+    handover = None
+    if logs is None:
+        worker.handover = handover = Handover(
+            controller, peer, registration.worker_id, registration.incarnation, directory
+        )
+    keep_log_s = None if handover is None else arguments.keep_handed_over
+    cleanup = Cleanup(worker, directory, arguments.keep_attempts, keep_log_s)
     # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server.start()
-    tasks = [asyncio.create_task(reporter.run()), asyncio.create_task(worker.sample_usage())]
+    running = [reporter.run(), worker.sample_usage(), cleanup.run(), *([handover.run()] if handover else [])]
+    tasks = [asyncio.create_task(work) for work in running]
     await stop.wait()
     await worker.close()
+    if handover is not None:
+        await handover.flush(_LAST_HANDOVER_S)
     await reporter.flush(_LAST_REPORT_S)
     for task in tasks:
         task.cancel()

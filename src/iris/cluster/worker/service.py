@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from iris.cluster.types import parse_task_id
-from iris.cluster.worker.log_store import Page, read_page
+from iris.cluster.worker.log_page import page_message
+from iris.cluster.worker.log_stream import Streams, stream_task_logs
 from iris.cluster.worker.worker import Worker
-from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 
 
@@ -17,6 +18,7 @@ class WorkerService:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._streams = Streams()
 
     async def run_task(
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
@@ -52,26 +54,19 @@ class WorkerService:
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
         """A page of an attempt's log."""
         parse_task_id(request.task_id)
-        wanted = request.filter
-        if wanted.max_lines < 0:
-            raise InvalidArgumentError(f"max_lines={wanted.max_lines}: expected a number of lines, or 0 for all")
         attempt_id, directory, attempt = self._worker.log_of(
             request.task_id, request.attempt_id if request.HasField("attempt_id") else None
         )
         # Whether it is final is asked before the log is read: what it wrote until then is on disk by now.
         final = attempt is None or attempt.is_final
-        page = await asyncio.to_thread(
-            read_page,
-            directory.log,
-            None if attempt is None else attempt.log.index,
-            start_line=wanted.start_line,
-            start_ms=wanted.start_ms,
-            end_ms=wanted.end_ms,
-            regex=wanted.regex,
-            max_lines=wanted.max_lines,
-            final=final,
-        )
-        return _page_message(page, attempt_id, final)
+        writer = None if attempt is None else attempt.log
+        return await asyncio.to_thread(page_message, directory.log, writer, request.filter, attempt_id, final)
+
+    def stream_task_logs(
+        self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
+    ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
+        """The logs of attempts, as they are written."""
+        return stream_task_logs(self._worker, self._streams, request)
 
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends an attempt."""
@@ -86,20 +81,3 @@ class WorkerService:
     async def health_check(self, request: cluster_pb2.Empty, ctx: Any) -> cluster_pb2.HealthResponse:
         """That it is alive."""
         return self._worker.health_check()
-
-
-def _page_message(page: Page, attempt_id: int, final: bool) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-    response = cluster_pb2.Worker.FetchTaskLogsResponse(
-        next_line=page.next_line, at_end=page.at_end, complete=final and page.at_end, attempt_id=attempt_id
-    )
-    for line in page.lines:
-        entry = response.logs.add(timestamp_ms=line.timestamp_ms, source=line.source)
-        try:
-            entry.data = line.data.decode()
-        except UnicodeDecodeError:
-            # One bad byte in a proto `string` would fail the whole message: the exact bytes travel beside it.
-            entry.data = line.data.decode(errors="replace")
-            entry.raw = line.data
-        if line.partial:
-            entry.partial = True
-    return response

@@ -1,31 +1,48 @@
 """Where everything of a worker lies on disk: the one owner of every path.
 
-{root}/attempts/{task}/{attempt}/log           what the attempt wrote (log_store.py)
+{root}/attempts/{task}/{attempt}/log/          what the attempt wrote (log_segments.py)
                                  work/         its working directory: a copy of the workspace, or empty
                                  entrypoint    the pickled callable
                                  result        what it returned; `result.error`, `result.failure`: why there is none
+                                 handover      its log is not yet with the controller (handover.py)
 {root}/bundles/{hash}/                         workspaces, unpacked once for all attempts
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from iris.cluster.worker.log_segments import has_end
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptDir:
-    """The paths of one attempt. `create` makes the directory; nothing else does."""
+    """The paths of one attempt. `create` makes the directory; nothing else does.
+
+    Attributes:
+        path: The directory.
+        kept_log: Where its log lies when that is elsewhere.
+    """
 
     path: Path
+    kept_log: Path | None = None
 
     @property
     def log(self) -> Path:
-        """The attempt's log."""
-        return self.path / "log"
+        """The directory of the attempt's log."""
+        return self.path / "log" if self.kept_log is None else self.kept_log
+
+    @property
+    def handover(self) -> Path:
+        """Which attempt this is, while its log is to be handed over."""
+        return self.path / "handover"
 
     @property
     def work(self) -> Path:
@@ -53,10 +70,16 @@ class AttemptDir:
         return self.path / "result.failure"
 
     def create(self) -> None:
-        """Makes the attempt's directory anew: what an earlier worker with the same place left is removed."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Makes the attempt's directory anew: what an earlier worker with the same place left is removed.
+
+        A controller counts attempts on for as long as it remembers the job, so what is found here belongs to a job of
+        that name that nobody remembers.
+        """
+        for leftover in (self.path, self.log):
+            if leftover.exists():
+                shutil.rmtree(leftover)
         self.path.mkdir(parents=True)
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 class WorkerDir:
@@ -64,17 +87,20 @@ class WorkerDir:
 
     Args:
         root: Made when it is missing, readable by its owner only: logs and code are private.
+        logs: Where logs are kept for longer than workers live, and are written to at once; None: with the attempts.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, logs: LogDirs | None = None) -> None:
         self._root = root
+        self._logs = logs
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in (root / "bundles").glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)  # half unpacked when an earlier worker was killed
 
     def attempt(self, task_id: str, attempt_id: int) -> AttemptDir:
         """The paths of an attempt, whether it exists or not."""
-        return AttemptDir(self._task(task_id) / str(attempt_id))
+        kept_log = None if self._logs is None else self._logs.attempt(task_id, attempt_id)
+        return AttemptDir(self._task(task_id) / str(attempt_id), kept_log)
 
     def attempt_ids(self, task_id: str) -> list[int]:
         """The attempts of a task that are on disk, in order."""
@@ -83,11 +109,62 @@ class WorkerDir:
         except FileNotFoundError:
             return []
 
+    def attempts(self) -> Iterator[AttemptDir]:
+        """All attempts that are on disk."""
+        root = self._root / "attempts"
+        for task in _folders(root):
+            for attempt in filter(str.isdigit, _folders(root / task)):
+                kept_log = None if self._logs is None else self._logs.root / task / attempt
+                yield AttemptDir(root / task / attempt, kept_log)
+
     def bundle(self, bundle_hash: str) -> Path:
         """Where the workspace with this hash lies, or will lie."""
         return self._root / "bundles" / bundle_hash
 
     def _task(self, task_id: str) -> Path:
-        # Readable for people, and safe for any id: no separators, no length limit, no two ids in one place.
-        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", task_id)[:80].lstrip(".")
-        return self._root / "attempts" / f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:16]}"
+        return self._root / "attempts" / _folder(task_id)
+
+
+class LogDirs:
+    """The directory in which logs are kept after their workers: `{root}/{task}/{attempt}/`, as log_segments.py has it.
+
+    Args:
+        root: Made with the first log.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def name(self, task_id: str, attempt_id: int) -> str:
+        """Where the log of an attempt lies, below the root."""
+        return f"{_folder(task_id)}/{attempt_id}"
+
+    def attempt(self, task_id: str, attempt_id: int) -> Path:
+        """Where the log of an attempt lies, whether it is there or not."""
+        return self.root / _folder(task_id) / str(attempt_id)
+
+    def is_complete(self, task_id: str, attempt_id: int) -> bool:
+        """Whether the end of an attempt's log is here: nothing will be added to it."""
+        return has_end(self.attempt(task_id, attempt_id))
+
+    def task(self, task_id: str) -> Path:
+        """Where the logs of a task lie."""
+        return self.root / _folder(task_id)
+
+    def names(self) -> Iterator[str]:
+        """The names of all logs that are here."""
+        for task in _folders(self.root):
+            if not task.startswith("."):
+                yield from (f"{task}/{attempt}" for attempt in _folders(self.root / task) if attempt.isdigit())
+
+
+def _folder(task_id: str) -> str:
+    # Readable for people, and safe for any id: no separators, no length limit, no two ids in one place.
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", task_id)[:80].lstrip(".")
+    return f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:16]}"
+
+
+def _folders(path: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []

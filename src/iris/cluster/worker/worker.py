@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import logging
 import os
@@ -16,13 +15,14 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
-from iris.cluster.worker.log_store import LogWriter, Source
+from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
@@ -57,6 +57,7 @@ class Worker:
         base_env: What the environment of each task starts from.
         file_limit: How many files a task may open (the soft limit).
         reaper: What ends the attempts' processes when this one is killed.
+        max_log_bytes: What is kept of the log of an attempt whose job does not say it.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Worker:
         base_env: Mapping[str, str],
         file_limit: int,
         reaper: Reaper,
+        max_log_bytes: int = DEFAULT_MAX_LOG_BYTES,
     ) -> None:
         self.worker_id = worker_id
         self._token = token
@@ -83,6 +85,7 @@ class Worker:
         self._base_env = base_env
         self._file_limit = file_limit
         self._reaper = reaper
+        self._max_log_bytes = max_log_bytes
         self._ports = PortReservations(bind_host)
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
@@ -91,6 +94,7 @@ class Worker:
         self._count = 0
         self._closing = False
         self.reporter: Reporter | None = None  # set by the program, which connects the two
+        self.handover: Handover | None = None  # also; None where logs are kept without us
 
     # The verbs of the wire.
 
@@ -112,8 +116,11 @@ class Worker:
         directory = self._directory.attempt(*key)
         directory.create()
         self._count += 1
-        attempt = Attempt(request, self._count, directory, LogWriter(directory.log), build_started_ms=now_ms())
+        log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
+        attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
         self._attempts[key] = attempt
+        if self.handover is not None:
+            self.handover.add(attempt)
         run = asyncio.create_task(self._run(attempt, entrypoint))
         self._runs[key] = run
         run.add_done_callback(lambda _: self._runs.pop(key, None))
@@ -160,9 +167,10 @@ class Worker:
                 raise NotFoundError(f"worker {self.worker_id} has no log of task {task_id!r}")
             attempt_id = max(on_disk)
         attempt = self._attempts.get((task_id, attempt_id))
-        if attempt is None and attempt_id not in self._directory.attempt_ids(task_id):
+        directory = self._directory.attempt(task_id, attempt_id)
+        if attempt is None and not (directory.path.exists() and directory.log.exists()):
             raise NotFoundError(f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}")
-        return attempt_id, self._directory.attempt(task_id, attempt_id), attempt
+        return attempt_id, directory, attempt
 
     def health_check(self) -> cluster_pb2.HealthResponse:
         """That it is alive, for how long, and how many attempts it runs."""
@@ -170,6 +178,7 @@ class Worker:
             healthy=not self._closing,
             uptime_ms=int((time.monotonic() - self._started_at_s) * 1000),
             running_tasks=len(self._runs),
+            worker_id=self.worker_id,
         )
 
     def discard(self, key: AttemptKey) -> None:
@@ -177,6 +186,18 @@ class Worker:
         attempt = self._attempts.get(key)
         if attempt is not None:
             self._stop(attempt, _grace_s(attempt))
+
+    def busy_directories(self) -> set[Path]:
+        """The directories of attempts that have not ended, or whose end the controller does not know yet."""
+        return {
+            attempt.directory.path for attempt in self._attempts.values() if not (attempt.is_final and attempt.reported)
+        }
+
+    def forget(self, directories: Collection[Path]) -> None:
+        """Drops the records of attempts that are over and whose directories, or logs, are about to be removed."""
+        for key, attempt in list(self._attempts.items()):
+            if attempt.directory.path in directories:
+                del self._attempts[key]
 
     async def close(self) -> None:
         """Ends all attempts and waits until nothing of them is left."""
@@ -287,7 +308,7 @@ class Worker:
             cwd=Path(directory),
             env=env,
             file_limit=self._file_limit,
-            append=lambda source, data: _append(attempt, source, data),
+            append=lambda source, data: attempt.log.append(source, data, now_ms()),
             end_strays=self._end_strays,
         )
         self._reaper.group_started(process.pid)
@@ -392,7 +413,7 @@ class Worker:
             self.reporter.tell(attempt)
 
     def _build_line(self, attempt: Attempt, text: str) -> None:
-        _append(attempt, "build", f"{text}\n".encode())
+        attempt.log.append("build", f"{text}\n".encode(), now_ms())
 
     async def _end_strays(self) -> None:
         """Ends what lost its parent, so came to this process, and belongs to no attempt that goes on."""
@@ -422,22 +443,6 @@ class Worker:
                     os.kill(pid, signal.SIGKILL)
                     killed = True
         return killed
-
-
-def _append(attempt: Attempt, source: Source, data: bytes) -> None:
-    try:
-        attempt.log.append(source, data, now_ms())
-    except OSError as error:
-        # The task goes on, its pipe goes on being emptied. What is missing is declared where it is missing.
-        if not attempt.lost_bytes:
-            _log.error("cannot write the log of %s: %s", attempt.key, error)
-        attempt.lost_bytes += len(data)
-        return
-    if attempt.lost_bytes:
-        lost, attempt.lost_bytes = attempt.lost_bytes, 0
-        text = f"{lost} bytes of this log are missing before here: {os.strerror(errno.ENOSPC)}\n"
-        with contextlib.suppress(OSError):
-            attempt.log.append("build", text.encode(), now_ms())
 
 
 def _grace_s(attempt: Attempt) -> float:

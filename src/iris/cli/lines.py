@@ -1,0 +1,155 @@
+"""Lines of tasks as people see them, and what becomes of a line that has no end yet.
+
+A task may write a prompt, or draw a progress bar, and others write in between. The rule, whose numbers stand where it
+is kept; a *prefix* is a label or a time before each line:
+
+1. Without a prefix the bytes are the task's own, as they come: nothing is added to an unfinished line, and what
+   continues it follows. So a prompt shows, a bar moves, and a pipe gets exactly what was written.
+2. Nothing is glued to an unfinished line. Whatever else goes to the same terminal, pipe or file (a line of another
+   task, attempt or source, a word of ours) begins on a line of its own. So does then, without a prefix, what continues
+   it.
+3. With a prefix, what continues a line after others have come in between begins with the prefix again, and `…` in the
+   place of the space that follows it.
+4. With a prefix on a terminal nothing of that is needed: unfinished lines stand in rows below all others until they
+   are finished, and are lines like others then. Of a line that goes back to its beginning (`\\r`) the last state is
+   shown.
+5. With a prefix in a pipe or a file such a line, a progress bar, is held until it is finished; else its states would
+   be cut apart. Only what would be held of it beyond 64 KiB is written before.
+6. At the end an unfinished line is ended, except in a pipe or file without a prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from iris.client.job import LogEntry
+
+_LONGEST_HELD = 64 * 1024
+_SPACE, _CONTINUED = b" ", "…".encode()
+# What moves the cursor or changes more than the text that follows, has no place in a row.
+_CONTROLS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class _Line(NamedTuple):
+    """Whose line it is."""
+
+    task_index: int
+    attempt_id: int
+    source: str
+
+
+class Lines:
+    """What is written by tasks to one place. Answers with the bytes that are to be written there.
+
+    Args:
+        is_terminal: Whether the place is one.
+    """
+
+    def __init__(self, is_terminal: bool) -> None:
+        self._is_terminal = is_terminal
+        self._open: _Line | None = None  # the last that was written to the place is a part of it
+        self._open_has_prefix = False
+        self._broken: set[_Line] = set()  # unfinished lines of which a part was written, with others after it
+        self._held: dict[_Line, tuple[bytes, bytes]] = {}  # prefix and data of unfinished lines that were not written
+
+    def add(self, entries: Sequence[LogEntry], prefix: bytes) -> bytes:
+        """Lines of one task, attempt and source, all of them finished, or one that is not.
+
+        Args:
+            entries: At least one.
+            prefix: What stands before each, without the space that follows it; may be empty.
+        """
+        first = entries[0]
+        line = _Line(first.task_index, first.attempt_id, first.source)
+        data = [entry.data for entry in entries]
+        if not prefix:
+            begin = b"" if self._open in (None, line) else b"\n"  # rule 2
+            self._set_open(line if first.partial else None, prefix)
+            return begin + b"\n".join(data) + (b"" if first.partial else b"\n")
+        ended = self._end_earlier_attempt(line) if self._held else b""
+        if line in self._held:
+            data[0] = self._held.pop(line)[1] + data[0]
+        if first.partial:
+            return ended + self._unfinished(line, data[0], prefix)
+        if self._is_terminal:
+            data = [_last_state(text).rstrip(b"\r") if b"\r" in text else text for text in data]
+        begin = self._begin(line, prefix)
+        self._broken.discard(line)
+        self._open = None
+        return ended + begin + (b"\n" + prefix + _SPACE).join(data) + b"\n"
+
+    def interrupt(self) -> bytes:
+        """Something else comes: what is to be written before it (rule 2)."""
+        if self._open is None:
+            return b""
+        if self._open_has_prefix:
+            self._broken.add(self._open)
+        self._open = None
+        return b"\n"
+
+    def end(self, task_index: int | None = None) -> bytes:
+        """Nothing more comes of a task, or of any (rule 6)."""
+        over = [line for line in sorted(self._held) if task_index in (None, line.task_index)]
+        written = b"".join([self._write_held(line) for line in over])
+        if self._open is None or task_index not in (None, self._open.task_index):
+            return written
+        if self._open_has_prefix or self._is_terminal:
+            written += b"\n"
+            self._open = None
+        elif task_index is None:
+            self._open = None
+        return written
+
+    def rows(self) -> list[bytes]:
+        """What is to be seen below all lines for now (rule 4)."""
+        if not self._is_terminal:
+            return []
+        states = ((prefix, _CONTROLS.sub(b"", _last_state(data))) for _, (prefix, data) in sorted(self._held.items()))
+        return [prefix + _SPACE + state for prefix, state in states if state.strip()]
+
+    def _unfinished(self, line: _Line, data: bytes, prefix: bytes) -> bytes:
+        if self._is_terminal:
+            data = _last_state(data)
+        if len(data) < _LONGEST_HELD and (self._is_terminal or _is_bar(data)):  # rules 4 and 5
+            self._held[line] = (prefix, data)
+            return b""
+        begin = self._begin(line, prefix)
+        self._set_open(line, prefix)
+        # On a terminal there are the rows below, so it cannot stay open.
+        return begin + data + (self.interrupt() if self._is_terminal else b"")
+
+    def _begin(self, line: _Line, prefix: bytes) -> bytes:
+        if self._open == line:
+            return b""
+        return self.interrupt() + prefix + (_CONTINUED if line in self._broken else _SPACE)  # rule 3
+
+    def _end_earlier_attempt(self, line: _Line) -> bytes:
+        over = [held for held in self._held if held.task_index == line.task_index and held.attempt_id < line.attempt_id]
+        return b"".join([self._write_held(held) for held in sorted(over)])
+
+    def _write_held(self, line: _Line) -> bytes:
+        prefix, data = self._held.pop(line)
+        if self._is_terminal:
+            data = data.rstrip(b"\r")
+            if not data.strip():
+                return b""  # a bar that was wiped out
+        begin = self._begin(line, prefix)
+        self._open = None
+        self._broken.discard(line)
+        return begin + data + b"\n"
+
+    def _set_open(self, line: _Line | None, prefix: bytes) -> None:
+        self._open = line
+        self._open_has_prefix = bool(prefix)
+
+
+def _is_bar(data: bytes) -> bool:
+    return b"\r" in data.rstrip(b"\r")
+
+
+def _last_state(data: bytes) -> bytes:
+    """What a terminal shows of a line that went back to its beginning, with the `\\r` at its end, if there is one."""
+    return data[data.rstrip(b"\r").rfind(b"\r") + 1 :]

@@ -1,0 +1,77 @@
+"""Spans of time and moments as people give them: `90s`, `1h30m`, `2026-11-24T10:00`, `@1732445000`."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+
+from iris.errors import InvalidArgumentError
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_SPAN = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in _SECONDS), re.ASCII)
+_PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
+_EPOCH = re.compile(rf"@{_NUMBER}", re.ASCII)
+_DATE = re.compile(r"[0-9]{4}-", re.ASCII)
+_LAST_MS = 253_402_300_799_999  # of the year 9999
+_MOMENT_FORMS = (
+    "expected how long ago, as '90s', '10m', '1h30m', '2d'; a date or a time, as '2026-11-24', '2026-11-24T10:00',"
+    " '2026-11-24T10:00:00Z'; or seconds since the epoch, as '@1732445000'"
+)
+
+
+def read_span(text: str) -> float:
+    """Seconds; a number without a unit is one of them.
+
+    Raises:
+        InvalidArgumentError: It is none of that.
+    """
+    given = text.strip()
+    if _PLAIN_NUMBER.fullmatch(given):
+        return float(given)
+    seconds = _span_seconds(given)
+    if seconds is None:
+        raise InvalidArgumentError(f"not a time: {text!r} (expected seconds, or text such as '90s', '10m', '1h30m')")
+    return seconds
+
+
+def read_moment(text: str) -> int:
+    """A moment, in milliseconds since the Unix epoch, from 1 on: 0 would mean none.
+
+    How long ago, or an ISO 8601 date (its first moment) or time, which without a zone is local, or `@` and seconds
+    since the epoch.
+
+    Raises:
+        InvalidArgumentError: It is none of that.
+    """
+    given = text.strip()
+    seconds = _span_seconds(given)
+    try:
+        if seconds is not None:
+            milliseconds = time.time_ns() // 1_000_000 - round(seconds * 1000)
+        elif epoch := _EPOCH.fullmatch(given):
+            milliseconds = round(float(epoch[1]) * 1000)
+        elif _DATE.match(given):
+            milliseconds = round(datetime.fromisoformat(given).timestamp() * 1000)
+        else:
+            raise ValueError
+    except (ValueError, OverflowError, OSError):
+        raise InvalidArgumentError(f"not a moment: {text!r} ({_MOMENT_FORMS})") from None
+    if milliseconds > _LAST_MS:
+        raise InvalidArgumentError(f"not a moment: {text!r} is after the year 9999")
+    return max(1, milliseconds)
+
+
+def write_moment(timestamp_ms: int) -> str:
+    """ISO 8601 in UTC with milliseconds, as `2026-11-24T10:00:00.123Z`."""
+    seconds, milliseconds = divmod(timestamp_ms, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
+
+
+def _span_seconds(text: str) -> float | None:
+    match = _SPAN.fullmatch(text)
+    if match is None or not match.group().strip():
+        return None
+    numbers = zip(match.groups(), _SECONDS.values(), strict=True)
+    return sum(float(number) * seconds for number, seconds in numbers if number is not None)

@@ -1,0 +1,65 @@
+"""stdout and stderr as they are: descriptors, written at once."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TextIO
+
+from iris.errors import IrisError
+
+RED, DIM = "\x1b[31m", "\x1b[2m"
+_RESET = "\x1b[0m"
+
+
+class OutputClosedError(BaseException):
+    """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing.
+
+    No `Exception`, as `KeyboardInterrupt` is none: it may be raised in the middle of a call (see `reader.py`), and is
+    not to be taken for a fault of the connection there.
+    """
+
+
+class Outlet:
+    """stdout or stderr, without a buffer.
+
+    Attributes:
+        is_terminal: Whether a person looks at it, and text can be taken back there.
+        has_colour: Whether `paint` colours.
+        place: Where it leads: the same for two that end in the same terminal, pipe or file.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        try:
+            self._fd = -1 if stream is None else stream.fileno()  # None: it was closed before we started
+            status = os.fstat(self._fd)
+            self.place: object = (status.st_dev, status.st_ino)
+        except (OSError, ValueError):
+            self._fd = -1
+            self.place = self
+        self.is_terminal = self._fd >= 0 and os.isatty(self._fd) and os.environ.get("TERM") != "dumb"
+        self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR")
+
+    def paint(self, text: str, style: str) -> str:
+        """The text in a colour, where that is wanted."""
+        return f"{style}{text}{_RESET}" if self.has_colour else text
+
+    def write(self, data: bytes) -> None:
+        """Returns when all of it is out.
+
+        Raises:
+            OutputClosedError: Nobody reads it any more.
+            IrisError: It cannot be written, as to a full disk.
+        """
+        if self._fd < 0 or not data:
+            return
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:
+                select.select([], [self._fd], [])  # somebody made the pipe non-blocking
+            except BrokenPipeError as error:
+                raise OutputClosedError from error
+            except OSError as error:
+                raise IrisError(f"cannot write the output: {error.strerror}") from error

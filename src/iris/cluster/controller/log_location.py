@@ -1,0 +1,134 @@
+"""Logs at a URL: what fsspec can reach, an object store or a file system that several machines see.
+
+    {url}/{task}/{attempt}/     the files of a log, as log_segments.py has them; `end` is the last to be written
+
+Everything here blocks on the network. What a file system raises is its own affair, so whatever it is becomes one error
+of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from iris.cluster.worker.log_segments import END, LogEnd, is_file_name, list_files, parse_end
+from iris.errors import InvalidArgumentError, MissingExtraError, UnavailableError
+
+
+class LogLocation:
+    """A place for logs outside this machine.
+
+    Args:
+        url: As fsspec takes it, like `s3://bucket/logs`, `gs://…`, `file:///mnt/logs`. Credentials come from where the
+            file system looks for them.
+
+    Raises:
+        MissingExtraError: fsspec is not installed.
+        InvalidArgumentError: There is no such file system, or what it needs is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise MissingExtraError("Keeping logs at a URL", "storage") from error
+        self.url = url.rstrip("/")
+        try:
+            self._files, root = url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
+        self._root = str(root).rstrip("/")
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Ends what is under way in other threads, after the file that it is at."""
+        self._closed.set()
+
+    def check(self) -> None:
+        """Writes something small, and removes it.
+
+        Raises:
+            UnavailableError: It cannot be written; the text says why.
+        """
+        path = f"{self._root}/.iris"
+        with self._our_errors("write to"):
+            self._files.makedirs(self._root, exist_ok=True)
+            self._files.pipe_file(path, b"Iris keeps logs here.\n")
+            self._files.rm_file(path)
+
+    def store(self, directory: Path, name: str) -> None:
+        """Copies what is in the directory of a log, and is not there in its whole size yet; the end comes last.
+
+        Raises:
+            UnavailableError: Something of it could not be copied.
+        """
+        path = f"{self._root}/{name}"
+        with self._our_errors("write to"):
+            there = self._sizes(path)
+            self._files.makedirs(path, exist_ok=True)
+            for file in list_files(directory):
+                if there.get(file.name) != file.stat().st_size:
+                    self._check_open()
+                    self._files.put_file(str(file), f"{path}/{file.name}")
+
+    def fetch(self, name: str, directory: Path) -> None:
+        """Copies a log to here, `end` last; nothing where there is none.
+
+        Raises:
+            UnavailableError: Something of it could not be copied.
+        """
+        path = f"{self._root}/{name}"
+        with self._our_errors("read from"):
+            for file in sorted(self._sizes(path), key=lambda file: (file == END, file)):
+                self._check_open()
+                beside = directory / f"{file}.new"
+                self._files.get_file(f"{path}/{file}", str(beside))
+                os.replace(beside, directory / file)
+
+    def end(self, name: str) -> LogEnd | None:
+        """The end of a log; None where there is none.
+
+        Raises:
+            UnavailableError: It could not be asked.
+        """
+        with self._our_errors("read from"):
+            try:
+                return parse_end(self._files.cat_file(f"{self._root}/{name}/{END}"))
+            except (FileNotFoundError, ValueError):
+                return None
+
+    def remove(self, name: str) -> None:
+        """Removes a log; none where there is none.
+
+        Raises:
+            UnavailableError: Something of it could not be removed.
+        """
+        path = f"{self._root}/{name}"
+        with self._our_errors("remove from"):
+            for file in self._sizes(path):
+                self._files.rm_file(f"{path}/{file}")
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise UnavailableError("this controller is being shut down")
+
+    def _sizes(self, path: str) -> dict[str, int]:
+        self._files.invalidate_cache(path)
+        try:
+            entries: list[dict[str, Any]] = self._files.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        sizes = {str(entry["name"]).rpartition("/")[2]: int(entry["size"] or 0) for entry in entries}
+        return {name: size for name, size in sizes.items() if is_file_name(name)}
+
+    @contextlib.contextmanager
+    def _our_errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = str(error).strip() or type(error).__name__
+            raise UnavailableError(f"cannot {verb} the place for logs {self.url}: {text}") from error

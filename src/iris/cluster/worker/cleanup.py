@@ -1,0 +1,119 @@
+"""Removes what attempts leave on a worker's disk, once it has been there for long enough.
+
+Nothing is removed of an attempt that runs, or whose end the controller does not know, or whose log it does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+from iris.cluster.worker.worker import Worker
+
+DEFAULT_KEEP_S = 30 * 86400.0
+DEFAULT_KEEP_HANDED_OVER_S = 3600.0
+_EVERY_S = 60.0
+_SHARE = 0.02  # of the time, at most, is spent on looking at what there is
+_log = logging.getLogger(__name__)
+
+
+class _Left(NamedTuple):
+    """What an attempt left.
+
+    Attributes:
+        directory: Where.
+        changed_s: When something of it changed last, by the clock of the file system.
+        has_log: Its log lies with it.
+        waits: Its log is still to be handed over.
+    """
+
+    directory: AttemptDir
+    changed_s: float
+    has_log: bool
+    waits: bool
+
+
+class Cleanup:
+    """What is removed of a worker's attempts.
+
+    Args:
+        worker: Whose attempts these are.
+        directory: Where they lie.
+        keep_s: For how long after its end an attempt's directory stays, with what the task wrote there; inf: for ever.
+        keep_log_s: For how long a log stays that the controller has too; None: as long as the directory.
+        now_s: The time.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        directory: WorkerDir,
+        keep_s: float = DEFAULT_KEEP_S,
+        keep_log_s: float | None = None,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._worker = worker
+        self._directory = directory
+        self._keep_s = keep_s
+        self._keep_log_s = keep_s if keep_log_s is None else min(keep_s, keep_log_s)
+        self._now_s = now_s
+
+    async def run(self) -> None:
+        """Removes every minute or so, for as long as the worker lives."""
+        while True:
+            began_s = time.monotonic()
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - whatever it was, the next sweep may do better
+                _log.exception("removing what attempts left")
+            await asyncio.sleep(max(_EVERY_S, (time.monotonic() - began_s) / _SHARE))
+
+    async def sweep(self) -> None:
+        """Removes once. It is looked first at what there is, then what runs: what began in between is not seen."""
+        left = await asyncio.to_thread(self._find)
+        busy = self._worker.busy_directories()
+        now_s = self._now_s()
+        ended = [one for one in left if one.directory.path not in busy and not one.waits]
+        directories = [one.directory.path for one in ended if now_s - one.changed_s > self._keep_s]
+        logs = [one.directory.log for one in ended if one.has_log and now_s - one.changed_s > self._keep_log_s]
+        # First nobody is sent there any more, then it goes.
+        self._worker.forget({*directories, *(log.parent for log in logs)})
+        await asyncio.to_thread(_remove, [*directories, *logs])
+
+    def _find(self) -> list[_Left]:
+        return [_look_at(directory) for directory in self._directory.attempts()]
+
+
+def _look_at(directory: AttemptDir) -> _Left:
+    with_log = directory.log.parent == directory.path
+    changed = [0.0, *_times(directory.path), *_times(directory.log)]
+    return _Left(directory, max(changed), with_log and directory.log.exists(), directory.handover.exists())
+
+
+def _times(path: Path) -> Iterable[float]:
+    with contextlib.suppress(OSError):
+        yield path.stat().st_mtime
+        with os.scandir(path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    yield entry.stat(follow_symlinks=False).st_mtime
+
+
+def _remove(paths: Collection[Path]) -> None:
+    for path in paths:
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("cannot remove %s, which is no longer needed: %s", path, error)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # of the task, with its last attempt

@@ -1,0 +1,220 @@
+"""Reads a log through a filter, where it lies: only what passes is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
+from iris.cluster.worker.log_lines import START
+from iris.cluster.worker.log_reader import LogReader
+from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.worker.log_tail import Selection, TailStart, find_tail
+from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk
+from iris.cluster.worker.log_wanted import LogFilter as LogFilter
+from iris.cluster.worker.log_wanted import parse_filter as parse_filter
+
+# What one call of `read` looks through at most when nothing passes.
+_LOOK_BYTES = 16 << 20
+# Where something passes, it is said of each source how far that was, after so much more of it.
+_MARK_BYTES = 1 << 20
+_NEVER = 1 << 62
+
+
+class FilteredReader:
+    """Reads what passes a filter, as `LogReader` reads all; the same calls.
+
+    Lines that pass are put into records anew, whole lines only; what is unfinished comes at the end of a final log.
+    Where only the source counts, records come as they are.
+
+    When much was looked through and nothing passed, `read` gives empty records: this is not the end, and a reader that
+    comes again from there need not have it looked through again.
+
+    Args:
+        directory: See `LogReader`,
+        offsets: where lines begin,
+        writer: and see `LogReader`.
+        wanted: The filter. Its `tail` counts from these offsets on, in what is there at the first read.
+
+    Attributes:
+        offsets: Up to where each source was given out or left out: where its next line begins.
+        missing: How many bytes the gaps spoke of that were given out.
+        exhausted: `max_lines` were given.
+    """
+
+    def __init__(
+        self, directory: Path, offsets: Offsets = BEGINNING, *, writer: LogWriter | None = None, wanted: LogFilter
+    ) -> None:
+        self.offsets = offsets
+        self.missing = 0
+        self.exhausted = False
+        self._directory = directory
+        self._writer = writer
+        self._wanted = wanted
+        self._from = offsets
+        self._tail: Generator[int, None, TailStart] | None = None
+        self._selection = Selection(wanted, TailStart(START, 0, 0), offsets)
+        self._left = wanted.max_lines
+        self._last_end = 0  # where in its block the last of `max_lines` lines ends
+        self._marked = list(offsets)  # of each source, what the reader was told to be left out
+        self._is_over = False
+        self._walk: LineWalk | None = None
+        if not wanted.tail:
+            self._walk = self._begin()
+
+    @property
+    def position(self) -> int:
+        """See `LogReader`; 0 as long as the beginning of a tail is looked for."""
+        return 0 if self._walk is None else self._walk.reader.position
+
+    @property
+    def written(self) -> Offsets | None:
+        """See `LogReader`."""
+        return None if self._walk is None else self._walk.reader.written
+
+    @property
+    def truncated(self) -> bool:
+        """See `LogReader`."""
+        return self._walk is not None and self._walk.reader.truncated
+
+    def read(self, max_bytes: int, *, final: bool) -> bytes:
+        """See `LogReader.read`; b"" after `max_lines` lines, too."""
+        looked = 0
+        while not (self.exhausted or self._is_over):
+            if self._walk is None:
+                records: bytes | None = b""
+                looked += self._seek_tail(final)
+            else:
+                before = self._walk.reader.position
+                records = self._read(self._walk, min(max_bytes, CHUNK_BYTES), final)
+                looked += self._walk.reader.position - before
+            if self.exhausted or records is None:
+                return records or b""
+            if records or looked >= _LOOK_BYTES:
+                return records + self._marks(0 if not records else _MARK_BYTES)
+        return b""
+
+    def behind(self) -> int:
+        """See `LogReader.behind`."""
+        if self._walk is None:
+            return LogReader(self._directory, self._from, writer=self._writer).behind()
+        return self._walk.reader.behind()
+
+    def close(self) -> None:
+        """Closes what is open."""
+        if self._walk is not None:
+            self._walk.reader.close()
+
+    def _marks(self, after: int) -> bytes:
+        """Empty records of the wanted sources of which more than this was left out since it was said last."""
+        last_ms = 0 if self._walk is None else self._walk.reader.last_ms
+        marks = []
+        for source_id in sorted(self._wanted.source_ids):
+            offset = self.offsets[source_id]
+            if offset - self._marked[source_id] >= after:
+                self._marked[source_id] = offset
+                marks.append(encode(source_id, last_ms, offset, b""))
+        return b"".join(marks)
+
+    def _begin(self) -> LineWalk:
+        # What is not wanted lies below what is wanted, so it is left out where it can be, by whole segments.
+        source_ids = self._wanted.source_ids
+        stdout, stderr, build = (
+            offset if source_id in source_ids else _NEVER for source_id, offset in enumerate(self._from)
+        )
+        offsets = stdout, stderr, build
+        if self._writer is not None and self._wanted.start_ms:
+            # Nor is what the index knows to be too early. Not when that is before what was asked for.
+            point = self._writer.index.before(0, self._wanted.start_ms)
+            if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
+                return LineWalk(self._directory, point, self._writer, offsets)
+        return LineWalk.at_offsets(self._directory, offsets, self._writer)
+
+    def _seek_tail(self, final: bool) -> int:
+        if self._tail is None:
+            self._tail = find_tail(self._directory, self._writer, self._wanted, offsets=self._from, final=final)
+        try:
+            return next(self._tail)
+        except StopIteration as found:
+            start: TailStart = found.value
+        except OSError:
+            self._tail = None  # it begins anew when it is asked again
+            raise
+        self._walk = LineWalk(self._directory, start.point, self._writer)
+        self._selection = Selection(self._wanted, start, self._from)
+        self._tail = None
+        return 0
+
+    def _read(self, walk: LineWalk, max_bytes: int, final: bool) -> bytes | None:
+        """One step: what passes of it; None when there is nothing more now."""
+        if self._wanted.is_by_source:
+            chunk = walk.reader.read_chunk(max_bytes, final=final)
+            self.offsets, self.missing = self._chosen(walk.reader.offsets), walk.reader.missing
+            return None if chunk is None else chunk.records
+        items = walk.read(max_bytes, final=final)
+        if items is None:
+            if not final:
+                return None
+            self._is_over = True
+            items = [*walk.leftovers()]
+        if not self._wanted.tail and not self._wanted.may_match([item for item in items if isinstance(item, Block)]):
+            items = [item for item in items if isinstance(item, Gap)]
+        passed = []
+        for count, item in enumerate(items):
+            passed.append(self._pass(item))
+            if self.exhausted:
+                self._end_at(items[:count], item)
+                return b"".join(passed)
+        self.offsets = self._chosen(walk.reader.offsets if self._is_over else walk.offsets)
+        return b"".join(passed)
+
+    def _chosen(self, offsets: Offsets) -> Offsets:
+        """These of what is wanted; of the rest, how far that was read."""
+        passed = offsets if self._walk is None else self._walk.reader.passed
+        source_ids = self._wanted.source_ids
+        stdout, stderr, build = (
+            offsets[source_id] if source_id in source_ids else max(self._from[source_id], passed[source_id])
+            for source_id in range(len(SOURCES))
+        )
+        return stdout, stderr, build
+
+    def _pass(self, item: Block | Gap) -> bytes:
+        if isinstance(item, Gap):
+            if item.number < self._selection.start.line or not self._selection.takes_gap(item):
+                return b""
+            self.missing += item.missing
+            return encode_gap(item.source_id, item.timestamp_ms, item.offset, item.missing, item.reason)
+        if not self._wanted.has_line_limits:
+            return (
+                encode(item.source_id, item.timestamp_ms, item.offset, item.data) if self._wanted.wants(item) else b""
+            )
+        runs = self._runs(item)
+        if not runs:
+            return b""
+        return b"".join(
+            encode(item.source_id, item.timestamp_ms, item.offset + start, item.data[start:end]) for start, end in runs
+        )
+
+    def _runs(self, block: Block) -> list[tuple[int, int]]:
+        """What passes of the lines of a block; lines that follow each other are one run."""
+        runs: list[tuple[int, int]] = []
+        for _, start, end in self._selection.lines(block):
+            if runs and runs[-1][1] == start:
+                runs[-1] = (runs[-1][0], end)
+            else:
+                runs.append((start, end))
+            if self._left:
+                self._left -= 1
+                if not self._left:
+                    self.exhausted = True
+                    self._last_end = end
+                    break
+        return runs
+
+    def _end_at(self, items: list[Block | Gap], last: Block | Gap) -> None:
+        """Notes where each source was when the last line was given."""
+        offsets = list(self.offsets)
+        for item in items:
+            offsets[item.source_id] = item.end
+        offsets[last.source_id] = last.offset + self._last_end
+        self.offsets = (offsets[0], offsets[1], offsets[2])

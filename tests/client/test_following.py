@@ -1,0 +1,479 @@
+"""Following logs: the contract on every way to them, and what happens when servers die, readers stop, and sizes grow.
+
+IRIS_CHAOS_SEEDS=50 pytest tests/client/test_following.py -k chaos      more seeds
+IRIS_LONG=1 pytest tests/client/test_following.py                       larger sizes, longer silences
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from contracts.log_following import *  # noqa: F403 - the contract's tests run here
+from contracts.log_following import Reach, Reading, check_end, check_same, check_whole, content, python
+from support.chaos_proxy import ChaosProxy
+from support.cluster import is_alive, running_cluster
+from support.log_writer import SOURCES, Writing
+from support.waiting import wait_until
+
+from iris.client import IrisClient, Job, LogEntry
+from iris.cluster.client.local_server import LocalServer
+from iris.errors import InvalidArgumentError, UnavailableError
+from iris.rpc import cluster_pb2 as pb
+
+LONG = bool(os.environ.get("IRIS_LONG"))
+ROUTES = pytest.mark.parametrize("route", ["worker", "controller"])
+MEBIBYTE = 2**20
+# Another address of this machine: workers say that they are there, and the proxies are.
+PROXIED_HOST = "127.0.0.2"
+
+
+def quiet(text: str) -> None:
+    """For `on_notice`."""
+
+
+# --- the ways to a log
+
+
+@dataclass
+class Http2Cluster:
+    """A controller that speaks HTTP/2 and HTTP/1.1, and workers that are behind proxies for everybody."""
+
+    address: str
+    workers: list[str]
+    worker_proxies: list[ChaosProxy]
+    controller_proxy: ChaosProxy
+
+
+@pytest.fixture(scope="module")
+def http2_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http2Cluster]:
+    directory = tmp_path_factory.mktemp("http2")
+    with ExitStack() as opened, (directory / "server.log").open("w") as log:
+        program = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "support.http2_cluster", str(directory)),
+                *("--workers", "2", "--advertise-host", PROXIED_HOST),
+            ],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert program.stdout is not None
+        opened.enter_context(program)
+        opened.callback(program.send_signal, signal.SIGTERM)
+        address = program.stdout.readline().strip()
+        with IrisClient.remote(address, http2=True) as client:
+            wait_until(lambda: len(client.cluster.list_workers()) == 2, "two workers")
+            workers = [worker.address for worker in client.cluster.list_workers()]
+        ports = [port_of(worker) for worker in workers]
+        proxies = [
+            opened.enter_context(ChaosProxy(("127.0.0.1", port), host=PROXIED_HOST, port=port)) for port in ports
+        ]
+        controller_proxy = opened.enter_context(ChaosProxy(("127.0.0.1", port_of(address))))
+        yield Http2Cluster(address, [f"http://127.0.0.1:{port}" for port in ports], proxies, controller_proxy)
+
+
+def port_of(address: str) -> int:
+    port = urlsplit(address).port
+    assert port is not None
+    return port
+
+
+WAYS = {
+    "worker": "straight from workers, over HTTP/1.1",
+    "controller": "through the controller, over HTTP/1.1",
+    "http2": "through the controller, over HTTP/2",
+    "proxied-worker": "straight from workers that are behind proxies, over HTTP/1.1",
+    "proxied-controller": "through a controller that is behind a proxy, over HTTP/1.1",
+    "proxied-http2": "through a controller that is behind a proxy, over HTTP/2",
+    "proxied-between": "through the controller, with the proxies between it and the workers",
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def reach(request: pytest.FixtureRequest) -> Iterator[Reach]:
+    way: str = request.param
+    if way in ("worker", "controller", "proxied-controller"):
+        server: LocalServer = request.getfixturevalue("shared_cluster")
+        with ExitStack() as opened:
+            beside = opened.enter_context(IrisClient.remote(server.address))
+            wait_until(lambda: len(beside.cluster.list_workers()) == 2, "two workers")
+            workers = [worker.address for worker in beside.cluster.list_workers()]
+            address, proxies = server.address, []
+            if way == "proxied-controller":
+                proxies = [opened.enter_context(ChaosProxy(("127.0.0.1", port_of(server.address))))]
+                address = proxies[0].address
+            yield Reach(
+                way.rpartition("-")[2],
+                lambda: IrisClient.remote(address),
+                beside,
+                proxies,
+                workers if way == "worker" else [server.address, *workers],
+            )
+        return
+    cluster: Http2Cluster = request.getfixturevalue("http2_cluster")
+    http2 = way.endswith("http2")
+    address = cluster.controller_proxy.address if way == "proxied-http2" else cluster.address
+    proxies = {"proxied-http2": [cluster.controller_proxy], "http2": []}.get(way, cluster.worker_proxies)
+    with IrisClient.remote(cluster.address) as beside:
+        yield Reach(
+            "worker" if way == "proxied-worker" else "controller",
+            lambda: IrisClient.remote(address, http2=http2),
+            beside,
+            proxies,
+            cluster.workers if way == "proxied-worker" else [cluster.address, *cluster.workers],
+        )
+
+
+# --- clusters that die
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[LocalServer]:
+    """A cluster that the test may break."""
+    with running_cluster(tmp_path / "cluster") as server:
+        yield server
+
+
+def listener(address: str) -> int:
+    """The process that listens at an address of this machine."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port_of(address) and connection.pid:
+            return connection.pid
+    raise AssertionError(f"nobody listens at {address}")
+
+
+def see_all_before_the_gate(reading: Reading, writing: Writing) -> None:
+    for source in SOURCES:
+        length = len(writing.before_gate(0, source))
+        wait_until(lambda source=source, length=length: reading.is_over or len(reading.text(source)) >= length, source)
+        check_same(reading.text(source), writing.before_gate(0, source), source)
+
+
+def check_after_death(entries: list[LogEntry], writing: Writing) -> None:
+    """That the attempt that was killed is there as it was seen, and the one after it is whole."""
+    for source in SOURCES:
+        check_same(content(entries, source, 0), writing.before_gate(0, source), f"{source} of the one that was killed")
+    check_whole([entry for entry in entries if entry.attempt_id != 0], writing, attempts=2, first=1)
+
+
+@ROUTES
+def test_the_controller_is_killed_and_comes_back_while_a_log_is_followed(tmp_path: Path, route: str) -> None:
+    writing = Writing(seed=21, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    directory = tmp_path / "cluster"
+    with ExitStack() as opened:
+        with running_cluster(directory, port=port) as server:
+            client = opened.enter_context(IrisClient.remote(server.address))
+            job = client.run(writing.command())
+            reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet))
+            see_all_before_the_gate(reading, writing)
+            worker = listener(client.cluster.list_workers()[0].address)
+            server.process.kill()
+            server.process.wait()
+            wait_until(lambda: not is_alive(worker), "the end of the worker, which nobody controls any more")
+        Path(writing.gate).touch()
+        with running_cluster(directory, port=port):
+            entries = reading.rest()
+            check_after_death(entries, writing)
+            check_end(reading.stream.ends, writing, attempts=2)
+            again = list(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet))
+            check_after_death(again, writing)
+
+
+@ROUTES
+def test_the_worker_is_killed_while_a_log_is_followed(own: LocalServer, tmp_path: Path, route: str) -> None:
+    writing = Writing(seed=22, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
+    notices: list[str] = []
+    with IrisClient.remote(own.address) as client:
+        job = client.run(writing.command())
+        reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, on_notice=notices.append))
+        see_all_before_the_gate(reading, writing)
+        os.kill(listener(client.cluster.list_workers()[0].address), signal.SIGKILL)
+        Path(writing.gate).touch()
+        check_after_death(reading.rest(), writing)
+        check_end(reading.stream.ends, writing, attempts=2)
+        assert any("attempt 1 follows" in text for text in notices)
+        check_after_death(list(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet)), writing)
+
+
+@ROUTES
+def test_the_worker_is_silent_for_a_while(own: LocalServer, tmp_path: Path, route: str) -> None:
+    gate, done = tmp_path / "gate", tmp_path / "done"
+    lines = b"".join(b"line %d\n" % n for n in range(20_000))  # fits into a pipe
+    job_program = (
+        f"print('up'); wait_for({str(gate)!r})\n"
+        "for n in range(20_000): os.write(1, b'line %d\\n' % n)\n"
+        f"open({str(done)!r}, 'x'); print('end')"
+    )
+    with IrisClient.remote(own.address) as client:
+        job = client.run(python(job_program))
+        reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet))
+        reading.see(b"up\n")
+        worker = listener(client.cluster.list_workers()[0].address)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            gate.touch()
+            wait_until(done.exists, "the task, which goes on")
+            until = time.monotonic() + (20 if LONG else 0)
+            wait_until(lambda: time.monotonic() >= until, "the silence to be long enough")
+            assert reading.text() == b"up\n"
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        reading.rest()
+        check_same(reading.text(), b"up\n" + lines + b"end\n", "stdout")
+        assert reading.stream.ends[0].complete
+        assert job.wait(timeout=60).preemption_count == 0
+
+
+@ROUTES
+def test_patience_has_an_end(tmp_path: Path, route: str) -> None:
+    with ExitStack() as opened:
+        with running_cluster(tmp_path / "cluster") as server:
+            client = opened.enter_context(IrisClient.remote(server.address))
+            job = client.run(python("print('up'); wait_for('/nowhere')"))
+            stream = client.stream_task_logs(job.job_id, 0, route=route, patience_s=1, on_notice=quiet)
+            reading = Reading(stream)
+            reading.see(b"up\n")
+            server.process.kill()
+            server.process.wait()
+        with pytest.raises(UnavailableError):
+            reading.rest()
+        assert stream.ends == {}, "a connection that merely drops is not an end"
+
+
+# --- readers that stop, and many of them
+
+
+@contextmanager
+def memory_bounded(**processes: int) -> Iterator[Callable[[], bool]]:
+    """Fails when one of the processes grows by more than 64 MiB; gives a condition that looks, and is never true."""
+    known = {name: psutil.Process(pid) for name, pid in processes.items()}
+    start = {name: process.memory_info().rss for name, process in known.items()}
+    most = dict.fromkeys(known, 0)
+
+    def look() -> bool:
+        for name, process in known.items():
+            most[name] = max(most[name], process.memory_info().rss - start[name])
+        return False
+
+    yield look
+    look()
+    assert {name: size // MEBIBYTE for name, size in most.items() if size > 64 * MEBIBYTE} == {}, "MiB more than before"
+
+
+FLOOD = """
+import hashlib
+digest = hashlib.sha256()
+print('first')
+wait_for(%(gate)r)
+block = b''.join(b'%%0*d\\n' %% (99, n) for n in range(10_000))
+for n in range(%(megabytes)d):
+    data = b'block %%d\\n' %% n + block
+    digest.update(data)
+    while data:
+        data = data[os.write(1, data):]
+open(%(gate)r, 'w').write(digest.hexdigest())
+"""
+
+
+@ROUTES
+def test_a_reader_that_stops_reading_costs_the_task_nothing(
+    shared_cluster: LocalServer, tmp_path: Path, route: str
+) -> None:
+    megabytes = 1000 if LONG else 200
+    gate = tmp_path / "gate"
+    with IrisClient.remote(shared_cluster.address) as client:
+        job = client.run(python(FLOOD % {"gate": str(gate), "megabytes": megabytes}))
+        with client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet) as stream:
+            entries = iter(stream)
+            assert next(entries).message == "first"
+            task = client.task_status(job.job_id, 0)
+            with memory_bounded(
+                reader=os.getpid(),
+                worker=listener(task.worker_address),
+                controller=shared_cluster.process.pid,
+            ) as look:
+                gate.touch()
+                wait_until(lambda: look() or job.status().state == pb.JOB_STATE_SUCCEEDED, "the end", timeout_s=100)
+                digest = hashlib.sha256()
+                for count, entry in enumerate(entries):
+                    digest.update(entry.data + b"\n")
+                    assert not entry.partial
+                    assert not entry.missing_bytes, entry.message
+                    if count % 10_000 == 0:
+                        look()
+            assert digest.hexdigest() == gate.read_text()
+            assert stream.ends[0].complete
+
+
+@ROUTES
+def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: str) -> None:
+    followers = 300 if LONG else 100
+    gate = tmp_path / "gate"
+    writing = Writing(seed=23, size=20_000, long_lines=0, gate=str(gate))
+    job = client.run(writing.command())
+    readings = [Reading(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet)) for _ in range(followers)]
+    wait_until(lambda: all(reading.entries or reading.is_over for reading in readings), "all to read")
+    gate.touch()
+    for reading in readings:
+        check_whole(reading.rest(), writing)
+        check_end(reading.stream.ends, writing)
+
+
+@ROUTES
+def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
+    tasks = 256 if LONG else 64
+    writing = Writing(seed=24, size=10_000, long_lines=0)
+    job = client.run(writing.command(), replicas=tasks, coscheduled=False)
+    stream = client.stream_job_logs(job.job_id, route=route, on_notice=quiet)
+    entries = Reading(stream).rest(100)
+    by_task: dict[int, list[LogEntry]] = {index: [] for index in range(tasks)}
+    for entry in entries:
+        by_task[entry.task_index].append(entry)
+    for index in range(tasks):
+        check_whole(by_task[index], writing, task_index=index)
+        check_end(stream.ends, writing, task_index=index)
+
+
+@ROUTES
+def test_a_line_of_a_hundred_megabytes(client: IrisClient, route: str) -> None:
+    program = (
+        "block = bytes(range(11, 256)) * 4096\n"
+        "print('before')\n"
+        "for _ in range(100):\n"
+        "    data = block\n"
+        "    while data: data = data[os.write(1, data):]\n"
+        "print('after'); print('last')"
+    )
+    job = client.run(python(program))
+    digest, size, lines = hashlib.sha256(), 0, 0
+    with memory_bounded(reader=os.getpid()) as look, client.stream_task_logs(job.job_id, 0, route=route) as stream:
+        for entry in stream:
+            digest.update(entry.data + (b"" if entry.partial else b"\n"))
+            size += len(entry.data)
+            lines += not entry.partial
+            look()
+    line = bytes(range(11, 256)) * 4096
+    expected = hashlib.sha256(b"before\n")
+    for _ in range(100):
+        expected.update(line)
+    expected.update(b"after\nlast\n")
+    assert (size, lines) == (100 * len(line) + len("beforeafterlast"), 3)
+    assert digest.digest() == expected.digest()
+    assert stream.ends[0].complete
+
+
+# --- filters
+
+TALK = """
+for n in range(30):
+    print('line', n)
+    if n %% 3 == 0: print('error', n, file=sys.stderr)
+    if n == 15: wait_for(%(gate)r)
+    time.sleep(0.003)
+print('Gr\\u00fc\\u00dfe \\u4e16'.encode().decode('utf-8'))
+"""
+
+
+@pytest.fixture
+def talk(run: Callable[..., Job], tmp_path: Path) -> Job:
+    """A job that has written lines to both sources, at different times."""
+    (tmp_path / "gate").touch()
+    job = run(python(TALK % {"gate": str(tmp_path / "gate")}), env={"PYTHONIOENCODING": "utf-8"})
+    job.wait(timeout=60)
+    return job
+
+
+def keys(entries: Any) -> list[tuple[str, bytes, int]]:
+    return [(entry.source, entry.data, entry.timestamp_ms) for entry in entries]
+
+
+def test_filters_mean_what_they_say(reach: Reach, talk: Job, follow: Callable[..., Reading]) -> None:
+    whole = follow(talk).rest()
+    assert len(whole) == 41
+    since, until = whole[7].timestamp_ms, whole[30].timestamp_ms
+    assert since < until
+    by_hand: list[tuple[dict[str, Any], list[LogEntry]]] = [
+        ({"start_ms": since}, [e for e in whole if e.timestamp_ms > since]),
+        ({"end_ms": until}, [e for e in whole if e.timestamp_ms <= until]),
+        ({"start_ms": since, "end_ms": until}, [e for e in whole if since < e.timestamp_ms <= until]),
+        ({"max_lines": 7}, whole[:7]),
+        ({"max_lines": 1000}, whole),
+        ({"tail": 7}, whole[-7:]),
+        ({"tail": 0}, []),
+        ({"tail": 1000}, whole),
+        ({"sources": ("stderr",)}, [e for e in whole if e.source == "stderr"]),
+        ({"sources": ("stdout", "stderr")}, whole),
+        ({"sources": ("build",)}, []),
+        ({"regex": "[13579]$"}, [e for e in whole if re.search("[13579]$", e.message)]),
+        ({"regex": "(?i)GRÜSSE|grü.e 世"}, whole[-1:]),
+        ({"regex": "1", "sources": ("stderr",)}, [e for e in whole if e.source == "stderr" and "1" in e.message]),
+        ({"regex": "1", "tail": 3}, [e for e in whole if "1" in e.message][-3:]),
+        ({"regex": "1", "max_lines": 3}, [e for e in whole if "1" in e.message][:3]),
+        ({"start_ms": since, "max_lines": 3}, [e for e in whole if e.timestamp_ms > since][:3]),
+        ({"end_ms": until, "tail": 3}, [e for e in whole if e.timestamp_ms <= until][-3:]),
+        ({"sources": ("stderr",), "tail": 2}, [e for e in whole if e.source == "stderr"][-2:]),
+        ({"regex": "no such line"}, []),
+    ]
+    for filters, expected in by_hand:
+        for follows in (True, False):
+            assert keys(follow(talk, follow=follows, **filters).rest()) == keys(expected), (filters, follows)
+    for filters, expected in by_hand:
+        if set(filters) <= {"start_ms", "max_lines"}:
+            assert keys(reach.beside.fetch_task_logs(talk.job_id, 0, **filters)) == keys(expected), filters
+            assert keys(reach.beside.job(talk.job_id).tasks()[0].logs(**filters)) == keys(expected), filters
+
+
+def test_filters_of_what_is_being_written(
+    run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job = run(python(TALK % {"gate": str(gate)}), env={"PYTHONIOENCODING": "utf-8"})
+    plain = follow(job)
+    wait_until(lambda: plain.text().endswith(b"line 15\n") and plain.text("stderr").endswith(b"error 15\n"), "the half")
+    half = list(plain.entries)
+    limited = follow(job, max_lines=3)
+    assert keys(limited.rest()) == keys(half[:3]), "it ends with its last line, while the task goes on"
+    errors, tail = follow(job, sources=("stderr",), regex="error .[0-9]"), follow(job, tail=2)
+    wait_until(lambda: keys(tail.entries) == keys(half[-2:]), "the last lines")
+    errors.see(b"error 12\nerror 15\n", "stderr")
+    gate.touch()
+    whole = plain.rest()
+    assert keys(errors.rest()) == [key for key in keys(whole) if re.match(b"error .[0-9]", key[1])]
+    assert keys(tail.rest()) == keys(whole[len(half) - 2 :])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"regex": "(unclosed"},
+        {"max_lines": -1},
+        {"tail": -1},
+        {"tail": 1, "max_lines": 1},
+        {"start_ms": -1},
+        {"sources": ("stdin",)},
+        {"route": "pigeon"},
+        {"attempt_id": -1},
+    ],
+    ids=str,
+)
+def test_filters_that_make_no_sense(follow: Callable[..., Reading], talk: Job, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        follow(talk, **wrong).rest()

@@ -1,0 +1,188 @@
+"""Pieces of logs, as workers hand them over: whatever order they come in, a log is what its worker has."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.controller.log_pieces import NOTHING, LogPieces, Piece
+from iris.cluster.controller.log_sweep import remove_log
+from iris.cluster.worker.log_reader import LogReader
+from iris.cluster.worker.log_segments import END, list_segments, read_end, read_written
+from iris.cluster.worker.log_store import LogWriter
+from iris.errors import InvalidArgumentError
+
+ALL = 1 << 40
+
+
+def write_log(directory: Path, *, records: int = 60, max_bytes: int = ALL, close: bool = True) -> LogWriter:
+    """A log of several segments, of three sources."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    writer = LogWriter(directory, max_bytes=max_bytes)
+    chance = random.Random(records)
+    for number in range(records):
+        source = ("stdout", "stderr", "build")[number % 3]
+        writer.append(source, chance.randbytes(chance.randrange(1, 20_000)) + b"\n", number)  # type: ignore[arg-type]
+    if close:
+        writer.close()
+    return writer
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def cut(directory: Path, sizes: random.Random) -> list[Piece]:
+    """All pieces of a log, in order; the end is one of its own."""
+    pieces = []
+    position = 0
+    for place in list_segments(directory):
+        data = (directory / place.segment_name).read_bytes()
+        position = place.position
+        while data:
+            size = sizes.randrange(1, 50_000)
+            piece = Piece(position=position, records=data[:size], bytes_written=(1, 2, 3))
+            if position == place.position:
+                piece.offsets.extend(place.offsets)
+                piece.line = place.line
+            pieces.append(piece)
+            position, data = position + len(data[:size]), data[size:]
+    pieces.append(Piece(position=position, end=(directory / END).read_bytes()))
+    return pieces
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_log(tmp_path / "source", max_bytes=8 * 65536)
+    assert len(list_segments(tmp_path / "source")) > 3
+    return tmp_path / "source"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_repeated_late_and_early_pieces_and_restarts(source: Path, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    pieces = cut(source, chance)
+    kept, there = tmp_path / "kept" / "0", LogPieces()
+    wanted, asked = 0, 0
+    while asked < len(pieces):
+        step = chance.choice(["next", "next", "next", "again", "early", "restart", "ask"])
+        if step == "restart":
+            there = LogPieces()
+        elif step == "ask":
+            assert there.store(kept, Piece(), ALL) == wanted
+        elif step == "again" and asked:
+            assert there.store(kept, chance.choice(pieces[:asked]), ALL) == wanted
+        elif step == "early" and asked + 2 < len(pieces) and not pieces[asked + 1].offsets:
+            assert there.store(kept, pieces[asked + 1], ALL) == wanted
+        elif step == "next":
+            piece = pieces[asked]
+            wanted, asked = piece.position + len(piece.records), asked + 1
+            assert there.store(kept, piece, ALL) == wanted
+            assert read_written(kept) == ((0, 0, 0) if piece.end else (1, 2, 3))
+    assert files(kept) == files(source)
+    assert there.store(kept, pieces[0], ALL) == wanted  # what is complete stays as it is
+    assert there.store(kept, Piece(position=wanted, records=b"more"), ALL) == wanted
+    assert files(kept) == files(source)
+
+
+def test_what_its_worker_dropped_before_it_was_handed_over(source: Path, tmp_path: Path) -> None:
+    first, *_, last = list_segments(source)
+    kept, there = tmp_path / "kept" / "0", LogPieces()
+    half = (source / first.segment_name).read_bytes()[:1000]
+    there.store(kept, Piece(position=first.position, offsets=first.offsets, line=first.line, records=half), ALL)
+    rest = (source / last.segment_name).read_bytes()
+    piece = Piece(position=last.position, offsets=last.offsets, line=last.line, records=rest)
+    piece.end = (source / END).read_bytes()
+    assert there.store(kept, piece, ALL) == last.position + len(rest)
+    end = read_end(kept)
+    assert end is not None
+    with LogReader(kept) as reader:
+        while reader.read(1 << 20, final=True):
+            pass
+        assert reader.offsets == end.bytes_written
+        assert reader.missing > 0
+
+
+def test_the_oldest_goes_where_it_becomes_too_much(source: Path, tmp_path: Path) -> None:
+    kept, there = tmp_path / "kept" / "0", LogPieces()
+    for piece in cut(source, random.Random(1)):
+        there.store(kept, piece, 200_000)
+        segments = list_segments(kept)
+        assert len(segments) < 2 or sum(path.stat().st_size for path in kept.iterdir()) < 200_000 + 65536 + 50_000
+    assert list_segments(kept) == list_segments(source)[-len(list_segments(kept)) :]
+
+
+def test_a_log_without_a_byte(tmp_path: Path) -> None:
+    write_log(tmp_path / "source", records=0)
+    kept = tmp_path / "kept" / "0"
+    assert LogPieces().store(kept, Piece(), ALL) == 0
+    assert not kept.exists()
+    assert LogPieces().store(kept, Piece(end=(tmp_path / "source" / END).read_bytes()), ALL) == 0
+    assert files(kept) == files(tmp_path / "source")
+
+
+def test_nothing_is_wanted_of_what_was_removed(source: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "0"
+    for piece in cut(source, random.Random(1)):
+        LogPieces().store(kept, piece, ALL)
+    remove_log(kept, "too old")
+    assert LogPieces().store(kept, Piece(), ALL) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        Piece(position=-1, offsets=(0, 0, 0)),
+        Piece(offsets=(0, 0)),
+        Piece(offsets=(0, -1, 0)),
+        Piece(offsets=(0, 0, 0), line=-1),
+        Piece(end=b"not JSON"),
+        Piece(end=b"{}"),
+        Piece(end=json.dumps({"bytes_written": [1, 2], "bytes_missing": 0, "max_bytes": 0}).encode()),
+        Piece(offsets=(0, 0, 0), records=b"x", bytes_written=(1,)),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant(tmp_path: Path, piece: Piece) -> None:
+    if piece.position < 0:
+        assert LogPieces().store(tmp_path / "0", piece, ALL) == 0
+    else:
+        with pytest.raises(InvalidArgumentError):
+            LogPieces().store(tmp_path / "0", piece, ALL)
+    assert read_end(tmp_path / "0") is None
+
+
+def test_a_log_that_vanished_is_begun_anew(source: Path, tmp_path: Path) -> None:
+    kept, there = tmp_path / "kept" / "0", LogPieces()
+    first, second, *_ = cut(source, random.Random(3))
+    there.store(kept, first, ALL)
+    for path in kept.iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError):
+        there.store(kept, second, ALL)
+    assert there.store(kept, second, ALL) == 0
+    assert there.store(kept, first, ALL) == first.position + len(first.records)
+
+
+def test_a_disk_that_takes_nothing(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file where the directory should be")
+    first = cut(source, random.Random(3))[0]
+    with pytest.raises(OSError):
+        LogPieces().store(tmp_path / "kept" / "0", first, ALL)
+    (tmp_path / "kept").unlink()
+    assert LogPieces().store(tmp_path / "kept" / "0", first, ALL) == first.position + len(first.records)
+
+
+def test_an_end_that_was_not_whole_is_written_again(source: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "0"
+    pieces = cut(source, random.Random(4))
+    for piece in pieces:
+        LogPieces().store(kept, piece, ALL)
+    (kept / END).write_text("{")  # as a crash of the machine may leave it
+    last = pieces[-1]
+    assert LogPieces().store(kept, Piece(), ALL) == last.position
+    assert LogPieces().store(kept, last, ALL) == last.position
+    assert files(kept) == files(source)

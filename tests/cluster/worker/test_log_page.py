@@ -1,0 +1,589 @@
+"""A log read page by page: each line once, by its number, however it is read."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.log_model import (
+    Captured,
+    bars_and_lines,
+    bytes_of,
+    lay_out,
+    lines_of,
+    random_capture,
+    write,
+    written,
+)
+
+from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
+from iris.cluster.worker.log_lines import MAX_LINE_PIECE
+from iris.cluster.worker.log_page import LINE_COST, PAGE_BYTES, Line, Page, page_message, read_page
+from iris.cluster.worker.log_segments import LogEnd, Place, list_segments, write_end
+from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.worker.log_wanted import LogFilter
+from iris.errors import InvalidArgumentError
+from iris.rpc import cluster_pb2
+
+KIB = 1024
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def page_of(
+    path: Path,
+    writer: LogWriter | None = None,
+    *,
+    final: bool,
+    start_line: int = 0,
+    max_bytes: int = PAGE_BYTES,
+    **fields: Any,
+) -> Page:
+    return read_page(path, writer, LogFilter(**fields), start_line=start_line, final=final, max_bytes=max_bytes)
+
+
+def pages(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> Iterator[Page]:
+    """Goes from page to page, as a reader does, until there is nothing left."""
+    while True:
+        page = page_of(path, writer, final=final, **wanted)
+        yield page
+        if page.at_end:
+            return
+        assert page.lines, "a page without lines that is not the end"
+        wanted["start_line"] = page.next_line
+
+
+def read_all(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> list[Line]:
+    return [line for page in pages(path, writer, final=final, **wanted) for line in page.lines]
+
+
+def numbers(page: Page) -> list[int]:
+    return [line.number for line in page.lines]
+
+
+# Lines
+
+
+def test_lines_come_in_the_order_in_which_they_were_completed(path: Path) -> None:
+    writer = write(
+        path,
+        [
+            ("build", b"fetching", 1),
+            ("stdout", b"one\ntw", 2),
+            ("stderr", b"warn", 3),
+            ("stdout", b"o\n", 4),
+            ("stderr", b"ing\n\n", 5),
+            ("build", b"\n", 6),
+        ],
+    )
+    assert read_all(path, writer) == [
+        Line(0, 2, "stdout", b"one", False),
+        Line(1, 4, "stdout", b"two", False),
+        Line(2, 5, "stderr", b"warning", False),
+        Line(3, 5, "stderr", b"", False),
+        Line(4, 6, "build", b"fetching", False),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_lost_of_a_source(path: Path, seed: int) -> None:
+    captured = random_capture(seed, records=300, longest=40)
+    lines = read_all(path, write(path, captured))
+    assert lines == lines_of(captured)
+    for source in SOURCES:
+        assert bytes_of(lines, source) == written(captured, source)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"a\0b\n", id="nul"),
+        pytest.param(b"\xff\xfe\n", id="no UTF-8"),
+        pytest.param(b"10%\r20%\r\n", id="carriage return"),
+        pytest.param("naïve \u2028 line\n".encode(), id="unicode line separator"),
+        pytest.param(b"\x0b\x0c\x1c\x85\n", id="what str.splitlines splits at"),
+        pytest.param(encode(1, 5, 0, b"fake\n"), id="our own frame"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_bytes_are_the_tasks(path: Path, data: bytes, step: int) -> None:
+    # The middle of it captured in pieces too: a character, or what looks like a frame, is split anywhere.
+    captured: list[Captured] = [("stdout", data[at : at + step], 7) for at in range(0, len(data), step)]
+    writer = write(path, captured)
+    assert [line.data for line in read_all(path, writer)] == data.split(b"\n")[:-1]
+    assert bytes_of(read_all(path), "stdout") == data
+
+
+def test_a_tail_without_newline_shows_when_the_log_is_final(path: Path) -> None:
+    writer = write(path, [("stderr", b"bye", 1), ("stdout", b"a\nb", 2), ("stderr", b"!", 3), ("build", b"x", 4)])
+    live = page_of(path, writer, final=False)
+    assert live == Page([Line(0, 2, "stdout", b"a", False)], next_line=1, at_end=True)
+    final = page_of(path, writer, start_line=live.next_line, final=True)
+    assert final.lines == [
+        Line(1, 2, "stdout", b"b", True),
+        Line(2, 3, "stderr", b"bye!", True),
+        Line(3, 4, "build", b"x", True),
+    ]
+    assert (final.next_line, final.at_end) == (4, True)
+
+
+def test_ten_megabytes_without_newline_come_in_pieces(path: Path) -> None:
+    data = random.Random(1).randbytes(10 << 20).replace(b"\n", b"").replace(b"\r", b"")
+    captured: list[Captured] = [("stdout", data[at : at + 65_521], at) for at in range(0, len(data), 65_521)]
+    captured.append(("stdout", b"end\nnext\n", 10**9))
+    writer = write(path, captured)
+    live = read_all(path, writer, final=False)
+    assert live == lines_of(captured, final=False) == read_all(path, final=False)
+    assert bytes_of(live, "stdout") == data + b"end\nnext\n"
+    assert [line.partial for line in live] == [True] * (len(live) - 2) + [False, False]
+    assert all(MAX_LINE_PIECE <= len(line.data) < MAX_LINE_PIECE + 65_521 for line in live[:-2])
+    assert writer.lines == len(live)
+
+
+def test_a_line_of_a_hundred_megabytes_comes_in_bounded_pages(path: Path) -> None:
+    writer = LogWriter(path)
+    for number in range(1600):
+        writer.append("stdout", b"0123456789abcdef" * 4096, number)
+    writer.append("stdout", b"\nnext\n", 1600)
+    tracemalloc.start()
+    try:
+        for log_writer in (writer, None):
+            size = 0
+            for page in pages(path, log_writer, final=False):
+                assert sum(len(line.data) for line in page.lines) <= PAGE_BYTES
+                size += sum(len(line.data) + (not line.partial) for line in page.lines)
+            assert size == 1600 * 65_536 + len(b"\nnext\n")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        writer.close()
+    assert peak < 16_000_000
+
+
+def test_no_log_is_an_empty_log(path: Path) -> None:
+    empty = Page([], next_line=0, at_end=True)
+    for final in (False, True):
+        assert page_of(path, final=final) == empty
+        assert page_of(path, start_line=-5, final=final) == empty
+        assert page_of(path, tail=5, final=final) == empty
+    writer = write(path, [("stdout", b"", 1)])
+    for final in (False, True):
+        for given in (writer, None):
+            assert page_of(path, given, final=final) == empty
+            assert page_of(path, given, start_line=-5, final=final) == empty
+
+
+def test_what_was_appended_can_be_read_at_once(path: Path) -> None:
+    writer = LogWriter(path)
+    for number in range(20):
+        writer.append("stdout", b"%d\n" % number, number)
+        page = page_of(path, writer, start_line=number, final=False)
+        assert page.lines == [Line(number, number, "stdout", b"%d" % number, False)]
+        assert (page.next_line, page.at_end, writer.lines) == (number + 1, True, number + 1)
+    writer.close()
+
+
+# Pages
+
+
+@pytest.mark.parametrize("per_segment", [4, 100])
+def test_every_page_size_gives_every_line_once(path: Path, per_segment: int) -> None:
+    captured = random_capture(11, records=60, longest=12)
+    lay_out(path, captured, per_segment)
+    expected = lines_of(captured, per_segment=per_segment)
+    total = sum(len(line.data) + LINE_COST for line in expected)
+    for max_lines in range(1, len(expected) + 2):
+        got = list(pages(path, max_lines=max_lines))
+        assert [line for page in got for line in page.lines] == expected
+        assert {len(page.lines) for page in got[:-1]} <= {max_lines}
+    for max_bytes in range(1, total + 2, 37):
+        got = list(pages(path, max_bytes=max_bytes))
+        assert [line for page in got for line in page.lines] == expected
+        for page in got:
+            size = sum(len(line.data) + LINE_COST for line in page.lines)
+            assert size <= max_bytes or len(page.lines) == 1
+
+
+def test_a_page_that_is_just_full_knows_whether_more_follows(path: Path) -> None:
+    writer = write(path, [("stdout", b"a\nb\n", 1), ("stderr", b"tail", 1), ("stdout", b"c\n", 1), ("stdout", b"d", 1)])
+    assert not page_of(path, writer, max_lines=2, final=False).at_end
+    assert page_of(path, writer, max_lines=3, final=False).at_end
+    assert not page_of(path, writer, max_lines=3, final=True).at_end
+    assert not page_of(path, writer, max_lines=4, final=True).at_end
+    assert page_of(path, writer, max_lines=5, final=True).at_end
+
+
+def test_empty_lines_fill_a_page_too(path: Path) -> None:
+    writer = write(path, [("stdout", b"\n" * 10_000, 1)])
+    page = page_of(path, writer, max_bytes=100 * LINE_COST, final=True)
+    assert (len(page.lines), page.next_line, page.at_end) == (100, 100, False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reading_is_the_same_with_and_without_the_writer(path: Path, seed: int) -> None:
+    captured = random_capture(seed, records=1500, longest=2500)
+    writer = write(path, captured, max_bytes=4 << 20)
+    assert len(writer.segments) > 2
+    assert writer.index.back(2).position > 1 << 20  # several points in the index, or this shows nothing
+    segments = [place.position for place in writer.segments]
+    for final in (False, True):
+        expected = lines_of(captured, final=final, segments=segments)
+        for start_line in range(0, len(expected) + 3, 22_347):
+            want = expected[start_line : start_line + 50]
+            for given in (writer, None):
+                page = page_of(path, given, start_line=start_line, max_lines=50, final=final)
+                assert page.lines == want
+                assert page.next_line == start_line + len(want)
+        for start_ms in range(captured[0][2], captured[-1][2] + 2, 297):
+            want = [line for line in expected if line.timestamp_ms > start_ms][:20]
+            for given in (writer, None):
+                assert page_of(path, given, start_ms=start_ms, max_lines=20, final=final).lines == want
+
+
+@pytest.mark.parametrize("prompt", [b"", b"a progress bar: 10%\r"])
+def test_a_deep_page_does_not_read_the_log_from_its_start(path: Path, prompt: bytes) -> None:
+    # One source's unfinished line must not keep a reader of the others at the start.
+    captured: list[Captured] = [("stderr", prompt, 1), ("build", b"never ended", 3)]
+    captured += [("stdout", b"line %d\n" % number * 1000, number) for number in range(300)]
+    captured += [("stderr", b"100%\n", 300)]
+    writer = write(path, captured)
+    expected = lines_of(captured)
+    with (path / writer.segments[0].segment_name).open("r+b") as file:
+        file.write(bytes(700_000))
+    assert page_of(path, writer, start_line=250_000, max_lines=3, final=True).lines == expected[250_000:250_003]
+    assert page_of(path, writer, start_ms=290, max_lines=3, final=True).lines == expected[291_000:291_003]
+    assert page_of(path, writer, start_line=-2, final=True).lines == expected[-2:]
+    assert page_of(path, writer, tail=2, final=True).lines == expected[-2:]
+    assert expected[-2].data == prompt + b"100%"
+    assert expected[-1] == Line(300_001, 3, "build", b"never ended", True)
+
+
+def test_a_page_needs_little_memory_of_a_long_log(path: Path) -> None:
+    writer = write(path, ((("stdout", b"0123456789 " * 6000 + b"\n", n)) for n in range(600)))
+    assert writer.position > 38_000_000
+    tracemalloc.start()
+    try:
+        for given in (writer, None):
+            page_of(path, given, start_line=-3, final=False)
+            page_of(path, given, regex="no such text", final=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8_000_000
+
+
+def test_long_unfinished_lines_do_not_fill_the_index(path: Path) -> None:
+    # A long unfinished line on one source while another one writes: each point of the index has to remember it.
+    def captured() -> Iterator[Captured]:
+        yield "stderr", b"x" * (MAX_LINE_PIECE - 1), 7
+        for number in range(800):
+            yield "stdout", b"%060000d\n" % number, number
+
+    tracemalloc.start()
+    try:
+        writer = write(path, captured())
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert writer.position > 48_000_000
+    assert kept < 4_000_000  # the line itself, and few copies of it
+    last = page_of(path, writer, start_line=800, final=True).lines
+    assert last == [Line(800, 7, "stderr", b"x" * (MAX_LINE_PIECE - 1), True)]
+
+
+# Filters
+
+
+@pytest.fixture
+def ten(path: Path) -> LogWriter:
+    """Lines 0 to 9, at 100, 110, … 190 ms."""
+    return write(path, [("stdout", b"line %d\n" % number, 100 + 10 * number) for number in range(10)])
+
+
+@pytest.mark.parametrize("with_writer", [True, False])
+def test_a_negative_start_counts_from_the_end(path: Path, ten: LogWriter, with_writer: bool) -> None:
+    writer = ten if with_writer else None
+    assert numbers(page_of(path, writer, start_line=-3, final=False)) == [7, 8, 9]
+    assert numbers(page_of(path, writer, start_line=-10, final=False)) == list(range(10))
+    assert numbers(page_of(path, writer, start_line=-99, final=False)) == list(range(10))
+    # Before the other filters: the last five lines, and of these the later ones.
+    assert numbers(page_of(path, writer, start_line=-5, start_ms=170, final=False)) == [8, 9]
+    assert numbers(page_of(path, writer, start_line=-5, end_ms=140, final=False)) == []
+
+
+def test_a_negative_start_counts_the_unfinished_lines_of_a_final_log(path: Path) -> None:
+    write(path, [("stdout", b"a\nb\nc", 1), ("stderr", b"d", 2)])
+    assert [line.data for line in page_of(path, start_line=-3, final=True).lines] == [b"b", b"c", b"d"]
+    assert [line.data for line in page_of(path, start_line=-1, final=False).lines] == [b"b"]
+
+
+def test_start_ms_is_exclusive_and_end_ms_inclusive(path: Path, ten: LogWriter) -> None:
+    assert numbers(page_of(path, ten, start_ms=120, final=True)) == [3, 4, 5, 6, 7, 8, 9]
+    assert numbers(page_of(path, ten, start_ms=119, final=True)) == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert numbers(page_of(path, ten, end_ms=120, final=True)) == [0, 1, 2]
+    assert numbers(page_of(path, ten, end_ms=119, final=True)) == [0, 1]
+    assert numbers(page_of(path, ten, start_ms=120, end_ms=140, final=True)) == [3, 4]
+
+
+def test_filters_look_at_the_unfinished_lines_too(path: Path) -> None:
+    writer = write(path, [("stdout", b"early", 10), ("stderr", b"late", 20)])
+    assert [line.data for line in page_of(path, writer, start_ms=10, final=True).lines] == [b"late"]
+    assert [line.data for line in page_of(path, writer, end_ms=10, final=True).lines] == [b"early"]
+    assert [line.data for line in page_of(path, writer, regex="^l", final=True).lines] == [b"late"]
+    assert [line.data for line in page_of(path, writer, tail=1, final=True).lines] == [b"late"]
+
+
+def test_max_lines_counts_what_passed_the_other_filters(path: Path, ten: LogWriter) -> None:
+    page = page_of(path, ten, regex="[13579]", start_ms=110, max_lines=2, final=True)
+    assert (numbers(page), page.next_line, page.at_end) == ([3, 5], 6, False)
+    page = page_of(path, ten, regex="[13579]", start_line=6, max_lines=2, final=True)
+    assert (numbers(page), page.next_line, page.at_end) == ([7, 9], 10, True)
+    # Lines that were filtered out have been passed, too.
+    page = page_of(path, ten, regex="[0-4]", max_lines=100, final=False)
+    assert (numbers(page), page.next_line, page.at_end) == ([0, 1, 2, 3, 4], 10, True)
+
+
+@pytest.mark.parametrize("with_writer", [True, False])
+def test_a_tail_is_the_last_lines_that_pass_the_other_filters(path: Path, ten: LogWriter, with_writer: bool) -> None:
+    writer = ten if with_writer else None
+    assert numbers(page_of(path, writer, tail=3, final=True)) == [7, 8, 9]
+    assert numbers(page_of(path, writer, tail=3, regex="[0-4]", final=True)) == [2, 3, 4]
+    assert numbers(page_of(path, writer, tail=3, end_ms=130, final=True)) == [1, 2, 3]
+    assert numbers(page_of(path, writer, tail=3, start_line=8, final=True)) == [8, 9]
+    assert numbers(page_of(path, writer, tail=3, start_line=-2, final=True)) == [8, 9]
+    assert numbers(page_of(path, writer, tail=30, final=True)) == list(range(10))
+    page = page_of(path, writer, tail=3, regex="[0-4]", final=True)
+    assert (page.next_line, page.at_end) == (10, True)
+    assert numbers(page_of(path, writer, tail=3, sources=("stderr",), final=True)) == []
+
+
+@pytest.mark.parametrize("per_segment", [5, 1000])
+def test_a_long_tail_comes_in_pages(path: Path, per_segment: int) -> None:
+    captured = bars_and_lines(4, 200)
+    lay_out(path, captured, per_segment)
+    lines = [line for line in lines_of(captured, per_segment=per_segment) if line.source != "stderr"]
+    for tail in (1, 7, 50, 10_000):
+        wanted = {"tail": tail, "sources": ("stdout", "build"), "max_bytes": 20_000}
+        assert read_all(path, **wanted) == lines[-tail:]
+
+
+def test_sources_keep_their_lines_numbers(path: Path) -> None:
+    write(path, [("stdout", b"a\n", 1), ("stderr", b"b\nc\n", 2), ("build", b"d\n", 3), ("stdout", b"e", 4)])
+    assert numbers(page_of(path, sources=("stdout",), final=True)) == [0, 4]
+    assert numbers(page_of(path, sources=("stderr", "build"), final=True)) == [1, 2, 3]
+    page = page_of(path, sources=("stderr",), max_lines=1, final=True)
+    assert (numbers(page), page.next_line) == ([1], 2)
+
+
+def test_a_start_beyond_the_end_waits_there(path: Path, ten: LogWriter) -> None:
+    page = page_of(path, ten, start_line=50, final=False)
+    assert (page.lines, page.next_line, page.at_end) == ([], 50, True)
+
+
+# Gaps
+
+
+def gap_line(number: int, timestamp_ms: int, missing: int, reason: str) -> Line:
+    words = f"[iris: {missing} bytes of stdout are missing here: {reason}]".encode()
+    return Line(number, timestamp_ms, "stdout", words, False, missing)
+
+
+@pytest.fixture
+def with_gaps(path: Path) -> list[Line]:
+    """A log with gaps, one of them at its end."""
+    path.mkdir()
+    records = [
+        encode(0, 1, 0, b"a\nb"),
+        encode_gap(0, 2, 3, 10, "full"),
+        encode(1, 3, 0, b"c\n"),
+        encode(0, 4, 13, b"d\n"),
+        encode_gap(0, 5, 15, 20, "full"),
+    ]
+    (path / Place(0, 0, BEGINNING).segment_name).write_bytes(b"".join(records))
+    write_end(path, LogEnd((35, 2, 0), 30, 1000))
+    return [
+        Line(0, 1, "stdout", b"a", False),
+        Line(1, 2, "stdout", b"b", True),
+        gap_line(2, 2, 10, "full"),
+        Line(2, 3, "stderr", b"c", False),
+        Line(3, 4, "stdout", b"d", False),
+        gap_line(4, 5, 20, "full"),
+    ]
+
+
+def test_a_gap_is_no_line_and_is_given_once(path: Path, with_gaps: list[Line]) -> None:
+    page = page_of(path, final=True)
+    expected = list(with_gaps)
+    expected[1] = Line(1, 1, "stdout", b"b", True)
+    assert [(line.number, line.source, line.data, line.missing_bytes) for line in page.lines] == [
+        (line.number, line.source, line.data, line.missing_bytes) for line in with_gaps
+    ]
+    assert (page.next_line, page.at_end) == (4, True)
+    for max_lines in (1, 2, 3, 4, 5):
+        got = list(pages(path, max_lines=max_lines))
+        assert [line for page in got for line in page.lines] == page.lines
+        assert got[-1].next_line == 4
+    for max_bytes in range(1, 300, 10):
+        assert read_all(path, max_bytes=max_bytes) == page.lines
+    assert [line.data for line in page_of(path, start_line=3, final=True).lines] == [b"d", with_gaps[5].data]
+    # A reader of a live log asks again and again from its end: a gap there waits for the line after it.
+    assert [line.missing_bytes for line in page_of(path, final=False).lines] == [0, 0, 10, 0, 0]
+    assert page_of(path, start_line=4, final=False).lines == []
+
+
+def test_gaps_pass_all_filters_but_that_of_the_source(path: Path, with_gaps: list[Line]) -> None:
+    assert [line.missing_bytes for line in page_of(path, regex="none", final=True).lines] == [10, 20]
+    assert [line.missing_bytes for line in page_of(path, start_ms=100, final=True).lines] == [10, 20]
+    assert [line.missing_bytes for line in page_of(path, sources=("stderr",), final=True).lines] == [0]
+    assert [line.missing_bytes for line in page_of(path, tail=1, final=True).lines] == [0, 20]
+    assert [line.missing_bytes for line in page_of(path, tail=2, final=True).lines] == [10, 0, 0, 20]
+
+
+def test_a_page_that_starts_with_what_was_dropped_begins_at_the_first_line_there_is(path: Path) -> None:
+    captured: list[Captured] = [("stdout", b"line %d\n" % number, number) for number in range(10_000)]
+    writer = LogWriter(path, max_bytes=100 * KIB)
+    for item in captured:
+        writer.append(*item)
+    first = writer.segments[0]
+    assert first.line > 1000
+    for given in (writer, None):
+        for start_line in (0, 1, first.line - 1):
+            page = page_of(path, given, start_line=start_line, max_lines=2, final=False)
+            assert [(line.number, line.missing_bytes) for line in page.lines] == [
+                (first.line, first.offsets[0]),
+                (first.line, 0),
+                (first.line + 1, 0),
+            ]
+            assert page.lines[1].data == b"line %d" % first.line
+            assert page.next_line == first.line + 2
+        page = page_of(path, given, start_line=first.line + 5, max_lines=1, final=False)
+        assert [(line.number, line.data) for line in page.lines] == [(first.line + 5, b"line %d" % (first.line + 5))]
+        assert page_of(path, given, start_line=-1, final=False).lines[0].data == b"line 9999"
+        assert read_all(path, given, final=False, start_line=first.line, max_bytes=5000)[-1].number == 9999
+    writer.close()
+
+
+def test_numbers_go_on_behind_damage(path: Path) -> None:
+    captured: list[Captured] = [("stdout", b"%d\nthe beginning of " % number, number) for number in range(30)]
+    paths = lay_out(path, captured, 10)
+    lines = lines_of(captured, per_segment=10)
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:100] + b"\xff" + whole[101:])
+    segments = list_segments(path)
+    got = read_all(path)
+    assert [line for line in got if line.number > segments[2].line] == lines[segments[2].line + 1 :]
+    (gap,) = [line for line in got if line.missing_bytes]
+    assert gap.number == segments[2].line
+    counted = [line for line in got if not line.missing_bytes and line.data != b"the beginning of "]
+    assert [line.number for line in counted] == [*range(12), *range(20, 30)]
+    for max_lines in range(1, 23):
+        assert read_all(path, max_lines=max_lines) == got
+    # What cannot be read is all of what is missing.
+    assert len(bytes_of(got, "stdout")) + gap.missing_bytes == len(written(captured, "stdout"))
+
+
+# The answer
+
+
+def test_the_message_of_a_page(path: Path) -> None:
+    writer = write(path, [("stdout", b"fine\n\xff\xfe\n", 1), ("stderr", b"caf\xc3\xa9", 2)])
+    filter_message = cluster_pb2.Worker.FetchLogsFilter
+    message = page_message(path, writer, filter_message(), 3, True)
+    assert [(entry.data, entry.raw, entry.partial) for entry in message.logs] == [
+        ("fine", b"", False),
+        ("\ufffd\ufffd", b"\xff\xfe", False),
+        ("café", b"", True),
+    ]
+    assert (message.next_line, message.at_end, message.complete, message.attempt_id) == (3, True, True, 3)
+    assert not page_message(path, writer, filter_message(), 3, False).complete
+    message = page_message(path, writer, filter_message(start_line=-1, sources=["stderr"]), 3, True)
+    assert [entry.data for entry in message.logs] == ["café"]
+    with pytest.raises(InvalidArgumentError, match="sources='nowhere'"):
+        page_message(path, writer, filter_message(sources=["nowhere"]), 3, True)
+
+
+def test_the_message_of_a_gap(path: Path, with_gaps: list[Line]) -> None:
+    message = page_message(path, None, cluster_pb2.Worker.FetchLogsFilter(), 0, True)
+    assert [entry.missing_bytes for entry in message.logs] == [0, 0, 10, 0, 0, 20]
+    assert message.logs[2].data == "[iris: 10 bytes of stdout are missing here: full]"
+    assert message.next_line == 4
+
+
+# While it is being written
+
+
+@pytest.mark.parametrize("max_bytes", [600 * KIB, 2**40])
+def test_readers_see_a_prefix_while_it_is_being_written(path: Path, max_bytes: int) -> None:
+    captured = random_capture(5, records=2500, longest=300)
+    writer = LogWriter(path, max_bytes=max_bytes)
+    # Where segments will begin is known only afterwards; these lines are too short for it to matter.
+    expected = lines_of(captured)
+    ended = len(lines_of(captured, final=False))
+    start, caught_up, done = threading.Barrier(3), threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def write_all() -> None:
+        try:
+            start.wait()
+            for number, (source, data, timestamp_ms) in enumerate(captured):
+                if number == 500:  # so that the reader has met the end of a live log, however threads are scheduled
+                    caught_up.wait()
+                writer.append(source, data, timestamp_ms)
+        finally:
+            done.set()
+
+    def read_tails() -> None:
+        # Readers who come when they like, and start near the end.
+        start.wait()
+        try:
+            while not done.is_set():
+                for wanted in ({"start_line": -20}, {"tail": 20}):
+                    page = page_of(path, writer, final=False, **wanted)  # type: ignore[arg-type]
+                    assert len(page.lines) == min(20, page.next_line)
+                    assert page.lines == expected[page.next_line - len(page.lines) : page.next_line]
+        except BaseException as error:  # noqa: BLE001 - told by the test's own thread
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=write_all), threading.Thread(target=read_tails)]
+    try:
+        for thread in threads:
+            thread.start()
+        start.wait()
+        next_line = 0
+        while True:
+            final = done.is_set()  # before the page is read: what is complete then is all in it
+            page = page_of(path, writer, start_line=next_line, max_lines=700, final=final)
+            lines = [line for line in page.lines if not line.missing_bytes]
+            if max_bytes == 2**40:
+                assert page.next_line == next_line + len(page.lines)
+            gaps = {line.source: line.number for line in page.lines if line.missing_bytes}
+            for line, want in zip(lines, expected[page.next_line - len(lines) : page.next_line], strict=True):
+                if line.number >= gaps.get(line.source, sys.maxsize):
+                    del gaps[line.source]  # its beginning may have been dropped
+                    want.data = want.data[-len(line.data) or len(want.data) :]
+                assert line == want
+            next_line = page.next_line
+            assert final or next_line <= ended
+            if page.at_end:
+                caught_up.set()
+            if page.at_end and final:
+                break
+    finally:
+        caught_up.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+        writer.close()
+    assert next_line == len(expected)
+    assert failures == []

@@ -1,0 +1,42 @@
+"""Real workers, started by the test itself: what an engine of another machine would start."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_STOP_S = 30.0
+
+
+@contextmanager
+def running_worker(
+    controller: str, directory: Path, *options: str, worker_id: str = "w"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process in a directory of its own; its messages stay beside it as evidence."""
+    with directory.with_suffix(".log").open("ab") as messages:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "iris.cluster.worker"),
+                *("--worker-id", worker_id),
+                *("--controller", controller),
+                *("--directory", str(directory)),
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=messages,
+            stderr=messages,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
