@@ -16,7 +16,17 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 # In the order in which they are run. The name is the module's, and begins each of its lines.
-NAMES = ("local_ready", "true_job", "many_tasks", "task_status", "import_time")
+NAMES = (
+    "local_ready",
+    "true_job",
+    "many_tasks",
+    "task_status",
+    "import_time",
+    "log_reading",
+    "log_capture",
+    "log_live",
+    "log_many_tasks",
+)
 
 
 def main() -> int:
@@ -35,7 +45,7 @@ def main() -> int:
         try:
             importlib.import_module(f"benchmarks.{name}").run()
         except Exception as error:  # noqa: BLE001 - the others can still be measured
-            print(f"{name:<12} broke: {type(error).__name__}: {error}", flush=True)
+            print(f"{name:<14} broke: {type(error).__name__}: {error}", flush=True)
             broken += 1
     return 1 if broken else 0
 

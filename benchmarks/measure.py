@@ -22,15 +22,25 @@ def p95(values: Sequence[float]) -> float:
     return sorted(values)[math.ceil(0.95 * len(values)) - 1]
 
 
+def p99(values: Sequence[float]) -> float:
+    """The smallest value that at least 99 % are not above; of fewer than 100 values the largest."""
+    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
+
+
 def aim(value: float, limit: float, unit: str) -> str:
     """An aim, and whether a value is below it: `aim < 50 ms: met`."""
     return f"aim < {limit:g}{unit and f' {unit}'}: {'met' if value < limit else 'MISSED'}"
 
 
+def aim_at_least(value: float, limit: float, unit: str) -> str:
+    """An aim, and whether a value reaches it: `aim >= 400 MB/s: met`."""
+    return f"aim >= {limit:g}{unit and f' {unit}'}: {'met' if value >= limit else 'MISSED'}"
+
+
 def show(name: str, text: str) -> None:
     """Prints one figure."""
     try:
-        print(f"{name:<12} {text}", flush=True)
+        print(f"{name:<14} {text}", flush=True)
     except BrokenPipeError:  # `| head` has read enough: clean up, and no traceback
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None

@@ -9,22 +9,19 @@ not counted.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.fresh_env import CHECKOUT, CannotInstallError, FreshEnvironment
-from benchmarks.measure import CpuClock, aim, our_processes, p50, p95, plain_environment, show
+from benchmarks.fresh_env import CannotInstallError
+from benchmarks.measure import CpuClock, aim, our_processes, p50, p95, show
+from benchmarks.peer_process import answer, ask, grpc_environment, started
 from iris.client import IrisClient
 from iris.rpc import cluster_pb2
 
@@ -180,43 +177,14 @@ def _grpc_peer(request: cluster_pb2.Controller.GetTaskStatusRequest, task: clust
         CannotInstallError: There is no grpcio to be had.
     """
     with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iris-bench-")))
-        protobuf = f"protobuf=={importlib.metadata.version('protobuf')}"  # the same as ours
-        environment = FreshEnvironment(directory / "venv", "grpcio", protobuf)
-        server = stack.enter_context(_python(environment, "server", task.SerializeToString().hex()))
-        address = _line(server)
-        client = stack.enter_context(_python(environment, "client", address, request.SerializeToString().hex()))
+        environment = stack.enter_context(grpc_environment())
+        server = stack.enter_context(started(environment, _PEER, "server", task.SerializeToString().hex()))
+        address = answer(server)
+        client = stack.enter_context(started(environment, _PEER, "client", address, request.SerializeToString().hex()))
 
         def block(calls: int) -> list[int]:
-            assert client.stdin is not None
-            client.stdin.write(f"{calls}\n")
-            client.stdin.flush()
-            latencies: list[int] = json.loads(_line(client))
+            latencies: list[int] = json.loads(ask(client, str(calls)))
             return latencies
 
         clocks = {"client": CpuClock([psutil.Process(client.pid)]), "server": CpuClock([psutil.Process(server.pid)])}
         yield _Caller("grpcio", block, clocks)
-
-
-@contextlib.contextmanager
-def _python(environment: FreshEnvironment, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [str(environment.python), str(_PEER), *arguments],
-        env={**plain_environment(), "PYTHONPATH": str(CHECKOUT / "src")},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _line(process: subprocess.Popen[str]) -> str:
-    output: IO[str] | None = process.stdout
-    line = output.readline().strip() if output is not None else ""
-    if not line:
-        raise RuntimeError("the grpcio peer ended; its reason is above")
-    return line
