@@ -21,7 +21,8 @@ PATIENCE_S = 300.0
 DEAD_WORKER_PATIENCE_S = 15.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 5.0
-_PAUSE_OF_THE_LIVING_S = 0.25  # at most, after a server that began to answer: it is the line that breaks, not the server
+# At most, after a server that began to answer: it is the line that breaks then, and waiting does not mend it.
+_PAUSE_OF_THE_LIVING_S = 0.25
 _TELL_AGAIN_S = 10.0  # of a connection that is lost again and again
 _QUIET_TRIES = 8  # a worker that has not heard of an attempt yet is no news
 
