@@ -10,6 +10,6 @@ The stops of a job, one file each:
 6. Whose turn it is: `iris.cluster.controller.queue`; `iris.cluster.controller.scheduler` asks for their room.
 7. An engine places: `iris.cluster.engine.local`, behind the seam `iris.cluster.engine.base`.
 8. A worker runs: `iris.cluster.worker.worker`, one process group an attempt: `iris.cluster.worker.process`.
-9. A log file fills: `iris.cluster.worker.log_store`.
-10. Lines travel home: `iris.cluster.worker.service`, and back to stop 2, which asks the worker itself.
+9. A log fills: `iris.cluster.worker.log_store`, and `iris.cluster.logs.records` for what a log is.
+10. Lines travel home: `iris.cluster.worker.log_stream`, and back to the reader, `iris.client.streams`.
 """

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+import psutil
+
 T = TypeVar("T")
 Fault = Literal["cut", "reset", "half-close", "stall"]
 _READ_BYTES = 64 * 1024
@@ -104,6 +106,8 @@ class ChaosProxy:
     Attributes:
         connections: How many were accepted.
         faults: How often each fault has struck, `idle` and `refused` among them.
+        diverted: Processes that get somebody else when they connect, by pid; None: nobody, their connections stall.
+        diversions: How many connections were.
         paced: How many connections were sent on in small pieces (`trickle`) or at a limited rate (`slow`).
         answer_bytes: How much went to clients.
     """
@@ -122,6 +126,8 @@ class ChaosProxy:
         self.seed = seed
         self.connections = 0
         self.faults: Counter[str] = Counter()
+        self.diverted: dict[int, tuple[str, int] | None] = {}
+        self.diversions = 0
         self.paced: Counter[str] = Counter()
         self.answer_bytes = 0
         # Holds the port while nothing listens on it: two sockets with this option may be bound to one port as long as
@@ -217,10 +223,15 @@ class ChaosProxy:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            client, _ = await loop.sock_accept(listener)
+            client, place = await loop.sock_accept(listener)
             chance = random.Random(f"{self.seed}/{self.connections}")
             self.connections += 1
-            connection = _Connection(self, client, self.plan(chance))
+            target, faults = self.target, self.plan(chance)
+            if self.diverted and (pid := _process_at(place)) in self.diverted:
+                self.diversions += 1
+                elsewhere = self.diverted[pid]
+                target, faults = elsewhere or target, faults if elsewhere else Faults("stall", after_bytes=0)
+            connection = _Connection(self, client, target, faults)
             task = asyncio.create_task(connection.run())
             self._open[task] = connection
             task.add_done_callback(self._ended)
@@ -233,9 +244,10 @@ class ChaosProxy:
 class _Connection:
     """One connection of a client, and the one to the server that belongs to it."""
 
-    def __init__(self, proxy: ChaosProxy, client: socket.socket, faults: Faults) -> None:
+    def __init__(self, proxy: ChaosProxy, client: socket.socket, target: tuple[str, int], faults: Faults) -> None:
         self._proxy = proxy
         self._client = client
+        self._target = target
         self._server = _socket()
         self._faults = faults
         self._left = faults.after_bytes
@@ -298,7 +310,7 @@ class _Connection:
             return
         # Either side may vanish at any time: that is no fault of ours, and ends the connection.
         with contextlib.suppress(OSError):
-            await self._loop.sock_connect(self._server, self._proxy.target)
+            await self._loop.sock_connect(self._server, self._target)
             requests = asyncio.create_task(self._send_requests())
             answers = asyncio.create_task(self._send_answers())
             try:
@@ -343,6 +355,11 @@ class _Connection:
             while (left_s := self._active_s + self._faults.idle_s - self._loop.time()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(left_s)
             self.strike("idle")
+
+
+def _process_at(place: tuple[str, int]) -> int:
+    """The process whose end of a connection is there; 0: it is gone already."""
+    return next((one.pid or 0 for one in psutil.net_connections("tcp") if one.laddr == place), 0)
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -52,7 +52,7 @@ def silent_after_disconnect(application: Any) -> Any:
 
 
 async def serve(directory: Path, workers: int, advertise_host: str) -> None:
-    stop = asyncio.Event()
+    stop, stop_serving = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listener = bind("127.0.0.1", 0)
@@ -66,12 +66,13 @@ async def serve(directory: Path, workers: int, advertise_host: str) -> None:
     await controller.start()
     application = controller_application(ControllerService(controller))
     serving = asyncio.create_task(
-        hypercorn.asyncio.serve(silent_after_disconnect(application), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+        hypercorn.asyncio.serve(silent_after_disconnect(application), config, shutdown_trigger=stop_serving.wait)  # type: ignore[arg-type]
     )
     print(address, flush=True)
     await stop.wait()
     await controller.close()
-    await engine.close()
+    await engine.close()  # workers still tell us how their tasks ended
+    stop_serving.set()
     await serving
 
 
