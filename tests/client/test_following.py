@@ -353,6 +353,17 @@ def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
 
 
 @ROUTES
+def test_streams_that_are_open_at_once_do_not_end_each_other(client: IrisClient, route: str) -> None:
+    # Several are, where tasks are merged by time; those of long logs are read page by page.
+    job = client.run(python("os.write(1, b'x' * 99 + b'\\n')\nfor _ in range(60_000): print('y' * 99)"), replicas=3)
+    job.wait(timeout=60)
+    notices: list[str] = []
+    lines = list(job.logs(route=route, on_notice=notices.append))
+    assert notices == []
+    assert [sum(line.task_index == index for line in lines) for index in range(3)] == [60_001] * 3
+
+
+@ROUTES
 def test_a_line_of_a_hundred_megabytes(client: IrisClient, route: str) -> None:
     program = (
         "block = bytes(range(11, 256)) * 4096\n"

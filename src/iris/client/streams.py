@@ -19,7 +19,7 @@ import itertools
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from iris.client.following import Following
@@ -135,7 +135,7 @@ class Reading:
         self.ends: dict[int, cluster_pb2.LogEnd] = {}
         self.reads_lines = True
         self.is_closed = False
-        self._handle = StreamHandle()
+        self._handles: dict[StreamHandle, None] = {}  # of the streams that the iterating thread has open
         self._following: Following | None = None
         trouble = Trouble(wanted, "")
         while True:
@@ -180,7 +180,8 @@ class Reading:
     def close(self) -> None:
         """Ends it, from any thread."""
         self.is_closed = True
-        self._handle.abort()
+        for handle in list(self._handles):
+            handle.abort()
         if self._following is not None:
             self._following.end()
 
@@ -283,7 +284,7 @@ class Reading:
             worker = self.worker_of(index, attempt)
             got_any = False
             try:
-                with closing(self._cluster.stream_task_logs(request, worker, self._handle)) as messages:
+                with self._stream(request, worker) as messages:
                     for chunk in itertools.chain.from_iterable(map(trouble.chunks_of, messages)):
                         if chunk.error and not is_task_finished(attempt.state):
                             return  # its worker has not heard of it yet, so there are no lines
@@ -345,7 +346,7 @@ class Reading:
             worker = self.worker_of(index, attempt)
             lines: list[Any] = []
             try:
-                with closing(self._cluster.stream_task_logs(request, worker, self._handle)) as messages:
+                with self._stream(request, worker) as messages:
                     for chunk in itertools.chain.from_iterable(map(trouble.chunks_of, messages)):
                         if chunk.error:
                             raise self.not_here(index, attempt, chunk.error, worker)
@@ -365,6 +366,21 @@ class Reading:
                 if worker is not None and trouble.tries:
                     self._cluster.lost_worker(worker[1])
                 time.sleep(trouble.pause(error))
+
+    @contextmanager
+    def _stream(
+        self, request: cluster_pb2.StreamTaskLogsRequest, worker: tuple[str, str] | None
+    ) -> Iterator[Iterator[cluster_pb2.StreamTaskLogsResponse]]:
+        """One stream, which `close` ends from any thread. Several may be open at once."""
+        handle = StreamHandle()
+        self._handles[handle] = None
+        if self.is_closed:
+            handle.abort()
+        try:
+            with closing(self._cluster.stream_task_logs(request, worker, handle)) as messages:
+                yield messages
+        finally:
+            del self._handles[handle]
 
     # What both stages need.
 

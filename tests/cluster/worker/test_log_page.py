@@ -233,7 +233,7 @@ def test_reading_is_the_same_with_and_without_the_writer(path: Path, seed: int) 
     captured = random_capture(seed, records=1500, longest=2500)
     writer = write(path, captured, max_bytes=4 << 20)
     assert len(writer.segments) > 2
-    assert writer.index.back(2).position > 1 << 20  # several points in the index, or this shows nothing
+    assert writer.index.points.back(2).position > 1 << 20  # several points in the index, or this shows nothing
     segments = [place.position for place in writer.segments]
     for final in (False, True):
         expected = lines_of(captured, final=final, segments=segments)

@@ -220,9 +220,9 @@ def test_the_index_does_not_grow_with_what_was_dropped(path: Path) -> None:
     writer = LogWriter(path, max_bytes=4 << 20)
     for number in range(400):
         writer.append("stdout", b"x" * (256 * KIB - 1) + b"\n", number)
-    assert writer.index.before(10**9, 0).position > 90 << 20
+    assert writer.index.points.before(10**9, 0).position > 90 << 20
     count = 1
-    while writer.index.back(count).position:
+    while writer.index.points.back(count).position:
         count += 1
     assert count < 10
     assert read_page(path, writer, start_line=399, final=False).lines[0].number == 399

@@ -10,7 +10,7 @@ from iris.cluster.worker.log_lines import START
 from iris.cluster.worker.log_reader import LogReader
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.log_tail import Selection, TailStart, find_tail
-from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk
+from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk, extent_of
 from iris.cluster.worker.log_wanted import LogFilter as LogFilter
 from iris.cluster.worker.log_wanted import parse_filter as parse_filter
 
@@ -125,14 +125,15 @@ class FilteredReader:
         offsets = stdout, stderr, build
         if self._writer is not None and self._wanted.start_ms:
             # Nor is what the index knows to be too early. Not when that is before what was asked for.
-            point = self._writer.index.before(0, self._wanted.start_ms)
+            point = self._writer.index.points.before(0, self._wanted.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 return LineWalk(self._directory, point, self._writer, offsets)
         return LineWalk.at_offsets(self._directory, offsets, self._writer)
 
     def _seek_tail(self, final: bool) -> int:
         if self._tail is None:
-            self._tail = find_tail(self._directory, self._writer, self._wanted, offsets=self._from, final=final)
+            extent = extent_of(self._directory, self._writer, final=final)
+            self._tail = find_tail(self._directory, self._writer, extent, self._wanted, offsets=self._from, final=final)
         try:
             return next(self._tail)
         except StopIteration as found:

@@ -233,15 +233,32 @@ class LogIndex:
         first = bisect_right(self._points, position - 1, key=attrgetter("position"))
         self._points = [START, *self._points[first:]]
 
+    @property
+    def points(self) -> Points:
+        """The points that there are now."""
+        return Points(self._points, len(self._points))
+
+
+class Points:
+    """The points of an index at one moment; those that come later are not seen.
+
+    Args:
+        points: A list that only grows.
+        count: How many there are of them at that moment.
+    """
+
+    def __init__(self, points: list[Point], count: int) -> None:
+        self._points = points
+        self._count = count
+
     def before(self, line: int, start_ms: int) -> Point:
         """The last point before which no line is wanted: all are before `line`, or none is later than `start_ms`."""
-        points = self._points
-        number = bisect_right(points, line, key=attrgetter("line"))
+        points, count = self._points, self._count
+        number = bisect_right(points, line, hi=count, key=attrgetter("line"))
         if start_ms > 0:
-            number = max(number, bisect_right(points, start_ms, key=attrgetter("newest_ms")))
+            number = max(number, bisect_right(points, start_ms, hi=count, key=attrgetter("newest_ms")))
         return points[number - 1]
 
     def back(self, steps: int) -> Point:
         """The point so many steps before the end, or the start."""
-        points = self._points
-        return points[max(0, len(points) - steps)]
+        return self._points[max(0, self._count - steps)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from iris.cluster.logs.records import SOURCES, Source
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.log_tail import Selection, TailStart, find_tail
-from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk, index_of
+from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk, extent_of
 from iris.cluster.worker.log_wanted import EVERYTHING, LogFilter, parse_filter
 from iris.rpc import cluster_pb2
 
@@ -78,15 +79,16 @@ def read_page(
     Raises:
         OSError: The log cannot be read.
     """
-    index = index_of(directory, writer)
     # All that follows looks at the log as it is now: a page ends also where a task never stops writing.
-    stop = None if writer is None or final else writer.tip.position
+    extent = extent_of(directory, writer, final=final)
+    points, stop = extent
     if start_line < 0:
-        start_line = max(0, _count_lines(LineWalk(directory, index.back(1), writer), stop, final) + start_line)
+        start_line = max(0, _count_lines(LineWalk(directory, points.back(1), writer), stop, final) + start_line)
     if wanted.tail:
-        start = _find_tail(directory, writer, wanted, start_line, final)
+        search = find_tail(directory, writer, extent, wanted, start_line=start_line, final=final)
+        start = _result_of(search)
     else:
-        start = TailStart(index.before(start_line, wanted.start_ms), start_line, 0)
+        start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
     return _read(LineWalk(directory, start.point, writer), stop, final, page)
 
@@ -97,8 +99,7 @@ def _count_lines(walk: LineWalk, stop: int | None, final: bool) -> int:
     return walk.line + (len(walk.leftovers()) if final else 0)
 
 
-def _find_tail(directory: Path, writer: LogWriter | None, wanted: LogFilter, start_line: int, final: bool) -> TailStart:
-    search = find_tail(directory, writer, wanted, start_line=start_line, final=final)
+def _result_of(search: Generator[int, None, TailStart]) -> TailStart:
     while True:
         try:
             next(search)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from iris.cluster.logs.records import BEGINNING, Offsets
 from iris.cluster.worker.log_lines import Point
 from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk, index_of
+from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Extent, Gap, LineWalk
 from iris.cluster.worker.log_wanted import LogFilter
 
 
@@ -70,6 +70,7 @@ class Selection:
 def find_tail(
     directory: Path,
     writer: LogWriter | None,
+    extent: Extent,
     wanted: LogFilter,
     *,
     offsets: Offsets = BEGINNING,
@@ -83,16 +84,16 @@ def find_tail(
     Args:
         directory: The log's.
         writer: As for `LogReader`.
+        extent: The log as it is to be looked at.
         wanted: The filter, with its `tail`.
         offsets: Lines that begin before these do not count.
         start_line: Lines before this one do not count.
         final: The writer is done, so what is unfinished counts.
     """
-    index = index_of(directory, writer)
-    stop = None if writer is None else writer.tip.position
+    points, stop = extent
     steps = 1
     while True:
-        point = index.back(steps)
+        point = points.back(steps)
         is_all = point.line <= start_line or all(map(int.__le__, point.offsets, offsets))
         # Counts of what passes, with the number of the first line that was looked at, of as much as the tail needs.
         counts: deque[tuple[int, int]] = deque()
@@ -119,7 +120,7 @@ def find_tail(
         walk.reader.close()
         if total >= wanted.tail:
             line = counts[0][0]
-            return TailStart(index.before(line, 0), line, total - wanted.tail)
+            return TailStart(points.before(line, 0), line, total - wanted.tail)
         if is_all:
             return TailStart(point, start_line, 0)
         steps *= 2

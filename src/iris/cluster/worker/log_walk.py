@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iris.cluster.logs.records import GAP, HEADER, LENGTH_MASK, SOURCES, Offsets, Record, decode, parse_gap
-from iris.cluster.worker.log_lines import BAR_BYTES, START, Leftover, LineSplitter, LogIndex, Point
+from iris.cluster.worker.log_lines import BAR_BYTES, START, Leftover, LineSplitter, Point, Points
 from iris.cluster.worker.log_reader import Chunk, LogReader
 from iris.cluster.worker.log_segments import Place, list_segments
 from iris.cluster.worker.log_store import LogWriter
@@ -174,7 +174,7 @@ class LineWalk:
 
 
 class StoredIndex:
-    """What `LogIndex` is, for a log that an earlier process wrote: from the names of its segments.
+    """What `Points` are, for a log that an earlier process wrote: from the names of its segments.
 
     A segment's name does not tell what was unfinished before it. That is found in the segment in which the source has
     written last: if no line of it ended there, it was cut at that segment's end.
@@ -185,11 +185,11 @@ class StoredIndex:
         self._segments = list_segments(directory)
 
     def before(self, line: int, start_ms: int) -> Point:
-        """As `LogIndex.before`; names do not tell times."""
+        """As `Points.before`; names do not tell times."""
         return self._point(bisect_right(self._segments, line, key=attrgetter("line")) - 1)
 
     def back(self, steps: int) -> Point:
-        """As `LogIndex.back`."""
+        """As `Points.back`."""
         return self._point(len(self._segments) - steps)
 
     def _point(self, number: int) -> Point:
@@ -238,6 +238,21 @@ class StoredIndex:
         return splitter.point(following.position, following.offsets)
 
 
-def index_of(directory: Path, writer: LogWriter | None) -> LogIndex | StoredIndex:
-    """Where reading may start in a log."""
-    return StoredIndex(directory) if writer is None else writer.index
+class Extent(NamedTuple):
+    """A log as it is at one moment, also while it is being written.
+
+    Attributes:
+        points: Where reading may start in it; not beyond `stop`.
+        stop: Its end, in bytes of records; None: where its files end.
+    """
+
+    points: Points | StoredIndex
+    stop: int | None
+
+
+def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Extent:
+    """A log as it is now; to its very end where it is final, what is missing there included."""
+    if writer is None:
+        return Extent(StoredIndex(directory), None)
+    points = writer.index.points  # first, so that the tip is not before one of them
+    return Extent(points, None if final else writer.tip.position)
