@@ -1,7 +1,6 @@
 """Following logs: the contract on every way to them, and what happens when servers die, readers stop, and sizes grow.
 
 IRIS_CHAOS_SEEDS=50 pytest tests/client/test_following.py -k chaos      more seeds
-IRIS_LONG=1 pytest tests/client/test_following.py                       larger sizes, longer silences
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from iris.cluster.client.local_server import LocalServer
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.rpc import cluster_pb2 as pb
 
-LONG = bool(os.environ.get("IRIS_LONG"))
 ROUTES = pytest.mark.parametrize("route", ["worker", "controller"])
 MEBIBYTE = 2**20
 # Another address of this machine: workers say that they are there, and the proxies are.
@@ -213,8 +211,8 @@ def test_the_worker_is_killed_while_a_log_is_followed(own: LocalServer, tmp_path
         check_after_death(list(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet)), writing)
 
 
-@ROUTES
-def test_the_worker_is_silent_for_a_while(own: LocalServer, tmp_path: Path, route: str) -> None:
+@pytest.mark.parametrize(("route", "silence_s"), [("worker", 20), ("controller", 0)])  # longer than two beats, once
+def test_the_worker_is_silent_for_a_while(own: LocalServer, tmp_path: Path, route: Any, silence_s: float) -> None:
     gate, done = tmp_path / "gate", tmp_path / "done"
     lines = b"".join(b"line %d\n" % n for n in range(20_000))  # fits into a pipe
     job_program = (
@@ -231,7 +229,7 @@ def test_the_worker_is_silent_for_a_while(own: LocalServer, tmp_path: Path, rout
         try:
             gate.touch()
             wait_until(done.exists, "the task, which goes on")
-            until = time.monotonic() + (20 if LONG else 0)
+            until = time.monotonic() + silence_s
             wait_until(lambda: time.monotonic() >= until, "the silence to be long enough")
             assert reading.text() == b"up\n"
         finally:
@@ -297,7 +295,7 @@ open(%(gate)r, 'w').write(digest.hexdigest())
 def test_a_reader_that_stops_reading_costs_the_task_nothing(
     shared_cluster: LocalServer, tmp_path: Path, route: str
 ) -> None:
-    megabytes = 1000 if LONG else 200
+    megabytes = 1000
     gate = tmp_path / "gate"
     with IrisClient.remote(shared_cluster.address) as client:
         job = client.run(python(FLOOD % {"gate": str(gate), "megabytes": megabytes}))
@@ -325,7 +323,7 @@ def test_a_reader_that_stops_reading_costs_the_task_nothing(
 
 @ROUTES
 def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: str) -> None:
-    followers = 300 if LONG else 100
+    followers = 300
     gate = tmp_path / "gate"
     writing = Writing(seed=23, size=20_000, long_lines=0, gate=str(gate))
     job = client.run(writing.command())
@@ -339,7 +337,7 @@ def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: s
 
 @ROUTES
 def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
-    tasks = 256 if LONG else 64
+    tasks = 256
     writing = Writing(seed=24, size=10_000, long_lines=0)
     job = client.run(writing.command(), replicas=tasks, coscheduled=False)
     stream = client.stream_job_logs(job.job_id, route=route, on_notice=quiet)
