@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -282,6 +283,26 @@ def test_a_worker_that_ends_hands_over_all_it_has(tmp_path: Path, writer: Writer
         (written,) = (tmp_path / "worker").glob("attempts/*/0/log")
         assert files(cluster.kept.attempt(f"{job.job_id}/task-0", 0)) == files(written)
         job.terminate()
+
+
+def test_who_leaves_in_the_middle_of_a_kept_log_is_forgotten(tmp_path: Path) -> None:
+    with (
+        controller(tmp_path) as cluster,
+        running_worker(cluster.running.address, tmp_path / "worker"),
+        IrisClient.remote(cluster.running.address) as client,
+    ):
+        job = client.run(shell("head -c 30000000 /dev/zero | tr '\\0' '\\n'"))
+        job.wait()
+        wait_until(lambda: has_end(cluster.kept.attempt(f"{job.job_id}/task-0", 0)), "the end of the log")
+        streams = cluster.running.controller.logs.streams
+        gc.disable()  # else it would tidy up what nobody closed
+        try:
+            with job.logs(route="controller") as lines:
+                next(lines)
+                assert streams.count == 1
+            wait_until(lambda: streams.count == 0, "the stream to be forgotten")
+        finally:
+            gc.enable()
 
 
 def test_the_log_of_another_job_of_that_name_is_not_taken(tmp_path: Path) -> None:

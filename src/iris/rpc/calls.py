@@ -11,7 +11,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar, cast
 
@@ -156,7 +156,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
         cast(Generator[Response], messages).close()
 
 
-async def stream_async(messages: AsyncIterator[Response], peer: Peer) -> AsyncIterator[Response]:
+async def stream_async(messages: AsyncIterator[Response], peer: Peer) -> AsyncGenerator[Response]:
     """As `stream`, on an asyncio loop; silence for longer than two beats is a lost connection here too."""
     try:
         while True:

@@ -26,7 +26,18 @@ from support.log_model import (
     written,
 )
 
-from iris.cluster.logs.records import BEGINNING, GAP, SOURCE_ID, SOURCES, Offsets, decode, encode, encode_gap, parse_gap
+from iris.cluster.logs.records import (
+    BEGINNING,
+    GAP,
+    HEADER,
+    SOURCE_ID,
+    SOURCES,
+    Offsets,
+    decode,
+    encode,
+    encode_gap,
+    parse_gap,
+)
 from iris.cluster.worker.log_filter import FilteredReader, LogFilter, parse_filter
 from iris.cluster.worker.log_lines import MAX_LINE_PIECE
 from iris.cluster.worker.log_page import Line
@@ -407,6 +418,24 @@ def test_what_is_too_early_is_not_read(path: Path) -> None:
     # From a place that is further on, it is that place that counts.
     reader = FilteredReader(path, (65_001 * 395, 0, 0), writer=writer, wanted=LogFilter(start_ms=390))
     assert [timestamp_ms for _, timestamp_ms, _ in given(read_all(reader, final=False))] == list(range(395, 400))
+    writer.close()
+
+
+def test_a_line_over_the_place_where_the_index_begins_is_whole(path: Path) -> None:
+    """What is too early is not read; a line that begins there and ends later is."""
+    writer = LogWriter(path)
+    longest = (1 << 20) - HEADER.size
+    for number in range(16):  # a segment and a point of the index end with the last of them
+        writer.append("stdout", b"x" * (longest - 7) + b"\nERROR ", number + 1)
+    writer.append("stdout", b"disk on fire\n", 100)
+    assert writer.index.points.before(0, 16).position == writer.segments[-1].position
+    for regex in ("ERROR", ""):
+        for live in (writer, None):
+            reader = FilteredReader(path, writer=live, wanted=LogFilter(start_ms=16, regex=regex))
+            records = list(decode(read_all(reader, final=False)))
+            assert [(record.kind, record.payload) for record in records if record.payload] == [
+                (0, b"ERROR disk on fire\n")
+            ]
     writer.close()
 
 

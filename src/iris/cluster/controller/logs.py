@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -275,7 +275,7 @@ class _Relay:
 
     async def _kept_stream(
         self, wanted: Iterable[tuple[int, cluster_pb2.TaskAttempt, Position]]
-    ) -> AsyncIterator[StreamTaskLogsResponse]:
+    ) -> AsyncGenerator[StreamTaskLogsResponse]:
         logs = []
         for index, attempt, position in wanted:
             try:
@@ -297,7 +297,7 @@ class _Relay:
 
     def _worker_stream(
         self, worker_id: str, positions: list[tuple[int, Position]]
-    ) -> AsyncIterator[StreamTaskLogsResponse]:
+    ) -> AsyncGenerator[StreamTaskLogsResponse]:
         worker = self._logs.workers[worker_id]
         request = StreamTaskLogsRequest(
             job_id=self._request.job_id,
@@ -309,17 +309,18 @@ class _Relay:
         return stream_async(worker.stub.stream_task_logs(request), Peer(worker.place.address, f"worker {worker_id!r}"))
 
     def _start(
-        self, messages: AsyncIterator[StreamTaskLogsResponse], tasks: Iterable[int], *, kept: bool = False
+        self, messages: AsyncGenerator[StreamTaskLogsResponse], tasks: Iterable[int], *, kept: bool = False
     ) -> None:
         leg = _Leg(set(tasks), kept)
         self._legs.add(leg)
         leg.reading = asyncio.create_task(self._read(leg, messages))
 
-    async def _read(self, leg: _Leg, messages: AsyncIterator[StreamTaskLogsResponse]) -> None:
+    async def _read(self, leg: _Leg, messages: AsyncGenerator[StreamTaskLogsResponse]) -> None:
         ended: Exception | None = None
         try:
-            async for message in messages:
-                await self._queue.put((leg, message))
+            async with aclosing(messages):
+                async for message in messages:
+                    await self._queue.put((leg, message))
         except IrisError as error:
             ended = error
         except Exception as error:  # noqa: BLE001 - a bug must not look like a log that goes on

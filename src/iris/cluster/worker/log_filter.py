@@ -100,6 +100,10 @@ class FilteredReader:
             return LogReader(self._directory, self._from, writer=self._writer).behind()
         return self._walk.reader.behind()
 
+    def mark(self) -> bytes:
+        """Empty records of the wanted sources of which something was left out since it was said last."""
+        return self._marks(1)
+
     def close(self) -> None:
         """Closes what is open."""
         if self._walk is not None:
@@ -127,7 +131,8 @@ class FilteredReader:
             # Nor is what the index knows to be too early. Not when that is before what was asked for.
             point = self._writer.index.points.before(0, self._wanted.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
-                return LineWalk(self._directory, point, self._writer, offsets)
+                stdout, stderr, build = map(max, offsets, point.offsets)  # what is skipped is not missing
+                return LineWalk(self._directory, point, self._writer, (stdout, stderr, build))
         return LineWalk.at_offsets(self._directory, offsets, self._writer)
 
     def _seek_tail(self, final: bool) -> int:

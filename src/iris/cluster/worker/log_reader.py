@@ -214,6 +214,10 @@ class LogReader:
             size = 0
         return max(0, segments[-1].position + size - self.position)
 
+    def mark(self) -> bytes:
+        """Nothing: where a reader is can be seen in the records."""
+        return b""
+
     def close(self) -> None:
         """Closes what is open; also while a thread reads, which then comes to its end. Reading opens it again."""
         self._opened = None

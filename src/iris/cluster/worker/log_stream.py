@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,8 @@ class Reader(Protocol):
 
     @property
     def truncated(self) -> bool: ...
+
+    def mark(self) -> bytes: ...
 
     def close(self) -> None: ...
 
@@ -122,9 +124,11 @@ class Streams:
     """The streams of a server.
 
     Attributes:
+        beat_s: After so many silent seconds each of them sends a message, whatever there is to say.
         count: How many there are.
     """
 
+    beat_s: float = BEAT_S
     count: int = 0
 
     @contextmanager
@@ -171,7 +175,8 @@ async def stream_logs(
     1. A first message at once: the headers of an answer wait for it.
     2. Each log with news gives a chunk, until all of it was given. Whether an attempt is final is asked before its log
        is read: what it wrote until then is on disk by now, so an empty read after that is the end.
-    3. Without news: wait for some, for the moment to show an unfinished line, or for the time of a beat.
+    3. Wait for news, for the moment to show an unfinished line, or for the time of a beat; that comes also where there
+       is news all the time, but nothing of it passes a filter. It carries how far that was looked at.
 
     Args:
         logs: Closed when the stream ends.
@@ -188,6 +193,7 @@ async def stream_logs(
     try:
         with streams.one_more():
             yield StreamTaskLogsResponse()
+            beat_at_s = time.monotonic() + streams.beat_s
             while news.going_on:
                 message = StreamTaskLogsResponse()
                 size = 0
@@ -198,17 +204,21 @@ async def stream_logs(
                 for log in news.going_on.values():
                     if log.flush_at_s is not None and log.take_flush():
                         message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, flush=True)
-                if message.chunks:
+                is_beat = not message.chunks and time.monotonic() >= beat_at_s
+                if is_beat:
+                    _mark(news.going_on.values(), message)
+                if message.chunks or is_beat:
                     yield message
+                    beat_at_s = time.monotonic() + streams.beat_s
                     sent += size
                     if max_bytes and sent >= max_bytes:
                         return
-                    if size >= room:
-                        room = min(2 * room, MESSAGE_BYTES)
-                    elif news.going_on and not news.has_more:
-                        await asyncio.sleep(streams.rest_s)
-                elif news.going_on and not await news.wait():
-                    yield StreamTaskLogsResponse()
+                if size >= room:
+                    room = min(2 * room, MESSAGE_BYTES)
+                elif news.going_on and not news.has_more:
+                    await asyncio.sleep(streams.rest_s)
+                if news.going_on:
+                    await news.wait(beat_at_s)
     finally:
         news.close()
         for log in logs:
@@ -255,14 +265,13 @@ class _News:
         del self.going_on[self._number]
         self._dirty.pop(self._number, None)
 
-    async def wait(self) -> bool:
-        """Until there is something to do; False when it is time for a beat."""
+    async def wait(self, until_s: float) -> None:
+        """Until there is something to do, or this moment on the monotonic clock."""
         if self._dirty:
-            return True
+            return
         self._event.clear()
         flushes = [log.flush_at_s for log in self.going_on.values() if log.flush_at_s is not None]
-        within_s = min([BEAT_S, *(at - time.monotonic() for at in flushes)])
-        return await happens(self._event, max(0.0, within_s)) or bool(flushes)
+        await happens(self._event, max(0.0, min([until_s, *flushes]) - time.monotonic()))
 
     def close(self) -> None:
         for number in list(self.going_on):
@@ -300,6 +309,14 @@ async def _read(log: OpenLog, message: StreamTaskLogsResponse, news: _News, room
     message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, end=end)
     news.ended()
     return len(records)
+
+
+def _mark(logs: Iterable[OpenLog], beat: StreamTaskLogsResponse) -> None:
+    """Adds to a beat how far a filter has looked since that was said: who connects again goes on from there."""
+    for log in logs:
+        mark = log.reader.mark()
+        if mark:
+            beat.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=mark)
 
 
 def _tell_of_missing(end: cluster_pb2.LogEnd, log: OpenLog) -> None:
