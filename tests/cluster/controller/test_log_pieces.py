@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.controller.log_pieces import NOTHING, LogPieces, Piece
+from iris.cluster.controller.log_pieces import LogPieces, Piece
 from iris.cluster.controller.log_sweep import remove_log
+from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.log_reader import LogReader
 from iris.cluster.worker.log_segments import END, list_segments, read_end, read_written
 from iris.cluster.worker.log_store import LogWriter
@@ -129,7 +130,7 @@ def test_nothing_is_wanted_of_what_was_removed(source: Path, tmp_path: Path) -> 
     for piece in cut(source, random.Random(1)):
         LogPieces().store(kept, piece, ALL)
     remove_log(kept, "too old")
-    assert LogPieces().store(kept, Piece(), ALL) == NOTHING
+    assert LogPieces().store(kept, Piece(), ALL) == UNWANTED
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from iris.cluster.controller.job import (
 )
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
-from iris.cluster.controller.log_pieces import NOTHING
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.scheduler import Scheduler
@@ -34,6 +33,7 @@ from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
 from iris.cluster.engine.base import Engine
 from iris.cluster.types import is_task_finished, parse_task_id, state_name
+from iris.cluster.worker.handover import UNWANTED
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -276,7 +276,7 @@ class Controller:
     ) -> cluster_pb2.Controller.StoreLogsResponse:
         """Takes what a worker hands over of its attempts' logs; on disk when this returns."""
         if self._log_keeper is None:
-            return cluster_pb2.Controller.StoreLogsResponse(positions=[NOTHING] * len(request.pieces))
+            return cluster_pb2.Controller.StoreLogsResponse(positions=[UNWANTED] * len(request.pieces))
         return await self._log_keeper.store_logs(request)
 
     def _take_reports(self, job_id: str, reports: Sequence[Report]) -> list[Report]:

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.controller.log_location import LogLocation
-from iris.cluster.controller.log_pieces import NOTHING, LogPieces, Piece
+from iris.cluster.controller.log_pieces import LogPieces, Piece
 from iris.cluster.controller.log_retention import Retention
 from iris.cluster.controller.log_sweep import LogSweep, fetch_log, stored_as
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.types import make_task_id, parse_task_id
+from iris.cluster.worker.handover import NOT_NOW, UNWANTED
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
-from iris.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from iris.errors import InvalidArgumentError, UnavailableError
 from iris.rpc import cluster_pb2
 
 _SWEEP_S = 60.0
@@ -140,11 +141,7 @@ class LogKeeper:
     async def store_logs(
         self, request: cluster_pb2.Controller.StoreLogsRequest
     ) -> cluster_pb2.Controller.StoreLogsResponse:
-        """Takes what a worker hands over.
-
-        Raises:
-            ResourceExhaustedError: It cannot be written.
-        """
+        """Takes what a worker hands over; of each log what is wanted next, also where this one cannot be written."""
         limits = [self._limit(request.worker_id, piece) for piece in request.pieces]
         loop = asyncio.get_running_loop()
         positions = await loop.run_in_executor(self._writing, self._store, request.pieces, limits)
@@ -171,13 +168,13 @@ class LogKeeper:
         for piece, limit in zip(pieces, limits, strict=True):
             path = self.attempt(piece.task_id, piece.attempt_id)
             try:
-                positions.append(NOTHING if limit is None else self._pieces.store(path, piece, limit))
+                positions.append(UNWANTED if limit is None else self._pieces.store(path, piece, limit))
             except InvalidArgumentError as error:  # it must not stand in the way of the others
                 _log.warning("refused a piece of a log of %s: %s", piece.task_id, error)
-                positions.append(NOTHING)
-            except OSError as error:
-                root = self._directories.root
-                raise ResourceExhaustedError(f"the controller cannot keep logs in {root}: {error.strerror}") from error
+                positions.append(UNWANTED)
+            except OSError as error:  # neither must this, which may pass
+                _log.warning("cannot keep a piece of a log of %s: %s", piece.task_id, error)
+                positions.append(NOT_NOW)
         return positions
 
     # For the controller.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iris.cluster.controller.log_sweep import AWAY
 from iris.cluster.logs.records import SOURCES, Offsets
+from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.log_segments import (
     Place,
     list_segments,
@@ -28,7 +29,6 @@ from iris.rpc import cluster_pb2
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
-NOTHING = -1  # the position that is wanted of what is not wanted
 _REMEMBERED = 10_000
 
 
@@ -60,7 +60,7 @@ class LogPieces:
             max_bytes: What is kept of it, about; the oldest segment is dropped where it becomes more.
 
         Returns:
-            Where the piece begins that is wanted next; `NOTHING` when none is.
+            Where the piece begins that is wanted next; `UNWANTED` when none is.
 
         Raises:
             InvalidArgumentError: The piece cannot be meant.
@@ -68,7 +68,7 @@ class LogPieces:
         """
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
-            return NOTHING
+            return UNWANTED
         if kept.complete:
             return kept.position
         try:
@@ -86,6 +86,10 @@ class LogPieces:
             self._logs.pop(directory, None)  # what is there is looked at anew
             raise
         return kept.position
+
+    def forget(self, directory: Path) -> None:
+        """Looks at a log anew when the next piece of it comes: it was removed."""
+        self._logs.pop(directory, None)
 
     def _load(self, directory: Path) -> _Kept | None:
         segments = list(list_segments(directory))

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,12 +33,14 @@ class _Left(NamedTuple):
         changed_s: When something of it changed last, by the clock of the file system.
         has_log: Its log lies with it.
         waits: Its log is still to be handed over.
+        handed_over: All of its log is with the controller.
     """
 
     directory: AttemptDir
     changed_s: float
     has_log: bool
     waits: bool
+    handed_over: bool
 
 
 class Cleanup:
@@ -83,19 +85,28 @@ class Cleanup:
         now_s = self._now_s()
         ended = [one for one in left if one.directory.path not in busy and not one.waits]
         directories = [one.directory.path for one in ended if now_s - one.changed_s > self._keep_s]
-        logs = [one.directory.log for one in ended if one.has_log and now_s - one.changed_s > self._keep_log_s]
-        # First nobody is sent there any more, then it goes.
+        logs = [
+            one.directory.log
+            for one in ended
+            if one.has_log and one.handed_over and now_s - one.changed_s > self._keep_log_s
+        ]
+        # First nobody is sent there any more, and all of it is out of the way at once; then it goes.
         self._worker.forget({*directories, *(log.parent for log in logs)})
-        await asyncio.to_thread(_remove, [*directories, *logs])
+        discarded = [self._directory.discard(path) for path in (*logs, *directories)]
+        await asyncio.to_thread(_remove, discarded)
 
     def _find(self) -> list[_Left]:
         return [_look_at(directory) for directory in self._directory.attempts()]
 
 
 def _look_at(directory: AttemptDir) -> _Left:
-    with_log = directory.log.parent == directory.path
-    changed = [0.0, *_times(directory.path), *_times(directory.log)]
-    return _Left(directory, max(changed), with_log and directory.log.exists(), directory.handover.exists())
+    return _Left(
+        directory,
+        max([0.0, *_times(directory.path), *_times(directory.log)]),
+        has_log=directory.log.parent == directory.path and directory.log.exists(),
+        waits=directory.handover.exists(),
+        handed_over=directory.handed_over.exists(),
+    )
 
 
 def _times(path: Path) -> Iterable[float]:
@@ -107,13 +118,10 @@ def _times(path: Path) -> Iterable[float]:
                     yield entry.stat(follow_symlinks=False).st_mtime
 
 
-def _remove(paths: Collection[Path]) -> None:
+def _remove(paths: Iterable[Path | None]) -> None:
     for path in paths:
         try:
-            shutil.rmtree(path)
-        except FileNotFoundError:
-            pass
+            if path is not None:
+                shutil.rmtree(path)
         except OSError as error:
             _log.warning("cannot remove %s, which is no longer needed: %s", path, error)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()  # of the task, with its last attempt

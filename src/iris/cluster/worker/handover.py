@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iris.cluster.worker.attempt import Attempt
-from iris.cluster.worker.log_segments import END, Place, list_segments
+from iris.cluster.worker.log_segments import END, Place, encode_end, list_segments
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.errors import IrisError
@@ -37,9 +37,12 @@ _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
 _PIECES = 500  # in one call
+_FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_LONGEST_HOLD_S = 60.0  # of one log
 _TRIES = 10  # without coming any further, until a log is given up: the two sides do not understand each other
-_UNWANTED = -1
+# Positions that are none: the controller wants nothing of this log; it cannot take it now.
+UNWANTED, NOT_NOW = -1, -2
 _log = logging.getLogger(__name__)
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -57,6 +60,8 @@ class _Log:
         writer: Who writes it; None when that was an earlier process.
         position: What the controller wants next; None before it was asked.
         tries: How often it was sent something and wanted the same again.
+        is_held: It cannot be read, or taken, for now.
+        pause_s: How long it is held the next time.
     """
 
     directory: AttemptDir
@@ -66,6 +71,8 @@ class _Log:
     writer: LogWriter | None = None
     position: int | None = None
     tries: int = 0
+    is_held: bool = False
+    pause_s: float = _FIRST_PAUSE_S
 
 
 class _Sent(NamedTuple):
@@ -134,14 +141,16 @@ class Handover:
             await asyncio.sleep(_PERIOD_S)
 
     async def flush(self, timeout_s: float) -> None:
-        """Hands over what there is, if the controller takes it within the time."""
+        """Hands over all that there is, if the controller takes it within the time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._sending:
-                await self._hand_over()
+                while self._news:
+                    await self._hand_over()
 
     def _changed(self, log: _Log) -> None:
-        self._news[log] = None
-        self._wake.set()
+        if not log.is_held:
+            self._news[log] = None
+            self._wake.set()
 
     def _left_by_earlier(self) -> list[_Log]:
         logs = []
@@ -153,72 +162,108 @@ class Handover:
         return logs
 
     async def _hand_over(self) -> None:
-        """What there is when this begins, to its end; what comes meanwhile is for the next time.
+        """Until no log has more than was sent. Of what comes meanwhile, the rest is for the next time.
 
         1. Take a piece of each log with news, in turn, as many as make up one call.
-        2. Send them, until they are answered.
-        3. Go on with the logs of which there was more, behind those that were not in the call.
+        2. Send them. Where that fails, they are news again, after a pause.
+        3. Go on with the logs that were not in the call, then with those that have news since, then with those of
+           which there is more: however fast one is written, the others have their turn.
         """
-        waiting, self._news = self._news, {}
-        pause_s = 0.1
-        try:
-            while waiting:
-                pieces, rest = await asyncio.to_thread(_read_pieces, list(waiting))
-                if pieces:
-                    request = cluster_pb2.Controller.StoreLogsRequest(
-                        worker_id=self._worker_id, pieces=[one.piece for one in pieces]
-                    )
-                    try:
-                        answer = await call_async(self._controller.store_logs, request, self._peer)
-                    except IrisError as error:
-                        _log.warning("%s; trying again in %.1f s", error, pause_s)
-                        await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-                        continue
-                    pause_s = 0.1
-                    rest += [
-                        one.log
-                        for one, position in zip(pieces, answer.positions, strict=True)
-                        if self._answered(one, position)
-                    ]
-                waiting = dict.fromkeys(rest)
-        finally:
-            self._news = waiting | self._news  # all but nothing only when this is cancelled
+        pause_s = _FIRST_PAUSE_S
+        going_on = True
+        while going_on and self._news:
+            logs, self._news = list(self._news), {}
+            try:
+                left, more = await self._send(logs)
+            except asyncio.CancelledError:
+                self._news = dict.fromkeys(logs) | self._news  # for who flushes
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it was, more is to be handed over after it
+                self._news = dict.fromkeys(logs) | self._news
+                bug = None if isinstance(error, IrisError) else error
+                _log.warning("handing logs over: %s; trying again in %.1f s", error, pause_s, exc_info=bug)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                continue
+            pause_s = _FIRST_PAUSE_S
+            for log in more:
+                self._news.pop(log, None)
+            self._news = dict.fromkeys(left) | self._news | dict.fromkeys(more)
+            going_on = bool(left or more)
+
+    async def _send(self, logs: list[_Log]) -> tuple[list[_Log], list[_Log]]:
+        """Sends a piece of each; the logs that were not looked at, and those of which there is more."""
+        pieces, left, unreadable = await asyncio.to_thread(_read_pieces, logs)
+        for log in unreadable:
+            self._hold(log)
+        if not pieces:
+            return left, []
+        request = cluster_pb2.Controller.StoreLogsRequest(
+            worker_id=self._worker_id, pieces=[one.piece for one in pieces]
+        )
+        answer = await call_async(self._controller.store_logs, request, self._peer)
+        answered = zip(pieces, answer.positions, strict=True)
+        return left, [one.log for one, position in answered if self._answered(one, position)]
 
     def _answered(self, sent: _Sent, wanted: int) -> bool:
         """Takes an answer; whether there is more to be sent of this log now."""
         log = sent.log
+        if wanted == NOT_NOW:
+            self._hold(log)
+            return False
         expected = sent.piece.position + len(sent.piece.records)
         log.tries = 0 if wanted == expected or wanted > (log.position or 0) else log.tries + 1
         log.position = wanted
+        log.pause_s = _FIRST_PAUSE_S
         if log.tries == _TRIES:
             _log.error("the controller does not take the log of %s, attempt %d", log.task_id, log.attempt_id)
-        if wanted == _UNWANTED or log.tries == _TRIES or (sent.is_last and wanted == expected):
-            self._forget(log)
+        is_over = sent.is_last and wanted == expected
+        if wanted == UNWANTED or log.tries == _TRIES or is_over:
+            self._forget(log, handed_over=is_over)
             return False
         return sent.has_more or wanted != expected
 
-    def _forget(self, log: _Log) -> None:
+    def _hold(self, log: _Log) -> None:
+        """Nothing of a log is sent for a while, whatever comes."""
+        log.is_held = True
+        asyncio.get_running_loop().call_later(log.pause_s * random.uniform(0.5, 1.5), self._release, log)
+        log.pause_s = min(log.pause_s * 2, _LONGEST_HOLD_S)
+
+    def _release(self, log: _Log) -> None:
+        log.is_held = False
+        self._changed(log)
+
+    def _forget(self, log: _Log, *, handed_over: bool) -> None:
         callback = self._callbacks.pop(log, None)
         if callback is not None and log.writer is not None:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
+            if handed_over:  # only then may it go from here before its time
+                log.directory.handed_over.touch()
             log.directory.handover.unlink(missing_ok=True)
 
 
-def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log]]:
-    """A piece of each log that has one, until they make up a call; and the logs that were not looked at."""
+def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log], list[_Log]]:
+    """A piece of each log that has one, until they make up a call; the logs that were not looked at; and those that
+    cannot be read now."""
     pieces: list[_Sent] = []
+    unreadable: list[_Log] = []
     room = _CALL_BYTES
+    fair = max(_PIECE_BYTES, _CALL_BYTES // max(1, len(logs)))
     for number, log in enumerate(logs):
         if room <= 0 or len(pieces) == _PIECES:
-            return pieces, list(logs[number:])
-        sent = _read_piece(log, min(room, _PIECE_BYTES))
+            return pieces, list(logs[number:]), unreadable
+        try:
+            sent = _read_piece(log, min(room, fair))
+        except OSError as error:
+            _log.warning("cannot read the log of %s, attempt %d: %s", log.task_id, log.attempt_id, error)
+            unreadable.append(log)
+            continue
         if sent is not None:
             pieces.append(sent)
             room -= len(sent.piece.records)
-    return pieces, []
+    return pieces, [], unreadable
 
 
 def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
@@ -231,7 +276,7 @@ def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
     piece = Piece(task_id=log.task_id, attempt_id=log.attempt_id, incarnation=log.incarnation)
     if log.position is None:
         return _Sent(log, piece, has_more=True, is_last=False)  # only asks
-    end = _read(log.directory.log / END)
+    end = _end_of(log)
     segments, stop = _extent(log)
     if log.writer is not None:
         piece.bytes_written.extend(log.writer.offsets)
@@ -269,6 +314,12 @@ def _extent(log: _Log) -> tuple[tuple[Place, ...], int]:
         size = (log.directory.log / segments[-1].segment_name).stat().st_size
         return segments, segments[-1].position + size
     return segments, segments[-1].position
+
+
+def _end_of(log: _Log) -> bytes:
+    """What a closed log says of itself; from its writer where the disk was too full for it."""
+    end = _read(log.directory.log / END)
+    return end or (b"" if log.writer is None or log.writer.end is None else encode_end(log.writer.end))
 
 
 def _read(path: Path, at: int = 0, size: int = 1 << 20) -> bytes:

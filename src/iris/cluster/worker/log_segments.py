@@ -85,8 +85,13 @@ def write_end(directory: Path, end: LogEnd) -> None:
         OSError: It cannot be written.
     """
     path = directory / f"{END}.new"
-    path.write_text(json.dumps(end._asdict()))
+    path.write_bytes(encode_end(end))
     path.rename(directory / END)
+
+
+def encode_end(end: LogEnd) -> bytes:
+    """The content of its file."""
+    return json.dumps(end._asdict()).encode()
 
 
 def read_end(directory: Path) -> LogEnd | None:
@@ -107,8 +112,8 @@ def parse_end(text: bytes) -> LogEnd:
         fields = json.loads(text)
         written = _offsets(fields["bytes_written"])
         removed, truncated = str(fields.get("removed", "")), bool(fields.get("truncated"))
-        return LogEnd(written, int(fields["bytes_missing"]), int(fields["max_bytes"]), removed, truncated)
-    except (LookupError, TypeError, AttributeError) as error:
+        return LogEnd(written, _number(fields["bytes_missing"]), _number(fields["max_bytes"]), removed, truncated)
+    except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not the end of a log: {text[:100]!r}") from error
 
 
@@ -151,7 +156,12 @@ def remove_written(directory: Path) -> None:
 
 
 def _offsets(numbers: Iterable[object]) -> Offsets:
-    stdout, stderr, build = (int(number) for number in numbers)  # type: ignore[call-overload]
-    if min(stdout, stderr, build) < 0:
-        raise ValueError(f"not offsets: {numbers}")
+    stdout, stderr, build = map(_number, numbers)
     return stdout, stderr, build
+
+
+def _number(value: object) -> int:
+    number = int(value)  # type: ignore[call-overload]
+    if not 0 <= number < 2**63:
+        raise ValueError(f"not a number of bytes: {value}")
+    return int(number)

@@ -57,6 +57,7 @@ class LogWriter:
         index: What reading by line numbers needs to start in mid-log.
         missing: Bytes of the sources that were lost or dropped.
         max_bytes: The limit.
+        end: What the closed log says of itself; None before.
 
     Raises:
         FileExistsError: There is a log already: an attempt is written once.
@@ -70,10 +71,11 @@ class LogWriter:
         self.index = LogIndex()
         self.missing = 0
         self.max_bytes = max_bytes
+        self.end: LogEnd | None = None
         self._directory = directory
         self._segment_bytes = min(_SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))
         self._fd = -1  # of the last segment
-        self._closed = False
+        self._closed = self._is_ended = False
         self._losses = [_Loss() for _ in SOURCES]
         self._is_losing = False
         # Of each segment, how much the gaps in it speak of: that is missing already when the segment is dropped.
@@ -133,22 +135,38 @@ class LogWriter:
         if written:
             self._notify()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is closed, and its end is on the disk."""
+        return self._is_ended
+
     def close(self) -> None:
-        """Declares what is still to be declared, and the end; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        offsets = self.offsets
-        try:
+        """Declares what is still to be declared, and the end. Where the disk does not take the end, another call tries
+        again; after that it does nothing."""
+        if not self._closed:
+            self._closed = True
+            offsets = self.offsets
             if self._is_losing:
-                end = self._write(self._gaps())
-                self._gaps_written()
-                self._publish(end, offsets)
-            write_end(self._directory, LogEnd(offsets, self.missing, self.max_bytes))
+                try:
+                    end = self._write(self._gaps())
+                    self._gaps_written()
+                    self._publish(end, offsets)
+                except OSError:
+                    pass  # the end tells of it, and `reason`
+            self._close_segment()
+            self.end = LogEnd(offsets, self.missing, self.max_bytes)
+            self._write_end()
+            self._notify()
+        elif not self._is_ended:
+            self._write_end()
+
+    def _write_end(self) -> None:
+        assert self.end is not None, "a log that is closed"
+        try:
+            write_end(self._directory, self.end)
+            self._is_ended = True
         except OSError as error:
             _log.error("cannot write the end of the log %s: %s", self._directory, error)
-        self._close_segment()
-        self._notify()
 
     def reason(self, source_id: int) -> str:
         """Why the bytes between the source's offset at the tip and its end are missing; "" where none are."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,13 +27,14 @@ from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.log_reader import LogReader
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.worker import Worker
-from iris.errors import InvalidArgumentError, NotFoundError
+from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 from iris.rpc.process import happens
 
 BEAT_S = 10.0  # on a silent stream; common proxies cut idle ones after 20 to 60 s
 MESSAGE_BYTES = 1 << 20
+MAX_POSITIONS = 10_000  # in a stream; each of them keeps a file open while it is read
 # A stream begins with small messages, which double: on a line that breaks again and again, some get through.
 _FIRST_MESSAGE_BYTES = 4 << 10
 _INLINE_BYTES = 128 * 1024  # less than this was just written, and is read from memory without a thread
@@ -341,22 +342,29 @@ async def stream_task_logs(
     """The logs of attempts that a worker has; what it does not have is answered by a chunk with `error`."""
     if not request.positions:
         raise InvalidArgumentError("positions: expected at least one, since a worker does not know what a job is")
+    if len(request.positions) > MAX_POSITIONS:
+        raise ResourceExhaustedError(
+            f"{len(request.positions)} positions: a stream carries the logs of {MAX_POSITIONS} tasks at most"
+        )
     logs = []
     refused = StreamTaskLogsResponse()
-    for message in request.positions:
-        position = from_message(message)
-        task_id = make_task_id(request.job_id, message.task_index)
-        try:
-            _, directory, attempt = worker.log_of(task_id, position.attempt_id)
-        except NotFoundError as error:
-            refused.chunks.add(task_index=message.task_index, attempt_id=position.attempt_id, error=str(error))
-            continue
-        logs.append(_open(message.task_index, position, directory.log, attempt, request.filter))
-    if refused.chunks:
-        yield refused
-    async with aclosing(stream_logs(logs, streams, follow=request.follow, max_bytes=request.max_bytes)) as messages:
-        async for answer in messages:
-            yield answer
+    with ExitStack() as reading:
+        for message in request.positions:
+            position = from_message(message)
+            task_id = make_task_id(request.job_id, message.task_index)
+            try:
+                _, directory, attempt = worker.log_of(task_id, position.attempt_id)
+            except NotFoundError as error:
+                refused.chunks.add(task_index=message.task_index, attempt_id=position.attempt_id, error=str(error))
+                continue
+            reading.enter_context(worker.reading(directory))
+            logs.append(_open(message.task_index, position, directory.log, attempt, request.filter))
+        if refused.chunks:
+            yield refused
+        stream = stream_logs(logs, streams, follow=request.follow, max_bytes=request.max_bytes)
+        async with aclosing(stream) as messages:
+            async for answer in messages:
+                yield answer
 
 
 def _open(

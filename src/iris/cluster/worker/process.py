@@ -10,6 +10,8 @@ import os
 import resource
 import signal
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ class AttemptProcess:
         file_limit: How many files it may open (the soft limit): ours is higher than what programs are used to.
         append: Takes what it writes, with the source, as it comes; called on the loop.
         end_strays: Ends what the attempt started and its group does not hold.
+        drain_s: For how long its pipes are waited for after its end, when something that escaped holds them open.
 
     Raises:
         EntrypointError: The command cannot be started; the text says why.
@@ -68,11 +71,13 @@ class AttemptProcess:
         file_limit: int,
         append: Append,
         end_strays: Callable[[], Awaitable[None]],
+        drain_s: float = _DRAIN_S,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._append = append
         self._end_strays = end_strays
-        self._open_pipes: set[int] = set()
+        self._drain_s = drain_s
+        self._open_pipes: dict[int, Source] = {}
         self._drained = asyncio.Event()
         self._exited = asyncio.Event()
         self._kill_timer: asyncio.TimerHandle | None = None
@@ -114,6 +119,7 @@ class AttemptProcess:
         3. The main process is collected: exit code and resource usage.
         4. What left the group is found by its mark, and killed.
         5. The pipes are read to their ends: all that was written before is captured before anybody hears of the exit.
+           Of one that something holds open, what is in it after a while is the end.
         """
         await self._exited.wait()
         if self._kill_timer is not None:
@@ -122,8 +128,9 @@ class AttemptProcess:
         _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
         self._popen.returncode = code = os.waitstatus_to_exitcode(status)
         await self._end_strays()
-        if not await happens(self._drained, _DRAIN_S):
+        if not await happens(self._drained, self._drain_s):
             for pipe in list(self._open_pipes):
+                self._take_rest(pipe)
                 self._close_pipe(pipe)
         return Exit(
             code=code if code >= 0 else 128 - code,
@@ -158,7 +165,7 @@ class AttemptProcess:
         os.set_blocking(pipe, False)
         with contextlib.suppress(OSError):  # more than the system's limit: the default size does as well
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._open_pipes.add(pipe)
+        self._open_pipes[pipe] = source
         self._loop.add_reader(pipe, self._on_readable, pipe, source)
 
     def _on_readable(self, pipe: int, source: Source) -> None:
@@ -171,10 +178,21 @@ class AttemptProcess:
         else:
             self._close_pipe(pipe)
 
+    def _take_rest(self, pipe: int) -> None:
+        """What is in a pipe now, and nothing that comes meanwhile. The loop may have been too busy to read it, as with
+        a slow disk."""
+        left = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+        while left > 0:
+            data = os.read(pipe, min(left, _READ_BYTES))
+            if not data:
+                return
+            left -= len(data)
+            self._append(self._open_pipes[pipe], data)
+
     def _close_pipe(self, pipe: int) -> None:
         self._loop.remove_reader(pipe)
         os.close(pipe)
-        self._open_pipes.discard(pipe)
+        self._open_pipes.pop(pipe, None)
         if not self._open_pipes:
             self._drained.set()
 

@@ -60,7 +60,8 @@ class WorkerService:
         # Whether it is final is asked before the log is read: what it wrote until then is on disk by now.
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
-        return await asyncio.to_thread(page_message, directory.log, writer, request.filter, attempt_id, final)
+        with self._worker.reading(directory):
+            return await asyncio.to_thread(page_message, directory.log, writer, request.filter, attempt_id, final)
 
     def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any

@@ -4,8 +4,9 @@
                                  work/         its working directory: a copy of the workspace, or empty
                                  entrypoint    the pickled callable
                                  result        what it returned; `result.error`, `result.failure`: why there is none
-                                 handover      its log is not yet with the controller (handover.py)
+                                 handover      its log is not yet with the controller (handover.py); handed_over: it is
 {root}/bundles/{hash}/                         workspaces, unpacked once for all attempts
+{root}/discarded/                              what is being removed
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +45,11 @@ class AttemptDir:
     def handover(self) -> Path:
         """Which attempt this is, while its log is to be handed over."""
         return self.path / "handover"
+
+    @property
+    def handed_over(self) -> Path:
+        """All of its log is with the controller."""
+        return self.path / "handed_over"
 
     @property
     def work(self) -> Path:
@@ -94,8 +101,8 @@ class WorkerDir:
         self._root = root
         self._logs = logs
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in (root / "bundles").glob(".*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # half unpacked when an earlier worker was killed
+        for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
+            shutil.rmtree(leftover, ignore_errors=True)  # half removed, or unpacked, when an earlier worker was killed
 
     def attempt(self, task_id: str, attempt_id: int) -> AttemptDir:
         """The paths of an attempt, whether it exists or not."""
@@ -116,6 +123,22 @@ class WorkerDir:
             for attempt in filter(str.isdigit, _folders(root / task)):
                 kept_log = None if self._logs is None else self._logs.root / task / attempt
                 yield AttemptDir(root / task / attempt, kept_log)
+
+    def discard(self, path: Path) -> Path | None:
+        """Takes something of an attempt out of the way, as a whole.
+
+        Returns:
+            Where it lies now, to be removed; None where it was not there, or could not be moved.
+        """
+        discarded = self._root / "discarded" / secrets.token_hex(8)
+        try:
+            discarded.parent.mkdir(exist_ok=True)
+            path.rename(discarded)
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # of the task, with its last attempt
+        return discarded
 
     def bundle(self, bundle_hash: str) -> Path:
         """Where the workspace with this hash lies, or will lie."""

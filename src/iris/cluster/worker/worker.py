@@ -15,7 +15,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from iris.cluster.types import make_task_id, parse_task_id
@@ -89,6 +90,8 @@ class Worker:
         self._ports = PortReservations(bind_host)
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._without_end: dict[AttemptKey, LogWriter] = {}
+        self._readers: Counter[Path] = Counter()  # of the logs of attempts, by their directories
         self._unpacking: dict[str, asyncio.Lock] = {}
         self._started_at_s = time.monotonic()
         self._count = 0
@@ -187,11 +190,23 @@ class Worker:
         if attempt is not None:
             self._stop(attempt, _grace_s(attempt))
 
+    @contextlib.contextmanager
+    def reading(self, directory: AttemptDir) -> Iterator[None]:
+        """For as long as somebody reads the log of an attempt, it stays."""
+        self._readers[directory.path] += 1
+        try:
+            yield
+        finally:
+            self._readers[directory.path] -= 1
+            if not self._readers[directory.path]:
+                del self._readers[directory.path]
+
     def busy_directories(self) -> set[Path]:
-        """The directories of attempts that have not ended, or whose end the controller does not know yet."""
+        """The directories of attempts that have not ended, whose end the controller does not know yet, or whose logs
+        somebody reads."""
         return {
             attempt.directory.path for attempt in self._attempts.values() if not (attempt.is_final and attempt.reported)
-        }
+        } | self._readers.keys()
 
     def forget(self, directories: Collection[Path]) -> None:
         """Drops the records of attempts that are over and whose directories, or logs, are about to be removed."""
@@ -207,10 +222,18 @@ class Worker:
                 self._stop(attempt, min(_grace_s(attempt), _SHUTDOWN_GRACE_S))
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
+    def close_logs(self) -> None:
+        """Writes the ends of logs for which the disk was too full when their attempts ended."""
+        for key, log in list(self._without_end.items()):
+            log.close()
+            if log.is_ended or key not in self._attempts:
+                del self._without_end[key]
+
     async def sample_usage(self) -> None:
         """Measures what runs, for as long as the worker lives."""
         for count in itertools.count():
             await asyncio.sleep(_SAMPLE_S)
+            self.close_logs()
             await self._end_strays()
             running = {
                 attempt.process.pid: attempt
@@ -262,6 +285,7 @@ class Worker:
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has ended and must be told of
             _log.exception("attempt %s", attempt.key)
+            await _abandon(attempt)
             text = f"the worker could not run it: {type(error).__name__}: {error}"
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
 
@@ -371,6 +395,8 @@ class Worker:
 
     def _finish(self, attempt: Attempt, state: cluster_pb2.TaskState, error: str = "") -> None:
         attempt.log.close()
+        if not attempt.log.is_ended:
+            self._without_end[attempt.key] = attempt.log
         for port in attempt.ports.values():
             self._ports.release(port)
         attempt.process = None
@@ -489,3 +515,11 @@ def _first_line(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except FileNotFoundError:
         return ""
+
+
+async def _abandon(attempt: Attempt) -> None:
+    """Ends the processes of an attempt that cannot be looked after any more; what they wrote until now is captured."""
+    if attempt.process is not None:
+        attempt.process.signal_group(signal.SIGKILL)
+        with contextlib.suppress(Exception):  # it may have been collected already: then all of it is done
+            await attempt.process.wait()

@@ -1,0 +1,222 @@
+"""What a worker hands over, to a controller of the test's that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.handover import NOT_NOW, UNWANTED, Handover
+from iris.cluster.worker.log_segments import has_end
+from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.worker.task_dir import WorkerDir
+from iris.errors import UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import Peer
+
+MEBIBYTE = 1 << 20
+Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
+
+
+class Controller:
+    """Takes what comes.
+
+    Attributes:
+        pieces: What has come, by task.
+        before: Called before each call is answered; what it raises is the call's error.
+        answers: By task: what is wanted, instead of what follows the piece.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: dict[str, list[Piece]] = {}
+        self.before: Callable[[], None] = lambda: None
+        self.answers: dict[str, int] = {}
+        self._came = asyncio.Event()
+
+    async def store_logs(
+        self, request: cluster_pb2.Controller.StoreLogsRequest, timeout_ms: int | None = None
+    ) -> cluster_pb2.Controller.StoreLogsResponse:
+        await asyncio.sleep(0)
+        self.before()
+        positions = []
+        for piece in request.pieces:
+            self.pieces.setdefault(piece.task_id, []).append(piece)
+            positions.append(self.answers.get(piece.task_id, piece.position + len(piece.records)))
+        self._came.set()
+        return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for something that comes with a call."""
+        async with asyncio.timeout(60):
+            while not condition():
+                await self._came.wait()
+                self._came.clear()
+
+    def has(self, task_id: str, *, whole: bool = False) -> bool:
+        """Whether something of a task has come, or its end."""
+        return any(piece.end if whole else piece.records for piece in self.pieces.get(task_id, ()))
+
+
+class Place:
+    """A worker's directory, and what hands over from it."""
+
+    def __init__(self, root: Path) -> None:
+        self.controller = Controller()
+        self._directory = WorkerDir(root)
+        stub: Any = self.controller
+        self.handover = Handover(stub, Peer("http://nowhere", "the controller"), "w", "incarnation", self._directory)
+
+    def attempt(self, task_id: str) -> Attempt:
+        """An attempt that begins."""
+        directory = self._directory.attempt(task_id, 0)
+        directory.create()
+        request = cluster_pb2.Worker.RunTaskRequest(task_id=task_id)
+        attempt = Attempt(request, 1, directory, LogWriter(directory.log, max_bytes=32 * MEBIBYTE), build_started_ms=0)
+        self.handover.add(attempt)
+        return attempt
+
+
+@pytest.fixture
+def during(tmp_path: Path) -> Callable[[Callable[[Place], Coroutine[Any, Any, None]]], None]:
+    """Runs a test on a loop, while what hands over runs."""
+
+    def run(test: Callable[[Place], Coroutine[Any, Any, None]]) -> None:
+        async def main() -> None:
+            place = Place(tmp_path / "worker")
+            running = asyncio.create_task(place.handover.run())
+            try:
+                await test(place)
+                assert not running.done()
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+        asyncio.run(main())
+
+    return run
+
+
+During = Callable[[Callable[[Place], Coroutine[Any, Any, None]]], None]
+
+
+def test_a_log_goes_over_with_its_end(during: During) -> None:
+    async def test(place: Place) -> None:
+        attempt = place.attempt("job/task-0")
+        assert attempt.directory.handover.exists()
+        attempt.log.append("stdout", b"hello\n", 1)
+        attempt.log.close()
+        await place.controller.until(lambda: place.controller.has("job/task-0", whole=True))
+        await place.handover.flush(10)
+        assert attempt.directory.handed_over.exists()
+        assert not attempt.directory.handover.exists()
+
+    during(test)
+
+
+def test_a_log_that_grows_as_fast_as_it_goes_over_does_not_hold_up_the_others(during: During) -> None:
+    async def test(place: Place) -> None:
+        fast, slow = place.attempt("fast/task-0"), place.attempt("slow/task-0")
+        calls = 0
+
+        def before() -> None:
+            nonlocal calls
+            calls += 1
+            for _ in range(5):
+                fast.log.append("stdout", b"x" * MEBIBYTE, calls)
+            if calls == 3:
+                slow.log.append("stdout", b"I matter\n", calls)
+            if place.controller.has("slow/task-0"):
+                place.controller.before = lambda: None
+            assert calls < 20, "calls without the other log"
+
+        place.controller.before = before
+        fast.log.append("stdout", b"begin\n", 0)
+        await place.controller.until(lambda: place.controller.has("slow/task-0"))
+
+    during(test)
+
+
+@pytest.mark.parametrize("error", [UnavailableError("gone"), RuntimeError("a bug"), OSError("too many open files")])
+def test_an_error_is_not_the_end(during: During, error: Exception) -> None:
+    async def test(place: Place) -> None:
+        def fail_once() -> None:
+            place.controller.before = lambda: None
+            raise error
+
+        place.controller.before = fail_once
+        attempt = place.attempt("job/task-0")
+        attempt.log.append("stdout", b"hello\n", 1)
+        await place.controller.until(lambda: place.controller.has("job/task-0"))
+
+    during(test)
+
+
+def test_a_log_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path, during: During) -> None:
+    left = WorkerDir(tmp_path / "worker").attempt("left/task-0", 0)
+    left.path.mkdir(parents=True)
+    left.handover.write_text('["left/task-0", 0, "of an earlier process"]')
+    left.log.symlink_to(left.log)  # so that reading it is an error, also for root
+
+    async def test(place: Place) -> None:
+        await place.controller.until(lambda: "left/task-0" in place.controller.pieces)
+        attempt = place.attempt("other/task-0")
+        attempt.log.append("stdout", b"other\n", 1)
+        await place.controller.until(lambda: place.controller.has("other/task-0"))
+        assert left.handover.exists()
+
+    during(test)
+
+
+def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During) -> None:
+    async def test(place: Place) -> None:
+        place.controller.answers["one/task-0"] = NOT_NOW
+        one, other = place.attempt("one/task-0"), place.attempt("other/task-0")
+        for attempt in (one, other):
+            attempt.log.append("stdout", b"hello\n", 1)
+            attempt.log.close()
+        await place.controller.until(lambda: place.controller.has("other/task-0", whole=True))
+        await place.controller.until(lambda: len(place.controller.pieces["one/task-0"]) > 2)
+        assert one.directory.handover.exists()
+        assert not one.directory.handed_over.exists()
+        del place.controller.answers["one/task-0"]
+        tried = len(place.controller.pieces["one/task-0"])
+        await place.controller.until(lambda: len(place.controller.pieces["one/task-0"]) > tried)
+        await place.handover.flush(10)
+        assert one.directory.handed_over.exists()
+
+    during(test)
+
+
+def test_what_the_controller_does_not_want_is_not_taken_for_handed_over(during: During) -> None:
+    async def test(place: Place) -> None:
+        place.controller.answers["job/task-0"] = UNWANTED
+        attempt = place.attempt("job/task-0")
+        attempt.log.append("stdout", b"hello\n", 1)
+        await place.controller.until(lambda: place.controller.has("job/task-0"))
+        await place.handover.flush(10)
+        assert not attempt.directory.handover.exists()
+        assert not attempt.directory.handed_over.exists()
+
+    during(test)
+
+
+def test_an_end_that_the_disk_did_not_take_goes_over_and_is_written_later(during: During) -> None:
+    async def test(place: Place) -> None:
+        attempt = place.attempt("job/task-0")
+        attempt.log.append("stdout", b"hello\n", 1)
+        in_the_way = attempt.directory.log / "end.new"  # as a disk that is full at that moment
+        in_the_way.mkdir()
+        attempt.log.close()
+        assert not has_end(attempt.directory.log)
+        await place.controller.until(lambda: place.controller.has("job/task-0", whole=True))
+        await place.handover.flush(10)
+        assert attempt.directory.handed_over.exists()
+        in_the_way.rmdir()
+        attempt.log.close()
+        assert has_end(attempt.directory.log)
+
+    during(test)
