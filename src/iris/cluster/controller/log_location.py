@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.worker.log_segments import END, LogEnd, is_file_name, list_files, parse_end
-from iris.errors import InvalidArgumentError, MissingExtraError, UnavailableError
+from iris.errors import InvalidArgumentError, IrisError, MissingExtraError, UnavailableError
 
 
 class LogLocation:
@@ -28,7 +28,8 @@ class LogLocation:
 
     Raises:
         MissingExtraError: fsspec is not installed.
-        InvalidArgumentError: There is no such file system, or what it needs is not installed.
+        InvalidArgumentError: There is no such file system, or what it needs is not installed or not in the URL.
+        UnavailableError: It connects at once, and cannot.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,10 +38,11 @@ class LogLocation:
         except ImportError as error:
             raise MissingExtraError("Keeping logs at a URL", "storage") from error
         self.url = url.rstrip("/")
-        try:
-            self._files, root = url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
+        with self._our_errors("reach"):
+            try:
+                self._files, root = url_to_fs(url)
+            except (ImportError, TypeError, ValueError) as error:
+                raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
         self._closed = threading.Event()
 
@@ -97,9 +99,13 @@ class LogLocation:
         """
         with self._our_errors("read from"):
             try:
-                return parse_end(self._files.cat_file(f"{self._root}/{name}/{END}"))
-            except (FileNotFoundError, ValueError):
+                text = self._files.cat_file(f"{self._root}/{name}/{END}")
+            except FileNotFoundError:
                 return None
+        try:
+            return parse_end(text)
+        except ValueError:
+            return None
 
     def remove(self, name: str) -> None:
         """Removes a log; none where there is none.
@@ -129,6 +135,8 @@ class LogLocation:
     def _our_errors(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except IrisError:
+            raise
         except Exception as error:
             text = str(error).strip() or type(error).__name__
             raise UnavailableError(f"cannot {verb} the place for logs {self.url}: {text}") from error

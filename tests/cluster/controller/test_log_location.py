@@ -1,0 +1,336 @@
+"""Logs at a URL: what is stored is what is fetched, nothing is copied twice, and every failure is one of ours."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from support.log_model import Captured, lay_out, offsets_of
+
+from iris.cluster.controller.log_location import LogLocation
+from iris.cluster.worker.log_segments import END, has_end, list_segments, write_written
+from iris.errors import InvalidArgumentError, UnavailableError
+
+CAPTURED: list[Captured] = [
+    ("stdout", b"one\n", 1),
+    ("stderr", b"two\n" * 100, 2),
+    ("build", b"three\n", 3),
+    ("stdout", b"\x00\xff no newline", 4),
+]
+
+
+class OddFileSystem(LocalFileSystem):
+    """Another machine's disk, with knobs: below a directory of this one.
+
+    Attributes:
+        error: What every call raises; None: they work.
+        copied: The names of the files that were copied there or back, in order.
+        entered: Set when a copy has begun,
+        go_on: which then waits for this.
+    """
+
+    protocol = "odd"
+    cachable = False
+    error: ClassVar[Exception | None] = None
+    copied: ClassVar[list[str]] = []
+    entered: ClassVar[threading.Event] = threading.Event()
+    go_on: ClassVar[threading.Event] = threading.Event()
+
+    def _copying(self, path: str) -> None:
+        self._fail()
+        type(self).copied.append(path.rpartition("/")[2])
+        self.entered.set()
+        assert self.go_on.wait(30)
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
+        self._copying(lpath)
+        super().put_file(lpath, rpath, *args, **kwargs)
+
+    def get_file(self, rpath: str, lpath: str, *args: Any, **kwargs: Any) -> None:
+        self._copying(rpath)
+        super().get_file(rpath, lpath, *args, **kwargs)
+
+    def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
+        self._fail()
+        return super().ls(path, detail, **kwargs)
+
+    def cat_file(self, *args: Any, **kwargs: Any) -> Any:
+        self._fail()
+        return super().cat_file(*args, **kwargs)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self._fail()
+        super().makedirs(path, exist_ok)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Iterator[LogLocation]:
+    """A place on a file system with knobs."""
+    fsspec.register_implementation("odd", OddFileSystem, clobber=True)
+    OddFileSystem.error = None
+    OddFileSystem.copied.clear()
+    OddFileSystem.entered.clear()
+    OddFileSystem.go_on.set()
+    yield LogLocation(f"odd://{tmp_path}/there")
+    OddFileSystem.go_on.set()
+
+
+@pytest.fixture(params=["file", "memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> LogLocation:
+    """A place, not made yet."""
+    return LogLocation(
+        f"file://{tmp_path}/there/logs" if request.param == "file" else f"memory://{secrets.token_hex(8)}"
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of four segments, with its end."""
+    lay_out(tmp_path / "log", CAPTURED, 1)
+    return tmp_path / "log"
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def empty(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def interrupted(copy: Callable[[], None], by: Callable[[], None]) -> UnavailableError | None:
+    """What a copy on a file system with knobs ended with; something happens while it is at its first file."""
+    OddFileSystem.entered.clear()
+    OddFileSystem.go_on.clear()
+    errors = []
+
+    def run() -> None:
+        try:
+            copy()
+        except UnavailableError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert OddFileSystem.entered.wait(30)
+    by()
+    OddFileSystem.go_on.set()
+    thread.join(30)
+    return errors[0] if errors else None
+
+
+def test_what_was_stored_is_fetched(location: LogLocation, log: Path, tmp_path: Path) -> None:
+    location.store(log, "task-1/0")
+    location.store(log, "task-1/0")
+    location.fetch("task-1/0", empty(tmp_path / "back"))
+    assert files(tmp_path / "back") == files(log)
+    end = location.end("task-1/0")
+    assert end is not None
+    assert end.bytes_written == offsets_of(CAPTURED)
+
+
+def test_names_are_apart(location: LogLocation, log: Path, tmp_path: Path) -> None:
+    location.store(log, "task-1/0")
+    for other in ("task-1/1", "task-10/0", "task/0"):
+        assert location.end(other) is None
+        location.remove(other)
+    location.store(log, "task-1/1")
+    location.remove("task-1/1")
+    location.fetch("task-1/1", empty(tmp_path / "nothing"))
+    assert files(tmp_path / "nothing") == {}
+    location.fetch("task-1/0", empty(tmp_path / "back"))
+    assert files(tmp_path / "back") == files(log)
+
+
+def test_only_files_of_a_log_are_copied(location: LogLocation, log: Path, tmp_path: Path) -> None:
+    kept = files(log)
+    for other in ("stored", "away", "end.new", "notes.txt"):
+        (log / other).write_text("not of the log")
+    location.store(log, "task-1/0")
+    location.fetch("task-1/0", empty(tmp_path / "back"))
+    assert files(tmp_path / "back") == kept
+
+
+def test_a_log_without_an_end(location: LogLocation, log: Path, tmp_path: Path) -> None:
+    """Its worker was lost; how much it had written is noted."""
+    (log / END).unlink()
+    write_written(log, (10, 20, 30))
+    location.store(log, "task-1/0")
+    assert location.end("task-1/0") is None
+    location.fetch("task-1/0", empty(tmp_path / "back"))
+    assert files(tmp_path / "back") == files(log)
+
+
+def test_a_removed_log_has_no_end(location: LogLocation, log: Path) -> None:
+    location.store(log, "task-1/0")
+    location.remove("task-1/0")
+    assert location.end("task-1/0") is None
+    location.remove("task-1/0")
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    location = LogLocation(f"file://{tmp_path}/there/logs/")
+    assert location.url == f"file://{tmp_path}/there/logs"
+    location.check()
+    assert list((tmp_path / "there" / "logs").iterdir()) == []
+
+
+def test_files_lie_below_the_url(log: Path, tmp_path: Path) -> None:
+    LogLocation(f"file://{tmp_path}/there").store(log, "task-1/0")
+    assert files(tmp_path / "there" / "task-1" / "0") == files(log)
+
+
+# What is copied
+
+
+def test_the_end_is_copied_last_both_ways(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+    segments = [place.segment_name for place in list_segments(log)]
+    odd.store(log, "task-1/0")
+    assert OddFileSystem.copied == [*segments, END]
+    OddFileSystem.copied.clear()
+    odd.fetch("task-1/0", empty(tmp_path / "back"))
+    assert OddFileSystem.copied == [*segments, END]
+
+
+def test_what_is_there_in_its_whole_size_is_not_copied_again(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+    first, second, *_ = list_segments(log)
+    odd.store(log, "task-1/0")
+    OddFileSystem.copied.clear()
+    odd.store(log, "task-1/0")
+    assert OddFileSystem.copied == []
+    there = tmp_path / "there" / "task-1" / "0"
+    (there / second.segment_name).write_bytes(b"half")  # as a copy leaves it that was cut off
+    (there / first.segment_name).unlink()
+    odd.store(log, "task-1/0")
+    assert OddFileSystem.copied == [first.segment_name, second.segment_name]
+    assert files(there) == files(log)
+
+
+def test_a_log_that_has_grown_is_completed(odd: LogLocation, tmp_path: Path) -> None:
+    *earlier, last = lay_out(tmp_path / "log", CAPTURED, 1, ended=False)
+    whole = last.read_bytes()
+    last.write_bytes(whole[:20])
+    odd.store(tmp_path / "log", "task-1/0")
+    assert OddFileSystem.copied == [path.name for path in (*earlier, last)]
+    OddFileSystem.copied.clear()
+    last.write_bytes(whole)
+    lay_out(tmp_path / "ended", CAPTURED, 1)
+    (tmp_path / "ended" / END).rename(tmp_path / "log" / END)
+    odd.store(tmp_path / "log", "task-1/0")
+    assert OddFileSystem.copied == [last.name, END]
+    assert files(tmp_path / "there" / "task-1" / "0") == files(tmp_path / "log")
+
+
+def test_a_close_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> None:
+    first = list_segments(log)[0].segment_name
+    error = interrupted(lambda: odd.store(log, "task-1/0"), odd.close)
+    assert "shut down" in str(error)
+    with pytest.raises(UnavailableError, match="shut down"):
+        odd.store(log, "task-1/0")
+    assert OddFileSystem.copied == [first]
+    assert odd.end("task-1/0") is None
+
+
+def test_a_close_stops_a_fetch_and_leaves_no_end(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+    odd.store(log, "task-1/0")
+    back = empty(tmp_path / "back")
+    error = interrupted(lambda: odd.fetch("task-1/0", back), odd.close)
+    assert "shut down" in str(error)
+    assert len(files(back)) == 1
+    assert not has_end(back)
+
+
+def test_a_log_that_vanishes_while_it_is_copied(odd: LogLocation, log: Path) -> None:
+    second = list_segments(log)[1].segment_name
+    error = interrupted(lambda: odd.store(log, "task-1/0"), (log / second).unlink)
+    assert second in str(error)
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "odd"), ValueError("odd"), RuntimeError("odd"), KeyError("odd"), PermissionError(13, "odd")]
+)
+def test_whatever_a_file_system_raises_is_one_error(
+    odd: LogLocation, log: Path, tmp_path: Path, error: Exception
+) -> None:
+    odd.store(log, "task-1/0")
+    back = empty(tmp_path / "back")
+    OddFileSystem.error = error
+    for verb, call in {
+        "write to": lambda: odd.store(log, "task-1/1"),
+        "read from": lambda: odd.fetch("task-1/0", back),
+        "remove from": lambda: odd.remove("task-1/0"),
+    }.items():
+        with pytest.raises(UnavailableError, match=f"cannot {verb} the place for logs odd:.*odd") as raised:
+            call()
+        assert raised.value.__cause__ is error
+    with pytest.raises(UnavailableError, match="cannot write to"):
+        odd.check()
+    with pytest.raises(UnavailableError, match="cannot read from"):
+        odd.end("task-1/0")
+    assert files(back) == {}
+    OddFileSystem.error = None
+    odd.fetch("task-1/0", back)
+    assert files(back) == files(log)
+
+
+def test_an_error_without_words_is_named(odd: LogLocation) -> None:
+    OddFileSystem.error = TimeoutError()
+    with pytest.raises(UnavailableError, match=r"there: TimeoutError$"):
+        odd.check()
+
+
+def test_an_end_that_is_none(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+    odd.store(log, "task-1/0")
+    for text in ("", "{", "[]", "{}"):
+        (tmp_path / "there" / "task-1" / "0" / END).write_text(text)
+        assert odd.end("task-1/0") is None
+
+
+def test_a_place_below_a_regular_file(log: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    location = LogLocation(f"file://{tmp_path}/file/logs")
+    with pytest.raises(UnavailableError, match=r"cannot write to the place for logs file://.*Not a directory"):
+        location.check()
+    with pytest.raises(UnavailableError, match="cannot write to"):
+        location.store(log, "task-1/0")
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("nosuch://bucket/logs", "nosuch"),
+        ("s3://bucket/logs", "s3fs"),
+        ("gs://bucket/logs", "gcsfs"),
+    ],
+)
+def test_a_url_that_no_file_system_here_takes(url: str, text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"logs cannot be kept at '{url}': .*{text}"):
+        LogLocation(url)
+
+
+def test_a_url_that_lacks_something() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"logs cannot be kept at 'reference://x': .*fo"):
+        LogLocation("reference://x")
+
+
+def test_a_file_system_that_connects_at_once_and_finds_nobody() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"ftp://127.0.0.1:{nobody.getsockname()[1]}/logs"
+        with pytest.raises(UnavailableError, match=f"the place for logs {url}: .*refused"):
+            LogLocation(url)
