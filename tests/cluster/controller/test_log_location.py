@@ -7,12 +7,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
-import fsspec
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 from support.log_model import Captured, lay_out, offsets_of
+from support.odd_files import OddFileSystem, odd_files
 
 from iris.cluster.controller.log_location import LogLocation
 from iris.cluster.worker.log_segments import END, has_end, list_segments, write_written
@@ -26,64 +24,11 @@ CAPTURED: list[Captured] = [
 ]
 
 
-class OddFileSystem(LocalFileSystem):
-    """Another machine's disk, with knobs: below a directory of this one.
-
-    Attributes:
-        error: What every call raises; None: they work.
-        copied: The names of the files that were copied there or back, in order.
-        entered: Set when a copy has begun,
-        go_on: which then waits for this.
-    """
-
-    protocol = "odd"
-    cachable = False
-    error: ClassVar[Exception | None] = None
-    copied: ClassVar[list[str]] = []
-    entered: ClassVar[threading.Event] = threading.Event()
-    go_on: ClassVar[threading.Event] = threading.Event()
-
-    def _copying(self, path: str) -> None:
-        self._fail()
-        type(self).copied.append(path.rpartition("/")[2])
-        self.entered.set()
-        assert self.go_on.wait(30)
-
-    def _fail(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
-        self._copying(lpath)
-        super().put_file(lpath, rpath, *args, **kwargs)
-
-    def get_file(self, rpath: str, lpath: str, *args: Any, **kwargs: Any) -> None:
-        self._copying(rpath)
-        super().get_file(rpath, lpath, *args, **kwargs)
-
-    def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
-        self._fail()
-        return super().ls(path, detail, **kwargs)
-
-    def cat_file(self, *args: Any, **kwargs: Any) -> Any:
-        self._fail()
-        return super().cat_file(*args, **kwargs)
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        self._fail()
-        super().makedirs(path, exist_ok)
-
-
 @pytest.fixture
 def odd(tmp_path: Path) -> Iterator[LogLocation]:
     """A place on a file system with knobs."""
-    fsspec.register_implementation("odd", OddFileSystem, clobber=True)
-    OddFileSystem.error = None
-    OddFileSystem.copied.clear()
-    OddFileSystem.entered.clear()
-    OddFileSystem.go_on.set()
-    yield LogLocation(f"odd://{tmp_path}/there")
-    OddFileSystem.go_on.set()
+    with odd_files():
+        yield LogLocation(f"odd://{tmp_path}/there")
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -1,0 +1,275 @@
+"""Sweeps: complete logs go to the location, what is too much or too old goes, and readers are told what is gone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.log_keeping import KeptLogs, Read, files
+from support.odd_files import OddFileSystem, odd_files
+
+from iris.cluster.controller.log_retention import Retention
+from iris.cluster.worker.log_segments import list_segments, read_end, write_written
+from iris.cluster.worker.log_store import LogWriter
+
+pytestmark = pytest.mark.anyio
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+TOO_OLD = "removed: logs are kept for 1 day"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def odd() -> Iterator[None]:
+    with odd_files():
+        yield
+
+
+# To the location
+
+
+async def test_complete_logs_of_ended_attempts_are_copied(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path)
+    logs.add_ended("ended", b"all of it\n")
+    logs.add_job("runs")
+    logs.write("runs", b"some of it\n", close=False)
+    logs.write("nobody knows this", b"left by somebody\n")
+    await logs.keeper.sweep()
+    assert files(logs.stored("ended")) == files(logs.path("ended"))
+    assert len(list(logs.there.iterdir())) == 1
+    logs.end_attempt("runs")
+    await logs.keeper.sweep()
+    assert not logs.stored("runs").exists(), "its end is still to come"
+    assert await logs.read("ended") == Read(b"all of it\n")
+
+
+async def test_what_has_no_end_is_copied_when_nothing_came_for_ten_minutes(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path)
+    logs.add_job("lost")
+    logs.write("lost", b"its worker was killed\n", close=False)
+    logs.end_attempt("lost")
+    logs.now_ms += 590_000
+    await logs.keeper.sweep()
+    assert not logs.there.exists()
+    logs.now_ms += 20_000
+    await logs.keeper.sweep()
+    assert files(logs.stored("lost")) == files(logs.path("lost"))
+
+
+async def test_what_is_stored_is_not_copied_again_until_something_is_added(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path)
+    logs.add_job("lost")
+    writer = logs.write("lost", b"first\n", close=False)
+    logs.end_attempt("lost")
+    logs.now_ms += 601_000
+    await logs.keeper.sweep()
+    shutil.rmtree(logs.there)
+    await logs.keeper.sweep()
+    assert not logs.there.exists()
+    writer.append("stdout", b"late\n", logs.now_ms)
+    writer.close()
+    await logs.keeper.sweep()
+    assert files(logs.stored("lost")) == files(logs.path("lost"))
+    assert await logs.read("lost") == Read(b"first\nlate\n")
+
+
+async def test_a_location_that_cannot_be_written_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_bytes=0))
+    logs.add_ended("one", b"one\n")
+    logs.there.write_text("a file where the directory should be")
+    await logs.keeper.sweep()
+    assert "cannot write to the place for logs" in caplog.text
+    assert await logs.read("one") == Read(b"one\n"), "what is not stored stays"
+    logs.there.unlink()
+    logs.now_ms += 2 * HOUR_MS
+    await logs.keeper.sweep()
+    assert list_segments(logs.stored("one"))
+    assert not list_segments(logs.path("one"))
+
+
+# Too much
+
+
+async def test_the_oldest_goes_from_here_and_comes_back_for_a_reader(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path)
+    for name in ("a", "b", "c"):
+        logs.add_ended(name, name.encode() * 1000)
+        logs.now_ms += 1000
+    size = sum(len(data) for name, data in files(logs.path("a")).items() if name != "end")
+    logs = again(logs, tmp_path, Retention(keep_bytes=2 * size))
+    await logs.keeper.sweep()
+    assert [bool(list_segments(logs.path(name))) for name in "abc"] == [False, True, True]
+    assert await logs.read("a") == Read(b"a" * 1000)
+    assert files(logs.path("a")) == files(logs.stored("a"))
+
+
+async def test_what_was_read_within_an_hour_stays(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS, keep_bytes=0))
+    logs.add_ended("read", b"read\n")
+    logs.add_ended("not read", b"not read\n")
+    await logs.keeper.sweep()
+    for _ in range(3):
+        assert await logs.read("read") == Read(b"read\n")
+        logs.now_ms += HOUR_MS - 1
+        await logs.keeper.sweep()
+        assert list_segments(logs.path("read"))
+        assert not list_segments(logs.path("not read"))
+    logs.now_ms += 1
+    await logs.keeper.sweep()
+    assert not list_segments(logs.path("read"))
+    await logs.keeper.provide("read/task-0", 0)
+    logs.now_ms += DAY_MS - HOUR_MS
+    assert await logs.read("read") == Read(b"read\n")
+    logs.now_ms += HOUR_MS - 1
+    await logs.keeper.sweep()
+    assert await logs.read("read") == Read(b"read\n"), "too old, but somebody reads it"
+    logs.now_ms += HOUR_MS
+    await logs.keeper.sweep()
+    assert (await logs.read("read")).reasons == {TOO_OLD}
+
+
+async def test_without_a_location_the_oldest_goes_for_good(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_bytes=1500), location="")
+    logs.add_ended("old", b"x" * 1000)
+    logs.now_ms += 1
+    logs.add_ended("new", b"y" * 1000)
+    await logs.keeper.sweep()
+    reason = "removed: logs are kept up to 1500 bytes in total, the newest"
+    assert await logs.read("old") == Read(b"", 1000, frozenset({reason}))
+    assert await logs.read("new") == Read(b"y" * 1000)
+
+
+async def test_what_runs_stays_also_beside_an_earlier_attempt_that_goes(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS, keep_bytes=0), location="")
+    logs.add_job("job")
+    logs.write("job", b"first\n")
+    logs.end_attempt("job", goes_on=True)
+    logs.start_attempt("job")
+    writer = logs.write("job", b"second\n", 1, close=False)
+    logs.now_ms += 2 * DAY_MS
+    await logs.keeper.sweep()
+    assert await logs.read("job") == Read(b"", 6, frozenset({TOO_OLD}))
+    writer.append("stdout", b"goes on\n", logs.now_ms)
+    writer.close()
+    assert await logs.read("job", 1) == Read(b"second\ngoes on\n")
+
+
+# Too old
+
+
+@pytest.mark.parametrize("location", ["file://", ""])
+async def test_what_is_too_old_goes_from_everywhere_and_a_reader_is_told(tmp_path: Path, location: str) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location=location)
+    logs.add_ended("old", b"x" * 1000)
+    logs.now_ms += 1000
+    logs.add_ended("new", b"y" * 1000)
+    logs.now_ms += DAY_MS - 1000
+    await logs.keeper.sweep()
+    for name in ("old", "new"):
+        assert list_segments(logs.path(name))
+        assert bool(location) == logs.stored(name).exists()
+    logs.now_ms += 1
+    await logs.keeper.sweep()
+    for _ in range(2):
+        assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
+        assert await logs.read("new") == Read(b"y" * 1000)
+        await logs.keeper.sweep()
+    assert logs.keeper.is_complete("old/task-0", 0)
+    if location:
+        assert files(logs.stored("old")) == {}
+        assert files(logs.stored("new")) == files(logs.path("new"))
+
+
+async def test_what_is_only_there_goes_when_it_is_too_old(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
+    logs.add_ended("old", b"x" * 1000)
+    await logs.keeper.sweep()
+    shutil.rmtree(logs.directories.root)
+    logs.now_ms += DAY_MS
+    await logs.keeper.sweep()
+    assert list_segments(logs.stored("old"))
+    logs.now_ms += 1
+    await logs.keeper.sweep()
+    assert files(logs.stored("old")) == {}
+    assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
+
+
+async def test_what_was_dropped_before_is_told_with_the_rest(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
+    logs.add_job("old")
+    logs.path("old").parent.mkdir(parents=True)
+    writer = LogWriter(logs.path("old"), max_bytes=1)
+    for _ in range(3):
+        writer.append("stdout", b"x" * 70_000, logs.now_ms)
+        writer.append("stderr", b"y" * 70_000, logs.now_ms)
+    writer.close()
+    logs.end_attempt("old")
+    logs.now_ms += 2 * DAY_MS
+    await logs.keeper.sweep()
+    assert await logs.read("old") == Read(b"", 420_000, frozenset({TOO_OLD}))
+    end = read_end(logs.path("old"))
+    assert end is not None
+    assert (end.bytes_written, end.bytes_missing) == ((210_000, 210_000, 0), 420_000)
+
+
+async def test_of_a_log_without_an_end_it_is_counted_what_there_was(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
+    for name in ("lost", "handed over"):
+        logs.add_job(name)
+        logs.write(name, b"x" * 1000, close=False)
+        logs.end_attempt(name)
+    write_written(logs.path("handed over"), (1234, 0, 0))
+    logs.now_ms += 2 * DAY_MS
+    await logs.keeper.sweep()
+    assert await logs.read("lost") == Read(b"", 1000, frozenset({TOO_OLD}), truncated=True)
+    assert await logs.read("handed over") == Read(b"", 1234, frozenset({TOO_OLD}), truncated=True)
+    assert [file.name for file in logs.path("handed over").iterdir() if file.name != "stored"] == ["end"]
+
+
+async def test_a_location_that_cannot_be_reached_keeps_what_is_too_old(
+    odd: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="odd://")
+    logs.add_ended("old", b"x" * 1000)
+    await logs.keeper.sweep()
+    logs.now_ms += 2 * DAY_MS
+    OddFileSystem.error = OSError("gone for a while")
+    await logs.keeper.sweep()
+    assert "cannot remove the log" in caplog.text
+    assert list_segments(logs.path("old"))
+    OddFileSystem.error = None
+    await logs.keeper.sweep()
+    assert files(logs.stored("old")) == {}
+    assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
+
+
+# Of nobody's
+
+
+async def test_what_belongs_to_no_job_goes_without_a_trace(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
+    logs.write("nobody", b"one\n")
+    logs.write("nobody", b"two\n", 1)
+    logs.now_ms += DAY_MS - HOUR_MS
+    await logs.keeper.sweep()
+    assert len(list(logs.path("nobody").parent.iterdir())) == 2
+    logs.now_ms = time.time_ns() // 1_000_000 + DAY_MS + 1
+    await logs.keeper.sweep()
+    assert list(logs.directories.root.iterdir()) == []
+
+
+def again(logs: KeptLogs, directory: Path, retention: Retention) -> KeptLogs:
+    """The same logs and jobs, kept by another controller."""
+    after = KeptLogs(directory, retention)
+    after.now_ms = logs.now_ms
+    after.jobs.update(logs.jobs)
+    return after

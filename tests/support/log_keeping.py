@@ -1,0 +1,142 @@
+"""Logs that are kept, and the jobs that they belong to: a real keeper on real files, with a clock of the test's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.cluster.controller.job import Job
+from iris.cluster.controller.log_keeper import Keeping, LogKeeper
+from iris.cluster.controller.log_location import LogLocation
+from iris.cluster.controller.log_retention import Retention
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerPlace
+from iris.cluster.logs.records import GAP, decode, parse_gap
+from iris.cluster.worker.log_reader import LogReader
+from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.worker.task_dir import LogDirs
+from iris.rpc import cluster_pb2
+
+WORKER = WorkerPlace("w", "http://w", "its process")
+
+
+class Read(NamedTuple):
+    """What a reader gets of a log that is final.
+
+    Attributes:
+        data: Of stdout.
+        missing: How many bytes it is told to be missing.
+        reasons: Why, as it is told.
+        truncated: It is told that the last moments may be missing.
+    """
+
+    data: bytes
+    missing: int = 0
+    reasons: frozenset[str] = frozenset()
+    truncated: bool = False
+
+
+class KeptLogs:
+    """What a controller keeps.
+
+    Args:
+        directory: Where everything lies: `kept` here, and `there` the location.
+        retention: What is kept.
+        location: Where else: a URL's beginning, as `file://`; empty: nowhere.
+        max_log_bytes: Of each attempt.
+
+    Attributes:
+        now_ms: The time; it only goes on when the test says so.
+        jobs: By id.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        retention: Retention | None = None,
+        *,
+        location: str = "file://",
+        max_log_bytes: int = 1 << 30,
+    ) -> None:
+        self.now_ms = time.time_ns() // 1_000_000
+        self.jobs: dict[str, JobRecord] = {}
+        self.there = directory / "there"
+        self.directories = LogDirs(directory / "kept")
+        place = LogLocation(f"{location}{self.there}") if location else None
+        keeping = Keeping(self.directories, retention or Retention(), place, max_log_bytes, lambda: self.now_ms)
+        self.keeper = LogKeeper(keeping, self.jobs)
+
+    def add_job(self, name: str, tasks: int = 1, *, max_log_bytes: int = 0) -> JobRecord:
+        """A job whose tasks run their first attempts."""
+        job = Job.new(name, tasks, self.now_ms)
+        launch = cluster_pb2.Controller.LaunchJobRequest(name=name, max_log_bytes=max_log_bytes)
+        record = self.jobs[name] = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        for index in range(tasks):
+            self.start_attempt(name, index)
+        return record
+
+    def start_attempt(self, name: str, index: int = 0) -> TaskAttempt:
+        """The next attempt of a task runs."""
+        task = self.jobs[name].job.tasks[index]
+        attempt = task.start_attempt(WORKER)
+        assert task.attempt_is_running(attempt.attempt_id, self.now_ms)
+        assert task.state == RUNNING
+        return attempt
+
+    def end_attempt(self, name: str, index: int = 0, *, goes_on: bool = False) -> None:
+        """The attempt of a task that runs ends now; `goes_on`: there may be another."""
+        task = self.jobs[name].job.tasks[index]
+        task.stop = Stop.RESTART if goes_on else None
+        state = cluster_pb2.TASK_STATE_KILLED if goes_on else SUCCEEDED
+        assert task.end_attempt(task.attempts[-1].attempt_id, AttemptEnd(state, self.now_ms))
+
+    def path(self, name: str, attempt_id: int = 0, index: int = 0) -> Path:
+        """Where a log lies here."""
+        return self.keeper.attempt(f"{name}/task-{index}", attempt_id)
+
+    def stored(self, name: str, attempt_id: int = 0, index: int = 0) -> Path:
+        """Where it lies at the location."""
+        folder = self.path(name, attempt_id, index).parent.name
+        return self.there / f"{folder}-{self.jobs[name].job.submitted_at_ms:x}" / str(attempt_id)
+
+    def write(self, name: str, data: bytes, attempt_id: int = 0, index: int = 0, *, close: bool = True) -> LogWriter:
+        """A log, as a worker of this machine writes it."""
+        path = self.path(name, attempt_id, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = LogWriter(path)
+        writer.append("stdout", data, self.now_ms)
+        if close:
+            writer.close()
+        return writer
+
+    def add_ended(self, name: str, data: bytes) -> None:
+        """A job of one task that has written this, and ends now."""
+        self.add_job(name)
+        self.write(name, data)
+        self.end_attempt(name)
+
+    async def read(self, name: str, attempt_id: int = 0, index: int = 0) -> Read:
+        """What a reader of a log gets that the controller serves."""
+        return read(await self.keeper.provide(f"{name}/task-{index}", attempt_id))
+
+
+def read(path: Path) -> Read:
+    """All that a reader gets of a log that is final."""
+    data, missing, reasons = b"", 0, set()
+    with LogReader(path) as reader:
+        while records := reader.read(1 << 20, final=True):
+            for record in decode(records):
+                if record.kind & GAP:
+                    size, reason = parse_gap(record.payload)
+                    missing += size
+                    reasons.add(reason)
+                elif record.kind == 0:
+                    data += record.payload
+        assert reader.missing == missing
+        return Read(data, missing, frozenset(reasons), reader.truncated)
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """What lies in a directory that belongs to a log; what only the sweep needs is left out."""
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.name not in ("stored", "away")}
