@@ -189,6 +189,17 @@ async def test_what_is_too_old_goes_from_everywhere_and_a_reader_is_told(tmp_pat
         assert files(logs.stored("new")) == files(logs.path("new"))
 
 
+async def test_what_went_from_here_for_its_size_goes_from_there_when_it_is_too_old(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS, keep_bytes=0))
+    logs.add_ended("old", b"x" * 1000)
+    await logs.keeper.sweep()
+    assert not list_segments(logs.path("old"))
+    logs.now_ms += DAY_MS + 1
+    await logs.keeper.sweep()
+    assert files(logs.stored("old")) == {}
+    assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
+
+
 async def test_what_is_only_there_goes_when_it_is_too_old(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
     logs.add_ended("old", b"x" * 1000)

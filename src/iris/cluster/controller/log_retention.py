@@ -39,6 +39,7 @@ class Found(NamedTuple):
         changed_ms: When something was added last.
         closed: It has an end.
         stored: All of it is at the location.
+        away: It was removed from here, and is only there.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     changed_ms: int
     closed: bool = False
     stored: bool = False
+    away: bool = False
 
 
 class Known(NamedTuple):
@@ -89,7 +91,7 @@ def choose(
     for log in logs:
         attempt = known.get(log.name)
         at = log.changed_ms if attempt is None else attempt.ended_ms
-        if at is not None and (log.size or attempt is None):
+        if at is not None and (log.size or log.away or attempt is None):
             ended.append((at, log))
     removals = []
     for at, log in sorted(ended):

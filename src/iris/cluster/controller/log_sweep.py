@@ -210,18 +210,20 @@ def _remove_stranger(path: Path) -> None:
 
 def _look_at(name: str, path: Path) -> Found:
     size = changed_ns = stored_ns = 0
-    closed = False
+    closed = away = False
     with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
         changed_ns = path.stat().st_ctime_ns if not (files := list(entries)) else 0
         for file in files:
             status = file.stat(follow_symlinks=False)
             if file.name == STORED:
                 stored_ns = status.st_mtime_ns
-            elif file.name != AWAY:
+            elif file.name == AWAY:
+                away = True
+            else:
                 changed_ns = max(changed_ns, status.st_mtime_ns)
                 closed |= file.name == END
                 size += status.st_size if file.name != END else 0
-    return Found(name, size, changed_ns // 1_000_000, closed, stored_ns > 0 and stored_ns >= changed_ns)
+    return Found(name, size, changed_ns // 1_000_000, closed, stored_ns > 0 and stored_ns >= changed_ns, away)
 
 
 def _end_of_unclosed(path: Path) -> LogEnd:
