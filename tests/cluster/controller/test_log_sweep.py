@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import Iterator
@@ -276,6 +277,24 @@ async def test_what_belongs_to_no_job_goes_without_a_trace(tmp_path: Path) -> No
     logs.now_ms = time.time_ns() // 1_000_000 + DAY_MS + 1
     await logs.keeper.sweep()
     assert list(logs.directories.root.iterdir()) == []
+
+
+async def test_a_job_that_takes_the_name_of_nobodys_log_while_others_are_copied(odd: None, tmp_path: Path) -> None:
+    """What lies at its place then is its own."""
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="odd://")
+    logs.write("same", b"of another life\n")
+    logs.now_ms += 2 * DAY_MS
+    logs.add_ended("other", b"to be copied\n")
+    OddFileSystem.go_on.clear()
+    sweep = asyncio.create_task(logs.keeper.sweep())
+    await asyncio.to_thread(OddFileSystem.entered.wait, 30)
+    shutil.rmtree(logs.path("same").parent)  # as job_launched does
+    logs.add_job("same")
+    writer = logs.write("same", b"of this life\n", close=False)
+    OddFileSystem.go_on.set()
+    await sweep
+    writer.close()
+    assert await logs.read("same") == Read(b"of this life\n")
 
 
 def again(logs: KeptLogs, directory: Path, retention: Retention) -> KeptLogs:

@@ -83,6 +83,7 @@ class LogSweep:
         known = await self._known()
         if self._location is not None:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
+            known = await self._known()  # that took long: a log of nobody's may have got a job
         removals = choose(found, known, self._retention, now_ms, has_location=self._location is not None)
         if self._location is not None and self._retention.keep_ms is not None:
             here = {log.name for log in found}
