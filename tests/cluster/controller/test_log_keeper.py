@@ -225,6 +225,26 @@ async def test_a_job_does_not_see_what_another_of_its_name_left_here(tmp_path: P
     await logs.keeper.close()
 
 
+async def test_what_is_written_in_this_life_is_no_earlier_ones(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, location="")
+    before = logs.write("before", b"of another life\n", close=False)
+    logs.keeper.start()
+    logs.write("same", b"of this life\n")
+    logs.keeper.job_launched("same", 1)
+    assert read(logs.path("same")) == Read(b"of this life\n")
+    before.close()
+    await logs.keeper.close()
+
+
+async def test_an_earlier_life_that_ended_while_it_removed(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, location="")
+    old = logs.directories.root / ".old-0123456789abcdef"
+    shutil.copytree(write_in(tmp_path / "log"), old / "0")
+    logs.keeper.start()
+    await asyncio.to_thread(wait_until, lambda: not old.exists(), "what is left of it to go")
+    await logs.keeper.close()
+
+
 # From its start to its end
 
 

@@ -189,7 +189,10 @@ class LogKeeper:
             if folder.name in self._earlier:
                 self._earlier.discard(folder.name)
                 old = root / f"{_OLD}{secrets.token_hex(8)}"
-                folder.rename(old)
+                try:
+                    folder.rename(old)
+                except FileNotFoundError:
+                    continue  # removed since, by a sweep
                 self._in_background(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     async def sweep(self) -> None:
