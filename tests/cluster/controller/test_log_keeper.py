@@ -100,6 +100,20 @@ async def test_a_disk_that_takes_nothing_is_said(tmp_path: Path) -> None:
         await logs.keeper.provide("job/task-0", 0)
 
 
+@pytest.mark.parametrize("location", ["file://", ""])
+async def test_what_is_nowhere_leaves_nothing_here(tmp_path: Path, location: str) -> None:
+    """So that a reader is told that it is gone, or that it never was; and what comes late has its place."""
+    logs = KeptLogs(tmp_path, location=location)
+    logs.add_job("job")
+    logs.end_attempt("job")
+    path = await logs.keeper.provide("job/task-0", 0)
+    assert path == logs.path("job")
+    assert not path.exists()
+    piece = Piece(task_id="job/task-0", incarnation=WORKER.incarnation, position=0, end=end_of(tmp_path / "late"))
+    assert await store(logs, piece) == [0]
+    assert await logs.read("job") == Read(b"")
+
+
 async def test_what_is_complete(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_bytes=0))
     logs.add_job("job", 2)
@@ -243,6 +257,37 @@ async def test_an_earlier_life_that_ended_while_it_removed(tmp_path: Path) -> No
     logs.keeper.start()
     await asyncio.to_thread(wait_until, lambda: not old.exists(), "what is left of it to go")
     await logs.keeper.close()
+
+
+async def test_a_job_whose_name_was_anothers_that_was_removed_since(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
+    logs.write("same", b"of another life\n")
+    logs.now_ms += 2 * DAY_MS
+    logs.keeper.start()
+    await logs.keeper.sweep()
+    assert not logs.path("same").exists()
+    logs.keeper.job_launched("same", 1)
+    logs.add_job("same")
+    logs.write("same", b"of this life\n")
+    assert await logs.read("same") == Read(b"of this life\n")
+    await logs.keeper.close()
+
+
+async def test_a_job_does_not_see_what_another_of_its_name_left_there(tmp_path: Path) -> None:
+    before = KeptLogs(tmp_path)
+    before.now_ms -= DAY_MS
+    before.add_ended("same", b"of another life\n")
+    await before.keeper.sweep()
+    shutil.rmtree(before.directories.root)
+    logs = KeptLogs(tmp_path)
+    logs.add_job("same")
+    logs.end_attempt("same")
+    assert await logs.read("same") == Read(b"", truncated=True)
+    logs.write("same", b"of this life\n")
+    await logs.keeper.sweep()
+    assert logs.stored("same") != before.stored("same")
+    assert files(logs.stored("same")) != files(before.stored("same"))
+    assert files(before.stored("same")).keys() == files(logs.stored("same")).keys()
 
 
 # From its start to its end

@@ -25,6 +25,7 @@ from iris.cluster.worker.log_segments import (
     END,
     LogEnd,
     has_end,
+    list_files,
     list_segments,
     read_end,
     remove_written,
@@ -161,7 +162,7 @@ def stored_as(name: str, record: JobRecord) -> str:
 
 
 def fetch_log(location: LogLocation, name: str, path: Path) -> None:
-    """Fetches a log that is not here, or not all of it.
+    """Fetches a log that is not here, or not all of it; where it is nowhere, nothing is left of that.
 
     Raises:
         UnavailableError: Something of it could not be copied.
@@ -173,8 +174,12 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     away.touch()  # what is here when it fails in between is not all
     location.fetch(name, path)
-    (path / STORED).touch()
+    if list_files(path):
+        (path / STORED).touch()
     away.unlink()
+    with contextlib.suppress(OSError):  # what has something of the log in it stays
+        path.rmdir()
+        path.parent.rmdir()
 
 
 def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
