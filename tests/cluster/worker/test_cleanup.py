@@ -1,0 +1,235 @@
+"""What attempts leave on a worker's disk goes in time; what is still needed does not, however old it is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.waiting import wait_until
+
+from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.cleanup import Cleanup
+from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.worker.reaper import Reaper
+from iris.cluster.worker.task_dir import AttemptDir, LogDirs, WorkerDir
+from iris.cluster.worker.worker import Worker
+from iris.errors import NotFoundError
+from iris.rpc import cluster_connect, cluster_pb2
+
+pytestmark = pytest.mark.anyio
+KEEP_S = 1000.0
+KEEP_LOG_S = 100.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Disk:
+    """A worker that starts no process, its disk, and a clock.
+
+    Its attempts end before they start, or wait for a workspace from a controller that does not answer.
+
+    Args:
+        root: The worker's directory.
+        controller: Somebody who listens and never answers.
+        logs: Where logs lie instead of with the attempts.
+    """
+
+    def __init__(self, root: Path, controller: socket.socket, logs: LogDirs | None = None) -> None:
+        address = f"http://127.0.0.1:{controller.getsockname()[1]}"
+        self.directory = WorkerDir(root, logs)
+        self.worker = Worker(
+            worker_id="w",
+            token="token",
+            directory=self.directory,
+            bind_host="127.0.0.1",
+            advertise_host="127.0.0.1",
+            controller_address=address,
+            controller=cluster_connect.ControllerServiceClient(address),
+            base_env={},
+            file_limit=1024,
+            reaper=Reaper(os.getpid(), -1),  # it is told nothing, since nothing starts
+        )
+
+    async def sweep(self, later_s: float, keep_s: float = KEEP_S, keep_log_s: float | None = KEEP_LOG_S) -> None:
+        """As if it were so much later now."""
+        cleanup = Cleanup(self.worker, self.directory, keep_s, keep_log_s, lambda: time.time() + later_s)
+        await cleanup.sweep()
+
+    def begin(self, task_id: str = "job/task-0", attempt_id: int = 0, bundle_hash: str = "ab" * 32) -> Attempt:
+        """An attempt that does not end."""
+        job_id, _, index = task_id.rpartition("/task-")
+        request = cluster_pb2.Worker.RunTaskRequest(
+            job_id=job_id,
+            task_id=task_id,
+            task_index=int(index),
+            attempt_id=attempt_id,
+            command=["true"],
+            bundle_hash=bundle_hash,
+        )
+        return self.worker.run_task(request, b"")
+
+    async def end(self, task_id: str = "job/task-0", attempt_id: int = 0, *, reported: bool = True) -> Attempt:
+        """An attempt that has ended."""
+        attempt = self.begin(task_id, attempt_id, bundle_hash="")
+        self.worker.kill_task(task_id, attempt_id, 0)
+        await asyncio.to_thread(wait_until, lambda: attempt.is_final, "the end of the attempt")
+        attempt.reported = reported
+        return attempt
+
+    def leave(self, task_id: str = "job/task-0", attempt_id: int = 0) -> AttemptDir:
+        """What an earlier process with this directory left."""
+        directory = self.directory.attempt(task_id, attempt_id)
+        directory.create()
+        directory.work.mkdir()
+        LogWriter(directory.log).close()
+        return directory
+
+
+@pytest.fixture
+def controller() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def disk(tmp_path: Path, controller: socket.socket) -> Disk:
+    return Disk(tmp_path / "worker", controller)
+
+
+async def test_first_the_log_goes_then_the_rest(disk: Disk, tmp_path: Path) -> None:
+    directory = (await disk.end()).directory
+    (directory.work / "checkpoint").touch()
+    await disk.sweep(KEEP_LOG_S - 10)
+    assert directory.log.exists()
+    assert disk.worker.log_of("job/task-0", 0)[1] == directory
+    await disk.sweep(KEEP_LOG_S + 10)
+    assert not directory.log.exists()
+    assert (directory.work / "checkpoint").exists()
+    with pytest.raises(NotFoundError):
+        disk.worker.log_of("job/task-0", 0)
+    await disk.sweep(KEEP_S - 10)
+    assert (directory.work / "checkpoint").exists()
+    await disk.sweep(KEEP_S + 10)
+    assert list((tmp_path / "worker" / "attempts").iterdir()) == []
+    await disk.sweep(KEEP_S + 20)
+
+
+async def test_nobody_is_sent_to_what_is_gone(disk: Disk) -> None:
+    await disk.end()
+    await disk.end("other/task-0")
+    os.utime(disk.directory.attempt("other/task-0", 0).path, (0, time.time() + KEEP_S))
+    await disk.sweep(KEEP_S + 10)
+    assert [status.task_id for status in disk.worker.list_tasks()] == ["other/task-0"]
+    with pytest.raises(NotFoundError):
+        disk.worker.log_of("job/task-0", None)
+
+
+async def test_what_an_earlier_process_left_goes_too(disk: Disk) -> None:
+    directory = disk.leave()
+    await disk.sweep(KEEP_LOG_S + 10)
+    assert (directory.log.exists(), directory.work.exists()) == (False, True)
+    await disk.sweep(KEEP_S + 10)
+    assert not directory.path.parent.exists()
+
+
+async def test_what_runs_stays(disk: Disk) -> None:
+    attempt = disk.begin()
+    await disk.sweep(100 * KEEP_S)
+    assert attempt.directory.log.exists()
+    assert disk.worker.log_of("job/task-0", 0)[2] is attempt
+
+
+async def test_what_the_controller_was_not_told_of_stays(disk: Disk) -> None:
+    attempt = await disk.end(reported=False)
+    await disk.sweep(100 * KEEP_S)
+    assert attempt.directory.log.exists()
+    assert disk.worker.log_of("job/task-0", 0)[2] is attempt
+    attempt.reported = True
+    await disk.sweep(100 * KEEP_S)
+    assert not attempt.directory.path.exists()
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_what_is_not_handed_over_stays(disk: Disk, is_ours: bool) -> None:
+    directory = (await disk.end()).directory if is_ours else disk.leave()
+    directory.handover.write_text('["job/task-0", 0, "a process"]')
+    await disk.sweep(100 * KEEP_S)
+    assert directory.log.exists()
+    assert disk.worker.log_of("job/task-0", 0)[1] == directory
+    directory.handover.unlink()
+    await disk.sweep(100 * KEEP_S)
+    assert not directory.path.exists()
+
+
+async def test_each_attempt_of_a_task_for_itself(disk: Disk) -> None:
+    ended = (await disk.end()).directory
+    running = disk.begin(attempt_id=1).directory
+    await disk.sweep(100 * KEEP_S)
+    assert not ended.path.exists()
+    assert running.log.exists()
+    assert disk.worker.log_of("job/task-0", None)[0] == 1
+
+
+async def test_it_counts_from_what_changed_last(disk: Disk) -> None:
+    directory = disk.leave()
+    old_s = time.time() - 10 * KEEP_S
+    paths = [directory.path, *directory.path.iterdir(), *directory.log.iterdir()]
+    for newest in (directory.path, directory.work, directory.log, directory.log / "end"):
+        for path in paths:
+            os.utime(path, (old_s, old_s))
+        os.utime(newest, None)
+        await disk.sweep(0)
+        assert directory.log.exists(), newest
+    os.utime(directory.log / "end", (old_s, old_s))
+    await disk.sweep(0)
+    assert not directory.path.exists()
+
+
+async def test_for_ever(disk: Disk) -> None:
+    directory = (await disk.end()).directory
+    await disk.sweep(1e12, keep_s=math.inf, keep_log_s=None)
+    assert directory.log.exists()
+    await disk.sweep(1e12, keep_s=math.inf)
+    assert (directory.log.exists(), directory.path.exists()) == (False, True)
+
+
+async def test_a_log_does_not_stay_longer_than_its_directory(disk: Disk) -> None:
+    directory = (await disk.end()).directory
+    await disk.sweep(KEEP_S - 10, keep_log_s=math.inf)
+    assert directory.log.exists()
+    await disk.sweep(KEEP_S + 10, keep_log_s=math.inf)
+    assert not directory.path.exists()
+
+
+async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Path, controller: socket.socket) -> None:
+    disk = Disk(tmp_path / "worker", controller, LogDirs(tmp_path / "logs"))
+    directory = (await disk.end()).directory
+    assert directory.log.parent.parent == tmp_path / "logs"
+    await disk.sweep(KEEP_LOG_S + 10)
+    assert disk.worker.log_of("job/task-0", 0)[1] == directory
+    await disk.sweep(KEEP_S + 10)
+    assert not directory.path.exists()
+    assert directory.log.exists()
+
+
+async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "precious").touch()
+    directory = (await disk.end()).directory
+    (directory.work / "link").symlink_to(tmp_path / "data")
+    await disk.sweep(KEEP_S + 10)
+    assert not directory.path.exists()
+    assert (tmp_path / "data" / "precious").exists()
+
+
+async def test_nothing_was_ever_run(disk: Disk) -> None:
+    await disk.sweep(KEEP_S)
