@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from iris.cluster.engine.local import LocalEngine
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
-from iris.errors import IrisError
+from iris.errors import IrisError, LocalClusterError
 from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 
 if TYPE_CHECKING:
@@ -116,9 +116,13 @@ async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
     from iris.cluster.controller.log_location import LogLocation
     from iris.cluster.controller.log_retention import Retention
 
-    location = LogLocation(arguments.log_location) if arguments.log_location else None
-    if location is not None:
-        await asyncio.to_thread(location.check)
+    location = None
+    try:
+        if arguments.log_location:
+            location = LogLocation(arguments.log_location)
+            await asyncio.to_thread(location.check)
+    except IrisError as error:
+        raise LocalClusterError(f"--log-location: {error}") from error
     return Keeping(
         LogDirs(directory),
         Retention(

@@ -173,9 +173,12 @@ def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
             )
         return value
 
+    location = given["log_location"]
+    if location is not None and not location.strip():
+        raise click.BadParameter("expected a URL, as 'file:///mnt/logs'", param_hint="--log-location")
     max_bytes = read("max_log_bytes", parse_bytes)
     return LogOptions(
-        location=given["log_location"],
+        location=location,
         keep_s=read("keep_logs", read_span, "forever"),
         keep_bytes=read("keep_log_bytes", parse_bytes, "unlimited"),
         max_bytes=None if max_bytes is None else round(max_bytes),
@@ -215,8 +218,9 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
             option = "--" + name.replace("_", "-")
+            kept = f"the default of {option}" if has == "" else f"{option} {has}"
             raise FailedPreconditionError(
-                f"a cluster is up at {record.address} already, with {option} {has}; to change that: iris down, then"
+                f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
                 f" iris up {option} {value}"
             )
 

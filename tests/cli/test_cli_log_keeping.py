@@ -1,0 +1,72 @@
+"""`iris up` with options for logs: what cannot be meant is refused, and what is asked for is done."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+Iris = Any  # tests/cli/conftest.py
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--keep-logs", ("soon", "0", "-1d", "unlimited", "")),
+        ("--keep-log-bytes", ("much", "0", "-5", "forever")),
+        ("--max-log-bytes", ("much", "0", "0.2", "unlimited")),
+        ("--log-location", ("", " ")),
+    ],
+)
+def test_what_cannot_be_meant(iris: Iris, option: str, values: tuple[str, ...]) -> None:
+    for value in values:
+        assert f"Invalid value for {option}: " in iris("up", "--port", "0", f"{option}={value}", code=2).stderr
+    assert iris.json("down")["stopped"] is False
+
+
+def test_places_for_logs_that_are_none(iris: Iris) -> None:
+    (iris.folder / "file").touch()
+    for url, text in {
+        "nosuch://bucket": "nosuch",
+        "s3://bucket/logs": "s3fs",  # which is not installed
+        f"file://{iris.folder}/file/logs": "Not a directory",
+    }.items():
+        said = iris("up", "--port", "0", "--log-location", url, code=1).stderr
+        assert re.search(rf"--log-location: .*{re.escape(url)}.*{text}", said), said
+        assert iris.json("down")["stopped"] is False
+
+
+def test_a_cluster_that_is_up_keeps_logs_as_it_does(iris: Iris) -> None:
+    up = iris.json("up", "--port", "0", "--keep-logs", "12h", "--max-log-bytes", "1GB")
+    assert [up[name] for name in ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")] == [
+        "12h",
+        "",
+        "1GB",
+        "",
+    ]
+    assert iris.json("up", "--keep-logs", "12h")["started"] is False
+    assert "with --keep-logs 12h;" in iris("up", "--keep-logs", "1h", code=1).stderr
+    refused = iris("up", "--keep-log-bytes", "1GB", code=1).stderr
+    assert "with the default of --keep-log-bytes;" in refused
+    assert "iris up --keep-log-bytes 1GB" in refused
+    assert "Invalid value for --keep-logs" in iris("up", "--keep-logs", "soon", code=2).stderr
+
+
+def test_the_end_of_a_log_that_is_too_long(iris: Iris) -> None:
+    iris("up", "--port", "0", "--max-log-bytes", "200kB")
+    line = "x" * 92
+    name = iris.detach(f"i=0; while [ $i -lt 20000 ]; do printf '%06d {line}\\n' $i; i=$((i+1)); done")
+    assert iris.wait_for(name, "SUCCEEDED")
+    shown = iris("logs", name, code=1)
+    lines = shown.stdout.splitlines()
+    written = [f"{number:06} {line}" for number in range(20_000 - len(lines), 20_000)]
+    assert lines[1:] == written[1:]
+    assert written[0].endswith(lines[0]), "it may be cut"
+    assert 50_000 < len(shown.stdout) < 200_000
+    assert re.search(
+        r"task 0: [0-9,]+ bytes of stdout are missing here: the oldest were dropped: .* limit of 200000", shown.stderr
+    )
+    gap, *rest = iris.lines(name, code=1)
+    assert len(rest) == len(lines)
+    assert gap["missing_bytes"] + len(shown.stdout) == 2_000_000
