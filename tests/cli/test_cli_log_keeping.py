@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
+
+from iris.cluster.worker.log_segments import list_segments
 
 Iris = Any  # tests/cli/conftest.py
 
@@ -70,3 +74,29 @@ def test_the_end_of_a_log_that_is_too_long(iris: Iris) -> None:
     gap, *rest = iris.lines(name, code=1)
     assert len(rest) == len(lines)
     assert gap["missing_bytes"] + len(shown.stdout) == 2_000_000
+
+
+def test_to_a_location_back_and_away(iris: Iris, tmp_path: Path) -> None:
+    """A sweep comes each minute, and at the start."""
+    there, here = tmp_path / "there", iris.home / "state" / "iris" / "logs"
+    options = ("--port", "0", "--log-location", f"file://{there}")
+    iris("up", *options)
+    iris("run", "--name", "job", "--", "echo", "to be kept")
+    iris("down")
+    (log,) = here.glob("*/0")
+    (segment,) = list_segments(log)
+    data = (log / segment.segment_name).read_bytes()
+
+    iris("up", *options, "--keep-log-bytes", "1")
+    wait_until(lambda: not list_segments(log), "the log to go from here")
+    (stored,) = there.glob("*/0")
+    assert (stored / segment.segment_name).read_bytes() == data
+    assert iris("logs", "job").stdout == "to be kept\n"
+    iris("down")
+
+    iris("up", *options, "--keep-logs", "0.001s")
+    wait_until(lambda: not list_segments(log), "the log to go from everywhere")
+    assert list(stored.iterdir()) == []
+    shown = iris("logs", "job", code=1)
+    assert shown.stdout == ""
+    assert "11 bytes of stdout are missing here: removed: logs are kept for 0.001 s" in shown.stderr

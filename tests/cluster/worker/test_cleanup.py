@@ -15,6 +15,7 @@ from support.waiting import wait_until
 
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.cleanup import Cleanup
+from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.reaper import Reaper
 from iris.cluster.worker.task_dir import AttemptDir, LogDirs, WorkerDir
@@ -233,3 +234,17 @@ async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:
 
 async def test_nothing_was_ever_run(disk: Disk) -> None:
     await disk.sweep(KEEP_S)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_a_log_that_the_controller_has_put_elsewhere_is_not_ours_to_give(
+    tmp_path: Path, controller: socket.socket, is_ours: bool
+) -> None:
+    disk = Disk(tmp_path / "worker", controller, LogDirs(tmp_path / "logs"))
+    directory = (await disk.end()).directory if is_ours else disk.leave()
+    assert disk.worker.log_of("job/task-0", None)[1] == directory
+    (directory.log / AWAY).touch()
+    with pytest.raises(NotFoundError, match="no longer has the log of attempt 0 of 'job/task-0'"):
+        disk.worker.log_of("job/task-0", None)
+    (directory.log / AWAY).unlink()
+    assert disk.worker.log_of("job/task-0", 0)[1] == directory

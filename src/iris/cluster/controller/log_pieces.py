@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iris.cluster.controller.log_sweep import AWAY
 from iris.cluster.logs.records import SOURCES, Offsets
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.log_segments import (
+    AWAY,
     Place,
     list_segments,
     parse_end,

@@ -22,6 +22,7 @@ from iris.cluster.controller.log_retention import Found, Known, Removal, Retenti
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.worker.log_reader import LogReader
 from iris.cluster.worker.log_segments import (
+    AWAY,
     END,
     LogEnd,
     has_end,
@@ -36,7 +37,6 @@ from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # what has no end, of an attempt that has ended, gets no more when nothing came for so long
 STORED = "stored"  # counts while it is the newest
-AWAY = "away"
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ the one it needs in the listing, and knows how much is missing where one is dama
     {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
 
 `end` is written when the log is closed; a log without it was not closed: its writer was killed. Of a log that was
-removed `end` stays, and says so. `written` lies beside what a worker hands over, until it has handed over all.
+removed `end` stays, and says so. `written` lies beside what a worker hands over, until it has handed over all. `away`
+says that not all of a log that a controller keeps is here, the rest is elsewhere, and only the controller can fetch it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from iris.cluster.logs.records import BEGINNING, Offsets
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16,})" + r"-([0-9a-f]+)" * 4)
 END = "end"  # the name of the file
+AWAY = "away"
 _WRITTEN = "written"
 
 

@@ -23,6 +23,7 @@ from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
@@ -161,7 +162,8 @@ class Worker:
     def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
         """Where the log of an attempt lies: its id, its directory, and its record.
 
-        The record is None for what an earlier process of this worker ran: that is on disk only, and over.
+        The record is None for what an earlier process of this worker ran: that is on disk only, and over. What the
+        controller has put elsewhere is no longer ours to give.
         """
         if attempt_id is None:
             known = [attempt for task, attempt in self._attempts if task == task_id]
@@ -173,6 +175,8 @@ class Worker:
         directory = self._directory.attempt(task_id, attempt_id)
         if attempt is None and not (directory.path.exists() and directory.log.exists()):
             raise NotFoundError(f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}")
+        if (attempt is None or attempt.is_final) and (directory.log / AWAY).exists():
+            raise NotFoundError(f"worker {self.worker_id} no longer has the log of attempt {attempt_id} of {task_id!r}")
         return attempt_id, directory, attempt
 
     def health_check(self) -> cluster_pb2.HealthResponse:
