@@ -108,6 +108,17 @@ def test_only_files_of_a_log_are_copied(location: LogLocation, log: Path, tmp_pa
     assert files(tmp_path / "back") == kept
 
 
+def test_only_files_of_a_log_are_fetched_and_removed(log: Path, tmp_path: Path) -> None:
+    location = LogLocation(f"file://{tmp_path}/there")
+    location.store(log, "task-1/0")
+    notes = tmp_path / "there" / "task-1" / "0" / "notes.txt"
+    notes.write_text("somebody else's")
+    location.fetch("task-1/0", empty(tmp_path / "back"))
+    assert files(tmp_path / "back") == files(log)
+    location.remove("task-1/0")
+    assert list(notes.parent.iterdir()) == [notes]
+
+
 def test_a_log_without_an_end(location: LogLocation, log: Path, tmp_path: Path) -> None:
     """Its worker was lost; how much it had written is noted."""
     (log / END).unlink()

@@ -110,8 +110,8 @@ def test_what_is_too_old_goes_for_good_stored_or_not() -> None:
 
 
 def test_what_is_only_there_goes_when_it_is_too_old_and_not_for_its_size() -> None:
-    found = [Found("old", 0, 0, True, True, away=True), Found("new", 0, 0, True, True, away=True)]
-    known = {"old": ended(1), "new": ended(NOW)}
+    found = [Found("old", 0, 0, True, True, away=True), Found("new", 0, 0, True, True, away=True), Found("runs", 9, 0)]
+    known = {"old": ended(1), "new": ended(NOW), "runs": ended(None)}
     assert choose(found, known, Retention(keep_bytes=0), NOW, has_location=True) == []
     retention = Retention(keep_ms=100, keep_bytes=0)
     assert choose(found, known, retention, NOW, has_location=True) == [Removal("old", retention.age_reason)]

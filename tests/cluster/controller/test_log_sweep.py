@@ -56,12 +56,15 @@ async def test_what_has_no_end_is_copied_when_nothing_came_for_ten_minutes(tmp_p
     logs.add_job("lost")
     logs.write("lost", b"its worker was killed\n", close=False)
     logs.end_attempt("lost")
+    logs.add_job("runs")
+    logs.write("runs", b"silent for long\n", close=False)
     logs.now_ms += 590_000
     await logs.keeper.sweep()
     assert not logs.there.exists()
     logs.now_ms += 20_000
     await logs.keeper.sweep()
     assert files(logs.stored("lost")) == files(logs.path("lost"))
+    assert not logs.stored("runs").exists()
 
 
 async def test_what_is_stored_is_not_copied_again_until_something_is_added(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Pat
     await disk.sweep(KEEP_S + 10)
     assert not directory.path.exists()
     assert directory.log.exists()
+    assert disk.worker.list_tasks() == []
 
 
 async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:
