@@ -1,4 +1,4 @@
-"""Who cancels a call gets a cancellation, and not an answer that asks for another try."""
+"""Who cancels a call gets a cancellation, who waits for a silent server a timeout: none is taken for the other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
+from iris.errors import DeadlineExceededError
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import Peer, call_async, stream_async
 
 
 def test_a_cancelled_call_is_cancelled() -> None:
@@ -23,5 +24,17 @@ def test_a_cancelled_call_is_cancelled() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await calling
             assert calling.cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_stream_of_a_silent_server_is_over() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            stub = cluster_connect.ControllerServiceClient(address)
+            watched = stub.watch_job(cluster_pb2.Controller.WatchJobRequest())
+            with pytest.raises(DeadlineExceededError, match="silent"):
+                await anext(stream_async(watched, Peer(address, "nobody"), first_s=0.1))
 
     asyncio.run(main())

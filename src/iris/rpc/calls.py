@@ -20,7 +20,7 @@ from connectrpc.errors import ConnectError
 from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
 from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError
-from iris.rpc.streaming import STREAM_SILENCE_S, StreamHandle
+from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
@@ -156,18 +156,37 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
         cast(Generator[Response], messages).close()
 
 
-async def stream_async(messages: AsyncIterator[Response], peer: Peer) -> AsyncGenerator[Response]:
-    """As `stream`, on an asyncio loop; silence for longer than two beats is a lost connection here too."""
+async def stream_async(
+    messages: AsyncIterator[Response],
+    peer: Peer,
+    *,
+    first_s: float = FIRST_MESSAGE_S,
+    silence_s: float = STREAM_SILENCE_S,
+) -> AsyncGenerator[Response]:
+    """As `stream`, on an asyncio loop; silence for longer than two beats is a lost connection here too.
+
+    Args:
+        messages: What a method of a generated stub answers with; nothing was taken of it.
+        peer: Who is called.
+        first_s: Seconds until the first message, which servers send at once.
+        silence_s: Seconds between messages.
+    """
+    within_s = first_s
     try:
         while True:
-            async with asyncio.timeout(STREAM_SILENCE_S):
-                message = await anext(messages, None)
+            async with asyncio.timeout(within_s):
+                try:
+                    message = await anext(messages, None)
+                except ConnectError as error:
+                    # Here, so that the timeout sees that it was the cancellation which it asked for; see `call_async`.
+                    if isinstance(error.__cause__, asyncio.CancelledError):
+                        raise asyncio.CancelledError from error
+                    raise
             if message is None:
                 return
             yield message
+            within_s = silence_s
     except ConnectError as error:
-        if isinstance(error.__cause__, asyncio.CancelledError):
-            raise asyncio.CancelledError from error  # see `call_async`
         raise peer.error(error) from error
     except TimeoutError as error:
         raise DeadlineExceededError(f"{peer.who} at {peer.address} has been silent for too long") from error

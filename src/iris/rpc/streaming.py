@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 # Servers beat at least every 15 s on a stream: silence for longer than two beats is a dead peer.
 STREAM_SILENCE_S = 40.0
+# They send the first message at once.
+FIRST_MESSAGE_S = 10.0
 
 
 class Body(Protocol):

@@ -21,7 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.address import is_loopback
-from iris.rpc.streaming import STREAM_SILENCE_S, current_handle
+from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 
 if TYPE_CHECKING:
     import httpcore  # elsewhere imported where it is used: `import iris.client` need not wait for it
@@ -76,10 +76,12 @@ class HttpTransport:
         body = content if isinstance(content, bytes) else b"".join(content)
         headers = [(name.encode(), value.encode()) for name, value in request.headers.items()]
         streams = request.headers.get("content-type", "").startswith("application/connect+")
-        extensions = {"timeout": _timeouts(request, streams)}
+        deadline_ms = request.headers.get("connect-timeout-ms")
+        deadline_s = float(deadline_ms) / 1000 if deadline_ms else math.inf
+        extensions = {"timeout": _timeouts(min(deadline_s, FIRST_MESSAGE_S) if streams else deadline_s)}
         try:
             if streams:
-                return self._open_stream(request.method, url, headers, body, extensions)
+                return self._open_stream(request.method, url, headers, body, extensions, deadline_s)
             end = time.monotonic() + (extensions["timeout"]["read"] or math.inf)
             with self._current_pool().stream(
                 request.method, url, headers=headers, content=body, extensions=extensions
@@ -97,6 +99,7 @@ class HttpTransport:
         headers: list[tuple[bytes, bytes]],
         body: bytes,
         extensions: dict[str, Any],
+        deadline_s: float,
     ) -> SyncResponse:
         handle = current_handle.get()
         if handle is not None:
@@ -108,6 +111,7 @@ class HttpTransport:
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
             )
+            extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)  # httpcore looks anew for the body
             answer = _Body(response, opened.pop_all())
             if handle is not None:
                 handle.opened(answer)
@@ -189,14 +193,10 @@ def _ssl_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
 
 
-def _timeouts(request: SyncRequest, streams: bool) -> dict[str, float | None]:
-    """The call's own deadline travels in its header; a stream without one is only ever cut for silence."""
-    deadline_ms = request.headers.get("connect-timeout-ms")
-    read_s = float(deadline_ms) / 1000 if deadline_ms else None
-    if streams:
-        read_s = STREAM_SILENCE_S if read_s is None else min(read_s, STREAM_SILENCE_S)
-    connect_s = CONNECT_TIMEOUT_S if read_s is None else min(read_s, CONNECT_TIMEOUT_S)
-    return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
+def _timeouts(read_s: float) -> dict[str, float | None]:
+    """For httpcore. The deadline of a call travels in its header; a stream has none, and is only cut for silence."""
+    limit_s = None if read_s == math.inf else read_s
+    return {"connect": min(read_s, CONNECT_TIMEOUT_S), "read": limit_s, "write": limit_s, "pool": limit_s}
 
 
 def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:

@@ -13,11 +13,13 @@ from support.log_keeping import WORKER, KeptLogs, Read, files, read
 from support.odd_files import OddFileSystem, odd_files
 from support.waiting import wait_until
 
-from iris.cluster.controller.log_pieces import NOTHING, Piece
+from iris.cluster.controller.log_pieces import Piece
 from iris.cluster.controller.log_retention import Retention
+from iris.cluster.controller.log_sweep import remove_log
+from iris.cluster.worker.handover import NOT_NOW, UNWANTED
 from iris.cluster.worker.log_segments import END, list_segments
 from iris.cluster.worker.log_store import LogWriter
-from iris.errors import ResourceExhaustedError, UnavailableError
+from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
 pytestmark = pytest.mark.anyio
@@ -92,118 +94,44 @@ async def test_a_fetch_that_broke_off_is_made_again(odd: None, tmp_path: Path) -
     assert files(logs.path("job")) == whole
 
 
-async def test_a_disk_that_takes_nothing_is_said(tmp_path: Path) -> None:
-    logs = await only_there(tmp_path, "file://")
-    shutil.rmtree(logs.directories.root)
-    logs.directories.root.write_text("a file where the directory should be")
-    with pytest.raises(UnavailableError, match=r"the log of 'job/task-0' cannot be fetched: .*Not a directory"):
-        await logs.keeper.provide("job/task-0", 0)
-
-
-@pytest.mark.parametrize("location", ["file://", ""])
-async def test_what_is_nowhere_leaves_nothing_here(tmp_path: Path, location: str) -> None:
-    """So that a reader is told that it is gone, or that it never was; and what comes late has its place."""
-    logs = KeptLogs(tmp_path, location=location)
-    logs.add_job("job")
-    logs.end_attempt("job")
-    path = await logs.keeper.provide("job/task-0", 0)
-    assert path == logs.path("job")
-    assert not path.exists()
-    piece = Piece(task_id="job/task-0", incarnation=WORKER.incarnation, position=0, end=end_of(tmp_path / "late"))
-    assert await store(logs, piece) == [0]
-    assert await logs.read("job") == Read(b"")
-
-
-async def test_what_is_complete(tmp_path: Path) -> None:
-    logs = KeptLogs(tmp_path, Retention(keep_bytes=0))
+async def test_what_cannot_be_written_is_wanted_again_and_does_not_stand_in_the_way(
+    logs: KeptLogs, tmp_path: Path
+) -> None:
     logs.add_job("job", 2)
-    logs.write("job", b"all of it\n")
-    writer = logs.write("job", b"some of it\n", index=1, close=False)
-    complete = [logs.keeper.is_complete(f"job/task-{index}", 0) for index in (0, 1)]
-    assert complete == [True, False]
-    writer.close()
-    logs.end_attempt("job")
+    source = tmp_path / "source"
+    writer = write(source, b"one\n")
+    pieces, others = cut(source, writer, "job/task-0"), cut(source, writer, "job/task-1")
+    in_the_way = logs.path("job").parent
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where the directory should be")
+    assert await store(logs, pieces[0], others[0]) == [NOT_NOW, len(others[0].records)]
+    in_the_way.unlink()
+    await store(logs, *pieces, *others[1:])
+    assert files(logs.path("job")) == files(logs.path("job", index=1)) == files(source)
+
+
+async def test_what_is_removed_while_it_is_handed_over_does_not_come_back(logs: KeptLogs, tmp_path: Path) -> None:
+    logs.add_job("job")
+    source = tmp_path / "source"
+    writer = write(source, *[random.Random(number).randbytes(10_000) for number in range(45)])
+    pieces = cut(source, writer, "job/task-0")
+    half = len(pieces) // 2
+    await store(logs, *pieces[:half])
+    remove_log(logs.path("job"), "removed: a test")
+    assert await store(logs, *pieces[half:]) == [UNWANTED] * (len(pieces) - half)
+    got = read(logs.path("job"))
+    assert (got.data, got.reasons) == (b"", {"removed: a test"})
+
+
+async def test_a_log_that_is_read_stays(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
+    logs.add_ended("old", b"of long ago\n")
+    logs.now_ms += 2 * DAY_MS
+    with logs.keeper.reading("old/task-0", 0):
+        await logs.keeper.sweep()
+        assert read(logs.path("old")).data == b"of long ago\n"
     await logs.keeper.sweep()
-    assert not list_segments(logs.path("job"))
-    assert logs.keeper.is_complete("job/task-0", 0), "also when it is only elsewhere"
-
-
-# For workers
-
-
-async def test_pieces_make_up_a_log(logs: KeptLogs, tmp_path: Path) -> None:
-    logs.add_job("job", 2)
-    source = tmp_path / "source"
-    pieces = cut(source, write(source, b"one\n", b"two\n"), "job/task-1")
-    assert await store(logs, *pieces[:1]) == [pieces[1].position]
-    assert await store(logs, *pieces) == [piece.position for piece in (*pieces[1:], pieces[-1])]
-    assert files(logs.path("job", index=1)) == files(source)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"task_id": "nobody/task-0"},
-        {"task_id": "job/task-1"},
-        {"task_id": "job/task-"},
-        {"task_id": ""},
-        {"attempt_id": 1},
-        {"attempt_id": -1},
-        {"incarnation": "another process"},
-        {"incarnation": ""},
-    ],
-    ids=str,
-)
-async def test_nothing_is_wanted_of_what_is_not_this_workers(
-    logs: KeptLogs, tmp_path: Path, changes: dict[str, str | int]
-) -> None:
-    logs.add_job("job")
-    source = tmp_path / "source"
-    first, *_ = cut(source, write(source, b"one\n"), "job/task-0")
-    other = Piece()
-    other.CopyFrom(first)
-    for name, value in changes.items():
-        setattr(other, name, value)
-    assert await store(logs, other) == [NOTHING]
-    assert not logs.directories.root.exists()
-    assert await store(logs, other, first, other) == [NOTHING, len(first.records), NOTHING]
-    assert await store(logs, first, worker_id="another") == [NOTHING]
-    assert len(list(logs.directories.root.glob("*/*"))) == 1
-
-
-async def test_each_attempt_is_its_own_workers(logs: KeptLogs, tmp_path: Path) -> None:
-    """An earlier attempt may still be handed over when the next one runs."""
-    logs.add_job("job")
-    logs.end_attempt("job", goes_on=True)
-    logs.start_attempt("job")
-    for attempt_id in (1, 0):
-        source = tmp_path / f"source {attempt_id}"
-        pieces = cut(source, write(source, b"of attempt %d\n" % attempt_id), "job/task-0", attempt_id)
-        await store(logs, *pieces)
-        assert read(logs.path("job", attempt_id)) == Read(b"of attempt %d\n" % attempt_id)
-
-
-async def test_a_piece_that_cannot_be_meant_does_not_stand_in_the_way(
-    logs: KeptLogs, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    logs.add_job("job", 2)
-    source = tmp_path / "source"
-    good = cut(source, write(source, b"one\n"), "job/task-1")[0]
-    bad = Piece(task_id="job/task-0", incarnation=WORKER.incarnation, offsets=(1, 2))
-    assert await store(logs, bad, good) == [NOTHING, len(good.records)]
-    assert "refused a piece of a log of job/task-0" in caplog.text
-
-
-async def test_a_disk_that_takes_nothing_is_said_to_the_worker(logs: KeptLogs, tmp_path: Path) -> None:
-    logs.add_job("job")
-    source = tmp_path / "source"
-    pieces = cut(source, write(source, b"one\n"), "job/task-0")
-    logs.directories.root.write_text("a file where the directory should be")
-    with pytest.raises(ResourceExhaustedError, match=f"cannot keep logs in {logs.directories.root}: Not a directory"):
-        await store(logs, pieces[0])
-    logs.directories.root.unlink()
-    await store(logs, *pieces)
-    assert files(logs.path("job")) == files(source)
+    assert read(logs.path("old")).data == b""
 
 
 async def test_a_jobs_own_limit_goes_before_that_of_all(logs: KeptLogs, tmp_path: Path) -> None:

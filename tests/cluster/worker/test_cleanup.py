@@ -79,19 +79,21 @@ class Disk:
         return self.worker.run_task(request, b"")
 
     async def end(self, task_id: str = "job/task-0", attempt_id: int = 0, *, reported: bool = True) -> Attempt:
-        """An attempt that has ended."""
+        """An attempt that has ended, and whose log is handed over."""
         attempt = self.begin(task_id, attempt_id, bundle_hash="")
         self.worker.kill_task(task_id, attempt_id, 0)
         await asyncio.to_thread(wait_until, lambda: attempt.is_final, "the end of the attempt")
         attempt.reported = reported
+        attempt.directory.handed_over.touch()
         return attempt
 
     def leave(self, task_id: str = "job/task-0", attempt_id: int = 0) -> AttemptDir:
-        """What an earlier process with this directory left."""
+        """What an earlier process with this directory left, and had handed over."""
         directory = self.directory.attempt(task_id, attempt_id)
         directory.create()
         directory.work.mkdir()
         LogWriter(directory.log).close()
+        directory.handed_over.touch()
         return directory
 
 
@@ -167,6 +169,24 @@ async def test_what_is_not_handed_over_stays(disk: Disk, is_ours: bool) -> None:
     assert directory.log.exists()
     assert disk.worker.log_of("job/task-0", 0)[1] == directory
     directory.handover.unlink()
+    await disk.sweep(100 * KEEP_S)
+    assert not directory.path.exists()
+
+
+async def test_a_log_that_the_controller_did_not_take_stays_as_long_as_the_rest(disk: Disk) -> None:
+    directory = (await disk.end()).directory
+    directory.handed_over.unlink()
+    await disk.sweep(KEEP_S - 10)
+    assert directory.log.exists()
+    await disk.sweep(KEEP_S + 10)
+    assert not directory.path.exists()
+
+
+async def test_what_somebody_reads_stays(disk: Disk) -> None:
+    directory = (await disk.end()).directory
+    with disk.worker.reading(directory), disk.worker.reading(directory):
+        await disk.sweep(100 * KEEP_S)
+        assert directory.log.exists()
     await disk.sweep(100 * KEEP_S)
     assert not directory.path.exists()
 

@@ -12,7 +12,8 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,7 @@ class LogKeeper:
         self._earlier: set[str] = set()  # the directories of tasks that were here before this process was
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._used_ms: dict[str, int] = {}  # when a log was fetched, or found to be here, for a reader
+        self._readers: Counter[str] = Counter()
         self._background: set[asyncio.Task[Any]] = set()
 
     def start(self) -> None:
@@ -135,6 +137,18 @@ class LogKeeper:
                 raise
             raise UnavailableError(f"the log of {task_id!r} cannot be fetched: {error}") from error
         return path
+
+    @contextlib.contextmanager
+    def reading(self, task_id: str, attempt_id: int) -> Iterator[None]:
+        """For as long as somebody reads the log of an attempt, it stays here."""
+        name = self._directories.name(task_id, attempt_id)
+        self._readers[name] += 1
+        try:
+            yield
+        finally:
+            self._readers[name] -= 1
+            if not self._readers[name]:
+                del self._readers[name]
 
     # For workers.
 
@@ -199,7 +213,7 @@ class LogKeeper:
         """Copies what is complete, and removes what is not to be kept."""
         now_ms = self._keeping.now_ms()
         self._used_ms = {name: at for name, at in self._used_ms.items() if now_ms - at < _IN_USE_MS}
-        await self._sweep.sweep(now_ms, self._used_ms.__contains__)
+        await self._sweep.sweep(now_ms, lambda name: name in self._used_ms or name in self._readers)
 
     async def _sweep_for_ever(self) -> None:
         while True:

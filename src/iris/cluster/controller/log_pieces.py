@@ -17,6 +17,7 @@ from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.log_segments import (
     AWAY,
     Place,
+    has_end,
     list_segments,
     parse_end,
     read_end,
@@ -66,6 +67,8 @@ class LogPieces:
             InvalidArgumentError: The piece cannot be meant.
             OSError: It cannot be written.
         """
+        if has_end(directory):
+            self._logs.pop(directory, None)  # it was removed meanwhile
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
             return UNWANTED
@@ -86,10 +89,6 @@ class LogPieces:
             self._logs.pop(directory, None)  # what is there is looked at anew
             raise
         return kept.position
-
-    def forget(self, directory: Path) -> None:
-        """Looks at a log anew when the next piece of it comes: it was removed."""
-        self._logs.pop(directory, None)
 
     def _load(self, directory: Path) -> _Kept | None:
         segments = list(list_segments(directory))

@@ -153,6 +153,8 @@ class LogSweep:
                     remove_log(path, reason, end)
             except (IrisError, OSError) as error:
                 _log.warning("cannot remove the log %s: %s", path, error)
+            except Exception:  # noqa: BLE001 - whatever it was, the others are to go
+                _log.exception("cannot remove the log %s", path)
 
 
 def stored_as(name: str, record: JobRecord) -> str:

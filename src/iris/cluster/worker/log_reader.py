@@ -30,8 +30,9 @@ from iris.cluster.logs.records import (
     encode_gap,
     parse_gap,
 )
-from iris.cluster.worker.log_segments import Place, list_segments, read_end, read_written
+from iris.cluster.worker.log_segments import AWAY, Place, list_segments, read_end, read_written
 from iris.cluster.worker.log_store import LogWriter
+from iris.errors import UnavailableError
 
 DAMAGED = "damaged on disk"
 _NOT_THERE = "not on disk"
@@ -39,6 +40,7 @@ _LOST_WITH_WORKER = "its worker was lost before it had handed this over"
 _MAGIC_WORD = MAGIC << LENGTH_BITS
 _LAST_SOURCE = len(SOURCES) - 1
 _GAP_SIZE = 8  # the least that a gap's payload holds
+_LONGEST_GAP = 1 << 60  # bytes; so that no sum of a few is too large for a record
 
 
 class Chunk(NamedTuple):
@@ -132,6 +134,7 @@ class LogReader:
 
         Raises:
             OSError: A segment cannot be opened, for a reason that may pass.
+            UnavailableError: The log was put elsewhere meanwhile.
         """
         while (chunk := self.read_chunk(max_bytes, final=final)) is not None:
             if chunk.records:
@@ -173,9 +176,10 @@ class LogReader:
                 if opened is None:
                     if self._list(final) is not segments:
                         continue  # dropped meanwhile
+                    reason = self._why_gone()
                     if following is None:
-                        return self._end(final, DAMAGED)
-                    self._go_on(following, DAMAGED)
+                        return self._end(final, reason)
+                    self._go_on(following, reason)
                     continue
                 lost = self._enter(opened)
                 if lost is not None:
@@ -266,6 +270,13 @@ class LogReader:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return opened
+
+    def _why_gone(self) -> str:
+        """Why a segment is not there that was listed."""
+        if (self._directory / AWAY).exists():
+            raise UnavailableError("the log was put elsewhere while it was read")
+        end = read_end(self._directory)
+        return end.removed if end is not None and end.removed else DAMAGED
 
     def _enter(self, opened: _Segment) -> Chunk | None:
         """Enters a segment; what is missing before it."""
@@ -376,7 +387,8 @@ def _measure_gap(kind: int, payload: bytes) -> tuple[int, int]:
     source_id = kind ^ GAP
     if source_id > _LAST_SOURCE or len(payload) < _GAP_SIZE:
         return -1, 0
-    return source_id, parse_gap(payload)[0]
+    missing = parse_gap(payload)[0]
+    return (source_id, missing) if missing < _LONGEST_GAP else (-1, 0)
 
 
 def _highest(one: Offsets, other: Offsets) -> Offsets:

@@ -1,0 +1,50 @@
+"""One attempt's processes: what they wrote is captured, whatever keeps the loop busy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from support.cluster import shell
+
+from iris.cluster.worker.log_store import Source
+from iris.cluster.worker.process import AttemptProcess, Exit
+
+
+async def nothing() -> None:
+    """Nothing strays."""
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_all_that_is_in_the_pipes_is_taken_where_nobody_waits_for_their_ends(tmp_path: Path, holds: bool) -> None:
+    size = 900_000  # fits into a pipe
+    running: list[AttemptProcess] = []
+    captured: dict[Source, int] = {"stdout": 0, "stderr": 0}
+    holder = "exec 3>&1; setsid sleep 60 >&3 2>/dev/null & echo $! >pid; " if holds else ""
+
+    def append(source: Source, data: bytes) -> None:
+        captured[source] += len(data)
+        os.waitid(os.P_PID, running[0].pid, os.WEXITED | os.WNOWAIT)  # the loop is busy until it has ended
+
+    async def run() -> Exit:
+        running.append(
+            AttemptProcess(
+                shell(f"{holder}head -c {size} /dev/zero; head -c {size} /dev/zero >&2"),
+                cwd=tmp_path,
+                env=dict(os.environ),
+                file_limit=1024,
+                append=append,
+                end_strays=nothing,
+                drain_s=0,
+            )
+        )
+        return await running[0].wait()
+
+    try:
+        assert asyncio.run(run()).code == 0
+        assert captured == {"stdout": size, "stderr": size}
+    finally:
+        if holds:
+            os.kill(int((tmp_path / "pid").read_text()), 9)
