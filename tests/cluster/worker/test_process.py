@@ -25,8 +25,10 @@ def test_all_that_is_in_the_pipes_is_taken_where_nobody_waits_for_their_ends(tmp
     holder = "exec 3>&1; setsid sleep 60 >&3 2>/dev/null & echo $! >pid; " if holds else ""
 
     def append(source: Source, data: bytes) -> None:
+        is_first = not any(captured.values())
         captured[source] += len(data)
-        os.waitid(os.P_PID, running[0].pid, os.WEXITED | os.WNOWAIT)  # the loop is busy until it has ended
+        if is_first:
+            os.waitid(os.P_PID, running[0].pid, os.WEXITED | os.WNOWAIT)  # busy until it has ended
 
     async def run() -> Exit:
         running.append(
