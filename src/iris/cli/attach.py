@@ -16,6 +16,7 @@ from iris.cli.clusters import Connection
 from iris.cli.documents import job_document
 from iris.cli.outlet import OutputClosedError
 from iris.cli.output import LONGEST_CURSOR, Output
+from iris.cli.reader import leave_with_reader
 from iris.cluster.types import state_name
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
@@ -52,7 +53,8 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
             return 128 + stopped_by[0]
     else:
         try:
-            status = _show(connection, job, output, just_shown)
+            with output.interrupted_between_writes():
+                status = _show(connection, job, output, just_shown)
         except (KeyboardInterrupt, OutputClosedError) as error:
             output.drop_lines()
             if isinstance(error, KeyboardInterrupt):
@@ -85,7 +87,8 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
         output.event({"event": "notice", "text": text})
         output.note(text)
 
-    with _Waiting(connection, job.job_id, output), client.stream_job_logs(job.job_id, on_notice=note) as stream:
+    waiting = _Waiting(connection, job.job_id, output)
+    with waiting, leave_with_reader(), client.stream_job_logs(job.job_id, on_notice=note) as stream:
         for lines in stream.batches():
             output.show_lines(lines)
             output.end_tasks(stream.ends)

@@ -10,9 +10,12 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from iris.cli.lines import Lines
@@ -61,6 +64,7 @@ class Output:
         self._ended_tasks: set[int] = set()
         self._last_added: LogEntry | None = None
         self._last_shown: LogEntry | None = None
+        self._is_writing = self._is_interrupted = False
         self._status = ""
         self._drawn: list[bytes] = []  # rows that stand on the terminal below all else
 
@@ -125,12 +129,35 @@ class Output:
     def flush(self) -> None:
         """Writes what was held back."""
         with self._lock:
-            if self._held:
-                held, self._held, self._held_bytes = b"".join(self._held), [], 0
-                self._emit(self._stdout, held)
-            elif self._drawn != self._rows():
-                self._emit(self._stdout, b"")
-            self._last_shown = self._last_added
+            self._is_writing = True
+            try:
+                if self._held:
+                    held, self._held, self._held_bytes = b"".join(self._held), [], 0
+                    self._emit(self._stdout, held)
+                elif self._drawn != self._rows():
+                    self._emit(self._stdout, b"")
+                self._last_shown = self._last_added
+            finally:
+                self._is_writing = False
+        if self._is_interrupted:
+            self._is_interrupted = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def interrupted_between_writes(self) -> Iterator[None]:
+        """Inside of the block, a Ctrl-C waits for the end of a write of lines, so that `last_shown` is what was shown;
+        a second one does not wait, for who reads may never take the rest."""
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if not self._is_writing or self._is_interrupted:
+                raise KeyboardInterrupt
+            self._is_interrupted = True
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def end_tasks(self, ended: Collection[int]) -> None:
         """No more lines of these tasks come: unfinished ones are ended."""

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from iris.cluster.types import (
     check_utf8,
     get_job_info,
 )
-from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError
+from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
 
@@ -236,10 +237,7 @@ class IrisClient:
             index = 0 if stream_task_index is None else stream_task_index
             check_index(index)
             wanted = _wanted(True, None, None, 0, 0, 0, None, (), "", "auto", PATIENCE_S, None)
-            if end is not None:
-                wanted = replace(wanted, until=end)
-            for entry in LogStream(Reading(self.cluster, job_id, [index], wanted)):
-                print(f"[task-{index}:{entry.source}] {entry.message}", flush=True)  # noqa: T201 - that is the verb
+            self._print_lines(job_id, index, wanted if end is None else replace(wanted, until=end))
         elif stream_task_index is not None:
             raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
         left = None if end is None else max(0.0, end - time.monotonic())
@@ -252,6 +250,26 @@ class IrisClient:
             known = "".join(str(error).partition(", as far as")[1:])
             raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}") from error
         return self.cluster.get_job_status(job_id)
+
+    def _print_lines(self, job_id: str, task_index: int, wanted: Wanted) -> None:
+        """Prints the lines of a task until its end, or until the time is over."""
+        left_s = wanted.until - time.monotonic()
+        timer = None
+        try:
+            with LogStream(Reading(self.cluster, job_id, [task_index], wanted)) as stream:
+                if left_s < threading.TIMEOUT_MAX:
+                    # Wherever the stream waits then, for a server that is silent, too.
+                    timer = threading.Timer(left_s, stream.close)
+                    timer.daemon = True
+                    timer.start()
+                for entry in stream:
+                    print(f"[task-{task_index}:{entry.source}] {entry.message}", flush=True)  # noqa: T201 - the verb
+        except (UnavailableError, DeadlineExceededError):
+            if time.monotonic() < wanted.until:
+                raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     # Tasks.
 
@@ -399,9 +417,11 @@ class IrisClient:
         Raises:
             InvalidArgumentError, NotFoundError, ControllerUnreachableError, WorkerUnreachableError: As there.
         """
-        indices = None if task_indices is None else sorted(set(task_indices))
-        for index in indices or ():
+        if isinstance(task_indices, int | str):
+            raise InvalidArgumentError(f"task_indices={task_indices!r}: expected a list of indices, or None for all")
+        for index in task_indices or ():
             check_index(index)
+        indices = None if task_indices is None else sorted(set(task_indices))
         if indices == []:
             raise InvalidArgumentError("task_indices=[]: expected at least one index, or None for all tasks")
         wanted = _wanted(
@@ -483,8 +503,11 @@ def _wanted(
     patience_s: float,
     on_notice: Callable[[str], None] | None,
 ) -> Wanted:
-    if isinstance(sources, str) or not set(sources) <= set(SOURCES):
-        raise InvalidArgumentError(f"sources={sources!r}: expected some of {list(SOURCES)}")
+    if not isinstance(sources, list | tuple | set | frozenset) or not all(source in SOURCES for source in sources):
+        raise InvalidArgumentError(f"sources={sources!r}: expected a list of some of {list(SOURCES)}")
+    if not isinstance(regex, str):
+        raise InvalidArgumentError(f"regex={regex!r}: expected a pattern (RE2) as text")
+    check_utf8("a pattern", regex)
     if route not in ROUTES:
         raise InvalidArgumentError(f"route={route!r}: expected one of {list(ROUTES)}")
     if tail is not None and max_lines:

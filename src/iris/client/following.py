@@ -122,13 +122,12 @@ class Following:
     def _take(self, stream: _Stream, message: cluster_pb2.StreamTaskLogsResponse) -> Iterator[Items]:
         reading = self._reading
         for index in stream.going_on & self._troubles.keys():
-            if message.chunks:
-                self._troubles[index].over()
-            else:
-                self._troubles[index].answered()
+            self._troubles[index].answered()
         for chunk in message.chunks:
             index = chunk.task_index
             reader = reading.reader(index, chunk.attempt_id)
+            if not chunk.error and index in self._troubles:
+                self._troubles[index].over()
             for _, items in reader.read(chunk.records):
                 reading.place(index, items)
                 yield items
@@ -145,14 +144,9 @@ class Following:
             elif chunk.HasField("end"):
                 stream.going_on.discard(index)
                 if chunk.end.complete:
-                    self._ended(index, chunk.end)
+                    reading.ended(self._progress, index, chunk.end)
                 else:
                     self._due[index] = time.monotonic()  # it was sent by a server that is being stopped
-
-    def _ended(self, index: int, end: cluster_pb2.LogEnd) -> None:
-        self._reading.note_end(index, end)
-        self._reading.ends[index] = end
-        self._reading.attempt_ended(self._progress, index)
 
     def _broken(self, stream: _Stream, error: Exception) -> None:
         self._streams.discard(stream)
@@ -180,7 +174,7 @@ class Following:
                 reading.update(self._progress, [reading.cluster.get_task_status(reading.job_id, index)])
             attempt = self._progress.attempt(index) or attempt
             if reading.is_out_of_reach(attempt, trouble):
-                self._ended(index, reading.given_up(index, attempt, error).end)
+                reading.ended(self._progress, index, reading.given_up(index, attempt, error).end)
                 return
         self._due[index] = time.monotonic() + trouble.pause(error)
 

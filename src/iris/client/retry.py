@@ -31,6 +31,10 @@ class NotYetError(WorkerUnreachableError):
     """A worker does not have the log of an attempt: it may not have heard of it yet."""
 
 
+class RefusedError(WorkerUnreachableError):
+    """The controller is there, and says that it cannot have the log of an attempt now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a reader wants of the logs of tasks, and how it is to be had; see `IrisClient.stream_task_logs`."""
@@ -74,12 +78,15 @@ class Trouble:
     quiet: bool = False
     tries: int = 0
     since_s: float | None = None
+    _is_refused: bool = False
     _pause_s: float = _FIRST_PAUSE_S
     _told_s: float = -math.inf
 
     def answered(self) -> None:
-        """It is there; whether it brings anything is not said yet."""
-        self.tries, self.since_s = 0, None
+        """It is there; whether it brings anything is not said yet. Where it said before that it cannot, patience is not
+        without end for that."""
+        if not self._is_refused:
+            self.tries, self.since_s = 0, None
         self._pause_s = min(self._pause_s, _PAUSE_OF_THE_LIVING_S)
 
     def chunks_of(self, message: cluster_pb2.StreamTaskLogsResponse) -> Sequence[Chunk]:
@@ -89,6 +96,7 @@ class Trouble:
 
     def over(self) -> None:
         """It brings what was asked for."""
+        self._is_refused = False
         self.tries, self.since_s, self._pause_s = 0, None, _FIRST_PAUSE_S
 
     def lasts(self, seconds: float, attempt: cluster_pb2.TaskAttempt) -> bool:
@@ -107,12 +115,13 @@ class Trouble:
         if self.since_s is None:
             self.since_s = now
         self.tries += 1
+        self._is_refused |= isinstance(error, RefusedError)
         if now - self.since_s >= self.wanted.patience_s or now >= self.wanted.until:
             raise error
         is_news = self.tries == (_QUIET_TRIES if isinstance(error, NotYetError) else 1)
         if is_news and not self.quiet and now - self._told_s >= _TELL_AGAIN_S:
             self._told_s = now
             self.wanted.on_notice(f"{self.who and self.who + ': '}{error}; trying again")
-        pause_s = self._pause_s * random.uniform(0.5, 1.5)
+        pause_s = min(self._pause_s * random.uniform(0.5, 1.5), max(0.0, self.wanted.until - now))
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         return pause_s

@@ -15,6 +15,7 @@ over, is decided by `Progress`.
 from __future__ import annotations
 
 import heapq
+import inspect
 import itertools
 import math
 import time
@@ -25,10 +26,10 @@ from typing import Any
 from iris.client.following import Following
 from iris.client.job import LogEntry
 from iris.client.lines import LineReader, RawReader
-from iris.client.retry import DEAD_WORKER_PATIENCE_S, NotYetError, Trouble, Wanted
+from iris.client.retry import DEAD_WORKER_PATIENCE_S, NotYetError, RefusedError, Trouble, Wanted
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.cursor import Position, decode_cursor, to_message
-from iris.cluster.logs.progress import Progress, Retried, end_without_attempt
+from iris.cluster.logs.progress import Progress, Retried, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
 from iris.errors import (
     DeadlineExceededError,
@@ -73,10 +74,16 @@ class LogStream(Iterator[LogEntry]):
         return self._reading.ends
 
     def raw(self) -> Iterator[bytes]:
-        """The exact bytes that the tasks wrote, instead of lines; several times faster. To be asked for before the
-        first line is taken."""
+        """The exact bytes that the tasks wrote, instead of lines; several times faster. Of several tasks, or sources,
+        the bytes come as they were captured: a line may be torn by another one.
+
+        Raises:
+            InvalidArgumentError: Lines were taken already.
+        """
+        if inspect.getgeneratorstate(self._batches) is not inspect.GEN_CREATED:
+            raise InvalidArgumentError("raw(): to be asked for before the first line is taken")
         if self._reading.wanted.counts_lines:
-            return (entry.data if entry.partial else entry.data + b"\n" for entry in self._items)
+            return self._reading.bytes_of(self._items)
         self._reading.reads_lines = False
         chunks: Iterator[Any] = self._items
         return chunks
@@ -139,11 +146,12 @@ class Reading:
         self._following: Following | None = None
         trouble = Trouble(wanted, "")
         while True:
+            left_s = max(0.001, wanted.until - time.monotonic())
             try:
                 if task_indices is not None and len(task_indices) == 1:
-                    tasks = [cluster.get_task_status(job_id, task_indices[0])]
+                    tasks = [cluster.get_task_status(job_id, task_indices[0], timeout_s=left_s)]
                 else:
-                    tasks = cluster.list_tasks(job_id)
+                    tasks = cluster.list_tasks(job_id, timeout_s=left_s)
                 break
             except (UnavailableError, DeadlineExceededError) as error:
                 time.sleep(trouble.pause(error))
@@ -160,6 +168,7 @@ class Reading:
         }
         self._places = _Places(self._readers) if len(self._tasks) > 1 else None
         self._elsewhere: set[tuple[int, int]] = set()  # attempts that their workers do not have
+        self._silent: set[str] = set()  # workers that did not answer in the first stage of a follow
 
     def batches(self) -> Generator[Any]:
         """Lines, or bytes, as they came together, until the end; an empty batch when there is nothing more now."""
@@ -176,6 +185,14 @@ class Reading:
                     yield items
                 if left <= 0 or time.monotonic() >= wanted.until or self.is_closed:
                     return
+
+    def bytes_of(self, entries: Iterable[LogEntry]) -> Iterator[bytes]:
+        """The bytes of lines that had to be counted; what is missing is told."""
+        for entry in entries:
+            if entry.missing_bytes:
+                self._wanted.on_notice(f"task {entry.task_index}: {entry.message}")
+            else:
+                yield entry.data if entry.partial else entry.data + b"\n"
 
     def close(self) -> None:
         """Ends it, from any thread."""
@@ -206,7 +223,15 @@ class Reading:
                 raise InvalidArgumentError(
                     f"cursor={wanted.cursor!r} is a place in the log of task {other}, not of task {index}"
                 )
-            return {index: places.get(index, Position()) for index in self._tasks}
+            first = Position(wanted.attempt_id or 0)
+            positions = {index: places.get(index, first) for index in self._tasks}
+            for index, position in positions.items():
+                if wanted.attempt_id not in (None, position.attempt_id):
+                    raise InvalidArgumentError(
+                        f"cursor={wanted.cursor!r} is a place in attempt {position.attempt_id} of task {index},"
+                        f" not in attempt {wanted.attempt_id}"
+                    )
+            return positions
         if wanted.attempt_id is None:
             return dict.fromkeys(self._tasks, Position())
         for index, task in self._tasks.items():
@@ -269,12 +294,15 @@ class Reading:
                 for chunk in chunks:
                     yield from reader.read(chunk.records)
                     end = chunk.end if chunk.HasField("end") else None
+            if end is not None:
+                self._skip_to(index, reader, end)
             if self._wanted.follow and (end is None or not end.complete):
                 return  # there is more to come, in the second stage
             if end is not None:
                 yield from reader.flush()
-                self.ends[index] = end
-            self.attempt_ended(progress, index)
+                self.ended(progress, index, end)
+            else:
+                self.attempt_ended(progress, index)
 
     def _chunks_until_now(self, index: int, attempt: cluster_pb2.TaskAttempt, page_bytes: int) -> Generator[Chunk]:
         trouble = Trouble(self._wanted, f"task {index}, attempt {attempt.attempt_id}")
@@ -282,25 +310,27 @@ class Reading:
             request = self.request([to_message(index, self._readers[index].received)], follow=False)
             request.max_bytes = page_bytes
             worker = self.worker_of(index, attempt)
+            if self._wanted.follow and attempt.worker_id in self._silent:
+                return  # one task of its waits for it in the second stage already
             got_any = False
             try:
                 with self._stream(request, worker) as messages:
                     for chunk in itertools.chain.from_iterable(map(trouble.chunks_of, messages)):
-                        if chunk.error and not is_task_finished(attempt.state):
+                        if chunk.error and worker is not None and not is_task_finished(attempt.state):
                             return  # its worker has not heard of it yet, so there are no lines
                         if chunk.error:
                             raise self.not_here(index, attempt, chunk.error, worker)
                         trouble.over()
                         got_any = True
-                        if chunk.HasField("end"):
-                            self.note_end(index, chunk.end)
-                            yield chunk
-                            return
                         yield chunk
+                        if chunk.HasField("end"):
+                            return
                 if not got_any:
                     raise WorkerUnreachableError("the stream ended without an end")
             except (UnavailableError, DeadlineExceededError) as error:
                 if self._wanted.follow or self.is_closed:
+                    if not isinstance(error, NotYetError):
+                        self._silent.add(attempt.worker_id)
                     return  # the second stage tries again, and does not hold up the other tasks meanwhile
                 if worker is not None and trouble.tries:
                     self._cluster.lost_worker(worker[1])
@@ -355,7 +385,9 @@ class Reading:
                         if chunk.HasField("end"):
                             if chunk.end.complete:
                                 lines += (line for _, items in reader.flush() for line in items)
-                                self.ends[index] = self.ends.get(index, chunk.end)
+                                self._note_end(index, attempt, chunk.end)
+                                if attempt.attempt_id == len(self._tasks[index].attempts) - 1:
+                                    self.ends[index] = chunk.end
                             reader.skip_to(chunk.end.offsets)
                             reader.jumps = not self._wanted.is_whole
                             return lines[len(lines) - count :] if count else [], reader
@@ -435,7 +467,7 @@ class Reading:
     ) -> IrisError:
         """A server says that it does not have the log of an attempt."""
         if worker is None:
-            return WorkerUnreachableError(text)
+            return RefusedError(text)
         if is_task_finished(attempt.state):
             self._elsewhere.add((index, attempt.attempt_id))  # the worker was made anew, or lost its disk
         return NotYetError(text)
@@ -445,10 +477,27 @@ class Reading:
         if self._places is not None and self.reads_lines and items:
             self._places.give(index, items[-1])
 
-    def note_end(self, index: int, end: cluster_pb2.LogEnd) -> None:
-        """Says what cannot be seen in the lines."""
+    def ended(self, progress: Progress, index: int, end: cluster_pb2.LogEnd) -> None:
+        """The attempt of a task that was being read was read to an end: notes it, and says what cannot be seen in the
+        lines."""
+        attempt = progress.attempt(index)
+        if attempt is not None:
+            self._note_end(index, attempt, end)
+        self.ends[index] = end
+        self.attempt_ended(progress, index)
+
+    def _note_end(self, index: int, attempt: cluster_pb2.TaskAttempt, end: cluster_pb2.LogEnd) -> None:
+        if end.complete:
+            complete_end(end, attempt)
         if end.missing_reason:
             self._wanted.on_notice(f"task {index}: the end of this log is missing: {end.missing_reason}")
+
+    def _skip_to(self, index: int, reader: LineReader | RawReader, end: cluster_pb2.LogEnd) -> None:
+        """What lies before the end of what there was, and did not come, was left out by a filter."""
+        if end.offsets and not self._wanted.is_whole:
+            reader.skip_to(end.offsets)
+            if self._places is not None:
+                self._places.moved(index, reader.delivered)
 
     def is_out_of_reach(self, attempt: cluster_pb2.TaskAttempt, trouble: Trouble) -> bool:
         """Whether nobody who may be asked will ever have the log of an attempt: it has ended, only its worker may be
@@ -482,7 +531,10 @@ class Reading:
         for task in progress.without_attempt():
             if is_task_finished(task.state) or not self._wanted.follow:  # else it is still to have its attempt
                 self.ends.setdefault(task.task_index, end_without_attempt(task))
-        for index, attempt in retried if self._wanted.follow else ():
+        for index, attempt in retried:
+            self.ends.pop(index, None)  # that was not its last attempt
+            if not self._wanted.follow:
+                continue
             self._wanted.on_notice(
                 f"attempt {attempt.attempt_id} of task {index} ended: {attempt.error or 'stopped'};"
                 f" attempt {attempt.attempt_id + 1} follows"
@@ -507,7 +559,12 @@ class _Places:
         """These lines of a task come next; `last` is the last of them."""
         table, changes, count = self._table, self._changes, len(self._changes)
         last.in_stream_of(lambda: table | dict(changes[:count]))
-        changes.append((index, last.position()))
+        self.moved(index, last.position())
+
+    def moved(self, index: int, position: Position) -> None:
+        """A task is here now."""
+        table, changes = self._table, self._changes
+        changes.append((index, position))
         if len(changes) >= self._CHANGES:
             self._table = table | dict(changes)
             self._changes = []

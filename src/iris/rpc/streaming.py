@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ class StreamHandle:
 
     def __init__(self) -> None:
         self.aborted = False
+        self._pid = os.getpid()
         self._socket: socket.socket | None = None
         self._body: Body | None = None
 
@@ -42,16 +44,17 @@ class StreamHandle:
             current_handle.reset(token)
 
     def abort(self) -> None:
-        """Ends what is open now, and what is opened later: who reads sees a broken connection. From any thread."""
+        """Ends what is open now, and what is opened later: who reads sees a broken connection. From any thread. In a
+        child after a fork nothing is ended: the connection is the parent's too, who goes on reading."""
         self.aborted = True
-        if self._socket is not None:
+        if self._socket is not None and self._pid == os.getpid():
             with suppress(OSError):  # it was closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes the connection, in the thread that reads."""
         body, self._body = self._body, None
-        if body is not None:
+        if body is not None and self._pid == os.getpid():
             body.close()
 
     # For the transport.

@@ -163,7 +163,7 @@ def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Outp
     """
     whole = True
     try:
-        with leave_with_reader():
+        with leave_with_reader(), output.interrupted_between_writes():
             for lines in batches:
                 output.show_lines(lines)
                 output.end_tasks(stream.ends)

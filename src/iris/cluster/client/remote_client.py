@@ -13,7 +13,7 @@ from typing import Self
 
 from connectrpc.errors import ConnectError
 
-from iris.cluster.types import is_job_finished, make_task_id, parse_task_id
+from iris.cluster.types import check_utf8, is_job_finished, make_task_id, parse_task_id
 from iris.errors import (
     ControllerUnreachableError,
     DeadlineExceededError,
@@ -99,6 +99,7 @@ class RemoteClusterClient:
         Raises:
             NotFoundError: There is no such job.
         """
+        check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.GetJobStatusRequest(job_id=job_id, include_result=include_result)
         return call(self._controller.get_job_status, request, self._peer, timeout_s=self._timeout_s).job
 
@@ -108,6 +109,7 @@ class RemoteClusterClient:
         Raises:
             NotFoundError: There is no such job.
         """
+        check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.TerminateJobRequest(job_id=job_id)
         call(self._controller.terminate_job, request, self._peer, timeout_s=self._timeout_s)
 
@@ -142,6 +144,7 @@ class RemoteClusterClient:
             ControllerUnreachableError: The controller has not answered for `patience_s`.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.WatchJobRequest(job_id=job_id, include_tasks=include_tasks)
         silent_since: float | None = None
         unreachable: UnavailableError | None = None
@@ -173,25 +176,31 @@ class RemoteClusterClient:
 
     # Tasks.
 
-    def get_task_status(self, job_id: str, task_index: int, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
-        """One task.
+    def get_task_status(
+        self, job_id: str, task_index: int, *, include_result: bool = False, timeout_s: float = math.inf
+    ) -> cluster_pb2.TaskStatus:
+        """One task. `timeout_s` shortens that of the client.
 
         Raises:
             NotFoundError: There is no such job, or it has no such task.
         """
+        check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.GetTaskStatusRequest(
             job_id=job_id, task_index=task_index, include_result=include_result
         )
-        return call(self._controller.get_task_status, request, self._peer, timeout_s=self._timeout_s).task
+        timeout_s = min(timeout_s, self._timeout_s)
+        return call(self._controller.get_task_status, request, self._peer, timeout_s=timeout_s).task
 
-    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
-        """The tasks of a job, in index order.
+    def list_tasks(self, job_id: str, *, timeout_s: float = math.inf) -> list[cluster_pb2.TaskStatus]:
+        """The tasks of a job, in index order. `timeout_s` shortens that of the client.
 
         Raises:
             NotFoundError: There is no such job.
         """
+        check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id)
-        return list(call(self._controller.list_tasks, request, self._peer, timeout_s=self._timeout_s).tasks)
+        timeout_s = min(timeout_s, self._timeout_s)
+        return list(call(self._controller.list_tasks, request, self._peer, timeout_s=timeout_s).tasks)
 
     # Logs.
 

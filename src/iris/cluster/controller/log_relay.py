@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from iris.cluster.controller import status
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.logs.cursor import Position, to_message
-from iris.cluster.logs.progress import Progress, end_without_attempt
+from iris.cluster.logs.progress import Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
 from iris.cluster.worker.log_stream import BEAT_S, stream_logs
 from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
@@ -314,15 +314,3 @@ def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
     end = cluster_pb2.LogEnd()
     complete_end(end, attempt)
     return end
-
-
-def complete_end(end: cluster_pb2.LogEnd, attempt: cluster_pb2.TaskAttempt) -> None:
-    """What a log does not say itself: how its attempt ended. A worker knows it better than we do, until it is gone."""
-    if end.state != cluster_pb2.TASK_STATE_UNSPECIFIED:
-        return
-    end.state = attempt.state
-    end.error = attempt.error
-    if attempt.HasField("exit_code"):
-        end.exit_code = attempt.exit_code
-    if attempt.HasField("term_signal"):
-        end.term_signal = attempt.term_signal

@@ -148,3 +148,15 @@ def _will_be_retried(task: cluster_pb2.TaskStatus, attempt_id: int) -> bool:
 def end_without_attempt(task: cluster_pb2.TaskStatus) -> cluster_pb2.LogEnd:
     """How the log of a task ends that does not have an attempt to read."""
     return cluster_pb2.LogEnd(complete=is_task_finished(task.state), state=task.state, error=task.error)
+
+
+def complete_end(end: cluster_pb2.LogEnd, attempt: cluster_pb2.TaskAttempt) -> None:
+    """What a log does not say itself: how its attempt ended. A worker knows it better than we do, until it is gone."""
+    if end.state != cluster_pb2.TASK_STATE_UNSPECIFIED:
+        return
+    end.state = attempt.state
+    end.error = attempt.error
+    if attempt.HasField("exit_code"):
+        end.exit_code = attempt.exit_code
+    if attempt.HasField("term_signal"):
+        end.term_signal = attempt.term_signal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
@@ -16,8 +16,6 @@ from iris.cluster.worker.log_wanted import parse_filter as parse_filter
 
 # What one call of `read` looks through at most when nothing passes.
 _LOOK_BYTES = 16 << 20
-# Where something passes, it is said of each source how far that was, after so much more of it.
-_MARK_BYTES = 1 << 20
 _NEVER = 1 << 62
 
 
@@ -27,8 +25,10 @@ class FilteredReader:
     Lines that pass are put into records anew, whole lines only; what is unfinished comes at the end of a final log.
     Where only the source counts, records come as they are.
 
-    When much was looked through and nothing passed, `read` gives empty records: this is not the end, and a reader that
-    comes again from there need not have it looked through again.
+    An empty record says of its source how far that was looked at. Such stand before what passes, so that a reader knows
+    where the other sources were at each line: exactly those that are wanted, the others as they were when the chunk
+    was read. When much was looked through and nothing passed, `read` gives nothing else: this is not the end, and a
+    reader that comes again from there need not have it looked through again.
 
     Args:
         directory: See `LogReader`,
@@ -56,11 +56,13 @@ class FilteredReader:
         self._selection = Selection(wanted, TailStart(START, 0, 0), offsets)
         self._left = wanted.max_lines
         self._last_end = 0  # where in its block the last of `max_lines` lines ends
-        self._marked = list(offsets)  # of each source, what the reader was told to be left out
+        self._at = {source_id: offsets[source_id] for source_id in wanted.source_ids}  # where its next line begins
+        self._marked = list(offsets)  # of each source, up to where the reader knows
         self._is_over = False
         self._walk: LineWalk | None = None
         if not wanted.tail:
             self._walk = self._begin()
+            self._move(self._walk.offsets)
 
     @property
     def position(self) -> int:
@@ -90,8 +92,8 @@ class FilteredReader:
                 looked += self._walk.reader.position - before
             if self.exhausted or records is None:
                 return records or b""
-            if records or looked >= _LOOK_BYTES:
-                return records + self._marks(0 if not records else _MARK_BYTES)
+            if records or (looked >= _LOOK_BYTES and (records := self._marks())):
+                return records
         return b""
 
     def behind(self) -> int:
@@ -102,23 +104,16 @@ class FilteredReader:
 
     def mark(self) -> bytes:
         """Empty records of the wanted sources of which something was left out since it was said last."""
-        return self._marks(1)
+        return self._marks()
 
     def close(self) -> None:
         """Closes what is open."""
         if self._walk is not None:
             self._walk.reader.close()
 
-    def _marks(self, after: int) -> bytes:
-        """Empty records of the wanted sources of which more than this was left out since it was said last."""
-        last_ms = 0 if self._walk is None else self._walk.reader.last_ms
-        marks = []
-        for source_id in sorted(self._wanted.source_ids):
-            offset = self.offsets[source_id]
-            if offset - self._marked[source_id] >= after:
-                self._marked[source_id] = offset
-                marks.append(encode(source_id, last_ms, offset, b""))
-        return b"".join(marks)
+    def _marks(self) -> bytes:
+        """Empty records of the wanted sources of which something was left out since it was said last."""
+        return self._marks_of({source_id: self.offsets[source_id] for source_id in sorted(self._wanted.source_ids)})
 
     def _begin(self) -> LineWalk:
         # What is not wanted lies below what is wanted, so it is left out where it can be, by whole segments.
@@ -148,15 +143,19 @@ class FilteredReader:
             raise
         self._walk = LineWalk(self._directory, start.point, self._writer)
         self._selection = Selection(self._wanted, start, self._from)
+        self._move(start.point.line_starts)
         self._tail = None
         return 0
 
     def _read(self, walk: LineWalk, max_bytes: int, final: bool) -> bytes | None:
         """One step: what passes of it; None when there is nothing more now."""
+        unwanted = self._unwanted()
         if self._wanted.is_by_source:
             chunk = walk.reader.read_chunk(max_bytes, final=final)
             self.offsets, self.missing = self._chosen(walk.reader.offsets), walk.reader.missing
-            return None if chunk is None else chunk.records
+            if chunk is None:
+                return None
+            return self._marks_of(unwanted) + chunk.records if chunk.records else b""
         items = walk.read(max_bytes, final=final)
         if items is None:
             if not final:
@@ -165,21 +164,49 @@ class FilteredReader:
             items = [*walk.leftovers()]
         if not self._wanted.tail and not self._wanted.may_match([item for item in items if isinstance(item, Block)]):
             items = [item for item in items if isinstance(item, Gap)]
-        passed = []
+        passed: list[bytes] = []
         for count, item in enumerate(items):
-            passed.append(self._pass(item))
+            data = self._pass(item)
+            if data:
+                others = {other: at for other, at in self._at.items() if other != item.source_id}
+                passed += (self._marks_of(unwanted | others), data)
+                self._marked[item.source_id] = item.end
+            self._at[item.source_id] = item.end
             if self.exhausted:
                 self._end_at(items[:count], item)
                 return b"".join(passed)
         self.offsets = self._chosen(walk.reader.offsets if self._is_over else walk.offsets)
+        for source_id in self._at:
+            self._at[source_id] = self.offsets[source_id]
         return b"".join(passed)
+
+    def _move(self, offsets: Sequence[int]) -> None:
+        """Lines of the wanted sources begin there, not before."""
+        for source_id in self._at:
+            self._at[source_id] = max(self._from[source_id], offsets[source_id])
+
+    def _unwanted(self) -> dict[int, int]:
+        """How far the sources were passed that are not wanted."""
+        passed = enumerate(() if self._walk is None else self._walk.reader.passed)
+        return {source_id: at for source_id, at in passed if source_id not in self._wanted.source_ids and at < _NEVER}
+
+    def _marks_of(self, places: Mapping[int, int]) -> bytes:
+        """Empty records of the sources that have moved since that was said last."""
+        last_ms = 0 if self._walk is None else self._walk.reader.last_ms
+        marks = []
+        for source_id, offset in places.items():
+            if offset > self._marked[source_id]:
+                self._marked[source_id] = offset
+                marks.append(encode(source_id, last_ms, offset, b""))
+        return b"".join(marks)
 
     def _chosen(self, offsets: Offsets) -> Offsets:
         """These of what is wanted; of the rest, how far that was read."""
-        passed = offsets if self._walk is None else self._walk.reader.passed
-        source_ids = self._wanted.source_ids
+        unwanted = self._unwanted()
         stdout, stderr, build = (
-            offsets[source_id] if source_id in source_ids else max(self._from[source_id], passed[source_id])
+            offsets[source_id]
+            if source_id in self._wanted.source_ids
+            else max(self._from[source_id], unwanted.get(source_id, 0))
             for source_id in range(len(SOURCES))
         )
         return stdout, stderr, build
