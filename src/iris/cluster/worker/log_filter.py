@@ -103,7 +103,7 @@ class FilteredReader:
         return self._walk.reader.behind()
 
     def mark(self) -> bytes:
-        """Empty records of the wanted sources of which something was left out since it was said last."""
+        """Empty records of the sources of which something was left out since it was said last."""
         return self._marks()
 
     def close(self) -> None:
@@ -112,8 +112,8 @@ class FilteredReader:
             self._walk.reader.close()
 
     def _marks(self) -> bytes:
-        """Empty records of the wanted sources of which something was left out since it was said last."""
-        return self._marks_of({source_id: self.offsets[source_id] for source_id in sorted(self._wanted.source_ids)})
+        """Empty records of the sources of which something was left out since it was said last."""
+        return self._marks_of(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def _begin(self) -> LineWalk:
         # What is not wanted lies below what is wanted, so it is left out where it can be, by whole segments.
