@@ -101,6 +101,14 @@ def test_a_reader_that_leaves_ends_the_job(iris: Iris) -> None:
     assert not is_alive(pid)
 
 
+def test_a_reader_that_leaves_a_silent_job(iris: Iris) -> None:
+    run = iris.start("run", *sh("echo $$; exec sleep 600"))
+    pid = int(run.line())
+    run.process.stdout.close()
+    assert run.exit_code() == 141
+    assert not is_alive(pid)
+
+
 def test_there_is_nothing_to_detach_from(iris: Iris) -> None:
     assert "iris up" in iris("run", "--detach", "true", code=1).stderr
 

@@ -350,6 +350,79 @@ def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
         check_end(stream.ends, writing, task_index=index)
 
 
+def test_a_cursor_and_another_attempt(client: IrisClient) -> None:
+    job = client.run(["sh", "-c", "echo $IRIS_ATTEMPT_ID; exit $((1 - IRIS_ATTEMPT_ID))"], max_retries_failure=1)
+    job.wait(timeout=60)
+    first, second = job.logs()
+    assert [line.message for line in job.logs(cursor=first.cursor)] == ["1"]
+    for line, other in ((first, 1), (second, 0)):
+        with pytest.raises(InvalidArgumentError, match=f"not in attempt {other}"):
+            list(job.logs(cursor=line.cursor, attempt_id=other))
+
+
+def test_a_task_that_is_retried_has_not_ended(client: IrisClient) -> None:
+    job = client.run(
+        python("n = int(os.environ['IRIS_ATTEMPT_ID']); print(n)\nif n == 0: sys.exit(3)\nwait_for('/nowhere')"),
+        max_retries_failure=1,
+    )
+    wait_until(lambda: [line.message for line in job.logs()] == ["0", "1"], "the second attempt")
+    for stream in (job.logs(), job.logs(tail=5)):
+        assert [line.message for line in stream] == ["0", "1"]
+        assert 0 not in stream.ends or not stream.ends[0].complete
+    job.terminate()
+    job.wait(raise_on_failure=False)
+
+
+def test_bytes_are_to_be_asked_for_before_lines(client: IrisClient) -> None:
+    job = client.run(["echo", "hello"])
+    job.wait()
+    stream = job.logs()
+    next(stream)
+    with pytest.raises(InvalidArgumentError, match="before the first line"):
+        stream.raw()
+    stream.close()
+
+
+FORKS = """
+import os, sys
+from iris.client import IrisClient
+client = IrisClient.remote(sys.argv[1])
+job = client.run(["sh", "-c", "echo up; while [ ! -e %s ]; do sleep 0.01; done; echo end" % sys.argv[2]])
+notices = []
+lines = job.logs(follow=True, on_notice=notices.append)
+print(next(lines).message)
+child = os.fork()
+if child == 0:
+    if sys.argv[3] == "closes":
+        lines.close()
+    sys.exit(0)
+os.waitpid(child, 0)
+open(sys.argv[2], "x").close()
+print([line.message for line in lines], notices)
+"""
+
+
+@pytest.mark.parametrize("child", ["ends", "closes"])
+def test_a_forked_child_leaves_the_streams_of_its_parent_alone(
+    shared_cluster: LocalServer, tmp_path: Path, child: str
+) -> None:
+    words = [sys.executable, "-c", FORKS, shared_cluster.address, str(tmp_path / "gate"), child]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "up\n['end'] []\n"
+
+
+def test_a_wait_that_streams_keeps_its_timeout_when_the_worker_is_silent(own: LocalServer) -> None:
+    with IrisClient.remote(own.address) as client:
+        job = client.run(python("print('up'); wait_for('/nowhere')"))
+        wait_until(lambda: [line.message for line in job.logs()] == ["up"], "the first line")
+        worker = listener(client.cluster.list_workers()[0].address)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError, match="has not ended within"):
+                client.wait(job.job_id, timeout=0.5, stream_logs=True)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+
 @ROUTES
 def test_streams_that_are_open_at_once_do_not_end_each_other(client: IrisClient, route: str) -> None:
     # Several are, where tasks are merged by time; those of long logs are read page by page.
@@ -470,9 +543,29 @@ def test_filters_of_what_is_being_written(
 
 
 @pytest.mark.parametrize(
+    "filters", [{"tail": 7}, {"since": 7}, {"regex": "1"}, {"regex": "error"}, {"regex": "line", "tail": 3}], ids=str
+)
+def test_a_cursor_of_a_filtered_line_is_the_place_right_after_it(
+    talk: Job, follow: Callable[..., Reading], filters: dict[str, Any]
+) -> None:
+    """Whatever was filtered out before it was before it."""
+    whole = follow(talk).rest()
+    if "since" in filters:
+        filters = {"start_ms": whole[filters["since"]].timestamp_ms}
+    some = follow(talk, **filters).rest()
+    for entry in (some[0], some[len(some) // 2], some[-1]):
+        after = whole[keys(whole).index(keys([entry])[0]) + 1 :]
+        assert keys(follow(talk, cursor=entry.cursor).rest()) == keys(after), entry
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"regex": "(unclosed"},
+        {"regex": "\udcff"},
+        {"regex": 5},
+        {"sources": None},
+        {"sources": [["stdout"]]},
         {"max_lines": -1},
         {"tail": -1},
         {"tail": 1, "max_lines": 1},

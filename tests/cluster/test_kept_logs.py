@@ -29,6 +29,7 @@ from iris.cluster.engine.machine import this_machine
 from iris.cluster.types import ResourceSpec
 from iris.cluster.worker.log_segments import has_end, list_segments
 from iris.cluster.worker.task_dir import LogDirs
+from iris.errors import WorkerUnreachableError
 from iris.rpc import cluster_pb2 as pb
 
 # Numbered lines with their times, until a file is there.
@@ -282,6 +283,23 @@ def test_a_worker_that_ends_hands_over_all_it_has(tmp_path: Path, writer: Writer
             wait_for_lines(client, job, 50)
         (written,) = (tmp_path / "worker").glob("attempts/*/0/log")
         assert files(cluster.kept.attempt(f"{job.job_id}/task-0", 0)) == files(written)
+        job.terminate()
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_worker_that_does_not_answer_is_told_to_who_reads_through_the_controller(
+    tmp_path: Path, writer: Writer, follow: bool
+) -> None:
+    """It may come back, so how long to wait is up to the reader."""
+    with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
+        with running_worker(cluster.running.address, tmp_path / "worker") as worker:
+            job = client.run(writer.command)
+            wait_for_lines(client, job, 1)
+            worker.kill()
+            worker.wait()
+            with pytest.raises(WorkerUnreachableError):
+                list(job.logs(route="controller", follow=follow, patience_s=1, on_notice=quiet))
+        cluster.lose()
         job.terminate()
 
 
