@@ -407,6 +407,20 @@ def test_a_partial_line_is_continued_from_its_cursor(
     assert [(entry.data, entry.partial) for entry in second.rest()] == [(b"a line", False), (b"next", False)]
 
 
+@pytest.mark.parametrize("wanted", [{"start_ms": 1}, {"sources": ("stdout",)}, {"tail": 1}], ids=str)
+def test_a_prompt_is_seen_where_lines_were_left_out(
+    run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path, wanted: dict[str, Any]
+) -> None:
+    job = run(python(f"print('line'); sys.stdout.write('name? '); wait_for({str(tmp_path / 'gate')!r}); print('me')"))
+    follow(job).see(b"line\nname? ")
+    reading = follow(job, **wanted)
+    shown = b"name? " if "tail" in wanted else b"line\nname? "
+    wait_until(lambda: reading.is_over or reading.text().endswith(shown), "the prompt")
+    (tmp_path / "gate").touch()
+    reading.rest()
+    reading.see((b"line\n" if reading.text().startswith(b"line") else b"") + b"name? me\n")
+
+
 def test_a_progress_bar_is_seen_as_it_moves(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:

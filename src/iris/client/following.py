@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import math
 import queue
 import threading
@@ -105,12 +106,14 @@ class Following:
             del self._due[index]
             self._progress.interrupted(index)
         reading = self._reading
-        by_server: dict[tuple[str, str] | None, list[tuple[int, Position]]] = {}
+        by_server: dict[tuple[tuple[str, str] | None, bool], list[tuple[int, Position]]] = {}
         for index, attempt, _ in self._progress.to_open():
             position = reading.reader(index, attempt.attempt_id).received
-            by_server.setdefault(reading.worker_of(index, attempt), []).append((index, position))
-        for worker, positions in by_server.items():
-            request = reading.request([to_message(index, position) for index, position in positions], follow=True)
+            server = (reading.worker_of(index, attempt), reading.is_since_now(index))
+            by_server.setdefault(server, []).append((index, position))
+        for (worker, since_now), positions in by_server.items():
+            places = [to_message(index, position) for index, position in positions]
+            request = reading.request(places, follow=True, since_now=since_now)
             stream = _Stream(reading.cluster, request, worker, self._events, [index for index, _ in positions])
             self._streams.add(stream)
             stream.start()
@@ -128,11 +131,11 @@ class Following:
             reader = reading.reader(index, chunk.attempt_id)
             if not chunk.error and index in self._troubles:
                 self._troubles[index].over()
-            for _, items in reader.read(chunk.records):
-                reading.place(index, items)
-                yield items
+            come: Iterable[tuple[int, Items]] = reader.read(chunk.records)
             if chunk.flush or chunk.end.complete:
-                for _, items in reader.flush():
+                come = itertools.chain(come, reader.flush())
+            for timestamp_ms, items in come:
+                if not reading.is_too_early(index, timestamp_ms):
                     reading.place(index, items)
                     yield items
             if chunk.error:

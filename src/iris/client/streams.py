@@ -168,6 +168,7 @@ class Reading:
         }
         self._places = _Places(self._readers) if len(self._tasks) > 1 else None
         self._elsewhere: set[tuple[int, int]] = set()  # attempts that their workers do not have
+        self._caught_up: set[int] = set()  # tasks of which all was read that there was at the start
         self._silent: set[str] = set()  # workers that did not answer in the first stage of a follow
 
     def batches(self) -> Generator[Any]:
@@ -297,6 +298,8 @@ class Reading:
             if end is not None:
                 self._skip_to(index, reader, end)
             if self._wanted.follow and (end is None or not end.complete):
+                if end is not None:
+                    self._caught_up.add(index)
                 return  # there is more to come, in the second stage
             if end is not None:
                 yield from reader.flush()
@@ -383,7 +386,9 @@ class Reading:
                         reader.jumps = True
                         lines += (line for _, items in reader.read(chunk.records) for line in items)
                         if chunk.HasField("end"):
-                            if chunk.end.complete:
+                            if not chunk.end.complete:
+                                self._caught_up.add(index)
+                            else:
                                 lines += (line for _, items in reader.flush() for line in items)
                                 self._note_end(index, attempt, chunk.end)
                                 if attempt.attempt_id == len(self._tasks[index].attempts) - 1:
@@ -447,11 +452,26 @@ class Reading:
         """Up to where the bytes of each task have come."""
         return {index: reader.received for index, reader in self._readers.items()}
 
-    def request(self, positions: list[cluster_pb2.LogPosition], *, follow: bool) -> cluster_pb2.StreamTaskLogsRequest:
-        """The message that asks for attempts from where they were read to."""
-        return cluster_pb2.StreamTaskLogsRequest(
+    def request(
+        self, positions: list[cluster_pb2.LogPosition], *, follow: bool, since_now: bool = False
+    ) -> cluster_pb2.StreamTaskLogsRequest:
+        """The message that asks for attempts from where they were read to; `since_now`: see `is_since_now`."""
+        request = cluster_pb2.StreamTaskLogsRequest(
             job_id=self._job_id, positions=positions, follow=follow, one_attempt=True, filter=self._wanted.filter
         )
+        if since_now:
+            request.filter.ClearField("start_ms")
+        return request
+
+    def is_since_now(self, index: int) -> bool:
+        """Whether only what comes is still to be read of a task, and nothing but its time counts. Then it is looked at
+        here: a filter of the server gives whole lines only, and a prompt is to be seen."""
+        wanted = self._wanted.filter
+        return index in self._caught_up and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
+
+    def is_too_early(self, index: int, timestamp_ms: int) -> bool:
+        """Whether what comes is from before the time that is wanted, since a clock went back."""
+        return timestamp_ms <= self._wanted.filter.start_ms and self.is_since_now(index)
 
     def worker_of(self, index: int, attempt: cluster_pb2.TaskAttempt) -> tuple[str, str] | None:
         """The worker that is to be asked for an attempt's log; None: the controller."""

@@ -78,7 +78,11 @@ after Ctrl-C.
     ' where no newline ends it (yet), "data_base64" where the message is not exact, and "missing_bytes" where something'
     " is missing."
 )
-@click.option("--raw", is_flag=True, help="The exact bytes that tasks wrote, and nothing else.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="The exact bytes that tasks wrote, and nothing else. Of several tasks or sources, lines may be torn.",
+)
 @click.option(
     "--route",
     type=click.Choice(["auto", "worker", "controller"]),
