@@ -27,7 +27,7 @@ from iris.cluster.worker.log_lines import MAX_LINE_PIECE
 from iris.cluster.worker.log_page import LINE_COST, PAGE_BYTES, Line, Page, page_message, read_page
 from iris.cluster.worker.log_segments import LogEnd, Place, list_segments, write_end
 from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.log_wanted import LogFilter
+from iris.cluster.worker.log_wanted import EVERYTHING, LogFilter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 
@@ -220,6 +220,21 @@ def test_a_page_that_is_just_full_knows_whether_more_follows(path: Path) -> None
     assert not page_of(path, writer, max_lines=3, final=True).at_end
     assert not page_of(path, writer, max_lines=4, final=True).at_end
     assert page_of(path, writer, max_lines=5, final=True).at_end
+
+
+@pytest.mark.parametrize("look_bytes", [1, 1000, 50_000])
+def test_a_page_looks_through_so_much_at_most(path: Path, look_bytes: int) -> None:
+    writer = write(path, random_capture(8, records=1500, longest=300), max_bytes=1 << 20)
+    for wanted in (EVERYTHING, LogFilter(regex="word word"), LogFilter(regex="nowhere"), LogFilter(sources=("build",))):
+        whole = read_page(path, writer, wanted, final=True, max_bytes=1 << 30)
+        assert whole.at_end
+        lines, start_line, pages, at_end = [], 0, 0, False
+        while not at_end:
+            page = read_page(path, writer, wanted, start_line=start_line, final=True, look_bytes=look_bytes)
+            lines, start_line, at_end = lines + page.lines, page.next_line, page.at_end
+            pages += 1
+        assert lines == whole.lines
+    assert pages > 1  # each step is a MiB
 
 
 def test_empty_lines_fill_a_page_too(path: Path) -> None:

@@ -207,13 +207,14 @@ def test_a_reason_says_the_limit_in_a_unit_that_people_read(path: Path) -> None:
     assert received(path, captured).gaps[0].reason.endswith("its limit of 204800 bytes (200 KiB)")
 
 
-def test_one_record_may_be_longer_than_the_limit(path: Path) -> None:
-    captured: list[Captured] = [("stdout", bytes([65 + number]) * MAX_PAYLOAD, number) for number in range(4)]
-    writer = write(path, captured, max_bytes=1000)
-    assert len(writer.segments) == 1
+@pytest.mark.parametrize(("max_bytes", "least", "most"), [(1000, 1000, 70_000), (200_000, 120_000, 200_000)])
+def test_long_reads_do_not_push_out_what_is_kept(path: Path, max_bytes: int, least: int, most: int) -> None:
+    captured: list[Captured] = [("stdout", bytes([65 + number]) * 260_000, number) for number in range(8)]
+    write(path, captured, max_bytes=max_bytes)
     got = received(path, captured)
-    assert got.gaps == [Gap("stdout", 0, 3 * MAX_PAYLOAD, got.gaps[0].reason)]
-    assert got.given == MAX_PAYLOAD
+    (gap,) = got.gaps
+    assert gap == Gap("stdout", 0, 8 * 260_000 - got.given, gap.reason)
+    assert least <= got.given <= most
 
 
 def test_the_index_does_not_grow_with_what_was_dropped(path: Path) -> None:

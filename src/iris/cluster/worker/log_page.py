@@ -15,6 +15,8 @@ from iris.cluster.worker.log_wanted import EVERYTHING, LogFilter, parse_filter
 from iris.rpc import cluster_pb2
 
 PAGE_BYTES = 2 << 20
+# A page looks through so much at most: a question about a log of many GB is answered page by page, too.
+_LOOK_BYTES = 256 << 20
 # What a line counts for in a page besides its data: its time, source and frame in an answer. Without it, a page of
 # empty lines would have no limit.
 LINE_COST = 32
@@ -64,6 +66,7 @@ def read_page(
     start_line: int = 0,
     final: bool,
     max_bytes: int = PAGE_BYTES,
+    look_bytes: int = _LOOK_BYTES,
 ) -> Page:
     """Reads lines of a log, also while it is being written. No such directory is an empty log.
 
@@ -75,6 +78,7 @@ def read_page(
         final: The log is complete, so what has no newline is shown too. Only true when the writer is done.
         max_bytes: A page ends before its lines are more than this, `LINE_COST` included; it always has one, if
             there is one.
+        look_bytes: … or after so much was looked through, whatever was found; not with a `tail`.
 
     Raises:
         OSError: The log cannot be read.
@@ -90,7 +94,8 @@ def read_page(
     else:
         start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
-    return _read(LineWalk(directory, start.point, writer), stop, final, page)
+    walk = LineWalk(directory, start.point, writer)
+    return _read(walk, stop, final, page, sys.maxsize if wanted.tail else look_bytes)
 
 
 def _count_lines(walk: LineWalk, stop: int | None, final: bool) -> int:
@@ -113,9 +118,9 @@ def _step(walk: LineWalk, stop: int | None, final: bool, start_line: int) -> lis
     return walk.read(room, final=final, start_line=start_line) if room > 0 else None
 
 
-def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines) -> Page:
-    """Reads on until the page is full and a line after it was seen, or until the end."""
-    line = walk.line
+def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Page:
+    """Reads on until the page is full and a line after it was seen, until the end, or for long enough."""
+    line, begin = walk.line, walk.reader.position
     while page.full_at is None or line <= page.full_at:
         items = _step(walk, stop, final, page.start_line)
         if items is None:
@@ -129,6 +134,8 @@ def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines) -> Pa
         for item in items:
             page.add(item)
         line = walk.line
+        if page.full_at is None and line > page.start_line and walk.reader.position - begin >= look_bytes:
+            return Page(page.lines, line, at_end=False)  # gaps after the last line are found again by the next page
     # A start beyond the end stays where it is: the lines before it were not asked for.
     next_line = max(page.start_line, line) if page.full_at is None else page.full_at
     return Page(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iris.cluster.logs.records import (
+    HEADER,
     MAX_PAYLOAD,
     SOURCE_ID,
     SOURCES,
@@ -74,6 +75,8 @@ class LogWriter:
         self.end: LogEnd | None = None
         self._directory = directory
         self._segment_bytes = min(_SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))
+        # A record is never longer than a segment is to be: else one long read would push out all that is kept.
+        self._record_bytes = min(MAX_PAYLOAD, self._segment_bytes - HEADER.size)
         self._fd = -1  # of the last segment
         self._closed = self._is_ended = False
         self._losses = [_Loss() for _ in SOURCES]
@@ -130,8 +133,9 @@ class LogWriter:
             raise ValueError(f"the log {self._directory} is closed")
         source_id = SOURCE_ID[source]
         written = False
-        for start in range(0, len(data), MAX_PAYLOAD):
-            written |= self._append(source_id, data[start : start + MAX_PAYLOAD], timestamp_ms)
+        step = self._record_bytes
+        for start in range(0, len(data), step):
+            written |= self._append(source_id, data[start : start + step], timestamp_ms)
         if written:
             self._notify()
 
