@@ -576,13 +576,14 @@ def test_readers_see_a_prefix_while_it_is_being_written(path: Path, max_bytes: i
             thread.start()
         start.wait()
         next_line = 0
+        gaps: dict[str, int] = {}  # of sources whose next line may come with a later page
         while True:
             final = done.is_set()  # before the page is read: what is complete then is all in it
             page = page_of(path, writer, start_line=next_line, max_lines=700, final=final)
             lines = [line for line in page.lines if not line.missing_bytes]
             if max_bytes == 2**40:
                 assert page.next_line == next_line + len(page.lines)
-            gaps = {line.source: line.number for line in page.lines if line.missing_bytes}
+            gaps |= {line.source: line.number for line in page.lines if line.missing_bytes}
             for line, want in zip(lines, expected[page.next_line - len(lines) : page.next_line], strict=True):
                 if line.number >= gaps.get(line.source, sys.maxsize):
                     del gaps[line.source]  # its beginning may have been dropped
