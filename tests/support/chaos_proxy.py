@@ -358,8 +358,13 @@ class _Connection:
 
 
 def _process_at(place: tuple[str, int]) -> int:
-    """The process whose end of a connection is there; 0: it is gone already."""
-    return next((one.pid or 0 for one in psutil.net_connections("tcp") if one.laddr == place), 0)
+    """The process whose end of a connection is there; 0: it is gone already. Looked at several times, since what the
+    system tells of all processes is not of one moment."""
+    for _ in range(10):
+        pid = next((one.pid for one in psutil.net_connections("tcp") if one.laddr == place), None)
+        if pid:
+            return pid
+    return 0
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

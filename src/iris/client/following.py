@@ -128,6 +128,8 @@ class Following:
             self._troubles[index].answered()
         for chunk in message.chunks:
             index = chunk.task_index
+            if index not in stream.going_on:
+                continue  # it is read from another stream by now
             reader = reading.reader(index, chunk.attempt_id)
             if not chunk.error and index in self._troubles:
                 self._troubles[index].over()
@@ -138,7 +140,12 @@ class Following:
                 if not reading.is_too_early(index, timestamp_ms):
                     reading.place(index, items)
                     yield items
-            if chunk.error:
+            if chunk.flush and reading.catches_up(index):
+                stream.going_on.discard(index)
+                self._due[index] = time.monotonic()
+                if not stream.going_on:
+                    stream.end()
+            elif chunk.error:
                 stream.going_on.discard(index)
                 attempt = self._progress.attempt(index)
                 assert attempt is not None, "a stream of an attempt that is not known"

@@ -469,6 +469,12 @@ class Reading:
         wanted = self._wanted.filter
         return index in self._caught_up and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
 
+    def catches_up(self, index: int) -> bool:
+        """Notes that all was read of a task that there was until now; whether it is to be read anew for that."""
+        is_news = index not in self._caught_up
+        self._caught_up.add(index)
+        return is_news and self.is_since_now(index)
+
     def is_too_early(self, index: int, timestamp_ms: int) -> bool:
         """Whether what comes is from before the time that is wanted, since a clock went back."""
         return timestamp_ms <= self._wanted.filter.start_ms and self.is_since_now(index)

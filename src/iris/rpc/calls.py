@@ -123,8 +123,7 @@ async def call_async(
         try:
             return await method(request, timeout_ms=_left_ms(end))
         except ConnectError as error:
-            if isinstance(error.__cause__, asyncio.CancelledError):
-                # connectrpc makes an answer of it; who cancels a task of ours must not be taken for a server.
+            if _is_cancelled(error):
                 raise asyncio.CancelledError from error
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
@@ -178,8 +177,7 @@ async def stream_async(
                 try:
                     message = await anext(messages, None)
                 except ConnectError as error:
-                    # Here, so that the timeout sees that it was the cancellation which it asked for; see `call_async`.
-                    if isinstance(error.__cause__, asyncio.CancelledError):
+                    if _is_cancelled(error):  # here, so that the timeout sees the cancellation that it asked for
                         raise asyncio.CancelledError from error
                     raise
             if message is None:
@@ -192,6 +190,13 @@ async def stream_async(
         raise DeadlineExceededError(f"{peer.who} at {peer.address} has been silent for too long") from error
     finally:
         await cast(Any, messages).aclose()
+
+
+def _is_cancelled(error: ConnectError) -> bool:
+    """Whether the task was cancelled meanwhile: connectrpc makes an answer of it, or of both an error of the connection
+    where it came in the same moment. Who cancels a task of ours must not be taken for a server."""
+    task = asyncio.current_task()
+    return isinstance(error.__cause__, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
 
 
 def is_connection_fault(error: ConnectError) -> bool:

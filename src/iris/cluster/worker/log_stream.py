@@ -204,7 +204,10 @@ async def stream_logs(
                         break
                 for log in news.going_on.values():
                     if log.flush_at_s is not None and log.take_flush():
-                        message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, flush=True)
+                        records = log.reader.mark()
+                        message.chunks.add(
+                            task_index=log.task_index, attempt_id=log.attempt_id, records=records, flush=True
+                        )
                 is_beat = not message.chunks and time.monotonic() >= beat_at_s
                 if is_beat:
                     _mark(news.going_on.values(), message)
