@@ -227,7 +227,7 @@ class ChaosProxy:
             chance = random.Random(f"{self.seed}/{self.connections}")
             self.connections += 1
             target, faults = self.target, self.plan(chance)
-            if self.diverted and (pid := _process_at(place)) in self.diverted:
+            if self.diverted and (pid := _process_at(place, (self._host, self._port))) in self.diverted:
                 self.diversions += 1
                 elsewhere = self.diverted[pid]
                 target, faults = elsewhere or target, faults if elsewhere else Faults("stall", after_bytes=0)
@@ -357,14 +357,11 @@ class _Connection:
             self.strike("idle")
 
 
-def _process_at(place: tuple[str, int]) -> int:
-    """The process whose end of a connection is there; 0: it is gone already. Looked at several times, since what the
-    system tells of all processes is not of one moment."""
-    for _ in range(10):
-        pid = next((one.pid for one in psutil.net_connections("tcp") if one.laddr == place), None)
-        if pid:
-            return pid
-    return 0
+def _process_at(place: tuple[str, int], other: tuple[str, int]) -> int:
+    """The process whose end of a connection is there, with the `other` end; 0: it is gone already. By both ends, since
+    the system gives the same port to connections that lead elsewhere."""
+    connections = psutil.net_connections("tcp")
+    return next((one.pid or 0 for one in connections if (one.laddr, one.raddr) == (place, other)), 0)
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
