@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -286,7 +287,9 @@ class LogRelay:
             self._not_at_worker.add((index, chunk.attempt_id))
             self._progress.interrupted(index)
         elif self._request.follow:
-            self._later(index, self._troubles.setdefault(index, _Trouble(time.monotonic())))
+            trouble = self._troubles.setdefault(index, _Trouble(time.monotonic()))
+            trouble.tries += 1
+            self._later(index, trouble)
         else:
             answer.chunks.add(task_index=index, attempt_id=chunk.attempt_id).end.complete = False
             self._progress.attempt_ended(index)
@@ -305,8 +308,13 @@ class LogRelay:
             self._later(index, trouble)
 
     def _later(self, index: int, trouble: _Trouble) -> None:
-        pause_s = min(_FIRST_PAUSE_S * 2**trouble.tries, _LONGEST_PAUSE_S)
-        self._due[index] = time.monotonic() + pause_s * random.uniform(0.5, 1.5)
+        self._due[index] = time.monotonic() + pause_s(trouble.tries) * random.uniform(0.5, 1.5)
+
+
+def pause_s(tries: int) -> float:
+    """Seconds until a source is tried again that was tried so often: twice as long each time, up to a limit."""
+    longest_after = math.ceil(math.log2(_LONGEST_PAUSE_S / _FIRST_PAUSE_S))
+    return min(_FIRST_PAUSE_S * 2.0 ** min(tries, longest_after), _LONGEST_PAUSE_S)
 
 
 def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:

@@ -1,0 +1,14 @@
+"""How often a relay tries a source that does not have a log, or not yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from iris.cluster.controller.log_relay import pause_s
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    pauses = [pause_s(tries) for tries in range(12)]
+    assert pauses == sorted(pauses)
+    assert pauses[1] == pytest.approx(2 * pauses[0])
+    assert pauses[-1] == pause_s(100_000) == 2.0
