@@ -191,6 +191,22 @@ def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During
     during(test)
 
 
+def test_a_worker_that_ends_tries_again_what_could_not_be_taken(tmp_path: Path) -> None:
+    async def test() -> None:
+        place = Place(tmp_path / "worker")
+        place.controller.answers["job/task-0"] = NOT_NOW
+        attempt = place.attempt("job/task-0")
+        attempt.log.append("stdout", b"hello\n", 1)
+        attempt.log.close()
+        await place.handover.flush(10)
+        assert not attempt.directory.handed_over.exists()
+        del place.controller.answers["job/task-0"]
+        await place.handover.flush(10)
+        assert attempt.directory.handed_over.exists()
+
+    asyncio.run(test())
+
+
 def test_what_the_controller_does_not_want_is_not_taken_for_handed_over(during: During) -> None:
     async def test(place: Place) -> None:
         place.controller.answers["job/task-0"] = UNWANTED

@@ -119,6 +119,7 @@ class Handover:
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
         self._callbacks: dict[_Log, Callable[[], None]] = {}
+        self._held: dict[_Log, None] = {}
 
     def add(self, attempt: Attempt) -> None:
         """An attempt begins."""
@@ -141,7 +142,9 @@ class Handover:
             await asyncio.sleep(_PERIOD_S)
 
     async def flush(self, timeout_s: float) -> None:
-        """Hands over all that there is, if the controller takes it within the time."""
+        """Hands over all that there is, if the controller takes it within the time; this is its last chance."""
+        for log in list(self._held):
+            self._release(log)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._sending:
                 while self._news:
@@ -226,12 +229,15 @@ class Handover:
     def _hold(self, log: _Log) -> None:
         """Nothing of a log is sent for a while, whatever comes."""
         log.is_held = True
+        self._held[log] = None
         asyncio.get_running_loop().call_later(log.pause_s * random.uniform(0.5, 1.5), self._release, log)
         log.pause_s = min(log.pause_s * 2, _LONGEST_HOLD_S)
 
     def _release(self, log: _Log) -> None:
-        log.is_held = False
-        self._changed(log)
+        if log.is_held:
+            log.is_held = False
+            self._held.pop(log, None)
+            self._changed(log)
 
     def _forget(self, log: _Log, *, handed_over: bool) -> None:
         callback = self._callbacks.pop(log, None)
