@@ -128,8 +128,10 @@ class Output:
 
     def flush(self) -> None:
         """Writes what was held back."""
+        # Ctrl-C is the main thread's affair: it waits for no write of another one.
+        is_main = threading.current_thread() is threading.main_thread()
         with self._lock:
-            self._is_writing = True
+            self._is_writing = is_main
             try:
                 if self._held:
                     held, self._held, self._held_bytes = b"".join(self._held), [], 0
@@ -139,7 +141,7 @@ class Output:
                 self._last_shown = self._last_added
             finally:
                 self._is_writing = False
-        if self._is_interrupted:
+        if is_main and self._is_interrupted:
             self._is_interrupted = False
             raise KeyboardInterrupt
 
