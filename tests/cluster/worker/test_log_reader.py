@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.log_model import Captured, Gap, Received, lay_out, offsets_of, rand
 
 from iris.cluster.logs.records import (
     BEGINNING,
+    GAP,
     HEADER,
     MAX_PAYLOAD,
     SOURCE_ID,
@@ -19,12 +21,14 @@ from iris.cluster.logs.records import (
     decode,
     encode,
     encode_gap,
+    parse_gap,
 )
 from iris.cluster.worker.log_filter import FilteredReader, LogFilter
 from iris.cluster.worker.log_page import read_page
 from iris.cluster.worker.log_reader import LogReader
-from iris.cluster.worker.log_segments import LogEnd, Place, write_end, write_written
+from iris.cluster.worker.log_segments import AWAY, LogEnd, Place, list_segments, read_end, write_end, write_written
 from iris.cluster.worker.log_store import LogWriter
+from iris.errors import UnavailableError
 
 KIB = 1024
 SMALL: list[Captured] = [
@@ -354,6 +358,41 @@ def test_a_dropped_segment_is_read_to_its_end_by_who_has_it_open(path: Path) -> 
     assert gap.reason == "the oldest were dropped: the log reached its limit of 1 bytes (1 bytes)"
     assert got.offsets == writer.offsets
     writer.close()
+
+
+@pytest.fixture
+def begun(path: Path) -> Iterator[LogReader]:
+    """A reader of a log of several segments, which has read the first; what it has listed is removed then."""
+    write(path, [("stdout", b"x" * 60_000, number) for number in range(10)], max_bytes=1 << 20)
+    assert len(list_segments(path)) > 2
+    with LogReader(path) as reader:
+        assert reader.read(1000, final=True)
+        yield reader
+
+
+def remove_segments(path: Path) -> None:
+    for place in list_segments(path):
+        (path / place.segment_name).unlink()
+
+
+def test_a_log_that_is_put_elsewhere_while_it_is_read_is_to_be_read_there(path: Path, begun: LogReader) -> None:
+    (path / AWAY).touch()
+    remove_segments(path)
+    begun.read(1 << 20, final=True)  # the rest of the segment that is open
+    with pytest.raises(UnavailableError, match="elsewhere"):
+        begun.read(1 << 20, final=True)
+
+
+def test_a_log_that_is_removed_while_it_is_read_says_why(path: Path, begun: LogReader) -> None:
+    end = read_end(path)
+    assert end is not None
+    write_end(path, end._replace(removed="removed: a test"))
+    remove_segments(path)
+    reasons = set()
+    while records := begun.read(1 << 20, final=True):
+        reasons |= {parse_gap(record.payload)[1] for record in decode(records) if record.kind & GAP}
+    assert reasons == {"removed: a test"}
+    assert begun.offsets == end.bytes_written
 
 
 def test_a_reader_may_be_closed_and_go_on(path: Path) -> None:
