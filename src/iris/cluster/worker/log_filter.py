@@ -92,7 +92,7 @@ class FilteredReader:
                 looked += self._walk.reader.position - before
             if self.exhausted or records is None:
                 return records or b""
-            if records or (looked >= _LOOK_BYTES and (records := self._marks())):
+            if records or (looked >= _LOOK_BYTES and (records := self.mark())):
                 return records
         return b""
 
@@ -104,16 +104,12 @@ class FilteredReader:
 
     def mark(self) -> bytes:
         """Empty records of the sources of which something was left out since it was said last."""
-        return self._marks()
+        return self._marks_of(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def close(self) -> None:
         """Closes what is open."""
         if self._walk is not None:
             self._walk.reader.close()
-
-    def _marks(self) -> bytes:
-        """Empty records of the sources of which something was left out since it was said last."""
-        return self._marks_of(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def _begin(self) -> LineWalk:
         # What is not wanted lies below what is wanted, so it is left out where it can be, by whole segments.

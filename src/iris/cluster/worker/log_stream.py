@@ -298,8 +298,7 @@ async def _read(log: OpenLog, message: StreamTaskLogsResponse, news: _News, room
         records = await asyncio.to_thread(reader.read, room, final=final)
     if records:
         message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=records)
-    exhausted = getattr(reader, "exhausted", False)
-    done = exhausted or (log.goal is not None and reader.position >= log.goal)
+    done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
     if not done and (records or (follow and not final)):
         if records and (final or reader.behind()):
             news.again()  # of a final log, until an empty read says that this was all
