@@ -402,6 +402,9 @@ class Reading:
                     return [], reader
                 if worker is not None and trouble.tries:
                     self._cluster.lost_worker(worker[1])
+                if self.is_out_of_reach(attempt, trouble):
+                    self.ends[index] = self.given_up(index, attempt, error).end
+                    return [], reader
                 time.sleep(trouble.pause(error))
 
     @contextmanager
