@@ -25,7 +25,7 @@ import pytest
 from contracts.log_following import *  # noqa: F403 - the contract's tests run here
 from contracts.log_following import Reach, Reading, check_end, check_same, check_whole, content, python
 from support.chaos_proxy import ChaosProxy
-from support.cluster import is_alive, running_cluster
+from support.cluster import is_alive, running_cluster, running_http2_cluster
 from support.log_writer import SOURCES, Writing
 from support.waiting import wait_until
 
@@ -59,26 +59,9 @@ class Http2Cluster:
 
 @pytest.fixture(scope="module")
 def http2_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http2Cluster]:
-    directory = tmp_path_factory.mktemp("http2")
-    with ExitStack() as opened, (directory / "server.log").open("w") as log:
-        program = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "support.http2_cluster", str(directory)),
-                *("--workers", "2", "--advertise-host", PROXIED_HOST),
-            ],
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert program.stdout is not None
-        opened.enter_context(program)
-        opened.callback(program.send_signal, signal.SIGTERM)
-        address = program.stdout.readline().strip()
-        with IrisClient.remote(address, http2=True) as client:
-            wait_until(lambda: len(client.cluster.list_workers()) == 2, "two workers")
-            workers = [worker.address for worker in client.cluster.list_workers()]
-        ports = [port_of(worker) for worker in workers]
+    with ExitStack() as opened:
+        address, workers = opened.enter_context(running_http2_cluster(tmp_path_factory.mktemp("http2"), PROXIED_HOST))
+        ports = workers.values()
         proxies = [
             opened.enter_context(ChaosProxy(("127.0.0.1", port), host=PROXIED_HOST, port=port)) for port in ports
         ]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from contracts.log_following import Reading, python
 from support.chaos_proxy import ChaosProxy
+from support.cluster import running_http2_cluster
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -58,26 +55,10 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with ExitStack() as opened, (tmp_path / "server.log").open("w") as log:
-        program = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "support.http2_cluster", str(tmp_path / "cluster")),
-                *("--workers", "2", "--advertise-host", HOST),
-            ],
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert program.stdout is not None
-        opened.enter_context(program)
-        opened.callback(program.send_signal, signal.SIGTERM)
-        address = program.stdout.readline().strip()
-        with IrisClient.remote(address) as client:
-            wait_until(lambda: len(client.cluster.list_workers()) == 2, "two workers")
-            ports = {worker.worker_id: urlsplit(worker.address).port for worker in client.cluster.list_workers()}
+    with ExitStack() as opened:
+        address, ports = opened.enter_context(running_http2_cluster(tmp_path / "cluster", HOST))
         doors = {
-            worker_id: opened.enter_context(ChaosProxy(("127.0.0.1", port or 0), host=HOST, port=port or 0))
+            worker_id: opened.enter_context(ChaosProxy(("127.0.0.1", port), host=HOST, port=port))
             for worker_id, port in ports.items()
         }
         yield Cluster(address, doors)

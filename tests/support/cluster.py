@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from support.waiting import wait_until
 
@@ -27,6 +31,32 @@ def running_cluster(directory: Path, **options: Any) -> Iterator[LocalServer]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def running_http2_cluster(directory: Path, advertise_host: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """A cluster of two workers whose controller speaks HTTP/2 and 1.1, see http2_cluster.py: the controller's address,
+    and the ports of the workers, by worker id. They say that they are at `advertise_host`, where nobody is yet."""
+    directory.mkdir(exist_ok=True)
+    words = [str(directory), "--workers", "2", "--advertise-host", advertise_host]
+    with (directory / "server.log").open("w") as log:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "support.http2_cluster", *words],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    with program:
+        try:
+            assert program.stdout is not None
+            address = program.stdout.readline().strip()
+            with RemoteClusterClient(address, http2=True) as client:
+                wait_until(lambda: len(client.list_workers()) == 2, "two workers")
+                ports = {worker.worker_id: urlsplit(worker.address).port or 0 for worker in client.list_workers()}
+            yield address, ports
+        finally:
+            program.send_signal(signal.SIGTERM)
 
 
 def unique(name: str) -> str:
