@@ -61,9 +61,16 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: RequestContext[Controller.TerminateTaskRequest, Empty], /) -> Empty:
+        """
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
+        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        All jobs, oldest first, without their tasks.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -75,7 +82,7 @@ class ControllerService(Protocol):
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -152,6 +159,24 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def create_token(self, request: Controller.CreateTokenRequest, ctx: RequestContext[Controller.CreateTokenRequest, Controller.CreateTokenResponse], /) -> Controller.CreateTokenResponse:
+        """
+        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def list_tokens(self, request: Controller.ListTokensRequest, ctx: RequestContext[Controller.ListTokensRequest, Controller.ListTokensResponse], /) -> Controller.ListTokensResponse:
+        """
+        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
+        """
+        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]):
     def __init__(
@@ -198,6 +223,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.terminate_job,
+                ),
+                "/iris.cluster.ControllerService/TerminateTask": Endpoint.unary(
+                    method=MethodInfo(
+                        name="TerminateTask",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.TerminateTaskRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.terminate_task,
                 ),
                 "/iris.cluster.ControllerService/ListJobs": Endpoint.unary(
                     method=MethodInfo(
@@ -375,6 +411,39 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                     ),
                     function=svc.store_logs,
                 ),
+                "/iris.cluster.ControllerService/CreateToken": Endpoint.unary(
+                    method=MethodInfo(
+                        name="CreateToken",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.CreateTokenRequest,
+                        output=Controller.CreateTokenResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.create_token,
+                ),
+                "/iris.cluster.ControllerService/ListTokens": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListTokens",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListTokensRequest,
+                        output=Controller.ListTokensResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_tokens,
+                ),
+                "/iris.cluster.ControllerService/RevokeToken": Endpoint.unary(
+                    method=MethodInfo(
+                        name="RevokeToken",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.RevokeTokenRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.revoke_token,
+                ),
             },
             interceptors=interceptors,
             read_max_bytes=read_max_bytes,
@@ -487,6 +556,30 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def terminate_task(
+        self,
+        request: Controller.TerminateTaskRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
+        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="TerminateTask",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.TerminateTaskRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def list_jobs(
         self,
         request: Controller.ListJobsRequest,
@@ -495,7 +588,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        All jobs, oldest first, without their tasks.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
         """
         return await self.execute_unary(
             request=request,
@@ -541,7 +634,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
         """
         return await self.execute_unary(
             request=request,
@@ -850,6 +943,75 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def create_token(
+        self,
+        request: Controller.CreateTokenRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.CreateTokenResponse:
+        """
+        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateToken",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.CreateTokenRequest,
+                output=Controller.CreateTokenResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def list_tokens(
+        self,
+        request: Controller.ListTokensRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.ListTokensResponse:
+        """
+        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListTokens",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListTokensRequest,
+                output=Controller.ListTokensResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def revoke_token(
+        self,
+        request: Controller.RevokeTokenRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="RevokeToken",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.RevokeTokenRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ControllerServiceSync(Protocol):
     """
@@ -875,9 +1037,16 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: RequestContext[Controller.TerminateTaskRequest, Empty], /) -> Empty:
+        """
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
+        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        All jobs, oldest first, without their tasks.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -889,7 +1058,7 @@ class ControllerServiceSync(Protocol):
 
     def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -966,6 +1135,24 @@ class ControllerServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def create_token(self, request: Controller.CreateTokenRequest, ctx: RequestContext[Controller.CreateTokenRequest, Controller.CreateTokenResponse], /) -> Controller.CreateTokenResponse:
+        """
+        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_tokens(self, request: Controller.ListTokensRequest, ctx: RequestContext[Controller.ListTokensRequest, Controller.ListTokensResponse], /) -> Controller.ListTokensResponse:
+        """
+        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
+        """
+        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class ControllerServiceWSGIApplication(ConnectWSGIApplication):
     def __init__(
@@ -1010,6 +1197,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.terminate_job,
+                ),
+                "/iris.cluster.ControllerService/TerminateTask": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="TerminateTask",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.TerminateTaskRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.terminate_task,
                 ),
                 "/iris.cluster.ControllerService/ListJobs": EndpointSync.unary(
                     method=MethodInfo(
@@ -1187,6 +1385,39 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                     ),
                     function=service.store_logs,
                 ),
+                "/iris.cluster.ControllerService/CreateToken": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="CreateToken",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.CreateTokenRequest,
+                        output=Controller.CreateTokenResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.create_token,
+                ),
+                "/iris.cluster.ControllerService/ListTokens": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListTokens",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListTokensRequest,
+                        output=Controller.ListTokensResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_tokens,
+                ),
+                "/iris.cluster.ControllerService/RevokeToken": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="RevokeToken",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.RevokeTokenRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.revoke_token,
+                ),
             },
             interceptors=interceptors,
             read_max_bytes=read_max_bytes,
@@ -1299,6 +1530,30 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def terminate_task(
+        self,
+        request: Controller.TerminateTaskRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
+        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="TerminateTask",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.TerminateTaskRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def list_jobs(
         self,
         request: Controller.ListJobsRequest,
@@ -1307,7 +1562,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        All jobs, oldest first, without their tasks.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
         """
         return self.execute_unary(
             request=request,
@@ -1353,7 +1608,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
         """
         return self.execute_unary(
             request=request,
@@ -1656,6 +1911,75 @@ class ControllerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.ControllerService",
                 input=Controller.StoreLogsRequest,
                 output=Controller.StoreLogsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def create_token(
+        self,
+        request: Controller.CreateTokenRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.CreateTokenResponse:
+        """
+        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateToken",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.CreateTokenRequest,
+                output=Controller.CreateTokenResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def list_tokens(
+        self,
+        request: Controller.ListTokensRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.ListTokensResponse:
+        """
+        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListTokens",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListTokensRequest,
+                output=Controller.ListTokensResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def revoke_token(
+        self,
+        request: Controller.RevokeTokenRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="RevokeToken",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.RevokeTokenRequest,
+                output=Empty,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -75,7 +75,7 @@ class Empty(_message.Message):
     def __init__(self) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed")
+    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class JobStatus(_message.Message):
     FIRST_FAILED_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     TASKS_KILLED_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: JobState
     exit_code: int
@@ -131,10 +132,11 @@ class JobStatus(_message.Message):
     first_failed_task_index: int
     term_signal: int
     tasks_killed: int
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ...) -> None: ...
+    owner: str
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
-    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "term_signal", "failure_count", "preemption_count")
+    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "term_signal", "failure_count", "preemption_count", "retry_at_ms")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +165,7 @@ class TaskStatus(_message.Message):
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     FAILURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     PREEMPTION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AT_MS_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job_id: str
     task_index: int
@@ -184,10 +187,11 @@ class TaskStatus(_message.Message):
     term_signal: int
     failure_count: int
     preemption_count: int
-    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ...) -> None: ...
+    retry_at_ms: int
+    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ...) -> None: ...
 
 class TaskAttempt(_message.Message):
-    __slots__ = ("attempt_id", "worker_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "is_worker_failure", "worker_address", "term_signal")
+    __slots__ = ("attempt_id", "worker_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "is_worker_failure", "worker_address", "term_signal", "out_of_memory")
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +202,7 @@ class TaskAttempt(_message.Message):
     IS_WORKER_FAILURE_FIELD_NUMBER: _ClassVar[int]
     WORKER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     attempt_id: int
     worker_id: str
     state: TaskState
@@ -208,7 +213,8 @@ class TaskAttempt(_message.Message):
     is_worker_failure: bool
     worker_address: str
     term_signal: int
-    def __init__(self, attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., is_worker_failure: _Optional[bool] = ..., worker_address: _Optional[str] = ..., term_signal: _Optional[int] = ...) -> None: ...
+    out_of_memory: bool
+    def __init__(self, attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., is_worker_failure: _Optional[bool] = ..., worker_address: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ...) -> None: ...
 
 class ResourceUsage(_message.Message):
     __slots__ = ("memory_mb", "disk_mb", "cpu_millicores", "memory_peak_mb", "cpu_percent", "process_count")
@@ -450,7 +456,7 @@ class LogEnd(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -474,6 +480,8 @@ class Controller(_message.Message):
         KILL_GRACE_PERIOD_MS_FIELD_NUMBER: _ClassVar[int]
         MAX_LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
         WORKING_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+        JOB_TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+        RETRY_PAUSE_MS_FIELD_NUMBER: _ClassVar[int]
         name: str
         serialized_entrypoint: bytes
         resources: ResourceSpecProto
@@ -497,7 +505,9 @@ class Controller(_message.Message):
         kill_grace_period_ms: int
         max_log_bytes: int
         working_directory: str
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ...) -> None: ...
+        job_timeout_seconds: int
+        retry_pause_ms: int
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -520,14 +530,27 @@ class Controller(_message.Message):
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+    class TerminateTaskRequest(_message.Message):
+        __slots__ = ("job_id", "task_index")
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        task_index: int
+        def __init__(self, job_id: _Optional[str] = ..., task_index: _Optional[int] = ...) -> None: ...
     class ListJobsRequest(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("page_size", "page_token")
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        page_size: int
+        page_token: str
+        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
     class ListJobsResponse(_message.Message):
-        __slots__ = ("jobs",)
+        __slots__ = ("jobs", "next_page_token")
         JOBS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         jobs: _containers.RepeatedCompositeFieldContainer[JobStatus]
-        def __init__(self, jobs: _Optional[_Iterable[_Union[JobStatus, _Mapping]]] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, jobs: _Optional[_Iterable[_Union[JobStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class GetTaskStatusRequest(_message.Message):
         __slots__ = ("job_id", "task_index", "include_result")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -543,15 +566,21 @@ class Controller(_message.Message):
         task: TaskStatus
         def __init__(self, task: _Optional[_Union[TaskStatus, _Mapping]] = ...) -> None: ...
     class ListTasksRequest(_message.Message):
-        __slots__ = ("job_id",)
+        __slots__ = ("job_id", "page_size", "page_token")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         job_id: str
-        def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+        page_size: int
+        page_token: str
+        def __init__(self, job_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
     class ListTasksResponse(_message.Message):
-        __slots__ = ("tasks",)
+        __slots__ = ("tasks", "next_page_token")
         TASKS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         tasks: _containers.RepeatedCompositeFieldContainer[TaskStatus]
-        def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class RegisterWorkerRequest(_message.Message):
         __slots__ = ("worker_id", "address", "metadata", "incarnation")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -564,12 +593,18 @@ class Controller(_message.Message):
         incarnation: str
         def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
     class RegisterWorkerResponse(_message.Message):
-        __slots__ = ("accepted", "controller_address")
+        __slots__ = ("accepted", "controller_address", "lease_ms", "token_key", "token")
         ACCEPTED_FIELD_NUMBER: _ClassVar[int]
         CONTROLLER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_KEY_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
         accepted: bool
         controller_address: str
-        def __init__(self, accepted: _Optional[bool] = ..., controller_address: _Optional[str] = ...) -> None: ...
+        lease_ms: int
+        token_key: bytes
+        token: str
+        def __init__(self, accepted: _Optional[bool] = ..., controller_address: _Optional[str] = ..., lease_ms: _Optional[int] = ..., token_key: _Optional[bytes] = ..., token: _Optional[str] = ...) -> None: ...
     class WorkerHealthStatus(_message.Message):
         __slots__ = ("worker_id", "healthy", "consecutive_failures", "last_heartbeat_ms", "running_job_ids", "address", "metadata")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -596,7 +631,7 @@ class Controller(_message.Message):
         workers: _containers.RepeatedCompositeFieldContainer[Controller.WorkerHealthStatus]
         def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ...) -> None: ...
     class ReportTaskStateRequest(_message.Message):
-        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal")
+        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory")
         class PortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -620,6 +655,7 @@ class Controller(_message.Message):
         SERIALIZED_RESULT_FIELD_NUMBER: _ClassVar[int]
         RESULT_ERROR_FIELD_NUMBER: _ClassVar[int]
         TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+        OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         task_id: str
         job_id: str
@@ -636,21 +672,24 @@ class Controller(_message.Message):
         serialized_result: bytes
         result_error: str
         term_signal: int
-        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ...) -> None: ...
+        out_of_memory: bool
+        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ...) -> None: ...
     class ReportTaskStateResponse(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class ReportTaskStatesRequest(_message.Message):
-        __slots__ = ("worker_id", "incarnation", "reports")
+        __slots__ = ("worker_id", "incarnation", "reports", "revocations")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
         INCARNATION_FIELD_NUMBER: _ClassVar[int]
         REPORTS_FIELD_NUMBER: _ClassVar[int]
+        REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         incarnation: str
         reports: _containers.RepeatedCompositeFieldContainer[Controller.ReportTaskStateRequest]
-        def __init__(self, worker_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., reports: _Optional[_Iterable[_Union[Controller.ReportTaskStateRequest, _Mapping]]] = ...) -> None: ...
+        revocations: int
+        def __init__(self, worker_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., reports: _Optional[_Iterable[_Union[Controller.ReportTaskStateRequest, _Mapping]]] = ..., revocations: _Optional[int] = ...) -> None: ...
     class ReportTaskStatesResponse(_message.Message):
-        __slots__ = ("unwanted", "register_again")
+        __slots__ = ("unwanted", "register_again", "fenced", "token", "revoked", "revocations")
         class Attempt(_message.Message):
             __slots__ = ("task_id", "attempt_id")
             TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -660,9 +699,17 @@ class Controller(_message.Message):
             def __init__(self, task_id: _Optional[str] = ..., attempt_id: _Optional[int] = ...) -> None: ...
         UNWANTED_FIELD_NUMBER: _ClassVar[int]
         REGISTER_AGAIN_FIELD_NUMBER: _ClassVar[int]
+        FENCED_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
+        REVOKED_FIELD_NUMBER: _ClassVar[int]
+        REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
         unwanted: _containers.RepeatedCompositeFieldContainer[Controller.ReportTaskStatesResponse.Attempt]
         register_again: bool
-        def __init__(self, unwanted: _Optional[_Iterable[_Union[Controller.ReportTaskStatesResponse.Attempt, _Mapping]]] = ..., register_again: _Optional[bool] = ...) -> None: ...
+        fenced: bool
+        token: str
+        revoked: _containers.RepeatedScalarFieldContainer[str]
+        revocations: int
+        def __init__(self, unwanted: _Optional[_Iterable[_Union[Controller.ReportTaskStatesResponse.Attempt, _Mapping]]] = ..., register_again: _Optional[bool] = ..., fenced: _Optional[bool] = ..., token: _Optional[str] = ..., revoked: _Optional[_Iterable[str]] = ..., revocations: _Optional[int] = ...) -> None: ...
     class WatchJobRequest(_message.Message):
         __slots__ = ("job_id", "include_tasks")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -718,6 +765,52 @@ class Controller(_message.Message):
         POSITIONS_FIELD_NUMBER: _ClassVar[int]
         positions: _containers.RepeatedScalarFieldContainer[int]
         def __init__(self, positions: _Optional[_Iterable[int]] = ...) -> None: ...
+    class Token(_message.Message):
+        __slots__ = ("token_id", "name", "role", "created_at_ms", "expires_at_ms", "revoked_at_ms")
+        TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        ROLE_FIELD_NUMBER: _ClassVar[int]
+        CREATED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        EXPIRES_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        REVOKED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+        token_id: str
+        name: str
+        role: str
+        created_at_ms: int
+        expires_at_ms: int
+        revoked_at_ms: int
+        def __init__(self, token_id: _Optional[str] = ..., name: _Optional[str] = ..., role: _Optional[str] = ..., created_at_ms: _Optional[int] = ..., expires_at_ms: _Optional[int] = ..., revoked_at_ms: _Optional[int] = ...) -> None: ...
+    class CreateTokenRequest(_message.Message):
+        __slots__ = ("name", "role", "ttl_seconds", "request_id")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        ROLE_FIELD_NUMBER: _ClassVar[int]
+        TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        role: str
+        ttl_seconds: int
+        request_id: str
+        def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., ttl_seconds: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    class CreateTokenResponse(_message.Message):
+        __slots__ = ("token", "secret")
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
+        SECRET_FIELD_NUMBER: _ClassVar[int]
+        token: Controller.Token
+        secret: str
+        def __init__(self, token: _Optional[_Union[Controller.Token, _Mapping]] = ..., secret: _Optional[str] = ...) -> None: ...
+    class ListTokensRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class ListTokensResponse(_message.Message):
+        __slots__ = ("tokens",)
+        TOKENS_FIELD_NUMBER: _ClassVar[int]
+        tokens: _containers.RepeatedCompositeFieldContainer[Controller.Token]
+        def __init__(self, tokens: _Optional[_Iterable[_Union[Controller.Token, _Mapping]]] = ...) -> None: ...
+    class RevokeTokenRequest(_message.Message):
+        __slots__ = ("token_id",)
+        TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+        token_id: str
+        def __init__(self, token_id: _Optional[str] = ...) -> None: ...
     class Endpoint(_message.Message):
         __slots__ = ("endpoint_id", "name", "address", "job_id", "metadata")
         class MetadataEntry(_message.Message):
@@ -791,7 +884,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -810,6 +903,7 @@ class Worker(_message.Message):
         KILL_GRACE_PERIOD_MS_FIELD_NUMBER: _ClassVar[int]
         WORKING_DIRECTORY_FIELD_NUMBER: _ClassVar[int]
         MAX_LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         task_id: str
         task_index: int
@@ -828,7 +922,8 @@ class Worker(_message.Message):
         kill_grace_period_ms: int
         working_directory: str
         max_log_bytes: int
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ...) -> None: ...
+        token: str
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -839,14 +934,16 @@ class Worker(_message.Message):
     class RunTasksRequest(_message.Message):
         __slots__ = ("shared", "places")
         class Place(_message.Message):
-            __slots__ = ("task_index", "attempt_id", "gpu_ids")
+            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token")
             TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
             ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
             GPU_IDS_FIELD_NUMBER: _ClassVar[int]
+            TOKEN_FIELD_NUMBER: _ClassVar[int]
             task_index: int
             attempt_id: int
             gpu_ids: _containers.RepeatedScalarFieldContainer[int]
-            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+            token: str
+            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ...) -> None: ...
         SHARED_FIELD_NUMBER: _ClassVar[int]
         PLACES_FIELD_NUMBER: _ClassVar[int]
         shared: Worker.RunTaskRequest

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from iris.cluster.controller.controller import Controller as JobController
+from iris.errors import UnimplementedError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import Controller
 
@@ -119,3 +120,19 @@ class ControllerService:
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:
         """What attempts have written, for keeping."""
         return await self._controller.store_logs(request)
+
+    async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: Any) -> cluster_pb2.Empty:
+        """Asks one task to end."""
+        raise UnimplementedError("this controller does not end single tasks yet")
+
+    async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
+        """Makes a token."""
+        raise UnimplementedError("this controller has no tokens yet")
+
+    async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
+        """The tokens that were made."""
+        raise UnimplementedError("this controller has no tokens yet")
+
+    async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:
+        """Ends a token's life."""
+        raise UnimplementedError("this controller has no tokens yet")
