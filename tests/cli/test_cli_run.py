@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,15 @@ def test_exit_codes(remote_iris: Iris, script: str, code: int, text: str) -> Non
     assert f"iris logs {name} --task 0" in done.stderr
 
 
-def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(remote_iris: Iris) -> None:
+def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(
+    remote_iris: Iris, tmp_path: Path
+) -> None:
     name = unique("last")
-    script = "if [ $IRIS_TASK_INDEX = 1 ]; then seq 20; exit 3; fi; trap 'seq 100 130; exit' TERM; sleep 600 & wait"
+    ready = shlex.quote(str(tmp_path / "ready"))  # before that, the other task would end without a word
+    fails = f"until [ -e {ready} ]; do sleep 0.01; done; seq 20; exit 3"
+    script = (
+        f"[ $IRIS_TASK_INDEX = 0 ] || {{ {fails}; }}; trap 'seq 100 130; exit' TERM; touch {ready}; sleep 600 & wait"
+    )
     done = remote_iris("run", "--name", name, "--replicas", "2", *sh(script), code=3)
     told = done.stderr.splitlines()
     end = told[next(n for n, line in enumerate(told) if "ended as FAILED" in line) :]
