@@ -132,13 +132,15 @@ def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(
     remote_iris: Iris, tmp_path: Path
 ) -> None:
     name = unique("last")
-    ready = shlex.quote(str(tmp_path / "ready"))  # before that, the other task would end without a word
-    fails = f"until [ -e {ready} ]; do sleep 0.01; done; seq 20; exit 3"
-    script = (
-        f"[ $IRIS_TASK_INDEX = 0 ] || {{ {fails}; }}; trap 'seq 100 130; exit' TERM; touch {ready}; sleep 600 & wait"
-    )
-    done = remote_iris("run", "--name", name, "--replicas", "2", *sh(script), code=3)
-    told = done.stderr.splitlines()
+    (tmp_path / "wait").write_text("until [ -e $1 ]; do sleep 0.01; done")
+    writes_since = "trap 'sh wait shown; seq 100 130; exit' TERM; touch ready; while :; do sleep 0.05; done"
+    fails = "sh wait ready; seq 20; exit 3"
+    script = f"cd {shlex.quote(str(tmp_path))}; if [ $IRIS_TASK_INDEX = 1 ]; then {fails}; fi; {writes_since}"
+    run = remote_iris.start("run", "--name", name, "--replicas", "2", *sh(script))
+    wait_until(lambda: run.line() == "task-1 | 20", "the last line of the task that fails")
+    (tmp_path / "shown").touch()
+    assert run.exit_code() == 3
+    told = run.stderr.splitlines()
     end = told[next(n for n, line in enumerate(told) if "ended as FAILED" in line) :]
     assert end == [
         f"iris: job {name} ended as FAILED: task 1: exit code 3",
