@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iris.cluster.engine.local import LocalEngine
+from iris.cluster.worker.cgroup import make_room
+from iris.cluster.worker.limits import ENFORCE
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
 from iris.errors import IrisError, LocalClusterError
@@ -66,6 +68,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         # 1. The port is bound and the workers are started: their calls wait until we serve.
+        if arguments.enforce == "auto":
+            make_room()
         listener = bind(arguments.host, arguments.port)
         advertise_host = _advertised(arguments.host)
         address = address_of(listener, advertise_host)
@@ -78,6 +82,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
             worker_options=(
                 *("--max-log-bytes", str(arguments.max_log_bytes)),
                 *("--keep-attempts", str(arguments.keep_logs)),
+                *("--enforce", arguments.enforce),
+                *([] if arguments.max_processes is None else ["--task-max-processes", str(arguments.max_processes)]),
             ),
         )
         raise_file_limit()
@@ -172,6 +178,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--max-log-bytes", default=DEFAULT_MAX_LOG_BYTES, type=int, help="of each attempt's log (%(default)s)"
     )
+    parser.add_argument(
+        "--enforce", default="auto", choices=ENFORCE, help="what keeps tasks to their limits (%(default)s)"
+    )
+    parser.add_argument("--max-processes", type=int, help="of each attempt, with threads; 0: any number")
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
     return parser.parse_args()

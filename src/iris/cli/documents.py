@@ -60,6 +60,7 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
                 "error": attempt.error,
                 "worker_id": attempt.worker_id or None,
                 "is_worker_failure": attempt.is_worker_failure,
+                "out_of_memory": attempt.out_of_memory,
                 **_times(attempt),
             }
             for attempt in task.attempts

@@ -15,6 +15,7 @@ from support.waiting import wait_until
 
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.cleanup import Cleanup
+from iris.cluster.worker.limits import Enforcement
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.reaper import Reaper
@@ -58,6 +59,7 @@ class Disk:
             base_env={},
             file_limit=1024,
             reaper=Reaper(os.getpid(), -1),  # it is told nothing, since nothing starts
+            enforcement=Enforcement("none", "token"),
         )
 
     async def sweep(self, later_s: float, keep_s: float = KEEP_S, keep_log_s: float | None = KEEP_LOG_S) -> None:

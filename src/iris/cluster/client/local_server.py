@@ -67,6 +67,24 @@ class LogOptions:
         return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """How a cluster keeps tasks to their limits; what is None, as it does by default.
+
+    Attributes:
+        enforce: `auto`: by cgroups where that is possible, else by watching. `watch`: by watching. `none`: not at all.
+        max_processes: How many processes and threads an attempt may have; 0: any number.
+    """
+
+    enforce: str | None = None
+    max_processes: int | None = None
+
+    def arguments(self) -> list[str]:
+        """As the server's command line has them."""
+        given = {"--enforce": self.enforce, "--max-processes": self.max_processes}
+        return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
 def start_server(
     directory: Path,
     *,
@@ -76,6 +94,7 @@ def start_server(
     temporary: bool = False,
     ends_with_us: bool = False,
     logs: LogOptions | None = None,
+    limits: LimitOptions | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -87,6 +106,7 @@ def start_server(
         temporary: Jobs are kept in memory only, and the directory is removed at the end.
         ends_with_us: It ends when this process does, however that happens.
         logs: How logs are kept.
+        limits: How tasks are kept to their limits.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
@@ -103,6 +123,7 @@ def start_server(
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
     command += logs.arguments() if logs is not None else []
+    command += limits.arguments() if limits is not None else []
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(

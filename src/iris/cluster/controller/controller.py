@@ -452,6 +452,7 @@ def _attempt_end(report: Report) -> AttemptEnd:
         term_signal=report.term_signal if report.HasField("term_signal") else None,
         error=report.error,
         result_error=report.result_error,
+        out_of_memory=report.out_of_memory,
     )
 
 

@@ -102,6 +102,7 @@ def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
         started_at_ms=attempt.started_at_ms,
         finished_at_ms=attempt.finished_at_ms,
         is_worker_failure=attempt.is_worker_failure,
+        out_of_memory=attempt.out_of_memory,
     )
     if attempt.exit_code is not None:
         message.exit_code = attempt.exit_code

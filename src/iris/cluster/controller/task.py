@@ -43,6 +43,7 @@ class AttemptEnd:
         term_signal: The signal that ended it; None when none did.
         error: What went wrong, for people; empty when nothing did.
         result_error: Why a success has no return value; empty when it has one.
+        out_of_memory: It ended because memory ran out.
     """
 
     state: int
@@ -51,6 +52,7 @@ class AttemptEnd:
     term_signal: int | None = None
     error: str = ""
     result_error: str = ""
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class TaskAttempt:
     error: str = ""
     started_at_ms: int = 0
     finished_at_ms: int = 0
+    out_of_memory: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -176,6 +179,7 @@ class Task:
         attempt.state = end.state
         attempt.exit_code, attempt.term_signal = end.exit_code, end.term_signal
         attempt.error = end.error
+        attempt.out_of_memory = end.out_of_memory
         attempt.finished_at_ms = end.finished_at_ms
         stop, self.stop = self.stop, None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iris.cluster.types import is_task_finished
+from iris.cluster.worker.limits import Exceeded, Holder
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.process import AttemptProcess
 from iris.cluster.worker.task_dir import AttemptDir
@@ -21,6 +22,9 @@ class Attempt:
         number: Counts the attempts of this worker; part of the mark that its processes inherit.
         stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
         timed_out: It is being ended because it ran for too long.
+        holder: What keeps it to its limits, once it has begun to start.
+        exceeded: It is being ended because it exceeded them.
+        out_of_memory: It failed because memory ran out.
         reported: The controller has acknowledged its end.
         revision: Counts what there is to report.
     """
@@ -45,6 +49,9 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     stop_grace_s: float | None = None
     timed_out: bool = False
+    holder: Holder | None = None
+    exceeded: Exceeded | None = None
+    out_of_memory: bool = False
     reported: bool = False
     revision: int = 0
 
@@ -104,6 +111,7 @@ class Attempt:
             message.finished_at_ms = self.finished_at_ms
             message.error = self.error
             message.result_error = self.result_error
+            message.out_of_memory = self.out_of_memory
             if self.result:
                 message.serialized_result = self.result
             if self.exit_code is not None:

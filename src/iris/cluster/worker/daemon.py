@@ -16,6 +16,7 @@ import psutil
 
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.limits import ENFORCE, Enforcement
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.reaper import Reaper, become_subreaper
 from iris.cluster.worker.reporter import Reporter
@@ -74,6 +75,19 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
     parser.add_argument("--task-file-limit", type=int, help="how many files a task may open; default: as this worker")
+    parser.add_argument(
+        "--task-max-processes",
+        metavar="N",
+        type=int,
+        help="how many processes and threads a task may have; 0: any number; default: half of what this worker may",
+    )
+    parser.add_argument(
+        "--enforce",
+        default="auto",
+        choices=ENFORCE,
+        help="what keeps tasks to their limits: 'auto': cgroups where possible, else 'watch', this worker, which looks"
+        " at them; 'none': nothing (%(default)s)",
+    )
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     return parser.parse_args()
 
@@ -114,6 +128,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         base_env=base_env,
         file_limit=file_limit,
         reaper=reaper,
+        enforcement=Enforcement(arguments.enforce, token, arguments.task_max_processes),
         max_log_bytes=arguments.max_log_bytes,
     )
     application = cluster_connect.WorkerServiceASGIApplication(
@@ -143,7 +158,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server.start()
-    running = [reporter.run(), worker.sample_usage(), cleanup.run(), *([handover.run()] if handover else [])]
+    running = [reporter.run(), worker.watch_attempts(), cleanup.run(), *([handover.run()] if handover else [])]
     tasks = [asyncio.create_task(work) for work in running]
     await stop.wait()
     await worker.close()

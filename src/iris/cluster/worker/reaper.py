@@ -1,12 +1,13 @@
 """Nothing that an attempt started may outlive it, not even when its worker is killed with -9.
 
-Two nets. A process group: each attempt has one, and the worker (or, after its death, the reaper) kills it. A mark in
+Three nets. A process group: each attempt has one, and the worker (or, after its death, the reaper) kills it. A mark in
 the environment, for what left the group: children inherit it, and it can be read in /proc. The worker also is the
-"subreaper" of its descendants, so that what lost its parent becomes the worker's child, where it is found quickly.
+"subreaper" of its descendants, so that what lost its parent becomes the worker's child, where it is found quickly. And
+where the worker may make them, a cgroup for each attempt (cgroup.py), which nothing leaves.
 
 The reaper is a small process that the worker forks before anything else, in a session of its own. It waits for the
-end of a pipe whose other end only the worker has. What clears its environment *and* leaves its group can escape it,
-but only when the worker is killed with -9.
+end of a pipe whose other end only the worker has. Where there are no cgroups, what clears its environment *and* leaves
+its group can escape it, but only when the worker is killed with -9.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import contextlib
 import ctypes
 import os
 import signal
+
+from iris.cluster.worker import cgroup
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -99,6 +102,9 @@ def _reap_at_end(reading: int, worker_token: str) -> None:
     for group in groups:
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
+    place = cgroup.find_place()
+    if place is not None:
+        place.sweep(f"{worker_token}.", kill=True)
     for _ in range(_PASSES):
         marked = [pid for pid in all_pids() if is_marked(pid, worker_token)]
         if not marked:

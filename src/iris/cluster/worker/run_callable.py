@@ -36,6 +36,7 @@ from typing import Any, BinaryIO
 import cloudpickle
 
 MAX_RESULT_BYTES = 8 * 1024**2  # results are kept in the controller's database and travel in one message
+OUT_OF_MEMORY = "out of memory: "  # begins the sentence of a failure that is one
 _MAX_SENTENCE = 1000  # characters
 _PID = os.getpid()
 
@@ -218,6 +219,8 @@ def _describe(error: BaseException) -> str:
         name = f"{kind.__module__}.{name}"
     text = _one_line(error)
     described = f"{name}: {text}" if text else name
+    if isinstance(error, MemoryError):
+        described = f"{OUT_OF_MEMORY}{described} (it asked the system for more than it could get)"
     if isinstance(error, ModuleNotFoundError):
         described += " (install it on the worker, or send it along in a workspace, without .gitignore naming it)"
     return described

@@ -1,15 +1,15 @@
-"""What the processes of attempts use, through psutil: one look at the process table serves all attempts."""
+"""What attempts use, from a look at their processes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from iris.cluster.worker.processes import Process
 
 
 @dataclass(slots=True)
@@ -30,37 +30,26 @@ class Usage:
     sampled_at_s: float = 0.0
 
 
-def sample(previous: Mapping[int, Usage]) -> dict[int, Usage]:
-    """Measures process groups. May take some ms per hundred processes: call it from a thread.
+def measure(before: Usage, held: Sequence[Process]) -> Usage:
+    """What an attempt uses now.
 
     Args:
-        previous: By process group id, what was measured before; a new `Usage()` for one that is new.
-
-    Returns:
-        The new measurements, by process group id.
+        before: What was measured last; a new `Usage()` for an attempt that is new.
+        held: Its processes.
     """
     now_s = time.monotonic()
-    usages = {
-        group: Usage(memory_peak_bytes=usage.memory_peak_bytes, disk_bytes=usage.disk_bytes, sampled_at_s=now_s)
-        for group, usage in previous.items()
-    }
-    for process in psutil.process_iter():
-        # The session keeps a child that made a process group of its own with the attempt it belongs to.
-        with contextlib.suppress(psutil.Error, OSError):
-            usage = usages.get(os.getsid(process.pid))
-            if usage is None:
-                continue
-            times = process.cpu_times()
-            usage.cpu_s += times.user + times.system + times.children_user + times.children_system
-            usage.memory_bytes += process.memory_info().rss
-            usage.processes += 1
-    for group, usage in usages.items():
-        before = previous[group]
-        usage.memory_peak_bytes = max(usage.memory_peak_bytes, usage.memory_bytes)
-        passed_s = now_s - before.sampled_at_s
-        if before.sampled_at_s and passed_s > 0:
-            usage.cores = max(0.0, usage.cpu_s - before.cpu_s) / passed_s
-    return usages
+    usage = Usage(
+        memory_bytes=sum(process.resident_bytes for process in held),
+        cpu_s=sum(process.cpu_s for process in held),
+        processes=len(held),
+        disk_bytes=before.disk_bytes,
+        sampled_at_s=now_s,
+    )
+    usage.memory_peak_bytes = max(before.memory_peak_bytes, usage.memory_bytes)
+    passed_s = now_s - before.sampled_at_s
+    if before.sampled_at_s and passed_s > 0:
+        usage.cores = max(0.0, usage.cpu_s - before.cpu_s) / passed_s
+    return usage
 
 
 def disk_bytes(directory: Path) -> int:

@@ -7,6 +7,7 @@ it, looking at the process table, reading logs. Starting a process blocks the lo
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import itertools
 import logging
@@ -16,17 +17,20 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from iris.cluster.types import make_task_id, parse_task_id
-from iris.cluster.worker import run_callable, usage
+from iris.cluster.worker import processes, run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.limits import Enforcement, Exceeded
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
+from iris.cluster.worker.processes import Process, ProcessTable
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
@@ -36,13 +40,24 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
 
 DEFAULT_GRACE_S = 10.0
-_SAMPLE_S = 2.0
-_DISK_EVERY = 15  # samples: walking through directories costs more than looking at processes
+_LOOK_S = 0.5  # an attempt that is watched may exceed its limits for so long
+_LONGEST_LOOK_S = 2.0
+_LOOK_SHARE = 0.05  # of the time, at most, where there are so many processes that a look takes long
+_SAMPLE_EVERY = 4  # looks
+_DISK_EVERY = 60  # looks: walking through directories costs more than looking at processes
 _STRAY_PASSES = 200
 _STRAY_PAUSE_S = 0.005
 _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
 _log = logging.getLogger(__name__)
+
+
+class _Look(NamedTuple):
+    """What was seen of one attempt."""
+
+    held: list[Process]
+    usage: usage.Usage
+    exceeded: Exceeded | None
 
 
 class Worker:
@@ -59,6 +74,7 @@ class Worker:
         base_env: What the environment of each task starts from.
         file_limit: How many files a task may open (the soft limit).
         reaper: What ends the attempts' processes when this one is killed.
+        enforcement: What keeps attempts to their limits.
         max_log_bytes: What is kept of the log of an attempt whose job does not say it.
     """
 
@@ -75,6 +91,7 @@ class Worker:
         base_env: Mapping[str, str],
         file_limit: int,
         reaper: Reaper,
+        enforcement: Enforcement,
         max_log_bytes: int = DEFAULT_MAX_LOG_BYTES,
     ) -> None:
         self.worker_id = worker_id
@@ -87,6 +104,10 @@ class Worker:
         self._base_env = base_env
         self._file_limit = file_limit
         self._reaper = reaper
+        self._enforcement = enforcement
+        self._table = ProcessTable()
+        # Of its own: when a task has taken all processes there are, no new thread could be started to notice that.
+        self._looking = concurrent.futures.ThreadPoolExecutor(1, "look")
         self._max_log_bytes = max_log_bytes
         self._ports = PortReservations(bind_host)
         self._attempts: dict[AttemptKey, Attempt] = {}
@@ -225,6 +246,7 @@ class Worker:
             if not attempt.is_final:
                 self._stop(attempt, min(_grace_s(attempt), _SHUTDOWN_GRACE_S))
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        await asyncio.to_thread(self._enforcement.close)
 
     def close_logs(self) -> None:
         """Writes the ends of logs for which the disk was too full when their attempts ended."""
@@ -233,29 +255,54 @@ class Worker:
             if log.is_ended or key not in self._attempts:
                 del self._without_end[key]
 
-    async def sample_usage(self) -> None:
-        """Measures what runs, for as long as the worker lives."""
+    async def watch_attempts(self) -> None:
+        """Looks at what runs, for as long as the worker lives: measures it, and ends what exceeds its limits."""
         for count in itertools.count():
-            await asyncio.sleep(_SAMPLE_S)
+            began_s = time.monotonic()
+            try:
+                await self._look(count)
+            except Exception:  # noqa: BLE001 - whatever it was, limits are to be kept
+                _log.exception("looking at attempts")
+            took_s = time.monotonic() - began_s
+            await asyncio.sleep(min(max(_LOOK_S, took_s / _LOOK_SHARE), _LONGEST_LOOK_S))
+
+    async def _look(self, count: int) -> None:
+        is_sample = count % _SAMPLE_EVERY == 0
+        if is_sample:
             self.close_logs()
             await self._end_strays()
-            running = {
-                attempt.process.pid: attempt
-                for attempt in self._attempts.values()
-                if attempt.process is not None and not attempt.is_final
-            }
-            if not running:
-                continue
-            with_disk = running if count % _DISK_EVERY == 0 else {}
-            sampled = await asyncio.to_thread(
-                _sample_all,
-                {pid: attempt.usage for pid, attempt in running.items()},
-                {pid: attempt.directory.path for pid, attempt in with_disk.items()},
-            )
-            for pid, attempt in running.items():
-                if not attempt.is_final:
-                    attempt.usage = sampled[pid]
-                    self._tell(attempt)
+        attempts = [attempt for attempt in self._attempts.values() if attempt.process is not None]
+        loop = asyncio.get_running_loop()
+        looks = await loop.run_in_executor(self._looking, self._look_at, attempts, count)
+        guilty: list[Process] = []
+        for attempt, look in zip(attempts, looks, strict=True):
+            if attempt.process is None:
+                continue  # it has ended meanwhile
+            if is_sample:
+                attempt.usage = look.usage
+                self._tell(attempt)
+            attempt.usage.memory_peak_bytes = look.usage.memory_peak_bytes
+            if look.exceeded is not None:
+                guilty += look.held
+                if attempt.stop_grace_s is None and not attempt.timed_out:
+                    attempt.exceeded = attempt.exceeded or look.exceeded
+        if guilty:  # and again at the next look, until nothing is left
+            await loop.run_in_executor(self._looking, processes.kill, guilty)
+
+    def _look_at(self, attempts: Sequence[Attempt], count: int) -> list[_Look]:
+        """In a thread: reads what attempts hold, and changes nothing of them."""
+        self._enforcement.look()
+        running = [(attempt, attempt.process) for attempt in attempts]
+        marks = {process.pid: self._mark_of(attempt) for attempt, process in running if process is not None}
+        found = self._table.look(marks) if marks else {}
+        looks = []
+        for attempt, process in running:
+            held = [] if process is None else found[process.pid]
+            measured = usage.measure(attempt.usage, held)
+            if count % _DISK_EVERY == 0:
+                measured.disk_bytes = usage.disk_bytes(attempt.directory.path)
+            looks.append(_Look(held, measured, attempt.holder.check(held) if attempt.holder is not None else None))
+        return looks
 
     # One attempt.
 
@@ -328,6 +375,12 @@ class Worker:
 
     def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
         directory = attempt.request.working_directory or str(attempt.directory.work)
+        attempt.holder = holder = self._enforcement.hold(attempt.number, attempt.request.resources.memory_bytes)
+
+        async def end_rest() -> None:
+            holder.kill()
+            await self._end_strays()
+
         mark = make_mark(self._token, attempt.number, self._base_env.get(MARK_VARIABLE, ""))
         env = self._build_iris_env(attempt)
         env[MARK_VARIABLE] = mark
@@ -337,8 +390,9 @@ class Worker:
             env=env,
             file_limit=self._file_limit,
             append=lambda source, data: attempt.log.append(source, data, now_ms()),
-            end_strays=self._end_strays,
+            end_strays=end_rest,
         )
+        holder.enter(process.pid)
         self._reaper.group_started(process.pid)
         return process
 
@@ -368,7 +422,9 @@ class Worker:
     def _conclude(self, attempt: Attempt, exited: Exit) -> None:
         attempt.exit_code, attempt.term_signal = exited.code, exited.signal
         _count_exit(attempt, exited)
-        if attempt.timed_out:
+        if attempt.exceeded is not None and exited.code != 0:
+            self._fail(attempt, exited, attempt.exceeded)
+        elif attempt.timed_out:
             text = f"stopped: it ran for longer than its timeout of {attempt.request.timeout_seconds} s"
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
         elif attempt.stop_grace_s is not None:
@@ -377,8 +433,17 @@ class Worker:
             self._take_result(attempt)
             self._finish(attempt, cluster_pb2.TASK_STATE_SUCCEEDED)
         else:
-            error = _first_line(attempt.directory.failure) or _describe_exit(exited)
-            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=error)
+            self._fail(attempt, exited, attempt.holder.explain(exited) if attempt.holder is not None else None)
+
+    def _fail(self, attempt: Attempt, exited: Exit, exceeded: Exceeded | None) -> None:
+        """It failed by itself, or since it exceeded its limits, or the machine's."""
+        error = _first_line(attempt.directory.failure) or _describe_exit(exited)
+        attempt.out_of_memory = error.startswith(run_callable.OUT_OF_MEMORY)
+        if exceeded is not None:
+            attempt.out_of_memory |= exceeded.out_of_memory
+            was_killed = attempt.exceeded is not None or exceeded.out_of_memory
+            error = exceeded.text if was_killed and exited.code == 128 + signal.SIGKILL else f"{exceeded.text}; {error}"
+        self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=error)
 
     def _end_of_stopped(self, attempt: Attempt, exited: Exit) -> tuple[cluster_pb2.TaskState, str]:
         if self._closing:
@@ -403,6 +468,8 @@ class Worker:
             self._without_end[attempt.key] = attempt.log
         for port in attempt.ports.values():
             self._ports.release(port)
+        if attempt.holder is not None:
+            self._enforcement.release(attempt.holder)
         attempt.process = None
         attempt.error = error
         attempt.finished_at_ms = now_ms()
@@ -452,6 +519,10 @@ class Worker:
                 return
             await asyncio.sleep(_STRAY_PAUSE_S)  # what was killed hands its own children over to us: look again
 
+    def _mark_of(self, attempt: Attempt) -> str:
+        """Its own mark; where this worker runs in an attempt itself, that one's stands before it."""
+        return f"{self._token}.{attempt.number}"
+
     def _kill_orphans(self) -> bool:
         """Collects those that have ended, kills those whose attempt has; True when it has killed somebody."""
         own = {self._reaper.pid}
@@ -461,7 +532,7 @@ class Worker:
             if attempt.process is not None:
                 own.add(attempt.process.pid)
                 if not attempt.process.has_exited:
-                    going_on.append(f"{self._token}.{attempt.number}")
+                    going_on.append(self._mark_of(attempt))
         killed = False
         for pid in orphans(own):
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
@@ -479,13 +550,6 @@ def _grace_s(attempt: Attempt) -> float:
     if attempt.request.HasField("kill_grace_period_ms"):
         return attempt.request.kill_grace_period_ms / 1000
     return DEFAULT_GRACE_S
-
-
-def _sample_all(previous: dict[int, usage.Usage], directories: dict[int, Path]) -> dict[int, usage.Usage]:
-    sampled = usage.sample(previous)
-    for pid, directory in directories.items():
-        sampled[pid].disk_bytes = usage.disk_bytes(directory)
-    return sampled
 
 
 def _count_exit(attempt: Attempt, exited: Exit) -> None:

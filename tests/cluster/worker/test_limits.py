@@ -1,0 +1,332 @@
+"""Attempts are kept to what they asked for, by cgroups and by watching, and are told in words what they ran out of.
+
+Real processes that take real memory, some 100 MB at a time. Where this machine lets nobody make cgroups, the tests of
+them are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import is_alive, parent_of, running_cluster, shell, wait_for_end
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.client.job import Job
+from iris.cluster.client.local_server import LimitOptions
+from iris.cluster.types import ResourceSpec
+from iris.cluster.worker import cgroup
+from iris.cluster.worker.limits import default_max_processes
+from iris.errors import JobFailedError
+from iris.rpc import cluster_pb2 as pb
+
+MIB = 2**20
+MAX_PROCESSES = 100
+HOLD = "import sys, time; block = b'x' * (int(sys.argv[1]) << 20); print('holds it', flush=True); time.sleep(600)"
+
+
+def place() -> cgroup.Place:
+    """Where this machine lets us make cgroups."""
+    found = cgroup.find_place()
+    probe = None if found is None else found.make(f"probe.{os.getpid()}")
+    if found is None or probe is None:
+        pytest.skip("this machine lets us make no cgroups of version 2 that limit memory and pids")
+    assert probe.remove()
+    return found
+
+
+@pytest.fixture(scope="module", params=["watch", "cgroup"])
+def enforcing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IrisClient]:
+    """A client of a cluster that keeps tasks to their limits in one of the two ways."""
+    if request.param == "cgroup":
+        place()
+    options = LimitOptions("watch" if request.param == "watch" else "auto", MAX_PROCESSES)
+    directory = tmp_path_factory.mktemp(request.param)
+    with running_cluster(directory, limits=options) as server, IrisClient.remote(server.address) as client:
+        if request.param == "cgroup":
+            client.run(shell("until grep -q iris- /proc/self/cgroup; do :; done"), timeout=60).wait()
+        yield client
+
+
+def python(program: str, *words: object) -> list[str]:
+    """A command that runs a program in Python."""
+    return [sys.executable, "-c", program, *map(str, words)]
+
+
+def memory(size: int) -> ResourceSpec:
+    """So many MiB."""
+    return ResourceSpec(memory=size * MIB)
+
+
+def out_of_memory(job: Job, limit: int) -> pb.TaskStatus:
+    """Waits for the end of a job, and checks that it is told in words."""
+    with pytest.raises(JobFailedError, match="out of memory: it") as caught:
+        job.wait(timeout=100)
+    assert (caught.value.exit_code, caught.value.signal) == (137, signal.SIGKILL)
+    task = job.tasks()[0].status()
+    assert task.state == pb.TASK_STATE_FAILED
+    assert task.error.startswith("out of memory: it ")
+    assert f"{limit} MiB" in task.error
+    assert [attempt.out_of_memory for attempt in task.attempts] == [True]
+    return task
+
+
+def test_a_task_that_takes_more_than_it_asked_for(enforcing: IrisClient) -> None:
+    job = enforcing.run(python(HOLD, 150), resources=memory(100))
+    task = out_of_memory(job, 100)
+    assert task.failure_count == 1, "it is a failure of its own"
+    assert (task.exit_code, task.term_signal) == (137, signal.SIGKILL), "the words are in the error, the code is kept"
+
+
+def test_each_attempt_is_kept_to_it(enforcing: IrisClient) -> None:
+    job = enforcing.run(python(HOLD, 150), resources=memory(100), max_retries_failure=1)
+    job.wait(raise_on_failure=False)
+    attempts = job.tasks()[0].status().attempts
+    assert [(attempt.out_of_memory, attempt.exit_code) for attempt in attempts] == [(True, 137), (True, 137)]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        '"$@"; echo goes on; exit 3',
+        '"$@" & wait; echo goes on; exit 3',
+        'setsid "$@" & wait; echo goes on; exit 3',
+        '(setsid "$@" &); sleep 600; echo goes on; exit 3',
+        '(setsid env -i "$@" & wait) & wait; echo goes on; exit 3',
+    ],
+    ids=["child", "background", "session", "orphan", "no-environment"],
+)
+def test_it_ends_as_a_whole_whichever_of_its_processes_takes_too_much(enforcing: IrisClient, start: str) -> None:
+    job = enforcing.run(["sh", "-c", start, "sh", *python(HOLD, 150)], resources=memory(100))
+    out_of_memory(job, 100)
+    assert "goes on" not in [line.message for line in job.logs()]
+
+
+def test_what_its_processes_take_is_added_up(enforcing: IrisClient) -> None:
+    each = shlex.join(python(HOLD, 40))
+    job = enforcing.run(shell(f"for i in 1 2 3 4; do {each} & done; wait"), resources=memory(120))
+    out_of_memory(job, 120)
+
+
+# A parent and four children, all of which have touched the same 100 MiB.
+SHARE = """
+import mmap, os, pathlib, sys, time
+shared = mmap.mmap(-1, 100 << 20)
+gate = pathlib.Path(sys.argv[1])
+for i in range(5):
+    if i == 4 or os.fork() == 0:
+        for page in range(0, len(shared), 4096):
+            shared[page] = 1
+        while not gate.exists():
+            time.sleep(0.02)
+        break
+"""
+# 100 MiB before the children, who only read it.
+INHERIT = SHARE.replace("mmap.mmap(-1, 100 << 20)", "b'x' * (100 << 20)").replace("shared[page] = 1", "shared[page]")
+# A child between vfork and exec, in the memory of its parent, which holds 100 MiB.
+SPAWN = """
+import os, sys
+block = b'x' * (100 << 20)
+gate = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+os.waitpid(os.posix_spawn(sys.executable, [sys.executable, '-c', ''], os.environ, file_actions=[gate]), 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "limit", "shown"),
+    [(SHARE, 180, 400), (INHERIT, 180, 400), (SPAWN, 180, 200)],
+    ids=["shared", "inherited", "spawning"],
+)
+def test_memory_that_processes_share_counts_once(
+    enforcing: IrisClient, tmp_path: Path, program: str, limit: int, shown: int
+) -> None:
+    gate = tmp_path / "gate"
+    if program is SPAWN:
+        os.mkfifo(gate)
+    job = enforcing.run(python(program, gate), resources=memory(limit))
+
+    def looked_at() -> bool:
+        status = enforcing.task_status(job.job_id, 0)
+        assert status.state in (pb.TASK_STATE_PENDING, pb.TASK_STATE_BUILDING, pb.TASK_STATE_RUNNING), status.error
+        return status.resource_usage.memory_mb >= shown  # what each of them holds, added up
+
+    wait_until(looked_at, f"a look at {shown} MiB")
+    gate.write_text("") if program is SPAWN else gate.touch()
+    assert job.wait(timeout=100).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_task_within_its_limits_is_left_alone(enforcing: IrisClient, tmp_path: Path) -> None:
+    program = HOLD.replace("time.sleep(600)", "gate = sys.argv[2]\nimport os\nwhile not os.path.exists(gate): pass")
+    job = enforcing.run(python(program, 100, tmp_path / "gate"), resources=memory(150))
+    wait_until(lambda: enforcing.task_status(job.job_id, 0).resource_usage.memory_mb >= 100, "a look at it")
+    (tmp_path / "gate").touch()
+    status = job.wait(timeout=100)
+    assert (status.exit_code, status.tasks[0].attempts[0].out_of_memory) == (0, False)
+
+
+FORK = """
+import os, sys, time
+for i in range(300):
+    if os.fork() == 0:
+        if sys.argv[1] == "apart":
+            os.setsid()
+        time.sleep(600)
+print("has 300 children")
+time.sleep(600)
+"""
+THREADS = """
+import threading, time
+for i in range(300):
+    threading.Thread(target=time.sleep, args=[600], daemon=True).start()
+print("has 300 threads")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [python(FORK, "together"), python(FORK, "apart"), python(THREADS)], ids=["group", "sessions", "threads"]
+)
+def test_processes_and_threads_are_bounded(enforcing: IrisClient, command: list[str]) -> None:
+    job = enforcing.run(command)
+    status = job.wait(timeout=100, raise_on_failure=False)
+    assert status.state == pb.JOB_STATE_FAILED
+    assert status.error.startswith("too many processes: ")
+    assert f"its limit is {MAX_PROCESSES}" in status.error
+    assert not status.tasks[0].attempts[0].out_of_memory
+    assert enforcing.run(["true"]).wait(timeout=100).tasks[0].attempts[0].worker_id == "local-0"
+    assert not processes_of(job.job_id)
+
+
+def processes_of(job_id: str) -> list[int]:
+    """The processes that a job has left."""
+    mine = f"IRIS_JOB_ID={job_id}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mine in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return [pid for pid in found if is_alive(pid)]
+
+
+def allocate_too_much() -> None:
+    bytearray(1 << 55)
+
+
+def test_a_memory_error_is_told_in_words(enforcing: IrisClient) -> None:
+    task = enforcing.wait(enforcing.run(allocate_too_much).job_id).tasks[0]
+    assert task.error.startswith("out of memory: MemoryError")
+    assert (task.exit_code, task.attempts[0].out_of_memory) == (1, True)
+
+
+def test_the_system_ends_tasks_rather_than_workers(enforcing: IrisClient) -> None:
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    script = f"until [ $(cat /proc/self/oom_score_adj) = {min(own + 500, 1000)} ]; do :; done"
+    assert enforcing.run(shell(script)).wait(timeout=100).exit_code == 0
+
+
+def test_nothing_is_enforced_where_nobody_wants_it(tmp_path: Path) -> None:
+    options = LimitOptions("none", 10)
+    with running_cluster(tmp_path / "c", limits=options) as server, IrisClient.remote(server.address) as client:
+        script = f"for i in $(seq 20); do sleep 600 & done; exec {shlex.join(python(HOLD, 100))}"
+        job = client.run(shell(script), resources=memory(10))
+        wait_until(lambda: client.task_status(job.job_id, 0).resource_usage.memory_mb >= 100, "a look at it")
+        usage = client.task_status(job.job_id, 0).resource_usage
+        assert usage.process_count == 21
+        job.terminate()
+        assert client.wait(job.job_id).state == pb.JOB_STATE_KILLED
+
+
+def test_the_bound_on_processes_leaves_others_room() -> None:
+    assert 0 < default_max_processes() <= int(Path("/proc/sys/kernel/pid_max").read_text()) // 2
+
+
+# Cgroups alone.
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path) -> Iterator[tuple[IrisClient, cgroup.Place]]:
+    """A cluster that makes cgroups, and where."""
+    where = place()
+    with running_cluster(tmp_path / "cluster") as server, IrisClient.remote(server.address) as client:
+        yield client, where
+
+
+def cgroups_of_attempts(where: cgroup.Place) -> list[str]:
+    """The cgroups that there are now."""
+    return [name for name in os.listdir(where.path) if name.startswith("iris-") and "." in name]
+
+
+def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.Place]) -> None:
+    client, where = cgroups
+    before = set(cgroups_of_attempts(where))
+    held = client.run(["sleep", "600"])
+    wait_until(lambda: set(cgroups_of_attempts(where)) > before, "its cgroup")
+    client.run(shell("setsid sleep 600 & exit 0"), replicas=5).wait(timeout=100)
+    client.run(["no-such-program"]).wait(timeout=100, raise_on_failure=False)
+    held.terminate()
+    client.wait(held.job_id)
+    wait_until(lambda: set(cgroups_of_attempts(where)) <= before, f"their removal from {where.path}")
+
+
+def test_nothing_outlives_its_worker_not_even_what_left_its_group_and_its_environment(
+    cgroups: tuple[IrisClient, cgroup.Place], tmp_path: Path
+) -> None:
+    client, where = cgroups
+    before = set(cgroups_of_attempts(where))
+    pids = tmp_path / "pids"
+    script = f"""
+        until grep -q iris- /proc/self/cgroup; do :; done
+        env -i setsid sleep 600 & echo $! > {pids}.new
+        echo $$ >> {pids}.new; mv {pids}.new {pids}; wait"""
+    job = client.run(shell(script), max_retries_preemption=0)
+    escaped, main = map(int, wait_until(lambda: pids.exists() and pids.read_text(), "its processes").split())
+    worker = parent_of(main)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not is_alive(escaped) and not is_alive(main), "the end of both")
+    assert client.wait(job.job_id).state == pb.JOB_STATE_WORKER_FAILED
+    wait_until(lambda: set(cgroups_of_attempts(where)) <= before, f"its removal from {where.path}")
+
+
+@pytest.fixture
+def small_machine(tmp_path: Path) -> Iterator[IrisClient]:
+    """A cluster whose worker, with all that it starts, has 300 MiB, as in a container that allows no cgroups."""
+    container = Path(place().path) / f"container.{os.getpid()}"
+    container.mkdir()
+    (container / "memory.max").write_text(str(300 * MIB))
+    (container / "memory.swap.max").write_text("0")
+    options = LimitOptions("watch")
+    with running_cluster(tmp_path / "c", limits=options) as server, IrisClient.remote(server.address) as client:
+        pid = tmp_path / "pid"
+        client.run(shell(f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"), name="first")
+        main = int(wait_until(lambda: pid.exists() and pid.read_text(), "a task"))
+        worker = parent_of(main)
+        assert worker is not None
+        (container / "cgroup.procs").write_text(str(worker))
+        client.terminate("first")
+        wait_for_end(client.cluster, "first")
+        yield client
+    wait_until(lambda: "populated 0" in (container / "cgroup.events").read_text(), "the end of all that was in it")
+    container.rmdir()
+
+
+def test_the_machine_runs_out_of_memory(small_machine: IrisClient) -> None:
+    task = small_machine.wait(small_machine.run(python(HOLD, 400)).job_id).tasks[0]
+    assert task.error.startswith("out of memory: this machine, or the container")
+    assert (task.state, task.exit_code) == (pb.TASK_STATE_FAILED, 137)
+    assert task.attempts[0].out_of_memory
+
+
+def test_the_machine_runs_out_of_memory_and_another_process_pays(small_machine: IrisClient) -> None:
+    command = ["sh", "-c", '"$@"; exit 3', "sh", *python(HOLD, 400)]
+    task = small_machine.wait(small_machine.run(command).job_id).tasks[0]
+    assert task.error.startswith("just before it ended memory ran out")
+    assert task.error.endswith("; exit code 3")

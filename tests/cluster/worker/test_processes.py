@@ -1,0 +1,72 @@
+"""What processes hold, as a limit on their memory counts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.worker.processes import Process, kill, memory_held, read_process
+
+MIB = 2**20
+
+
+@contextmanager
+def running(program: str, *words: str) -> Iterator[Process]:
+    """A program that says when it is ready, as a process of its own group."""
+    command = [sys.executable, "-c", f"{program}\nprint(flush=True); input()", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        seen = read_process(process.pid)
+        assert seen is not None
+        try:
+            yield seen
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("block", ["b'x' * (50 << 20)", "mmap.mmap(-1, 50 << 20)"], ids=["private", "shared"])
+def test_what_a_process_has_taken(block: str) -> None:
+    touch = "for page in range(0, len(block), 4096): block[page]" + (" = 1" if "mmap" in block else "")
+    with running("import mmap") as small, running(f"import mmap; block = {block}\n{touch}") as large:
+        assert 50 * MIB <= memory_held([large]) - memory_held([small]) < 60 * MIB
+        assert large.resident_bytes - small.resident_bytes >= 45 * MIB, "the system does not count this exactly"
+
+
+def test_files_that_are_mapped_do_not_count() -> None:
+    """The system can take their memory back at any time."""
+    file = max((path for path in Path(sys.prefix).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    size = file.stat().st_size
+    assert size > 8 * MIB, "there is a large file in the environment of the tests"
+    program = """
+import mmap, sys
+file = open(sys.argv[1], 'rb')
+block = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+for page in range(0, len(block), 4096): block[page]
+"""
+    with running("import mmap") as small, running(program, str(file)) as large:
+        assert large.resident_bytes - small.resident_bytes > size * 0.9
+        assert memory_held([large]) - memory_held([small]) < size * 0.2
+
+
+def test_a_process_that_is_gone() -> None:
+    with running("") as seen:
+        pass
+    assert read_process(seen.pid) is None
+    assert memory_held([seen]) == 0
+    kill([seen])
+
+
+def test_whoever_has_been_given_its_id_is_not_killed() -> None:
+    with running("") as seen:
+        earlier = Process(**{name: getattr(seen, name) for name in Process.__slots__} | {"started": seen.started - 1})
+        kill([earlier])
+        assert read_process(seen.pid) is not None
+        kill([seen])
+        assert os.waitid(os.P_PID, seen.pid, os.WEXITED | os.WNOWAIT) is not None
