@@ -57,6 +57,25 @@ def test_a_taken_port(iris: Iris) -> None:
     assert "--port" in done.stderr
 
 
+def test_limits_are_kept_and_told_in_words(iris: Iris) -> None:
+    iris("up", "--port", "0", "--enforce", "watch", "--max-processes", "50")
+    iris("up", "--enforce", "watch", "--max-processes", "50")
+    assert "--max-processes 50" in iris("up", "--max-processes", "60", code=1).stderr
+    assert "--enforce watch" in iris("up", "--enforce", "none", code=1).stderr
+
+    take = ["python3", "-c", "import time; block = b'x' * (100 << 20); time.sleep(600)"]
+    done = iris("run", "--name", "hungry", "--memory", "50MiB", "--", *take, code=137)
+    assert "out of memory: it used" in done.stderr
+    assert "its limit is 50 MiB" in done.stderr
+    job = iris.json("status", "hungry")
+    assert job["error"].startswith("out of memory: it used")
+    assert [attempt["out_of_memory"] for attempt in job["tasks"][0]["attempts"]] == [True]
+
+    done = iris("run", "--", "sh", "-c", "for i in $(seq 100); do sleep 600 & done; wait", code=137)
+    assert "too many processes: with threads it had " in done.stderr
+    assert "its limit is 50 (iris up --max-processes)" in done.stderr
+
+
 def test_a_state_directory_elsewhere(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "kept")
     assert up["state_dir"] == str(iris.folder / "kept")

@@ -28,6 +28,7 @@ class Record:
         workers: How many workers share the machine.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
+        enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
     """
 
     address: str
@@ -41,6 +42,8 @@ class Record:
     keep_logs: str = ""
     keep_log_bytes: str = ""
     max_log_bytes: str = ""
+    enforce: str = ""
+    max_processes: int | str = ""
 
 
 def state_home() -> Path:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,23 @@ def test_a_job_comes_back_as_it_was(
     assert found.job == job
     if bring in (restarting, ending, ending_while_restarting):
         assert {task.stop for task in found.job.tasks} - {None} <= {Stop.RESTART, Stop.END}
+
+
+def test_records_of_before_attempts_said_that_memory_ran_out(store: Store, path: Path) -> None:
+    record = stored(new_job())
+    restarting(record.job)
+    store.add_job(record, b"")
+    store.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        changed = db.execute("UPDATE tasks SET record = json_remove(record, '$.attempts[0].out_of_memory')").rowcount
+        assert changed == len(record.job.tasks)
+        assert not db.execute("SELECT 1 FROM tasks WHERE record LIKE '%out_of_memory%'").fetchall()
+    store = Store(path)
+    try:
+        (found,) = store.load()
+    finally:
+        store.close()
+    assert found.job.tasks == record.job.tasks
 
 
 def test_only_what_has_changed_is_written(store: Store) -> None:

@@ -47,6 +47,13 @@ def test_a_new_task_waits() -> None:
     assert (task.max_retries_failure, task.max_retries_preemption) == (0, 100)
 
 
+def test_an_attempt_that_ran_out_of_memory_is_a_failure_of_the_tasks_own() -> None:
+    task = started(retries=1)
+    assert task.end_attempt(0, AttemptEnd(FAILED, 2000, exit_code=137, term_signal=9, out_of_memory=True))
+    assert (task.state, task.failure_count, task.attempts[0].out_of_memory) == (PENDING, 1, True)
+    assert not task.start_attempt(PLACE).out_of_memory
+
+
 def test_the_life_of_an_attempt() -> None:
     task = Task("job", 0)
     attempt = task.start_attempt(PLACE)

@@ -6,9 +6,11 @@ them are skipped.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -294,6 +296,48 @@ def test_nothing_outlives_its_worker_not_even_what_left_its_group_and_its_enviro
     wait_until(lambda: not is_alive(escaped) and not is_alive(main), "the end of both")
     assert client.wait(job.job_id).state == pb.JOB_STATE_WORKER_FAILED
     wait_until(lambda: set(cgroups_of_attempts(where)) <= before, f"its removal from {where.path}")
+
+
+@pytest.mark.parametrize("with_a_stranger", [False, True])
+def test_a_unit_that_systemd_has_delegated(tmp_path: Path, with_a_stranger: bool) -> None:
+    """The server makes room in it. With somebody else there it cannot, and workers watch instead."""
+    unit = Path(place().path) / f"unit-{os.getpid()}.scope"
+    unit.mkdir()
+    os.setxattr(unit, "user.delegate", b"1")
+    words = ["-m", "iris.server", "--directory", str(tmp_path), "--parent-pid", str(os.getpid()), "--ready-fd", "1"]
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        if with_a_stranger:
+            (unit / "cgroup.procs").write_text(str(stranger.pid))
+        script = f"echo $$ > {unit}/cgroup.procs && exec {shlex.join([sys.executable, *words])}"
+        with subprocess.Popen(shell(script), stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            with IrisClient.remote(json.loads(server.stdout.readline())["address"]) as client:
+                assert str(server.pid) in (unit / "iris-server" / "cgroup.procs").read_text().split()
+                job = client.run(python(HOLD, 150), resources=memory(100))
+                task = out_of_memory(job, 100)
+                assert ("needed more than" in task.error) is not with_a_stranger
+                assert ("it used" in task.error) is with_a_stranger
+            server.terminate()
+        stranger.kill()
+    assert not cgroups_of_attempts(cgroup.Place(str(unit)))
+    for left in (unit / "iris-server", unit):
+        wait_until(lambda left=left: "populated 0" in (left / "cgroup.events").read_text(), "its last process")
+        left.rmdir()
+
+
+@pytest.mark.parametrize("delegate", [b"0", b""], ids=["no", "unknown"])
+def test_a_cgroup_that_was_not_given_to_us_is_left_alone(delegate: bytes) -> None:
+    unit = Path(place().path) / f"unit-{os.getpid()}.scope"
+    unit.mkdir()
+    if delegate:
+        os.setxattr(unit, "user.delegate", delegate)
+    program = "from iris.cluster.worker import cgroup; cgroup.make_room(); print(cgroup.find_place())"
+    script = f"echo $$ > {unit}/cgroup.procs && exec {shlex.join([sys.executable, '-c', program])}"
+    try:
+        assert subprocess.run(shell(script), capture_output=True, text=True, check=True).stdout == "None\n"
+        assert not [path for path in unit.iterdir() if path.is_dir()]
+    finally:
+        unit.rmdir()
 
 
 @pytest.fixture

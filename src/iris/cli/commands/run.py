@@ -44,7 +44,7 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
 )
 @click.option("--replicas", metavar="N", type=click.IntRange(min=1), default=1, help="How many tasks; default 1.")
 @click.option("--cpu", metavar="N", type=click.IntRange(min=0), default=0, help="Cores that each task needs.")
-@click.option("--memory", type=SIZE, default=0, help="Memory that each task needs: 512MB, 2GiB.")
+@click.option("--memory", type=SIZE, default=0, help="Memory that each task needs, and may use: 512MB, 2GiB.")
 @click.option("--gpu", metavar="N", type=click.IntRange(min=0), default=0, help="GPUs that each task needs.")
 @click.option("--env", type=VARIABLE, multiple=True, help="A variable for the tasks; may be given several times.")
 @click.option(

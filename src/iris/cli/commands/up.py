@@ -20,7 +20,7 @@ from iris.cluster.types import parse_bytes
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
 
 if TYPE_CHECKING:
-    from iris.cluster.client.local_server import LocalServer, LogOptions
+    from iris.cluster.client.local_server import LimitOptions, LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
 _WORKERS_READY_S = 60.0
@@ -74,6 +74,18 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     metavar="URL",
     help="Where complete logs are copied to, as 's3://bucket/logs' or 'file:///mnt/logs'; needs the extra [storage].",
 )
+@click.option(
+    "--enforce",
+    type=click.Choice(["auto", "watch", "none"]),
+    help="What keeps tasks to their limits: cgroups where possible and else workers that watch (auto, the default),"
+    " only the latter, or nothing.",
+)
+@click.option(
+    "--max-processes",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="How many processes and threads a task may have; 0: any number; default: half of what its worker may.",
+)
 @json_option()
 def up(
     *,
@@ -85,9 +97,13 @@ def up(
     keep_log_bytes: str | None,
     max_log_bytes: str | None,
     log_location: str | None,
+    enforce: str | None,
+    max_processes: int | None,
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
+    from iris.cluster.client.local_server import LimitOptions
+
     output = Output(as_json=as_json)
     given = {
         "keep_logs": keep_logs,
@@ -102,13 +118,16 @@ def up(
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "host": host,
         **given,
+        "enforce": enforce,
+        "max_processes": max_processes,
     }
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
             directory = (state_dir or state_home()).absolute()
-            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, output)
+            limits = LimitOptions(enforce, max_processes)
+            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, limits, output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started}
@@ -121,7 +140,13 @@ def up(
 
 
 def _start(
-    port: int | None, workers: int, state_dir: Path, host: str, logs: Mapping[str, str | None], output: Output
+    port: int | None,
+    workers: int,
+    state_dir: Path,
+    host: str,
+    logs: Mapping[str, str | None],
+    limits: LimitOptions,
+    output: Output,
 ) -> Record:
     """Starts the server, and returns when its workers are there. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import start_server
@@ -131,7 +156,7 @@ def _start(
     try:
         output.set_status("starting a cluster on this machine…")
         options = _read_log_options(logs)
-        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options)
+        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options, limits=limits)
         try:
             _wait_for_workers(server, workers, state_dir, output)
             record = Record(
@@ -143,6 +168,8 @@ def _start(
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
                 **{name: text or "" for name, text in logs.items()},
+                enforce=limits.enforce or "",
+                max_processes="" if limits.max_processes is None else limits.max_processes,
             )
             write_record(record)
         except BaseException:
