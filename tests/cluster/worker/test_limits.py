@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster import is_alive, parent_of, running_cluster, shell, wait_for_end
+from support.cluster import is_alive, parent_of, running_cluster, shell, wait_for_end, wait_for_state
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -75,22 +75,15 @@ def out_of_memory(job: Job, limit: int) -> pb.TaskStatus:
     assert task.state == pb.TASK_STATE_FAILED
     assert task.error.startswith("out of memory: it ")
     assert f"{limit} MiB" in task.error
-    assert [attempt.out_of_memory for attempt in task.attempts] == [True]
+    assert all(attempt.out_of_memory and attempt.exit_code == 137 for attempt in task.attempts)
     return task
 
 
 def test_a_task_that_takes_more_than_it_asked_for(enforcing: IrisClient) -> None:
-    job = enforcing.run(python(HOLD, 150), resources=memory(100))
-    task = out_of_memory(job, 100)
-    assert task.failure_count == 1, "it is a failure of its own"
-    assert (task.exit_code, task.term_signal) == (137, signal.SIGKILL), "the words are in the error, the code is kept"
-
-
-def test_each_attempt_is_kept_to_it(enforcing: IrisClient) -> None:
     job = enforcing.run(python(HOLD, 150), resources=memory(100), max_retries_failure=1)
-    job.wait(raise_on_failure=False)
-    attempts = job.tasks()[0].status().attempts
-    assert [(attempt.out_of_memory, attempt.exit_code) for attempt in attempts] == [(True, 137), (True, 137)]
+    task = out_of_memory(job, 100)
+    assert (task.failure_count, len(task.attempts)) == (2, 2), "it is a failure of its own, and is tried again"
+    assert (task.exit_code, task.term_signal) == (137, signal.SIGKILL), "the words are in the error, the code is kept"
 
 
 @pytest.mark.parametrize(
@@ -195,14 +188,19 @@ time.sleep(600)
     "command", [python(FORK, "together"), python(FORK, "apart"), python(THREADS)], ids=["group", "sessions", "threads"]
 )
 def test_processes_and_threads_are_bounded(enforcing: IrisClient, command: list[str]) -> None:
+    bystander = enforcing.run(["sleep", "600"])
+    wait_for_state(enforcing.cluster, bystander.job_id, pb.JOB_STATE_RUNNING)
     job = enforcing.run(command)
     status = job.wait(timeout=100, raise_on_failure=False)
     assert status.state == pb.JOB_STATE_FAILED
     assert status.error.startswith("too many processes: ")
     assert f"its limit is {MAX_PROCESSES}" in status.error
     assert not status.tasks[0].attempts[0].out_of_memory
-    assert enforcing.run(["true"]).wait(timeout=100).tasks[0].attempts[0].worker_id == "local-0"
-    assert not processes_of(job.job_id)
+    wait_until(lambda: not processes_of(job.job_id), "the end of all of them")
+    status = enforcing.run(["true"]).wait(timeout=100)
+    (attempt,) = bystander.tasks()[0].status().attempts
+    assert (status.exit_code, attempt.state) == (0, pb.TASK_STATE_RUNNING), "the worker has not even noticed"
+    bystander.terminate()
 
 
 def processes_of(job_id: str) -> list[int]:
@@ -261,41 +259,46 @@ def cgroups(tmp_path: Path) -> Iterator[tuple[IrisClient, cgroup.Place]]:
         yield client, where
 
 
-def cgroups_of_attempts(where: cgroup.Place) -> list[str]:
-    """The cgroups that there are now."""
-    return [name for name in os.listdir(where.path) if name.startswith("iris-") and "." in name]
+def cgroups_of_attempts(where: cgroup.Place, worker: str = "iris-") -> set[str]:
+    """The cgroups that there are now, of one worker or of all."""
+    return {name for name in os.listdir(where.path) if name.startswith(worker) and "." in name}
+
+
+def start_in_cgroup(client: IrisClient, where: cgroup.Place, script: str) -> tuple[Job, str]:
+    """Runs a script once it is in its cgroup; the job, and what the names of its worker's cgroups start with."""
+    inside = "until grep -q iris- /proc/self/cgroup; do :; done; grep -o 'iris-[^/]*$' /proc/self/cgroup"
+    job = client.run(shell(f"{inside}; {script}"), max_retries_preemption=0)
+    name = next(iter(job.logs(follow=True))).message
+    assert name in cgroups_of_attempts(where)
+    return job, name.partition(".")[0] + "."
 
 
 def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.Place]) -> None:
     client, where = cgroups
-    before = set(cgroups_of_attempts(where))
-    held = client.run(["sleep", "600"])
-    wait_until(lambda: set(cgroups_of_attempts(where)) > before, "its cgroup")
+    held, worker = start_in_cgroup(client, where, "sleep 600")
     client.run(shell("setsid sleep 600 & exit 0"), replicas=5).wait(timeout=100)
     client.run(["no-such-program"]).wait(timeout=100, raise_on_failure=False)
     held.terminate()
     client.wait(held.job_id)
-    wait_until(lambda: set(cgroups_of_attempts(where)) <= before, f"their removal from {where.path}")
+    wait_until(lambda: not cgroups_of_attempts(where, worker), f"their removal from {where.path}")
 
 
 def test_nothing_outlives_its_worker_not_even_what_left_its_group_and_its_environment(
     cgroups: tuple[IrisClient, cgroup.Place], tmp_path: Path
 ) -> None:
     client, where = cgroups
-    before = set(cgroups_of_attempts(where))
     pids = tmp_path / "pids"
     script = f"""
-        until grep -q iris- /proc/self/cgroup; do :; done
         env -i setsid sleep 600 & echo $! > {pids}.new
         echo $$ >> {pids}.new; mv {pids}.new {pids}; wait"""
-    job = client.run(shell(script), max_retries_preemption=0)
+    job, worker_name = start_in_cgroup(client, where, script)
     escaped, main = map(int, wait_until(lambda: pids.exists() and pids.read_text(), "its processes").split())
     worker = parent_of(main)
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: not is_alive(escaped) and not is_alive(main), "the end of both")
     assert client.wait(job.job_id).state == pb.JOB_STATE_WORKER_FAILED
-    wait_until(lambda: set(cgroups_of_attempts(where)) <= before, f"its removal from {where.path}")
+    wait_until(lambda: not cgroups_of_attempts(where, worker_name), f"its removal from {where.path}")
 
 
 @pytest.mark.parametrize("with_a_stranger", [False, True])

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -27,7 +28,7 @@ from iris.cluster.worker.processes import Process
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
-_SHARE = 0.05  # of the time, at most, is spent on measuring one attempt
+_SHARE = 0.02  # of the time, at most, is spent on measuring one attempt
 _KILLED = 128 + signal.SIGKILL  # the exit code, also of a shell whose last command was killed
 _OOM_SCORE = 500  # of -1000 to 1000: half of the machine's memory on top of what it holds
 
@@ -91,7 +92,7 @@ class Enforcement:
         self._token = token
         self._max_processes = default_max_processes() if max_processes is None else max_processes
         self._oom_kills = OomKills()
-        self._closing: list[Holder] = []
+        self._closing: deque[Holder] = deque()
         self._place = cgroup.find_place() if enforce == "auto" else None
         if self._place is not None:
             self._place.sweep()
@@ -106,9 +107,10 @@ class Enforcement:
         return watched if made is None else Enclosed(made, limits, watched)
 
     def look(self) -> None:
-        """To be called before attempts are checked, each time."""
+        """To be called before attempts are checked, each time, in the thread that checks them."""
         self._oom_kills.look()
-        self._closing = [holder for holder in self._closing if not holder.close()]
+        for _ in range(len(self._closing)):
+            self.release(self._closing.popleft())
 
     def release(self, holder: Holder) -> None:
         """The attempt is over: closes its holder, now or at one of the next looks."""
