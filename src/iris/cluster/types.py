@@ -110,11 +110,10 @@ def check_port_name(name: str) -> None:
 class ResourceSpec:
     """What each task of a job needs to be placed. Zero, the default, reserves nothing.
 
-    Cores and memory are reserved, not enforced: a task that uses more than it asked for is not stopped.
-
     Attributes:
-        cpu: Cores.
-        memory: Bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`).
+        cpu: Cores. A task that uses more is not stopped.
+        memory: Bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is killed, and
+            fails as out of memory; with zero it may use what there is.
         gpu: Devices; the task sees its own in `CUDA_VISIBLE_DEVICES`.
     """
 
