@@ -103,9 +103,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
     _announce(arguments.ready_fd, {"address": address, "pid": os.getpid()})
     await stop.wait()
     # The other way round: nothing new is placed, workers end their tasks and still tell us, then the door is closed.
-    await controller.close()
+    await controller.stop()
     await engine.close()
     await server.close()
+    await controller.close()
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)

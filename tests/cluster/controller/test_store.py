@@ -15,7 +15,8 @@ import pytest
 from support.waiting import wait_until
 
 from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import SCHEMA_VERSION, Store, StoredJob
+from iris.cluster.controller.schema import SCHEMA_VERSION
+from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, Stop, WorkerPlace
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
@@ -185,16 +186,16 @@ def test_a_job_comes_back_as_it_was(
     record = stored(job)
     if at_once:
         bring(job)
-        store.add_job(record, b"")
+        store.write(Changes().add_job(record, b""))
     else:
-        store.add_job(record, b"")
+        store.write(Changes().add_job(record, b""))
         since = job.revision
         bring(job)
         record.facts[1].ports["http"] = 20001
         record.facts[1].resource_usage.memory_mb = 5
         for task in job.tasks:
             task.revision = max(task.revision, since + 1)  # facts are stored with their task
-        store.save_job(record, since)
+        store.write(Changes().save_job(record, since))
     store = reopen(store, path)
     try:
         (found,) = store.load()
@@ -215,13 +216,13 @@ def test_a_job_comes_back_as_it_was(
 def test_only_what_has_changed_is_written(store: Store) -> None:
     job = new_job()
     record = stored(job)
-    store.add_job(record, b"")
+    store.write(Changes().add_job(record, b""))
     building(job)
-    store.save_job(record, 1)
+    store.write(Changes().save_job(record, 1))
     since = job.revision
     job.attempt_running(1, 0, 2000)
     job.tasks[0].error = "changed without saying so"
-    store.save_job(record, since)
+    store.write(Changes().save_job(record, since))
     (found,) = store.load()
     assert found.job.tasks[1].state == job.tasks[1].state
     assert found.job.tasks[0].error == ""
@@ -230,7 +231,7 @@ def test_only_what_has_changed_is_written(store: Store) -> None:
 def test_jobs_come_back_in_the_order_of_their_submission(store: Store, path: Path) -> None:
     names = ["z", "a", "m", "parent/z", "B"]
     for name in names:
-        store.add_job(stored(new_job(name)), b"")
+        store.write(Changes().add_job(stored(new_job(name)), b""))
     store = reopen(store, path)
     assert [record.job.job_id for record in store.load()] == names
     store.close()
@@ -239,20 +240,20 @@ def test_jobs_come_back_in_the_order_of_their_submission(store: Store, path: Pat
 def test_a_thousand_tasks_in_index_order(store: Store) -> None:
     job = Job.new("job", 1000, 1)
     job.submit()
-    store.add_job(stored(job), b"")
+    store.write(Changes().add_job(stored(job), b""))
     (found,) = store.load()
     assert [task.task_index for task in found.job.tasks] == list(range(1000))
     assert found.job.gangs == job.gangs
 
 
 def test_a_job_that_is_there_already_changes_nothing(store: Store) -> None:
-    store.add_job(stored(new_job("a")), b"")
+    store.write(Changes().add_job(stored(new_job("a")), b""))
     again = stored(new_job("a"))
     again.launch.bundle_hash = HASH
     with pytest.raises(sqlite3.IntegrityError):
-        store.add_job(again, b"bundle")
+        store.write(Changes().add_job(again, b"bundle"))
     assert store.bundle(HASH) is None  # all or nothing
-    store.add_job(stored(new_job("b")), b"")
+    store.write(Changes().add_job(stored(new_job("b")), b""))
     assert [record.job.job_id for record in store.load()] == ["a", "b"]
 
 
@@ -262,9 +263,9 @@ def test_a_job_that_is_there_already_changes_nothing(store: Store) -> None:
 def test_results(store: Store, path: Path) -> None:
     job = new_job()
     record = stored(job)
-    store.add_job(record, b"")
-    store.save_job(record, 1, [(0, b"\0pickled\xff"), (2, b"x" * 3_000_000)])
-    store.save_job(record, 1, [(0, b"of a later attempt")])
+    store.write(Changes().add_job(record, b""))
+    store.write(Changes().save_job(record, 1, [(0, b"\0pickled\xff"), (2, b"x" * 3_000_000)]))
+    store.write(Changes().save_job(record, 1, [(0, b"of a later attempt")]))
     store = reopen(store, path)
     assert store.result(job.job_id, 0) == b"of a later attempt"
     assert store.result(job.job_id, 1) == b""
@@ -278,9 +279,9 @@ def test_bundles(store: Store, path: Path) -> None:
     first.launch.bundle_hash = second.launch.bundle_hash = HASH
     assert store.bundle(HASH) is None
     assert not store.has_bundle(HASH)
-    store.add_job(first, b"tar\0")
-    store.add_job(second, b"tar\0")  # the same again
-    store.add_job(stored(new_job("c")), b"")
+    store.write(Changes().add_job(first, b"tar\0"))
+    store.write(Changes().add_job(second, b"tar\0"))  # the same again
+    store.write(Changes().add_job(stored(new_job("c")), b""))
     store = reopen(store, path)
     assert store.bundle(HASH) == b"tar\0"
     assert store.has_bundle(HASH)
@@ -290,12 +291,12 @@ def test_bundles(store: Store, path: Path) -> None:
 
 def test_endpoints(store: Store, path: Path) -> None:
     made = [Endpoint(endpoint_id=i, name=f"name {i}", address="h:1", metadata={"k": i}) for i in ("z", "a", "m", "q")]
-    store.save_endpoints(made[:2])
-    store.save_endpoints(made[2:], removed=["a", "unknown"])
+    store.write(Changes().save_endpoints(made[:2]))
+    store.write(Changes().save_endpoints(made[2:], removed=["a", "unknown"]))
     store = reopen(store, path)
     assert [endpoint.endpoint_id for endpoint in store.load_endpoints()] == ["z", "m", "q"]
     assert store.load_endpoints() == [made[0], made[2], made[3]]
-    store.save_endpoints(removed=["z", "m", "q"])
+    store.write(Changes().save_endpoints(removed=["z", "m", "q"]))
     assert store.load_endpoints() == []
     store.close()
 
@@ -303,7 +304,7 @@ def test_endpoints(store: Store, path: Path) -> None:
 def test_in_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store(None)
-    store.add_job(stored(new_job()), b"")
+    store.write(Changes().add_job(stored(new_job()), b""))
     assert len(list(store.load())) == 1
     store.close()
     other = Store(None)
@@ -320,12 +321,12 @@ def test_the_folder_is_made_and_private(store: Store, path: Path) -> None:
 
 
 def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Path) -> None:
-    store.add_job(stored(new_job("before")), b"")
+    store.write(Changes().add_job(stored(new_job("before")), b""))
     for _ in range(2):
         with pytest.raises(FailedPreconditionError, match="another controller is running on") as caught:
             Store(path)
         assert str(path) in str(caught.value)
-    store.add_job(stored(new_job("after")), b"")  # the first goes on undisturbed
+    store.write(Changes().add_job(stored(new_job("after")), b""))  # the first goes on undisturbed
     store = reopen(store, path)
     assert [record.job.job_id for record in store.load()] == ["before", "after"]
     store.close()
@@ -353,7 +354,7 @@ def test_a_file_of_text_is_data_loss(path: Path) -> None:
 def _filled(path: Path) -> None:
     store = Store(path)
     for number in range(50):
-        store.add_job(stored(new_job(f"job {number}")), b"")
+        store.write(Changes().add_job(stored(new_job(f"job {number}")), b""))
     store.close()
 
 
@@ -422,7 +423,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import Store, StoredJob
+from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.cluster.controller.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2
 
@@ -432,15 +433,15 @@ for number in range(100_000):
     job.submit()
     launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, bundle_hash=f"{number:064x}")
     record = StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
-    store.add_job(record, b"bundle of %d" % number)
+    store.write(Changes().add_job(record, b"bundle of %d" % number))
     for gang in list(job.gangs):
         saved = job.revision
         job.gang_placed(gang, [WorkerPlace(f"w{i}", "http://w") for i in range(3)])
-        store.save_job(record, saved)
+        store.write(Changes().save_job(record, saved))
     for index in range(3):
         saved = job.revision
         job.attempt_ended(index, 0, AttemptEnd(SUCCEEDED, 2, exit_code=0))
-        store.save_job(record, saved, [(index, b"result of %d" % index)])
+        store.write(Changes().save_job(record, saved, [(index, b"result of %d" % index)]))
     print(number, flush=True)  # acknowledged
 """
 
@@ -471,7 +472,7 @@ def test_a_controller_that_is_killed_has_lost_nothing_that_it_acknowledged(path:
                 assert store.result(job.job_id, index) == (b"result of %d" % index if task.is_finished else b"")
             if number <= said:
                 assert job.state == SUCCEEDED
-        store.add_job(stored(new_job("goes on")), b"")
+        store.write(Changes().add_job(stored(new_job("goes on")), b""))
     finally:
         store.close()
 
@@ -488,7 +489,7 @@ def test_a_controller_that_is_killed_lets_go_of_its_file(path: Path) -> None:
 
 
 def test_records_are_readable_with_the_tools_of_sqlite(store: Store, path: Path) -> None:
-    store.add_job(stored(new_job()), b"")
+    store.write(Changes().add_job(stored(new_job()), b""))
     store.close()
     db = sqlite3.connect(path)
     (record,) = db.execute("SELECT record FROM jobs").fetchone()

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Apply(Protocol):
-    """How the controller takes an event: what a job has become is saved and told, then the rest is done."""
+    """How the controller takes an event: what a job has become will be kept and told, then the rest is done."""
 
     def __call__(self, record: JobRecord, instructions: Iterable[Instruction]) -> None: ...
 
@@ -89,7 +89,7 @@ class Scheduler:
             try:
                 await self._schedule()
             except IrisError as error:
-                # The engine cannot be reached, which is no news of its gangs; or the disk is full.
+                # The engine cannot be reached, which is no news of its gangs.
                 _log.warning("scheduling goes on in a second: %s", error)
             except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
                 _log.exception("scheduling")
@@ -103,15 +103,11 @@ class Scheduler:
     async def _schedule(self) -> None:
         """One pass:
 
-        0. What could not be saved is saved now, if that is possible again.
         1. Room that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
         3. Who has waited for too long is given up.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
         """
-        for record in list(self._jobs.values()):
-            if record.job.revision > record.saved_revision:
-                self._apply(record, ())
         for gang_id in list(self._to_release):
             await self._engine.release(gang_id)
             del self._to_release[gang_id]
