@@ -15,9 +15,10 @@ import click
 from iris.cli.moments import read_span
 from iris.cli.options import json_option
 from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, identify_process, state_home, write_record
+from iris.cli.record import Record, exclusive, find_running, state_home, write_record
 from iris.cluster.types import parse_bytes
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
+from iris.rpc.identity import identify_process
 
 if TYPE_CHECKING:
     from iris.cluster.client.local_server import LocalServer, LogOptions

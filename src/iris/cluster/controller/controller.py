@@ -32,10 +32,11 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
-from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
+from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.engine.base import Engine
 from iris.cluster.types import is_job_finished, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
+from iris.cluster.worker.lease import DEFAULT_LEASE_S, lost_after_s, span
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -60,15 +61,25 @@ class Controller:
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
+        lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
 
     Attributes:
         logs: The logs of all tasks, for readers.
     """
 
-    def __init__(self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        address: str,
+        kept_logs: Keeping | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._address = address
+        self._lease_s = lease_s
+        self._fenced = store.load_fenced()
         self._jobs: dict[str, JobRecord] = {}
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
@@ -95,9 +106,11 @@ class Controller:
         for record in list(self._jobs.values()):
             if not record.job.is_finished:
                 self._apply(record, record.job.recover(snapshot, _now_ms()))
+        self._scheduler.take_snapshot(snapshot)  # all that was lost meanwhile at once, before workers register
         self._end_what_belongs_to_ended_jobs()
         self._in_background(self._scheduler.run())
         self._in_background(self._scheduler.watch_engine())
+        self._in_background(self._watch_leases())
 
     def _end_what_belongs_to_ended_jobs(self) -> None:
         """We may have gone just after a job's end was kept, and before that of its child jobs and endpoints."""
@@ -161,6 +174,11 @@ class Controller:
         if include_result:
             answer.serialized_result = await self._saver.read(self._store.result, job_id, 0)
         return answer
+
+    def count_jobs(self) -> tuple[int, int]:
+        """How many go on, and how many have ended."""
+        ended = sum(record.job.is_finished for record in self._jobs.values())
+        return len(self._jobs) - ended, ended
 
     async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
         """All jobs in the order of their submission, without tasks."""
@@ -249,27 +267,74 @@ class Controller:
 
     # Workers.
 
-    def register_worker(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
-        """A worker is there; answers with the address that it should tell its tasks."""
+    async def register_worker(
+        self, request: cluster_pb2.Controller.RegisterWorkerRequest
+    ) -> cluster_pb2.Controller.RegisterWorkerResponse:
+        """A worker is there; it is answered with the address that it should tell its tasks, and with its lease.
+
+        Not accepted is a process that was declared lost, or whose place another one has taken: it has to end.
+        """
         if not request.worker_id or not request.address:
             raise InvalidArgumentError("a worker registers with its worker_id and its address")
-        known = self._workers.get(request.worker_id)
-        if known is not None and known.place.incarnation != request.incarnation:
+        worker_id, incarnation = request.worker_id, request.incarnation
+        if (worker_id, incarnation) in self._fenced:
+            return cluster_pb2.Controller.RegisterWorkerResponse(accepted=False)
+        known = self._workers.get(worker_id)
+        if known is not None and known.place.incarnation != incarnation:
             known.gone = True
-        self._workers[request.worker_id] = workers.new_record(request, _now_ms())
+            self._fence(worker_id, known.place.incarnation)
+        self._workers[worker_id] = workers.new_record(request, self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
-        error = f"worker {request.worker_id} was lost: another process has taken its place"
-        for record in list(self._jobs.values()):
-            lost = {
-                index: attempt.attempt_id
-                for index, attempt in record.job.live_attempts().items()
-                if attempt.worker_id == request.worker_id and attempt.worker_incarnation != request.incarnation
-            }
-            if lost:
-                self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
+        self._lose_attempts(
+            lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
+            "another process has taken its place",
+        )
         self._scheduler.wake()
-        return self._address
+        await self._saver.saved()
+        return cluster_pb2.Controller.RegisterWorkerResponse(
+            accepted=True, controller_address=self._address, lease_ms=round(self._lease_s * 1000)
+        )
+
+    def _fence(self, worker_id: str, incarnation: str) -> None:
+        """From now on nobody listens to this process of a worker: what it ran is given up."""
+        if incarnation and (worker_id, incarnation) not in self._fenced:
+            self._fenced.add((worker_id, incarnation))
+            self._saver.fence(worker_id, incarnation)
+
+    def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
+        for record in list(self._jobs.values()):
+            lost = {index: attempt for index, attempt in record.job.live_attempts().items() if is_lost(attempt)}
+            if not lost:
+                continue
+            for attempt in lost.values():
+                self._fence(attempt.worker_id, attempt.worker_incarnation)
+            names = ", ".join(sorted({attempt.worker_id for attempt in lost.values()}))
+            ids = {index: attempt.attempt_id for index, attempt in lost.items()}
+            self._apply(record, record.job.attempts_lost(ids, f"worker {names} was lost: {why}", _now_ms()))
+
+    async def _watch_leases(self) -> None:
+        """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
+        started_s = time.monotonic()
+        are_all_back = False
+        why = f"it has been silent for longer than its lease of {span(self._lease_s)}"
+        while True:
+            await asyncio.sleep(min(1.0, self._lease_s / 8))
+            now_s = time.monotonic()
+            for worker in list(self._workers.values()):
+                if not worker.gone and worker.is_lost(now_s):
+                    worker.gone = True
+                    self._declare_lost(worker.place.worker_id, worker.place.incarnation, why)
+            if not are_all_back and now_s - started_s > lost_after_s(self._lease_s):
+                are_all_back = True
+                self._lose_attempts(lambda attempt: attempt.worker_id not in self._workers, why)
+
+    def _declare_lost(self, worker_id: str, incarnation: str, why: str) -> None:
+        _log.warning("worker %s was lost: %s", worker_id, why)
+        self._fence(worker_id, incarnation)
+        self._lose_attempts(
+            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why
+        )
 
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """The workers, and how they are."""
@@ -284,16 +349,17 @@ class Controller:
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
         """What became of attempts; stored when this returns."""
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
+        if (request.worker_id, request.incarnation) in self._fenced:
+            answer.fenced = True
+            return answer
         worker = self._workers.get(request.worker_id)
         if worker is None:
             answer.register_again = True
             return answer
         if worker.place.incarnation != request.incarnation:
-            # Another process has taken its place: what it still runs was given up then.
-            for report in request.reports:
-                answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
+            answer.register_again = True
             return answer
-        worker.last_heartbeat_ms = _now_ms()
+        worker.heard()
         for job_id, reports in _by_job(request.reports).items():
             for report in self._take_reports(job_id, reports):
                 if not is_task_finished(report.state):
@@ -517,11 +583,11 @@ def _attempt_end(report: Report) -> AttemptEnd:
 
 
 def _health(worker: workers.WorkerRecord, jobs: set[str]) -> cluster_pb2.Controller.WorkerHealthStatus:
-    missed = worker.missed_heartbeats(_now_ms())
+    now_s = time.monotonic()
     return cluster_pb2.Controller.WorkerHealthStatus(
         worker_id=worker.place.worker_id,
-        healthy=worker.is_healthy(_now_ms()),
-        consecutive_failures=missed,
+        healthy=worker.is_healthy(now_s),
+        consecutive_failures=worker.missed_heartbeats(now_s),
         last_heartbeat_ms=worker.last_heartbeat_ms,
         running_job_ids=sorted(jobs),
         address=worker.place.address,

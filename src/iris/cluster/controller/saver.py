@@ -165,7 +165,7 @@ class Saver:
             raise error.with_traceback(None)
 
     async def settled(self) -> None:
-        """As `saved`, for readers: what cannot be kept for now was said to who brought it, and is shown nevertheless."""
+        """As `saved`, for readers: what cannot be kept for now was said to who brought it, and is shown."""
         await self._tried()
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -113,7 +113,7 @@ class Scheduler:
             del self._to_release[gang_id]
             self._held.pop(gang_id, None)
             self._submitted.pop(gang_id, None)
-        self._take_snapshot(await self._engine.snapshot())
+        self.take_snapshot(await self._engine.snapshot())
         self._give_up_late()
         if not self._waiting:
             self._tell_explained()
@@ -137,10 +137,11 @@ class Scheduler:
         for gang_id, reason in plan.reasons.items():
             self._explain(gang_id, f"waiting: {reason}")
         if plan.submit:
-            self._take_snapshot(await self._engine.snapshot())
+            self.take_snapshot(await self._engine.snapshot())
         self._tell_explained()
 
-    def _take_snapshot(self, snapshot: dict[str, GangStatus]) -> None:
+    def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
+        """What the engine has placed starts, what it has lost ends."""
         for gang_id in list(self._submitted):
             known = snapshot.get(gang_id)
             if known is None or known.state is GangState.BROKEN:
@@ -232,7 +233,7 @@ class Scheduler:
 
     def _is_there(self, worker_id: str) -> bool:
         worker = self._workers.get(worker_id)
-        return worker is not None and worker.is_healthy(_now_ms())
+        return worker is not None and worker.is_healthy(time.monotonic())
 
 
 def _now_ms() -> int:

@@ -54,8 +54,7 @@ class ControllerService:
         self, request: Controller.RegisterWorkerRequest, ctx: Any
     ) -> Controller.RegisterWorkerResponse:
         """A worker is there."""
-        address = self._controller.register_worker(request)
-        return Controller.RegisterWorkerResponse(accepted=True, controller_address=address)
+        return await self._controller.register_worker(request)
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
         """The workers, and how they are."""
