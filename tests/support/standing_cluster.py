@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -152,5 +153,5 @@ class Proofs:
     def assert_no_overlap(self, task_index: int = 0) -> None:
         """No attempt of a task began before the one before it was over."""
         spans = [self.times(task_index, attempt_id) for attempt_id in self.attempts(task_index)]
-        for earlier, later in zip(spans, spans[1:], strict=False):
+        for earlier, later in itertools.pairwise(spans):
             assert earlier[-1] < later[0], f"two attempts of task {task_index} ran at once"

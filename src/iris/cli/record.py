@@ -29,6 +29,7 @@ class Record:
         workers: How many workers share the machine.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
+        lease: How long a worker may be silent, likewise.
     """
 
     address: str
@@ -42,6 +43,7 @@ class Record:
     keep_logs: str = ""
     keep_log_bytes: str = ""
     max_log_bytes: str = ""
+    lease: str = ""
 
 
 def state_home() -> Path:
@@ -57,12 +59,17 @@ def record_path() -> Path:
 
 
 def find_running() -> Record | None:
-    """The cluster that `iris up` has started here, if it runs. A record of one that is gone counts for nothing."""
+    """The cluster that `iris up` has started here, if it runs."""
+    record = read_record()
+    return record if record is not None and is_running(record) else None
+
+
+def read_record() -> Record | None:
+    """What `iris up` has written last, until `iris down`: of a cluster that runs, or whose server has died."""
     try:
-        record = Record(**json.loads(record_path().read_text(encoding="utf-8")))
+        return Record(**json.loads(record_path().read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, or not one of ours
         return None
-    return record if is_running(record) else None
 
 
 def is_running(record: Record) -> bool:
