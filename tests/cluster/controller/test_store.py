@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
 from support.waiting import wait_until
 
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.schema import SCHEMA_VERSION
-from iris.cluster.controller.store import Changes, Store, StoredJob
-from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, Stop, WorkerPlace
+from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.task import SUCCEEDED, Stop
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
 Endpoint = cluster_pb2.Controller.Endpoint
-HASH = "ab" * 32
 
 
 @pytest.fixture
@@ -37,143 +37,9 @@ def store(path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def stored(job: Job) -> StoredJob:
-    launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, command=["true"], submission_id="s")
-    return StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
-
-
 def reopen(store: Store, path: Path) -> Store:
     store.close()
     return Store(path)
-
-
-# Jobs in many states.
-
-
-def _place(job: Job) -> None:
-    for gang in [gang for gang in job.gangs.values() if not gang.placed]:
-        job.gang_placed(gang.gang_id, [WorkerPlace(f"w{i}", f"http://w{i}", f"inc{i}") for i in gang.task_indices])
-
-
-def _run(job: Job) -> None:
-    _place(job)
-    for index, attempt in job.live_attempts().items():
-        job.attempt_running(index, attempt.attempt_id, 2000 + index)
-
-
-def _end(job: Job, index: int, state: int) -> None:
-    attempt = job.tasks[index].attempts[-1]
-    job.attempt_ended(
-        index,
-        attempt.attempt_id,
-        AttemptEnd(state, 3000, exit_code=0 if state == SUCCEEDED else 137, term_signal=9, error=f"é\0'{state}"),
-    )
-
-
-def waiting(job: Job) -> None:
-    pass
-
-
-def building(job: Job) -> None:
-    _place(job)
-
-
-def running(job: Job) -> None:
-    _run(job)
-
-
-def partly_done(job: Job) -> None:
-    _run(job)
-    _end(job, 1, SUCCEEDED)
-
-
-def restarting(job: Job) -> None:
-    _run(job)
-    _end(job, 0, FAILED)
-
-
-def restarting_with_one_that_is_done(job: Job) -> None:
-    _run(job)
-    _end(job, 1, SUCCEEDED)
-    _end(job, 0, FAILED)
-
-
-def waiting_again(job: Job) -> None:
-    _run(job)
-    _end(job, 0, FAILED)
-    for index in list(job.live_attempts()):
-        _end(job, index, KILLED)
-
-
-def lost_and_running_again(job: Job) -> None:
-    _run(job)
-    job.attempts_lost({index: a.attempt_id for index, a in job.live_attempts().items()}, "worker lost", 4000)
-    _run(job)
-
-
-def ending(job: Job) -> None:
-    _run(job)
-    job.terminate("terminated by a user", 5000)
-
-
-def ending_while_restarting(job: Job) -> None:
-    restarting(job)
-    job.terminate("terminated by a user", 5000)
-
-
-def killed(job: Job) -> None:
-    job.terminate("terminated by a user", 5000)
-
-
-def unschedulable(job: Job) -> None:
-    job.unschedulable("no room", 5000)
-
-
-def succeeded(job: Job) -> None:
-    _run(job)
-    for index in range(len(job.tasks)):
-        _end(job, index, SUCCEEDED)
-
-
-def failed(job: Job) -> None:
-    _run(job)
-    job.tasks[2].max_retries_failure = 0
-    _end(job, 2, FAILED)
-    for index in list(job.live_attempts()):
-        _end(job, index, KILLED)
-
-
-STATES = [
-    waiting,
-    building,
-    running,
-    partly_done,
-    restarting,
-    restarting_with_one_that_is_done,
-    waiting_again,
-    lost_and_running_again,
-    ending,
-    ending_while_restarting,
-    killed,
-    unschedulable,
-    succeeded,
-    failed,
-]
-
-
-def new_job(job_id: str = "parent/job", *, coscheduled: bool = True) -> Job:
-    job = Job.new(
-        job_id,
-        3,
-        1000,
-        coscheduled=coscheduled,
-        max_task_failures=0,
-        max_retries_failure=1,
-        max_retries_preemption=7,
-        parent_job_id="parent",
-    )
-    job.submit()
-    return job
 
 
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
