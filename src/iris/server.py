@@ -19,8 +19,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iris.cluster.controller import state_dir
 from iris.cluster.engine.local import LocalEngine
 from iris.cluster.worker.cgroup import make_room
+from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.cluster.worker.limits import ENFORCE
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
@@ -64,30 +66,45 @@ async def _serve(arguments: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     if arguments.parent_pid:
         when_parent_ends(arguments.parent_pid, stop.set)
-    directory: Path = arguments.directory.absolute()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        # 1. The port is bound and the workers are started: their calls wait until we serve.
-        if arguments.enforce == "auto":
-            make_room()
-        listener = bind(arguments.host, arguments.port)
-        advertise_host = _advertised(arguments.host)
-        address = address_of(listener, advertise_host)
-        engine = LocalEngine(
-            directory / "workers",
-            workers=arguments.workers,
-            host=arguments.host,
-            advertise_host=advertise_host,
-            log_directory=directory / "logs",
-            worker_options=(
-                *("--max-log-bytes", str(arguments.max_log_bytes)),
-                *("--keep-attempts", str(arguments.keep_logs)),
-                *("--enforce", arguments.enforce),
-                *([] if arguments.max_processes is None else ["--task-max-processes", str(arguments.max_processes)]),
-            ),
-        )
-        raise_file_limit()
-        await engine.start(address)
+        with contextlib.ExitStack() as held:
+            await _serve_in(arguments.directory.absolute(), arguments, stop, held)
+    except IrisError as error:
+        _announce(arguments.ready_fd, {"error": str(error)})
+        sys.exit(f"iris: {error}")
+
+
+async def _serve_in(
+    directory: Path, arguments: argparse.Namespace, stop: asyncio.Event, held: contextlib.ExitStack
+) -> None:
+    # 1. The directory is ours, the port bound, the workers are started, or found: their calls wait until we serve.
+    if arguments.temporary:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    else:
+        held.enter_context(state_dir.hold(directory))
+    if arguments.enforce == "auto":
+        make_room()
+    listener = bind(arguments.host, arguments.port)
+    advertise_host = _advertised(arguments.host)
+    address = address_of(listener, advertise_host)
+    engine = LocalEngine(
+        directory / "workers",
+        workers=arguments.workers,
+        host=arguments.host,
+        advertise_host=advertise_host,
+        standing=not arguments.temporary and not arguments.parent_pid,
+        lease_s=arguments.lease,
+        log_directory=directory / "logs",
+        worker_options=(
+            *("--max-log-bytes", str(arguments.max_log_bytes)),
+            *("--keep-attempts", str(arguments.keep_logs)),
+            *("--enforce", arguments.enforce),
+            *([] if arguments.max_processes is None else ["--task-max-processes", str(arguments.max_processes)]),
+        ),
+    )
+    raise_file_limit()
+    await engine.start(address)
+    try:
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller
         from iris.cluster.controller.service import ControllerService
@@ -96,22 +113,25 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
         store = Store(None if arguments.temporary else directory / "controller.db")
         keeping = await _keeping(arguments, directory / "logs")
-    except IrisError as error:
-        _announce(arguments.ready_fd, {"error": str(error)})
-        sys.exit(f"iris: {error}")
-    use_no_proxy()  # workers have the environment as it was
-    controller = Controller(engine, store, address, keeping)
-    application = controller_application(ControllerService(controller))
-    server = HttpServer({application.path: application}, listener)
-    # 3. What is remembered goes on, then everybody is let in.
-    await controller.start()
+        use_no_proxy()  # workers have the environment as it was
+        controller = Controller(engine, store, address, keeping, arguments.lease)
+        application = controller_application(ControllerService(controller))
+        server = HttpServer({application.path: application}, listener)
+        # 3. What is remembered goes on, then everybody is let in.
+        await controller.start()
+    except BaseException:
+        await engine.abandon()
+        raise
+    going_on, ended = controller.count_jobs()
     server.start()
-    _announce(arguments.ready_fd, {"address": address, "pid": os.getpid()})
+    found = {"jobs_going_on": going_on, "jobs_ended": ended, "workers_running": engine.adopted}
+    _announce(arguments.ready_fd, {"address": address, "pid": os.getpid(), "found": found})
     await stop.wait()
     # The other way round: nothing new is placed, workers end their tasks and still tell us, then the door is closed.
-    await controller.close()
+    await controller.stop()
     await engine.close()
     await server.close()
+    await controller.close()
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
@@ -168,6 +188,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
     parser.add_argument("--workers", default=1, type=int, help="how many workers share the machine (%(default)s)")
+    parser.add_argument(
+        "--lease",
+        metavar="SECONDS",
+        default=DEFAULT_LEASE_S,
+        type=_lease,
+        help="how long a worker may be silent until it is declared lost, from 1 (%(default)s)",
+    )
     parser.add_argument("--log-location", default="", help="a URL, as fsspec takes it, where complete logs go")
     parser.add_argument(
         "--keep-logs", default=_KEEP_LOGS_S, type=float, help="for so many seconds; inf: for ever (%(default)s)"
@@ -185,6 +212,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
     return parser.parse_args()
+
+
+def _lease(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected seconds, from 1")
+    return seconds
 
 
 if __name__ == "__main__":

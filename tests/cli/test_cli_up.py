@@ -40,10 +40,10 @@ def test_up_run_down(iris: Iris) -> None:
     # Jobs are remembered; what ran is ended with the cluster.
     iris("run", "--detach", "--", "sh", "-c", "echo $$ > pid.new; mv pid.new pid; exec sleep 600")
     pid = int(wait_until(lambda: (p := iris.folder / "pid").exists() and p.read_text(), "the task's pid"))
-    assert iris.json("down") == {"stopped": True, "address": first["address"]}
+    assert iris.json("down") == {"stopped": True, "address": first["address"], "workers_ended": 0}
     assert not is_alive(first["pid"])
     assert not is_alive(pid)
-    assert iris.json("down") == {"stopped": False, "address": None}
+    assert iris.json("down") == {"stopped": False, "address": None, "workers_ended": 0}
     iris("up", "--port", "0")
     assert iris.json("status", "stays")["state"] == "SUCCEEDED"
     assert iris("logs", "stays").stdout.splitlines()[-1] == "went on"
@@ -104,3 +104,62 @@ def test_a_record_of_a_cluster_that_is_gone_counts_for_nothing(iris: Iris) -> No
         assert "iris up" in iris("ps", code=1).stderr
     assert iris.json("up", "--port", "0")["started"]
     assert iris.json("ps") == {"jobs": []}
+
+
+def kill_server(up: dict[str, Any]) -> None:
+    os.kill(up["pid"], signal.SIGKILL)
+    wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
+
+
+def test_up_after_the_server_was_killed_finds_all_of_it(iris: Iris) -> None:
+    first = iris.json("up", "--port", "0", "--workers", "2", "--lease", "2m", "--max-log-bytes", "1MB")
+    assert first["found"] is None
+    done = iris.detach("echo done")
+    iris.wait_for(done, "SUCCEEDED")
+    goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.02; done; echo went on; exit 3")
+    iris.wait_for(goes_on, "RUNNING")
+    kill_server(first)
+    assert "iris up" in iris("ps", code=1).stderr
+
+    # As it was: its port, its workers, its lease. And it says what it has found.
+    second = iris.json("up")
+    kept = ("port", "address", "workers", "state_dir", "lease", "max_log_bytes")
+    assert {name: second[name] for name in kept} == {name: first[name] for name in kept}
+    assert second["found"] == {"jobs_going_on": 1, "jobs_ended": 1, "workers_running": 2}
+    kill_server(second)
+    again = iris("up", "--port", "0")
+    assert second["address"] in again.stdout, "any free port: best the one that its tasks know"
+    assert "1 job going on, 2 workers still running, 1 ended" in again.stderr
+    (iris.folder / "go-on").touch()
+    assert iris.wait_for(goes_on, "FAILED")["exit_code"] == 3
+    assert iris("logs", goes_on).stdout == "went on\n"
+    assert len(iris.json("status", goes_on)["tasks"][0]["attempts"]) == 1
+    assert iris.json("down")["stopped"]
+    assert iris.json("up", "--port", "0")["workers"] == 1, "after 'iris down' the defaults are meant again"
+
+
+def test_down_ends_what_a_server_left_that_was_killed(iris: Iris) -> None:
+    up = iris.json("up", "--port", "0", "--workers", "2")
+    iris.detach("echo $$ > pid.new; mv pid.new pid; exec sleep 600")
+    pid = int(wait_until(lambda: (p := iris.folder / "pid").exists() and p.read_text(), "the task's pid"))
+    kill_server(up)
+    assert is_alive(pid), "it goes on without its controller"
+    done = iris("down")
+    assert "2 workers of one whose server was killed have ended" in done.stdout + done.stderr
+    assert not is_alive(pid)
+    assert iris.json("down") == {"stopped": False, "address": None, "workers_ended": 0}
+
+
+def test_a_lease_that_cannot_be_meant(iris: Iris) -> None:
+    for text in ("soon", "0s", "-5m"):
+        assert "--lease" in iris("up", "--port", "0", f"--lease={text}", code=2).stderr
+
+
+def test_two_clusters_in_one_state_directory(iris: Iris, tmp_path: Path) -> None:
+    up = iris.json("up", "--port", "0")
+    record_of(iris).unlink()  # as if it were another user's, or another machine's with the same home
+    refused = iris("up", "--port", "0", code=1).stderr
+    assert f"in use by the controller of process {up['pid']}" in refused
+    assert "--state-dir" in refused
+    os.kill(up["pid"], signal.SIGTERM)
+    wait_until(lambda: not is_alive(up["pid"]), "the end of the server")

@@ -61,8 +61,9 @@ def serving(
         running.append(ControllerThread(controller, address, asyncio.get_running_loop()))
         ready.set()
         await stop.wait()
-        await controller.close()
+        await controller.stop()
         await server.close()
+        await controller.close()
         store.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from iris.cluster.controller.job import Instruction, Job, ReleaseRoom, RequestRoom, StartAttempt, StopAttempt
 from iris.cluster.controller.status import job_status
-from iris.cluster.controller.store import Store, StoredJob
+from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.cluster.controller.task import (
     FAILED,
     KILLED,
@@ -74,7 +74,7 @@ class World:
         instructions = self.job.submit()
         launch = cluster_pb2.Controller.LaunchJobRequest(name=self.job.job_id)
         self.record = StoredJob(self.job, launch, [cluster_pb2.TaskStatus() for _ in self.job.tasks])
-        self.store.add_job(self.record, b"")
+        self.store.write(Changes().add_job(self.record, b""))
         self.saved_revision = self.job.revision
         self._carry_out(instructions)
 
@@ -237,7 +237,7 @@ class World:
 
     def _save(self) -> None:
         if self.job.revision > self.saved_revision:
-            self.store.save_job(self.record, self.saved_revision)
+            self.store.write(Changes().save_job(self.record, self.saved_revision))
             self.saved_revision = self.job.revision
 
     def _reload(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iris.errors import LocalClusterError
+from iris.rpc.identity import identify_process
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Record:
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
         enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
+        lease: How long a worker may be silent, likewise.
     """
 
     address: str
@@ -44,6 +46,7 @@ class Record:
     max_log_bytes: str = ""
     enforce: str = ""
     max_processes: int | str = ""
+    lease: str = ""
 
 
 def state_home() -> Path:
@@ -59,12 +62,17 @@ def record_path() -> Path:
 
 
 def find_running() -> Record | None:
-    """The cluster that `iris up` has started here, if it runs. A record of one that is gone counts for nothing."""
+    """The cluster that `iris up` has started here, if it runs."""
+    record = read_record()
+    return record if record is not None and is_running(record) else None
+
+
+def read_record() -> Record | None:
+    """What `iris up` has written last, until `iris down`: of a cluster that runs, or whose server has died."""
     try:
-        record = Record(**json.loads(record_path().read_text(encoding="utf-8")))
+        return Record(**json.loads(record_path().read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, or not one of ours
         return None
-    return record if is_running(record) else None
 
 
 def is_running(record: Record) -> bool:
@@ -104,14 +112,3 @@ def exclusive() -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def identify_process(pid: int) -> str:
-    """What tells a process from others that had or will have its id; empty when it is gone, or a zombie."""
-    try:
-        # See proc(5): the fields after the name in parentheses, state the first of them, the start time the 20th.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else f"{boot}/{fields[19]}"

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.cluster import launch, wait_for_end, wait_for_state
@@ -17,7 +16,7 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.store import Changes, Store
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -156,10 +155,10 @@ class FullDisk(Store):
 
     full = False
 
-    def save_job(self, *args: Any, **kwargs: Any) -> None:
+    def write(self, changes: Changes) -> None:
         if self.full:
             raise ResourceExhaustedError("no space left on device")
-        super().save_job(*args, **kwargs)
+        super().write(changes)
 
 
 def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEngine, tmp_path: Path) -> None:

@@ -13,16 +13,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
 from support.waiting import wait_until
 
 from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import SCHEMA_VERSION, Store, StoredJob
-from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, Stop, WorkerPlace
+from iris.cluster.controller.schema import SCHEMA_VERSION
+from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.task import SUCCEEDED, Stop
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
 Endpoint = cluster_pb2.Controller.Endpoint
-HASH = "ab" * 32
 
 
 @pytest.fixture
@@ -37,143 +38,9 @@ def store(path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def stored(job: Job) -> StoredJob:
-    launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, command=["true"], submission_id="s")
-    return StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
-
-
 def reopen(store: Store, path: Path) -> Store:
     store.close()
     return Store(path)
-
-
-# Jobs in many states.
-
-
-def _place(job: Job) -> None:
-    for gang in [gang for gang in job.gangs.values() if not gang.placed]:
-        job.gang_placed(gang.gang_id, [WorkerPlace(f"w{i}", f"http://w{i}", f"inc{i}") for i in gang.task_indices])
-
-
-def _run(job: Job) -> None:
-    _place(job)
-    for index, attempt in job.live_attempts().items():
-        job.attempt_running(index, attempt.attempt_id, 2000 + index)
-
-
-def _end(job: Job, index: int, state: int) -> None:
-    attempt = job.tasks[index].attempts[-1]
-    job.attempt_ended(
-        index,
-        attempt.attempt_id,
-        AttemptEnd(state, 3000, exit_code=0 if state == SUCCEEDED else 137, term_signal=9, error=f"é\0'{state}"),
-    )
-
-
-def waiting(job: Job) -> None:
-    pass
-
-
-def building(job: Job) -> None:
-    _place(job)
-
-
-def running(job: Job) -> None:
-    _run(job)
-
-
-def partly_done(job: Job) -> None:
-    _run(job)
-    _end(job, 1, SUCCEEDED)
-
-
-def restarting(job: Job) -> None:
-    _run(job)
-    _end(job, 0, FAILED)
-
-
-def restarting_with_one_that_is_done(job: Job) -> None:
-    _run(job)
-    _end(job, 1, SUCCEEDED)
-    _end(job, 0, FAILED)
-
-
-def waiting_again(job: Job) -> None:
-    _run(job)
-    _end(job, 0, FAILED)
-    for index in list(job.live_attempts()):
-        _end(job, index, KILLED)
-
-
-def lost_and_running_again(job: Job) -> None:
-    _run(job)
-    job.attempts_lost({index: a.attempt_id for index, a in job.live_attempts().items()}, "worker lost", 4000)
-    _run(job)
-
-
-def ending(job: Job) -> None:
-    _run(job)
-    job.terminate("terminated by a user", 5000)
-
-
-def ending_while_restarting(job: Job) -> None:
-    restarting(job)
-    job.terminate("terminated by a user", 5000)
-
-
-def killed(job: Job) -> None:
-    job.terminate("terminated by a user", 5000)
-
-
-def unschedulable(job: Job) -> None:
-    job.unschedulable("no room", 5000)
-
-
-def succeeded(job: Job) -> None:
-    _run(job)
-    for index in range(len(job.tasks)):
-        _end(job, index, SUCCEEDED)
-
-
-def failed(job: Job) -> None:
-    _run(job)
-    job.tasks[2].max_retries_failure = 0
-    _end(job, 2, FAILED)
-    for index in list(job.live_attempts()):
-        _end(job, index, KILLED)
-
-
-STATES = [
-    waiting,
-    building,
-    running,
-    partly_done,
-    restarting,
-    restarting_with_one_that_is_done,
-    waiting_again,
-    lost_and_running_again,
-    ending,
-    ending_while_restarting,
-    killed,
-    unschedulable,
-    succeeded,
-    failed,
-]
-
-
-def new_job(job_id: str = "parent/job", *, coscheduled: bool = True) -> Job:
-    job = Job.new(
-        job_id,
-        3,
-        1000,
-        coscheduled=coscheduled,
-        max_task_failures=0,
-        max_retries_failure=1,
-        max_retries_preemption=7,
-        parent_job_id="parent",
-    )
-    job.submit()
-    return job
 
 
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
@@ -186,16 +53,16 @@ def test_a_job_comes_back_as_it_was(
     record = stored(job)
     if at_once:
         bring(job)
-        store.add_job(record, b"")
+        store.write(Changes().add_job(record, b""))
     else:
-        store.add_job(record, b"")
+        store.write(Changes().add_job(record, b""))
         since = job.revision
         bring(job)
         record.facts[1].ports["http"] = 20001
         record.facts[1].resource_usage.memory_mb = 5
         for task in job.tasks:
             task.revision = max(task.revision, since + 1)  # facts are stored with their task
-        store.save_job(record, since)
+        store.write(Changes().save_job(record, since))
     store = reopen(store, path)
     try:
         (found,) = store.load()
@@ -233,13 +100,13 @@ def test_records_of_before_attempts_said_that_memory_ran_out(store: Store, path:
 def test_only_what_has_changed_is_written(store: Store) -> None:
     job = new_job()
     record = stored(job)
-    store.add_job(record, b"")
+    store.write(Changes().add_job(record, b""))
     building(job)
-    store.save_job(record, 1)
+    store.write(Changes().save_job(record, 1))
     since = job.revision
     job.attempt_running(1, 0, 2000)
     job.tasks[0].error = "changed without saying so"
-    store.save_job(record, since)
+    store.write(Changes().save_job(record, since))
     (found,) = store.load()
     assert found.job.tasks[1].state == job.tasks[1].state
     assert found.job.tasks[0].error == ""
@@ -248,7 +115,7 @@ def test_only_what_has_changed_is_written(store: Store) -> None:
 def test_jobs_come_back_in_the_order_of_their_submission(store: Store, path: Path) -> None:
     names = ["z", "a", "m", "parent/z", "B"]
     for name in names:
-        store.add_job(stored(new_job(name)), b"")
+        store.write(Changes().add_job(stored(new_job(name)), b""))
     store = reopen(store, path)
     assert [record.job.job_id for record in store.load()] == names
     store.close()
@@ -257,20 +124,20 @@ def test_jobs_come_back_in_the_order_of_their_submission(store: Store, path: Pat
 def test_a_thousand_tasks_in_index_order(store: Store) -> None:
     job = Job.new("job", 1000, 1)
     job.submit()
-    store.add_job(stored(job), b"")
+    store.write(Changes().add_job(stored(job), b""))
     (found,) = store.load()
     assert [task.task_index for task in found.job.tasks] == list(range(1000))
     assert found.job.gangs == job.gangs
 
 
 def test_a_job_that_is_there_already_changes_nothing(store: Store) -> None:
-    store.add_job(stored(new_job("a")), b"")
+    store.write(Changes().add_job(stored(new_job("a")), b""))
     again = stored(new_job("a"))
     again.launch.bundle_hash = HASH
     with pytest.raises(sqlite3.IntegrityError):
-        store.add_job(again, b"bundle")
+        store.write(Changes().add_job(again, b"bundle"))
     assert store.bundle(HASH) is None  # all or nothing
-    store.add_job(stored(new_job("b")), b"")
+    store.write(Changes().add_job(stored(new_job("b")), b""))
     assert [record.job.job_id for record in store.load()] == ["a", "b"]
 
 
@@ -280,9 +147,9 @@ def test_a_job_that_is_there_already_changes_nothing(store: Store) -> None:
 def test_results(store: Store, path: Path) -> None:
     job = new_job()
     record = stored(job)
-    store.add_job(record, b"")
-    store.save_job(record, 1, [(0, b"\0pickled\xff"), (2, b"x" * 3_000_000)])
-    store.save_job(record, 1, [(0, b"of a later attempt")])
+    store.write(Changes().add_job(record, b""))
+    store.write(Changes().save_job(record, 1, [(0, b"\0pickled\xff"), (2, b"x" * 3_000_000)]))
+    store.write(Changes().save_job(record, 1, [(0, b"of a later attempt")]))
     store = reopen(store, path)
     assert store.result(job.job_id, 0) == b"of a later attempt"
     assert store.result(job.job_id, 1) == b""
@@ -296,9 +163,9 @@ def test_bundles(store: Store, path: Path) -> None:
     first.launch.bundle_hash = second.launch.bundle_hash = HASH
     assert store.bundle(HASH) is None
     assert not store.has_bundle(HASH)
-    store.add_job(first, b"tar\0")
-    store.add_job(second, b"tar\0")  # the same again
-    store.add_job(stored(new_job("c")), b"")
+    store.write(Changes().add_job(first, b"tar\0"))
+    store.write(Changes().add_job(second, b"tar\0"))  # the same again
+    store.write(Changes().add_job(stored(new_job("c")), b""))
     store = reopen(store, path)
     assert store.bundle(HASH) == b"tar\0"
     assert store.has_bundle(HASH)
@@ -308,12 +175,12 @@ def test_bundles(store: Store, path: Path) -> None:
 
 def test_endpoints(store: Store, path: Path) -> None:
     made = [Endpoint(endpoint_id=i, name=f"name {i}", address="h:1", metadata={"k": i}) for i in ("z", "a", "m", "q")]
-    store.save_endpoints(made[:2])
-    store.save_endpoints(made[2:], removed=["a", "unknown"])
+    store.write(Changes().save_endpoints(made[:2]))
+    store.write(Changes().save_endpoints(made[2:], removed=["a", "unknown"]))
     store = reopen(store, path)
     assert [endpoint.endpoint_id for endpoint in store.load_endpoints()] == ["z", "m", "q"]
     assert store.load_endpoints() == [made[0], made[2], made[3]]
-    store.save_endpoints(removed=["z", "m", "q"])
+    store.write(Changes().save_endpoints(removed=["z", "m", "q"]))
     assert store.load_endpoints() == []
     store.close()
 
@@ -321,7 +188,7 @@ def test_endpoints(store: Store, path: Path) -> None:
 def test_in_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store(None)
-    store.add_job(stored(new_job()), b"")
+    store.write(Changes().add_job(stored(new_job()), b""))
     assert len(list(store.load())) == 1
     store.close()
     other = Store(None)
@@ -338,12 +205,12 @@ def test_the_folder_is_made_and_private(store: Store, path: Path) -> None:
 
 
 def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Path) -> None:
-    store.add_job(stored(new_job("before")), b"")
+    store.write(Changes().add_job(stored(new_job("before")), b""))
     for _ in range(2):
         with pytest.raises(FailedPreconditionError, match="another controller is running on") as caught:
             Store(path)
         assert str(path) in str(caught.value)
-    store.add_job(stored(new_job("after")), b"")  # the first goes on undisturbed
+    store.write(Changes().add_job(stored(new_job("after")), b""))  # the first goes on undisturbed
     store = reopen(store, path)
     assert [record.job.job_id for record in store.load()] == ["before", "after"]
     store.close()
@@ -371,7 +238,7 @@ def test_a_file_of_text_is_data_loss(path: Path) -> None:
 def _filled(path: Path) -> None:
     store = Store(path)
     for number in range(50):
-        store.add_job(stored(new_job(f"job {number}")), b"")
+        store.write(Changes().add_job(stored(new_job(f"job {number}")), b""))
     store.close()
 
 
@@ -440,7 +307,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import Store, StoredJob
+from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.cluster.controller.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2
 
@@ -450,15 +317,15 @@ for number in range(100_000):
     job.submit()
     launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, bundle_hash=f"{number:064x}")
     record = StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
-    store.add_job(record, b"bundle of %d" % number)
+    store.write(Changes().add_job(record, b"bundle of %d" % number))
     for gang in list(job.gangs):
         saved = job.revision
         job.gang_placed(gang, [WorkerPlace(f"w{i}", "http://w") for i in range(3)])
-        store.save_job(record, saved)
+        store.write(Changes().save_job(record, saved))
     for index in range(3):
         saved = job.revision
         job.attempt_ended(index, 0, AttemptEnd(SUCCEEDED, 2, exit_code=0))
-        store.save_job(record, saved, [(index, b"result of %d" % index)])
+        store.write(Changes().save_job(record, saved, [(index, b"result of %d" % index)]))
     print(number, flush=True)  # acknowledged
 """
 
@@ -489,7 +356,7 @@ def test_a_controller_that_is_killed_has_lost_nothing_that_it_acknowledged(path:
                 assert store.result(job.job_id, index) == (b"result of %d" % index if task.is_finished else b"")
             if number <= said:
                 assert job.state == SUCCEEDED
-        store.add_job(stored(new_job("goes on")), b"")
+        store.write(Changes().add_job(stored(new_job("goes on")), b""))
     finally:
         store.close()
 
@@ -506,7 +373,7 @@ def test_a_controller_that_is_killed_lets_go_of_its_file(path: Path) -> None:
 
 
 def test_records_are_readable_with_the_tools_of_sqlite(store: Store, path: Path) -> None:
-    store.add_job(stored(new_job()), b"")
+    store.write(Changes().add_job(stored(new_job()), b""))
     store.close()
     db = sqlite3.connect(path)
     (record,) = db.execute("SELECT record FROM jobs").fetchone()

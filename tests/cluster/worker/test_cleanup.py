@@ -15,6 +15,7 @@ from support.waiting import wait_until
 
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.cleanup import Cleanup
+from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.limits import Enforcement
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import LogWriter
@@ -22,7 +23,7 @@ from iris.cluster.worker.reaper import Reaper
 from iris.cluster.worker.task_dir import AttemptDir, LogDirs, WorkerDir
 from iris.cluster.worker.worker import Worker
 from iris.errors import NotFoundError
-from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc import cluster_pb2
 
 pytestmark = pytest.mark.anyio
 KEEP_S = 1000.0
@@ -54,8 +55,7 @@ class Disk:
             directory=self.directory,
             bind_host="127.0.0.1",
             advertise_host="127.0.0.1",
-            controller_address=address,
-            controller=cluster_connect.ControllerServiceClient(address),
+            controller=ControllerLine(address),
             base_env={},
             file_limit=1024,
             reaper=Reaper(os.getpid(), -1),  # it is told nothing, since nothing starts

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import NOT_NOW, UNWANTED, Handover
 from iris.cluster.worker.log_segments import has_end
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.task_dir import WorkerDir
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
-from iris.rpc.calls import Peer
 
 MEBIBYTE = 1 << 20
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -68,7 +68,9 @@ class Place:
         self.controller = Controller()
         self._directory = WorkerDir(root)
         stub: Any = self.controller
-        self.handover = Handover(stub, Peer("http://nowhere", "the controller"), "w", "incarnation", self._directory)
+        self.handover = Handover(
+            ControllerLine("http://nowhere", make_stub=lambda _: stub), "w", "incarnation", self._directory
+        )
 
     def attempt(self, task_id: str) -> Attempt:
         """An attempt that begins."""

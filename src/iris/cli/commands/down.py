@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import click
 
 from iris.cli.options import json_option
 from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, is_running, remove_record
+from iris.cli.record import Record, exclusive, is_running, read_record, remove_record
 
 # The server gives its workers 15 s to end what they run (engine/local.py), and needs a little for itself.
 _STOP_S = 60.0
@@ -22,7 +23,7 @@ End the cluster that 'iris up' started on this machine, with all that runs in it
 \b
   iris down
 
-What jobs there were is remembered in its state directory.
+What jobs there were is remembered in its state directory. Where its server was killed, this ends what still runs.
 """
 
 
@@ -32,17 +33,40 @@ def down(*, as_json: bool) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
     with exclusive():
-        record = find_running()
+        left = read_record()
+        record = left if left is not None and is_running(left) else None
+        workers = 0
         if record is not None:
             output.set_status(f"ending the cluster at {record.address}…")
             _stop(record)
+        if left is not None:  # its server was killed, by us or by others: what it had started may go on
+            workers = _end_workers(Path(left.state_dir), output)
         remove_record()
     output.set_status("")
-    if record is None:
-        output.answer({"stopped": False, "address": None}, lambda: "no cluster is up")
+    address = record.address if record is not None else None
+    document = {"stopped": record is not None, "address": address, "workers_ended": workers}
+    if record is not None:
+        text = f"the cluster at {address} has ended"
+    elif workers:
+        text = f"no cluster is up; {workers} worker{'s' * (workers != 1)} of one whose server was killed have ended"
     else:
-        address = record.address
-        output.answer({"stopped": True, "address": address}, lambda: f"the cluster at {address} has ended")
+        text = "no cluster is up"
+    output.answer(document, lambda: text)
+
+
+def _end_workers(state_dir: Path, output: Output) -> int:
+    """Ends the workers of a server that was killed, with all that they run."""
+    workers = state_dir / "workers"
+    if not workers.is_dir():
+        return 0
+    import asyncio
+
+    from iris.cluster.controller.state_dir import hold
+    from iris.cluster.engine.worker_process import end_standing
+
+    output.set_status("ending the workers that are left…")
+    with hold(state_dir):
+        return asyncio.run(end_standing(workers))
 
 
 def _stop(record: Record) -> None:

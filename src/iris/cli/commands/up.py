@@ -15,16 +15,18 @@ import click
 from iris.cli.moments import read_span
 from iris.cli.options import json_option
 from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, identify_process, state_home, write_record
+from iris.cli.record import Record, exclusive, find_running, read_record, state_home, write_record
 from iris.cluster.types import parse_bytes
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
+from iris.rpc.identity import identify_process
 
 if TYPE_CHECKING:
-    from iris.cluster.client.local_server import LimitOptions, LocalServer, LogOptions
+    from iris.cluster.client.local_server import LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
+_LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
 _HELP = """\
 Start a cluster on this machine. It stays, also when the terminal closes, until 'iris down'.
 
@@ -35,6 +37,11 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
 there again after 'iris down' and 'iris up'.
+
+When its server is killed, what runs goes on for as long as the lease. 'iris up' starts the server again, as it was
+started before where you do not say otherwise: on its port, with all that it knew, and it hears what has happened
+meanwhile. Of workers that are then more than --workers, those that run something end when that has ended. A worker
+that is silent for longer than the lease ends its tasks, and they are tried again elsewhere.
 
 Logs are kept for 30 days after their attempts have ended, and up to 50 GB of them: then the oldest are removed, of
 attempts that have ended. Who reads a log that was removed is told so. With --log-location, complete logs are copied
@@ -56,6 +63,11 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     help="Where jobs, logs and messages are kept; default ~/.local/state/iris.",
 )
 @click.option("--host", help="The address to bind to; default 127.0.0.1.")
+@click.option(
+    "--lease",
+    metavar="TIME",
+    help="How long a worker, or the server, may be away before tasks are ended and tried again, as '5m'; default 5m.",
+)
 @click.option(
     "--keep-logs", metavar="TIME", help="How long logs are kept, as '12h' or '30d', or 'forever'; default 30d."
 )
@@ -93,6 +105,7 @@ def up(
     workers: int | None,
     state_dir: Path | None,
     host: str | None,
+    lease: str | None,
     keep_logs: str | None,
     keep_log_bytes: str | None,
     max_log_bytes: str | None,
@@ -102,7 +115,6 @@ def up(
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
-    from iris.cluster.client.local_server import LimitOptions
 
     output = Output(as_json=as_json)
     given = {
@@ -112,51 +124,71 @@ def up(
         "log_location": log_location,
     }
     _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
+    _read_lease(lease)
     asked: dict[str, object] = {
         "port": port,
         "workers": workers,
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "host": host,
+        "lease": lease,
         **given,
         "enforce": enforce,
         "max_processes": max_processes,
     }
+    found: dict[str, int] = {}
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
-            directory = (state_dir or state_home()).absolute()
-            limits = LimitOptions(enforce, max_processes)
-            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, limits, output)
+            record, found = _start(_with_what_was_before(asked), output)
         else:
             _check_same(record, asked)
-    document = {**asdict(record), "started": started}
+    document = {**asdict(record), "started": started, "found": found if any(found.values()) else None}
     del document["process"]
     output.answer(document, lambda: _tell(record, started))
+    if any(found.values()) and not as_json:
+        output.note(_tell_found(found))
     if started and not as_json:
         output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
     if not _is_loopback(record.host):
         output.note(f"whoever can reach {record.host}:{record.port} can run programs as you")
 
 
-def _start(
-    port: int | None,
-    workers: int,
-    state_dir: Path,
-    host: str,
-    logs: Mapping[str, str | None],
-    limits: LimitOptions,
-    output: Output,
-) -> Record:
-    """Starts the server, and returns when its workers are there. Undone when that fails, or is interrupted."""
-    from iris.cluster.client.local_server import start_server
+def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
+    """What is asked for; for the rest, what the cluster had that was here and was killed: it is to be as it was."""
+    before = read_record()
+    directory = str(asked["state_dir"] or (before.state_dir if before is not None else state_home().absolute()))
+    if before is None or before.state_dir != directory:
+        return {**asked, "state_dir": directory}
+    wanted = {name: getattr(before, name) if value is None else value for name, value in asked.items()}
+    if asked["port"] == 0 and _is_free(str(wanted["host"]), before.port):
+        wanted["port"] = before.port  # any free one: best the one that its tasks know
+    return wanted
 
-    wanted_port = DEFAULT_PORT if port is None else port
-    _check_port(host, wanted_port)
+
+def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
+    """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
+    when that fails, or is interrupted."""
+    from iris.cluster.client.local_server import LimitOptions, start_server
+
+    port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
+    host, workers = str(wanted["host"] or "127.0.0.1"), int(str(wanted["workers"] or 1))
+    state_dir = Path(str(wanted["state_dir"]))
+    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
+    max_processes = "" if wanted["max_processes"] is None else wanted["max_processes"]
+    _check_port(host, port)
     try:
         output.set_status("starting a cluster on this machine…")
-        options = _read_log_options(logs)
-        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options, limits=limits)
+        limits = LimitOptions(texts["enforce"] or None, None if max_processes == "" else int(str(max_processes)))
+        server = start_server(
+            state_dir,
+            workers=workers,
+            host=host,
+            port=port,
+            lease_s=_read_lease(texts["lease"] or None),
+            logs=_read_log_options({name: texts[name] or None for name in _LOG_OPTIONS}),
+            limits=limits,
+        )
         try:
             _wait_for_workers(server, workers, state_dir, output)
             record = Record(
@@ -167,8 +199,7 @@ def _start(
                 host=host,
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
-                **{name: text or "" for name, text in logs.items()},
-                enforce=limits.enforce or "",
+                **texts,
                 max_processes="" if limits.max_processes is None else limits.max_processes,
             )
             write_record(record)
@@ -179,7 +210,19 @@ def _start(
         raise LocalClusterError(f"cannot keep the cluster's state in {state_dir}: {error}") from error
     finally:
         output.set_status("")
-    return record
+    return record, server.found
+
+
+def _read_lease(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = read_span(text)
+    except InvalidArgumentError as error:
+        raise click.BadParameter(str(error), param_hint="--lease") from error
+    if seconds < 1:
+        raise click.BadParameter(f"{text!r} is too short: expected 1s or more", param_hint="--lease")
+    return seconds
 
 
 def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
@@ -240,6 +283,14 @@ def _check_port(host: str, port: int) -> None:
         ) from error
 
 
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _check_port(host, port)
+    except FailedPreconditionError:
+        return False
+    return True
+
+
 def _check_same(record: Record, asked: Mapping[str, object]) -> None:
     for name, value in asked.items():
         has = getattr(record, name)
@@ -257,6 +308,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _tell_found(found: Mapping[str, int]) -> str:
+    jobs, workers = found["jobs_going_on"], found["workers_running"]
+    return (
+        f"found the state of an earlier cluster: {jobs} job{'s' * (jobs != 1)} going on,"
+        f" {workers} worker{'s' * (workers != 1)} still running, {found['jobs_ended']} ended"
+    )
 
 
 def _tell(record: Record, started: bool) -> str:

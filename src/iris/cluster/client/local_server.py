@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.errors import LocalClusterError, MissingExtraError
@@ -28,6 +28,7 @@ class LocalServer:
 
     address: str
     process: subprocess.Popen[bytes]
+    found: dict[str, int] = field(default_factory=dict)  # jobs_going_on, jobs_ended, workers_running
 
     def stop(self) -> None:
         """Ends it gracefully: jobs are ended, workers gone and, where it is temporary, its directory removed."""
@@ -93,6 +94,7 @@ def start_server(
     port: int = 0,
     temporary: bool = False,
     ends_with_us: bool = False,
+    lease_s: float | None = None,
     logs: LogOptions | None = None,
     limits: LimitOptions | None = None,
 ) -> LocalServer:
@@ -105,6 +107,7 @@ def start_server(
         port: 0 takes a free one.
         temporary: Jobs are kept in memory only, and the directory is removed at the end.
         ends_with_us: It ends when this process does, however that happens.
+        lease_s: How long a worker may be silent until it is declared lost.
         logs: How logs are kept.
         limits: How tasks are kept to their limits.
 
@@ -122,6 +125,7 @@ def start_server(
     command += ["--port", str(port), "--workers", str(workers), "--ready-fd", str(ready_end)]
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
+    command += ["--lease", str(lease_s)] if lease_s is not None else []
     command += logs.arguments() if logs is not None else []
     command += limits.arguments() if limits is not None else []
     try:
@@ -148,7 +152,7 @@ def start_server(
     finally:
         os.close(ready)
     if "address" in answer:
-        return LocalServer(answer["address"], process)
+        return LocalServer(answer["address"], process, answer.get("found", {}))
     process.kill()
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"

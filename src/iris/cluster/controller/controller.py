@@ -1,8 +1,9 @@
 """Owns the jobs: carries out what `job.py` decides, and turns what comes of it into the next event.
 
 One asyncio loop owns all state, so there is no lock here, and between two awaits nothing changes under one's hands.
-What may block that loop is a save (`store.py`) and nothing else; calls to workers and engines are awaited in tasks of
-their own. Think again when one loop's worth of Python no longer keeps up with the reports of all workers.
+Nothing may block that loop: saves are written by a thread (saver.py), calls to workers and engines are awaited in tasks
+of their own. State changes at once, what leaves waits: whoever is answered, told or called because of a change is so
+when the change is kept. Think again when one loop's worth of Python no longer keeps up with the reports of all workers.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ from iris.cluster.controller.launch import LaunchJobRequest, make_job
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
-from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
+from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.engine.base import Engine
-from iris.cluster.types import is_task_finished, parse_task_id, state_name
+from iris.cluster.types import is_job_finished, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
+from iris.cluster.worker.lease import DEFAULT_LEASE_S, lost_after_s, span
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
-    IrisError,
     NotFoundError,
 )
 from iris.rpc import cluster_pb2
@@ -59,23 +61,35 @@ class Controller:
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
+        lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
 
     Attributes:
         logs: The logs of all tasks, for readers.
     """
 
-    def __init__(self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        address: str,
+        kept_logs: Keeping | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._address = address
+        self._lease_s = lease_s
+        self._fenced = store.load_fenced()
         self._jobs: dict[str, JobRecord] = {}
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
-        self.logs = Logs(self._job, self._workers, self._log_keeper)
-        self._endpoints = Endpoints(store)
+        self.logs = Logs(self._job, self._workers, self._log_keeper, self._settled)
+        self._saver = Saver(store, self._launched, self._follow)
+        self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
         self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._saving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Loads what is remembered and begins to schedule. The engine has been started."""
@@ -86,27 +100,53 @@ class Controller:
             self._jobs[stored.job.job_id] = record
         if self._log_keeper is not None:
             self._log_keeper.start()
+        self._saving = asyncio.create_task(self._saver.run())
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
         for record in list(self._jobs.values()):
             if not record.job.is_finished:
                 self._apply(record, record.job.recover(snapshot, _now_ms()))
+        self._scheduler.take_snapshot(snapshot)  # all that was lost meanwhile at once, before workers register
+        self._end_what_belongs_to_ended_jobs()
         self._in_background(self._scheduler.run())
         self._in_background(self._scheduler.watch_engine())
+        self._in_background(self._watch_leases())
 
-    async def close(self) -> None:
-        """Stops scheduling and calling. Engine and store are closed by who made them, after this."""
+    def _end_what_belongs_to_ended_jobs(self) -> None:
+        """We may have gone just after a job's end was kept, and before that of its child jobs and endpoints."""
+        for record in list(self._jobs.values()):
+            parent = self._jobs.get(record.job.parent_job_id)
+            if parent is not None and parent.job.is_finished and not record.job.is_finished:
+                self._end_child(record, parent)
+        for job_id in self._endpoints.job_ids():
+            known = self._jobs.get(job_id)
+            if known is not None and known.job.is_finished:
+                self._endpoints.job_ended(job_id)
+
+    async def stop(self) -> None:
+        """Stops scheduling and calling; who calls is still answered."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def close(self) -> None:
+        """Ends all of it. Engine and store are closed by who made them; the store after this."""
+        await self.stop()
         if self._log_keeper is not None:
             await self._log_keeper.close()
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
+        await self._saver.close()
 
     # Jobs, for clients.
 
-    def launch_job(self, request: LaunchJobRequest) -> str:
+    async def launch_job(self, request: LaunchJobRequest) -> str:
         """Takes a job, and answers with its id."""
         job = make_job(request, _now_ms())
+        bundle = await self._check_bundle(request)
+        await self._saver.until_launched(job.job_id)
         known = self._jobs.get(job.job_id)
         if known is not None:
             if request.submission_id and request.submission_id == known.launch.submission_id:
@@ -114,55 +154,60 @@ class Controller:
             state = state_name(known.job.state)
             raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
         self._check_parent(request)
-        bundle = self._check_bundle(request)
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
         record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
-        instructions = job.submit()
-        self._store.add_job(record, bundle)
-        record.saved_revision = job.revision
-        self._jobs[job.job_id] = record
-        self._carry_out(record, instructions)
+        record.to_do += job.submit()
+        await self._saver.add_job(record, bundle)
         return job.job_id
 
-    def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.JobStatus:
+    async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.JobStatus:
         """A job with its tasks; with the result of task 0 where asked for."""
         record = self._job(job_id)
         answer = status.job_status(record, tasks_since=0)
         for task in answer.tasks:
             self._update_addresses(task)
+        await self._saver.settled()
         if include_result:
-            answer.serialized_result = self._store.result(job_id, 0)
+            answer.serialized_result = await self._saver.read(self._store.result, job_id, 0)
         return answer
 
-    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """All jobs in the order of their submission, without tasks."""
-        return [status.job_status(record) for record in self._jobs.values()]
+    def count_jobs(self) -> tuple[int, int]:
+        """How many go on, and how many have ended."""
+        ended = sum(record.job.is_finished for record in self._jobs.values())
+        return len(self._jobs) - ended, ended
 
-    def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
+    async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
+        """All jobs in the order of their submission, without tasks."""
+        answer = [status.job_status(record) for record in self._jobs.values()]
+        await self._saver.settled()
+        return answer
+
+    async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
         record = self._job(job_id)
-        if not 0 <= task_index < len(record.job.tasks):
-            raise NotFoundError(
-                f"job {job_id!r} has no task {task_index}: its tasks are 0 to {len(record.job.tasks) - 1}"
-            )
+        self._check_index(record, task_index)
         answer = self._update_addresses(status.task_status(record, task_index))
+        await self._saver.settled()
         if include_result:
-            answer.serialized_result = self._store.result(job_id, task_index)
+            answer.serialized_result = await self._saver.read(self._store.result, job_id, task_index)
         return answer
 
-    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+    async def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
         """The tasks of a job, in index order."""
         record = self._job(job_id)
-        return [self._update_addresses(status.task_status(record, index)) for index in range(len(record.job.tasks))]
+        answer = [self._update_addresses(status.task_status(record, index)) for index in range(len(record.job.tasks))]
+        await self._saver.settled()
+        return answer
 
-    def terminate_job(self, job_id: str) -> None:
+    async def terminate_job(self, job_id: str) -> None:
         """Asks a job to end."""
         record = self._job(job_id)
         self._apply(record, record.job.terminate("terminated by a user", _now_ms()))
+        await self._saver.saved()
 
     async def watch_job(
         self, job_id: str, *, include_tasks: bool
@@ -174,67 +219,122 @@ class Controller:
             changed = record.changed
             revision = record.job.revision
             news = status.job_status(record, tasks_since=sent if include_tasks else None)
+            await self._saver.settled()
             yield cluster_pb2.Controller.WatchJobResponse(job=news)
             sent = revision
-            if record.job.is_finished:
+            if is_job_finished(news.state) and record.finished.is_set():
                 return
             while not changed.is_set():
                 if not await happens(changed, _BEAT_S):
                     yield cluster_pb2.Controller.WatchJobResponse()
             await happens(record.finished, _MERGE_S)
 
-    def fetch_bundle(self, bundle_hash: str) -> bytes:
+    async def fetch_bundle(self, bundle_hash: str) -> bytes:
         """A workspace."""
-        blob = self._store.bundle(bundle_hash)
+        blob = await self._saver.read(self._store.bundle, bundle_hash)
         if blob is None:
             raise NotFoundError(f"no workspace with hash {bundle_hash!r}")
         return blob
 
     # Endpoints, for tasks and for who looks for them.
 
-    def register_endpoint(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> str:
+    async def register_endpoint(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> str:
         """Adds a name; answers with the endpoint's id."""
         if request.job_id:
             job = self._job(request.job_id).job
             if job.is_finished:
                 raise FailedPreconditionError(f"job {job.job_id!r} has ended ({state_name(job.state)})")
-        return self._endpoints.register(request).endpoint_id
+        endpoint_id = self._endpoints.register(request).endpoint_id
+        await self._saver.saved()
+        return endpoint_id
 
-    def unregister_endpoint(self, endpoint_id: str) -> None:
+    async def unregister_endpoint(self, endpoint_id: str) -> None:
         """Takes a name away."""
         self._endpoints.unregister(endpoint_id)
+        await self._saver.saved()
 
-    def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
+    async def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
         """The endpoint of that name."""
-        return self._endpoints.lookup(name)
+        answer = self._endpoints.lookup(name)
+        await self._saver.settled()
+        return answer
 
-    def list_endpoints(self, prefix: str) -> list[cluster_pb2.Controller.Endpoint]:
+    async def list_endpoints(self, prefix: str) -> list[cluster_pb2.Controller.Endpoint]:
         """The endpoints whose names start with a prefix."""
-        return self._endpoints.list(prefix)
+        answer = self._endpoints.list(prefix)
+        await self._saver.settled()
+        return answer
 
     # Workers.
 
-    def register_worker(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
-        """A worker is there; answers with the address that it should tell its tasks."""
+    async def register_worker(
+        self, request: cluster_pb2.Controller.RegisterWorkerRequest
+    ) -> cluster_pb2.Controller.RegisterWorkerResponse:
+        """A worker is there; it is answered with the address that it should tell its tasks, and with its lease.
+
+        Not accepted is a process that was declared lost, or whose place another one has taken: it has to end.
+        """
         if not request.worker_id or not request.address:
             raise InvalidArgumentError("a worker registers with its worker_id and its address")
-        known = self._workers.get(request.worker_id)
-        if known is not None and known.place.incarnation != request.incarnation:
+        worker_id, incarnation = request.worker_id, request.incarnation
+        if (worker_id, incarnation) in self._fenced:
+            return cluster_pb2.Controller.RegisterWorkerResponse(accepted=False)
+        known = self._workers.get(worker_id)
+        if known is not None and known.place.incarnation != incarnation:
             known.gone = True
-        self._workers[request.worker_id] = workers.new_record(request, _now_ms())
+            self._fence(worker_id, known.place.incarnation)
+        self._workers[worker_id] = workers.new_record(request, self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
-        error = f"worker {request.worker_id} was lost: another process has taken its place"
-        for record in list(self._jobs.values()):
-            lost = {
-                index: attempt.attempt_id
-                for index, attempt in record.job.live_attempts().items()
-                if attempt.worker_id == request.worker_id and attempt.worker_incarnation != request.incarnation
-            }
-            if lost:
-                self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
+        self._lose_attempts(
+            lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
+            "another process has taken its place",
+        )
         self._scheduler.wake()
-        return self._address
+        await self._saver.saved()
+        return cluster_pb2.Controller.RegisterWorkerResponse(
+            accepted=True, controller_address=self._address, lease_ms=round(self._lease_s * 1000)
+        )
+
+    def _fence(self, worker_id: str, incarnation: str) -> None:
+        """From now on nobody listens to this process of a worker: what it ran is given up."""
+        if incarnation and (worker_id, incarnation) not in self._fenced:
+            self._fenced.add((worker_id, incarnation))
+            self._saver.fence(worker_id, incarnation)
+
+    def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
+        for record in list(self._jobs.values()):
+            lost = {index: attempt for index, attempt in record.job.live_attempts().items() if is_lost(attempt)}
+            if not lost:
+                continue
+            for attempt in lost.values():
+                self._fence(attempt.worker_id, attempt.worker_incarnation)
+            names = ", ".join(sorted({attempt.worker_id for attempt in lost.values()}))
+            ids = {index: attempt.attempt_id for index, attempt in lost.items()}
+            self._apply(record, record.job.attempts_lost(ids, f"worker {names} was lost: {why}", _now_ms()))
+
+    async def _watch_leases(self) -> None:
+        """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
+        started_s = time.monotonic()
+        are_all_back = False
+        why = f"it has been silent for longer than its lease of {span(self._lease_s)}"
+        while True:
+            await asyncio.sleep(min(1.0, self._lease_s / 8))
+            now_s = time.monotonic()
+            for worker in list(self._workers.values()):
+                if not worker.gone and worker.is_lost(now_s):
+                    worker.gone = True
+                    self._declare_lost(worker.place.worker_id, worker.place.incarnation, why)
+            if not are_all_back and now_s - started_s > lost_after_s(self._lease_s):
+                are_all_back = True
+                self._lose_attempts(lambda attempt: attempt.worker_id not in self._workers, why)
+
+    def _declare_lost(self, worker_id: str, incarnation: str, why: str) -> None:
+        _log.warning("worker %s was lost: %s", worker_id, why)
+        self._fence(worker_id, incarnation)
+        self._lose_attempts(
+            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why
+        )
 
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """The workers, and how they are."""
@@ -244,32 +344,36 @@ class Controller:
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
         return [_health(worker, running.get(worker_id, set())) for worker_id, worker in self._workers.items()]
 
-    def report_task_states(
+    async def report_task_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
         """What became of attempts; stored when this returns."""
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
+        if (request.worker_id, request.incarnation) in self._fenced:
+            answer.fenced = True
+            return answer
         worker = self._workers.get(request.worker_id)
         if worker is None:
             answer.register_again = True
             return answer
         if worker.place.incarnation != request.incarnation:
-            # Another process has taken its place: what it still runs was given up then.
-            for report in request.reports:
-                answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
+            answer.register_again = True
             return answer
-        worker.last_heartbeat_ms = _now_ms()
+        worker.heard()
         for job_id, reports in _by_job(request.reports).items():
             for report in self._take_reports(job_id, reports):
                 if not is_task_finished(report.state):
                     answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
+        if request.reports:
+            await self._saver.saved()
         return answer
 
-    def report_task_state(self, report: Report) -> None:
+    async def report_task_state(self, report: Report) -> None:
         """What became of one attempt; stored when this returns."""
         job_id, task_index = parse_task_id(report.task_id)
-        self.get_task_status(job_id, task_index, include_result=False)
+        self._check_index(self._job(job_id), task_index)
         self._take_reports(job_id, [report])
+        await self._saver.saved()
 
     async def store_logs(
         self, request: cluster_pb2.Controller.StoreLogsRequest
@@ -307,28 +411,30 @@ class Controller:
     def _apply(
         self, record: JobRecord, instructions: Iterable[Instruction], results: Sequence[tuple[int, bytes]] = ()
     ) -> None:
-        """Remembers what has changed in a job, tells of it, and does what follows: in this order.
+        """Lets what has changed in a job be kept, told of, and followed by what is to be done: in this order, and all
+        that a turn of the loop brings together.
 
-        Where it cannot be remembered (the disk is full), nothing of it is told, and the error goes to who brought the
-        event, who will bring it again. What is to be done is kept, and tried again with every tick: all but stops,
-        which are carried out at once. They lose nothing, and what is stopped may be what fills the disk.
+        Where it cannot be kept (the disk is full), nothing of it is told, and the error goes to who brought the event
+        and waits for `saved`; he will bring it again. What is to be done is kept, and tried again every second: all but
+        stops, see `Saver`.
         """
-        job = record.job
         record.to_do += instructions
         record.unsaved_results += results
-        if job.revision > record.saved_revision or record.unsaved_results:
-            try:
-                self._store.save_job(record, record.saved_revision, record.unsaved_results)
-            except IrisError:
-                self._carry_out(record, [step for step in record.to_do if isinstance(step, StopAttempt)])
-                record.to_do = [step for step in record.to_do if not isinstance(step, StopAttempt)]
-                raise
-            record.saved_revision = job.revision
-            record.unsaved_results = []
-            record.tell_watchers()
+        self._saver.job_changed(record)
+
+    def _launched(self, record: JobRecord) -> None:
+        """A new job is kept."""
+        self._jobs[record.job.job_id] = record
         to_do, record.to_do = record.to_do, []
         self._carry_out(record, to_do)
-        if job.is_finished and not record.finished.is_set():
+        parent = self._jobs.get(record.job.parent_job_id)
+        if parent is not None and parent.finished.is_set():
+            self._end_child(record, parent)
+
+    def _follow(self, record: JobRecord, to_do: Sequence[Instruction]) -> None:
+        """What has changed in a job is kept: what follows from it is done."""
+        self._carry_out(record, to_do)
+        if record.job.is_finished and record.saved_revision == record.job.revision and not record.finished.is_set():
             self._job_finished(record)
 
     def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
@@ -342,9 +448,14 @@ class Controller:
                 case StartAttempt():
                     starts.setdefault(instruction.worker_id, []).append(instruction)
                 case StopAttempt():
+                    self._start_all(record, starts)  # before it, or the stop could overtake its start
                     self._in_background(self._stop(record, instruction))
+        self._start_all(record, starts)
+
+    def _start_all(self, record: JobRecord, starts: dict[str, list[StartAttempt]]) -> None:
         for worker_id, group in starts.items():
             self._in_background(self._start(record, worker_id, group))
+        starts.clear()
 
     def _job_finished(self, record: JobRecord) -> None:
         job_id = record.job.job_id
@@ -352,14 +463,19 @@ class Controller:
         self._endpoints.job_ended(job_id)
         for child in list(self._jobs.values()):
             if child.job.parent_job_id == job_id and not child.job.is_finished:
-                reason = f"its parent job {job_id!r} has ended ({state_name(record.job.state)})"
-                self._apply(child, child.job.terminate(reason, _now_ms()))
+                self._end_child(child, record)
+
+    def _end_child(self, child: JobRecord, parent: JobRecord) -> None:
+        reason = f"its parent job {parent.job.job_id!r} has ended ({state_name(parent.job.state)})"
+        self._apply(child, child.job.terminate(reason, _now_ms()))
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
         worker = await self._registered(worker_id)
+        still_live = _still_live(job)
+        starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
         request = workers.run_tasks_request(job.job_id, record.launch, starts, record.gpu_ids)
-        refused = await workers.start_attempts(worker, job.job_id, starts, request, _still_live(job))
+        refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
         if refused:
             end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
             for start in starts:
@@ -400,12 +516,23 @@ class Controller:
         if parent.is_finished or parent.ending is not None:
             raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
 
-    def _check_bundle(self, request: LaunchJobRequest) -> bytes:
+    def _check_index(self, record: JobRecord, task_index: int) -> None:
+        if not 0 <= task_index < len(record.job.tasks):
+            raise NotFoundError(
+                f"job {record.job.job_id!r} has no task {task_index}: its tasks are 0 to {len(record.job.tasks) - 1}"
+            )
+
+    async def _settled(self) -> None:
+        await self._saver.settled()
+
+    async def _check_bundle(self, request: LaunchJobRequest) -> bytes:
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {request.bundle_hash} is not the SHA-256 of bundle_blob")
-        if request.bundle_hash and not request.bundle_blob and not self._store.has_bundle(request.bundle_hash):
+        if not request.bundle_hash or request.bundle_blob:
+            return request.bundle_blob
+        if not await self._saver.read(self._store.has_bundle, request.bundle_hash):
             raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
-        return request.bundle_blob
+        return b""
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -457,11 +584,11 @@ def _attempt_end(report: Report) -> AttemptEnd:
 
 
 def _health(worker: workers.WorkerRecord, jobs: set[str]) -> cluster_pb2.Controller.WorkerHealthStatus:
-    missed = worker.missed_heartbeats(_now_ms())
+    now_s = time.monotonic()
     return cluster_pb2.Controller.WorkerHealthStatus(
         worker_id=worker.place.worker_id,
-        healthy=worker.is_healthy(_now_ms()),
-        consecutive_failures=missed,
+        healthy=worker.is_healthy(now_s),
+        consecutive_failures=worker.missed_heartbeats(now_s),
         last_heartbeat_ms=worker.last_heartbeat_ms,
         running_job_ids=sorted(jobs),
         address=worker.place.address,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Iterable
 
-from iris.cluster.controller.store import Store
 from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 
@@ -12,11 +12,16 @@ Endpoint = cluster_pb2.Controller.Endpoint
 
 
 class Endpoints:
-    """All endpoints, in memory and in the store. A name belongs to one job at a time."""
+    """All endpoints. A name belongs to one job at a time.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in store.load_endpoints()}
+    Args:
+        known: Those that there are.
+        changed: Called for each that comes or goes (None), with its id.
+    """
+
+    def __init__(self, known: Iterable[Endpoint], changed: Callable[[str, Endpoint | None], None]) -> None:
+        self._changed = changed
+        self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in known}
 
     def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
@@ -42,7 +47,9 @@ class Endpoints:
             job_id=request.job_id,
             metadata=request.metadata,
         )
-        self._store.save_endpoints([endpoint], [known.endpoint_id] if known is not None else [])
+        if known is not None:
+            self._changed(known.endpoint_id, None)
+        self._changed(endpoint.endpoint_id, endpoint)
         self._by_name[endpoint.name] = endpoint
         return endpoint
 
@@ -55,7 +62,7 @@ class Endpoints:
         endpoint = next((known for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
         if endpoint is None:
             raise NotFoundError(f"no endpoint with id {endpoint_id!r}")
-        self._store.save_endpoints(removed=[endpoint_id])
+        self._changed(endpoint_id, None)
         del self._by_name[endpoint.name]
 
     def lookup(self, name: str) -> Endpoint:
@@ -73,10 +80,12 @@ class Endpoints:
         """The endpoints whose names start with a prefix, by name."""
         return [self._by_name[name] for name in sorted(self._by_name) if name.startswith(prefix)]
 
+    def job_ids(self) -> set[str]:
+        """The jobs that have endpoints."""
+        return {endpoint.job_id for endpoint in self._by_name.values()}
+
     def job_ended(self, job_id: str) -> None:
         """The names of a job go with it."""
-        gone = [endpoint for endpoint in self._by_name.values() if endpoint.job_id == job_id]
-        if gone:
-            self._store.save_endpoints(removed=[endpoint.endpoint_id for endpoint in gone])
-            for endpoint in gone:
-                del self._by_name[endpoint.name]
+        for endpoint in [endpoint for endpoint in self._by_name.values() if endpoint.job_id == job_id]:
+            self._changed(endpoint.endpoint_id, None)
+            del self._by_name[endpoint.name]

@@ -86,7 +86,7 @@ class LogRelay:
 
     async def run(self) -> AsyncGenerator[StreamTaskLogsResponse]:
         """What is to be sent, until the end."""
-        seen = self._update(0)
+        seen = await self._update(0)
         self._watching = asyncio.create_task(self._watch())
         beat_at = time.monotonic() + BEAT_S
         while True:
@@ -105,7 +105,7 @@ class LogRelay:
                     yield StreamTaskLogsResponse()
                 continue
             if leg is None:
-                seen = self._update(seen)
+                seen = await self._update(seen)
                 continue
             message = self._take(leg, event)
             if message.chunks:
@@ -123,14 +123,16 @@ class LogRelay:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _update(self, seen: int) -> int:
+    async def _update(self, seen: int) -> int:
         job = self._record.job
         revision = job.revision
-        self._progress.update(
+        news = [
             status.task_status(self._record, index)
             for index in self._positions
             if job.tasks[index].revision > seen or not seen
-        )
+        ]
+        await self._logs.settled()
+        self._progress.update(news)
         return revision
 
     async def _watch(self) -> None:

@@ -7,7 +7,7 @@ read next is decided by `Progress`, as at a reader that does without us.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 
 from iris.cluster.controller import status
@@ -35,14 +35,20 @@ class Logs:
         job: The job of an id; raises NotFoundError.
         workers: By worker id; the controller's own.
         kept: What workers have handed over, or have written there themselves; None where nothing is kept.
+        settled: Returns when what jobs are now is in the store, so that it may be told.
     """
 
     def __init__(
-        self, job: Callable[[str], JobRecord], workers: Mapping[str, WorkerRecord], kept: LogKeeper | None
+        self,
+        job: Callable[[str], JobRecord],
+        workers: Mapping[str, WorkerRecord],
+        kept: LogKeeper | None,
+        settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._job = job
         self.workers = workers
         self._kept = kept
+        self.settled = settled
         self._streams = Streams()
 
     async def fetch_task_logs(
@@ -51,6 +57,7 @@ class Logs:
         """A page of an attempt's log, by line number."""
         job_id, task_index = parse_task_id(request.task_id)
         task = _task(self._job(job_id), task_index)
+        await self.settled()
         if not task.attempts and not request.HasField("attempt_id"):
             return cluster_pb2.Worker.FetchTaskLogsResponse(at_end=True, complete=is_task_finished(task.state))
         number = request.attempt_id if request.HasField("attempt_id") else len(task.attempts) - 1

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Apply(Protocol):
-    """How the controller takes an event: what a job has become is saved and told, then the rest is done."""
+    """How the controller takes an event: what a job has become will be kept and told, then the rest is done."""
 
     def __call__(self, record: JobRecord, instructions: Iterable[Instruction]) -> None: ...
 
@@ -89,7 +89,7 @@ class Scheduler:
             try:
                 await self._schedule()
             except IrisError as error:
-                # The engine cannot be reached, which is no news of its gangs; or the disk is full.
+                # The engine cannot be reached, which is no news of its gangs.
                 _log.warning("scheduling goes on in a second: %s", error)
             except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
                 _log.exception("scheduling")
@@ -103,21 +103,17 @@ class Scheduler:
     async def _schedule(self) -> None:
         """One pass:
 
-        0. What could not be saved is saved now, if that is possible again.
         1. Room that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
         3. Who has waited for too long is given up.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
         """
-        for record in list(self._jobs.values()):
-            if record.job.revision > record.saved_revision:
-                self._apply(record, ())
         for gang_id in list(self._to_release):
             await self._engine.release(gang_id)
             del self._to_release[gang_id]
             self._held.pop(gang_id, None)
             self._submitted.pop(gang_id, None)
-        self._take_snapshot(await self._engine.snapshot())
+        self.take_snapshot(await self._engine.snapshot())
         self._give_up_late()
         if not self._waiting:
             self._tell_explained()
@@ -141,10 +137,11 @@ class Scheduler:
         for gang_id, reason in plan.reasons.items():
             self._explain(gang_id, f"waiting: {reason}")
         if plan.submit:
-            self._take_snapshot(await self._engine.snapshot())
+            self.take_snapshot(await self._engine.snapshot())
         self._tell_explained()
 
-    def _take_snapshot(self, snapshot: dict[str, GangStatus]) -> None:
+    def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
+        """What the engine has placed starts, what it has lost ends."""
         for gang_id in list(self._submitted):
             known = snapshot.get(gang_id)
             if known is None or known.state is GangState.BROKEN:
@@ -236,7 +233,7 @@ class Scheduler:
 
     def _is_there(self, worker_id: str) -> bool:
         worker = self._workers.get(worker_id)
-        return worker is not None and worker.is_healthy(_now_ms())
+        return worker is not None and worker.is_healthy(time.monotonic())
 
 
 def _now_ms() -> int:

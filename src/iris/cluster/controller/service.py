@@ -19,43 +19,42 @@ class ControllerService:
 
     async def launch_job(self, request: Controller.LaunchJobRequest, ctx: Any) -> Controller.LaunchJobResponse:
         """Takes a job."""
-        return Controller.LaunchJobResponse(job_id=self._controller.launch_job(request))
+        return Controller.LaunchJobResponse(job_id=await self._controller.launch_job(request))
 
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any
     ) -> Controller.GetJobStatusResponse:
         """One job with all its tasks."""
-        job = self._controller.get_job_status(request.job_id, include_result=request.include_result)
+        job = await self._controller.get_job_status(request.job_id, include_result=request.include_result)
         return Controller.GetJobStatusResponse(job=job)
 
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Asks a job to end."""
-        self._controller.terminate_job(request.job_id)
+        await self._controller.terminate_job(request.job_id)
         return cluster_pb2.Empty()
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:
         """All jobs."""
-        return Controller.ListJobsResponse(jobs=self._controller.list_jobs())
+        return Controller.ListJobsResponse(jobs=await self._controller.list_jobs())
 
     async def get_task_status(
         self, request: Controller.GetTaskStatusRequest, ctx: Any
     ) -> Controller.GetTaskStatusResponse:
         """One task."""
-        task = self._controller.get_task_status(
+        task = await self._controller.get_task_status(
             request.job_id, request.task_index, include_result=request.include_result
         )
         return Controller.GetTaskStatusResponse(task=task)
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: Any) -> Controller.ListTasksResponse:
         """The tasks of a job."""
-        return Controller.ListTasksResponse(tasks=self._controller.list_tasks(request.job_id))
+        return Controller.ListTasksResponse(tasks=await self._controller.list_tasks(request.job_id))
 
     async def register_worker(
         self, request: Controller.RegisterWorkerRequest, ctx: Any
     ) -> Controller.RegisterWorkerResponse:
         """A worker is there."""
-        address = self._controller.register_worker(request)
-        return Controller.RegisterWorkerResponse(accepted=True, controller_address=address)
+        return await self._controller.register_worker(request)
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
         """The workers, and how they are."""
@@ -65,37 +64,37 @@ class ControllerService:
         self, request: Controller.ReportTaskStateRequest, ctx: Any
     ) -> Controller.ReportTaskStateResponse:
         """What became of one attempt."""
-        self._controller.report_task_state(request)
+        await self._controller.report_task_state(request)
         return Controller.ReportTaskStateResponse()
 
     async def report_task_states(
         self, request: Controller.ReportTaskStatesRequest, ctx: Any
     ) -> Controller.ReportTaskStatesResponse:
         """What became of attempts, or only that the worker lives."""
-        return self._controller.report_task_states(request)
+        return await self._controller.report_task_states(request)
 
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
     ) -> Controller.RegisterEndpointResponse:
         """Adds a name."""
-        return Controller.RegisterEndpointResponse(endpoint_id=self._controller.register_endpoint(request))
+        return Controller.RegisterEndpointResponse(endpoint_id=await self._controller.register_endpoint(request))
 
     async def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: Any) -> cluster_pb2.Empty:
         """Takes a name away."""
-        self._controller.unregister_endpoint(request.endpoint_id)
+        await self._controller.unregister_endpoint(request.endpoint_id)
         return cluster_pb2.Empty()
 
     async def lookup_endpoint(
         self, request: Controller.LookupEndpointRequest, ctx: Any
     ) -> Controller.LookupEndpointResponse:
         """The endpoint of a name."""
-        return Controller.LookupEndpointResponse(endpoint=self._controller.lookup_endpoint(request.name))
+        return Controller.LookupEndpointResponse(endpoint=await self._controller.lookup_endpoint(request.name))
 
     async def list_endpoints(
         self, request: Controller.ListEndpointsRequest, ctx: Any
     ) -> Controller.ListEndpointsResponse:
         """The endpoints below a prefix."""
-        return Controller.ListEndpointsResponse(endpoints=self._controller.list_endpoints(request.prefix))
+        return Controller.ListEndpointsResponse(endpoints=await self._controller.list_endpoints(request.prefix))
 
     def watch_job(self, request: Controller.WatchJobRequest, ctx: Any) -> AsyncIterator[Controller.WatchJobResponse]:
         """A job's states, until it is final."""
@@ -103,7 +102,7 @@ class ControllerService:
 
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
         """A workspace."""
-        return Controller.FetchBundleResponse(bundle_blob=self._controller.fetch_bundle(request.bundle_hash))
+        return Controller.FetchBundleResponse(bundle_blob=await self._controller.fetch_bundle(request.bundle_hash))
 
     def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any

@@ -1,57 +1,32 @@
 """What the controller remembers: SQLite, in one file, written before anything is acknowledged.
 
-The boring choice: one connection, used by the loop that owns the state, in WAL mode. A save is a few rows and takes
-well under a millisecond, so it may block that loop; think again when a job has far more than 10,000 tasks.
-`synchronous=NORMAL` survives every crash of the process; a crash of the machine may lose the last moments, never
-the file.
+The boring choice: one connection in WAL mode with `synchronous=FULL`. A write returns when it would survive the end of
+the machine's power, as far as its disk keeps the promise of `fsync`. What is to be written together is gathered in
+`Changes` on the loop that owns the state, and written by one thread, see saver.py: so one fsync serves many, and the
+loop waits for none. Think again when one disk's fsyncs no longer keep up.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, Self
 
 from google.protobuf.message import DecodeError
 
 from iris.cluster.controller.job import Job
+from iris.cluster.controller.schema import check_version, migrate, sync_directory
 from iris.cluster.controller.task import Stop, Task, TaskAttempt
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of submission
-    job_id TEXT NOT NULL UNIQUE,
-    launch BLOB NOT NULL,                      -- LaunchJobRequest, without the workspace
-    record TEXT NOT NULL                       -- Job, without tasks and gangs, as JSON
-);
-CREATE TABLE IF NOT EXISTS tasks (
-    job_id TEXT NOT NULL,
-    task_index INTEGER NOT NULL,
-    record TEXT NOT NULL,                      -- Task with its attempts, as JSON
-    facts BLOB NOT NULL,                       -- TaskStatus: ports, resource usage, build metrics
-    PRIMARY KEY (job_id, task_index)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS results (
-    job_id TEXT NOT NULL,
-    task_index INTEGER NOT NULL,
-    value BLOB NOT NULL,                       -- what a callable returned, pickled
-    PRIMARY KEY (job_id, task_index)
-);
-CREATE TABLE IF NOT EXISTS bundles (
-    hash TEXT PRIMARY KEY,
-    blob BLOB NOT NULL                         -- a workspace, as a gzipped tar
-);
-CREATE TABLE IF NOT EXISTS endpoints (
-    endpoint_id TEXT PRIMARY KEY,
-    message BLOB NOT NULL                      -- Endpoint
-);
-"""
+# For so long a worker's process that was declared lost is remembered: longer than any machine sleeps.
+_KEEP_FENCED_MS = 30 * 86_400_000
 
 
 @dataclass(slots=True)
@@ -61,6 +36,62 @@ class StoredJob:
     job: Job
     launch: cluster_pb2.Controller.LaunchJobRequest
     facts: list[cluster_pb2.TaskStatus]
+
+
+class Changes:
+    """What is to be written, all of it or nothing.
+
+    Rows are made when they are added, on the loop that owns the state: who writes them sees nothing that moves.
+    """
+
+    def __init__(self) -> None:
+        self.statements: list[tuple[str, list[Sequence[object]]]] = []
+
+    def add_job(self, stored: StoredJob, bundle: bytes) -> Self:
+        """A new job, with its workspace unless that is known or there is none."""
+        launch = stored.launch
+        if bundle:
+            self._add("INSERT OR IGNORE INTO bundles VALUES (?, ?)", (launch.bundle_hash, bundle))
+        self._add(
+            "INSERT INTO jobs (job_id, launch, record) VALUES (?, ?, ?)",
+            (stored.job.job_id, launch.SerializeToString(), _dump_job(stored.job)),
+        )
+        self._save_tasks(stored.job.tasks, stored.facts)
+        return self
+
+    def save_job(self, stored: StoredJob, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
+        """What has changed in a job since a revision, and return values (task index, pickled) that came with it."""
+        job = stored.job
+        self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
+        self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
+        for index, value in results:
+            self._add("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (job.job_id, index, value))
+        return self
+
+    def save_endpoints(
+        self, added: Iterable[cluster_pb2.Controller.Endpoint] = (), removed: Iterable[str] = ()
+    ) -> Self:
+        """Endpoints that came, and ids of those that went."""
+        for gone in removed:
+            self._add("DELETE FROM endpoints WHERE endpoint_id=?", (gone,))
+        for new in added:
+            self._add("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", (new.endpoint_id, new.SerializeToString()))
+        return self
+
+    def fence(self, worker_id: str, incarnation: str) -> Self:
+        """A worker's process that was declared lost."""
+        self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, _now_ms()))
+        return self
+
+    def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
+        rows: list[Sequence[object]] = [
+            (task.job_id, task.task_index, _dump_task(task), facts[task.task_index].SerializeToString())
+            for task in tasks
+        ]
+        self.statements.append(("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?)", rows))
+
+    def _add(self, statement: str, row: Sequence[object]) -> None:
+        self.statements.append((statement, [row]))
 
 
 class Store:
@@ -79,7 +110,7 @@ class Store:
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # No waiting for locks: the only other who could hold one is another controller on the same file.
-        # Whichever thread runs the controller's loop is the only one that uses it.
+        # Whoever has it in use, the controller's loop or its one thread that writes, has it alone: see saver.py.
         try:
             self._db = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
@@ -87,26 +118,29 @@ class Store:
         except sqlite3.OperationalError as error:
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         try:
-            self._open()
+            self._open(path)
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, path: Path | None) -> None:
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise FailedPreconditionError(f"{self._name} was written by a newer version of Iris: update this one")
+            check_version(self._db, self._name)
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            self._db.execute("PRAGMA synchronous=FULL")
+            migrate(self._db, path)
+            self._db.execute("DELETE FROM fenced WHERE since_ms < ?", (_now_ms() - _KEEP_FENCED_MS,))
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise FailedPreconditionError(f"another controller is running on {self._name}") from error
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
+        if path is not None:
+            # The file's own name, and the directory's in its parent: SQLite sees to the contents.
+            sync_directory(path.parent)
+            sync_directory(path.parent.parent)
 
     def close(self) -> None:
         """Writes what is open, and lets go of the file."""
@@ -121,33 +155,20 @@ class Store:
                 for task, fact in rows:
                     tasks.append(_load_task(json.loads(task)))
                     facts.append(cluster_pb2.TaskStatus.FromString(fact))
-                job = Job(tasks=tasks, **json.loads(record))
+                job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
                 job.restore_gangs()
                 yield StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
 
-    def add_job(self, stored: StoredJob, bundle: bytes) -> None:
-        """A new job, with its workspace unless that is known or there is none."""
-        launch = stored.launch
-        with self._transaction():
-            if bundle:
-                self._db.execute("INSERT OR IGNORE INTO bundles VALUES (?, ?)", (launch.bundle_hash, bundle))
-            self._db.execute(
-                "INSERT INTO jobs (job_id, launch, record) VALUES (?, ?, ?)",
-                (stored.job.job_id, launch.SerializeToString(), _dump_job(stored.job)),
-            )
-            self._save_tasks(stored.job.tasks, stored.facts)
+    def write(self, changes: Changes) -> None:
+        """Writes all of it, or nothing. It is on the disk when this returns.
 
-    def save_job(self, stored: StoredJob, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> None:
-        """What has changed in a job since a revision, and return values (task index, pickled) that came with it."""
-        job = stored.job
-        changed = [task for task in job.tasks if task.revision > since_revision]
+        Raises:
+            ResourceExhaustedError: It cannot be written now.
+            DataLossError: The file is damaged.
+        """
         with self._transaction():
-            self._db.execute("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
-            self._save_tasks(changed, stored.facts)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?)",
-                [(job.job_id, index, value) for index, value in results],
-            )
+            for statement, rows in changes.statements:
+                self._db.executemany(statement, rows)
 
     def result(self, job_id: str, task_index: int) -> bytes:
         """What a task returned, pickled; empty when there is nothing."""
@@ -172,24 +193,10 @@ class Store:
             rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
             return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
 
-    def save_endpoints(
-        self, added: Iterable[cluster_pb2.Controller.Endpoint] = (), removed: Iterable[str] = ()
-    ) -> None:
-        """Endpoints that came, and ids of those that went."""
-        with self._transaction():
-            self._db.executemany("DELETE FROM endpoints WHERE endpoint_id=?", [(gone,) for gone in removed])
-            self._db.executemany(
-                "INSERT INTO endpoints VALUES (?, ?)", [(new.endpoint_id, new.SerializeToString()) for new in added]
-            )
-
-    def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
-        self._db.executemany(
-            "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?)",
-            [
-                (task.job_id, task.task_index, _dump_task(task), facts[task.task_index].SerializeToString())
-                for task in tasks
-            ],
-        )
+    def load_fenced(self) -> set[tuple[str, str]]:
+        """The processes of workers that were declared lost: worker id and incarnation."""
+        with self._reading():
+            return set(self._db.execute("SELECT worker_id, incarnation FROM fenced"))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -215,6 +222,10 @@ class Store:
                 self._db.execute("ROLLBACK")
             kind = ResourceExhaustedError if isinstance(error, sqlite3.OperationalError) else DataLossError
             raise kind(f"the controller cannot write {self._name}: {error}") from error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 _JOB_FIELDS = (
@@ -246,10 +257,20 @@ def _dump_task(task: Task) -> str:
 
 def _load_task(record: dict[str, object]) -> Task:
     attempts = record.pop("attempts")
-    stop = record.pop("stop")
+    stop = record.pop("stop", None)
     assert isinstance(attempts, list)
     return Task(
-        **record,  # type: ignore[arg-type]
-        attempts=[TaskAttempt(**attempt) for attempt in attempts],
+        **_known(record, _TASK_FIELDS),
+        attempts=[TaskAttempt(**_known(attempt, _ATTEMPT_FIELDS)) for attempt in attempts],
         stop=Stop[stop] if isinstance(stop, str) else None,
     )
+
+
+_TASK_FIELDS = tuple(field.name for field in fields(Task))
+_ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
+
+
+def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a record that this version knows. What an older one did not write has its default; what a newer one
+    wrote besides is ignored: where that would do harm, it has given the database another version (schema.py)."""
+    return {name: value for name, value in record.items() if name in names}

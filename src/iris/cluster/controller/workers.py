@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +13,11 @@ from iris.cluster.controller.job import StartAttempt, StopAttempt
 from iris.cluster.controller.launch import LaunchJobRequest
 from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
+from iris.cluster.worker.lease import heartbeat_s, lost_after_s
 from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
 
-HEARTBEAT_MS = 5000  # how often a worker reports that has no news, see worker/reporter.py
 _MISSED_UNTIL_UNHEALTHY = 3
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
@@ -27,32 +28,51 @@ StillLive = Callable[[int, int], bool]
 
 @dataclass(slots=True)
 class WorkerRecord:
-    """A worker as it registered. `gone`: its process is certainly dead; it may register again."""
+    """A worker as it registered.
+
+    Attributes:
+        lease_s: For how long it may be silent, see worker/lease.py.
+        heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
+        gone: Its process is certainly dead, or was declared lost; another one may register.
+    """
 
     place: WorkerPlace
     metadata: cluster_pb2.WorkerMetadata
     stub: cluster_connect.WorkerServiceClient
+    lease_s: float
+    heard_s: float
     last_heartbeat_ms: int
     gone: bool = False
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
-    def missed_heartbeats(self, now_ms: int) -> int:
+    def missed_heartbeats(self, now_s: float) -> int:
         """How many heartbeats in a row have not come."""
-        return max(0, now_ms - self.last_heartbeat_ms) // HEARTBEAT_MS
+        return int(max(0.0, now_s - self.heard_s) / heartbeat_s(self.lease_s))
 
-    def is_healthy(self, now_ms: int) -> bool:
-        """Whether new attempts may go there. Silence alone ends none of those that it has: it is not death."""
-        return not self.gone and self.missed_heartbeats(now_ms) < _MISSED_UNTIL_UNHEALTHY
+    def is_healthy(self, now_s: float) -> bool:
+        """Whether new attempts may go there. Those that it has go on until its lease is over."""
+        return not self.gone and self.missed_heartbeats(now_s) < _MISSED_UNTIL_UNHEALTHY
+
+    def is_lost(self, now_s: float) -> bool:
+        """Whether it has been silent for so long that all that it ran has ended."""
+        return now_s - self.heard_s > lost_after_s(self.lease_s)
+
+    def heard(self) -> None:
+        """It has called."""
+        self.heard_s = time.monotonic()
+        self.last_heartbeat_ms = time.time_ns() // 1_000_000
 
 
-def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, now_ms: int) -> WorkerRecord:
+def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, lease_s: float) -> WorkerRecord:
     """The record of a worker that registers."""
     return WorkerRecord(
         WorkerPlace(request.worker_id, request.address, request.incarnation),
         request.metadata,
         # One stub per address, kept: it holds the connections.
         cluster_connect.WorkerServiceClient(request.address, accept_compression=(), send_compression=None),
-        now_ms,
+        lease_s,
+        time.monotonic(),
+        time.time_ns() // 1_000_000,
     )
 
 

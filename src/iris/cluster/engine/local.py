@@ -2,18 +2,21 @@
 
 A worker costs some tenths of a second of CPU to start and a task must cost milliseconds, so workers stand and slots
 share them. `workers=N` splits the machine into N of them, so that several "hosts" can be had on one.
+
+Workers that are *standing* outlive their engine: when it is killed they go on, and the next one in the same directory
+finds them by the locks that they hold (worker/standing.py), and in a ledger on disk what was placed on them. Of workers
+of which it has fewer than the one before, those that run something do so to its end, and get nothing new.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import resource
 import secrets
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from iris.cluster.engine.base import (
@@ -26,14 +29,21 @@ from iris.cluster.engine.base import (
     Slot,
     place,
 )
+from iris.cluster.engine.ledger import Entry, Ledger
 from iris.cluster.engine.machine import gpu_ids, this_machine
+from iris.cluster.engine.worker_process import WorkerProcess, adopt, find_standing
+from iris.cluster.engine.worker_process import start as start_worker
+from iris.cluster.worker.standing import identity_file
 from iris.errors import InvalidArgumentError
 from iris.rpc.process import happens
 
 MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
 _LIVED_LONG_S = 10.0
-_STOP_S = 15.0  # for a worker to end its tasks and itself, before it is killed
+
+
+def _new_incarnation() -> str:
+    return secrets.token_hex(8)
 
 
 @dataclass(slots=True)
@@ -47,6 +57,7 @@ class _Host:
     free_gpus: list[int]
     tasks: int = 0
     keeper: asyncio.Task[None] | None = None
+    incarnation: str = field(default_factory=_new_incarnation)  # of its process, or of the next one while it has none
 
 
 @dataclass(slots=True)
@@ -66,6 +77,8 @@ class LocalEngine:
         machine: What there is to give away; default what this process may use (see `this_machine`).
         host: The address that workers bind to.
         advertise_host: Where others reach them; default `host`.
+        standing: Workers go on when this process is killed; False: they end with it, however that ends.
+        lease_s: For how long a worker lives that nobody has called yet; 0: for ever.
         log_directory: Where workers write logs, so that these outlive them; default: they hand them over.
         worker_options: More of the worker's command line, see worker/daemon.py.
     """
@@ -80,6 +93,8 @@ class LocalEngine:
         machine: Resources | None = None,
         host: str = "127.0.0.1",
         advertise_host: str = "",
+        standing: bool = False,
+        lease_s: float = 0.0,
         log_directory: Path | None = None,
         worker_options: Sequence[str] = (),
     ) -> None:
@@ -93,25 +108,70 @@ class LocalEngine:
         self._worker_options = list(worker_options)
         if log_directory is not None:
             self._worker_options += ["--log-directory", str(log_directory)]
-        self._hosts = [_share(total, devices, i, workers) for i in range(workers)]
+        self._standing = standing
+        self._lease_s = lease_s
+        self._hosts = [_share(total, devices, i, workers) for i in range(workers)]  # then those that are too many
+        self._open = workers  # how many of them are given something new
         self._gangs: dict[str, _Gang] = {}
+        self._ledger = Ledger(directory / "ledger" if standing else None)
+        self._abandoned = False
+        self.adopted = 0  # workers that were there already
         self._changed = asyncio.Event()
         self._controller_address = ""
         self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
         self._env = dict(os.environ)  # as it is now: what this program changes later is not for workers and tasks
 
     async def start(self, controller_address: str) -> None:
-        """Starts the workers; they register by themselves."""
+        """Starts the workers, or finds them; they register by themselves."""
         self._controller_address = controller_address
-        for host in self._hosts:
-            process = await self._start_worker(host)
-            host.keeper = asyncio.create_task(self._keep_worker(host, process))
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if self._standing:
+            beside = self._controller_file.with_name(f"{self._controller_file.name}.new")
+            beside.write_text(f"{controller_address}\n")
+            beside.rename(self._controller_file)  # which also tells standing workers to call again
+        for worker_id in find_standing(self._directory):
+            if all(host.worker_id != worker_id for host in self._hosts):
+                self._hosts.append(_without_room(worker_id))
+        processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
+        for entry in self._ledger.load():
+            self._take_over(entry)
+        for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
+            if process is not None:
+                is_wanted = i < self._open or host.tasks
+                host.keeper = asyncio.create_task(self._keep_worker(host, process) if is_wanted else process.stop())
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun would end no worker
+
+    @property
+    def _controller_file(self) -> Path:
+        return self._directory / "controller"
+
+    async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
+        process = await adopt(self._directory, host.worker_id)
+        if process is not None:
+            host.incarnation = process.incarnation
+            self.adopted += 1
+        elif self._hosts.index(host) < self._open:
+            process = self._start_worker(host)
+        return process
+
+    def _take_over(self, entry: Entry) -> None:
+        """A gang that an earlier engine has placed; slots of workers that are gone are lost."""
+        gang = _Gang(entry.gang, slots=entry.slots)
+        for position, (slot, incarnation) in enumerate(zip(entry.slots, entry.incarnations, strict=True)):
+            i = next((i for i, host in enumerate(self._hosts) if host.worker_id == slot.worker_id), len(self._hosts))
+            if i == len(self._hosts):
+                self._hosts.append(_without_room(slot.worker_id))
+            gang.hosts.append(i)
+            self._take(i, entry.gang.need, slot.gpu_ids)
+            if self._hosts[i].incarnation != incarnation:
+                gang.lost.add(position)
+        self._gangs[entry.gang.gang_id] = gang
 
     async def submit(self, gang: GangRequest) -> None:
         """See `Engine.submit`. Room that is free is held when this returns."""
         if gang.gang_id in self._gangs:
             return
-        if place(gang, [_empty(host) for host in self._hosts]) is None:
+        if place(gang, [_empty(host) for host in self._hosts[: self._open]]) is None:
             raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
         self._gangs[gang.gang_id] = _Gang(gang)
         self._hold_what_fits()
@@ -121,20 +181,20 @@ class LocalEngine:
         gang = self._gangs.pop(gang_id, None)
         if gang is None:
             return
+        self._ledger.release(gang_id)
         for i, slot in zip(gang.hosts, gang.slots, strict=True):
-            host = self._hosts[i]
-            host.free += gang.request.need
-            host.tasks -= 1
-            host.free_gpus = sorted([*host.free_gpus, *slot.gpu_ids])
+            self._give_back(i, gang.request.need, slot.gpu_ids)
+            self._end_if_idle(i)
         self._hold_what_fits()
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """See `Engine.snapshot`."""
+        """See `Engine.snapshot`. What it tells is in the ledger: the controller acts on it."""
+        self._ledger.flush()
         return {gang_id: _status(gang) for gang_id, gang in self._gangs.items()}
 
     async def machines(self) -> Sequence[Machine]:
         """One for each worker: its share of the machine."""
-        return [Machine(host.worker_id, host.total, host.free, host.tasks) for host in self._hosts]
+        return self._machines()
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Returns when a gang got room or lost a worker, or after the time."""
@@ -147,26 +207,62 @@ class LocalEngine:
             if host.keeper is not None:
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
+        if self._standing and not self._abandoned:
+            self._ledger.remove()
+            self._controller_file.unlink(missing_ok=True)
+
+    async def abandon(self) -> None:
+        """Ends what this engine has started, and leaves what it has found: for a start that fails."""
+        self._abandoned = True
+        await self.close()
 
     def _hold_what_fits(self) -> None:
         for gang in self._gangs.values():
             if gang.hosts:
                 continue
-            machines = [Machine(host.worker_id, host.total, host.free, host.tasks) for host in self._hosts]
-            spots = place(gang.request, machines)
+            spots = place(gang.request, self._machines())
             if spots is None:
                 continue
             slots = []
             for i in spots:
-                host = self._hosts[i]
-                host.free -= gang.request.need
-                host.tasks += 1
-                taken, host.free_gpus = host.free_gpus[: gang.request.need.gpu], host.free_gpus[gang.request.need.gpu :]
-                slots.append(Slot(host.worker_id, tuple(taken)))
+                gpu_ids = tuple(self._hosts[i].free_gpus[: gang.request.need.gpu])
+                self._take(i, gang.request.need, gpu_ids)
+                slots.append(Slot(self._hosts[i].worker_id, gpu_ids))
             gang.hosts, gang.slots = spots, tuple(slots)
+            self._ledger.hold(Entry(gang.request, gang.slots, tuple(self._hosts[i].incarnation for i in spots)))
             self._changed.set()
 
-    async def _keep_worker(self, host: _Host, process: asyncio.subprocess.Process) -> None:
+    def _machines(self) -> list[Machine]:
+        return [Machine(host.worker_id, host.total, host.free, host.tasks) for host in self._hosts[: self._open]]
+
+    def _take(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
+        host = self._hosts[index]
+        host.tasks += 1
+        host.free -= replace(need, gpu=0)
+        self._move_gpus(gpu_ids, list.remove)
+
+    def _give_back(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
+        host = self._hosts[index]
+        host.tasks -= 1
+        host.free += replace(need, gpu=0)
+        self._move_gpus(gpu_ids, list.append)
+
+    def _move_gpus(self, gpu_ids: Iterable[int], move: Callable[[list[int], int], None]) -> None:
+        """To or from whose share they are now: an earlier engine may have shared them out in another way."""
+        for number in gpu_ids:
+            for host in self._hosts[: self._open]:
+                if number in host.gpus:
+                    move(host.free_gpus, number)
+                    host.free_gpus.sort()
+                    host.free = replace(host.free, gpu=len(host.free_gpus))
+
+    def _end_if_idle(self, index: int) -> None:
+        """A worker that is one too many ends with the last that it ran."""
+        host = self._hosts[index]
+        if index >= self._open and not host.tasks and host.keeper is not None:
+            host.keeper.cancel()
+
+    async def _keep_worker(self, host: _Host, process: WorkerProcess) -> None:
         """Watches the worker's process, and starts another when it has died; ends it when this is cancelled."""
         deaths = 0
         loop = asyncio.get_running_loop()
@@ -175,38 +271,43 @@ class LocalEngine:
             try:
                 await process.wait()
             except asyncio.CancelledError:
-                await _stop(process)
+                if not (self._abandoned and process.is_adopted):
+                    await process.stop()
                 raise
+            finally:
+                process.close()
             self._worker_died(host)
+            if self._hosts.index(host) >= self._open:
+                return
             deaths = 0 if loop.time() - started > _LIVED_LONG_S else deaths + 1
             await asyncio.sleep(_RESTART_PAUSE_S[min(max(deaths - 1, 0), len(_RESTART_PAUSE_S) - 1)])
-            process = await self._start_worker(host)
+            process = self._start_worker(host)
 
-    async def _start_worker(self, host: _Host) -> asyncio.subprocess.Process:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        with open(self._directory / f"{host.worker_id}.log", "ab") as messages:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-P", "-m", "iris.cluster.worker"),  # -P: nothing of the current folder takes our modules' places
-                *("--worker-id", host.worker_id),
-                *("--incarnation", secrets.token_hex(8)),
-                *("--controller", self._controller_address),
-                *("--directory", str(self._directory / host.worker_id)),
-                *("--host", self._bind_host),
-                *("--advertise-host", self._advertise_host),
-                *("--task-file-limit", str(self._file_limit)),
-                *("--parent-pid", str(os.getpid())),
-                *self._worker_options,
-                env=self._env,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=messages,
-                stderr=messages,
-                start_new_session=True,  # a terminal's Ctrl-C is for the client, not for the workers
-            )
+    def _start_worker(self, host: _Host) -> WorkerProcess:
+        worker_id = host.worker_id
+        command = [
+            sys.executable,
+            *("-P", "-m", "iris.cluster.worker"),  # -P: nothing of the current folder takes our modules' places
+            *("--worker-id", worker_id),
+            *("--incarnation", host.incarnation),
+            *("--identity-file", str(identity_file(self._directory, worker_id))),
+            *("--controller", self._controller_address),
+            *("--directory", str(self._directory / worker_id)),
+            *("--host", self._bind_host),
+            *("--advertise-host", self._advertise_host),
+            *("--task-file-limit", str(self._file_limit)),
+            *("--lease", str(self._lease_s)),
+        ]
+        if self._standing:
+            command += ["--controller-file", str(self._controller_file)]
+        else:
+            command += ["--parent-pid", str(os.getpid())]
+        return start_worker(self._directory, worker_id, host.incarnation, [*command, *self._worker_options], self._env)
 
     def _worker_died(self, host: _Host) -> None:
         for gang in self._gangs.values():
             gang.lost |= {i for i, slot in enumerate(gang.slots) if slot.worker_id == host.worker_id}
+        host.incarnation = _new_incarnation()  # what is placed there from now on is for the next process
         self._changed.set()
 
 
@@ -219,6 +320,10 @@ def _share(total: Resources, devices: tuple[int, ...], index: int, workers: int)
     return _Host(f"local-{index}", share, gpus, share, list(gpus))
 
 
+def _without_room(worker_id: str) -> _Host:
+    return _Host(worker_id, Resources(), (), Resources(), [])
+
+
 def _empty(host: _Host) -> Machine:
     return Machine(host.worker_id, host.total, host.total)
 
@@ -229,14 +334,3 @@ def _status(gang: _Gang) -> GangStatus:
     if gang.lost:
         return GangStatus(GangState.BROKEN, gang.slots, frozenset(gang.lost), "its worker process died")
     return GangStatus(GangState.HELD, gang.slots)
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()

@@ -15,22 +15,27 @@ from pathlib import Path
 import psutil
 
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
+from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.lease import Lease, span
 from iris.cluster.worker.limits import ENFORCE, Enforcement
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.reaper import Reaper, become_subreaper
 from iris.cluster.worker.reporter import Reporter
 from iris.cluster.worker.service import WorkerService
+from iris.cluster.worker.standing import Identity
 from iris.cluster.worker.task_dir import LogDirs, WorkerDir
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
-from iris.rpc.calls import ErrorInterceptor, Peer
+from iris.rpc.calls import ErrorInterceptor
+from iris.rpc.identity import identify_process
 from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
 _LAST_HANDOVER_S = 10.0
+_KILLED_S = 5.0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,6 +44,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--worker-id", required=True, help="what the controller calls this worker")
     parser.add_argument("--incarnation", default="", help="new for each process; made up by default")
     parser.add_argument("--controller", required=True, help="the controller's address")
+    parser.add_argument(
+        "--controller-file", type=Path, help="where a controller that is started again says its address"
+    )
+    parser.add_argument(
+        "--lease",
+        metavar="SECONDS",
+        default=0.0,
+        type=float,
+        help="how long to live without a word from the controller, until it says how long; 0: for ever (%(default)s)",
+    )
     parser.add_argument("--directory", required=True, type=Path, help="where attempts and their logs lie")
     parser.add_argument(
         "--log-directory",
@@ -88,6 +103,7 @@ def parse_arguments() -> argparse.Namespace:
         help="what keeps tasks to their limits: 'auto': cgroups where possible, else 'watch', this worker, which looks"
         " at them; 'none': nothing (%(default)s)",
     )
+    parser.add_argument("--identity-file", type=Path, help="where to say which process this is, for as long as it runs")
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     return parser.parse_args()
 
@@ -104,15 +120,16 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     # 0. Nothing is made on disk for a parent that is gone.
     if arguments.parent_pid:
         when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # the reaper ends what runs
+    if arguments.identity_file is not None:
+        own = Identity(os.getpid(), identify_process(os.getpid()), arguments.incarnation or token, token)
+        own.write(arguments.identity_file)  # before anything can run that somebody would have to know of
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
     file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     raise_file_limit()
     use_no_proxy()
-    controller_address = parse_address(arguments.controller)
-    controller = cluster_connect.ControllerServiceClient(
-        controller_address, accept_compression=(), send_compression=None
-    )
+    controller = ControllerLine(parse_address(arguments.controller), arguments.controller_file)
+    lease = Lease(arguments.lease, reaper.set_deadline)
     # 2. The worker, behind its door.
     advertise_host = arguments.advertise_host or arguments.host
     logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())
@@ -123,7 +140,6 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         directory=directory,
         bind_host=arguments.host,
         advertise_host=advertise_host,
-        controller_address=controller_address,
         controller=controller,
         base_env=base_env,
         file_limit=file_limit,
@@ -144,32 +160,55 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )
-    peer = Peer(controller_address, "the controller")
-    worker.reporter = reporter = Reporter(controller, peer, registration, worker.discard)
+    stop = asyncio.Event()
+    given_up: list[str] = []
+
+    def give_up(why: str) -> None:
+        worker.kill_all(f"worker {arguments.worker_id} was lost: {why}")  # before anything else
+        given_up.append(why)
+        stop.set()
+
+    async def end_with_lease() -> None:
+        await lease.until_over()
+        give_up(f"it has not heard from the controller for longer than its lease of {span(lease.length_s)}")
+
+    worker.reporter = reporter = Reporter(
+        controller, registration, lease, worker.discard, lambda: give_up("the controller has declared it lost")
+    )
     handover = None
     if logs is None:
-        worker.handover = handover = Handover(
-            controller, peer, registration.worker_id, registration.incarnation, directory
-        )
+        worker.handover = handover = Handover(controller, registration.worker_id, registration.incarnation, directory)
     keep_log_s = None if handover is None else arguments.keep_handed_over
     cleanup = Cleanup(worker, directory, arguments.keep_attempts, keep_log_s)
     # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
-    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server.start()
-    running = [reporter.run(), worker.watch_attempts(), cleanup.run(), *([handover.run()] if handover else [])]
+    running = [
+        reporter.run(),
+        end_with_lease(),
+        worker.watch_attempts(),
+        cleanup.run(),
+        *([handover.run()] if handover else []),
+    ]
     tasks = [asyncio.create_task(work) for work in running]
     await stop.wait()
-    await worker.close()
+    if given_up:
+        logging.warning("this worker ends: %s", given_up[0])
+        await worker.until_ended(_KILLED_S)
+    else:
+        await worker.close()
     if handover is not None:
         await handover.flush(_LAST_HANDOVER_S)
-    await reporter.flush(_LAST_REPORT_S)
+    if not given_up:
+        await reporter.flush(_LAST_REPORT_S)
     for task in tasks:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks)
     await server.close()
+    if arguments.identity_file is not None and not given_up:
+        arguments.identity_file.unlink(missing_ok=True)
 
 
 def _metadata(host: str) -> cluster_pb2.WorkerMetadata:

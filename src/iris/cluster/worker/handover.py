@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.log_segments import END, Place, encode_end, list_segments
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.errors import IrisError
-from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import call_async
 
 # So long, and a call, after it was written a byte is with the controller: 2 s are promised.
 _PERIOD_S = 0.5
@@ -95,8 +96,7 @@ class Handover:
     """The logs of this worker that the controller does not have yet.
 
     Args:
-        controller: The stub.
-        peer: Who that is, for messages.
+        controller: Who takes them.
         worker_id: What the controller calls this worker.
         incarnation: Of this process.
         directory: The worker's.
@@ -104,14 +104,12 @@ class Handover:
 
     def __init__(
         self,
-        controller: cluster_connect.ControllerServiceClient,
-        peer: Peer,
+        controller: ControllerLine,
         worker_id: str,
         incarnation: str,
         directory: WorkerDir,
     ) -> None:
         self._controller = controller
-        self._peer = peer
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._directory = directory
@@ -204,7 +202,7 @@ class Handover:
         request = cluster_pb2.Controller.StoreLogsRequest(
             worker_id=self._worker_id, pieces=[one.piece for one in pieces]
         )
-        answer = await call_async(self._controller.store_logs, request, self._peer)
+        answer = await call_async(self._controller.stub.store_logs, request, self._controller.peer)
         answered = zip(pieces, answer.positions, strict=True)
         return left, [one.log for one, position in answered if self._answered(one, position)]
 

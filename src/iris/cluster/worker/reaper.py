@@ -8,20 +8,34 @@ where the worker may make them, a cgroup for each attempt (cgroup.py), which not
 The reaper is a small process that the worker forks before anything else, in a session of its own. It waits for the
 end of a pipe whose other end only the worker has. Where there are no cgroups, what clears its environment *and* leaves
 its group can escape it, but only when the worker is killed with -9.
+
+It also holds the worker to its lease (lease.py). A worker that is stopped, or hangs, cannot end its attempts: when the
+deadline that it told last has passed, its reaper kills it, and then does the same as after any other end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
+import select
 import signal
+import time
 
 from iris.cluster.worker import cgroup
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
-_PASSES = 10  # what is killed may have forked in between; each pass finds the children of the one before
+_PASSES = 50  # what is killed may have forked in between; each pass finds the children of the one before
+_CALM_PASSES = 2
+_PASS_PAUSE_S = 0.01
+_LOOK_S = 0.5  # a timer does not count the time in which the machine was suspended: look at the clock again
+
+
+def clock_s() -> float:
+    """A clock that nobody sets, and that counts the time in which the machine was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def become_subreaper() -> None:
@@ -68,6 +82,10 @@ class Reaper:
         """Nothing of the group is left, its id may be given to others."""
         self._tell(b"-%d\n" % group)
 
+    def set_deadline(self, at_s: float) -> None:
+        """When, by `clock_s`, this worker is to be killed unless another deadline is set before."""
+        self._tell(b"=%d\n" % (at_s * 1000))
+
     def _tell(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # without its reaper a worker still ends its attempts itself
             os.write(self._pipe, line)
@@ -76,6 +94,7 @@ class Reaper:
 def start_reaper(worker_token: str) -> Reaper:
     """Forks the reaper of this process; call it before there are threads."""
     reading, writing = os.pipe()
+    worker_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
@@ -83,35 +102,72 @@ def start_reaper(worker_token: str) -> Reaper:
             os.setsid()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
-            _reap_at_end(reading, worker_token)
+            _reap_at_end(reading, worker_token, worker_pid)
         finally:
             os._exit(0)
     os.close(reading)
     return Reaper(pid, writing)
 
 
-def _reap_at_end(reading: int, worker_token: str) -> None:
-    groups: set[int] = set()
-    with open(reading, "rb") as lines:
-        for line in lines:
-            group = int(line[1:])
-            if line[:1] == b"+":
-                groups.add(group)
-            else:
-                groups.discard(group)
+def _reap_at_end(reading: int, worker_token: str, worker_pid: int) -> None:
+    """1. Waits for the worker's end, or for its deadline.
+    2. Kills the worker. First of all: what it starts after its attempts were killed would be seen by nobody.
+    3. Kills the groups of its attempts, then what carries its mark, until nothing of that is found twice in a row: a
+       process that was being started takes a moment until it shows its mark.
+    """
+    groups = _wait_for_end(reading)
+    with contextlib.suppress(OSError):
+        if os.getppid() == worker_pid:
+            os.kill(worker_pid, signal.SIGKILL)
     for group in groups:
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
     place = cgroup.find_place()
     if place is not None:
         place.sweep(f"{worker_token}.", kill=True)
+    kill_marked(worker_token)
+
+
+def _wait_for_end(reading: int) -> set[int]:
+    """The process groups that run when the worker ends, or its deadline has passed."""
+    groups: set[int] = set()
+    deadline_s = math.inf
+    rest = b""
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    while True:
+        left_s = deadline_s - clock_s()
+        # What was told counts before the deadline: when we were slow it may have been renewed meanwhile.
+        if not poll.poll(max(0.0, min(left_s, _LOOK_S)) * 1000 if left_s < math.inf else None):
+            if left_s <= 0:
+                return groups
+            continue
+        told = os.read(reading, 65536)
+        if not told:
+            return groups
+        *lines, rest = (rest + told).split(b"\n")
+        for line in lines:
+            number = int(line[1:])
+            if line[:1] == b"+":
+                groups.add(number)
+            elif line[:1] == b"-":
+                groups.discard(number)
+            else:
+                deadline_s = number / 1000
+
+
+def kill_marked(worker_token: str) -> None:
+    """Kills what carries the mark of a worker that has ended."""
+    calm = 0
     for _ in range(_PASSES):
         marked = [pid for pid in all_pids() if is_marked(pid, worker_token)]
-        if not marked:
-            return
         for pid in marked:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        calm = 0 if marked else calm + 1
+        if calm == _CALM_PASSES:
+            return
+        time.sleep(_PASS_PAUSE_S)
 
 
 def all_pids() -> list[int]:

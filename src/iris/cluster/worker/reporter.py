@@ -1,7 +1,7 @@
 """Tells the controller what became of attempts, until it has acknowledged that; without news it is the heartbeat.
 
 News is merged: an attempt that has moved on while the controller was slow, or away, is told of once, as it is now.
-What 200 tasks have to tell at once travels in one call.
+What 200 tasks have to tell at once travels in one call. What the controller acknowledges renews the worker's lease.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import random
 from collections.abc import Awaitable, Callable
 
 from iris.cluster.worker.attempt import Attempt
-from iris.errors import IrisError, UnavailableError
-from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.cluster.worker.controller_line import ControllerLine
+from iris.cluster.worker.lease import Lease
+from iris.cluster.worker.reaper import clock_s
+from iris.errors import IrisError
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
+from iris.rpc.cluster_connect import ControllerServiceClient
 from iris.rpc.process import happens
 
-HEARTBEAT_S = 5.0
 _BATCH_BYTES = 16 * 1024 * 1024  # of return values in one call; a single larger one travels alone
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
@@ -30,23 +33,27 @@ class Reporter:
     """The worker's line to the controller.
 
     Args:
-        controller: The stub.
-        peer: Who that is, for messages.
+        controller: The other end.
         registration: What the worker says of itself, at the start and whenever the controller does not know it.
+        lease: The worker's.
         on_unwanted: Called for an attempt that the controller does not want to run here.
+        on_fenced: Called when the controller has declared this worker lost; nothing is reported any more.
     """
 
     def __init__(
         self,
-        controller: cluster_connect.ControllerServiceClient,
-        peer: Peer,
+        controller: ControllerLine,
         registration: cluster_pb2.Controller.RegisterWorkerRequest,
+        lease: Lease,
         on_unwanted: Callable[[AttemptKey], None],
+        on_fenced: Callable[[], None],
     ) -> None:
         self._controller = controller
-        self._peer = peer
         self._registration = registration
+        self._lease = lease
         self._on_unwanted = on_unwanted
+        self._on_fenced = on_fenced
+        self._is_fenced = False
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
 
@@ -59,8 +66,8 @@ class Reporter:
     async def run(self) -> None:
         """Registers, then reports for as long as the worker lives."""
         await self._until_answered(self._register)
-        while True:
-            await happens(self._wake, HEARTBEAT_S)
+        while not self._is_fenced:
+            await happens(self._wake, self._lease.heartbeat_s)
             self._wake.clear()
             await self._until_answered(self._report)
 
@@ -71,12 +78,26 @@ class Reporter:
                 await self._report()
 
     async def _register(self) -> None:
-        answer = await call_async(self._controller.register_worker, self._registration, self._peer)
-        if not answer.accepted:
-            raise UnavailableError(f"the controller at {self._peer.address} does not accept this worker now")
+        sent_s = clock_s()
+        answer = await self._call(lambda stub: stub.register_worker, self._registration)
+        if answer.accepted:
+            self._lease.grant(answer.lease_ms / 1000, sent_s)
+        else:
+            self._fenced()
+
+    def _fenced(self) -> None:
+        self._is_fenced = True
+        self._on_fenced()
+
+    async def _call(
+        self, method: Callable[[ControllerServiceClient], AsyncUnaryCall[Request, Response]], request: Request
+    ) -> Response:
+        return await call_async(
+            method(self._controller.stub), request, self._controller.peer, timeout_s=self._lease.call_timeout_s
+        )
 
     async def _report(self) -> None:
-        while True:
+        while not self._is_fenced:
             batch = self._next_batch()
             told = [(attempt, attempt.revision) for attempt in batch]
             request = cluster_pb2.Controller.ReportTaskStatesRequest(
@@ -84,10 +105,15 @@ class Reporter:
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
             )
-            answer = await call_async(self._controller.report_task_states, request, self._peer)
+            sent_s = clock_s()
+            answer = await self._call(lambda stub: stub.report_task_states, request)
+            if answer.fenced:
+                self._fenced()
+                return
             if answer.register_again:
                 await self._register()
                 continue
+            self._lease.renew(sent_s)
             for attempt, revision in told:
                 if attempt.revision == revision:
                     self._news.pop(attempt.key, None)
@@ -118,5 +144,5 @@ class Reporter:
             except IrisError as error:
                 # Whatever the reason, the news stays ours until it is acknowledged.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                await self._controller.pause(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S, self._lease.heartbeat_s)

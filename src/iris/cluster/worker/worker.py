@@ -24,6 +24,7 @@ from typing import NamedTuple
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker import processes, run_callable, usage
 from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import Handover
 from iris.cluster.worker.limits import Enforcement, Exceeded
 from iris.cluster.worker.log_segments import AWAY
@@ -35,9 +36,9 @@ from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_ma
 from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
-from iris.errors import InvalidArgumentError, IrisError, NotFoundError
-from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.errors import InvalidArgumentError, IrisError, NotFoundError, UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import call_async
 
 DEFAULT_GRACE_S = 10.0
 _LOOK_S = 0.5  # an attempt that is watched may exceed its limits for so long
@@ -69,8 +70,7 @@ class Worker:
         directory: Where everything of it lies.
         bind_host: What tasks are told to bind to, in `IRIS_BIND_HOST`.
         advertise_host: Where others reach them, in `IRIS_ADVERTISE_HOST`.
-        controller_address: For `IRIS_CONTROLLER_ADDRESS`.
-        controller: The stub, for fetching workspaces.
+        controller: For fetching workspaces, and for `IRIS_CONTROLLER_ADDRESS`.
         base_env: What the environment of each task starts from.
         file_limit: How many files a task may open (the soft limit).
         reaper: What ends the attempts' processes when this one is killed.
@@ -86,8 +86,7 @@ class Worker:
         directory: WorkerDir,
         bind_host: str,
         advertise_host: str,
-        controller_address: str,
-        controller: cluster_connect.ControllerServiceClient,
+        controller: ControllerLine,
         base_env: Mapping[str, str],
         file_limit: int,
         reaper: Reaper,
@@ -99,7 +98,6 @@ class Worker:
         self._directory = directory
         self._bind_host = bind_host
         self._advertise_host = advertise_host
-        self._controller_address = controller_address
         self._controller = controller
         self._base_env = base_env
         self._file_limit = file_limit
@@ -117,7 +115,7 @@ class Worker:
         self._unpacking: dict[str, asyncio.Lock] = {}
         self._started_at_s = time.monotonic()
         self._count = 0
-        self._closing = False
+        self._closing = ""  # why, once it ends
         self.reporter: Reporter | None = None  # set by the program, which connects the two
         self.handover: Handover | None = None  # also; None where logs are kept without us
 
@@ -138,6 +136,8 @@ class Worker:
         known = self._attempts.get(key)
         if known is not None:
             return known
+        if self._closing:
+            raise UnavailableError(f"worker {self.worker_id} is ending")
         directory = self._directory.attempt(*key)
         directory.create()
         self._count += 1
@@ -241,12 +241,27 @@ class Worker:
 
     async def close(self) -> None:
         """Ends all attempts and waits until nothing of them is left."""
-        self._closing = True
+        self._closing = f"worker {self.worker_id} was shut down"
         for attempt in self._attempts.values():
             if not attempt.is_final:
                 self._stop(attempt, min(_grace_s(attempt), _SHUTDOWN_GRACE_S))
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
         await asyncio.to_thread(self._enforcement.close)
+
+    def kill_all(self, why: str) -> None:
+        """Ends all attempts at once, without a grace period: they may be running elsewhere soon, or already."""
+        self._closing = why
+        for attempt in self._attempts.values():
+            if not attempt.is_final:
+                attempt.stop_grace_s = 0.0
+                if attempt.process is not None:
+                    attempt.process.signal_group(signal.SIGKILL)
+
+    async def until_ended(self, timeout_s: float) -> None:
+        """Returns when nothing of attempts is left, and their logs have ends; or after the time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
     def close_logs(self) -> None:
         """Writes the ends of logs for which the disk was too full when their attempts ended."""
@@ -367,8 +382,8 @@ class Worker:
             if not attempt.from_cache:
                 self._build_line(attempt, f"fetching workspace {bundle_hash[:12]}")
                 request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=bundle_hash)
-                peer = Peer(self._controller_address, "the controller")
-                answer = await call_async(self._controller.fetch_bundle, request, peer, timeout_s=300)
+                line = self._controller
+                answer = await call_async(line.stub.fetch_bundle, request, line.peer, timeout_s=300)
                 await asyncio.to_thread(unpack_workspace, answer.bundle_blob, bundle_hash, bundle)
         self._build_line(attempt, f"copying workspace {bundle_hash[:12]}")
         await asyncio.to_thread(copy_workspace, bundle, attempt.directory.work)
@@ -412,7 +427,7 @@ class Worker:
             "IRIS_NUM_TASKS": str(request.num_tasks),
             "IRIS_ATTEMPT_ID": str(request.attempt_id),
             "IRIS_WORKER_ID": self.worker_id,
-            "IRIS_CONTROLLER_ADDRESS": self._controller_address,
+            "IRIS_CONTROLLER_ADDRESS": self._controller.address,
             "IRIS_BIND_HOST": self._bind_host,
             "IRIS_ADVERTISE_HOST": self._advertise_host,
         }
@@ -447,7 +462,7 @@ class Worker:
 
     def _end_of_stopped(self, attempt: Attempt, exited: Exit) -> tuple[cluster_pb2.TaskState, str]:
         if self._closing:
-            return cluster_pb2.TASK_STATE_WORKER_FAILED, f"worker {self.worker_id} was shut down"
+            return cluster_pb2.TASK_STATE_WORKER_FAILED, self._closing
         how = f"by {_signal_name(exited.signal)}" if exited.signal else f"with exit code {exited.code}"
         return cluster_pb2.TASK_STATE_KILLED, f"stopped; it ended {how}"
 

@@ -1,0 +1,272 @@
+"""Puts what has changed into the store, many changes with one fsync, and says when it is there.
+
+The rule is: what leaves the controller waits. State changes in memory at once, on the loop; an answer, a message to a
+watcher, a call to a worker and whatever else follows from a change goes out when the change is on the disk.
+
+    loop:    change, change ──► batch 1 │ change, change, change ──► batch 2 │ …
+    thread:                     write, fsync ──────────────────────► write, fsync
+    then:                                     what follows from 1 is done      what follows from 2
+
+While a batch is written the next one gathers, so a busy controller needs no more fsyncs than its disk can do, and an
+idle one waits for nothing but its own. One thread writes, and reads: the store is never used by two at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from iris.cluster.controller.job import Instruction, StopAttempt
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.store import Changes, Store
+from iris.errors import InternalError, IrisError
+from iris.rpc import cluster_pb2
+
+RETRY_S = 1.0
+_log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Launch:
+    """A job that is new, and who waits for the news that it is kept."""
+
+    record: JobRecord
+    bundle: bytes
+    outcome: asyncio.Future[IrisError | None]
+
+
+@dataclass(slots=True)
+class _Written:
+    """A job in a batch, as it was then: it may have moved on when the batch is on the disk."""
+
+    record: JobRecord
+    revision: int
+    steps: int
+    results: int
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is written together.
+
+    Attributes:
+        outcome: An error, or None, once it was tried. A value, never an exception: many may wait for it, or nobody.
+    """
+
+    outcome: asyncio.Future[IrisError | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    launches: list[_Launch] = field(default_factory=list)
+    records: dict[str, JobRecord] = field(default_factory=dict)
+    endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)  # None: it went
+    fenced: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def take(self, other: _Batch) -> None:
+        """Adds what another one could not write. What has changed since then counts."""
+        self.records = other.records | self.records
+        self.endpoints = other.endpoints | self.endpoints
+        self.fenced = other.fenced | self.fenced
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.launches or self.records or self.endpoints or self.fenced)
+
+
+class Saver:
+    """What stands between the controller and its store.
+
+    Args:
+        store: The store; nobody else uses it from now on.
+        launched: Called once a new job is kept.
+        follow: Called once a change of a job is kept, with what there is to do because of it; and when it cannot be
+            kept for now, with what is done nevertheless.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        launched: Callable[[JobRecord], None],
+        follow: Callable[[JobRecord, Sequence[Instruction]], None],
+    ) -> None:
+        self._store = store
+        self._launched = launched
+        self._follow = follow
+        self._launches: dict[str, _Launch] = {}  # that are not in the store yet, by job id
+        self._thread = ThreadPoolExecutor(1, "iris-store")
+        self._wake = asyncio.Event()
+        self._gathering = _Batch()
+        self._writing: _Batch | None = None
+        self._retry: asyncio.TimerHandle | None = None
+
+    async def close(self) -> None:
+        """Writes what is left, if it can be written, and lets go of the store. `run` has been cancelled."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if not self._gathering.is_empty:
+            await self._write(self._gathering)
+        self._thread.shutdown()
+
+    # What is to be kept. None of these waits: see `saved`.
+
+    def job_changed(self, record: JobRecord) -> None:
+        """A job has changed, or there is something to do for it."""
+        self._gathering.records[record.job.job_id] = record
+        self._wake.set()
+
+    def endpoint_changed(self, endpoint_id: str, endpoint: cluster_pb2.Controller.Endpoint | None) -> None:
+        """An endpoint has come, or gone."""
+        self._gathering.endpoints[endpoint_id] = endpoint
+        self._wake.set()
+
+    def fence(self, worker_id: str, incarnation: str) -> None:
+        """A worker's process was declared lost."""
+        self._gathering.fenced[worker_id, incarnation] = None
+        self._wake.set()
+
+    # Waiting.
+
+    async def add_job(self, record: JobRecord, bundle: bytes) -> None:
+        """Keeps a new job.
+
+        Raises:
+            IrisError: It is not kept, and will not be.
+        """
+        launch = _Launch(record, bundle, asyncio.get_running_loop().create_future())
+        self._launches[record.job.job_id] = launch
+        self._gathering.launches.append(launch)
+        self._wake.set()
+        error = await asyncio.shield(launch.outcome)
+        if error is not None:
+            raise error.with_traceback(None)
+
+    async def until_launched(self, job_id: str) -> None:
+        """Returns when no new job of this name is on its way into the store."""
+        while (launch := self._launches.get(job_id)) is not None:
+            await asyncio.shield(launch.outcome)
+
+    async def saved(self) -> None:
+        """Returns when all that has changed until now is kept.
+
+        Raises:
+            IrisError: It is not, for now. It will be tried again, until it is.
+        """
+        if not self._gathering.is_empty:
+            self._wake.set()
+        error = await self._tried()
+        if error is not None:
+            raise error.with_traceback(None)
+
+    async def settled(self) -> None:
+        """As `saved`, for readers: what cannot be kept for now was said to who brought it, and is shown."""
+        await self._tried()
+
+    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a method of the store that reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    async def _tried(self) -> IrisError | None:
+        if not self._gathering.is_empty and self._wake.is_set():
+            return await asyncio.shield(self._gathering.outcome)
+        if self._writing is not None:
+            return await asyncio.shield(self._writing.outcome)
+        return None
+
+    # The writing.
+
+    async def run(self) -> None:
+        """Writes for as long as the controller lives."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._gathering.is_empty:
+                continue
+            batch, self._gathering = self._gathering, _Batch()
+            self._writing = batch
+            written = [
+                _Written(record, record.job.revision, len(record.to_do), len(record.unsaved_results))
+                for record in batch.records.values()
+            ]
+            error = await self._write(batch)
+            self._writing = None
+            if error is None:
+                self._kept(batch, written)
+            else:
+                self._not_kept(batch, error)
+
+    async def _write(self, batch: _Batch) -> IrisError | None:
+        changes = Changes()
+        for launch in batch.launches:
+            changes.add_job(launch.record, launch.bundle)
+        for record in batch.records.values():
+            if record.job.revision > record.saved_revision or record.unsaved_results:
+                changes.save_job(record, record.saved_revision, record.unsaved_results)
+        changes.save_endpoints(
+            [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
+            [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
+        )
+        for worker_id, incarnation in batch.fenced:
+            changes.fence(worker_id, incarnation)
+        if not changes.statements:
+            return None
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
+        except IrisError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - a bug, which must not end the saving for all jobs
+            _log.exception("saving")
+            return InternalError(f"the controller cannot save: {type(error).__name__}: {error}")
+        return None
+
+    def _kept(self, batch: _Batch, written: Sequence[_Written]) -> None:
+        for launch in batch.launches:
+            del self._launches[launch.record.job.job_id]
+            launch.record.saved_revision = launch.record.job.revision
+            self._guarded(self._launched, launch.record)
+            launch.outcome.set_result(None)
+        for one in written:
+            record = one.record
+            is_news = one.revision > record.saved_revision or bool(one.results)
+            record.saved_revision = one.revision
+            del record.unsaved_results[: one.results]
+            to_do, record.to_do = record.to_do[: one.steps], record.to_do[one.steps :]
+            if is_news:
+                record.tell_watchers()
+            self._guarded(self._follow, record, to_do)
+        batch.outcome.set_result(None)
+
+    def _not_kept(self, batch: _Batch, error: IrisError) -> None:
+        """Jobs that are new are given up: who submitted them is told so. Perhaps it was they that did not fit: what is
+        left is tried at once, and, without them, again and again. Stops are carried out meanwhile: they lose nothing,
+        and what is stopped may be what fills the disk."""
+        launches, batch.launches = batch.launches, []
+        for launch in launches:
+            del self._launches[launch.record.job.job_id]
+            launch.outcome.set_result(error)
+        self._gathering.take(batch)
+        if launches:
+            self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
+            self._wake.set()
+            return
+        for record in batch.records.values():
+            stops = [step for step in record.to_do if isinstance(step, StopAttempt)]
+            record.to_do = [step for step in record.to_do if not isinstance(step, StopAttempt)]
+            self._guarded(self._follow, record, stops)
+        batch.outcome.set_result(error)
+        _log.warning("saving goes on in a second: %s", error)
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+
+    def _guarded(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - a bug with one job must not end the saving of all
+            _log.exception("after saving")

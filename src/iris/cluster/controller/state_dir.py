@@ -1,0 +1,85 @@
+"""The directory in which a controller keeps everything: who may use it, and which version wrote it.
+
+lock       held by the controller that runs, for as long as it does; in it, its process id
+version    the version of what is here: that of the database (schema.py)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from iris.cluster.controller.schema import SCHEMA_VERSION, sync_directory
+from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+
+
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Makes the directory where it is missing, and keeps others out of it; they may read.
+
+    Raises:
+        FailedPreconditionError: Another controller has it, or a newer Iris wrote it. Nothing in it was changed.
+        DataLossError: Its `version` makes no sense.
+        ResourceExhaustedError: It cannot be written.
+    """
+    try:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(directory.parent)
+        version = _check_version(directory)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
+    with os.fdopen(lock, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FailedPreconditionError(
+                f"{directory} is in use by the controller of process {file.read().strip() or 'unknown'}: end that one"
+                " first ('iris down', if 'iris up' has started it), or take another directory (--state-dir)"
+            ) from error
+        try:
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            if version < SCHEMA_VERSION:
+                _write_version(directory)  # before the migration: it may be interrupted
+        except OSError as error:
+            raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+
+
+def _check_version(directory: Path) -> int:
+    path = directory / "version"
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return 0
+    try:
+        version = int(text)
+    except ValueError as error:
+        raise DataLossError(f"{path} cannot be read: expected a number, found {text[:20]!r}") from error
+    if version > SCHEMA_VERSION:
+        raise FailedPreconditionError(
+            f"{directory} was written by a newer version of Iris: update this one, or take another directory"
+            f" (its version is {version}, this Iris knows up to {SCHEMA_VERSION})"
+        )
+    return version
+
+
+def _write_version(directory: Path) -> None:
+    beside = directory / "version.new"
+    with beside.open("w") as file:
+        file.write(f"{SCHEMA_VERSION}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(directory / "version")
+    sync_directory(directory)

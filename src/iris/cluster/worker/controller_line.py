@@ -1,0 +1,81 @@
+"""Where the controller of this worker is, which may be another place after its restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from iris.errors import InvalidAddressError
+from iris.rpc import cluster_connect
+from iris.rpc.address import parse_address
+from iris.rpc.calls import Peer
+
+_LOOK_S = 0.1
+
+
+def connect(address: str) -> cluster_connect.ControllerServiceClient:
+    """The controller's stub, as workers use it."""
+    return cluster_connect.ControllerServiceClient(address, accept_compression=(), send_compression=None)
+
+
+class ControllerLine:
+    """The stub of the controller, and what messages call it.
+
+    Args:
+        address: Where it is.
+        file: Where it says where it is, once it is started again; None: nowhere.
+        make_stub: Connects.
+
+    Attributes:
+        address: Where it is now.
+        stub: For calls to it.
+        peer: For messages about it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        file: Path | None = None,
+        make_stub: Callable[[str], cluster_connect.ControllerServiceClient] = connect,
+    ) -> None:
+        self._file = file
+        self._make_stub = make_stub
+        self._seen: tuple[int, int] | None = None
+        self._point_to(address)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits after a failed call; not for longer than until the controller is started again on this machine."""
+        end = time.monotonic() + seconds
+        while (left_s := end - time.monotonic()) > 0:
+            await asyncio.sleep(left_s if self._file is None else min(left_s, _LOOK_S))
+            if self._look():
+                return
+
+    def _look(self) -> bool:
+        """Whether the controller has been started again."""
+        stamp = self._stamp()
+        if self._file is None or stamp in (None, self._seen):
+            return False
+        with contextlib.suppress(OSError, InvalidAddressError):
+            address = parse_address(self._file.read_text().strip())
+            if address != self.address:
+                self._point_to(address)
+            self._seen = stamp
+        return True
+
+    def _stamp(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _point_to(self, address: str) -> None:
+        self.address = address
+        self.stub = self._make_stub(address)
+        self.peer = Peer(address, "the controller")

@@ -1,0 +1,66 @@
+"""Who may use a state directory, and which versions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.waiting import wait_until
+
+from iris.cluster.controller.schema import SCHEMA_VERSION
+from iris.cluster.controller.state_dir import hold
+from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from iris.cluster.controller.state_dir import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    signal.pause()
+"""
+
+
+def test_one_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
+    state = tmp_path / "a" / "state"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(state)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert state.stat().st_mode & 0o777 == 0o700
+        with (
+            pytest.raises(FailedPreconditionError, match=rf"in use by .* process {holder.pid}: .*iris down"),
+            hold(state),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        wait_until(lambda: holder.poll() is not None)
+    for _ in range(2):
+        with hold(state):
+            assert (state / "lock").read_text() == f"{os.getpid()}\n"
+    assert (state / "lock").read_text() == ""
+
+
+def test_the_version_is_written_and_a_newer_one_refused(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        assert (tmp_path / "version").read_text() == f"{SCHEMA_VERSION}\n"
+    (tmp_path / "version").write_text("1\n")
+    with hold(tmp_path):
+        assert (tmp_path / "version").read_text() == f"{SCHEMA_VERSION}\n"
+    (tmp_path / "version").write_text(f"{SCHEMA_VERSION + 1}\n")
+    (tmp_path / "lock").unlink()
+    with pytest.raises(FailedPreconditionError, match="written by a newer version of Iris"), hold(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["version"]
+    (tmp_path / "version").write_text("a few\n")
+    with pytest.raises(DataLossError, match="expected a number"), hold(tmp_path):
+        pass
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceExhaustedError, match="cannot write"), hold(tmp_path / "file" / "below"):
+        pass

@@ -1,0 +1,353 @@
+"""`kill -9` of the controller of a cluster that stays: workers and tasks go on, and the next one knows all of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import is_alive, launch, shell, unique, wait_for_end, wait_for_state
+from support.standing_cluster import Proofs, StandingCluster, standing_cluster
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.cluster.client.local_server import start_server
+from iris.errors import AlreadyExistsError, IrisError, LocalClusterError
+from iris.rpc import cluster_pb2 as pb
+
+
+@pytest.fixture
+def proofs(tmp_path: Path) -> Proofs:
+    return Proofs(tmp_path / "proofs")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[StandingCluster]:
+    with standing_cluster(tmp_path / "state", workers=2) as started:
+        yield started
+
+
+def test_tasks_go_on_and_the_next_controller_knows_them(cluster: StandingCluster, proofs: Proofs) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command(exit_code=7), replicas=3)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        for index in range(3):
+            proofs.wait_for(index)
+    workers = {cluster.worker("local-0"), cluster.worker("local-1")}
+    cluster.kill()
+    for index in range(3):
+        proofs.wait_for_more(index)
+    server = cluster.start()
+    assert server.found == {"jobs_going_on": 1, "jobs_ended": 0, "workers_running": 2}
+    assert {cluster.worker("local-0"), cluster.worker("local-1")} == workers
+    with cluster.client() as client:
+        wait_until(lambda: len(client.list_workers()) == 2, "the workers to register again")
+        assert client.get_job_status(job_id).state == pb.JOB_STATE_RUNNING
+        proofs.open()
+        job = wait_for_end(client, job_id)
+        assert (job.state, job.exit_code, job.preemption_count) == (pb.JOB_STATE_FAILED, 7, 0)
+        assert [len(task.attempts) for task in job.tasks] == [1, 1, 1]
+        first_failed = job.first_failed_task_index
+        (entry,) = client.fetch_task_logs(f"{job_id}/task-{first_failed}")
+        assert entry.data == "went on"
+    assert [proofs.attempts(index) for index in range(3)] == [[0], [0], [0]]
+
+
+def test_room_is_held_by_what_goes_on(tmp_path: Path, proofs: Proofs) -> None:
+    with standing_cluster(tmp_path / "state") as cluster:
+        with cluster.client() as client:
+            cluster.wait_for_workers()
+            (worker,) = client.list_workers()
+            resources = pb.ResourceSpecProto(cpu=worker.metadata.cpu_count)
+            job_id = launch(client, proofs.command(), resources=resources)
+            proofs.wait_for()
+        for _ in range(2):  # the second finds what the first has found
+            cluster.kill()
+            cluster.start()
+        with cluster.client() as client:
+            cluster.wait_for_workers()
+            waits = launch(client, ["true"], resources=resources)
+            wait_until(lambda: "free now: 0 of" in client.get_job_status(waits).status_message, "the reason to wait")
+            proofs.open()
+            assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+            assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_what_ends_while_the_controller_is_away_is_told_when_it_is_back(
+    cluster: StandingCluster, proofs: Proofs
+) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command(exit_code=0), replicas=2)
+        failing = launch(client, shell("echo $$ > pid; exec sleep 600"))
+        task = wait_for_state(client, failing, pb.JOB_STATE_RUNNING).tasks[0]
+        proofs.wait_for(0)
+        proofs.wait_for(1)
+        attempts = cluster.directory / "workers" / task.worker_id / "attempts"
+        pid = int(wait_until(lambda: next((p.read_text() for p in attempts.glob(f"{failing}*/0/work/pid")), ""), "pid"))
+    cluster.kill()
+    proofs.open()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not is_alive(pid), "the end of the task")
+    cluster.start()
+    with cluster.client() as client:
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+        task = wait_for_end(client, failing).tasks[0]
+        assert (task.exit_code, task.term_signal, len(task.attempts)) == (143, 15, 1)
+    assert [proofs.attempts(index) for index in range(2)] == [[0], [0]]
+
+
+def test_a_result_arrives_that_was_returned_while_the_controller_was_away(
+    cluster: StandingCluster, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+
+    def compute(path: str) -> int:
+        import os
+        import time
+
+        open(path + ".began", "w").close()
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return 42
+
+    with IrisClient.remote(cluster.address) as client:
+        job = client.run(compute, args=[str(gate)])
+        wait_until((tmp_path / "gate.began").exists, "the callable to run")
+        cluster.kill()
+        gate.touch()
+        cluster.start()
+        assert job.wait().state == pb.JOB_STATE_SUCCEEDED
+        assert job.results() == [42]
+
+
+def test_controller_and_workers_are_killed(cluster: StandingCluster, proofs: Proofs) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command(), replicas=2)
+        proofs.wait_for(0)
+        proofs.wait_for(1)
+    cluster.kill()
+    cluster.kill_worker("local-0")
+    cluster.kill_worker("local-1")
+    assert cluster.start().found["workers_running"] == 0
+    proofs.wait_for(0, 1)
+    proofs.wait_for(1, 1)
+    proofs.open()
+    with cluster.client() as client:
+        job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED
+    assert [(len(task.attempts), task.preemption_count, task.failure_count) for task in job.tasks] == [(2, 1, 0)] * 2
+    assert "lost" in job.tasks[0].attempts[0].error
+    proofs.assert_no_overlap(0)
+    proofs.assert_no_overlap(1)
+
+
+def test_one_worker_of_two_dies_while_the_controller_is_away(cluster: StandingCluster, proofs: Proofs) -> None:
+    with cluster.client() as client:
+        cluster.wait_for_workers(2)
+        job_id = launch(client, proofs.command(), replicas=2, independent_tasks=True)
+        proofs.wait_for(0)
+        proofs.wait_for(1)
+        killed = client.get_task_status(job_id, 0).worker_id
+        assert killed != client.get_task_status(job_id, 1).worker_id
+    cluster.kill()
+    cluster.kill_worker(killed)
+    assert cluster.start().found["workers_running"] == 1
+    proofs.wait_for(0, 1)
+    proofs.open()
+    with cluster.client() as client:
+        job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED
+    assert [len(task.attempts) for task in job.tasks] == [2, 1]
+    proofs.assert_no_overlap(0)
+
+
+def test_a_worker_and_its_reaper_are_killed_and_nothing_of_their_tasks_stays(
+    cluster: StandingCluster, proofs: Proofs
+) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+        worker = cluster.worker(client.get_task_status(job_id, 0).worker_id)
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+        (reaper,) = [
+            int(pid) for pid in children if b"iris.cluster.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        os.kill(reaper, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
+        proofs.wait_for(0, 1)
+        proofs.assert_no_overlap()
+        proofs.open()
+        job = wait_for_end(client, job_id)
+    assert (job.state, job.preemption_count) == (pb.JOB_STATE_SUCCEEDED, 1)
+    proofs.assert_no_overlap()
+
+
+def test_endpoints_and_jobs_that_wait_are_there_again(cluster: StandingCluster, proofs: Proofs) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+        waits = launch(client, ["true"], resources=pb.ResourceSpecProto(memory_bytes=1), name=unique("waits"))
+        name = unique("name")
+        endpoint_id = client.register_endpoint(name, "h:1", job_id, {"key": "value"})
+    cluster.kill()
+    cluster.start()
+    with cluster.client() as client:
+        endpoint = client.lookup_endpoint(name)
+        assert (endpoint.endpoint_id, endpoint.job_id, endpoint.metadata["key"]) == (endpoint_id, job_id, "value")
+        assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
+        proofs.open()
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_controller_on_another_port_is_found_by_its_workers(cluster: StandingCluster, proofs: Proofs) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+    before = cluster.address
+    cluster.kill()
+    cluster.start(port=0)
+    assert cluster.address != before
+    cluster.wait_for_workers(2)
+    proofs.open()
+    with cluster.client() as client:
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+        says = launch(client, shell("echo $IRIS_CONTROLLER_ADDRESS"))
+        wait_for_end(client, says)
+        (entry,) = client.fetch_task_logs(f"{says}/task-0")
+        assert entry.data == cluster.address, "what starts now is told of the new address"
+
+
+def test_a_cluster_with_fewer_workers_lets_the_others_finish(cluster: StandingCluster, proofs: Proofs) -> None:
+    with cluster.client() as client:
+        cluster.wait_for_workers(2)
+        job_id = launch(client, proofs.command(), replicas=2)
+        proofs.wait_for(0)
+        proofs.wait_for(1)
+    cluster.kill()
+    assert cluster.start(workers=1).found["workers_running"] == 2
+    cluster.wait_for_workers(2)
+    with cluster.client() as client:
+        done = launch(client, shell("echo $IRIS_WORKER_ID"), replicas=4)
+        assert {task.worker_id for task in wait_for_end(client, done).tasks} == {"local-0"}
+        proofs.open()
+        job = wait_for_end(client, job_id)
+        assert job.state == pb.JOB_STATE_SUCCEEDED
+        assert [len(task.attempts) for task in job.tasks] == [1, 1]
+    wait_until(lambda: cluster.standing() == ["local-0"], "the end of the worker that is one too many")
+
+
+def test_workers_too_many_that_run_nothing_end_at_once(cluster: StandingCluster) -> None:
+    cluster.wait_for_workers(2)
+    cluster.kill()
+    cluster.start(workers=1)
+    wait_until(lambda: cluster.standing() == ["local-0"], "the end of the worker that is one too many")
+
+
+def test_a_log_is_followed_through_the_kill_of_the_controller(cluster: StandingCluster, tmp_path: Path) -> None:
+    steps = tmp_path / "steps"
+    steps.mkdir()
+    script = f"for i in 1 2 3; do while [ ! -e {steps}/$i ]; do sleep 0.02; done; echo step $i; done; exit 3"
+    lines: list[str] = []
+    with IrisClient.remote(cluster.address) as client:
+        job = client.run(shell(script))
+
+        def follow() -> None:
+            lines.extend(entry.message for entry in job.logs(follow=True))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        (steps / "1").touch()
+        wait_until(lambda: job.tasks()[0].status().state == pb.TASK_STATE_RUNNING, "the task to run")
+        cluster.kill()
+        (steps / "2").touch()
+        cluster.start()
+        (steps / "3").touch()
+        follower.join(60)
+        assert not follower.is_alive()
+        assert lines == ["step 1", "step 2", "step 3"]
+        assert job.wait(raise_on_failure=False).exit_code == 3
+
+
+def test_a_second_server_on_the_same_directory_is_refused(cluster: StandingCluster) -> None:
+    assert cluster.server is not None
+    with pytest.raises(LocalClusterError, match=f"in use by the controller of process {cluster.server.process.pid}"):
+        start_server(cluster.directory, ends_with_us=True)
+    cluster.wait_for_workers(2)
+
+
+@pytest.mark.parametrize("where", ["version", "database"])
+def test_a_directory_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path, where: str) -> None:
+    import sqlite3
+
+    state = tmp_path / "state"
+    with standing_cluster(state) as cluster:
+        cluster.wait_for_workers()
+    if where == "version":
+        (state / "version").write_text("1000\n")
+    else:
+        with sqlite3.connect(state / "controller.db") as db:
+            db.execute("PRAGMA user_version=1000")
+        db.close()
+    (state / "server.log").unlink()
+    before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
+    with pytest.raises(LocalClusterError, match="written by a newer version of Iris"):
+        start_server(state, ends_with_us=True)
+    if where == "version":
+        (state / "server.log").unlink()
+        assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
+    else:
+        assert (state / "controller.db").read_bytes() == before[state / "controller.db"]
+    wait_until(lambda: not cluster.standing(), "no worker stays of a start that failed")
+
+
+def test_each_acknowledged_submission_survives_twenty_kills(tmp_path: Path) -> None:
+    """A submitter that never stops, and a controller that is killed again and again."""
+    acknowledged: list[str] = []
+    taken: list[str] = []
+    done = threading.Event()
+    with standing_cluster(tmp_path / "state") as cluster:
+        address = cluster.address
+
+        def submit() -> None:
+            with IrisClient.remote(address) as client:
+                for number in range(100_000):
+                    if done.is_set():
+                        return
+                    name = f"job-{number}"
+                    try:
+                        client.run(["true"], name=name)
+                        acknowledged.append(name)
+                    except AlreadyExistsError:
+                        taken.append(name)
+                    except IrisError:
+                        pass  # not acknowledged: it may be there, or not
+
+        submitter = threading.Thread(target=submit)
+        submitter.start()
+        try:
+            for _ in range(20):
+                before = len(acknowledged)
+                wait_until(lambda before=before: len(acknowledged) > before + 2, "submissions")  # type: ignore[misc]
+                cluster.kill()
+                cluster.start()
+        finally:
+            done.set()
+            submitter.join()
+        with cluster.client() as client:
+            states = wait_until(
+                lambda: (
+                    (states := {job.job_id: job.state for job in client.list_jobs()})
+                    and all(state >= pb.JOB_STATE_SUCCEEDED for state in states.values())
+                    and states
+                ),
+                "the end of all jobs",
+                timeout_s=90,
+            )
+            assert not taken, "a repeated submission is answered as the first was"
+            assert set(acknowledged) <= states.keys()
+            assert {states[name] for name in acknowledged} == {pb.JOB_STATE_SUCCEEDED}
+            attempts = [len(task.attempts) for name in acknowledged for task in client.list_tasks(name)]
+            assert set(attempts) == {1}, "nothing was run twice"

@@ -1,0 +1,157 @@
+"""A cluster as `iris up` has it, whose server is killed and started again, and proofs of when attempts ran."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.waiting import wait_until
+
+from iris.cluster.client.local_server import LocalServer, start_server
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.engine.worker_process import end_standing, find_standing
+from iris.cluster.worker.standing import Identity, identity_file, read_identity
+
+
+class StandingCluster:
+    """A server in a directory, whose workers outlive it.
+
+    Args:
+        directory: The state directory.
+        options: Of `start_server`; the port stays the same.
+    """
+
+    def __init__(self, directory: Path, **options: Any) -> None:
+        self.directory = directory
+        self.options = options
+        self.server: LocalServer | None = None
+        self.start()
+
+    @property
+    def address(self) -> str:
+        assert self.server is not None
+        return self.server.address
+
+    def start(self, **changed: Any) -> LocalServer:
+        """Starts the server, which finds what an earlier one left."""
+        self.options |= changed
+        self.server = start_server(self.directory, **self.options)
+        self.options["port"] = int(self.server.address.rpartition(":")[2])
+        return self.server
+
+    def kill(self) -> None:
+        """`kill -9` of the server alone."""
+        assert self.server is not None
+        self.server.process.kill()
+        self.server.process.wait()
+
+    def client(self) -> RemoteClusterClient:
+        """A client of the server."""
+        return RemoteClusterClient(self.address)
+
+    def worker(self, worker_id: str = "local-0") -> Identity:
+        """The process of a worker."""
+        return wait_until(lambda: self.find_worker(worker_id), f"worker {worker_id}")
+
+    def find_worker(self, worker_id: str = "local-0") -> Identity | None:
+        """It, if it runs."""
+        identity = read_identity(identity_file(self.directory / "workers", worker_id))
+        return identity if identity is not None and identity.is_alive else None
+
+    def standing(self) -> list[str]:
+        """The workers that run, or are not all gone."""
+        return find_standing(self.directory / "workers")
+
+    def kill_worker(self, worker_id: str = "local-0") -> None:
+        """`kill -9` of a worker."""
+        os.kill(self.worker(worker_id).pid, signal.SIGKILL)
+
+    def wait_for_workers(self, count: int = 1) -> None:
+        """Until so many have registered."""
+        with self.client() as client:
+            wait_until(
+                lambda: sum(worker.healthy for worker in client.list_workers()) == count,
+                f"{count} workers; there are {self.standing()}",
+            )
+
+    def stop(self) -> None:
+        """Ends all of it, also when the server was killed."""
+        if self.server is not None:
+            self.server.stop()
+        asyncio.run(end_standing(self.directory / "workers"))
+
+
+@contextmanager
+def standing_cluster(directory: Path, **options: Any) -> Iterator[StandingCluster]:
+    """A cluster whose workers outlive its server, for the time of a test."""
+    cluster = StandingCluster(directory, **options)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+_PROOF = """
+import os, sys, time
+path = os.path.join(sys.argv[1], os.environ["IRIS_TASK_INDEX"] + "." + os.environ["IRIS_ATTEMPT_ID"])
+with open(path, "x") as proof:  # an attempt that is run twice fails here
+    while not os.path.exists(sys.argv[2]):
+        proof.write("%d\\n" % time.monotonic_ns())
+        proof.flush()
+        time.sleep(0.005)
+print("went on", flush=True)
+sys.exit(int(sys.argv[3]))
+"""
+
+
+class Proofs:
+    """What tasks write while they run: the time, again and again, in a file for each attempt.
+
+    Args:
+        directory: Where.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir()
+        self._gate = directory / "gate"
+
+    def command(self, exit_code: int = 0) -> list[str]:
+        """A task that runs until `open`."""
+        return [sys.executable, "-S", "-c", _PROOF, str(self._directory), str(self._gate), str(exit_code)]
+
+    def open(self) -> None:
+        """Lets all tasks end."""
+        self._gate.touch()
+
+    def attempts(self, task_index: int = 0) -> list[int]:
+        """The attempts of a task that have run."""
+        return sorted(int(path.suffix[1:]) for path in self._directory.glob(f"{task_index}.*"))
+
+    def times(self, task_index: int = 0, attempt_id: int = 0) -> list[int]:
+        """When an attempt ran: monotonic time in nanoseconds."""
+        lines = (self._directory / f"{task_index}.{attempt_id}").read_text().splitlines(keepends=True)
+        return [int(line) for line in lines if line.endswith("\n")]
+
+    def wait_for(self, task_index: int = 0, attempt_id: int = 0) -> None:
+        """Until an attempt runs."""
+        path = self._directory / f"{task_index}.{attempt_id}"
+        wait_until(lambda: path.exists() and self.times(task_index, attempt_id), f"attempt {attempt_id} to run")
+
+    def wait_for_more(self, task_index: int = 0, attempt_id: int = 0) -> None:
+        """Until an attempt has gone on from here."""
+        before = len(self.times(task_index, attempt_id))
+        wait_until(lambda: len(self.times(task_index, attempt_id)) > before, f"attempt {attempt_id} to go on")
+
+    def assert_no_overlap(self, task_index: int = 0) -> None:
+        """No attempt of a task began before the one before it was over."""
+        spans = [self.times(task_index, attempt_id) for attempt_id in self.attempts(task_index)]
+        for earlier, later in itertools.pairwise(spans):
+            assert earlier[-1] < later[0], f"two attempts of task {task_index} ran at once"

@@ -1,0 +1,189 @@
+"""Jobs in all the states that a controller's database can hold, and a dump of one that holds them.
+
+After a change of the schema: `cd tests && uv run python -m support.stored_jobs cluster/controller/databases`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+from iris.cluster.controller.job import Job
+from iris.cluster.controller.schema import SCHEMA_VERSION
+from iris.cluster.controller.store import Changes, Store, StoredJob
+from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.rpc import cluster_pb2
+
+HASH = "ab" * 32
+
+
+def stored(job: Job) -> StoredJob:
+    launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, command=["true"], submission_id="s")
+    return StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+
+
+def _place(job: Job) -> None:
+    for gang in [gang for gang in job.gangs.values() if not gang.placed]:
+        job.gang_placed(gang.gang_id, [WorkerPlace(f"w{i}", f"http://w{i}", f"inc{i}") for i in gang.task_indices])
+
+
+def _run(job: Job) -> None:
+    _place(job)
+    for index, attempt in job.live_attempts().items():
+        job.attempt_running(index, attempt.attempt_id, 2000 + index)
+
+
+def _end(job: Job, index: int, state: int) -> None:
+    attempt = job.tasks[index].attempts[-1]
+    job.attempt_ended(
+        index,
+        attempt.attempt_id,
+        AttemptEnd(state, 3000, exit_code=0 if state == SUCCEEDED else 137, term_signal=9, error=f"é\0'{state}"),
+    )
+
+
+def waiting(job: Job) -> None:
+    pass
+
+
+def building(job: Job) -> None:
+    _place(job)
+
+
+def running(job: Job) -> None:
+    _run(job)
+
+
+def partly_done(job: Job) -> None:
+    _run(job)
+    _end(job, 1, SUCCEEDED)
+
+
+def restarting(job: Job) -> None:
+    _run(job)
+    _end(job, 0, FAILED)
+
+
+def restarting_with_one_that_is_done(job: Job) -> None:
+    _run(job)
+    _end(job, 1, SUCCEEDED)
+    _end(job, 0, FAILED)
+
+
+def waiting_again(job: Job) -> None:
+    _run(job)
+    _end(job, 0, FAILED)
+    for index in list(job.live_attempts()):
+        _end(job, index, KILLED)
+
+
+def lost_and_running_again(job: Job) -> None:
+    _run(job)
+    job.attempts_lost({index: a.attempt_id for index, a in job.live_attempts().items()}, "worker lost", 4000)
+    _run(job)
+
+
+def ending(job: Job) -> None:
+    _run(job)
+    job.terminate("terminated by a user", 5000)
+
+
+def ending_while_restarting(job: Job) -> None:
+    restarting(job)
+    job.terminate("terminated by a user", 5000)
+
+
+def killed(job: Job) -> None:
+    job.terminate("terminated by a user", 5000)
+
+
+def unschedulable(job: Job) -> None:
+    job.unschedulable("no room", 5000)
+
+
+def succeeded(job: Job) -> None:
+    _run(job)
+    for index in range(len(job.tasks)):
+        _end(job, index, SUCCEEDED)
+
+
+def failed(job: Job) -> None:
+    _run(job)
+    job.tasks[2].max_retries_failure = 0
+    _end(job, 2, FAILED)
+    for index in list(job.live_attempts()):
+        _end(job, index, KILLED)
+
+
+STATES = [
+    waiting,
+    building,
+    running,
+    partly_done,
+    restarting,
+    restarting_with_one_that_is_done,
+    waiting_again,
+    lost_and_running_again,
+    ending,
+    ending_while_restarting,
+    killed,
+    unschedulable,
+    succeeded,
+    failed,
+]
+
+
+def new_job(job_id: str = "parent/job", *, coscheduled: bool = True) -> Job:
+    job = Job.new(
+        job_id,
+        3,
+        1000,
+        coscheduled=coscheduled,
+        max_task_failures=0,
+        max_retries_failure=1,
+        max_retries_preemption=7,
+        parent_job_id="parent",
+    )
+    job.submit()
+    return job
+
+
+def fill(store: Store) -> None:
+    """Writes a job in each state, with all that belongs to it."""
+    for coscheduled in (True, False):
+        for bring in STATES:
+            job = new_job(f"{bring.__name__}-{'gang' if coscheduled else 'independent'}", coscheduled=coscheduled)
+            record = stored(job)
+            record.launch.bundle_hash = HASH
+            record.launch.environment.env_vars["NAME"] = "v\u00e4lue"
+            store.write(Changes().add_job(record, b"a workspace"))
+            since = job.revision
+            bring(job)
+            record.facts[1].ports["http"] = 20001
+            record.facts[1].resource_usage.memory_mb = 5
+            done = [task.task_index for task in job.tasks if task.state == SUCCEEDED]
+            store.write(Changes().save_job(record, since, [(index, b"result of %d" % index) for index in done]))
+    endpoint = cluster_pb2.Controller.Endpoint(endpoint_id="e1", name="name", address="h:1", job_id="running-gang")
+    endpoint.metadata["k"] = "v"
+    store.write(Changes().save_endpoints([endpoint]).fence("w0", "an earlier process"))
+
+
+def dump(path: Path) -> str:
+    """A database as SQL."""
+    db = sqlite3.connect(path)
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        return "\n".join([f"PRAGMA user_version={version};", *db.iterdump(), ""])
+    finally:
+        db.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory:
+        database = Path(directory) / "controller.db"
+        store = Store(database)
+        fill(store)
+        store.close()
+        Path(sys.argv[1], f"schema-{SCHEMA_VERSION}.sql").write_text(dump(database))
