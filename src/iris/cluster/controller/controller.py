@@ -292,7 +292,7 @@ class Controller:
             if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
                 unwanted.append(report)
                 continue
-            _take_facts(record.facts[report.task_index], report)
+            record.take_facts(report)
             if report.started_at_ms:
                 instructions += job.attempt_running(report.task_index, report.attempt_id, report.started_at_ms)
             if is_task_finished(report.state):
@@ -435,13 +435,6 @@ def _by_job(reports: Iterable[Report]) -> dict[str, list[Report]]:
     for report in reports:
         grouped.setdefault(report.job_id, []).append(report)
     return grouped
-
-
-def _take_facts(facts: cluster_pb2.TaskStatus, report: Report) -> None:
-    facts.ClearField("ports")
-    facts.ports.update(report.ports)
-    facts.resource_usage.CopyFrom(report.resource_usage)
-    facts.build_metrics.CopyFrom(report.build_metrics)
 
 
 def _attempt_end(report: Report) -> AttemptEnd:
