@@ -8,6 +8,7 @@ their own. Think again when one loop's worth of Python no longer keeps up with t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -31,6 +32,7 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
+from iris.cluster.controller.watch import Watch
 from iris.cluster.engine.base import Engine
 from iris.cluster.types import is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
@@ -42,12 +44,9 @@ from iris.errors import (
     NotFoundError,
 )
 from iris.rpc import cluster_pb2
-from iris.rpc.process import happens
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-_BEAT_S = 10.0  # on a stream without news; common proxies cut idle ones after 20 to 60 s
-_MERGE_S = 0.02  # news within this time travels in one message of a watch; the end never waits
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +68,7 @@ class Controller:
         self._store = store
         self._address = address
         self._jobs: dict[str, JobRecord] = {}
+        self._unfinished: dict[str, JobRecord] = {}  # of them, those that are not final
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self._workers, self._log_keeper)
@@ -82,15 +82,14 @@ class Controller:
         for stored in self._store.load():
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
             if stored.job.is_finished:
-                record.finished.set()
-            self._jobs[stored.job.job_id] = record
+                record.concluded = True
+            self._add(record)
         if self._log_keeper is not None:
             self._log_keeper.start()
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
-        for record in list(self._jobs.values()):
-            if not record.job.is_finished:
-                self._apply(record, record.job.recover(snapshot, _now_ms()))
+        for record in list(self._unfinished.values()):
+            self._apply(record, record.job.recover(snapshot, _now_ms()))
         self._in_background(self._scheduler.run())
         self._in_background(self._scheduler.watch_engine())
 
@@ -124,7 +123,7 @@ class Controller:
         instructions = job.submit()
         self._store.add_job(record, bundle)
         record.saved_revision = job.revision
-        self._jobs[job.job_id] = record
+        self._add(record)
         self._carry_out(record, instructions)
         return job.job_id
 
@@ -169,19 +168,10 @@ class Controller:
     ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
         """What a job is, then what changes of it, until it is final."""
         record = self._job(job_id)
-        sent = 0
-        while True:
-            changed = record.changed
-            revision = record.job.revision
-            news = status.job_status(record, tasks_since=sent if include_tasks else None)
-            yield cluster_pb2.Controller.WatchJobResponse(job=news)
-            sent = revision
-            if record.job.is_finished:
-                return
-            while not changed.is_set():
-                if not await happens(changed, _BEAT_S):
-                    yield cluster_pb2.Controller.WatchJobResponse()
-            await happens(record.finished, _MERGE_S)
+        record.watch = record.watch or Watch(record)
+        async with contextlib.aclosing(record.watch.messages(include_tasks=include_tasks)) as messages:
+            async for message in messages:
+                yield message
 
     def fetch_bundle(self, bundle_hash: str) -> bytes:
         """A workspace."""
@@ -225,7 +215,7 @@ class Controller:
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
         error = f"worker {request.worker_id} was lost: another process has taken its place"
-        for record in list(self._jobs.values()):
+        for record in list(self._unfinished.values()):
             lost = {
                 index: attempt.attempt_id
                 for index, attempt in record.job.live_attempts().items()
@@ -239,7 +229,7 @@ class Controller:
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """The workers, and how they are."""
         running: dict[str, set[str]] = {}
-        for record in self._jobs.values():
+        for record in self._unfinished.values():
             for attempt in record.job.live_attempts().values():
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
         return [_health(worker, running.get(worker_id, set())) for worker_id, worker in self._workers.items()]
@@ -322,14 +312,19 @@ class Controller:
             except IrisError:
                 self._carry_out(record, [step for step in record.to_do if isinstance(step, StopAttempt)])
                 record.to_do = [step for step in record.to_do if not isinstance(step, StopAttempt)]
+                self._scheduler.apply_later(record)
                 raise
             record.saved_revision = job.revision
             record.unsaved_results = []
             record.tell_watchers()
         to_do, record.to_do = record.to_do, []
         self._carry_out(record, to_do)
-        if job.is_finished and not record.finished.is_set():
-            self._job_finished(record)
+        if job.is_finished and not record.concluded:
+            try:
+                self._job_finished(record)
+            except IrisError:
+                self._scheduler.apply_later(record)
+                raise
 
     def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
         starts: dict[str, list[StartAttempt]] = {}
@@ -348,12 +343,13 @@ class Controller:
 
     def _job_finished(self, record: JobRecord) -> None:
         job_id = record.job.job_id
-        record.finished.set()
+        self._unfinished.pop(job_id, None)
         self._endpoints.job_ended(job_id)
-        for child in list(self._jobs.values()):
-            if child.job.parent_job_id == job_id and not child.job.is_finished:
+        for child in record.children:
+            if not child.job.is_finished:
                 reason = f"its parent job {job_id!r} has ended ({state_name(record.job.state)})"
                 self._apply(child, child.job.terminate(reason, _now_ms()))
+        record.concluded = True
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
@@ -378,6 +374,14 @@ class Controller:
         return worker
 
     # Small things.
+
+    def _add(self, record: JobRecord) -> None:
+        job = record.job
+        self._jobs[job.job_id] = record
+        if not job.is_finished:
+            self._unfinished[job.job_id] = record
+        if job.parent_job_id:
+            self._jobs[job.parent_job_id].children.append(record)
 
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         """Where a worker is now: a restarted one serves the logs of the attempts that it had before."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.store import StoredJob
 from iris.rpc import cluster_pb2
+
+if TYPE_CHECKING:
+    from iris.cluster.controller.watch import Watch
 
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
 _MOST = 2**31 - 1  # what each of these fields can hold, however many tasks there are
@@ -20,21 +24,23 @@ class JobRecord(StoredJob):
     Attributes:
         saved_revision: Up to here it is in the store.
         changed: Set, and replaced, when there is news for watchers.
-        finished: Set when it is final.
+        concluded: Whether what follows from its end has been done.
         to_do: What is to be done once it is saved.
         unsaved_results: Return values, pickled, by task index.
         gpu_ids: By task index, the devices that its current slot brings.
+        watch: The clients that watch it; None while there are none.
         children: The jobs that its tasks have submitted.
     """
 
     saved_revision: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    concluded: bool = False
     to_do: list[Instruction] = field(default_factory=list)
     unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
     gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     children: list[JobRecord] = field(default_factory=list)
+    watch: Watch | None = None
     _usage: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,3 +71,5 @@ class JobRecord(StoredJob):
         """There is news for who watches it."""
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
+        if self.watch is not None:
+            self.watch.job_changed()

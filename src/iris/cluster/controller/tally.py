@@ -1,6 +1,6 @@
 """What is known of all tasks of a job without looking at each of them.
 
-A job of thousands of tasks hears of each of them a few times; to count them all each time is what makes such a job slow.
+A job of thousands of tasks hears of each of them several times; to count them all each time is what would make it slow.
 Pure, like `task` and `job`.
 """
 
