@@ -191,7 +191,9 @@ class Job:
 
     def submit(self) -> list[Instruction]:
         """The job is new: ask for room."""
-        return self._request_room([task for task in self.tasks if not task.is_finished])
+        requests = self._request_room([task for task in self.tasks if not task.is_finished])
+        self._update_state()
+        return requests
 
     def gang_placed(self, gang_id: str, workers: Sequence[WorkerPlace]) -> list[Instruction]:
         """The gang has room and its workers are there: start its attempts.
@@ -309,6 +311,9 @@ class Job:
         return instructions
 
     def _gang_moved(self, gang: Gang) -> list[Instruction]:
+        live, waits = self.tally.count(BUILDING) + self.tally.count(RUNNING), self.tally.count(PENDING)
+        if self.coscheduled and live and (gang.restarting or not waits):
+            return []  # the one gang goes on: most ends of a large one are looked at no further
         members = [self.tasks[index] for index in gang.task_indices]
         instructions: list[Instruction] = []
         waiting = [task for task in members if task.state == PENDING]
