@@ -28,6 +28,7 @@ from iris.cluster.controller.job import (
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
+from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
@@ -137,9 +138,16 @@ class Controller:
             answer.serialized_result = self._store.result(job_id, 0)
         return answer
 
-    def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """All jobs in the order of their submission, without tasks."""
-        return [status.job_status(record) for record in self._jobs.values()]
+    def list_jobs(self, page_size: int, page_token: str) -> Page[cluster_pb2.JobStatus]:
+        """The jobs in the order of their submission, without tasks."""
+        jobs = list(self._jobs.values())
+        return cut_page(
+            "jobs",
+            len(jobs),
+            lambda number: status.job_status(jobs[number]),
+            page_size=page_size,
+            page_token=page_token,
+        )
 
     def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
@@ -153,10 +161,16 @@ class Controller:
             answer.serialized_result = self._store.result(job_id, task_index)
         return answer
 
-    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+    def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
         """The tasks of a job, in index order."""
         record = self._job(job_id)
-        return [self._update_addresses(status.task_status(record, index)) for index in range(len(record.job.tasks))]
+        return cut_page(
+            "tasks",
+            len(record.job.tasks),
+            lambda index: self._update_addresses(status.task_status(record, index)),
+            page_size=page_size,
+            page_token=page_token,
+        )
 
     def terminate_job(self, job_id: str) -> None:
         """Asks a job to end."""

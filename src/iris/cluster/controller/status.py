@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iris.cluster.controller.job import Job
+from iris.cluster.controller.pages import MOST_BYTES
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.store import StoredJob
 from iris.cluster.controller.task import (
@@ -21,8 +22,13 @@ from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2
 
 
-def job_status(record: JobRecord, *, tasks_since: int | None = None) -> cluster_pb2.JobStatus:
-    """A job; with the tasks that have changed since a revision (0: all), or without tasks."""
+def job_status(
+    record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = MOST_BYTES
+) -> cluster_pb2.JobStatus:
+    """A job; with the tasks that have changed since a revision (0: all), or without tasks.
+
+    Where all of their attempts would be more than a message can have, each task comes with its newest one only.
+    """
     job, facts, tally = record.job, record.facts, record.job.tally
     status = cluster_pb2.JobStatus(
         job_id=job.job_id,
@@ -59,6 +65,9 @@ def job_status(record: JobRecord, *, tasks_since: int | None = None) -> cluster_
         status.tasks.extend(
             task_status(record, task.task_index) for task in job.tasks if task.revision > tasks_since or not tasks_since
         )
+        if status.ByteSize() > most_bytes:
+            for shown in status.tasks:
+                del shown.attempts[:-1]
     return status
 
 
