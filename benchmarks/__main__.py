@@ -20,6 +20,7 @@ NAMES = (
     "local_ready",
     "true_job",
     "many_tasks",
+    "many_jobs",
     "task_status",
     "import_time",
     "log_reading",

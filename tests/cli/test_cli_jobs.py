@@ -32,6 +32,21 @@ def test_ps_and_status(remote_iris: Iris) -> None:
     assert remote_iris.json("kill", "--wait", running)["jobs"][0]["state"] == "KILLED"
 
 
+def test_ps_shows_so_many_and_says_how_many_more_there_are(remote_iris: Iris) -> None:
+    names = [remote_iris.detach("exec sleep 600") for _ in range(3)]
+    done = remote_iris("ps", "--limit", "2")
+    assert len(done.stdout.splitlines()) == 3, "a header, and two jobs"
+    assert names[2] in done.stdout, "the newest first"
+    assert "more run or wait" in done.stderr
+    assert "iris ps --all" in done.stderr
+    whole = [job["job_id"] for job in remote_iris.json("ps")["jobs"]]
+    assert set(names) <= set(whole)
+    assert len(whole) == len(remote_iris.json("ps", "--all")["jobs"])
+    assert [job["job_id"] for job in remote_iris.json("ps", "--limit", "2")["jobs"]] == whole[:2]
+    assert "--limit" in remote_iris("ps", "--limit", "0", code=2).stderr
+    remote_iris("kill", *names)
+
+
 def test_kill_ends_what_it_can(remote_iris: Iris) -> None:
     one, other = (remote_iris.detach("exec sleep 600") for _ in range(2))
     done = remote_iris("kill", one, "nobody", other, "--wait", "--json", code=1)

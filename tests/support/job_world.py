@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from iris.cluster.controller.job import Instruction, Job, ReleaseRoom, RequestRoom, StartAttempt, StopAttempt
+from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.status import job_status
 from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.cluster.controller.task import (
@@ -341,7 +342,13 @@ class World:
             assert running == [live.attempt_id]
 
     def _check_counts(self) -> None:
-        status = job_status(self.record, tasks_since=0)
+        record = JobRecord(self.job, self.record.launch, self.record.facts)
+        status = job_status(record, tasks_since=0)
+        states = [task.state for task in self.job.tasks]
+        assert [self.job.tally.count(state) for state in range(9)] == [states.count(state) for state in range(9)]
+        attempts = [attempt for task in self.job.tasks for attempt in task.attempts]
+        assert status.failure_count == sum(attempt.state == FAILED for attempt in attempts)
+        assert status.preemption_count == sum(attempt.is_worker_failure for attempt in attempts)
         counts = (status.tasks_pending, status.tasks_running, status.tasks_succeeded, status.tasks_failed)
         assert sum(counts) + status.tasks_killed == status.num_tasks == len(status.tasks)
         assert is_job_finished(status.state) == all(is_task_finished(task.state) for task in status.tasks)

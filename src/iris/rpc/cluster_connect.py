@@ -51,7 +51,8 @@ class ControllerService(Protocol):
 
     async def get_job_status(self, request: Controller.GetJobStatusRequest, ctx: RequestContext[Controller.GetJobStatusRequest, Controller.GetJobStatusResponse], /) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks. NOT_FOUND.
+        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
+        NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -70,7 +71,8 @@ class ControllerService(Protocol):
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
+        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -82,7 +84,8 @@ class ControllerService(Protocol):
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
+        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -518,7 +521,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks. NOT_FOUND.
+        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
+        NOT_FOUND.
         """
         return await self.execute_unary(
             request=request,
@@ -588,7 +592,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
+        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         return await self.execute_unary(
             request=request,
@@ -634,7 +639,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
+        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         return await self.execute_unary(
             request=request,
@@ -1027,7 +1033,8 @@ class ControllerServiceSync(Protocol):
 
     def get_job_status(self, request: Controller.GetJobStatusRequest, ctx: RequestContext[Controller.GetJobStatusRequest, Controller.GetJobStatusResponse], /) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks. NOT_FOUND.
+        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
+        NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1046,7 +1053,8 @@ class ControllerServiceSync(Protocol):
 
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
+        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1058,7 +1066,8 @@ class ControllerServiceSync(Protocol):
 
     def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
+        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1492,7 +1501,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks. NOT_FOUND.
+        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
+        NOT_FOUND.
         """
         return self.execute_unary(
             request=request,
@@ -1562,7 +1572,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set.
+        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
+        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         return self.execute_unary(
             request=request,
@@ -1608,7 +1619,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. NOT_FOUND.
+        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
+        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
         """
         return self.execute_unary(
             request=request,

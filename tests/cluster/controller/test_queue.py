@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from iris.cluster.controller.queue import FIRST_TURN_S, Held, Plan, Waiting, is_reserved, plan
+from iris.cluster.controller.queue import FIRST_TURN_S, Held, Line, Waiting, is_reserved
+from iris.cluster.controller.queue import plan as plan_line
 from iris.cluster.engine.base import GangRequest, Machine, Resources, place
 
 GIB = 2**30
@@ -25,6 +26,29 @@ def machine(
 ) -> Machine:
     total = Resources(cpu, memory, gpu)
     return Machine(name, total, total - (used or Resources()))
+
+
+@dataclass
+class Plan:
+    """What a plan says of each gang."""
+
+    submit: list[GangRequest]
+    reasons: dict[str, str]
+    impossible: dict[str, str]
+
+
+def plan(waiting: Sequence[Waiting], held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:
+    """The plan for gangs that have come in this order."""
+    line = Line(waiting)
+    found = plan_line(line, held, machines, now_s)
+    for entry in found.submit:
+        line.leave(entry.gang_id)
+    kinds = {entry.gang.gang_id: line.kind_of(entry.gang.gang_id) for entry in line}
+    return Plan(
+        found.submit,
+        {gang_id: found.reasons[kind] for gang_id, kind in kinds.items() if kind in found.reasons},
+        {gang_id: found.impossible[kind] for gang_id, kind in kinds.items() if kind in found.impossible},
+    )
 
 
 def decide(waiting: Sequence[GangRequest], machines: Sequence[Machine], held: Sequence[Held] = ()) -> Plan:

@@ -83,7 +83,7 @@ def test_a_job_comes_back_as_it_was(
 def test_records_of_before_attempts_said_that_memory_ran_out(store: Store, path: Path) -> None:
     record = stored(new_job())
     restarting(record.job)
-    store.add_job(record, b"")
+    store.write(Changes().add_job(record, b""))
     store.close()
     with closing(sqlite3.connect(path)) as db, db:
         changed = db.execute("UPDATE tasks SET record = json_remove(record, '$.attempts[0].out_of_memory')").rowcount

@@ -33,6 +33,8 @@ _SENT_AT_ONCE_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
 _PROBE_MS = 500
+# What is listed in one call: a server that answers with more, or all at once, is understood as well.
+_PAGE = 500
 
 LogEntry = cluster_pb2.Worker.LogEntry
 LogPage = cluster_pb2.Worker.FetchTaskLogsResponse
@@ -115,8 +117,14 @@ class RemoteClusterClient:
 
     def list_jobs(self) -> list[cluster_pb2.JobStatus]:
         """All jobs, oldest first, without their tasks."""
-        request = cluster_pb2.Controller.ListJobsRequest()
-        return list(call(self._controller.list_jobs, request, self._peer, timeout_s=self._timeout_s).jobs)
+        request = cluster_pb2.Controller.ListJobsRequest(page_size=_PAGE)
+        jobs: list[cluster_pb2.JobStatus] = []
+        while True:
+            answer = call(self._controller.list_jobs, request, self._peer, timeout_s=self._timeout_s)
+            jobs += answer.jobs
+            if not answer.next_page_token:
+                return jobs
+            request.page_token = answer.next_page_token
 
     def watch_job(
         self,
@@ -192,15 +200,22 @@ class RemoteClusterClient:
         return call(self._controller.get_task_status, request, self._peer, timeout_s=timeout_s).task
 
     def list_tasks(self, job_id: str, *, timeout_s: float = math.inf) -> list[cluster_pb2.TaskStatus]:
-        """The tasks of a job, in index order. `timeout_s` shortens that of the client.
+        """The tasks of a job, in index order. `timeout_s` shortens that of the client, for all calls together.
 
         Raises:
             NotFoundError: There is no such job.
         """
         check_utf8("a job id", job_id)
-        request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id)
-        timeout_s = min(timeout_s, self._timeout_s)
-        return list(call(self._controller.list_tasks, request, self._peer, timeout_s=timeout_s).tasks)
+        request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id, page_size=_PAGE)
+        tasks: list[cluster_pb2.TaskStatus] = []
+        end = time.monotonic() + timeout_s
+        while True:
+            left_s = min(end - time.monotonic(), self._timeout_s)
+            answer = call(self._controller.list_tasks, request, self._peer, timeout_s=left_s)
+            tasks += answer.tasks
+            if not answer.next_page_token:
+                return tasks
+            request.page_token = answer.next_page_token
 
     # Logs.
 

@@ -9,6 +9,7 @@ when the change is kept. Think again when one loop's worth of Python no longer k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -28,13 +29,15 @@ from iris.cluster.controller.job import (
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
+from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
+from iris.cluster.controller.watch import Watch
 from iris.cluster.engine.base import Engine
-from iris.cluster.types import is_job_finished, is_task_finished, parse_task_id, state_name
+from iris.cluster.types import is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.lease import DEFAULT_LEASE_S, lost_after_s, span
 from iris.errors import (
@@ -44,12 +47,9 @@ from iris.errors import (
     NotFoundError,
 )
 from iris.rpc import cluster_pb2
-from iris.rpc.process import happens
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-_BEAT_S = 10.0  # on a stream without news; common proxies cut idle ones after 20 to 60 s
-_MERGE_S = 0.02  # news within this time travels in one message of a watch; the end never waits
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +81,7 @@ class Controller:
         self._lease_s = lease_s
         self._fenced = store.load_fenced()
         self._jobs: dict[str, JobRecord] = {}
+        self._unfinished: dict[str, JobRecord] = {}  # of them, those that are not final
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self._workers, self._log_keeper, self._settled)
@@ -96,16 +97,15 @@ class Controller:
         for stored in self._store.load():
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
             if stored.job.is_finished:
-                record.finished.set()
-            self._jobs[stored.job.job_id] = record
+                record.concluded = True
+            self._add(record)
         if self._log_keeper is not None:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._saver.run())
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
-        for record in list(self._jobs.values()):
-            if not record.job.is_finished:
-                self._apply(record, record.job.recover(snapshot, _now_ms()))
+        for record in list(self._unfinished.values()):
+            self._apply(record, record.job.recover(snapshot, _now_ms()))
         self._scheduler.take_snapshot(snapshot)  # all that was lost meanwhile at once, before workers register
         self._end_what_belongs_to_ended_jobs()
         self._in_background(self._scheduler.run())
@@ -114,9 +114,9 @@ class Controller:
 
     def _end_what_belongs_to_ended_jobs(self) -> None:
         """We may have gone just after a job's end was kept, and before that of its child jobs and endpoints."""
-        for record in list(self._jobs.values()):
+        for record in list(self._unfinished.values()):
             parent = self._jobs.get(record.job.parent_job_id)
-            if parent is not None and parent.job.is_finished and not record.job.is_finished:
+            if parent is not None and parent.job.is_finished:
                 self._end_child(record, parent)
         for job_id in self._endpoints.job_ids():
             known = self._jobs.get(job_id)
@@ -177,14 +177,20 @@ class Controller:
 
     def count_jobs(self) -> tuple[int, int]:
         """How many go on, and how many have ended."""
-        ended = sum(record.job.is_finished for record in self._jobs.values())
-        return len(self._jobs) - ended, ended
+        return len(self._unfinished), len(self._jobs) - len(self._unfinished)
 
-    async def list_jobs(self) -> list[cluster_pb2.JobStatus]:
-        """All jobs in the order of their submission, without tasks."""
-        answer = [status.job_status(record) for record in self._jobs.values()]
+    async def list_jobs(self, page_size: int, page_token: str) -> Page[cluster_pb2.JobStatus]:
+        """The jobs in the order of their submission, without tasks."""
+        jobs = list(self._jobs.values())
+        page = cut_page(
+            "jobs",
+            len(jobs),
+            lambda number: status.job_status(jobs[number]),
+            page_size=page_size,
+            page_token=page_token,
+        )
         await self._saver.settled()
-        return answer
+        return page
 
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
@@ -196,12 +202,18 @@ class Controller:
             answer.serialized_result = await self._saver.read(self._store.result, job_id, task_index)
         return answer
 
-    async def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+    async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
         """The tasks of a job, in index order."""
         record = self._job(job_id)
-        answer = [self._update_addresses(status.task_status(record, index)) for index in range(len(record.job.tasks))]
+        page = cut_page(
+            "tasks",
+            len(record.job.tasks),
+            lambda index: self._update_addresses(status.task_status(record, index)),
+            page_size=page_size,
+            page_token=page_token,
+        )
         await self._saver.settled()
-        return answer
+        return page
 
     async def terminate_job(self, job_id: str) -> None:
         """Asks a job to end."""
@@ -214,20 +226,10 @@ class Controller:
     ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
         """What a job is, then what changes of it, until it is final."""
         record = self._job(job_id)
-        sent = 0
-        while True:
-            changed = record.changed
-            revision = record.job.revision
-            news = status.job_status(record, tasks_since=sent if include_tasks else None)
-            await self._saver.settled()
-            yield cluster_pb2.Controller.WatchJobResponse(job=news)
-            sent = revision
-            if is_job_finished(news.state) and record.finished.is_set():
-                return
-            while not changed.is_set():
-                if not await happens(changed, _BEAT_S):
-                    yield cluster_pb2.Controller.WatchJobResponse()
-            await happens(record.finished, _MERGE_S)
+        record.watch = record.watch or Watch(record, self._saver.settled)
+        async with contextlib.aclosing(record.watch.messages(include_tasks=include_tasks)) as messages:
+            async for message in messages:
+                yield message
 
     async def fetch_bundle(self, bundle_hash: str) -> bytes:
         """A workspace."""
@@ -303,7 +305,7 @@ class Controller:
             self._saver.fence(worker_id, incarnation)
 
     def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
-        for record in list(self._jobs.values()):
+        for record in list(self._unfinished.values()):
             lost = {index: attempt for index, attempt in record.job.live_attempts().items() if is_lost(attempt)}
             if not lost:
                 continue
@@ -339,7 +341,7 @@ class Controller:
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """The workers, and how they are."""
         running: dict[str, set[str]] = {}
-        for record in self._jobs.values():
+        for record in self._unfinished.values():
             for attempt in record.job.live_attempts().values():
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
         return [_health(worker, running.get(worker_id, set())) for worker_id, worker in self._workers.items()]
@@ -396,7 +398,7 @@ class Controller:
             if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
                 unwanted.append(report)
                 continue
-            _take_facts(record.facts[report.task_index], report)
+            record.take_facts(report)
             if report.started_at_ms:
                 instructions += job.attempt_running(report.task_index, report.attempt_id, report.started_at_ms)
             if is_task_finished(report.state):
@@ -424,17 +426,17 @@ class Controller:
 
     def _launched(self, record: JobRecord) -> None:
         """A new job is kept."""
-        self._jobs[record.job.job_id] = record
+        self._add(record)
         to_do, record.to_do = record.to_do, []
         self._carry_out(record, to_do)
         parent = self._jobs.get(record.job.parent_job_id)
-        if parent is not None and parent.finished.is_set():
+        if parent is not None and parent.concluded:
             self._end_child(record, parent)
 
     def _follow(self, record: JobRecord, to_do: Sequence[Instruction]) -> None:
         """What has changed in a job is kept: what follows from it is done."""
         self._carry_out(record, to_do)
-        if record.job.is_finished and record.saved_revision == record.job.revision and not record.finished.is_set():
+        if record.job.is_finished and record.saved_revision == record.job.revision and not record.concluded:
             self._job_finished(record)
 
     def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
@@ -459,11 +461,12 @@ class Controller:
 
     def _job_finished(self, record: JobRecord) -> None:
         job_id = record.job.job_id
-        record.finished.set()
+        self._unfinished.pop(job_id, None)
         self._endpoints.job_ended(job_id)
-        for child in list(self._jobs.values()):
-            if child.job.parent_job_id == job_id and not child.job.is_finished:
+        for child in record.children:
+            if not child.job.is_finished:
                 self._end_child(child, record)
+        record.concluded = True
 
     def _end_child(self, child: JobRecord, parent: JobRecord) -> None:
         reason = f"its parent job {parent.job.job_id!r} has ended ({state_name(parent.job.state)})"
@@ -494,6 +497,15 @@ class Controller:
         return worker
 
     # Small things.
+
+    def _add(self, record: JobRecord) -> None:
+        job = record.job
+        self._jobs[job.job_id] = record
+        if not job.is_finished:
+            self._unfinished[job.job_id] = record
+        parent = self._jobs.get(job.parent_job_id)
+        if parent is not None:
+            parent.children.append(record)
 
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         """Where a worker is now: a restarted one serves the logs of the attempts that it had before."""
@@ -562,13 +574,6 @@ def _by_job(reports: Iterable[Report]) -> dict[str, list[Report]]:
     for report in reports:
         grouped.setdefault(report.job_id, []).append(report)
     return grouped
-
-
-def _take_facts(facts: cluster_pb2.TaskStatus, report: Report) -> None:
-    facts.ClearField("ports")
-    facts.ports.update(report.ports)
-    facts.resource_usage.CopyFrom(report.resource_usage)
-    facts.build_metrics.CopyFrom(report.build_metrics)
 
 
 def _attempt_end(report: Report) -> AttemptEnd:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from iris.cluster.controller.tally import Tally
 from iris.cluster.controller.task import (
     BUILDING,
     DEFAULT_RETRIES_FAILURE,
@@ -71,7 +73,14 @@ class ReleaseRoom:
 Instruction = RequestRoom | StartAttempt | StopAttempt | ReleaseRoom
 
 
-def roll_up(states: Sequence[int], max_task_failures: int) -> int:
+class States(Protocol):
+    """The states of all tasks of a job: a list of them, or a `Tally`."""
+
+    def count(self, state: int, /) -> int: ...
+    def __len__(self) -> int: ...
+
+
+def roll_up(states: States, max_task_failures: int) -> int:
     """The state of a job whose tasks are in these states, while nobody has decided to end it.
 
     All SUCCEEDED, or all final with no more failures than are tolerated, is SUCCEEDED; too many failures is FAILED at
@@ -81,15 +90,15 @@ def roll_up(states: Sequence[int], max_task_failures: int) -> int:
     if states.count(FAILED) > max_task_failures:
         return FAILED
     for final in (WORKER_FAILED, UNSCHEDULABLE, KILLED):
-        if final in states:
+        if states.count(final):
             return final
-    if all(state in (SUCCEEDED, FAILED) for state in states):
+    if states.count(SUCCEEDED) + states.count(FAILED) == len(states):
         return SUCCEEDED
-    if RUNNING in states:
+    if states.count(RUNNING):
         return RUNNING
-    if BUILDING in states:
+    if states.count(BUILDING):
         return BUILDING
-    return RUNNING if any(state != PENDING for state in states) else PENDING
+    return RUNNING if states.count(PENDING) < len(states) else PENDING
 
 
 @dataclass(slots=True)
@@ -113,6 +122,7 @@ class Job:
         gangs: The placements that are asked for or held, by id.
         rounds: How many gangs there have been; numbers their ids.
         revision: Counts the changes; see `Task.revision`.
+        tally: The tasks, counted.
     """
 
     job_id: str
@@ -130,6 +140,10 @@ class Job:
     gangs: dict[str, Gang] = field(default_factory=dict)
     rounds: int = 0
     revision: int = 1
+    tally: Tally = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.tasks)
 
     @property
     def is_finished(self) -> bool:
@@ -177,7 +191,9 @@ class Job:
 
     def submit(self) -> list[Instruction]:
         """The job is new: ask for room."""
-        return self._request_room([task for task in self.tasks if not task.is_finished])
+        requests = self._request_room([task for task in self.tasks if not task.is_finished])
+        self._update_state()
+        return requests
 
     def gang_placed(self, gang_id: str, workers: Sequence[WorkerPlace]) -> list[Instruction]:
         """The gang has room and its workers are there: start its attempts.
@@ -283,7 +299,7 @@ class Job:
             if task.state in (FAILED, WORKER_FAILED) and self.first_failed is None and self.ending is None:
                 self.first_failed = task.task_index
         if self.ending is None:
-            decided = roll_up([task.state for task in self.tasks], self.max_task_failures)
+            decided = roll_up(self.tally, self.max_task_failures)
             if decided in (FAILED, WORKER_FAILED, KILLED):
                 error = self._first_error(ended)
                 stop_error = EXCEEDED_FAILURES if decided == FAILED else f"Job ended: {error}"
@@ -295,6 +311,9 @@ class Job:
         return instructions
 
     def _gang_moved(self, gang: Gang) -> list[Instruction]:
+        live, waits = self.tally.count(BUILDING) + self.tally.count(RUNNING), self.tally.count(PENDING)
+        if self.coscheduled and live and (gang.restarting or not waits):
+            return []  # the one gang goes on: most ends of a large one are looked at no further
         members = [self.tasks[index] for index in gang.task_indices]
         instructions: list[Instruction] = []
         waiting = [task for task in members if task.state == PENDING]
@@ -353,9 +372,8 @@ class Job:
     def _update_state(self, now_ms: int = 0) -> None:
         if self.is_finished:
             return
-        states = [task.state for task in self.tasks]
-        rolled_up = roll_up(states, self.max_task_failures)
-        if all(task.is_finished for task in self.tasks):
+        rolled_up = roll_up(self.tally, self.max_task_failures)
+        if self.tally.all_finished:
             self.state = self.ending if self.ending is not None else rolled_up
             self.finished_at_ms = max(now_ms, *(task.finished_at_ms for task in self.tasks))
         elif not is_job_finished(rolled_up):
@@ -366,6 +384,7 @@ class Job:
 
     def _touch(self, task: Task) -> None:
         task.revision = self.revision + 1  # `_update_state` makes that the job's
+        self.tally.recount(task)
 
     def _first_error(self, ended: Sequence[Task]) -> str:
         task = self.tasks[self.first_failed] if self.first_failed is not None else ended[0]

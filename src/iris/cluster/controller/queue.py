@@ -12,12 +12,17 @@ Pure. First come, first served, with two corrections:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from iris.cluster.engine.base import GangRequest, Machine, Resources, place
 
 FIRST_TURN_S = 30.0
+
+# What a gang asks for: how many slots, and what each of them needs. Gangs that are alike wait for the same reason.
+Kind = tuple[int, Resources]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,62 @@ class Held:
     machines: tuple[str, ...]
 
 
+class Line:
+    """The gangs that wait, in the order of their arrival, and apart by kind.
+
+    A pass looks at the first of each kind that does not fit, and at none behind it: with thousands of tasks that wait
+    it costs no more than with a few.
+    """
+
+    def __init__(self, waiting: Iterable[Waiting] = ()) -> None:
+        self._kinds: dict[Kind, dict[str, tuple[int, Waiting]]] = {}  # gang id -> number of arrival, entry
+        self._kind_of: dict[str, Kind] = {}  # by gang id
+        self._numbers = itertools.count()
+        for entry in waiting:
+            self.join(entry)
+
+    def join(self, entry: Waiting) -> None:
+        """A gang comes, behind all others."""
+        gang = entry.gang
+        kind = (gang.slots, gang.need)
+        self._kind_of[gang.gang_id] = kind
+        self._kinds.setdefault(kind, {})[gang.gang_id] = (next(self._numbers), entry)
+
+    def leave(self, gang_id: str) -> Waiting | None:
+        """A gang goes; None when it was not there."""
+        kind = self._kind_of.pop(gang_id, None)
+        if kind is None:
+            return None
+        _, entry = self._kinds[kind].pop(gang_id)
+        if not self._kinds[kind]:
+            del self._kinds[kind]
+        return entry
+
+    def kind_of(self, gang_id: str) -> Kind:
+        """What a gang asks for that is there."""
+        return self._kind_of[gang_id]
+
+    def __contains__(self, gang_id: str) -> bool:
+        return gang_id in self._kind_of
+
+    def by_kind(self) -> Mapping[Kind, Mapping[str, tuple[int, Waiting]]]:
+        """All of them: by kind and gang id, the number of its arrival and the entry."""
+        return self._kinds
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return (entry for gangs in self._kinds.values() for _, entry in gangs.values())
+
+    def __len__(self) -> int:
+        return len(self._kind_of)
+
+
 @dataclass(slots=True)
 class Plan:
-    """What to do with the queue."""
+    """What to do with the queue. Those of a kind that are not submitted wait for one reason, or can never be placed."""
 
     submit: list[GangRequest] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)  # by gang id: why it waits
-    impossible: dict[str, str] = field(default_factory=dict)  # by gang id: why it can never be placed
+    reasons: dict[Kind, str] = field(default_factory=dict)
+    impossible: dict[Kind, str] = field(default_factory=dict)
 
 
 def is_reserved(waited_s: float) -> bool:
@@ -55,50 +109,52 @@ def is_reserved(waited_s: float) -> bool:
     return waited_s >= turn_s
 
 
-def plan(waiting: Sequence[Waiting], held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:
-    """Decides what starts now. `waiting` is in the order of arrival.
+def plan(line: Line, held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:
+    """Decides what starts now.
 
     1. What could not be placed on empty machines is impossible.
-    2. In order, what fits is submitted, on a ledger of what is then still free.
+    2. In order of arrival, what fits is submitted, on a ledger of what is then still free.
     3. The first that does not fit is the oldest; whoever comes after it passes unless that breaks its reservation.
+
+    All that is free only becomes less in a pass, so the first of a kind that has to wait speaks for all behind it.
     """
     result = Plan()
     empty = [replace(machine, free=machine.total, tasks=0) for machine in machines]
     ledger = list(machines)
-    # All that is free only becomes less in a pass: what did not fit once need not be tried again. Thousands of tasks
-    # that are alike then cost a look each, not a search.
-    never: dict[tuple[int, Resources], str] = {}
-    not_now: dict[tuple[int, Resources], str] = {}
-    oldest: Waiting | None = None
-    ahead: list[Machine] = []  # what would be free if only those ran that started after the oldest came
-    for entry in waiting:
+    oldest: GangRequest | None = None
+    ahead: list[Machine] | None = None  # reserved: what would be free if only those ran that came after the oldest
+    rest = {kind: iter(gangs.values()) for kind, gangs in line.by_kind().items()}
+    turns: list[tuple[int, Waiting, Kind]] = []  # a heap: the next of each kind; no two numbers of arrival are alike
+    for kind, gangs in rest.items():
+        number, entry = next(gangs)
+        if place(entry.gang, empty) is None:
+            result.impossible[kind] = _describe(entry.gang, empty, "there are only")
+        else:
+            heapq.heappush(turns, (number, entry, kind))
+    while turns:
+        _, entry, kind = turns[0]
         gang = entry.gang
-        kind = (gang.slots, gang.need)
-        if kind not in never:
-            never[kind] = "" if place(gang, empty) is not None else _describe(gang, empty, "there are only")
-        if never[kind]:
-            result.impossible[gang.gang_id] = never[kind]
-            continue
-        spots = None if kind in not_now else place(gang, ledger)
+        spots = place(gang, ledger)
         if spots is None:
-            if kind not in not_now:
-                not_now[kind] = _describe(gang, ledger, "free now:")
-            result.reasons[gang.gang_id] = not_now[kind]
+            result.reasons[kind] = _describe(gang, ledger, "free now:")
             if oldest is None:
-                oldest = entry
-                ahead = _occupied_since(entry.since_s, held, empty)
-            continue
-        if oldest is not None:
-            spots_ahead = _apply(ahead, gang, spots)
-            if is_reserved(now_s - oldest.since_s) and place(oldest.gang, spots_ahead) is None:
-                result.reasons[gang.gang_id] = (
-                    f"there is room, but it is kept for job {oldest.gang.gang_id.rsplit('@', 1)[0]!r},"
-                    f" which has waited longer and needs {_amount(oldest.gang)}"
-                )
+                oldest = gang
+                if is_reserved(now_s - entry.since_s):
+                    ahead = _occupied_since(entry.since_s, held, empty)
+        elif oldest and ahead and place(oldest, after := _apply(ahead, gang, spots)) is None:
+            result.reasons[kind] = (
+                f"there is room, but it is kept for job {oldest.gang_id.rsplit('@', 1)[0]!r},"
+                f" which has waited longer and needs {_amount(oldest)}"
+            )
+        else:
+            ledger = _apply(ledger, gang, spots)
+            ahead = after if ahead else None
+            result.submit.append(gang)
+            following = next(rest[kind], None)
+            if following is not None:
+                heapq.heapreplace(turns, (*following, kind))
                 continue
-            ahead = spots_ahead
-        ledger = _apply(ledger, gang, spots)
-        result.submit.append(gang)
+        heapq.heappop(turns)
     return result
 
 

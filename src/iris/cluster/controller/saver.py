@@ -234,7 +234,9 @@ class Saver:
         for one in written:
             record = one.record
             is_news = one.revision > record.saved_revision or bool(one.results)
-            record.saved_revision = one.revision
+            record.saved_revision = max(
+                record.saved_revision, one.revision
+            )  # a reason to wait is not kept: it may be ahead
             del record.unsaved_results[: one.results]
             to_do, record.to_do = record.to_do[: one.steps], record.to_do[one.steps :]
             if is_news:

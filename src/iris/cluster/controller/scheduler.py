@@ -44,21 +44,24 @@ class Scheduler:
         self._jobs = jobs
         self._workers = workers
         self._apply = apply
-        self._waiting: dict[str, queue.Waiting] = {}  # by gang id, in order of arrival
+        self._line = queue.Line()
+        self._newcomers: dict[str, None] = {}  # of them, those that have not been told yet why they wait
         self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
         self._held: dict[str, queue.Held] = {}
         self._to_release: dict[str, None] = {}  # a set that keeps its order
         self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
+        self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int) -> None:
         """A gang joins the queue."""
-        self._waiting[gang_id] = queue.Waiting(GangRequest(gang_id, slots, need_of(record.launch)), time.monotonic())
+        self._line.join(queue.Waiting(GangRequest(gang_id, slots, need_of(record.launch)), time.monotonic()))
+        self._newcomers[gang_id] = None
         self._wake.set()
 
     def release_room(self, gang_id: str) -> None:
         """A gang leaves the queue, or gives its room back."""
-        if self._waiting.pop(gang_id, None) is None:
+        if self._line.leave(gang_id) is None:
             self._to_release[gang_id] = None
         self._wake.set()
 
@@ -82,10 +85,14 @@ class Scheduler:
                     self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
 
     async def run(self) -> None:
-        """Schedules for as long as the controller lives: whenever something changes, and with every tick."""
+        """Schedules for as long as the controller lives: whenever something changes, and with every tick.
+
+        After a pass comes a pause of the same length, so that half of the loop's time is left for everybody else.
+        """
         while True:
             await happens(self._wake, TICK_S)
             self._wake.clear()
+            begin_s = time.monotonic()
             try:
                 await self._schedule()
             except IrisError as error:
@@ -93,6 +100,7 @@ class Scheduler:
                 _log.warning("scheduling goes on in a second: %s", error)
             except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
                 _log.exception("scheduling")
+            await asyncio.sleep(time.monotonic() - begin_s)
 
     async def watch_engine(self) -> None:
         """Wakes up when the engine may have news."""
@@ -105,8 +113,11 @@ class Scheduler:
 
         1. Room that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
-        3. Who has waited for too long is given up.
+        3. Once a second: who has waited for too long is given up.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
+        5. Who has just come is told why it waits. Once a second everybody is, since it changes all the time.
+
+        What happens in each pass does not take longer when more gangs wait; what does is done once a second.
         """
         for gang_id in list(self._to_release):
             await self._engine.release(gang_id)
@@ -114,14 +125,19 @@ class Scheduler:
             self._held.pop(gang_id, None)
             self._submitted.pop(gang_id, None)
         self.take_snapshot(await self._engine.snapshot())
-        self._give_up_late()
-        if not self._waiting:
-            self._tell_explained()
-            return
+        look_at_all = time.monotonic() >= self._next_look_s
+        if look_at_all:
+            self._next_look_s = time.monotonic() + TICK_S
+            self._give_up_late()
+        if self._line:
+            await self._submit_next(look_at_all)
+        self._tell_explained()
+
+    async def _submit_next(self, tell_all: bool) -> None:
         machines = await self._engine.machines()
-        plan = queue.plan(list(self._waiting.values()), list(self._held.values()), machines, time.monotonic())
+        plan = queue.plan(self._line, list(self._held.values()), machines, time.monotonic())
         for gang in plan.submit:
-            waiting = self._waiting.pop(gang.gang_id, None)
+            waiting = self._line.leave(gang.gang_id)
             if waiting is None:
                 continue  # its job ended while we awaited the engine
             self._submitted[gang.gang_id] = waiting
@@ -129,16 +145,21 @@ class Scheduler:
                 await self._engine.submit(gang)
             except GangRejectedError as error:
                 self._reject(gang.gang_id, str(error))
-        for gang_id, reason in plan.impossible.items():
-            if self._engine.elastic:
-                plan.reasons[gang_id] = reason
-            else:
-                self._reject(gang_id, f"it can never be placed: {reason}")
-        for gang_id, reason in plan.reasons.items():
-            self._explain(gang_id, f"waiting: {reason}")
         if plan.submit:
             self.take_snapshot(await self._engine.snapshot())
-        self._tell_explained()
+        if self._engine.elastic:
+            plan.reasons |= plan.impossible
+        else:
+            for kind, reason in plan.impossible.items():
+                for gang_id in list(self._line.by_kind().get(kind, ())):
+                    self._reject(gang_id, f"it can never be placed: {reason}")
+        for gang_id in [entry.gang.gang_id for entry in self._line] if tell_all else list(self._newcomers):
+            why = plan.reasons.get(self._line.kind_of(gang_id)) if gang_id in self._line else ""
+            if why is None:
+                continue  # it has come since the plan was made
+            self._newcomers.pop(gang_id, None)
+            if why:
+                self._explain(gang_id, f"waiting: {why}")
 
     def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
         """What the engine has placed starts, what it has lost ends."""
@@ -191,7 +212,8 @@ class Scheduler:
 
     def _give_up_late(self) -> None:
         now_s = time.monotonic()
-        for gang_id, waiting in [*self._waiting.items(), *self._submitted.items()]:
+        for waiting in [*self._line, *self._submitted.values()]:
+            gang_id = waiting.gang.gang_id
             record = self._record_of(gang_id)
             limit_s = record.launch.scheduling_timeout_seconds
             gang = record.job.gangs.get(gang_id)
@@ -201,21 +223,27 @@ class Scheduler:
                 self._apply(record, record.job.unschedulable(error, _now_ms()))
 
     def _reject(self, gang_id: str, error: str) -> None:
-        self._waiting.pop(gang_id, None)
+        self._line.leave(gang_id)
         self._submitted.pop(gang_id, None)
         record = self._record_of(gang_id)
         self._apply(record, record.job.unschedulable(error, _now_ms()))
 
     def _explain(self, gang_id: str, reason: str) -> None:
         record = self._record_of(gang_id)
+        is_saved = record.saved_revision == record.job.revision
         if record.job.explain_waiting(gang_id, reason):
+            if is_saved:
+                record.saved_revision = record.job.revision  # a reason is not stored: it is found out anew
             self._explained[record.job.job_id] = record
 
     def _tell_explained(self) -> None:
         """Once for each job, however many of its tasks wait."""
         explained, self._explained = self._explained, {}
         for record in explained.values():
-            self._apply(record, ())
+            if record.saved_revision == record.job.revision:
+                record.tell_watchers()
+            else:
+                self._apply(record, ())  # it is told once it is saved
 
     def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus) -> None:
         names = tuple(slot.worker_id for slot in known.slots)

@@ -34,8 +34,9 @@ class ControllerService:
         return cluster_pb2.Empty()
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:
-        """All jobs."""
-        return Controller.ListJobsResponse(jobs=await self._controller.list_jobs())
+        """The jobs, or a page of them."""
+        page = await self._controller.list_jobs(request.page_size, request.page_token)
+        return Controller.ListJobsResponse(jobs=page.items, next_page_token=page.next_token)
 
     async def get_task_status(
         self, request: Controller.GetTaskStatusRequest, ctx: Any
@@ -47,8 +48,9 @@ class ControllerService:
         return Controller.GetTaskStatusResponse(task=task)
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: Any) -> Controller.ListTasksResponse:
-        """The tasks of a job."""
-        return Controller.ListTasksResponse(tasks=await self._controller.list_tasks(request.job_id))
+        """The tasks of a job, or a page of them."""
+        page = await self._controller.list_tasks(request.job_id, request.page_size, request.page_token)
+        return Controller.ListTasksResponse(tasks=page.items, next_page_token=page.next_token)
 
     async def register_worker(
         self, request: Controller.RegisterWorkerRequest, ctx: Any

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from iris.cluster.controller.job import Job
+from iris.cluster.controller.pages import MOST_BYTES
+from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.store import StoredJob
 from iris.cluster.controller.task import (
     BUILDING,
@@ -20,10 +22,14 @@ from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2
 
 
-def job_status(record: StoredJob, *, tasks_since: int | None = None) -> cluster_pb2.JobStatus:
-    """A job; with the tasks that have changed since a revision (0: all), or without tasks."""
-    job, facts = record.job, record.facts
-    states = [task.state for task in job.tasks]
+def job_status(
+    record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = MOST_BYTES
+) -> cluster_pb2.JobStatus:
+    """A job; with the tasks that have changed since a revision (0: all), or without tasks.
+
+    Where all of their attempts would be more than a message can have, each task comes with its newest one only.
+    """
+    job, facts, tally = record.job, record.facts, record.job.tally
     status = cluster_pb2.JobStatus(
         job_id=job.job_id,
         state=job.state,  # type: ignore[arg-type]  # the numbers are the same
@@ -32,17 +38,17 @@ def job_status(record: StoredJob, *, tasks_since: int | None = None) -> cluster_
         started_at_ms=job.started_at_ms,
         finished_at_ms=job.finished_at_ms,
         parent_job_id=job.parent_job_id,
-        failure_count=sum(attempt.state == FAILED for task in job.tasks for attempt in task.attempts),
-        preemption_count=sum(attempt.is_worker_failure for task in job.tasks for attempt in task.attempts),
+        failure_count=tally.attempts_failed,
+        preemption_count=tally.attempts_lost,
         num_tasks=len(job.tasks),
-        tasks_pending=states.count(PENDING),
-        tasks_running=states.count(BUILDING) + states.count(RUNNING),
-        tasks_succeeded=states.count(SUCCEEDED),
-        tasks_failed=states.count(FAILED) + states.count(WORKER_FAILED),
-        tasks_killed=states.count(KILLED) + states.count(UNSCHEDULABLE),
+        tasks_pending=tally.count(PENDING),
+        tasks_running=tally.count(BUILDING) + tally.count(RUNNING),
+        tasks_succeeded=tally.count(SUCCEEDED),
+        tasks_failed=tally.count(FAILED) + tally.count(WORKER_FAILED),
+        tasks_killed=tally.count(KILLED) + tally.count(UNSCHEDULABLE),
         ports=facts[0].ports,
         build_metrics=facts[0].build_metrics,
-        resource_usage=_sum([fact.resource_usage for fact in facts]),
+        resource_usage=record.usage,
         status_message=_job_message(job),
     )
     if job.first_failed is not None:
@@ -59,6 +65,9 @@ def job_status(record: StoredJob, *, tasks_since: int | None = None) -> cluster_
         status.tasks.extend(
             task_status(record, task.task_index) for task in job.tasks if task.revision > tasks_since or not tasks_since
         )
+        if status.ByteSize() > most_bytes:
+            for shown in status.tasks:
+                del shown.attempts[:-1]
     return status
 
 
@@ -115,8 +124,10 @@ def _job_message(job: Job) -> str:
     if job.is_finished:
         return ""
     if job.ending is not None:
-        left = sum(task.live_attempt is not None for task in job.tasks)
+        left = job.tally.count(BUILDING) + job.tally.count(RUNNING)
         return f"ending as {state_name(job.ending)}: {left} tasks are being stopped"
+    if not job.tally.count(PENDING):
+        return ""
     return next((gang.reason for gang in job.gangs.values() if not gang.placed and gang.reason), "")
 
 
@@ -125,14 +136,3 @@ def _task_message(job: Job, task: Task) -> str:
         return f"being stopped: {task.stop.value}"
     gang = job.gangs.get(task.gang_id)
     return gang.reason if gang is not None and task.state == PENDING else ""
-
-
-def _sum(usages: list[cluster_pb2.ResourceUsage]) -> cluster_pb2.ResourceUsage:
-    return cluster_pb2.ResourceUsage(
-        memory_mb=sum(usage.memory_mb for usage in usages),
-        disk_mb=sum(usage.disk_mb for usage in usages),
-        cpu_millicores=sum(usage.cpu_millicores for usage in usages),
-        memory_peak_mb=sum(usage.memory_peak_mb for usage in usages),
-        cpu_percent=sum(usage.cpu_percent for usage in usages),
-        process_count=sum(usage.process_count for usage in usages),
-    )

@@ -1,0 +1,142 @@
+"""What many clients that watch one job cost: counted in messages, never in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from iris.cluster.controller.job import Job
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.watch import Watch
+from iris.rpc import cluster_pb2 as pb
+
+pytestmark = pytest.mark.anyio
+
+Messages = AsyncGenerator[pb.Controller.WatchJobResponse]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def is_kept() -> None:
+    """What has changed is on the disk at once."""
+
+
+class Watched:
+    """A job of independent tasks, and who watches it."""
+
+    def __init__(self, tasks: int) -> None:
+        job = Job.new("job", tasks, 1, coscheduled=False)
+        job.submit()
+        self.record = JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])
+        self.watch = self.record.watch = Watch(self.record, is_kept)
+        self.clients: list[Messages] = []
+
+    async def come(self, clients: int, *, include_tasks: bool = False) -> list[pb.JobStatus]:
+        """Clients come; their first messages."""
+        self.clients = [self.watch.messages(include_tasks=include_tasks) for _ in range(clients)]
+        return await self.next()
+
+    async def next(self) -> list[pb.JobStatus]:
+        """The next message of each client."""
+        return [message.job for message in await asyncio.gather(*(anext(client) for client in self.clients))]
+
+    async def leave(self) -> None:
+        for client in self.clients:
+            await client.aclose()
+
+    def start(self, *indices: int) -> None:
+        """Tasks run from now on: a change for each of them."""
+        for index in indices:
+            self.record.job.gang_placed(f"job@{index}", [WorkerPlace("w", "http://w")])
+            self.record.job.attempt_running(index, 0, 5)
+            self.record.tell_watchers()
+
+    def end(self, *indices: int) -> None:
+        for index in indices:
+            self.record.job.attempt_ended(index, 0, AttemptEnd(SUCCEEDED, 9, exit_code=0))
+            self.record.concluded = self.record.job.is_finished
+            self.record.tell_watchers()
+
+
+@pytest.mark.parametrize("include_tasks", [False, True])
+async def test_a_change_is_made_once_for_500_clients_and_told_once_to_each(include_tasks: bool) -> None:
+    watched = Watched(5)
+    await watched.come(500, include_tasks=include_tasks)
+    assert watched.watch.built == 1
+    for index in range(4):
+        watched.start(index)
+        news = await watched.next()
+        assert all(job is news[0] for job in news), "the same message"
+        assert news[0].tasks_running == index + 1
+        assert [task.task_index for task in news[0].tasks] == ([index] if include_tasks else [])
+        assert watched.watch.built == index + 2
+    await watched.leave()
+    assert watched.record.watch is None
+
+
+async def test_changes_that_come_together_travel_together() -> None:
+    watched = Watched(300)
+    await watched.come(10, include_tasks=True)
+    watched.start(*range(300))
+    news = await watched.next()
+    assert [task.state for task in news[0].tasks] == [RUNNING] * 300
+    assert watched.watch.built == 2
+    await watched.leave()
+
+
+async def test_of_a_job_of_5000_tasks_only_those_that_have_changed_travel() -> None:
+    watched = Watched(5000)
+    (job,) = await watched.come(1, include_tasks=True)
+    assert len(job.tasks) == 5000
+    watched.start(17, 4711)
+    (job,) = await watched.next()
+    assert [task.task_index for task in job.tasks] == [17, 4711]
+    assert (job.num_tasks, job.tasks_running) == (5000, 2)
+    await watched.leave()
+
+
+async def test_a_client_that_comes_later_is_told_how_things_are_now() -> None:
+    watched = Watched(3)
+    await watched.come(2, include_tasks=True)
+    watched.start(0, 1)
+    late = watched.watch.messages(include_tasks=True)
+    job = (await anext(late)).job
+    assert [task.state for task in job.tasks] == [RUNNING, RUNNING, 1]
+    await late.aclose()
+    await watched.leave()
+
+
+async def test_a_client_that_reads_slowly_misses_nothing_and_holds_nothing() -> None:
+    watched = Watched(100)
+    watched.clients = [watched.watch.messages(include_tasks=True) for _ in range(2)]
+    await watched.next()
+    slow, fast = watched.clients
+    watched.clients = [fast]
+    for index in range(60):
+        watched.start(index)
+        await watched.next()
+    made = watched.watch.built
+    job = (await anext(slow)).job
+    assert [task.task_index for task in job.tasks] == list(range(60)), "all that it has missed, in one message"
+    assert watched.watch.built == made + 1
+    watched.clients = [slow, fast]
+    await watched.leave()
+
+
+async def test_the_end_is_told_at_once_and_is_the_last_message() -> None:
+    watched = Watched(2)
+    await watched.come(3)
+    watched.start(0, 1)
+    watched.end(0, 1)
+    news = await watched.next()  # the end did not wait for the message before it
+    assert [job.state for job in news] == [pb.JOB_STATE_SUCCEEDED] * 3
+    for client in watched.clients:
+        with pytest.raises(StopAsyncIteration):
+            await anext(client)
+    assert watched.record.watch is None
