@@ -20,6 +20,7 @@ NAMES = (
     "local_ready",
     "true_job",
     "many_tasks",
+    "submissions",
     "task_status",
     "import_time",
     "log_reading",
