@@ -21,6 +21,7 @@ NAMES = (
     "true_job",
     "many_tasks",
     "many_jobs",
+    "submissions",
     "task_status",
     "import_time",
     "log_reading",

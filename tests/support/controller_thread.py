@@ -13,6 +13,7 @@ from iris.cluster.controller.log_keeper import Keeping
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
 from iris.cluster.engine.base import Engine
+from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.rpc.process import address_of, bind
 from iris.rpc.serving import HttpServer
 from iris.server import controller_application
@@ -43,7 +44,7 @@ class ControllerThread:
 
 @contextmanager
 def serving(
-    engine: Engine, store: Store, *, kept_logs: Keeping | None = None, port: int = 0
+    engine: Engine, store: Store, *, kept_logs: Keeping | None = None, port: int = 0, lease_s: float = DEFAULT_LEASE_S
 ) -> Iterator[ControllerThread]:
     """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
     ready = threading.Event()
@@ -53,7 +54,7 @@ def serving(
     async def serve() -> None:
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
-        controller = Controller(engine, store, address, kept_logs)
+        controller = Controller(engine, store, address, kept_logs, lease_s)
         application = controller_application(ControllerService(controller))
         server = HttpServer({application.path: application}, listener)
         await controller.start()

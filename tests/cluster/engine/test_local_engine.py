@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
 from contracts.engine import gang
 from support.cluster import iris_processes, is_alive, parent_of
+from support.waiting import wait_until
 
 from iris.cluster.engine.base import GangRequest, GangState, Resources
 from iris.cluster.engine.local import LocalEngine
 from iris.cluster.engine.machine import this_machine
+from iris.cluster.engine.worker_process import find_standing
+from iris.cluster.worker.standing import identity_file, read_identity
 from iris.errors import InvalidArgumentError
 
 NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: the workers go on trying
@@ -66,6 +73,132 @@ async def test_a_worker_that_dies_breaks_its_gangs_and_is_started_again(engine: 
     assert not is_alive(worker)
     await engine.submit(gang("b@0"))
     assert (await engine.snapshot())["b@0"].state is GangState.HELD, "a broken gang breaks no other"
+
+
+# Another engine in the directory of one that was killed: support/standing_cluster.py kills real ones. Here the earlier
+# one is a process of its own, too, since workers are children of who starts them.
+
+EARLIER = """
+import asyncio, json, sys
+from pathlib import Path
+from iris.cluster.engine.base import GangRequest, Resources
+from iris.cluster.engine.local import LocalEngine
+
+async def main():
+    engine = LocalEngine(
+        Path(sys.argv[1]), workers=2, machine=Resources(cpu=4, memory_bytes=2**30, gpu=4), standing=True
+    )
+    await engine.start("http://127.0.0.1:9")
+    for gang_id, slots in (("a@0", 2), ("released@0", 1), ("b@0", 1)):
+        await engine.submit(GangRequest(gang_id, slots, Resources(cpu=1, gpu=1)))
+    await engine.release("released@0")
+    await engine.submit(GangRequest("waits@0", 1, Resources(cpu=2)))
+    places = {
+        gang_id: [(slot.worker_id, slot.gpu_ids) for slot in status.slots]
+        for gang_id, status in (await engine.snapshot()).items()
+    }
+    print(json.dumps(places), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+Left = dict[str, list[tuple[str, tuple[int, ...]]]]
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Left:
+    """What an engine of two workers had placed that was killed: worker and GPUs of each slot, by gang."""
+    with subprocess.Popen([sys.executable, "-c", EARLIER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as earlier:
+        assert earlier.stdout is not None
+        places = json.loads(earlier.stdout.readline())
+        for worker_id in ("local-0", "local-1"):
+            wait_until(identity_file(tmp_path, worker_id).exists, f"{worker_id} to say who it is")
+        earlier.kill()
+    return {gang: [(worker_id, tuple(gpus)) for worker_id, gpus in slots] for gang, slots in places.items()}
+
+
+def kill_worker(directory: Path, worker_id: str) -> None:
+    process = read_identity(identity_file(directory, worker_id))
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not process.is_alive, f"the end of {worker_id}")
+
+
+@asynccontextmanager
+async def next_engine(directory: Path, workers: int = 2) -> AsyncIterator[LocalEngine]:
+    machine = Resources(cpu=4, memory_bytes=2**30, gpu=4)
+    engine = LocalEngine(directory, workers=workers, machine=machine, standing=True)
+    await engine.start(NOBODY)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def test_the_next_engine_finds_workers_and_what_they_hold(left: Left, tmp_path: Path) -> None:
+    processes = [read_identity(identity_file(tmp_path, worker_id)) for worker_id in ("local-0", "local-1")]
+    async with next_engine(tmp_path) as engine:
+        assert engine.adopted == 2
+        assert [read_identity(identity_file(tmp_path, f"local-{i}")) for i in range(2)] == processes
+        snapshot = await engine.snapshot()
+        assert snapshot.keys() == {"a@0", "b@0"}, "who had only waited asks again"
+        for gang_id, status in snapshot.items():
+            assert status.state is GangState.HELD
+            assert [(slot.worker_id, slot.gpu_ids) for slot in status.slots] == left[gang_id]
+        assert sum(machine.free.cpu for machine in await engine.machines()) == 1
+        await engine.submit(GangRequest("c@0", 1, Resources(gpu=1)))
+        given = [slot.gpu_ids[0] for status in (await engine.snapshot()).values() for slot in status.slots]
+        assert sorted(given) == [0, 1, 2, 3], "no GPU is given out twice"
+        for gang_id in ("a@0", "b@0", "c@0"):
+            await engine.release(gang_id)
+        assert all(machine.free == machine.total for machine in await engine.machines())
+    assert all(process is not None and not process.is_alive for process in processes)
+    assert find_standing(tmp_path) == []
+
+
+async def test_what_was_held_by_a_worker_that_is_gone_is_lost(left: Left, tmp_path: Path) -> None:
+    kill_worker(tmp_path, "local-1")
+    async with next_engine(tmp_path) as engine:
+        assert engine.adopted == 1
+        for gang_id, status in (await engine.snapshot()).items():
+            gone = {i for i, (worker_id, _) in enumerate(left[gang_id]) if worker_id == "local-1"}
+            assert status.lost == gone
+            assert (status.state is GangState.BROKEN) == bool(gone)
+        await engine.submit(gang("new@0"))
+        assert (await engine.snapshot())["new@0"].state is GangState.HELD
+
+
+async def test_a_loss_that_nobody_was_told_of_is_known_to_the_next_but_one(left: Left, tmp_path: Path) -> None:
+    kill_worker(tmp_path, "local-1")
+    between = LocalEngine(tmp_path, workers=2, machine=Resources(cpu=4, memory_bytes=2**30, gpu=4), standing=True)
+    await between.start(NOBODY)
+    lost = {gang_id: status.lost for gang_id, status in (await between.snapshot()).items()}
+    await between.abandon()  # it ends the worker that it has started, and leaves the other: as if it had not been there
+    async with next_engine(tmp_path) as engine:
+        assert {gang_id: status.lost for gang_id, status in (await engine.snapshot()).items()} == lost
+        assert any(lost.values())
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_another_number_of_workers(left: Left, tmp_path: Path, workers: int) -> None:
+    async with next_engine(tmp_path, workers) as engine:
+        assert engine.adopted == 2
+        snapshot = await engine.snapshot()
+        assert {status.state for status in snapshot.values()} == {GangState.HELD}
+        assert [machine.name for machine in await engine.machines()] == [f"local-{i}" for i in range(workers)]
+        await engine.submit(GangRequest("new@0", 1, Resources(gpu=1)))
+        given = [slot.gpu_ids[0] for status in (await engine.snapshot()).values() for slot in status.slots]
+        assert sorted(given) == [0, 1, 2, 3]
+        for gang_id in ("a@0", "b@0", "new@0"):
+            await engine.release(gang_id)
+        machines = await engine.machines()
+        assert all(machine.free == machine.total for machine in machines)
+        assert sum(machine.total.gpu for machine in machines) == 4
+        wanted = [f"local-{i}" for i in range(workers)]
+        while find_standing(tmp_path) != wanted:
+            await engine.wait_for_change(0.05)
 
 
 @pytest.mark.parametrize("workers", [0, 65])

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 import signal
@@ -195,7 +196,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     await stop.wait()
     if given_up:
         logging.warning("this worker ends: %s", given_up[0])
-        await worker.until_ended(_KILLED_S)
+        if await worker.until_ended(_KILLED_S):
+            reaper.set_deadline(math.inf)  # nothing runs, and nothing will: what is left may take its time
     else:
         await worker.close()
     if handover is not None:

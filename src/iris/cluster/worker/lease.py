@@ -30,7 +30,7 @@ def heartbeat_s(lease_s: float) -> float:
 
 def kill_after_s(lease_s: float) -> float:
     """When the reaper acts."""
-    return lease_s + min(max(lease_s / 8, 0.25), 2.0)
+    return lease_s + min(max(lease_s / 8, 0.5), 2.0)
 
 
 def lost_after_s(lease_s: float) -> float:

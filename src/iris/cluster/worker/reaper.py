@@ -83,8 +83,8 @@ class Reaper:
         self._tell(b"-%d\n" % group)
 
     def set_deadline(self, at_s: float) -> None:
-        """When, by `clock_s`, this worker is to be killed unless another deadline is set before."""
-        self._tell(b"=%d\n" % (at_s * 1000))
+        """When, by `clock_s`, this worker is to be killed unless another deadline is set before; inf: never."""
+        self._tell(b"=%s\n" % repr(at_s).encode())
 
     def _tell(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # without its reaper a worker still ends its attempts itself
@@ -147,13 +147,12 @@ def _wait_for_end(reading: int) -> set[int]:
             return groups
         *lines, rest = (rest + told).split(b"\n")
         for line in lines:
-            number = int(line[1:])
             if line[:1] == b"+":
-                groups.add(number)
+                groups.add(int(line[1:]))
             elif line[:1] == b"-":
-                groups.discard(number)
+                groups.discard(int(line[1:]))
             else:
-                deadline_s = number / 1000
+                deadline_s = float(line[1:])
 
 
 def kill_marked(worker_token: str) -> None:

@@ -257,11 +257,12 @@ class Worker:
                 if attempt.process is not None:
                     attempt.process.signal_group(signal.SIGKILL)
 
-    async def until_ended(self, timeout_s: float) -> None:
-        """Returns when nothing of attempts is left, and their logs have ends; or after the time."""
+    async def until_ended(self, timeout_s: float) -> bool:
+        """Returns when nothing of attempts is left, and their logs have ends; False: after the time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        return not self._runs
 
     def close_logs(self) -> None:
         """Writes the ends of logs for which the disk was too full when their attempts ended."""

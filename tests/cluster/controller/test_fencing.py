@@ -1,0 +1,163 @@
+"""Processes of workers that were declared lost: what they say changes nothing, also to the next controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.cluster import launch
+from support.controller_thread import ControllerThread, serving
+from support.fake_engine import FakeEngine
+from support.waiting import wait_until
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.store import Store
+from iris.errors import NotFoundError
+from iris.rpc import cluster_pb2 as pb
+
+NOWHERE = "http://127.0.0.1:9"
+Registered = pb.Controller.RegisterWorkerResponse
+Answer = pb.Controller.ReportTaskStatesResponse
+
+
+def register(controller: ControllerThread, incarnation: str) -> Registered:
+    request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE, incarnation=incarnation)
+    return controller.run(controller.controller.register_worker(request))
+
+
+def report(controller: ControllerThread, incarnation: str, *states: tuple[str, int, int]) -> Answer:
+    """What a process of the worker says: of the first task of a job, an attempt, its state."""
+    request = pb.Controller.ReportTaskStatesRequest(worker_id="w", incarnation=incarnation)
+    for job_id, attempt_id, state in states:
+        request.reports.add(
+            worker_id="w",
+            task_id=f"{job_id}/task-0",
+            job_id=job_id,
+            attempt_id=attempt_id,
+            state=state,  # type: ignore[arg-type]
+            started_at_ms=1,
+        )
+    return controller.run(controller.controller.report_task_states(request))
+
+
+def placed(client: RemoteClusterClient, job_id: str, attempts: int) -> pb.TaskStatus:
+    """The task once it has had so many attempts."""
+    return wait_until(
+        lambda: (task := client.get_task_status(job_id, 0)) and len(task.attempts) == attempts and task,
+        f"{attempts} attempts",
+    )
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
+def test_a_process_whose_place_was_taken(tmp_path: Path, restarted: bool) -> None:
+    engine = FakeEngine()
+    path = tmp_path / "controller.db"
+    with serving(engine, Store(path)) as controller, RemoteClusterClient(controller.address) as client:
+        answer = register(controller, "first")
+        assert (answer.accepted, answer.lease_ms) == (True, 300_000)
+        job_id = launch(client, ["true"])
+        placed(client, job_id, 1)
+        assert not report(controller, "first", (job_id, 0, pb.TASK_STATE_RUNNING)).fenced
+        assert register(controller, "second").accepted
+        assert placed(client, job_id, 2).preemption_count == 1
+        if not restarted:
+            _assert_fenced(controller, client, job_id)
+    if restarted:
+        with (
+            serving(engine.for_next_controller(), Store(path)) as controller,
+            RemoteClusterClient(controller.address) as client,
+        ):
+            _assert_fenced(controller, client, job_id)
+
+
+def _assert_fenced(controller: ControllerThread, client: RemoteClusterClient, job_id: str) -> None:
+    for attempt_id in (0, 1):
+        answer = report(controller, "first", (job_id, attempt_id, pb.TASK_STATE_SUCCEEDED))
+        assert answer.fenced
+    assert not register(controller, "first").accepted, "nor does it take the place back"
+    task = client.get_task_status(job_id, 0)
+    assert [attempt.state for attempt in task.attempts] == [pb.TASK_STATE_WORKER_FAILED, pb.TASK_STATE_BUILDING]
+    assert register(controller, "second").accepted
+    assert not report(controller, "second", (job_id, 1, pb.TASK_STATE_SUCCEEDED)).unwanted
+    assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_worker_that_is_silent_is_declared_lost_and_fenced(tmp_path: Path) -> None:
+    with (
+        serving(FakeEngine(), Store(tmp_path / "db"), lease_s=1) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        register(controller, "first")
+        job_id = launch(client, ["true"])
+        placed(client, job_id, 1)
+        task = wait_until(
+            lambda: (task := client.get_task_status(job_id, 0)) and task.preemption_count and task, "it to be lost"
+        )
+        assert task.attempts[0].error == "worker w was lost: it has been silent for longer than its lease of 1 s"
+        assert report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).fenced
+        assert client.get_task_status(job_id, 0).attempts[0].state == pb.TASK_STATE_WORKER_FAILED
+
+
+def test_a_worker_that_does_not_come_back_after_a_restart_of_the_controller(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with (
+        serving(engine, Store(tmp_path / "db")) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        register(controller, "first")
+        job_id = launch(client, ["true"])
+        placed(client, job_id, 1)
+    with (
+        serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=1) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        assert client.get_task_status(job_id, 0).preemption_count == 0, "it has its time to come back"
+        wait_until(lambda: client.get_task_status(job_id, 0).preemption_count == 1, "it to be lost")
+        assert report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).fenced
+        assert not register(controller, "first").accepted
+
+
+def test_a_worker_that_comes_back_after_a_restart_of_the_controller_goes_on(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with serving(engine, Store(tmp_path / "db")) as controller, RemoteClusterClient(controller.address) as client:
+        register(controller, "first")
+        job_id = launch(client, ["true"])
+        placed(client, job_id, 1)
+    with (
+        serving(engine.for_next_controller(), Store(tmp_path / "db")) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        assert report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).register_again
+        assert client.get_task_status(job_id, 0).state != pb.TASK_STATE_SUCCEEDED
+        assert register(controller, "first").accepted
+        assert not report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).unwanted
+        assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_report_by_the_old_call_of_an_unknown_task(tmp_path: Path) -> None:
+    with serving(FakeEngine(), Store(None)) as controller, pytest.raises(NotFoundError):
+        controller.run(
+            controller.controller.report_task_state(
+                pb.Controller.ReportTaskStateRequest(worker_id="w", task_id="no/task-0", state=pb.TASK_STATE_FAILED)
+            )
+        )
+
+
+def test_the_end_of_a_parent_that_was_kept_just_before_the_controller_died_ends_its_children(tmp_path: Path) -> None:
+    from support.stored_jobs import killed, new_job, stored, waiting
+
+    from iris.cluster.controller.store import Changes
+
+    store = Store(tmp_path / "db")
+    for name, bring in (("parent", killed), ("child", waiting)):
+        job = new_job(name)
+        job.parent_job_id = "parent" if name == "child" else ""
+        bring(job)
+        store.write(Changes().add_job(stored(job), b""))
+    store.write(
+        Changes().save_endpoints([pb.Controller.Endpoint(endpoint_id="e", name="name", address="h:1", job_id="parent")])
+    )
+    with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
+        wait_until(lambda: client.get_job_status("child").state == pb.JOB_STATE_KILLED, "the end of the child")
+        with pytest.raises(NotFoundError):
+            client.lookup_endpoint("name")
