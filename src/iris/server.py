@@ -84,6 +84,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await engine.start(address)
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.limits import Limits
         from iris.cluster.controller.service import ControllerService
         from iris.cluster.controller.store import Store
         from iris.rpc.serving import HttpServer
@@ -94,7 +95,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         _announce(arguments.ready_fd, {"error": str(error)})
         sys.exit(f"iris: {error}")
     use_no_proxy()  # workers have the environment as it was
-    controller = Controller(engine, store, address, keeping)
+    controller = Controller(engine, store, address, keeping, Limits(None if arguments.temporary else directory))
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)
     # 3. What is remembered goes on, then everybody is let in.

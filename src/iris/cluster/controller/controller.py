@@ -26,6 +26,7 @@ from iris.cluster.controller.job import (
     StopAttempt,
 )
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
@@ -59,12 +60,22 @@ class Controller:
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
+        limits: What is kept free for what there is already.
 
     Attributes:
         logs: The logs of all tasks, for readers.
+        limits: As given.
     """
 
-    def __init__(self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        address: str,
+        kept_logs: Keeping | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
         self._engine = engine
         self._store = store
         self._address = address
@@ -114,6 +125,7 @@ class Controller:
             state = state_name(known.job.state)
             raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
         self._check_parent(request)
+        self.limits.check_job(request.ByteSize())
         bundle = self._check_bundle(request)
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
@@ -182,6 +194,7 @@ class Controller:
     ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
         """What a job is, then what changes of it, until it is final."""
         record = self._job(job_id)
+        self.limits.check_stream()
         record.watch = record.watch or Watch(record)
         async with contextlib.aclosing(record.watch.messages(include_tasks=include_tasks)) as messages:
             async for message in messages:

@@ -247,11 +247,15 @@ class Worker:
             if not running:
                 continue
             with_disk = running if count % _DISK_EVERY == 0 else {}
-            sampled = await asyncio.to_thread(
-                _sample_all,
-                {pid: attempt.usage for pid, attempt in running.items()},
-                {pid: attempt.directory.path for pid, attempt in with_disk.items()},
-            )
+            try:
+                sampled = await asyncio.to_thread(
+                    _sample_all,
+                    {pid: attempt.usage for pid, attempt in running.items()},
+                    {pid: attempt.directory.path for pid, attempt in with_disk.items()},
+                )
+            except RuntimeError as error:  # no thread can be started: there are as many as are allowed
+                _log.warning("what runs is not measured: %s", error)
+                continue
             for pid, attempt in running.items():
                 if not attempt.is_final:
                     attempt.usage = sampled[pid]
