@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.store import Store, StoredJob
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -149,6 +150,39 @@ def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) 
             wait_until(client.list_workers, "the worker to register with the new controller")
             (entry,) = client.fetch_task_logs(f"{job_id}/task-0")
             assert entry.data == "done", "its log is where it was"
+
+
+class CountingStore(Store):
+    """A store that knows how often a job was saved."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.saves: Counter[str] = Counter()
+
+    def save_job(self, stored: StoredJob, *args: Any, **kwargs: Any) -> None:
+        self.saves[stored.job.job_id] += 1
+        super().save_job(stored, *args, **kwargs)
+
+
+def test_why_a_task_waits_is_told_when_it_changes_and_not_written(engine: FakeEngine) -> None:
+    store = CountingStore()
+    with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
+        need = pb.ResourceSpecProto(cpu=3)
+        first = launch(client, ["true"], resources=need)
+        wait_until(lambda: "still starting" in message(client, first), "its room")
+        need.cpu = 2
+        waits = launch(client, ["true"], resources=need)
+        wait_until(lambda: "needs 2 cpu; free now: 1 of 4 cpu" in message(client, waits), "the reason")
+        watched = client.watch_job(waits, include_tasks=True)
+        assert "free now: 1 of 4 cpu" in next(watched).status_message
+        saves = store.saves[waits]
+        need.cpu = 1
+        launch(client, ["true"], resources=need)
+        (task,) = next(watched).tasks
+        assert "needs 2 cpu; free now: 0 of 4 cpu" in task.status_message
+        assert store.saves[waits] == saves
+        client.terminate_job(first)
+        wait_until(lambda: "still starting" in message(client, waits), "its turn")
 
 
 class FullDisk(Store):

@@ -49,12 +49,14 @@ class _Host:
     keeper: asyncio.Task[None] | None = None
 
 
+_WAITS = GangStatus(GangState.WAITING, reason="this machine has no room for it now")
+
+
 @dataclass(slots=True)
 class _Gang:
     request: GangRequest
     hosts: list[int] = field(default_factory=list)  # empty while it waits
-    slots: tuple[Slot, ...] = ()
-    lost: set[int] = field(default_factory=set)
+    status: GangStatus = _WAITS
 
 
 class LocalEngine:
@@ -95,6 +97,7 @@ class LocalEngine:
             self._worker_options += ["--log-directory", str(log_directory)]
         self._hosts = [_share(total, devices, i, workers) for i in range(workers)]
         self._gangs: dict[str, _Gang] = {}
+        self._waiting: dict[str, _Gang] = {}  # of them, those that hold nothing
         self._changed = asyncio.Event()
         self._controller_address = ""
         self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
@@ -113,15 +116,16 @@ class LocalEngine:
             return
         if place(gang, [_empty(host) for host in self._hosts]) is None:
             raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
-        self._gangs[gang.gang_id] = _Gang(gang)
+        self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._hold_what_fits()
 
     async def release(self, gang_id: str) -> None:
         """See `Engine.release`. The controller has ended what ran there: workers stand, only the ledger changes."""
         gang = self._gangs.pop(gang_id, None)
+        self._waiting.pop(gang_id, None)
         if gang is None:
             return
-        for i, slot in zip(gang.hosts, gang.slots, strict=True):
+        for i, slot in zip(gang.hosts, gang.status.slots, strict=True):
             host = self._hosts[i]
             host.free += gang.request.need
             host.tasks -= 1
@@ -130,7 +134,7 @@ class LocalEngine:
 
     async def snapshot(self) -> dict[str, GangStatus]:
         """See `Engine.snapshot`."""
-        return {gang_id: _status(gang) for gang_id, gang in self._gangs.items()}
+        return {gang_id: gang.status for gang_id, gang in self._gangs.items()}
 
     async def machines(self) -> Sequence[Machine]:
         """One for each worker: its share of the machine."""
@@ -149,9 +153,7 @@ class LocalEngine:
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
 
     def _hold_what_fits(self) -> None:
-        for gang in self._gangs.values():
-            if gang.hosts:
-                continue
+        for gang_id, gang in list(self._waiting.items()):
             machines = [Machine(host.worker_id, host.total, host.free, host.tasks) for host in self._hosts]
             spots = place(gang.request, machines)
             if spots is None:
@@ -163,7 +165,8 @@ class LocalEngine:
                 host.tasks += 1
                 taken, host.free_gpus = host.free_gpus[: gang.request.need.gpu], host.free_gpus[gang.request.need.gpu :]
                 slots.append(Slot(host.worker_id, tuple(taken)))
-            gang.hosts, gang.slots = spots, tuple(slots)
+            gang.hosts, gang.status = spots, GangStatus(GangState.HELD, tuple(slots))
+            del self._waiting[gang_id]
             self._changed.set()
 
     async def _keep_worker(self, host: _Host, process: asyncio.subprocess.Process) -> None:
@@ -206,7 +209,10 @@ class LocalEngine:
 
     def _worker_died(self, host: _Host) -> None:
         for gang in self._gangs.values():
-            gang.lost |= {i for i, slot in enumerate(gang.slots) if slot.worker_id == host.worker_id}
+            slots = gang.status.slots
+            lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
+            if lost:
+                gang.status = GangStatus(GangState.BROKEN, slots, gang.status.lost | lost, "its worker process died")
         self._changed.set()
 
 
@@ -221,14 +227,6 @@ def _share(total: Resources, devices: tuple[int, ...], index: int, workers: int)
 
 def _empty(host: _Host) -> Machine:
     return Machine(host.worker_id, host.total, host.total)
-
-
-def _status(gang: _Gang) -> GangStatus:
-    if not gang.hosts:
-        return GangStatus(GangState.WAITING, reason="this machine has no room for it now")
-    if gang.lost:
-        return GangStatus(GangState.BROKEN, gang.slots, frozenset(gang.lost), "its worker process died")
-    return GangStatus(GangState.HELD, gang.slots)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
