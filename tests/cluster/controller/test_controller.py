@@ -18,6 +18,7 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.job import Job
 from iris.cluster.controller.store import Store, StoredJob
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
@@ -152,6 +153,25 @@ def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) 
             assert entry.data == "done", "its log is where it was"
 
 
+def test_a_controller_that_was_killed_between_the_end_of_a_job_and_that_of_its_children_ends_them(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path / "controller.db")
+    for name, parent in (("parent", ""), ("parent/child", "parent"), ("parent/child/child", "parent/child")):
+        job = Job.new(name, 1, 1, parent_job_id=parent)
+        job.submit()
+        if not parent:
+            job.terminate("terminated by a user", 2)
+        launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
+        store.add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b"")
+    store.save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")])
+    with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
+        for name in ("parent/child", "parent/child/child"):
+            assert wait_for_end(client, name).state == pb.JOB_STATE_KILLED
+        assert client.list_endpoints() == []
+        assert "its parent job 'parent' has ended" in client.get_job_status("parent/child").error
+
+
 class CountingStore(Store):
     """A store that knows how often a job was saved."""
 
@@ -189,6 +209,11 @@ class FullDisk(Store):
     """A store that cannot write while its disk is full."""
 
     full = False
+
+    def save_endpoints(self, *args: Any, **kwargs: Any) -> None:
+        if self.full:
+            raise ResourceExhaustedError("no space left on device")
+        super().save_endpoints(*args, **kwargs)
 
     def save_job(self, *args: Any, **kwargs: Any) -> None:
         if self.full:
@@ -242,6 +267,26 @@ def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngin
         wait_until(lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_KILLED, "its end")
         controller.call(lambda: setattr(store, "full", False))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
+
+
+def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_is_room(tmp_path: Path) -> None:
+    store = FullDisk(tmp_path / "controller.db")
+    for name, parent in (("parent", ""), ("parent/child", "parent"), ("waits", "")):
+        job = Job.new(name, 1, 1, parent_job_id=parent)
+        job.submit()
+        if name == "parent":
+            job.terminate("terminated by a user", 2)
+        launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
+        store.add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b"")
+    store.save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")])
+    store.full = True
+    with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
+        assert client.get_job_status("parent/child").state == pb.JOB_STATE_PENDING
+        assert client.get_job_status("waits").state == pb.JOB_STATE_PENDING
+        controller.call(lambda: setattr(store, "full", False))
+        assert wait_for_end(client, "parent/child").state == pb.JOB_STATE_KILLED
+        wait_until(lambda: "still starting" in message(client, "waits"), "its turn")
+        assert client.list_endpoints() == []
 
 
 def test_nothing_is_placed_on_a_worker_that_does_not_answer(

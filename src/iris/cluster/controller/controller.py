@@ -93,15 +93,18 @@ class Controller:
         """Loads what is remembered and begins to schedule. The engine has been started."""
         for stored in self._store.load():
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
-            if stored.job.is_finished:
-                record.concluded = True
             self._add(record)
         if self._log_keeper is not None:
             self._log_keeper.start()
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
-        for record in list(self._unfinished.values()):
-            self._apply(record, record.job.recover(snapshot, _now_ms()))
+        finished = [record for record in self._jobs.values() if record.job.is_finished]
+        for record in [*self._unfinished.values(), *finished]:
+            try:
+                # Of those that have ended, what follows from that: we may have been killed before it was done.
+                self._apply(record, () if record.job.is_finished else record.job.recover(snapshot, _now_ms()))
+            except IrisError as error:
+                _log.warning("%s; trying again with every tick", error)
         self._in_background(self._scheduler.run())
         self._in_background(self._scheduler.watch_engine())
 
