@@ -153,7 +153,7 @@ def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) 
             assert entry.data == "done", "its log is where it was"
 
 
-def test_a_controller_that_was_killed_between_the_end_of_a_job_and_that_of_its_children_ends_them(
+def test_a_controller_that_was_killed_after_the_end_of_a_job_ends_its_children(
     tmp_path: Path,
 ) -> None:
     store = Store(tmp_path / "controller.db")
