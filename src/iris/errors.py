@@ -6,7 +6,7 @@
     │   └── EntrypointError                   … a callable that cannot be sent
     ├── NotFoundError (LookupError)           no such job, task, worker or endpoint
     ├── AlreadyExistsError                    the name is taken
-    ├── ResourceExhaustedError                too large: a workspace, a message
+    ├── ResourceExhaustedError                too large: a workspace, a message; or too little left: of a disk
     ├── FailedPreconditionError               right in itself, but not now
     ├── UnauthenticatedError                  who are you?
     ├── PermissionDeniedError                 you may not
@@ -64,7 +64,7 @@ class AlreadyExistsError(IrisError):
 
 
 class ResourceExhaustedError(IrisError):
-    """Too large for a limit; the text names the limit."""
+    """Too large for a limit, or too little is left of something; the text says of what."""
 
     code = "resource_exhausted"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.job import Job
+from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -150,6 +152,60 @@ def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) 
             assert entry.data == "done", "its log is where it was"
 
 
+def test_a_controller_that_was_killed_after_the_end_of_a_job_ends_its_children(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path / "controller.db")
+    for name, parent in (("parent", ""), ("parent/child", "parent"), ("parent/child/child", "parent/child")):
+        job = Job.new(name, 1, 1, parent_job_id=parent)
+        job.submit()
+        if not parent:
+            job.terminate("terminated by a user", 2)
+        launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
+        store.write(Changes().add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b""))
+    store.write(Changes().save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")]))
+    with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
+        for name in ("parent/child", "parent/child/child"):
+            assert wait_for_end(client, name).state == pb.JOB_STATE_KILLED
+        assert client.list_endpoints() == []
+        assert "its parent job 'parent' has ended" in client.get_job_status("parent/child").error
+
+
+class CountingStore(Store):
+    """A store that knows how often a job was saved."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.saves: Counter[str] = Counter()
+
+    def write(self, changes: Changes) -> None:
+        for statement, rows in changes.statements:
+            if statement.startswith("UPDATE jobs"):
+                self.saves.update(str(row[-1]) for row in rows)
+        super().write(changes)
+
+
+def test_why_a_task_waits_is_told_when_it_changes_and_not_written(engine: FakeEngine) -> None:
+    store = CountingStore()
+    with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
+        need = pb.ResourceSpecProto(cpu=3)
+        first = launch(client, ["true"], resources=need)
+        wait_until(lambda: "still starting" in message(client, first), "its room")
+        need.cpu = 2
+        waits = launch(client, ["true"], resources=need)
+        wait_until(lambda: "needs 2 cpu; free now: 1 of 4 cpu" in message(client, waits), "the reason")
+        watched = client.watch_job(waits, include_tasks=True)
+        assert "free now: 1 of 4 cpu" in next(watched).status_message
+        saves = store.saves[waits]
+        need.cpu = 1
+        launch(client, ["true"], resources=need)
+        (task,) = next(watched).tasks
+        assert "needs 2 cpu; free now: 0 of 4 cpu" in task.status_message
+        assert store.saves[waits] == saves
+        client.terminate_job(first)
+        wait_until(lambda: "still starting" in message(client, waits), "its turn")
+
+
 class FullDisk(Store):
     """A store that cannot write while its disk is full."""
 
@@ -207,6 +263,29 @@ def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngin
         wait_until(lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_KILLED, "its end")
         controller.call(lambda: setattr(store, "full", False))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
+
+
+def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_is_room(tmp_path: Path) -> None:
+    store = FullDisk(tmp_path / "controller.db")
+    for name, parent in (("parent", ""), ("parent/child", "parent"), ("waits", "")):
+        job = Job.new(name, 1, 1, parent_job_id=parent)
+        job.submit()
+        if name == "parent":
+            job.terminate("terminated by a user", 2)
+        launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
+        store.write(Changes().add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b""))
+    store.write(Changes().save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")]))
+    store.full = True
+    with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
+        assert client.get_job_status("waits").state == pb.JOB_STATE_PENDING
+        controller.call(lambda: setattr(store, "full", False))
+        assert wait_for_end(client, "parent/child").state == pb.JOB_STATE_KILLED
+        wait_until(lambda: "still starting" in message(client, "waits"), "its turn")
+        assert client.list_endpoints() == []
+    again = Store(tmp_path / "controller.db")
+    assert {stored.job.job_id: stored.job.state for stored in again.load()}["parent/child"] == pb.JOB_STATE_KILLED
+    assert again.load_endpoints() == []
+    again.close()
 
 
 def test_nothing_is_placed_on_a_worker_that_does_not_answer(

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -276,6 +277,38 @@ def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
     held = [held_since(0.0, gang("before", cpu=2), "m0")]
     result = plan(waiting, held[:0], [machine(used=Resources(cpu=2))], 45.0)
     assert "kept for job 'parent/a@b'" in result.reasons["small@0"]
+
+
+# What a pass looks at.
+
+
+class Looked:
+    """A gang in the queue that counts how often it is looked at."""
+
+    since_s = 100.0
+    looks = 0
+
+    def __init__(self, request: GangRequest) -> None:
+        self._request = request
+
+    @property
+    def gang(self) -> GangRequest:
+        Looked.looks += 1
+        return self._request
+
+
+@pytest.mark.parametrize("now_s", [100.0, 145.0], ids=["", "reserved"])
+def test_a_pass_looks_at_what_it_submits_and_one_of_each_kind_however_many_wait(now_s: float) -> None:
+    looks = []
+    for count in (10, 5000):
+        waiting: list[Any] = [Looked(gang(f"{cpu}-{number}", cpu=cpu)) for number in range(count) for cpu in (4, 3, 1)]
+        line = Line(waiting)
+        Looked.looks = 0
+        result = plan_line(line, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources(cpu=1))], now_s)
+        assert [entry.gang_id for entry in result.submit] == ["3-0@0"] * (now_s == 100.0)
+        assert sorted(cpu for _, need in result.reasons for cpu in [need.cpu]) == [1, 3, 4]
+        looks.append(Looked.looks)
+    assert looks[0] == looks[1] < 20
 
 
 # Time.

@@ -27,6 +27,7 @@ from iris.cluster.controller.job import (
     StopAttempt,
 )
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
@@ -62,9 +63,11 @@ class Controller:
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
         lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
+        limits: What is kept free for what there is already.
 
     Attributes:
         logs: The logs of all tasks, for readers.
+        limits: As given.
     """
 
     def __init__(
@@ -74,7 +77,9 @@ class Controller:
         address: str,
         kept_logs: Keeping | None = None,
         lease_s: float = DEFAULT_LEASE_S,
+        limits: Limits | None = None,
     ) -> None:
+        self.limits = limits or Limits()
         self._engine = engine
         self._store = store
         self._address = address
@@ -96,8 +101,7 @@ class Controller:
         """Loads what is remembered and begins to schedule. The engine has been started."""
         for stored in self._store.load():
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
-            if stored.job.is_finished:
-                record.concluded = True
+            record.concluded = stored.job.is_finished
             self._add(record)
         if self._log_keeper is not None:
             self._log_keeper.start()
@@ -154,6 +158,7 @@ class Controller:
             state = state_name(known.job.state)
             raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
         self._check_parent(request)
+        self.limits.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
@@ -226,6 +231,7 @@ class Controller:
     ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
         """What a job is, then what changes of it, until it is final."""
         record = self._job(job_id)
+        self.limits.check_stream()
         record.watch = record.watch or Watch(record, self._saver.settled)
         async with contextlib.aclosing(record.watch.messages(include_tasks=include_tasks)) as messages:
             async for message in messages:

@@ -7,7 +7,7 @@ read next is decided by `Progress`, as at a reader that does without us.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 
 from iris.cluster.controller import status
@@ -82,7 +82,7 @@ class Logs:
                 raise NotFoundError(f"the log of attempt {number} of {request.task_id!r} is gone: {_NOBODY}")
             return await asyncio.to_thread(page_message, directory, None, request.filter, number, True)
 
-    async def stream_task_logs(self, request: StreamTaskLogsRequest) -> AsyncIterator[StreamTaskLogsResponse]:
+    async def stream_task_logs(self, request: StreamTaskLogsRequest) -> AsyncGenerator[StreamTaskLogsResponse]:
         """The logs of tasks, through their attempts, as one stream."""
         record = self._job(request.job_id)
         count = len(record.job.tasks)

@@ -87,12 +87,12 @@ class Scheduler:
     async def run(self) -> None:
         """Schedules for as long as the controller lives: whenever something changes, and with every tick.
 
-        After a pass comes a pause of the same length, so that half of the loop's time is left for everybody else.
+        After a pass comes a pause for as long as it kept the loop busy: half of its time is for everybody else.
         """
         while True:
             await happens(self._wake, TICK_S)
             self._wake.clear()
-            begin_s = time.monotonic()
+            begin_s = time.thread_time()
             try:
                 await self._schedule()
             except IrisError as error:
@@ -100,7 +100,7 @@ class Scheduler:
                 _log.warning("scheduling goes on in a second: %s", error)
             except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
                 _log.exception("scheduling")
-            await asyncio.sleep(time.monotonic() - begin_s)
+            await asyncio.sleep(min(time.thread_time() - begin_s, TICK_S))
 
     async def watch_engine(self) -> None:
         """Wakes up when the engine may have news."""

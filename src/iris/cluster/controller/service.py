@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -106,11 +107,14 @@ class ControllerService:
         """A workspace."""
         return Controller.FetchBundleResponse(bundle_blob=await self._controller.fetch_bundle(request.bundle_hash))
 
-    def stream_task_logs(
+    async def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of tasks, through their attempts."""
-        return self._controller.logs.stream_task_logs(request)
+        self._controller.limits.check_stream()
+        async with contextlib.aclosing(self._controller.logs.stream_task_logs(request)) as messages:
+            async for message in messages:
+                yield message
 
     async def fetch_task_logs(
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, ctx: Any

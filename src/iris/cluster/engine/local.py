@@ -60,12 +60,14 @@ class _Host:
     incarnation: str = field(default_factory=_new_incarnation)  # of its process, or of the next one while it has none
 
 
+_WAITS = GangStatus(GangState.WAITING, reason="this machine has no room for it now")
+
+
 @dataclass(slots=True)
 class _Gang:
     request: GangRequest
     hosts: list[int] = field(default_factory=list)  # empty while it waits
-    slots: tuple[Slot, ...] = ()
-    lost: set[int] = field(default_factory=set)
+    status: GangStatus = _WAITS
 
 
 class LocalEngine:
@@ -113,6 +115,7 @@ class LocalEngine:
         self._hosts = [_share(total, devices, i, workers) for i in range(workers)]  # then those that are too many
         self._open = workers  # how many of them are given something new
         self._gangs: dict[str, _Gang] = {}
+        self._waiting: dict[str, _Gang] = {}  # of them, those that hold nothing
         self._ledger = Ledger(directory / "ledger" if standing else None)
         self._abandoned = False
         self.adopted = 0  # workers that were there already
@@ -156,7 +159,7 @@ class LocalEngine:
 
     def _take_over(self, entry: Entry) -> None:
         """A gang that an earlier engine has placed; slots of workers that are gone are lost."""
-        gang = _Gang(entry.gang, slots=entry.slots)
+        gang = _Gang(entry.gang, status=GangStatus(GangState.HELD, entry.slots))
         for position, (slot, incarnation) in enumerate(zip(entry.slots, entry.incarnations, strict=True)):
             i = next((i for i, host in enumerate(self._hosts) if host.worker_id == slot.worker_id), len(self._hosts))
             if i == len(self._hosts):
@@ -164,7 +167,7 @@ class LocalEngine:
             gang.hosts.append(i)
             self._take(i, entry.gang.need, slot.gpu_ids)
             if self._hosts[i].incarnation != incarnation:
-                gang.lost.add(position)
+                gang.status = _broken(entry.slots, gang.status.lost | {position})
         self._gangs[entry.gang.gang_id] = gang
 
     async def submit(self, gang: GangRequest) -> None:
@@ -173,16 +176,17 @@ class LocalEngine:
             return
         if place(gang, [_empty(host) for host in self._hosts[: self._open]]) is None:
             raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
-        self._gangs[gang.gang_id] = _Gang(gang)
+        self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._hold_what_fits()
 
     async def release(self, gang_id: str) -> None:
         """See `Engine.release`. The controller has ended what ran there: workers stand, only the ledger changes."""
         gang = self._gangs.pop(gang_id, None)
+        self._waiting.pop(gang_id, None)
         if gang is None:
             return
         self._ledger.release(gang_id)
-        for i, slot in zip(gang.hosts, gang.slots, strict=True):
+        for i, slot in zip(gang.hosts, gang.status.slots, strict=True):
             self._give_back(i, gang.request.need, slot.gpu_ids)
             self._end_if_idle(i)
         self._hold_what_fits()
@@ -190,7 +194,7 @@ class LocalEngine:
     async def snapshot(self) -> dict[str, GangStatus]:
         """See `Engine.snapshot`. What it tells is in the ledger: the controller acts on it."""
         self._ledger.flush()
-        return {gang_id: _status(gang) for gang_id, gang in self._gangs.items()}
+        return {gang_id: gang.status for gang_id, gang in self._gangs.items()}
 
     async def machines(self) -> Sequence[Machine]:
         """One for each worker: its share of the machine."""
@@ -217,9 +221,7 @@ class LocalEngine:
         await self.close()
 
     def _hold_what_fits(self) -> None:
-        for gang in self._gangs.values():
-            if gang.hosts:
-                continue
+        for gang_id, gang in list(self._waiting.items()):
             spots = place(gang.request, self._machines())
             if spots is None:
                 continue
@@ -228,8 +230,9 @@ class LocalEngine:
                 gpu_ids = tuple(self._hosts[i].free_gpus[: gang.request.need.gpu])
                 self._take(i, gang.request.need, gpu_ids)
                 slots.append(Slot(self._hosts[i].worker_id, gpu_ids))
-            gang.hosts, gang.slots = spots, tuple(slots)
-            self._ledger.hold(Entry(gang.request, gang.slots, tuple(self._hosts[i].incarnation for i in spots)))
+            gang.hosts, gang.status = spots, GangStatus(GangState.HELD, tuple(slots))
+            del self._waiting[gang_id]
+            self._ledger.hold(Entry(gang.request, tuple(slots), tuple(self._hosts[i].incarnation for i in spots)))
             self._changed.set()
 
     def _machines(self) -> list[Machine]:
@@ -306,7 +309,10 @@ class LocalEngine:
 
     def _worker_died(self, host: _Host) -> None:
         for gang in self._gangs.values():
-            gang.lost |= {i for i, slot in enumerate(gang.slots) if slot.worker_id == host.worker_id}
+            slots = gang.status.slots
+            lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
+            if lost:
+                gang.status = _broken(slots, gang.status.lost | lost)
         host.incarnation = _new_incarnation()  # what is placed there from now on is for the next process
         self._changed.set()
 
@@ -328,9 +334,5 @@ def _empty(host: _Host) -> Machine:
     return Machine(host.worker_id, host.total, host.total)
 
 
-def _status(gang: _Gang) -> GangStatus:
-    if not gang.hosts:
-        return GangStatus(GangState.WAITING, reason="this machine has no room for it now")
-    if gang.lost:
-        return GangStatus(GangState.BROKEN, gang.slots, frozenset(gang.lost), "its worker process died")
-    return GangStatus(GangState.HELD, gang.slots)
+def _broken(slots: tuple[Slot, ...], lost: frozenset[int]) -> GangStatus:
+    return GangStatus(GangState.BROKEN, slots, lost, "its worker process died")

@@ -235,6 +235,13 @@ def _why_not_started(command: Sequence[str], cwd: Path, env: Mapping[str, str], 
         return (
             "the worker has as many files open as it may: too many tasks at once (raise its hard limit, 'ulimit -Hn')"
         )
+    if error.errno == errno.EAGAIN:
+        return (
+            "the worker may start no more processes: its user, or the container that it is in, has as many as are"
+            " allowed (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
+        )
+    if error.errno == errno.ENOMEM:
+        return f"the worker's machine has no memory left to start {program!r} (run fewer tasks at once)"
     if isinstance(error, FileNotFoundError):
         where = f"in {str(cwd)!r}" if "/" in program else f"on the worker's PATH ({env.get('PATH', 'not set')})"
         return (

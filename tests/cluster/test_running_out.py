@@ -1,0 +1,193 @@
+"""Disk, file descriptors and processes run out, under real limits: nothing new is taken, and what there is goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from support.cluster import launch, running_cluster, shell, wait_for_end, wait_for_state
+from support.controller_thread import serving
+from support.fake_engine import FakeEngine
+from support.waiting import wait_until
+
+from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.limits import DESCRIPTOR_RESERVE, DISK_RESERVE_BYTES
+from iris.cluster.controller.store import Store
+from iris.errors import ControllerUnreachableError, ResourceExhaustedError
+from iris.rpc import cluster_pb2 as pb
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with little more room than the controller's reserve."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_RESERVE_BYTES // MIB + 40}m", "tmpfs", str(path)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no mount here")
+    if mounted.returncode:
+        pytest.skip(f"a disk cannot be mounted here (root only): {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """Fills a disk but for so many bytes."""
+    other = disk / "other"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    with other.open("wb") as file, contextlib.suppress(OSError):
+        os.posix_fallocate(file.fileno(), 0, max(1, free - leave))
+    return other
+
+
+def test_a_full_disk_of_the_controller_refuses_jobs_and_loses_none(disk: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with running_cluster(disk / "state") as server, RemoteClusterClient(server.address) as client:
+        runs = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 3"))
+        wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
+        other = fill(disk, DISK_RESERVE_BYTES - 4 * MIB)
+        with pytest.raises(ResourceExhaustedError, match=r"disk of the controller is nearly full: \d+ MiB are free"):
+            launch(client, ["true"])
+        other.unlink()
+        other = fill(disk, DISK_RESERVE_BYTES + 4 * MIB)
+        bundle = {"bundle_hash": "0" * 64, "bundle_blob": bytes(3 * MIB)}
+        with pytest.raises(ResourceExhaustedError, match="nearly full"):
+            launch(client, ["true"], **bundle)  # it would not fit twice
+        small = launch(client, ["true"])
+        assert wait_for_end(client, small).state == pb.JOB_STATE_SUCCEEDED
+        other.unlink()
+        other = fill(disk, 0)
+        with pytest.raises(ResourceExhaustedError):
+            launch(client, ["true"])
+        gate.touch()
+        wait_until(
+            lambda: client.get_task_status(runs, 0).state == pb.TASK_STATE_FAILED, "its end, wherever that is kept"
+        )
+        other.unlink()
+        assert wait_for_end(client, runs).exit_code == 3
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+    with running_cluster(disk / "state") as server, RemoteClusterClient(server.address) as client:
+        assert client.get_job_status(runs).exit_code == 3
+        assert client.get_job_status(small).state == pb.JOB_STATE_SUCCEEDED
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[LocalServer]:
+    with running_cluster(tmp_path / "cluster") as running:
+        yield running
+
+
+def limit_files(server: LocalServer, more: int) -> None:
+    """From now on the controller may have so many more open than it has now."""
+    limit = psutil.Process(server.process.pid).num_fds() + more
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+
+
+def connect(server: LocalServer) -> socket.socket:
+    parts = urlsplit(server.address)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30)
+
+
+def test_with_few_descriptors_left_the_controller_takes_no_jobs_and_streams_and_goes_on(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    script = shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 3")
+    with RemoteClusterClient(server.address) as client, contextlib.ExitStack() as others:
+        runs = launch(client, script)
+        wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
+        limit_files(server, 4 * DESCRIPTOR_RESERVE)
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+        for _ in range(3 * DESCRIPTOR_RESERVE + 20):
+            others.enter_context(connect(server))
+        wait_until(lambda: not accepted(client), "the connections to be counted")
+        with pytest.raises(ResourceExhaustedError, match="no new jobs now: it has nearly all of the"):
+            launch(client, ["true"])
+        with pytest.raises(ControllerUnreachableError, match="no new streams now"):
+            next(client.watch_job(runs, patience_s=0))
+        gate.touch()
+        assert wait_for_end(client, runs).exit_code == 3, "what runs is reported, and told"
+        others.close()
+        job_id = wait_until(lambda: accepted(client), "the connections to be gone")
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def accepted(client: RemoteClusterClient) -> str:
+    try:
+        return launch(client, ["true"])
+    except ResourceExhaustedError:
+        return ""
+
+
+def test_without_any_descriptor_the_controller_rests_and_comes_back(server: LocalServer) -> None:
+    controller = psutil.Process(server.process.pid)
+    with RemoteClusterClient(server.address) as client, contextlib.ExitStack() as others:
+        wait_until(client.list_workers, "the worker")
+        limit_files(server, 10)
+        for _ in range(60):
+            others.enter_context(connect(server))
+        heard_ms = client.list_workers()[0].last_heartbeat_ms
+        began_s, before = time.monotonic(), controller.cpu_times()
+        wait_until(lambda: client.list_workers()[0].last_heartbeat_ms > heard_ms, "the worker's next report")
+        used, passed_s = controller.cpu_times(), time.monotonic() - began_s
+        spent_s = used.user + used.system - before.user - before.system
+        assert spent_s < passed_s * 0.8, "it spins: these connections cannot be accepted"
+        with pytest.raises(ResourceExhaustedError, match="no new jobs now"):
+            launch(client, ["true"])
+        others.close()
+        job_id = wait_until(lambda: accepted(client), "the connections to be gone")
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+# No limit of processes holds root: another user, who may read our files.
+AS_NOBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+)
+
+
+def test_a_task_for_which_no_process_can_be_started_fails_with_words_and_is_tried_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--directory", str(tmp_path / "w")]
+    if shutil.which("setpriv") is None or shutil.which("prlimit") is None:
+        pytest.skip("no setpriv and prlimit here")
+    user = AS_NOBODY if os.geteuid() == 0 else ()
+    with (
+        serving(FakeEngine(), Store(None)) as controller,
+        RemoteClusterClient(controller.address) as client,
+        (tmp_path / "worker.log").open("wb") as log,
+        subprocess.Popen([*user, *command, "--controller", controller.address], stdout=log, stderr=log) as process,
+    ):
+        try:
+            wait_until(client.list_workers, "the worker")
+            before = resource.getrlimit(resource.RLIMIT_NPROC)[0]  # it has ours
+            limit = [*user, "prlimit", f"--pid={process.pid}"]  # only its own user may, where root may not do all
+            subprocess.run([*limit, "--nproc=1:"], check=True)
+            job_id = launch(client, ["true"], max_retries_failure=2)
+            job = wait_for_end(client, job_id)
+            assert job.state == pb.JOB_STATE_FAILED
+            assert "may start no more processes" in job.error
+            assert "ulimit -u" in job.error
+            assert [attempt.state for attempt in job.tasks[0].attempts] == [pb.TASK_STATE_FAILED] * 3
+            subprocess.run([*limit, f"--nproc={before if before >= 0 else 'unlimited'}:"], check=True)
+            assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED, (
+                "nothing else is hurt"
+            )
+        finally:
+            process.terminate()
+            process.wait()
