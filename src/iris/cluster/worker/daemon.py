@@ -158,7 +158,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server.start()
-    running = [reporter.run(), worker.watch_attempts(), cleanup.run(), *([handover.run()] if handover else [])]
+    running = [reporter.run(), worker.watch_attempts(), worker.measure_disks(), cleanup.run()]
+    running += [handover.run()] if handover else []
     tasks = [asyncio.create_task(work) for work in running]
     await stop.wait()
     await worker.close()
