@@ -189,6 +189,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         reporter.run(),
         end_with_lease(),
         worker.watch_attempts(),
+        worker.measure_disks(),
         cleanup.run(),
         *([handover.run()] if handover else []),
     ]

@@ -7,7 +7,6 @@ it, looking at the process table, reading logs. Starting a process blocks the lo
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import itertools
 import logging
@@ -17,12 +16,11 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from iris.cluster.types import make_task_id, parse_task_id
-from iris.cluster.worker import processes, run_callable, usage
+from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import Handover
@@ -31,34 +29,24 @@ from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
-from iris.cluster.worker.processes import Process, ProcessTable
+from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import InvalidArgumentError, IrisError, NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 
 DEFAULT_GRACE_S = 10.0
-_LOOK_S = 0.5  # an attempt that is watched may exceed its limits for so long
-_LONGEST_LOOK_S = 2.0
-_LOOK_SHARE = 0.05  # of the time, at most, where there are so many processes that a look takes long
-_SAMPLE_EVERY = 4  # looks
-_DISK_EVERY = 60  # looks: walking through directories costs more than looking at processes
+_SAMPLE_EVERY = 4  # looks: what is measured is told so often
+_DISK_S = 30.0  # walking through directories costs more than looking at processes
 _STRAY_PASSES = 200
 _STRAY_PAUSE_S = 0.005
 _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-class _Look(NamedTuple):
-    """What was seen of one attempt."""
-
-    held: list[Process]
-    usage: usage.Usage
-    exceeded: Exceeded | None
 
 
 class Worker:
@@ -103,9 +91,7 @@ class Worker:
         self._file_limit = file_limit
         self._reaper = reaper
         self._enforcement = enforcement
-        self._table = ProcessTable()
-        # Of its own: when a task has taken all processes there are, no new thread could be started to notice that.
-        self._looking = concurrent.futures.ThreadPoolExecutor(1, "look")
+        self._watch = Watch(enforcement)
         self._max_log_bytes = max_log_bytes
         self._ports = PortReservations(bind_host)
         self._attempts: dict[AttemptKey, Attempt] = {}
@@ -276,25 +262,32 @@ class Worker:
         for count in itertools.count():
             began_s = time.monotonic()
             try:
-                await self._look(count)
+                await self._look(is_sample=count % _SAMPLE_EVERY == 0)
             except Exception:  # noqa: BLE001 - whatever it was, limits are to be kept
                 _log.exception("looking at attempts")
-            took_s = time.monotonic() - began_s
-            await asyncio.sleep(min(max(_LOOK_S, took_s / _LOOK_SHARE), _LONGEST_LOOK_S))
+            await asyncio.sleep(pause_s(time.monotonic() - began_s))
 
-    async def _look(self, count: int) -> None:
-        is_sample = count % _SAMPLE_EVERY == 0
+    async def measure_disks(self) -> None:
+        """Measures what attempts have written into their directories, for as long as the worker lives."""
+        while True:
+            await asyncio.sleep(_DISK_S)
+            for attempt in [attempt for attempt in self._attempts.values() if attempt.process is not None]:
+                measured = await asyncio.to_thread(usage.disk_bytes, attempt.directory.path)
+                if attempt.process is not None:
+                    attempt.usage.disk_bytes = measured
+
+    async def _look(self, *, is_sample: bool) -> None:
         if is_sample:
             self.close_logs()
             await self._end_strays()
         attempts = [attempt for attempt in self._attempts.values() if attempt.process is not None]
-        loop = asyncio.get_running_loop()
-        looks = await loop.run_in_executor(self._looking, self._look_at, attempts, count)
+        looks = await self._watch.look([(attempt, self._mark_of(attempt)) for attempt in attempts])
         guilty: list[Process] = []
         for attempt, look in zip(attempts, looks, strict=True):
             if attempt.process is None:
                 continue  # it has ended meanwhile
             if is_sample:
+                look.usage.disk_bytes = attempt.usage.disk_bytes
                 attempt.usage = look.usage
                 self._tell(attempt)
             attempt.usage.memory_peak_bytes = look.usage.memory_peak_bytes
@@ -303,22 +296,7 @@ class Worker:
                 if attempt.stop_grace_s is None and not attempt.timed_out:
                     attempt.exceeded = attempt.exceeded or look.exceeded
         if guilty:  # and again at the next look, until nothing is left
-            await loop.run_in_executor(self._looking, processes.kill, guilty)
-
-    def _look_at(self, attempts: Sequence[Attempt], count: int) -> list[_Look]:
-        """In a thread: reads what attempts hold, and changes nothing of them."""
-        self._enforcement.look()
-        running = [(attempt, attempt.process) for attempt in attempts]
-        marks = {process.pid: self._mark_of(attempt) for attempt, process in running if process is not None}
-        found = self._table.look(marks) if marks else {}
-        looks = []
-        for attempt, process in running:
-            held = [] if process is None else found[process.pid]
-            measured = usage.measure(attempt.usage, held)
-            if count % _DISK_EVERY == 0:
-                measured.disk_bytes = usage.disk_bytes(attempt.directory.path)
-            looks.append(_Look(held, measured, attempt.holder.check(held) if attempt.holder is not None else None))
-        return looks
+            await self._watch.kill(guilty)
 
     # One attempt.
 
@@ -408,8 +386,8 @@ class Worker:
             append=lambda source, data: attempt.log.append(source, data, now_ms()),
             end_strays=end_rest,
         )
-        holder.enter(process.pid)
         self._reaper.group_started(process.pid)
+        holder.enter(process.pid)
         return process
 
     def _build_iris_env(self, attempt: Attempt) -> dict[str, str]:
