@@ -13,6 +13,7 @@ import pytest
 from support.cluster import launch, wait_for_end, wait_for_state
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
+from support.standing_cluster import Proofs
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -207,6 +208,31 @@ def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngin
         wait_until(lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_KILLED, "its end")
         controller.call(lambda: setattr(store, "full", False))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
+
+
+def test_what_runs_goes_on_while_the_disk_is_full_for_longer_than_a_lease(engine: FakeEngine, tmp_path: Path) -> None:
+    store = FullDisk(None)
+    proofs = Proofs(tmp_path / "proofs")
+    with (
+        serving(engine, store, lease_s=1) as controller,
+        RemoteClusterClient(controller.address) as client,
+        worker(controller, tmp_path / "w"),
+    ):
+        other = launch(client, ["sleep", "300"])
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+        controller.call(lambda: setattr(store, "full", True))
+        with pytest.raises(ResourceExhaustedError):
+            client.terminate_job(other)
+        with pytest.raises(ResourceExhaustedError):
+            launch(client, ["true"])
+        began_ns = proofs.times()[-1]
+        wait_until(lambda: proofs.times()[-1] - began_ns > 5e9, "the task to go on for some leases")
+        controller.call(lambda: setattr(store, "full", False))
+        proofs.open()
+        (task,) = wait_for_end(client, job_id).tasks
+        assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1)
+        assert wait_for_end(client, other).state == pb.JOB_STATE_KILLED
 
 
 def test_nothing_is_placed_on_a_worker_that_does_not_answer(
