@@ -240,6 +240,7 @@ def test_a_log_goes_on_through_restarts_of_the_controller(tmp_path: Path, writer
             wait_until(lambda: has_end(path), "the end of the log")
             (written,) = (tmp_path / "worker").glob("attempts/*/0/log")
             assert files(path) == files(written)
+            wait_until(lambda: not (written.parent / "handover").exists(), "the worker to have noted that")
             shutil.rmtree(tmp_path / "worker" / "attempts")
             log = read(client, job)
             assert log.times

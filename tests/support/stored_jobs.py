@@ -167,7 +167,7 @@ def fill(store: Store) -> None:
             store.write(Changes().save_job(record, since, [(index, b"result of %d" % index) for index in done]))
     endpoint = cluster_pb2.Controller.Endpoint(endpoint_id="e1", name="name", address="h:1", job_id="running-gang")
     endpoint.metadata["k"] = "v"
-    store.write(Changes().save_endpoints([endpoint]).fence("w0", "an earlier process"))
+    store.write(Changes().save_endpoints([endpoint]).fence("w0", "an earlier process").set_lease(60.0))
 
 
 def dump(path: Path) -> str:

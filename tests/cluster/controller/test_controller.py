@@ -14,11 +14,13 @@ import pytest
 from support.cluster import launch, wait_for_end, wait_for_state
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
+from support.standing_cluster import Proofs
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.store import Changes, Store, StoredJob
+from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -275,6 +277,7 @@ def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_i
         launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
         store.write(Changes().add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b""))
     store.write(Changes().save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")]))
+    store.write(Changes().set_lease(DEFAULT_LEASE_S))  # as whoever wrote the rest has
     store.full = True
     with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
         assert client.get_job_status("waits").state == pb.JOB_STATE_PENDING
@@ -286,6 +289,31 @@ def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_i
     assert {stored.job.job_id: stored.job.state for stored in again.load()}["parent/child"] == pb.JOB_STATE_KILLED
     assert again.load_endpoints() == []
     again.close()
+
+
+def test_what_runs_goes_on_while_the_disk_is_full_for_longer_than_a_lease(engine: FakeEngine, tmp_path: Path) -> None:
+    store = FullDisk(None)
+    proofs = Proofs(tmp_path / "proofs")
+    with (
+        serving(engine, store, lease_s=1) as controller,
+        RemoteClusterClient(controller.address) as client,
+        worker(controller, tmp_path / "w"),
+    ):
+        other = launch(client, ["sleep", "300"])
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+        controller.call(lambda: setattr(store, "full", True))
+        with pytest.raises(ResourceExhaustedError):
+            client.terminate_job(other)
+        with pytest.raises(ResourceExhaustedError):
+            launch(client, ["true"])
+        began_ns = proofs.times()[-1]
+        wait_until(lambda: proofs.times()[-1] - began_ns > 5e9, "the task to go on for some leases")
+        controller.call(lambda: setattr(store, "full", False))
+        proofs.open()
+        (task,) = wait_for_end(client, job_id).tasks
+        assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1)
+        assert wait_for_end(client, other).state == pb.JOB_STATE_KILLED
 
 
 def test_nothing_is_placed_on_a_worker_that_does_not_answer(

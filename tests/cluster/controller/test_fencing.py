@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -101,20 +102,44 @@ def test_a_worker_that_is_silent_is_declared_lost_and_fenced(tmp_path: Path) -> 
 def test_a_worker_that_does_not_come_back_after_a_restart_of_the_controller(tmp_path: Path) -> None:
     engine = FakeEngine()
     with (
-        serving(engine, Store(tmp_path / "db")) as controller,
+        serving(engine, Store(tmp_path / "db"), lease_s=3) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
         register(controller, "first")
         job_id = launch(client, ["true"])
         placed(client, job_id, 1)
     with (
-        serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=1) as controller,
+        serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=3) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
         assert client.get_task_status(job_id, 0).preemption_count == 0, "it has its time to come back"
         wait_until(lambda: client.get_task_status(job_id, 0).preemption_count == 1, "it to be lost")
         assert report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).fenced
         assert not register(controller, "first").accepted
+
+
+def test_a_lease_that_was_granted_by_an_earlier_life_is_waited_for(tmp_path: Path) -> None:
+    """A controller that is started again with a shorter lease: a worker may still live by the longer one."""
+    engine = FakeEngine()
+    with (
+        serving(engine, Store(tmp_path / "db"), lease_s=6) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        register(controller, "first")
+        job_id = launch(client, ["true"])
+        placed(client, job_id, 1)
+    for lease_s in (1.0, 2.0):  # the second life with another one does not forget the first
+        with serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=lease_s) as controller:
+            store_lease = controller.call(lambda: controller.controller.longest_lease_s)
+            assert store_lease == 6
+    began_s = time.monotonic()
+    with (
+        serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=1) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        wait_until(lambda: client.get_task_status(job_id, 0).preemption_count == 1, "it to be lost")
+        assert time.monotonic() - began_s > 6, "no sooner than by the lease that it had"
+        wait_until(lambda: controller.controller.longest_lease_s == 1, "the earlier lives to be over")
 
 
 def test_a_worker_that_comes_back_after_a_restart_of_the_controller_goes_on(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class Controller:
     Attributes:
         logs: The logs of all tasks, for readers.
         limits: As given.
+        longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Controller:
         self._store = store
         self._address = address
         self._lease_s = lease_s
+        self.longest_lease_s = max(lease_s, store.load_lease())
         self._fenced = store.load_fenced()
         self._jobs: dict[str, JobRecord] = {}
         self._unfinished: dict[str, JobRecord] = {}  # of them, those that are not final
@@ -106,6 +108,9 @@ class Controller:
         if self._log_keeper is not None:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._saver.run())
+        if self.longest_lease_s > self._store.load_lease():
+            self._saver.lease_changed(self.longest_lease_s)
+            await self._saver.saved()  # before anybody is granted one
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
         for record in list(self._unfinished.values()):
@@ -291,7 +296,8 @@ class Controller:
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
             self._fence(worker_id, known.place.incarnation)
-        self._workers[worker_id] = workers.new_record(request, self._lease_s)
+        # What it is granted counts once it is known to have heard of it: with its next report.
+        self._workers[worker_id] = workers.new_record(request, self.longest_lease_s)
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
         self._lose_attempts(
@@ -299,7 +305,7 @@ class Controller:
             "another process has taken its place",
         )
         self._scheduler.wake()
-        await self._saver.saved()
+        await self._saver.settled()
         return cluster_pb2.Controller.RegisterWorkerResponse(
             accepted=True, controller_address=self._address, lease_ms=round(self._lease_s * 1000)
         )
@@ -325,19 +331,24 @@ class Controller:
         """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
         started_s = time.monotonic()
         are_all_back = False
-        why = f"it has been silent for longer than its lease of {span(self._lease_s)}"
         while True:
             await asyncio.sleep(min(1.0, self._lease_s / 8))
             now_s = time.monotonic()
             for worker in list(self._workers.values()):
                 if not worker.gone and worker.is_lost(now_s):
                     worker.gone = True
-                    self._declare_lost(worker.place.worker_id, worker.place.incarnation, why)
-            if not are_all_back and now_s - started_s > lost_after_s(self._lease_s):
+                    self._declare_lost(worker)
+            if not are_all_back and now_s - started_s > lost_after_s(self.longest_lease_s):
                 are_all_back = True
-                self._lose_attempts(lambda attempt: attempt.worker_id not in self._workers, why)
+                self._lose_attempts(
+                    lambda attempt: attempt.worker_id not in self._workers, _silent_for(self.longest_lease_s)
+                )
+                self.longest_lease_s = self._lease_s
+                self._saver.lease_changed(self._lease_s)
 
-    def _declare_lost(self, worker_id: str, incarnation: str, why: str) -> None:
+    def _declare_lost(self, worker: workers.WorkerRecord) -> None:
+        worker_id, incarnation = worker.place.worker_id, worker.place.incarnation
+        why = _silent_for(worker.lease_s)
         _log.warning("worker %s was lost: %s", worker_id, why)
         self._fence(worker_id, incarnation)
         self._lose_attempts(
@@ -367,7 +378,7 @@ class Controller:
         if worker.place.incarnation != request.incarnation:
             answer.register_again = True
             return answer
-        worker.heard()
+        worker.heard(self._lease_s)
         for job_id, reports in _by_job(request.reports).items():
             for report in self._take_reports(job_id, reports):
                 if not is_task_finished(report.state):
@@ -561,6 +572,10 @@ class Controller:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("in the background", exc_info=task.exception())
+
+
+def _silent_for(lease_s: float) -> str:
+    return f"it has been silent for longer than its lease of {span(lease_s)}"
 
 
 def _now_ms() -> int:

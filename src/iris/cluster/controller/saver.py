@@ -67,17 +67,19 @@ class _Batch:
     records: dict[str, JobRecord] = field(default_factory=dict)
     endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)  # None: it went
     fenced: dict[tuple[str, str], None] = field(default_factory=dict)
+    lease_s: float | None = None
 
     def take(self, other: _Batch) -> None:
         """Adds what another one could not write. What has changed since then counts."""
         self.records = other.records | self.records
         self.endpoints = other.endpoints | self.endpoints
         self.fenced = other.fenced | self.fenced
+        self.lease_s = other.lease_s if self.lease_s is None else self.lease_s
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.launches or self.records or self.endpoints or self.fenced)
+        return not (self.launches or self.records or self.endpoints or self.fenced or self.lease_s)
 
 
 class Saver:
@@ -129,6 +131,11 @@ class Saver:
     def fence(self, worker_id: str, incarnation: str) -> None:
         """A worker's process was declared lost."""
         self._gathering.fenced[worker_id, incarnation] = None
+        self._wake.set()
+
+    def lease_changed(self, seconds: float) -> None:
+        """The longest lease that a worker may have is another."""
+        self._gathering.lease_s = seconds
         self._wake.set()
 
     # Waiting.
@@ -214,6 +221,8 @@ class Saver:
         )
         for worker_id, incarnation in batch.fenced:
             changes.fence(worker_id, incarnation)
+        if batch.lease_s is not None:
+            changes.set_lease(batch.lease_s)
         if not changes.statements:
             return None
         try:

@@ -54,6 +54,10 @@ CREATE TABLE fenced (                          -- processes of workers that were
     since_ms INTEGER NOT NULL,
     PRIMARY KEY (worker_id, incarnation)
 ) WITHOUT ROWID;
+CREATE TABLE lease (                           -- the longest that a worker may still have of this or an earlier life
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    seconds REAL NOT NULL
+);
 """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)

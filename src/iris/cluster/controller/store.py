@@ -83,6 +83,11 @@ class Changes:
         self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, _now_ms()))
         return self
 
+    def set_lease(self, seconds: float) -> Self:
+        """The longest lease that a worker may have."""
+        self._add("INSERT OR REPLACE INTO lease VALUES (1, ?)", (seconds,))
+        return self
+
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
         rows: list[Sequence[object]] = [
             (task.job_id, task.task_index, _dump_task(task), facts[task.task_index].SerializeToString())
@@ -192,6 +197,11 @@ class Store:
         with self._reading():
             rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
             return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
+
+    def load_lease(self) -> float:
+        """The longest lease that a worker may have from an earlier life; 0: there was none."""
+        with self._reading():
+            return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
 
     def load_fenced(self) -> set[tuple[str, str]]:
         """The processes of workers that were declared lost: worker id and incarnation."""

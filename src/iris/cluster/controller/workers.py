@@ -57,8 +57,9 @@ class WorkerRecord:
         """Whether it has been silent for so long that all that it ran has ended."""
         return now_s - self.heard_s > lost_after_s(self.lease_s)
 
-    def heard(self) -> None:
-        """It has called."""
+    def heard(self, lease_s: float) -> None:
+        """It has called, as one that has been granted this lease."""
+        self.lease_s = lease_s
         self.heard_s = time.monotonic()
         self.last_heartbeat_ms = time.time_ns() // 1_000_000
 

@@ -16,7 +16,7 @@ from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.lease import Lease
 from iris.cluster.worker.reaper import clock_s
-from iris.errors import IrisError
+from iris.errors import DeadlineExceededError, IrisError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
 from iris.rpc.cluster_connect import ControllerServiceClient
@@ -125,6 +125,19 @@ class Reporter:
             if not self._news:
                 return
 
+    async def _beat(self) -> None:
+        """The controller is there and cannot take our news now: its disk may be full. That is no reason to end."""
+        request = cluster_pb2.Controller.ReportTaskStatesRequest(
+            worker_id=self._registration.worker_id, incarnation=self._registration.incarnation
+        )
+        sent_s = clock_s()
+        with contextlib.suppress(IrisError):
+            answer = await self._call(lambda stub: stub.report_task_states, request)
+            if answer.fenced:
+                self._fenced()
+            elif not answer.register_again:
+                self._lease.renew(sent_s)
+
     def _next_batch(self) -> list[Attempt]:
         batch: list[Attempt] = []
         size = 0
@@ -144,5 +157,9 @@ class Reporter:
             except IrisError as error:
                 # Whatever the reason, the news stays ours until it is acknowledged.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
+                if not isinstance(error, UnavailableError | DeadlineExceededError):
+                    await self._beat()
+                    if self._is_fenced:
+                        return
                 await self._controller.pause(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S, self._lease.heartbeat_s)

@@ -16,7 +16,7 @@ CREATE TABLE fenced (                          -- processes of workers that were
     since_ms INTEGER NOT NULL,
     PRIMARY KEY (worker_id, incarnation)
 ) WITHOUT ROWID;
-INSERT INTO "fenced" VALUES('w0','an earlier process',1795599665143);
+INSERT INTO "fenced" VALUES('w0','an earlier process',1795600907214);
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of submission
     job_id TEXT NOT NULL UNIQUE,
@@ -51,6 +51,11 @@ INSERT INTO "jobs" VALUES(25,'killed-independent',X'0A126B696C6C65642D696E646570
 INSERT INTO "jobs" VALUES(26,'unschedulable-independent',X'0A19756E7363686564756C61626C652D696E646570656E64656E7422101A0E0A044E414D45120676C3A46C7565324061626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162A2060474727565AA060173','{"job_id": "unschedulable-independent", "submitted_at_ms": 1000, "coscheduled": false, "max_task_failures": 0, "parent_job_id": "parent", "state": 8, "error": "no room", "ending": 8, "first_failed": null, "started_at_ms": 0, "finished_at_ms": 5000, "rounds": 3, "revision": 2}');
 INSERT INTO "jobs" VALUES(27,'succeeded-independent',X'0A157375636365656465642D696E646570656E64656E7422101A0E0A044E414D45120676C3A46C7565324061626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162A2060474727565AA060173','{"job_id": "succeeded-independent", "submitted_at_ms": 1000, "coscheduled": false, "max_task_failures": 0, "parent_job_id": "parent", "state": 4, "error": "", "ending": null, "first_failed": null, "started_at_ms": 2000, "finished_at_ms": 3000, "rounds": 3, "revision": 10}');
 INSERT INTO "jobs" VALUES(28,'failed-independent',X'0A126661696C65642D696E646570656E64656E7422101A0E0A044E414D45120676C3A46C7565324061626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162616261626162A2060474727565AA060173','{"job_id": "failed-independent", "submitted_at_ms": 1000, "coscheduled": false, "max_task_failures": 0, "parent_job_id": "parent", "state": 5, "error": "\u00e9\u0000''5", "ending": 5, "first_failed": 2, "started_at_ms": 2000, "finished_at_ms": 3000, "rounds": 3, "revision": 11}');
+CREATE TABLE lease (                           -- the longest that a worker may still have of this or an earlier life
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    seconds REAL NOT NULL
+);
+INSERT INTO "lease" VALUES(1,60.0);
 CREATE TABLE results (
     job_id TEXT NOT NULL,
     task_index INTEGER NOT NULL,
