@@ -63,6 +63,7 @@ class Scheduler:
         """A gang leaves the queue, or gives its room back."""
         if self._line.leave(gang_id) is None:
             self._to_release[gang_id] = None
+        self._newcomers.pop(gang_id, None)
         self._wake.set()
 
     def wake(self) -> None:
