@@ -15,6 +15,7 @@ from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.lease import heartbeat_s, lost_after_s
 from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
 
@@ -127,7 +128,9 @@ async def start_attempts(
     try:
         while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
             try:
+                failpoint("start.before")
                 await call_async(worker.stub.run_tasks, request, peer)
+                failpoint("start.after")
                 return ""
             except (UnavailableError, DeadlineExceededError) as error:
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say.
@@ -159,7 +162,9 @@ async def stop_attempt(worker: WorkerRecord, job_id: str, stop: StopAttempt, sti
     pause_s = 0.1
     while not worker.gone and still_live(stop.task_index, stop.attempt_id):
         try:
+            failpoint("stop.before")
             await call_async(worker.stub.kill_task, request, peer)
+            failpoint("stop.after")
             return True
         except NotFoundError:
             return False

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from iris import failpoints
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import Handover
@@ -112,6 +113,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         own.write(arguments.identity_file)  # before anything can run that somebody would have to know of
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
+    base_env.pop(failpoints.VARIABLE, None)
     file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     raise_file_limit()
     use_no_proxy()

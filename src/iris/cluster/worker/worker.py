@@ -33,6 +33,7 @@ from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import InvalidArgumentError, IrisError, NotFoundError, UnavailableError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 
@@ -118,7 +119,9 @@ class Worker:
         if self._closing:
             raise UnavailableError(f"worker {self.worker_id} is ending")
         directory = self._directory.attempt(*key)
+        failpoint("attempt.before")
         directory.create()
+        failpoint("attempt.after")
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
@@ -347,6 +350,7 @@ class Worker:
         mark = make_mark(self._token, attempt.number, self._base_env.get(MARK_VARIABLE, ""))
         env = self._build_iris_env(attempt)
         env[MARK_VARIABLE] = mark
+        failpoint("spawn.before")
         process = AttemptProcess(
             command,
             cwd=Path(directory),
@@ -355,6 +359,7 @@ class Worker:
             append=lambda source, data: attempt.log.append(source, data, now_ms()),
             end_strays=self._end_strays,
         )
+        failpoint("spawn.after")
         self._reaper.group_started(process.pid)
         return process
 
@@ -414,7 +419,9 @@ class Worker:
             )
 
     def _finish(self, attempt: Attempt, state: cluster_pb2.TaskState, error: str = "") -> None:
+        failpoint("finish.before")
         attempt.log.close()
+        failpoint("finish.after")
         if not attempt.log.is_ended:
             self._without_end[attempt.key] = attempt.log
         for port in attempt.ports.values():
