@@ -304,7 +304,8 @@ class LocalEngine:
         else:
             command += ["--parent-pid", str(os.getpid())]
         failpoint("engine.spawn.before")
-        process = start_worker(self._directory, worker_id, host.incarnation, [*command, *self._worker_options], self._env)
+        command += self._worker_options
+        process = start_worker(self._directory, worker_id, host.incarnation, command, self._env)
         failpoint("engine.spawn.after")
         return process
 

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import os
+import random
 import resource
 import signal
 import sys
@@ -32,7 +33,7 @@ from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_ma
 from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
-from iris.errors import InvalidArgumentError, IrisError, NotFoundError, UnavailableError
+from iris.errors import DeadlineExceededError, InvalidArgumentError, IrisError, NotFoundError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
@@ -44,6 +45,8 @@ _STRAY_PASSES = 200
 _STRAY_PAUSE_S = 0.005
 _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
+_FETCH_S = 300.0  # for one try to get a workspace
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between tries
 _log = logging.getLogger(__name__)
 
 
@@ -289,7 +292,7 @@ class Worker:
         try:
             command = await self._prepare(attempt, entrypoint)
             if attempt.stop_grace_s is not None:
-                self._finish(attempt, cluster_pb2.TASK_STATE_KILLED, error="stopped before it started")
+                self._finish_unstarted(attempt)
                 return
             attempt.process = self._start(attempt, command)
             attempt.state = cluster_pb2.TASK_STATE_RUNNING
@@ -305,7 +308,10 @@ class Worker:
             self._reaper.group_ended(attempt.process.pid)
             self._conclude(attempt, exited)
         except IrisError as error:
-            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
+            if attempt.stop_grace_s is not None and attempt.process is None:
+                self._finish_unstarted(attempt)
+            else:
+                self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has ended and must be told of
             _log.exception("attempt %s", attempt.key)
             await _abandon(attempt)
@@ -338,12 +344,27 @@ class Worker:
             attempt.from_cache = bundle.is_dir()
             if not attempt.from_cache:
                 self._build_line(attempt, f"fetching workspace {bundle_hash[:12]}")
-                request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=bundle_hash)
-                line = self._controller
-                answer = await call_async(line.stub.fetch_bundle, request, line.peer, timeout_s=300)
-                await asyncio.to_thread(unpack_workspace, answer.bundle_blob, bundle_hash, bundle)
+                blob = await self._fetch_bundle(attempt)
+                await asyncio.to_thread(unpack_workspace, blob, bundle_hash, bundle)
         self._build_line(attempt, f"copying workspace {bundle_hash[:12]}")
         await asyncio.to_thread(copy_workspace, bundle, attempt.directory.work)
+
+    async def _fetch_bundle(self, attempt: Attempt) -> bytes:
+        """The workspace, from the controller; that it does not answer is not the attempt's fault: it waits until then,
+        or until nobody wants it any more."""
+        request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
+        line = self._controller
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await call_async(line.stub.fetch_bundle, request, line.peer, timeout_s=_FETCH_S)
+                return answer.bundle_blob
+            except (UnavailableError, DeadlineExceededError) as error:
+                if attempt.stop_grace_s is not None:
+                    raise
+                self._build_line(attempt, f"{error}; trying again")
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
         directory = attempt.request.working_directory or str(attempt.directory.work)
@@ -433,6 +454,13 @@ class Worker:
         self._tell(attempt)
         if len(self._attempts) > _REMEMBERED:
             self._forget_oldest()
+
+    def _finish_unstarted(self, attempt: Attempt) -> None:
+        if self._closing:
+            error = f"worker {self.worker_id} was shut down before it started"
+            self._finish(attempt, cluster_pb2.TASK_STATE_WORKER_FAILED, error=error)
+        else:
+            self._finish(attempt, cluster_pb2.TASK_STATE_KILLED, error="stopped before it started")
 
     def _forget_oldest(self) -> None:
         """Drops the oldest record that is over and was reported; its log stays on disk, where `log_of` finds it."""
