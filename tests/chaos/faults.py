@@ -20,6 +20,7 @@ from iris.errors import LocalClusterError
 from iris.failpoints import VARIABLE
 
 WORKERS = 3
+LEASE_S = 4.0  # of workers, short enough that some stops are longer
 # Below where the system deals out ports for outgoing connections: while nobody listens there, a client could be given
 # the very port that it connects to, and keep it. Below where tasks get theirs, too.
 _PORTS = range(10_000, 19_000)
@@ -62,9 +63,7 @@ class Cluster:
             self._note(f"start {failpoints}")
             os.environ[VARIABLE] = failpoints
             try:
-                self._server = start_server(
-                    self.directory / "state", workers=WORKERS, port=self.port, ends_with_us=True
-                )
+                self._server = start_server(self.directory / "state", workers=WORKERS, port=self.port, lease_s=LEASE_S)
                 return
             except LocalClusterError as error:
                 if "iris failpoint" not in str(error):
@@ -179,7 +178,7 @@ class Faults:
         draws = self._draws
         while True:
             # All is drawn before it is known what there is, so that the same seed draws the same.
-            pause_s, which, length_s = draws.uniform(0.1, 1.5), draws.random(), draws.choice([0.2, 1.0, 3.0])
+            pause_s, which, length_s = draws.uniform(0.1, 1.5), draws.random(), draws.choice([0.2, 1.0, 3.0, 8.0])
             (what,) = draws.choices(["kill worker", "stop worker", "kill controller", "stop controller"], [4, 3, 2, 1])
             away_s = draws.choice([0.0, 0.0, 0.5, 2.0])
             due = time.monotonic() + pause_s

@@ -139,7 +139,8 @@ def _budgets(facts: Facts) -> Iterable[str]:
                 yield f"{where} failed {task.failure_count} times, {promise.max_retries_failure} retries were allowed"
             if task.preemption_count > promise.max_retries_preemption + 1:
                 yield f"{where} was lost {task.preemption_count} times, {promise.max_retries_preemption} were allowed"
-            if task.state == pb.TASK_STATE_FAILED and task.failure_count != promise.max_retries_failure + 1:
+            charged_all = task.failure_count == failed  # the last was not, if it was being stopped
+            if task.state == pb.TASK_STATE_FAILED and charged_all and failed != promise.max_retries_failure + 1:
                 yield f"{where} FAILED after {task.failure_count} failures, {promise.max_retries_failure} were allowed"
             if (
                 task.state == pb.TASK_STATE_WORKER_FAILED

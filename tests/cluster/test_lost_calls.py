@@ -212,6 +212,7 @@ def _list_workers(lost: Case) -> None:
 def _report_task_state(lost: Case) -> None:
     job_id = lost.launch("exec sleep 300", max_retries_failure=1)
     wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+    wait_until(lambda: lost.runs(job_id) == [1], "the first attempt, which is stopped when the report has come")
     lost.lose(job_id)
     report = pb.Controller.ReportTaskStateRequest(
         worker_id="w", task_id=f"{job_id}/task-0", job_id=job_id, state=pb.TASK_STATE_FAILED, exit_code=7
