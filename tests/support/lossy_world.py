@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import TRIES, Peer, call
 
 T = TypeVar("T")
-_WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is there
+WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is there
 
 
 @dataclass
@@ -37,6 +38,7 @@ class LossyWorld:
     """One controller with one worker, for all cases of a test.
 
     Attributes:
+        worker: Its process.
         worker_address: Of the worker, past its proxy.
         direct: A client that loses nothing.
         lossy: One that goes through the controller's proxy.
@@ -47,6 +49,7 @@ class LossyWorld:
     controller: ControllerThread
     controller_proxy: LossyProxy
     worker_proxy: LossyProxy
+    worker: subprocess.Popen[bytes]
     worker_address: str
     direct: RemoteClusterClient
     lossy: RemoteClusterClient
@@ -121,14 +124,14 @@ class Case:
 
 
 @contextmanager
-def lossy_world(directory: Path) -> Iterator[LossyWorld]:
+def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
     """Starts it: proxies before the controller and before a real worker process, which hands its logs over."""
     engine = FakeEngine({"w": Resources(cpu=100, memory_bytes=2**40)})
     keeping = Keeping(LogDirs(directory / "kept"))
     with (
         serving(engine, Store(directory / "controller.db"), kept_logs=keeping) as controller,
         LossyProxy(controller.address) as proxy,
-        running_worker(proxy.address, directory / "w", "--advertise-host", _WORKER_HOST),
+        running_worker(proxy.address, directory / "w", "--advertise-host", WORKER_HOST, *worker_options) as process,
         RemoteClusterClient(controller.address) as direct,
         RemoteClusterClient(proxy.address) as lossy,
         IrisClient.remote(proxy.address) as client,
@@ -137,8 +140,8 @@ def lossy_world(directory: Path) -> Iterator[LossyWorld]:
         port = urlsplit(worker.address).port
         assert port is not None
         address = f"http://127.0.0.1:{port}"
-        with LossyProxy(address, host=_WORKER_HOST, port=port) as worker_proxy:
-            yield LossyWorld(controller, proxy, worker_proxy, address, direct, lossy, client, directory)
+        with LossyProxy(address, host=WORKER_HOST, port=port) as worker_proxy:
+            yield LossyWorld(controller, proxy, worker_proxy, process, address, direct, lossy, client, directory)
 
 
 def launch_request(name: str, command: list[str], **fields: Any) -> cluster_pb2.Controller.LaunchJobRequest:

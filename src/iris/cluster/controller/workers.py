@@ -78,6 +78,7 @@ def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, lease_s: f
 
 
 def run_tasks_request(
+    place: WorkerPlace,
     job_id: str,
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
@@ -86,6 +87,7 @@ def run_tasks_request(
     """What a worker is told of the attempts that it is to run; `gpu_ids` by task index."""
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
+        incarnation=place.incarnation,
         num_tasks=launch.resources.replicas or 1,
         serialized_entrypoint=launch.serialized_entrypoint,
         command=launch.command,

@@ -126,6 +126,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     worker = Worker(
         worker_id=arguments.worker_id,
         token=token,
+        incarnation=arguments.incarnation or token,
         directory=directory,
         bind_host=arguments.host,
         advertise_host=advertise_host,

@@ -56,6 +56,7 @@ class Worker:
     Args:
         worker_id: What the controller calls it.
         token: New for each process; part of the marks that its attempts' processes carry.
+        incarnation: New for each process; what it registers with.
         directory: Where everything of it lies.
         bind_host: What tasks are told to bind to, in `IRIS_BIND_HOST`.
         advertise_host: Where others reach them, in `IRIS_ADVERTISE_HOST`.
@@ -71,6 +72,7 @@ class Worker:
         *,
         worker_id: str,
         token: str,
+        incarnation: str,
         directory: WorkerDir,
         bind_host: str,
         advertise_host: str,
@@ -82,6 +84,7 @@ class Worker:
     ) -> None:
         self.worker_id = worker_id
         self._token = token
+        self._incarnation = incarnation
         self._directory = directory
         self._bind_host = bind_host
         self._advertise_host = advertise_host
@@ -121,6 +124,9 @@ class Worker:
             return known
         if self._closing:
             raise UnavailableError(f"worker {self.worker_id} is ending")
+        if request.incarnation not in ("", self._incarnation):
+            # It may have run what is asked of it here, and its end is not known yet.
+            raise UnavailableError(f"worker {self.worker_id} is another process than the one that is meant")
         directory = self._directory.attempt(*key)
         failpoint("attempt.before")
         directory.create()
