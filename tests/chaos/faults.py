@@ -146,7 +146,7 @@ class Faults:
         self._draws = random.Random(f"{seed}/faults")
         self._lives = random.Random(f"{seed}/failpoints")
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, name="faults")
+        self._thread = threading.Thread(target=self._guarded, name="faults", daemon=True)
         self._stopping: list[threading.Thread] = []
         self.broken = ""
 
@@ -201,7 +201,7 @@ class Faults:
                 self._cluster.start(self.failpoints())
 
     def _stop_for(self, pid: int, who: str, seconds: float) -> None:
-        thread = threading.Thread(target=self._cluster.stop_for, args=(pid, who, seconds, self._end))
+        thread = threading.Thread(target=self._cluster.stop_for, args=(pid, who, seconds, self._end), daemon=True)
         thread.start()
         self._stopping.append(thread)
 

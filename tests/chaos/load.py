@@ -74,7 +74,7 @@ class Load:
     def start(self, clients: int) -> None:
         """Begins."""
         for number in range(clients):
-            thread = threading.Thread(target=self._guarded, args=(number,), name=f"client-{number}")
+            thread = threading.Thread(target=self._guarded, args=(number,), name=f"client-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
