@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from support.cluster import iris_processes, is_alive, parent_of
+from support.cluster import has_socket, iris_processes, is_alive, parent_of, reapers
 
 from iris.cluster.client.local_server import LocalServer, start_server
 from iris.errors import LocalClusterError
@@ -100,6 +100,16 @@ class Cluster:
             self._note("kill worker", pid)
             self._signal(pid, signal.SIGKILL)
 
+    def kill_reaper(self, which: float, *, worker_too: bool) -> None:
+        """SIGKILL to the reaper of one of the workers, and at once to that worker."""
+        for pid in _pick(workers(), which):
+            for reaper in reapers(pid):
+                self._note("kill reaper", reaper)
+                self._signal(reaper, signal.SIGKILL)
+            if worker_too:
+                self._note("kill worker", pid)
+                self._signal(pid, signal.SIGKILL)
+
     def stop_for(self, pid: int, who: str, seconds: float, end: threading.Event) -> None:
         """SIGSTOP to a process, and SIGCONT after some time."""
         began = time.monotonic()
@@ -179,7 +189,10 @@ class Faults:
         while True:
             # All is drawn before it is known what there is, so that the same seed draws the same.
             pause_s, which, length_s = draws.uniform(0.1, 1.5), draws.random(), draws.choice([0.2, 1.0, 3.0, 8.0])
-            (what,) = draws.choices(["kill worker", "stop worker", "kill controller", "stop controller"], [4, 3, 2, 1])
+            (what,) = draws.choices(
+                ["kill worker", "stop worker", "kill controller", "stop controller", "kill reaper", "kill both"],
+                [8, 6, 4, 2, 1, 1],
+            )
             away_s = draws.choice([0.0, 0.0, 0.5, 2.0])
             due = time.monotonic() + pause_s
             while time.monotonic() < due:
@@ -190,6 +203,8 @@ class Faults:
                     self._cluster.start(self.failpoints())
             if what == "kill worker":
                 self._cluster.kill_worker(which)
+            elif what in ("kill reaper", "kill both"):
+                self._cluster.kill_reaper(which, worker_too=what == "kill both")
             elif what == "stop worker":
                 for pid in _pick(workers(), which):
                     self._stop_for(pid, "worker", length_s)
@@ -244,7 +259,7 @@ def workers() -> list[int]:
     found = []
     processes = {pid: command for pid, command in iris_processes().items() if "-m iris.cluster.worker" in command}
     for pid in processes:
-        if parent_of(pid) not in processes and _has_socket(pid):
+        if parent_of(pid) not in processes and has_socket(pid):
             try:
                 found.append((psutil.Process(pid).create_time(), pid))
             except psutil.NoSuchProcess:
@@ -261,14 +276,6 @@ def sweep() -> list[int]:
         except ProcessLookupError:
             pass
     return left
-
-
-def _has_socket(pid: int) -> bool:
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-        return any(os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:") for name in names)
-    except OSError:
-        return False
 
 
 def _pick(pids: list[int], which: float) -> list[int]:

@@ -31,7 +31,15 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor
 from iris.rpc.identity import identify_process
-from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
+from iris.rpc.process import (
+    address_of,
+    bind,
+    raise_file_limit,
+    run_loop,
+    use_no_proxy,
+    when_child_ends,
+    when_parent_ends,
+)
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
@@ -169,6 +177,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         worker.handover = handover = Handover(controller, registration.worker_id, registration.incarnation, directory)
     keep_log_s = None if handover is None else arguments.keep_handed_over
     cleanup = Cleanup(worker, directory, arguments.keep_attempts, keep_log_s)
+    # Nobody would end what runs if we were killed, or hold us to our lease: better that all of it is tried elsewhere.
+    when_child_ends(reaper.pid, lambda: give_up("its reaper has ended"))
     # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
