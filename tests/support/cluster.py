@@ -128,6 +128,30 @@ def iris_processes() -> dict[int, str]:
     return found
 
 
+def reapers(worker: int) -> list[int]:
+    """The reaper of a worker, if it has one."""
+    own = Path(f"/proc/{worker}/cmdline").read_bytes()
+    try:
+        children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+        # A task's process that has not become what it runs yet looks the same, but has the worker's sockets.
+        return [
+            int(pid)
+            for pid in children
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == own and not has_socket(int(pid))
+        ]
+    except OSError:
+        return []
+
+
+def has_socket(pid: int) -> bool:
+    """Whether a process has sockets, as workers have, and reapers have not."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+        return any(os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:") for name in names)
+    except OSError:
+        return False
+
+
 def parent_of(pid: int) -> int | None:
     """The parent of a process; None when it is gone."""
     try:

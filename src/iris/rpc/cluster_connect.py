@@ -113,6 +113,9 @@ class ControllerService(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: RequestContext[Controller.UnregisterEndpointRequest, Empty], /) -> Empty:
+        """
+        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def lookup_endpoint(self, request: Controller.LookupEndpointRequest, ctx: RequestContext[Controller.LookupEndpointRequest, Controller.LookupEndpointResponse], /) -> Controller.LookupEndpointResponse:
@@ -753,6 +756,9 @@ class ControllerServiceClient(ConnectClient):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Empty:
+        """
+        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        """
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -1095,6 +1101,9 @@ class ControllerServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: RequestContext[Controller.UnregisterEndpointRequest, Empty], /) -> Empty:
+        """
+        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def lookup_endpoint(self, request: Controller.LookupEndpointRequest, ctx: RequestContext[Controller.LookupEndpointRequest, Controller.LookupEndpointResponse], /) -> Controller.LookupEndpointResponse:
@@ -1733,6 +1742,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Empty:
+        """
+        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        """
         return self.execute_unary(
             request=request,
             method=MethodInfo(

@@ -84,6 +84,31 @@ async def happens(event: asyncio.Event, within_s: float) -> bool:
     return event.is_set()
 
 
+def when_child_ends(pid: int, then: Callable[[], object]) -> None:
+    """Calls `then` on the running loop when a child of ours has ended; who collects it is not our affair."""
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        if pidfd is not None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        then()
+
+    def look() -> None:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            loop.call_later(1.0, look)  # an old kernel, or a sandbox without the call: look every second
+        else:
+            ended()
+
+    pidfd: int | None = None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        look()
+    else:
+        loop.add_reader(pidfd, ended)
+
+
 def when_parent_ends(parent_pid: int, then: Callable[[], object]) -> None:
     """Calls `then` on the running loop when our parent is gone, however it ended; also when it is gone already."""
     loop = asyncio.get_running_loop()

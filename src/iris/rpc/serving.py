@@ -10,6 +10,8 @@ from typing import Any
 
 import uvicorn
 
+from iris import failpoints
+
 # Longer than the keep-alive of our clients and of common proxies (60 s), so that it is they who close idle connections.
 _KEEPALIVE_S = 75
 # How long open streams may go on when the server closes; they are cut then, and their readers connect again.
@@ -31,6 +33,10 @@ class HttpServer:
 
     def __init__(self, applications: dict[str, Any], listener: socket.socket) -> None:
         self._applications = applications
+        if failpoints.is_active:
+            from iris.rpc.failing import FailingApplication
+
+            self._applications = {path: FailingApplication(path, one) for path, one in applications.items()}
         self._socket = listener
         config = uvicorn.Config(
             self._route,

@@ -297,7 +297,9 @@ class Controller:
             known.gone = True
             self._fence(worker_id, known.place.incarnation)
         # What it is granted counts once it is known to have heard of it: with its next report.
-        self._workers[worker_id] = workers.new_record(request, self.longest_lease_s)
+        self._workers[worker_id] = record = workers.new_record(request, self.longest_lease_s)
+        if known is not None and known.place.incarnation == incarnation:
+            record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
         self._lose_attempts(
@@ -494,7 +496,7 @@ class Controller:
         worker = await self._registered(worker_id)
         still_live = _still_live(job)
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
-        request = workers.run_tasks_request(job.job_id, record.launch, starts, record.gpu_ids)
+        request = workers.run_tasks_request(worker.place, job.job_id, record.launch, starts, record.gpu_ids)
         refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
         if refused:
             end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")

@@ -10,9 +10,14 @@ from iris.rpc import cluster_pb2
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
+_REMEMBERED = 1000  # endpoints that were unregistered and belonged to no job
+
 
 class Endpoints:
     """All endpoints. A name belongs to one job at a time.
+
+    One that was unregistered leaves a record without a name, so that a repeat of that call is answered as the first
+    was. It goes with its job; of those that belong to no job, the newest stay.
 
     Args:
         known: Those that there are.
@@ -21,7 +26,9 @@ class Endpoints:
 
     def __init__(self, known: Iterable[Endpoint], changed: Callable[[str, Endpoint | None], None]) -> None:
         self._changed = changed
-        self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in known}
+        known = list(known)
+        self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in known if endpoint.name}
+        self._unregistered = {endpoint.endpoint_id: endpoint for endpoint in known if not endpoint.name}
 
     def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
@@ -54,15 +61,21 @@ class Endpoints:
         return endpoint
 
     def unregister(self, endpoint_id: str) -> None:
-        """Takes a name away.
+        """Takes a name away; again: no effect.
 
         Raises:
-            NotFoundError: There is no such endpoint.
+            NotFoundError: There is no such endpoint, and was none.
         """
+        if endpoint_id in self._unregistered:
+            return
         endpoint = next((known for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
         if endpoint is None:
             raise NotFoundError(f"no endpoint with id {endpoint_id!r}")
-        self._changed(endpoint_id, None)
+        self._unregistered[endpoint_id] = gone = Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id)
+        self._changed(endpoint_id, gone)
+        for one in [known.endpoint_id for known in self._unregistered.values() if not known.job_id][:-_REMEMBERED]:
+            self._changed(one, None)
+            del self._unregistered[one]
         del self._by_name[endpoint.name]
 
     def lookup(self, name: str) -> Endpoint:
@@ -81,11 +94,14 @@ class Endpoints:
         return [self._by_name[name] for name in sorted(self._by_name) if name.startswith(prefix)]
 
     def job_ids(self) -> set[str]:
-        """The jobs that have endpoints."""
-        return {endpoint.job_id for endpoint in self._by_name.values()}
+        """The jobs that have endpoints, or had."""
+        return {endpoint.job_id for endpoint in (*self._by_name.values(), *self._unregistered.values())}
 
     def job_ended(self, job_id: str) -> None:
         """The names of a job go with it."""
         for endpoint in [endpoint for endpoint in self._by_name.values() if endpoint.job_id == job_id]:
             self._changed(endpoint.endpoint_id, None)
             del self._by_name[endpoint.name]
+        for endpoint in [endpoint for endpoint in self._unregistered.values() if endpoint.job_id == job_id]:
+            self._changed(endpoint.endpoint_id, None)
+            del self._unregistered[endpoint.endpoint_id]

@@ -29,6 +29,7 @@ from iris.cluster.worker.handover import NOT_NOW, UNWANTED
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
 from iris.errors import InvalidArgumentError, UnavailableError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 
 _SWEEP_S = 60.0
@@ -182,7 +183,9 @@ class LogKeeper:
         for piece, limit in zip(pieces, limits, strict=True):
             path = self.attempt(piece.task_id, piece.attempt_id)
             try:
+                failpoint("keep.before")
                 positions.append(UNWANTED if limit is None else self._pieces.store(path, piece, limit))
+                failpoint("keep.after")
             except InvalidArgumentError as error:  # it must not stand in the way of the others
                 _log.warning("refused a piece of a log of %s: %s", piece.task_id, error)
                 positions.append(UNWANTED)

@@ -15,6 +15,7 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
 from iris.errors import IrisError
+from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 TICK_S = 1.0
@@ -143,7 +144,9 @@ class Scheduler:
                 continue  # its job ended while we awaited the engine
             self._submitted[gang.gang_id] = waiting
             try:
+                failpoint("placement.before")
                 await self._engine.submit(gang)
+                failpoint("placement.after")
             except GangRejectedError as error:
                 self._reject(gang.gang_id, str(error))
         if plan.submit:

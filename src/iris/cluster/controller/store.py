@@ -23,6 +23,7 @@ from iris.cluster.controller.job import Job
 from iris.cluster.controller.schema import check_version, migrate, sync_directory
 from iris.cluster.controller.task import Stop, Task, TaskAttempt
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 
 # For so long a worker's process that was declared lost is remembered: longer than any machine sleeps.
@@ -224,7 +225,9 @@ class Store:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
+            failpoint("store.commit.before")
             self._db.execute("COMMIT")
+            failpoint("store.commit.after")
         except sqlite3.IntegrityError:
             raise  # a bug of ours, and rolled back: the file is as it was
         except sqlite3.DatabaseError as error:

@@ -15,6 +15,7 @@ from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.lease import heartbeat_s, lost_after_s
 from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
 
@@ -78,6 +79,7 @@ def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, lease_s: f
 
 
 def run_tasks_request(
+    place: WorkerPlace,
     job_id: str,
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
@@ -86,6 +88,7 @@ def run_tasks_request(
     """What a worker is told of the attempts that it is to run; `gpu_ids` by task index."""
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
+        incarnation=place.incarnation,
         num_tasks=launch.resources.replicas or 1,
         serialized_entrypoint=launch.serialized_entrypoint,
         command=launch.command,
@@ -128,7 +131,9 @@ async def start_attempts(
     try:
         while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
             try:
+                failpoint("start.before")
                 await call_async(worker.stub.run_tasks, request, peer)
+                failpoint("start.after")
                 return ""
             except (UnavailableError, DeadlineExceededError) as error:
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say.
@@ -160,7 +165,9 @@ async def stop_attempt(worker: WorkerRecord, job_id: str, stop: StopAttempt, sti
     pause_s = 0.1
     while not worker.gone and still_live(stop.task_index, stop.attempt_id):
         try:
+            failpoint("stop.before")
             await call_async(worker.stub.kill_task, request, peer)
+            failpoint("stop.after")
             return True
         except NotFoundError:
             return False

@@ -35,6 +35,7 @@ from iris.cluster.engine.worker_process import WorkerProcess, adopt, find_standi
 from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.worker.standing import identity_file
 from iris.errors import InvalidArgumentError
+from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 MAX_WORKERS = 64
@@ -305,7 +306,11 @@ class LocalEngine:
             command += ["--controller-file", str(self._controller_file)]
         else:
             command += ["--parent-pid", str(os.getpid())]
-        return start_worker(self._directory, worker_id, host.incarnation, [*command, *self._worker_options], self._env)
+        failpoint("engine.spawn.before")
+        command += self._worker_options
+        process = start_worker(self._directory, worker_id, host.incarnation, command, self._env)
+        failpoint("engine.spawn.after")
+        return process
 
     def _worker_died(self, host: _Host) -> None:
         for gang in self._gangs.values():

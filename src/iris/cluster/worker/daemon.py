@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from iris import failpoints
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import Handover
@@ -31,7 +32,15 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor
 from iris.rpc.identity import identify_process
-from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
+from iris.rpc.process import (
+    address_of,
+    bind,
+    raise_file_limit,
+    run_loop,
+    use_no_proxy,
+    when_child_ends,
+    when_parent_ends,
+)
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
 
 _LAST_REPORT_S = 2.0
@@ -126,6 +135,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         own.write(arguments.identity_file)  # before anything can run that somebody would have to know of
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
+    base_env.pop(failpoints.VARIABLE, None)
     file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     raise_file_limit()
     use_no_proxy()
@@ -138,6 +148,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     worker = Worker(
         worker_id=arguments.worker_id,
         token=token,
+        incarnation=arguments.incarnation or token,
         directory=directory,
         bind_host=arguments.host,
         advertise_host=advertise_host,
@@ -181,6 +192,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         worker.handover = handover = Handover(controller, registration.worker_id, registration.incarnation, directory)
     keep_log_s = None if handover is None else arguments.keep_handed_over
     cleanup = Cleanup(worker, directory, arguments.keep_attempts, keep_log_s)
+    # Nobody would end what runs if we were killed, or hold us to our lease: better that all of it is tried elsewhere.
+    when_child_ends(reaper.pid, lambda: give_up("its reaper has ended"))
     # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

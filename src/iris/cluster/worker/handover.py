@@ -30,6 +30,7 @@ from iris.cluster.worker.log_segments import END, Place, encode_end, list_segmen
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.errors import IrisError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 
@@ -202,7 +203,9 @@ class Handover:
         request = cluster_pb2.Controller.StoreLogsRequest(
             worker_id=self._worker_id, pieces=[one.piece for one in pieces]
         )
+        failpoint("handover.before")
         answer = await call_async(self._controller.stub.store_logs, request, self._controller.peer)
+        failpoint("handover.after")
         answered = zip(pieces, answer.positions, strict=True)
         return left, [one.log for one, position in answered if self._answered(one, position)]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from iris.cluster.worker.log_store import Source
 from iris.errors import EntrypointError
+from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 _READ_BYTES = 256 * 1024
@@ -125,7 +126,9 @@ class AttemptProcess:
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         self.signal_group(signal.SIGKILL)
+        failpoint("reap.before")
         _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
+        failpoint("reap.after")
         self._popen.returncode = code = os.waitstatus_to_exitcode(status)
         await self._end_strays()
         if not await happens(self._drained, self._drain_s):

@@ -17,6 +17,7 @@ from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.lease import Lease
 from iris.cluster.worker.reaper import clock_s
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
 from iris.rpc.cluster_connect import ControllerServiceClient
@@ -79,7 +80,9 @@ class Reporter:
 
     async def _register(self) -> None:
         sent_s = clock_s()
+        failpoint("register.before")
         answer = await self._call(lambda stub: stub.register_worker, self._registration)
+        failpoint("register.after")
         if answer.accepted:
             self._lease.grant(answer.lease_ms / 1000, sent_s)
         else:
@@ -106,7 +109,9 @@ class Reporter:
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
             )
             sent_s = clock_s()
+            failpoint("report.before")
             answer = await self._call(lambda stub: stub.report_task_states, request)
+            failpoint("report.after")
             if answer.fenced:
                 self._fenced()
                 return

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import os
+import random
 import resource
 import signal
 import sys
@@ -35,7 +36,8 @@ from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
-from iris.errors import InvalidArgumentError, IrisError, NotFoundError, UnavailableError
+from iris.errors import DeadlineExceededError, InvalidArgumentError, IrisError, NotFoundError, UnavailableError
+from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 
@@ -46,6 +48,8 @@ _STRAY_PASSES = 200
 _STRAY_PAUSE_S = 0.005
 _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
+_FETCH_S = 300.0  # for one try to get a workspace
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between tries
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +59,7 @@ class Worker:
     Args:
         worker_id: What the controller calls it.
         token: New for each process; part of the marks that its attempts' processes carry.
+        incarnation: New for each process; what it registers with.
         directory: Where everything of it lies.
         bind_host: What tasks are told to bind to, in `IRIS_BIND_HOST`.
         advertise_host: Where others reach them, in `IRIS_ADVERTISE_HOST`.
@@ -71,6 +76,7 @@ class Worker:
         *,
         worker_id: str,
         token: str,
+        incarnation: str,
         directory: WorkerDir,
         bind_host: str,
         advertise_host: str,
@@ -83,6 +89,7 @@ class Worker:
     ) -> None:
         self.worker_id = worker_id
         self._token = token
+        self._incarnation = incarnation
         self._directory = directory
         self._bind_host = bind_host
         self._advertise_host = advertise_host
@@ -124,8 +131,13 @@ class Worker:
             return known
         if self._closing:
             raise UnavailableError(f"worker {self.worker_id} is ending")
+        if request.incarnation not in ("", self._incarnation):
+            # It may have run what is asked of it here, and its end is not known yet.
+            raise UnavailableError(f"worker {self.worker_id} is another process than the one that is meant")
         directory = self._directory.attempt(*key)
+        failpoint("attempt.before")
         directory.create()
+        failpoint("attempt.after")
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
@@ -311,7 +323,7 @@ class Worker:
         try:
             command = await self._prepare(attempt, entrypoint)
             if attempt.stop_grace_s is not None:
-                self._finish(attempt, cluster_pb2.TASK_STATE_KILLED, error="stopped before it started")
+                self._finish_unstarted(attempt)
                 return
             attempt.process = self._start(attempt, command)
             attempt.state = cluster_pb2.TASK_STATE_RUNNING
@@ -327,7 +339,10 @@ class Worker:
             self._reaper.group_ended(attempt.process.pid)
             self._conclude(attempt, exited)
         except IrisError as error:
-            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
+            if attempt.stop_grace_s is not None and attempt.process is None:
+                self._finish_unstarted(attempt)
+            else:
+                self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has ended and must be told of
             _log.exception("attempt %s", attempt.key)
             await _abandon(attempt)
@@ -360,12 +375,27 @@ class Worker:
             attempt.from_cache = bundle.is_dir()
             if not attempt.from_cache:
                 self._build_line(attempt, f"fetching workspace {bundle_hash[:12]}")
-                request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=bundle_hash)
-                line = self._controller
-                answer = await call_async(line.stub.fetch_bundle, request, line.peer, timeout_s=300)
-                await asyncio.to_thread(unpack_workspace, answer.bundle_blob, bundle_hash, bundle)
+                blob = await self._fetch_bundle(attempt)
+                await asyncio.to_thread(unpack_workspace, blob, bundle_hash, bundle)
         self._build_line(attempt, f"copying workspace {bundle_hash[:12]}")
         await asyncio.to_thread(copy_workspace, bundle, attempt.directory.work)
+
+    async def _fetch_bundle(self, attempt: Attempt) -> bytes:
+        """The workspace, from the controller; that it does not answer is not the attempt's fault: it waits until then,
+        or until nobody wants it any more."""
+        request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
+        line = self._controller
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await call_async(line.stub.fetch_bundle, request, line.peer, timeout_s=_FETCH_S)
+                return answer.bundle_blob
+            except (UnavailableError, DeadlineExceededError) as error:
+                if attempt.stop_grace_s is not None:
+                    raise
+                self._build_line(attempt, f"{error}; trying again")
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
         directory = attempt.request.working_directory or str(attempt.directory.work)
@@ -378,6 +408,7 @@ class Worker:
         mark = make_mark(self._token, attempt.number, self._base_env.get(MARK_VARIABLE, ""))
         env = self._build_iris_env(attempt)
         env[MARK_VARIABLE] = mark
+        failpoint("spawn.before")
         process = AttemptProcess(
             command,
             cwd=Path(directory),
@@ -386,6 +417,7 @@ class Worker:
             append=lambda source, data: attempt.log.append(source, data, now_ms()),
             end_strays=end_rest,
         )
+        failpoint("spawn.after")
         self._reaper.group_started(process.pid)
         holder.enter(process.pid)
         return process
@@ -457,7 +489,9 @@ class Worker:
             )
 
     def _finish(self, attempt: Attempt, state: cluster_pb2.TaskState, error: str = "") -> None:
+        failpoint("finish.before")
         attempt.log.close()
+        failpoint("finish.after")
         if not attempt.log.is_ended:
             self._without_end[attempt.key] = attempt.log
         for port in attempt.ports.values():
@@ -471,6 +505,13 @@ class Worker:
         self._tell(attempt)
         if len(self._attempts) > _REMEMBERED:
             self._forget_oldest()
+
+    def _finish_unstarted(self, attempt: Attempt) -> None:
+        if self._closing:
+            error = f"worker {self.worker_id} was shut down before it started"
+            self._finish(attempt, cluster_pb2.TASK_STATE_WORKER_FAILED, error=error)
+        else:
+            self._finish(attempt, cluster_pb2.TASK_STATE_KILLED, error="stopped before it started")
 
     def _forget_oldest(self) -> None:
         """Drops the oldest record that is over and was reported; its log stays on disk, where `log_of` finds it."""

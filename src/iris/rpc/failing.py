@@ -1,0 +1,64 @@
+"""Failpoints around the calls that a server answers: see iris/failpoints.py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from iris.errors import UnavailableError
+from iris.failpoints import MessageDropped, failpoint
+
+Message = MutableMapping[str, Any]
+# By the service's path: a call was received, its answer is about to be sent, the answer was sent.
+_POINTS = {
+    "/iris.cluster.ControllerService": ("controller.request", "controller.reply.before", "controller.reply.after"),
+    "/iris.cluster.WorkerService": ("worker.request", "worker.reply.before", "worker.reply.after"),
+}
+
+
+class FailingApplication:
+    """An ASGI application, with failpoints before each call, and around each message of its answer.
+
+    A message that is dropped takes the connection along, as it is with real ones.
+
+    Args:
+        path: Of the service.
+        application: Who answers.
+    """
+
+    def __init__(self, path: str, application: Callable[..., Awaitable[None]]) -> None:
+        self._request, self._reply, self._replied = _POINTS[path]
+        self._application = application
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        """One call."""
+        begun = dropped = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun, dropped
+            try:
+                if dropped:
+                    raise MessageDropped(self._reply)  # the application does not give up at once
+                failpoint(self._reply)
+                begun = True
+                await send(message)
+                failpoint(self._replied)
+            except MessageDropped:
+                dropped = True
+                raise
+
+        try:
+            failpoint(self._request)
+        except MessageDropped:
+            dropped = True
+        except UnavailableError:  # as a proxy says it that does not reach the server
+            await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+            return
+        with contextlib.suppress(MessageDropped):
+            if not dropped:
+                await self._application(scope, receive, send_on)
+        if dropped and not begun:
+            # An answer that is never completed: the HTTP server cuts the connection.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})

@@ -1,0 +1,251 @@
+"""What must hold at the end of a run. Each check answers with what it found to be wrong, in words, job by job."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from chaos.faults import Event
+from chaos.load import Promise
+from chaos.proofs import Key, Run
+from chaos.task import FAILED
+from iris.cluster.types import state_name
+from iris.rpc import cluster_pb2 as pb
+
+# What a killed worker had not read from the pipe of a task is lost with it, as docs/how-it-works.md says.
+LOST_WITH_WORKER_S = 2.0
+
+
+@dataclass(slots=True)
+class Facts:
+    """All that is known at the end.
+
+    Attributes:
+        jobs: From the controller, with their tasks.
+        promises: What was submitted by clients.
+        runs: What was proved to have run.
+        again: Proofs of runs that found that they had run before.
+        logs: The lines of stdout, by attempt, and whether something is said to be missing.
+        results: What callables returned, by task, pickled.
+        events: What was done to the cluster.
+    """
+
+    jobs: dict[str, pb.JobStatus]
+    promises: Mapping[str, Promise] = field(default_factory=dict)
+    runs: Mapping[Key, Run] = field(default_factory=dict)
+    again: Sequence[str] = ()
+    logs: Mapping[Key, list[str]] = field(default_factory=dict)
+    results: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+
+    def attempts(self) -> Iterator[tuple[Key, pb.TaskStatus, pb.TaskAttempt]]:
+        """All attempts that the controller knows of."""
+        for job_id, job in self.jobs.items():
+            for task in job.tasks:
+                for attempt in task.attempts:
+                    yield (job_id, task.task_index, attempt.attempt_id), task, attempt
+
+
+def check(facts: Facts) -> list[str]:
+    """All that is wrong."""
+    return [
+        wrong
+        for one in (
+            _acknowledged,
+            _ran_once,
+            _known,
+            _no_overlap,
+            _successes,
+            _failures,
+            _budgets,
+            _gangs,
+            _ends_of_jobs,
+            _children,
+            _results,
+            _logs,
+        )
+        for wrong in one(facts)
+    ]
+
+
+def _acknowledged(facts: Facts) -> Iterable[str]:
+    for job_id, promise in facts.promises.items():
+        job = facts.jobs.get(job_id)
+        if job is None:
+            if promise.acknowledged:
+                yield f"{job_id}: was acknowledged, and is forgotten"
+        elif len(job.tasks) != promise.replicas:
+            yield f"{job_id}: has {len(job.tasks)} tasks, {promise.replicas} were asked for"
+
+
+def _ran_once(facts: Facts) -> Iterable[str]:
+    for name in facts.again:
+        yield f"{name}: an attempt ran twice"
+
+
+def _known(facts: Facts) -> Iterable[str]:
+    known = {key for key, _, _ in facts.attempts()}
+    for key in facts.runs.keys() - known:
+        yield f"{key[0]}: attempt {key[2]} of task {key[1]} ran, and the controller knows nothing of it"
+
+
+def _no_overlap(facts: Facts) -> Iterable[str]:
+    for key, run in facts.runs.items():
+        following = facts.runs.get((key[0], key[1], key[2] + 1))
+        if following is not None and following.began is not None and following.began < run.seen:
+            both_s = run.seen - following.began
+            yield f"{key[0]}: attempts {key[2]} and {key[2] + 1} of task {key[1]} ran side by side for {both_s:.3f} s"
+
+
+def _successes(facts: Facts) -> Iterable[str]:
+    """A success ran to its end, and is the last of its task; a task has succeeded when its last attempt has."""
+    for key, task, attempt in facts.attempts():
+        where = f"{key[0]}: attempt {key[2]} of task {key[1]}"
+        is_last = attempt.attempt_id == len(task.attempts) - 1
+        if attempt.state == pb.TASK_STATE_SUCCEEDED:
+            run = facts.runs.get(key)
+            if run is None or run.exit_code != 0:
+                yield f"{where} SUCCEEDED, and did not run to its end"
+            if not is_last or task.state != pb.TASK_STATE_SUCCEEDED:
+                yield f"{where} SUCCEEDED, and its task is {state_name(task.state)} after {len(task.attempts)} attempts"
+        elif is_last and task.state == pb.TASK_STATE_SUCCEEDED:
+            yield f"{where} is {state_name(attempt.state)} and the last of a task that SUCCEEDED"
+        if attempt.state in (0, pb.TASK_STATE_PENDING, pb.TASK_STATE_BUILDING, pb.TASK_STATE_RUNNING):
+            yield f"{where} is {state_name(attempt.state)} at the end"
+
+
+def _failures(facts: Facts) -> Iterable[str]:
+    """What is charged to a task was its own doing."""
+    for key, _, attempt in facts.attempts():
+        run = facts.runs.get(key)
+        if attempt.state == pb.TASK_STATE_FAILED and (run is None or run.exit_code != FAILED):
+            yield (
+                f"{key[0]}: attempt {key[2]} of task {key[1]} FAILED ({attempt.error!r}),"
+                f" and its run ended with {run and run.exit_code}"
+            )
+
+
+def _budgets(facts: Facts) -> Iterable[str]:
+    for job_id, promise in facts.promises.items():
+        for task in facts.jobs[job_id].tasks if job_id in facts.jobs else ():
+            where = f"{job_id}: task {task.task_index}"
+            states = Counter(attempt.state for attempt in task.attempts)
+            failed, lost = states[pb.TASK_STATE_FAILED], states[pb.TASK_STATE_WORKER_FAILED]
+            if task.failure_count > failed or task.preemption_count > lost:
+                yield f"{where} is charged for {task.failure_count} and {task.preemption_count}, of {failed} and {lost}"
+            if task.failure_count > promise.max_retries_failure + 1:
+                yield f"{where} failed {task.failure_count} times, {promise.max_retries_failure} retries were allowed"
+            if task.preemption_count > promise.max_retries_preemption + 1:
+                yield f"{where} was lost {task.preemption_count} times, {promise.max_retries_preemption} were allowed"
+            charged_all = task.failure_count == failed  # the last was not, if it was being stopped
+            if task.state == pb.TASK_STATE_FAILED and charged_all and failed != promise.max_retries_failure + 1:
+                yield f"{where} FAILED after {task.failure_count} failures, {promise.max_retries_failure} were allowed"
+            if (
+                task.state == pb.TASK_STATE_WORKER_FAILED
+                and task.preemption_count != promise.max_retries_preemption + 1
+            ):
+                allowed = promise.max_retries_preemption
+                yield f"{where} WORKER_FAILED when it was lost {task.preemption_count} times, {allowed} were allowed"
+            if [attempt.attempt_id for attempt in task.attempts] != list(range(len(task.attempts))):
+                yield f"{where} has attempts {[attempt.attempt_id for attempt in task.attempts]}"
+
+
+def _gangs(facts: Facts) -> Iterable[str]:
+    """Tasks of a gang begin again because one of them has failed or was lost, and otherwise not."""
+    for job_id, promise in facts.promises.items():
+        job = facts.jobs.get(job_id)
+        if job is None or promise.independent:
+            continue
+        reasons = sum(
+            attempt.state in (pb.TASK_STATE_FAILED, pb.TASK_STATE_WORKER_FAILED)
+            for task in job.tasks
+            for attempt in task.attempts
+        )
+        for task in job.tasks:
+            if len(task.attempts) > 1 + reasons:
+                yield f"{job_id}: task {task.task_index} has {len(task.attempts)} attempts, for {reasons} reasons"
+
+
+def _ends_of_jobs(facts: Facts) -> Iterable[str]:
+    """Jobs end as their tasks do, and as nobody could be surprised by."""
+    for job_id, promise in facts.promises.items():
+        job = facts.jobs.get(job_id)
+        if job is None:
+            continue
+        states = Counter(task.state for task in job.tasks)
+        text = f"{job_id}: {state_name(job.state)} with {dict(states)}"
+        if job.state == pb.JOB_STATE_SUCCEEDED:
+            if states[pb.TASK_STATE_SUCCEEDED] + states[pb.TASK_STATE_FAILED] != len(job.tasks):
+                yield f"{text}, and not all ended by themselves"
+            if states[pb.TASK_STATE_FAILED] > promise.max_task_failures:
+                yield f"{text}, and {promise.max_task_failures} may fail"
+        elif job.state == pb.JOB_STATE_FAILED:
+            if states[pb.TASK_STATE_FAILED] <= promise.max_task_failures:
+                yield f"{text}, and {promise.max_task_failures} may fail"
+            if all(count <= promise.max_retries_failure for count in promise.failures):
+                yield f"{text}, though its tasks fail only {promise.failures} times: {job.error!r}"
+        elif job.state == pb.JOB_STATE_KILLED:
+            if not promise.terminated:
+                yield f"{text}, and nobody asked for that: {job.error!r}"
+        elif job.state == pb.JOB_STATE_WORKER_FAILED:
+            if not states[pb.TASK_STATE_WORKER_FAILED]:
+                yield f"{text}, and no task was lost for good"
+        else:
+            yield f"{text} at the end: {job.status_message!r} {job.error!r}"
+
+
+def _children(facts: Facts) -> Iterable[str]:
+    """Whoever was told of a child finds it, and it has ended with its parent."""
+    for key, run in facts.runs.items():
+        for child in run.children:
+            job = facts.jobs.get(child)
+            if job is None:
+                yield f"{key[0]}: its child {child} was acknowledged, and is forgotten"
+            elif job.state not in (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_KILLED, pb.JOB_STATE_WORKER_FAILED):
+                yield f"{child}: {state_name(job.state)} at the end: {job.error!r}"
+
+
+def _results(facts: Facts) -> Iterable[str]:
+    for job_id, promise in facts.promises.items():
+        job = facts.jobs.get(job_id)
+        if job is None or not promise.is_callable:
+            continue
+        for task in job.tasks:
+            if task.state == pb.TASK_STATE_SUCCEEDED:
+                pickled = facts.results.get((job_id, task.task_index), b"")
+                expected = [task.task_index, len(task.attempts) - 1]
+                result = pickle.loads(pickled) if pickled else None
+                if result != expected:
+                    yield f"{job_id}: the result of task {task.task_index} is {result}, not {expected}"
+
+
+def _logs(facts: Facts) -> Iterable[str]:
+    """Lines come in order, none twice, and all that were printed: of a worker that was killed, up to what it had not
+    read by then."""
+    for key, _, attempt in facts.attempts():
+        run, lines = facts.runs.get(key), facts.logs.get(key, [])
+        where = f"{key[0]}: the log of attempt {key[2]} of task {key[1]}"
+        if lines != [str(number) for number in range(len(lines))]:
+            yield f"{where} has lines out of order, twice or missing in between: {_around(lines)}"
+        printed = [] if run is None else run.lines
+        if attempt.state == pb.TASK_STATE_WORKER_FAILED and run is not None:
+            blind_since = _blind_since(facts.events, run) - LOST_WITH_WORKER_S
+            printed = [at for at in printed if at < blind_since]
+        if len(lines) < len(printed):
+            state = state_name(attempt.state)
+            yield f"{where} ends after {len(lines)} lines, {len(printed)} were printed (it is {state})"
+
+
+def _blind_since(events: Sequence[Event], run: Run) -> float:
+    """From when on what a task printed may be lost with its worker: its kill, or that it was stopped before."""
+    stops = [event for event in events if event.pid == run.parent and event.what == "stop worker"]
+    return min([run.seen, *(event.at for event in stops if event.until > run.seen - LOST_WITH_WORKER_S)])
+
+
+def _around(lines: Sequence[str]) -> str:
+    for number, line in enumerate(lines):
+        if line != str(number):
+            return f"… {', '.join(lines[max(0, number - 2) : number + 3])} …"
+    return ""

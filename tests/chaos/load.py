@@ -1,0 +1,220 @@
+"""Clients that submit jobs of many kinds, and what they were promised."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.cluster import unique
+
+from chaos import task
+from iris.client import IrisClient
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.types import is_job_finished
+from iris.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError, UnavailableError
+from iris.rpc import cluster_pb2
+
+_ACTIVE = 3  # jobs of one client that have not ended
+_ASK_S = 0.3
+
+
+@dataclass(slots=True)
+class Promise:
+    """A job that was submitted.
+
+    Attributes:
+        failures: How many runs of each task fail, by index, before one succeeds.
+        acknowledged: The controller has said that it has the job.
+        terminated: Its end was asked for.
+        is_callable: Its tasks have results.
+    """
+
+    job_id: str
+    replicas: int
+    failures: list[int]
+    max_task_failures: int = 0
+    max_retries_failure: int = 0
+    max_retries_preemption: int = 100
+    independent: bool = False
+    acknowledged: bool = False
+    terminated: bool = False
+    is_callable: bool = False
+
+
+@dataclass
+class Load:
+    """All clients.
+
+    Args:
+        address: The controller's.
+        proofs: A directory.
+        seed: Of the run.
+
+    Attributes:
+        promises: By job id, those of tasks that submit jobs themselves left out.
+        broken: Why a client, or a reader of logs, has given up: a bug.
+    """
+
+    address: str
+    proofs: Path
+    seed: str
+    promises: dict[str, Promise] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, clients: int) -> None:
+        """Begins."""
+        for number in range(clients):
+            thread = threading.Thread(target=self._guarded, args=(number,), name=f"client-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """No more jobs; what was begun is finished."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _guarded(self, number: int) -> None:
+        try:
+            with RemoteClusterClient(self.address) as cluster, IrisClient.remote(self.address) as client:
+                _Client(self, number, cluster, client, self._stop).run()
+        except Exception as error:  # noqa: BLE001 - it is reported
+            self.broken.append(f"client {number}: {type(error).__name__}: {error}")
+
+
+class _Client:
+    """One client: what it does is drawn from the run's seed and its number."""
+
+    def __init__(
+        self, load: Load, number: int, cluster: RemoteClusterClient, client: IrisClient, stop: threading.Event
+    ) -> None:
+        self._load = load
+        self._number = number
+        self._cluster = cluster
+        self._client = client
+        self._stop = stop
+        self._draws = random.Random(f"{load.seed}/client-{number}")
+        self._active: dict[str, float] = {}  # when it is to be terminated, by job id
+
+    def run(self) -> None:
+        """Submits, terminates and asks until it is stopped."""
+        count = 0
+        while not self._stop.wait(_ASK_S):
+            if len(self._active) < _ACTIVE:
+                promise = self._submit(f"c{self._number}-{count}")
+                count += 1
+                after_s = self._draws.uniform(0, 3)
+                self._active[promise.job_id] = time.monotonic() + after_s if self._draws.random() < 0.15 else 1e99
+            for job_id, due in list(self._active.items()):
+                if time.monotonic() > due:
+                    self._load.promises[job_id].terminated = True
+                    self._until_answered(lambda job_id=job_id: self._cluster.terminate_job(job_id))
+                    self._active[job_id] = 1e99
+                if is_job_finished(
+                    self._until_answered(lambda job_id=job_id: self._cluster.get_job_status(job_id)).state
+                ):
+                    del self._active[job_id]
+
+    def _submit(self, name: str) -> Promise:
+        draws = self._draws
+        kind = draws.choices(["gang", "independent", "callable", "parent"], [4, 4, 3, 1])[0]
+        replicas = draws.choice([1, 1, 2, 3, 4]) if kind != "parent" else 1
+        seconds = draws.choice([0.05, 0.3, 1.0, 2.0])
+        failures = max(0, draws.choice([-3, -2, -1, 0, 1, 2]))
+        promise = Promise(
+            name,
+            replicas,
+            failures=[failures if draws.random() < 0.5 else 0 for _ in range(replicas)],
+            max_task_failures=draws.choice([0, 0, 1]),
+            max_retries_failure=draws.choice([0, 1, 2, 3]),
+            max_retries_preemption=draws.choice([0, 1, 100, 100, 100, 100]),
+            independent=kind == "independent",
+            is_callable=kind in ("callable", "parent"),
+        )
+        self._load.promises[name] = promise
+        if promise.is_callable:
+            self._run_callable(promise, seconds, with_child=kind == "parent")
+        else:
+            self._run_command(promise, seconds)
+        promise.acknowledged = True
+        return promise
+
+    def _run_command(self, promise: Promise, seconds: float) -> None:
+        request = cluster_pb2.Controller.LaunchJobRequest(
+            name=promise.job_id,
+            command=[sys.executable, "-S", "-E", task.__file__, *self._arguments(promise, seconds)],
+            submission_id=unique("submission"),
+            max_task_failures=promise.max_task_failures,
+            max_retries_failure=promise.max_retries_failure,
+            max_retries_preemption=promise.max_retries_preemption,
+            independent_tasks=promise.independent,
+            ports=["http"] if self._draws.random() < 0.3 else [],
+        )
+        request.resources.replicas = promise.replicas
+        self._until_answered(lambda: self._cluster.launch_job(request))
+
+    def _run_callable(self, promise: Promise, seconds: float, *, with_child: bool) -> None:
+        directory, _, failures = self._arguments(promise, seconds)
+
+        def submit() -> None:
+            try:
+                self._client.run(
+                    run_parent if with_child else task.run,
+                    args=[directory, seconds, failures],
+                    name=promise.job_id,
+                    replicas=promise.replicas,
+                    max_task_failures=promise.max_task_failures,
+                    max_retries_failure=promise.max_retries_failure,
+                    max_retries_preemption=promise.max_retries_preemption,
+                )
+            except AlreadyExistsError:
+                pass  # an earlier call of ours came through, and nobody could tell us
+
+        self._until_answered(submit)
+
+    def _arguments(self, promise: Promise, seconds: float) -> list[str]:
+        return [str(self._load.proofs), str(seconds), ",".join(map(str, promise.failures))]
+
+    def _until_answered(self, ask: Callable[[], Any]) -> Any:
+        """The controller is away now and then: who wants something asks again."""
+        while True:
+            try:
+                return ask()
+            except UnavailableError:
+                time.sleep(0.1)
+
+
+def run_parent(directory: str, seconds: float, failures: str) -> list[int]:
+    """As `task.run`; submits a job of its own, and gives itself a name that others can look up."""
+
+    def more(proof: task.Proof) -> None:
+        import os
+
+        attempt = os.environ["IRIS_ATTEMPT_ID"]
+        with IrisClient.remote() as client:
+            while True:
+                try:
+                    client.register_endpoint(os.environ["IRIS_TASK_ID"], "127.0.0.1:1")
+                    child = client.run(
+                        [sys.executable, "-S", "-E", task.__file__, directory, "0.5", "0"], name=f"child-{attempt}"
+                    )
+                    proof.note(f"child {child.job_id}")
+                    return
+                except AlreadyExistsError:
+                    return  # as in `_run_callable`
+                except (FailedPreconditionError, NotFoundError):
+                    return  # this job has ended meanwhile
+                except UnavailableError:
+                    time.sleep(0.1)
+
+    return task.run(directory, seconds, failures, more)

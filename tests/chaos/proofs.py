@@ -1,0 +1,57 @@
+"""The proofs that tasks leave, read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Key = tuple[str, int, int]  # job id, task index, attempt id
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of an attempt, as its proof tells. Times are monotonic, in seconds.
+
+    Attributes:
+        parent: The process that started it: its worker.
+        began: None: it was killed before it could say so.
+        seen: When it was alive for the last time, as far as is known.
+        lines: When each line had been printed.
+        exit_code: What it was about to end with; None: it was killed.
+        children: Jobs that it has submitted.
+    """
+
+    parent: int = 0
+    began: float | None = None
+    seen: float = 0.0
+    lines: list[float] = field(default_factory=list)
+    exit_code: int | None = None
+    children: list[str] = field(default_factory=list)
+
+
+def read_proofs(directory: Path) -> tuple[dict[Key, Run], list[str]]:
+    """All runs, by attempt, and the names of the proofs of those that found that they had run already."""
+    runs, again = {}, []
+    for path in directory.iterdir():
+        if ".again." in path.name:
+            again.append(path.name)
+            continue
+        job, index, attempt = path.name.rsplit(".", 2)
+        runs[job.replace("~", "/"), int(index), int(attempt)] = _read(path.read_text())
+    return runs, again
+
+
+def _read(text: str) -> Run:
+    run = Run()
+    for line in text.splitlines():
+        nanoseconds, what, *rest = line.split(" ")
+        run.seen = int(nanoseconds) / 1e9
+        if what == "start":
+            run.began, run.parent = run.seen, int(rest[1])
+        elif what == "line":
+            run.lines.append(run.seen)
+        elif what == "child":
+            run.children.append(rest[0])
+        elif what == "end":
+            run.exit_code = int(rest[0])
+    return run

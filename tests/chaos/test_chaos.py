@@ -1,0 +1,27 @@
+"""A short run, in a process of its own; long ones are `poe chaos`. Another seed each time, which a failure shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+from support.cluster import RUN_VARIABLE
+
+
+def test_a_cluster_under_load_is_killed_for_a_while(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chaos", "--minutes", "0.25", "--directory", str(tmp_path)]
+    ended = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, RUN_VARIABLE: secrets.token_hex(8)},  # what is left of it is its own affair, and an error
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (counts,) = re.findall(r"^1 runs, 0 with something wrong; (.*)", ended.stdout, re.MULTILINE)
+    assert sum(int(number) for number in re.findall(r"\d+", counts)) > 3, counts

@@ -1,0 +1,425 @@
+"""Every call of both services is lost on the way in, or on the way out, once, twice, and more often than one call is
+tried: the outcome is the same. One job, one run of each attempt, the right states, endpoints once, lines once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support.cluster import unique, wait_for_end, wait_for_state
+from support.log_keeping import read
+from support.lossy_proxy import Way
+from support.lossy_world import Case, LossyWorld, launch_request, lossy_world
+from support.waiting import wait_until
+from support.worker_process import running_worker
+
+from iris.cluster.types import is_job_finished
+from iris.cluster.worker.log_segments import has_end
+from iris.cluster.worker.task_dir import LogDirs
+from iris.errors import NotFoundError, UnimplementedError
+from iris.rpc import cluster_connect
+from iris.rpc import cluster_pb2 as pb
+from iris.rpc.calls import TRIES
+
+CASES: dict[str, Callable[[Case], None]] = {}
+# What is answered by an error for now; its case is due with it.
+NOT_YET = {"TerminateTask", "CreateToken", "ListTokens", "RevokeToken"}
+
+
+def case(of: str) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
+    """Enters a function as the case of a call."""
+
+    def enter(function: Callable[[Case], None]) -> Callable[[Case], None]:
+        CASES[of] = function
+        return function
+
+    return enter
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LossyWorld]:
+    with lossy_world(tmp_path_factory.mktemp("lost")) as made:
+        yield made
+
+
+def test_each_call_has_a_case() -> None:
+    calls = {
+        f"{service.name}/{method.name}"
+        for service in pb.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    not_yet = {f"ControllerService/{name}" for name in NOT_YET}
+    assert set(CASES) | not_yet == calls
+    assert not set(CASES) & not_yet
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+def test_what_is_not_there_yet_is_still_not_there(name: str, world: LossyWorld) -> None:
+    with pytest.raises(UnimplementedError):
+        world.case(f"ControllerService/{name}", "request", 0).ask(getattr(pb.Controller, f"{name}Request")())
+
+
+@pytest.mark.parametrize("times", [1, 2, TRIES + 1])
+@pytest.mark.parametrize("way", ["request", "response"])
+def test_a_call_that_is_lost(way: Way, times: int, world: LossyWorld) -> None:
+    def run(name: str) -> str:
+        lost = world.case(name, way, times)
+        try:
+            CASES[name](lost)
+            wait_until(lambda: not lost.is_losing(), "the last loss, before which nothing is shown", 5)
+        except Exception as error:  # noqa: BLE001 - all of them are reported, by name
+            return f"{name}: {type(error).__name__}: {error}"
+        return "" if lost.losses else f"{name}: its case loses nothing"
+
+    # All at once, since most of the time is spent in waiting: each loses only its own calls.
+    with ThreadPoolExecutor(len(CASES)) as pool:
+        failures = [failure for failure in pool.map(run, sorted(CASES)) if failure]
+    assert failures == []
+
+
+def test_an_answer_that_was_lost_with_its_controller(tmp_path: Path) -> None:
+    request = launch_request("parent", ["sleep", "300"])
+    child = launch_request("child", ["sleep", "300"], parent_job_id="parent")
+    with lossy_world(tmp_path) as world:
+        lost = world.case("ControllerService/LaunchJob", "response", 2 * TRIES)
+        lost.lose()
+        for one in (request, child):
+            with pytest.raises(ConnectionError):
+                world.lossy.launch_job(one)
+        kept, gone = (world.direct.register_endpoint(name, "a:1", "parent", {}) for name in ("kept", "gone"))
+        world.direct.unregister_endpoint(gone)
+    with lossy_world(tmp_path) as world:
+        assert [world.lossy.launch_job(one) for one in (request, child)] == ["parent", "parent/child"]
+        assert [job.job_id for job in world.direct.list_jobs()] == ["parent", "parent/child"]
+        assert world.direct.register_endpoint("kept", "a:1", "parent", {}) == kept
+        world.direct.unregister_endpoint(gone)
+        with pytest.raises(NotFoundError):
+            world.direct.unregister_endpoint("never given")
+        assert [endpoint.name for endpoint in world.direct.list_endpoints()] == ["kept"]
+        world.direct.terminate_job("parent")
+        wait_until(lambda: not world.direct.list_endpoints(), "the end of its names")
+        assert [wait_for_end(world.direct, name).state for name in ("parent", "parent/child")] == [
+            pb.JOB_STATE_KILLED
+        ] * 2
+
+
+def wait_for(gate: Path) -> str:
+    """For the shell."""
+    return f"while [ ! -e {gate} ]; do sleep 0.02; done"
+
+
+# Jobs.
+
+
+@case("ControllerService/LaunchJob")
+def _launch_job(lost: Case) -> None:
+    request = launch_request(lost.unique(), lost.command("true"))
+    lost.lose(request.name)
+    assert lost.ask(request).job_id == request.name
+    assert wait_for_end(lost.world.direct, request.name).state == pb.JOB_STATE_SUCCEEDED
+    assert lost.runs(request.name) == [1]
+    assert [job.job_id for job in lost.world.direct.list_jobs()].count(request.name) == 1
+
+
+@case("ControllerService/GetJobStatus")
+def _get_job_status(lost: Case) -> None:
+    job_id = lost.launch("true")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    job = lost.ask(pb.Controller.GetJobStatusRequest(job_id=job_id)).job
+    assert job == lost.world.direct.get_job_status(job_id)
+
+
+@case("ControllerService/TerminateJob")
+def _terminate_job(lost: Case) -> None:
+    with _told_once(lost) as job_id:
+        lost.lose(job_id)
+        lost.ask(pb.Controller.TerminateJobRequest(job_id=job_id))
+
+
+@case("ControllerService/ListJobs")
+def _list_jobs(lost: Case) -> None:
+    job_id = lost.launch("true")
+    lost.lose()
+    assert [job.job_id for job in lost.ask(pb.Controller.ListJobsRequest()).jobs].count(job_id) == 1
+
+
+@case("ControllerService/WatchJob")
+def _watch_job(lost: Case) -> None:
+    for messages in (0, 1):
+        gate = lost.world.directory / unique("gate")
+        job_id = lost.launch(wait_for(gate))
+        wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+        lost.lose(job_id, messages=messages)
+        states = []
+        with closing(lost.world.lossy.watch_job(job_id, longest_pause_s=0.1)) as watched:
+            for job in watched:
+                states.append(job.state)
+                if not lost.is_losing():
+                    gate.touch()
+        assert is_job_finished(states[-1])
+        assert states == sorted(states)
+
+
+# Tasks.
+
+
+@case("ControllerService/GetTaskStatus")
+def _get_task_status(lost: Case) -> None:
+    job_id = lost.launch("true")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    task = lost.ask(pb.Controller.GetTaskStatusRequest(job_id=job_id, task_index=0)).task
+    assert task == lost.world.direct.get_task_status(job_id, 0)
+
+
+@case("ControllerService/ListTasks")
+def _list_tasks(lost: Case) -> None:
+    job_id = lost.launch("true", replicas=3)
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    tasks = lost.ask(pb.Controller.ListTasksRequest(job_id=job_id)).tasks
+    assert list(tasks) == lost.world.direct.list_tasks(job_id)
+
+
+# Workers, for the controller.
+
+
+@case("ControllerService/RegisterWorker")
+def _register_worker(lost: Case) -> None:
+    worker_id = unique("late")
+    lost.lose(worker_id)
+    directory = lost.world.directory / worker_id
+    with running_worker(lost.world.controller_proxy.address, directory, worker_id=worker_id):
+        wait_until(lambda: not lost.is_losing(), "the losses")
+        wait_until(lambda: _workers(lost).count(worker_id) == 1, "the worker")
+
+
+@case("ControllerService/ListWorkers")
+def _list_workers(lost: Case) -> None:
+    lost.lose()
+    workers = lost.ask(pb.Controller.ListWorkersRequest()).workers
+    assert [worker.worker_id for worker in workers].count("w") == 1
+
+
+@case("ControllerService/ReportTaskState")
+def _report_task_state(lost: Case) -> None:
+    job_id = lost.launch("exec sleep 300", max_retries_failure=1)
+    wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+    wait_until(lambda: lost.runs(job_id) == [1], "the first attempt, which is stopped when the report has come")
+    lost.lose(job_id)
+    report = pb.Controller.ReportTaskStateRequest(
+        worker_id="w", task_id=f"{job_id}/task-0", job_id=job_id, state=pb.TASK_STATE_FAILED, exit_code=7
+    )
+    lost.ask(report)
+    wait_until(lambda: lost.runs(job_id) == [1, 1], "the next attempt, which is charged for nothing")
+    lost.world.direct.terminate_job(job_id)
+    task = wait_for_end(lost.world.direct, job_id).tasks[0]
+    assert (task.failure_count, [one.state for one in task.attempts]) == (
+        1,
+        [pb.TASK_STATE_FAILED, pb.TASK_STATE_KILLED],
+    )
+
+
+@case("ControllerService/ReportTaskStates")
+def _report_task_states(lost: Case) -> None:
+    name = lost.unique()
+    lost.lose(f"{name}/task-0")
+    job_id = lost.launch("exit $((3 * (1 - IRIS_ATTEMPT_ID)))", name=name, max_retries_failure=1)
+    task = wait_for_end(lost.world.direct, job_id).tasks[0]
+    assert [one.exit_code for one in task.attempts] == [3, 0]
+    assert (task.state, task.failure_count) == (pb.TASK_STATE_SUCCEEDED, 1)
+    assert lost.runs(job_id) == [1, 1]
+
+
+@case("ControllerService/FetchBundle")
+def _fetch_bundle(lost: Case) -> None:
+    packed = io.BytesIO()
+    content = unique("content").encode()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("file")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    lost.lose(digest)
+    job_id = lost.launch(f"grep {content.decode()} file", bundle_blob=packed.getvalue(), bundle_hash=digest)
+    assert wait_for_end(lost.world.direct, job_id).state == pb.JOB_STATE_SUCCEEDED
+    assert lost.runs(job_id) == [1]
+
+
+@case("ControllerService/StoreLogs")
+def _store_logs(lost: Case) -> None:
+    name = lost.unique()
+    lost.lose(f"{name}/task-0")
+    lost.launch("seq 100; sleep 1; seq 101 200", name=name)
+    wait_for_end(lost.world.direct, name)
+    kept = LogDirs(lost.world.directory / "kept").attempt(f"{name}/task-0", 0)
+    wait_until(lambda: has_end(kept), "all of its log in the controller's keeping")
+    assert read(kept).data.split() == [b"%d" % number for number in range(1, 201)]
+    assert read(kept).missing == 0
+
+
+# Endpoints.
+
+
+@case("ControllerService/RegisterEndpoint")
+def _register_endpoint(lost: Case) -> None:
+    name = unique("endpoint")
+    lost.lose(name)
+    endpoint_id = lost.ask(pb.Controller.RegisterEndpointRequest(name=name, address="a:1")).endpoint_id
+    (endpoint,) = lost.world.direct.list_endpoints(name)
+    assert endpoint.endpoint_id == endpoint_id
+
+
+@case("ControllerService/UnregisterEndpoint")
+def _unregister_endpoint(lost: Case) -> None:
+    name = unique("endpoint")
+    endpoint_id = lost.world.direct.register_endpoint(name, "a:1", "", {})
+    lost.lose(endpoint_id)
+    lost.ask(pb.Controller.UnregisterEndpointRequest(endpoint_id=endpoint_id))
+    with pytest.raises(NotFoundError):
+        lost.world.direct.lookup_endpoint(name)
+
+
+@case("ControllerService/LookupEndpoint")
+def _lookup_endpoint(lost: Case) -> None:
+    name = unique("endpoint")
+    lost.world.direct.register_endpoint(name, "a:1", "", {})
+    lost.lose(name)
+    assert lost.ask(pb.Controller.LookupEndpointRequest(name=name)).endpoint.address == "a:1"
+
+
+@case("ControllerService/ListEndpoints")
+def _list_endpoints(lost: Case) -> None:
+    name = unique("endpoint")
+    lost.world.direct.register_endpoint(name, "a:1", "", {})
+    lost.lose(name)
+    endpoints = lost.ask(pb.Controller.ListEndpointsRequest(prefix=name)).endpoints
+    assert [endpoint.name for endpoint in endpoints] == [name]
+
+
+# Logs.
+
+
+@case("ControllerService/StreamTaskLogs")
+def _stream_task_logs(lost: Case) -> None:
+    _follow(lost, "controller")
+
+
+@case("WorkerService/StreamTaskLogs")
+def _stream_task_logs_of_worker(lost: Case) -> None:
+    _follow(lost, "worker")
+
+
+@case("ControllerService/FetchTaskLogs")
+@case("WorkerService/FetchTaskLogs")
+def _fetch_task_logs(lost: Case) -> None:
+    job_id = lost.launch("seq 100")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    page = lost.ask(pb.Worker.FetchTaskLogsRequest(task_id=f"{job_id}/task-0"))
+    assert [entry.data for entry in page.logs] == [str(number) for number in range(1, 101)]
+
+
+# The calls of a worker.
+
+
+@case("WorkerService/RunTasks")
+def _run_tasks(lost: Case) -> None:
+    name = lost.unique()
+    gate = lost.world.directory / unique("gate")
+    lost.lose(name)
+    job_id = lost.launch(wait_for(gate), name=name)
+    wait_until(lambda: not lost.is_losing(), "the losses: with its end it would be told no more")
+    gate.touch()
+    task = wait_for_end(lost.world.direct, job_id).tasks[0]
+    assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1)
+    assert lost.runs(job_id) == [1]
+
+
+@case("WorkerService/RunTask")
+def _run_task(lost: Case) -> None:
+    job_id = lost.unique()
+    task_id = f"{job_id}/task-0"
+    lost.lose(job_id)
+    lost.ask(pb.Worker.RunTaskRequest(job_id=job_id, task_id=task_id, num_tasks=1, command=lost.command("true")))
+    status = wait_until(lambda: (one := _of_worker(lost, task_id)) and one.finished_at_ms and one, "its end")
+    assert status.current_attempt_id == 0
+    assert sum(lost.runs(job_id)) <= 1  # none where it was stopped at once: the controller does not know the job
+
+
+@case("WorkerService/KillTask")
+def _kill_task(lost: Case) -> None:
+    with _told_once(lost) as job_id:
+        lost.lose(f"{job_id}/task-0")
+        lost.world.direct.terminate_job(job_id)
+
+
+@case("WorkerService/GetTaskStatus")
+def _get_task_status_of_worker(lost: Case) -> None:
+    job_id = lost.launch("exit 3")
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose(job_id)
+    assert lost.ask(pb.Worker.GetTaskStatusRequest(task_id=f"{job_id}/task-0")).exit_code == 3
+
+
+@case("WorkerService/ListTasks")
+def _list_tasks_of_worker(lost: Case) -> None:
+    job_id = lost.launch("true", replicas=3)
+    wait_for_end(lost.world.direct, job_id)
+    lost.lose()
+    tasks = lost.ask(pb.Worker.ListTasksRequest()).tasks
+    assert sorted(task.task_index for task in tasks if task.job_id == job_id) == [0, 1, 2]
+
+
+@case("WorkerService/HealthCheck")
+def _health_check(lost: Case) -> None:
+    lost.lose()
+    assert lost.ask(pb.Empty()).worker_id == "w"
+
+
+@contextmanager
+def _told_once(lost: Case) -> Iterator[str]:
+    """A job that goes on when it is told to end, until nothing is lost any more: it must have been told once."""
+    told, ready, gate = (lost.world.directory / unique(name) for name in ("told", "ready", "gate"))
+    job_id = lost.launch(f"trap 'echo >> {told}' TERM; touch {ready}; {wait_for(gate)}")
+    wait_until(ready.exists, "the job to be ready")
+    yield job_id
+    wait_until(lambda: told.exists() and not lost.is_losing(), "the losses")
+    gate.touch()
+    task = wait_for_end(lost.world.direct, job_id).tasks[0]
+    (attempt,) = task.attempts
+    assert (task.state, attempt.exit_code) == (pb.TASK_STATE_KILLED, 0), "it was stopped, and ended by itself"
+    assert told.read_text() == "\n"
+
+
+def _follow(lost: Case, route: str) -> None:
+    for messages in (0, 1):
+        gate = lost.world.directory / unique("gate")
+        job_id = lost.launch(f"seq 100; while [ ! -e {gate} ]; do echo .; sleep 0.05; done; echo end")
+        wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+        lost.lose(job_id, messages=messages)
+        lines = []
+        with closing(lost.world.client.stream_task_logs(job_id, 0, route=route, on_notice=lambda text: None)) as stream:
+            for line in stream:
+                lines.append(line.message)
+                if not lost.is_losing():
+                    gate.touch()
+        told = [line.data for line in lost.world.direct.fetch_task_logs(f"{job_id}/task-0")]
+        assert lines == told
+        assert [line for line in lines if line != "."] == [*(str(number) for number in range(1, 101)), "end"]
+
+
+def _workers(lost: Case) -> list[str]:
+    return [worker.worker_id for worker in lost.world.direct.list_workers()]
+
+
+def _of_worker(lost: Case, task_id: str) -> pb.TaskStatus | None:
+    stub = cluster_connect.WorkerServiceClientSync(lost.world.worker_address, send_compression=None)
+    return next((task for task in stub.list_tasks(pb.Worker.ListTasksRequest()).tasks if task.task_id == task_id), None)

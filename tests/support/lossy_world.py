@@ -1,0 +1,153 @@
+"""A controller and a worker, each reached through a proxy that loses calls, and what cases of lost calls need."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from support.cluster import launch, unique
+from support.controller_thread import ControllerThread, serving
+from support.fake_engine import FakeEngine
+from support.lossy_proxy import Loss, LossyProxy, Way
+from support.waiting import wait_until
+from support.worker_process import running_worker
+
+from iris.client import IrisClient
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.log_keeper import Keeping
+from iris.cluster.controller.store import Store
+from iris.cluster.engine.base import Resources
+from iris.cluster.worker.task_dir import LogDirs
+from iris.errors import UnavailableError
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.calls import TRIES, Peer, call
+
+T = TypeVar("T")
+WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is there
+
+
+@dataclass
+class LossyWorld:
+    """One controller with one worker, for all cases of a test.
+
+    Attributes:
+        worker: Its process.
+        worker_address: Of the worker, past its proxy.
+        direct: A client that loses nothing.
+        lossy: One that goes through the controller's proxy.
+        client: A user's, through it as well.
+        directory: The test's.
+    """
+
+    controller: ControllerThread
+    controller_proxy: LossyProxy
+    worker_proxy: LossyProxy
+    worker: subprocess.Popen[bytes]
+    worker_address: str
+    direct: RemoteClusterClient
+    lossy: RemoteClusterClient
+    client: IrisClient
+    directory: Path
+
+    def case(self, name: str, way: Way, times: int) -> Case:
+        """What a case of one call needs."""
+        return Case(self, name, way, times)
+
+
+@dataclass
+class Case:
+    """One call that is lost.
+
+    Attributes:
+        call: Service and method.
+        way: What is lost: the request, or the response.
+        times: How often.
+    """
+
+    world: LossyWorld
+    call: str
+    way: Way
+    times: int
+    losses: list[Loss] = field(default_factory=list)
+
+    def lose(self, containing: str = "", *, messages: int = 0) -> None:
+        """From now on the call is lost where its request has this in it."""
+        proxy = self.world.controller_proxy if self.call.startswith("Controller") else self.world.worker_proxy
+        self.losses.append(proxy.lose(self.call, self.way, self.times, containing=containing, messages=messages))
+
+    def ask(self, request: Any) -> Any:
+        """The call itself, made anew by who makes it for as long as nobody answers."""
+        return self.again(partial(call, self._method(), request, Peer("the proxy", "the server")))
+
+    def again(self, ask: Callable[[], T]) -> T:
+        """What a user does who is told that nobody answers: the same again."""
+        for _ in range(self.times // TRIES):
+            with contextlib.suppress(UnavailableError):
+                return ask()
+        return ask()
+
+    def is_losing(self) -> bool:
+        """Whether calls are still to be lost; before the last of them was, the case has shown nothing."""
+        return any(loss.left for loss in self.losses)
+
+    def launch(self, script: str, **fields: Any) -> str:
+        """A job that is submitted without a loss; each of its runs adds a line to `runs` of its own."""
+        return launch(self.world.direct, self.command(script), name=fields.pop("name", None) or self.unique(), **fields)
+
+    def command(self, script: str) -> list[str]:
+        """What writes a proof that it ran, and then runs a script."""
+        return ["sh", "-c", f'echo >> "{self.world.directory}/run.$IRIS_JOB_ID.$IRIS_ATTEMPT_ID"; {script}']
+
+    def runs(self, job_id: str) -> list[int]:
+        """How often each attempt ran."""
+        counts = []
+        while (proof := self.world.directory / f"run.{job_id}.{len(counts)}").exists():
+            counts.append(proof.read_text().count("\n"))
+        return counts
+
+    def unique(self) -> str:
+        """A name for a job."""
+        return unique(self.call.partition("/")[2])
+
+    def _method(self) -> Any:
+        service, _, method = self.call.partition("/")
+        proxy = self.world.controller_proxy if service == "ControllerService" else self.world.worker_proxy
+        stub = getattr(cluster_connect, f"{service}ClientSync")(proxy.address, send_compression=None)
+        return getattr(stub, "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method)[1:])
+
+
+@contextmanager
+def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
+    """Starts it: proxies before the controller and before a real worker process, which hands its logs over."""
+    engine = FakeEngine({"w": Resources(cpu=100, memory_bytes=2**40)})
+    keeping = Keeping(LogDirs(directory / "kept"))
+    with (
+        serving(engine, Store(directory / "controller.db"), kept_logs=keeping) as controller,
+        LossyProxy(controller.address) as proxy,
+        running_worker(proxy.address, directory / "w", "--advertise-host", WORKER_HOST, *worker_options) as process,
+        RemoteClusterClient(controller.address) as direct,
+        RemoteClusterClient(proxy.address) as lossy,
+        IrisClient.remote(proxy.address) as client,
+    ):
+        (worker,) = wait_until(direct.list_workers, "the worker")
+        port = urlsplit(worker.address).port
+        assert port is not None
+        address = f"http://127.0.0.1:{port}"
+        with LossyProxy(address, host=WORKER_HOST, port=port) as worker_proxy:
+            yield LossyWorld(controller, proxy, worker_proxy, process, address, direct, lossy, client, directory)
+
+
+def launch_request(name: str, command: list[str], **fields: Any) -> cluster_pb2.Controller.LaunchJobRequest:
+    """A submission with an id of its own."""
+    request = cluster_pb2.Controller.LaunchJobRequest(
+        name=name, command=command, submission_id=unique("submission"), **fields
+    )
+    request.resources.replicas = 1
+    return request
