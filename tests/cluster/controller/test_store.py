@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.waiting import wait_until
 
-from iris.cluster.controller.job import Job
+from iris.cluster.controller.job import Job, RequestRoom
 from iris.cluster.controller.store import SCHEMA_VERSION, Store, StoredJob
 from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, Stop, WorkerPlace
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
@@ -120,6 +120,18 @@ def ending_while_restarting(job: Job) -> None:
     job.terminate("terminated by a user", 5000)
 
 
+def with_a_task_that_a_user_ends(job: Job) -> None:
+    _run(job)
+    job.terminate_task(1, "terminated by a user", 5000)
+
+
+def pausing(job: Job) -> None:
+    for task in job.tasks:
+        task.max_retries_failure = 9
+    waiting_again(job)
+    waiting_again(job)
+
+
 def killed(job: Job) -> None:
     job.terminate("terminated by a user", 5000)
 
@@ -153,6 +165,8 @@ STATES = [
     lost_and_running_again,
     ending,
     ending_while_restarting,
+    with_a_task_that_a_user_ends,
+    pausing,
     killed,
     unschedulable,
     succeeded,
@@ -210,6 +224,23 @@ def test_a_job_comes_back_as_it_was(
     assert found.job == job
     if bring in (restarting, ending, ending_while_restarting):
         assert {task.stop for task in found.job.tasks} - {None} <= {Stop.RESTART, Stop.END}
+
+
+def test_a_record_from_before_there_were_pauses_can_be_read(store: Store, path: Path) -> None:
+    job = new_job()
+    store.add_job(stored(job), b"")
+    store.close()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE jobs SET record = json_remove(record, '$.retry_pause_ms')")
+        db.execute("UPDATE tasks SET record = json_remove(record, '$.not_before_ms', '$.retries_in_row')")
+    db.close()
+    again = Store(path)
+    (found,) = again.load()
+    again.close()
+    assert (found.job.retry_pause_ms, found.job.tasks[0].retries_in_row) == (1000, 0)
+    # From when on it has waited is not known: it waits from now on.
+    assert found.job.recover({}, 9000)[-1] == RequestRoom("parent/job@1", (0, 1, 2), 9000)
 
 
 def test_only_what_has_changed_is_written(store: Store) -> None:

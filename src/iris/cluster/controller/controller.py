@@ -24,7 +24,14 @@ from iris.cluster.controller.job import (
     StartAttempt,
     StopAttempt,
 )
-from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.launch import (
+    LaunchJobRequest,
+    check_parent,
+    job_id_of,
+    make_job,
+    names_of,
+    why_orphaned,
+)
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.record import JobRecord
@@ -69,6 +76,7 @@ class Controller:
         self._store = store
         self._address = address
         self._jobs: dict[str, JobRecord] = {}
+        self._children: dict[str, list[JobRecord]] = {}  # by the parent's id
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self._workers, self._log_keeper)
@@ -83,7 +91,8 @@ class Controller:
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
             if stored.job.is_finished:
                 record.finished.set()
-            self._jobs[stored.job.job_id] = record
+                self._endpoints.job_ended(stored.job.job_id)  # where we ended before we could do that
+            self._add(record)
         if self._log_keeper is not None:
             self._log_keeper.start()
         snapshot = await self._engine.snapshot()
@@ -91,6 +100,7 @@ class Controller:
         for record in list(self._jobs.values()):
             if not record.job.is_finished:
                 self._apply(record, record.job.recover(snapshot, _now_ms()))
+            self._end_orphans(record)  # we may have ended between the end of a parent and that of its children
         self._in_background(self._scheduler.run())
         self._in_background(self._scheduler.watch_engine())
 
@@ -106,14 +116,12 @@ class Controller:
 
     def launch_job(self, request: LaunchJobRequest) -> str:
         """Takes a job, and answers with its id."""
-        job = make_job(request, _now_ms())
-        known = self._jobs.get(job.job_id)
+        known = self._claim_name(request)
         if known is not None:
-            if request.submission_id and request.submission_id == known.launch.submission_id:
-                return job.job_id  # the repeat of a submission whose reply was lost
-            state = state_name(known.job.state)
-            raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
-        self._check_parent(request)
+            return known.job.job_id
+        job = make_job(request, _now_ms())
+        if request.parent_job_id:
+            check_parent(request, self._job(request.parent_job_id).job)
         bundle = self._check_bundle(request)
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
@@ -124,9 +132,32 @@ class Controller:
         instructions = job.submit()
         self._store.add_job(record, bundle)
         record.saved_revision = job.revision
-        self._jobs[job.job_id] = record
+        self._add(record)
         self._carry_out(record, instructions)
         return job.job_id
+
+    def _claim_name(self, request: LaunchJobRequest) -> JobRecord | None:
+        """Gives a request the name that it will have; answers with the job of which it is the repeat, if any: the
+        reply was lost."""
+        parent = self._jobs.get(request.parent_job_id)
+        taken = ""
+        for name in names_of(request):
+            request.name = name
+            known = self._jobs.get(job_id_of(request))
+            if known is None:
+                return None
+            if request.submission_id and request.submission_id == known.launch.submission_id:
+                return known
+            taken = f"{known.job.job_id!r} already ({state_name(known.job.state)})"
+            if parent is None or not why_orphaned(known.launch, parent.job):
+                break
+        raise AlreadyExistsError(f"there is a job named {taken}: choose another name")
+
+    def _add(self, record: JobRecord) -> None:
+        self._jobs[record.job.job_id] = record
+        if record.job.parent_job_id:
+            self._children.setdefault(record.job.parent_job_id, []).append(record)
+        self._scheduler.job_came(record)
 
     def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.JobStatus:
         """A job with its tasks; with the result of task 0 where asked for."""
@@ -145,10 +176,7 @@ class Controller:
     def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
         record = self._job(job_id)
-        if not 0 <= task_index < len(record.job.tasks):
-            raise NotFoundError(
-                f"job {job_id!r} has no task {task_index}: its tasks are 0 to {len(record.job.tasks) - 1}"
-            )
+        _check_task_index(record.job, task_index)
         answer = self._update_addresses(status.task_status(record, task_index))
         if include_result:
             answer.serialized_result = self._store.result(job_id, task_index)
@@ -163,6 +191,12 @@ class Controller:
         """Asks a job to end."""
         record = self._job(job_id)
         self._apply(record, record.job.terminate("terminated by a user", _now_ms()))
+
+    def terminate_task(self, job_id: str, task_index: int) -> None:
+        """Asks one task to end."""
+        record = self._job(job_id)
+        _check_task_index(record.job, task_index)
+        self._apply(record, record.job.terminate_task(task_index, "terminated by a user", _now_ms()))
 
     async def watch_job(
         self, job_id: str, *, include_tasks: bool
@@ -298,7 +332,8 @@ class Controller:
             if is_task_finished(report.state):
                 if report.serialized_result:
                     results.append((report.task_index, report.serialized_result))
-                instructions += job.attempt_ended(report.task_index, report.attempt_id, _attempt_end(report))
+                end = _attempt_end(report)
+                instructions += job.attempt_ended(report.task_index, report.attempt_id, end, _now_ms())
         self._apply(record, instructions, results)
         return unwanted
 
@@ -329,14 +364,16 @@ class Controller:
         to_do, record.to_do = record.to_do, []
         self._carry_out(record, to_do)
         if job.is_finished and not record.finished.is_set():
-            self._job_finished(record)
+            record.finished.set()
+            self._endpoints.job_ended(job.job_id)
+        self._end_orphans(record)
 
     def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
         starts: dict[str, list[StartAttempt]] = {}
         for instruction in instructions:
             match instruction:
-                case RequestRoom(gang_id, task_indices):
-                    self._scheduler.request_room(record, gang_id, len(task_indices))
+                case RequestRoom(gang_id, task_indices, not_before_ms):
+                    self._scheduler.request_room(record, gang_id, len(task_indices), not_before_ms)
                 case ReleaseRoom(gang_id):
                     self._scheduler.release_room(gang_id)
                 case StartAttempt():
@@ -346,14 +383,17 @@ class Controller:
         for worker_id, group in starts.items():
             self._in_background(self._start(record, worker_id, group))
 
-    def _job_finished(self, record: JobRecord) -> None:
-        job_id = record.job.job_id
-        record.finished.set()
-        self._endpoints.job_ended(job_id)
-        for child in list(self._jobs.values()):
-            if child.job.parent_job_id == job_id and not child.job.is_finished:
-                reason = f"its parent job {job_id!r} has ended ({state_name(record.job.state)})"
-                self._apply(child, child.job.terminate(reason, _now_ms()))
+    def _end_orphans(self, record: JobRecord) -> None:
+        """Ends those children of a job of which the parent, or the attempt that submitted them, has ended."""
+        for child in self._children.get(record.job.job_id, ()):
+            if child.job.is_finished or child.job.ending is not None:
+                continue
+            reason = why_orphaned(child.launch, record.job)
+            if reason:
+                try:
+                    self._apply(child, child.job.terminate(reason, _now_ms()))
+                except IrisError as error:
+                    _log.warning("the end of %s is saved with the next tick: %s", child.job.job_id, error)
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
@@ -363,13 +403,13 @@ class Controller:
         if refused:
             end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
             for start in starts:
-                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end))
+                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
         worker = await self._registered(stop.worker_id)
         if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
             end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
-            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end))
+            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, _now_ms()))
 
     async def _registered(self, worker_id: str) -> workers.WorkerRecord:
         """The worker, which after a restart of ours may still have to register again."""
@@ -393,13 +433,6 @@ class Controller:
             raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
         return record
 
-    def _check_parent(self, request: LaunchJobRequest) -> None:
-        if not request.parent_job_id:
-            return
-        parent = self._job(request.parent_job_id).job
-        if parent.is_finished or parent.ending is not None:
-            raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
-
     def _check_bundle(self, request: LaunchJobRequest) -> bytes:
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {request.bundle_hash} is not the SHA-256 of bundle_blob")
@@ -420,6 +453,11 @@ class Controller:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _check_task_index(job: Job, task_index: int) -> None:
+    if not 0 <= task_index < len(job.tasks):
+        raise NotFoundError(f"job {job.job_id!r} has no task {task_index}: its tasks are 0 to {len(job.tasks) - 1}")
 
 
 def _still_live(job: Job) -> Callable[[int, int], bool]:
