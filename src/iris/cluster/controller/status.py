@@ -147,7 +147,7 @@ def _why_waiting(job: Job, gang: Gang) -> str:
     count, budget = (
         (task.preemption_count, task.max_retries_preemption) if lost else (task.failure_count, task.max_retries_failure)
     )
-    which = f" of task {task.task_index}" if len(job.tasks) > 1 else ""
+    which = f" task {task.task_index}" if len(job.tasks) > 1 else ""
     return f"waiting: retry {count} of {budget} in {math.ceil(pause_ms / 1000)} s, after{which}: {task.error}"
 
 
