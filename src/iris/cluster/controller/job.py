@@ -101,6 +101,7 @@ class Gang:
 
     gang_id: str
     task_indices: tuple[int, ...]
+    culprit: int  # the task whose failure made them wait anew; where there was none, any
     placed: bool = False
     restarting: bool = False  # a member failed or was lost: the others are being stopped
     reason: str = ""  # why it waits
@@ -171,7 +172,8 @@ class Job:
             if gang_id and any(not task.is_finished for task in tasks):
                 placed = any(task.live_attempt is not None for task in tasks)
                 restarting = placed and any(task.state == PENDING or task.stop is Stop.RESTART for task in tasks)
-                self.gangs[gang_id] = Gang(gang_id, tuple(task.task_index for task in tasks), placed, restarting)
+                indices = tuple(task.task_index for task in tasks)
+                self.gangs[gang_id] = Gang(gang_id, indices, _culprit(tasks), placed, restarting)
 
     def explain_waiting(self, gang_id: str, reason: str) -> bool:
         """Why the gang waits, for people. False when that is no news."""
@@ -411,7 +413,8 @@ class Job:
         groups = [tasks] if self.coscheduled else [[task] for task in tasks]
         requests: list[Instruction] = []
         for group in groups:
-            gang = Gang(f"{self.job_id}@{self.rounds}", tuple(task.task_index for task in group))
+            indices = tuple(task.task_index for task in group)
+            gang = Gang(f"{self.job_id}@{self.rounds}", indices, _culprit(group))
             self.rounds += 1
             self.gangs[gang.gang_id] = gang
             for task in group:
@@ -444,8 +447,13 @@ class Job:
 
     def _killed_by_users(self) -> str:
         killed = [task for task in self.tasks if task.state == KILLED]
-        more = f", and so were {len(killed) - 1} more" if len(killed) > 1 else ""
-        return f"task {killed[0].task_index} was {killed[0].error}{more}"
+        more = f" and {len(killed) - 1} more were" if len(killed) > 1 else " was"
+        return f"task {killed[0].task_index}{more} {killed[0].error}"
+
+
+def _culprit(tasks: Sequence[Task]) -> int:
+    # The peers of one that failed were only stopped, and have no error.
+    return next((task for task in tasks if task.error), tasks[0]).task_index
 
 
 def _live(task: Task) -> TaskAttempt:

@@ -141,8 +141,7 @@ def _why_waiting(job: Job, gang: Gang) -> str:
     pause_ms = _pause_ms(job, gang)
     if pause_ms <= 0:
         return gang.reason
-    tasks = [job.tasks[index] for index in gang.task_indices]
-    task = next((task for task in tasks if task.error), tasks[0])  # the one that failed; its peers were only stopped
+    task = job.tasks[gang.culprit]
     lost = bool(task.attempts) and task.attempts[-1].is_worker_failure
     count, budget = (
         (task.preemption_count, task.max_retries_preemption) if lost else (task.failure_count, task.max_retries_failure)
