@@ -225,11 +225,27 @@ def test_independent_tasks_that_wait_for_their_siblings_are_not_given_up(
         wait_until(client.list_workers, "the worker")
         job_id = launch(
             client,
-            ["sleep", "1.5"],
+            ["sleep", "2.5"],
             replicas=2,
             independent_tasks=True,
-            scheduling_timeout_seconds=1,
+            scheduling_timeout_seconds=2,
             resources=pb.ResourceSpecProto(cpu=4),  # all that there is: one after the other
+        )
+        job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job.error
+
+
+def test_the_time_to_be_placed_begins_after_the_pause(
+    controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    with worker(controller, tmp_path / "w"):
+        wait_until(client.list_workers, "the worker")
+        job_id = launch(
+            client,
+            ["sh", "-c", "[ $IRIS_ATTEMPT_ID = 2 ]"],
+            max_retries_failure=2,
+            retry_pause_ms=4000,  # 3.2 s at least
+            scheduling_timeout_seconds=3,
         )
         job = wait_for_end(client, job_id)
     assert job.state == pb.JOB_STATE_SUCCEEDED, job.error
