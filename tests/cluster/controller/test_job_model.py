@@ -198,8 +198,8 @@ class JobMachine(RuleBasedStateMachine):
 
 
 JobMachine.TestCase.settings = settings(
-    max_examples=int(MORE or 120),
-    stateful_step_count=60,
+    max_examples=int(MORE or 200),
+    stateful_step_count=40,
     derandomize=not MORE,
     database=None,
     deadline=None,
