@@ -58,6 +58,29 @@ def test_kill_ends_what_it_can(remote_iris: Iris) -> None:
     assert "had ended" in remote_iris("kill", one).stdout
 
 
+def test_kill_one_task(remote_iris: Iris) -> None:
+    name = remote_iris.detach("exec sleep 600", "--replicas", "2", "--independent")
+    remote_iris.wait_for(name, "RUNNING")
+    (task,) = remote_iris.json("kill", "--wait", name, "--task", "1")["tasks"]
+    assert (task["task_id"], task["state"], task["error"]) == (f"{name}/task-1", "KILLED", "terminated by a user")
+    assert f"{name}/task-1 had ended: KILLED" in remote_iris("kill", name, "--task", "1").stdout
+    assert [task["state"] for task in remote_iris.json("status", name)["tasks"]] == ["RUNNING", "KILLED"]
+    assert "no task 2" in remote_iris("kill", name, "--task", "2", code=1).stderr
+    assert "--task goes with one JOB" in remote_iris("kill", name, name, "--task", "0", code=2).stderr
+    assert f"{name}/task-0 was asked to end" in remote_iris("kill", name, "--task", "0").stdout
+    assert remote_iris.wait_for(name, "KILLED")["error"] == "task 0 and 1 more were terminated by a user"
+
+
+def test_pauses_and_the_time_of_a_job(remote_iris: Iris) -> None:
+    limits = ("--retries", "5", "--retry-pause", "60s", "--job-timeout", "4s")
+    name = remote_iris.detach("exit 5", *limits)
+    job = remote_iris.wait_for(name, "FAILED")
+    assert job["error"] == "job timed out after 4 s"
+    assert [attempt["exit_code"] for attempt in job["tasks"][0]["attempts"]] == [5, 5]
+    done = remote_iris("run", "--retry-pause", "2m", "--", "true", code=1)
+    assert "retry_pause=120.0: expected seconds, from 0 to 60" in done.stderr
+
+
 def test_an_unknown_job_is_told_with_those_that_are_spelt_alike(remote_iris: Iris) -> None:
     name = unique("spelling")
     remote_iris("run", "--detach", "--name", name, "true")

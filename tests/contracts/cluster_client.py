@@ -147,6 +147,23 @@ def test_workers_are_listed(cluster_client: RemoteClusterClient) -> None:
     assert all(worker.healthy and worker.address.startswith("http://") for worker in workers)
 
 
+def test_terminate_task(cluster_client: RemoteClusterClient) -> None:
+    job_id = launch(cluster_client, ["sleep", "300"], replicas=3, independent_tasks=True)
+    for _ in range(2):
+        cluster_client.terminate_task(job_id, 1)
+    for index in (0, 2):
+        assert cluster_client.get_task_status(job_id, index).state < cluster_pb2.TASK_STATE_SUCCEEDED
+        cluster_client.terminate_task(job_id, index)
+    job = wait_for_end(cluster_client, job_id)
+    assert job.state == cluster_pb2.JOB_STATE_KILLED
+    assert [task.error for task in job.tasks] == ["terminated by a user"] * 3
+    cluster_client.terminate_task(job_id, 1)
+    with pytest.raises(NotFoundError, match=r"no task 3: its tasks are 0 to 2"):
+        cluster_client.terminate_task(job_id, 3)
+    with pytest.raises(NotFoundError, match="no-such-job"):
+        cluster_client.terminate_task("no-such-job", 0)
+
+
 def test_terminate_an_unknown_job(cluster_client: RemoteClusterClient) -> None:
     with pytest.raises(NotFoundError, match="no-such-job"):
         cluster_client.terminate_job("no-such-job")

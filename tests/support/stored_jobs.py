@@ -95,6 +95,18 @@ def ending_while_restarting(job: Job) -> None:
     job.terminate("terminated by a user", 5000)
 
 
+def with_a_task_that_a_user_ends(job: Job) -> None:
+    _run(job)
+    job.terminate_task(1, "terminated by a user", 5000)
+
+
+def pausing(job: Job) -> None:
+    for task in job.tasks:
+        task.max_retries_failure = 9
+    waiting_again(job)
+    waiting_again(job)
+
+
 def killed(job: Job) -> None:
     job.terminate("terminated by a user", 5000)
 
@@ -128,6 +140,8 @@ STATES = [
     lost_and_running_again,
     ending,
     ending_while_restarting,
+    with_a_task_that_a_user_ends,
+    pausing,
     killed,
     unschedulable,
     succeeded,

@@ -24,6 +24,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import (
     Entrypoint,
+    JobInfo,
     ResourceSpec,
     check_job_name,
     check_utf8,
@@ -112,6 +113,8 @@ class IrisClient:
         max_retries_preemption: int = 100,
         scheduling_timeout: float = 0,
         timeout: float = 0,
+        job_timeout: float = 0,
+        retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
     ) -> Job:
@@ -136,6 +139,9 @@ class IrisClient:
             max_retries_preemption: How often a task whose worker is lost is tried again.
             scheduling_timeout: Seconds that it may wait for room; 0 for ever.
             timeout: Seconds that an attempt may run; 0 for ever.
+            job_timeout: Seconds that the whole job may take from now on, waiting and retries included; 0 for ever.
+            retry_pause: Seconds before the second retry in a row, doubled from one to the next up to 60; the first
+                comes at once. 0: no pauses.
             kill_grace_period: Seconds between SIGTERM and SIGKILL when a task is stopped.
             max_log_bytes: How much of each attempt's log is kept, in bytes: then the oldest is dropped, and readers
                 are told. 0: what its worker is set to, 10 GiB by default.
@@ -160,7 +166,6 @@ class IrisClient:
         request = cluster_pb2.Controller.LaunchJobRequest(
             name=name,
             submission_id=secrets.token_hex(16),
-            parent_job_id=self._job_around_us(),
             resources=_resources_message(spec, replicas),
             environment=cluster_pb2.EnvironmentConfig(env_vars=_checked_env(env or {})),
             ports=_checked_names("ports", ports),
@@ -170,10 +175,17 @@ class IrisClient:
             max_retries_preemption=_whole("max_retries_preemption", max_retries_preemption),
             scheduling_timeout_seconds=math.ceil(_seconds("scheduling_timeout", scheduling_timeout)),
             timeout_seconds=math.ceil(_seconds("timeout", timeout)),
+            job_timeout_seconds=math.ceil(_seconds("job_timeout", job_timeout)),
+            retry_pause_ms=round(_seconds("retry_pause", retry_pause, most=60) * 1000),
             kill_grace_period_ms=int(_seconds("kill_grace_period", kill_grace_period) * 1000),
             working_directory="" if working_directory is None else os.fspath(working_directory),
             max_log_bytes=_whole("max_log_bytes", max_log_bytes),
         )
+        around = self._job_around_us()
+        if around is not None:
+            request.parent_job_id = around.job_id
+            if around.task_id is not None:
+                request.parent_task_index, request.parent_attempt_id = around.task_index, around.attempt_id
         if entry.command:
             request.command.extend(entry.command)
         else:
@@ -199,13 +211,20 @@ class IrisClient:
         """All jobs, oldest first, without their tasks."""
         return self.cluster.list_jobs()
 
-    def terminate(self, job_id: str) -> None:
-        """Asks a job, and its child jobs, to end; answers at once. One that has ended stays as it is.
+    def terminate(self, job_id: str, task_index: int | None = None) -> None:
+        """Asks a job, and its child jobs, to end, or one of its tasks; answers at once. What has ended stays as it is.
+
+        A task that is ended so is not tried again. Its job goes on with the others, and is KILLED when they have ended;
+        a gang that would then lack more than `max_task_failures` tasks ends at once, since its others could only hang.
 
         Raises:
-            NotFoundError: There is no such job.
+            NotFoundError: There is no such job, or it has no such task.
         """
-        self.cluster.terminate_job(job_id)
+        if task_index is None:
+            self.cluster.terminate_job(job_id)
+        else:
+            check_index(task_index)
+            self.cluster.terminate_task(job_id, task_index)
 
     def wait(
         self,
@@ -441,7 +460,8 @@ class IrisClient:
         Raises:
             AlreadyExistsError: Another job has the name.
         """
-        return self.cluster.register_endpoint(name, address, self._job_around_us(), metadata or {})
+        around = self._job_around_us()
+        return self.cluster.register_endpoint(name, address, around.job_id if around else "", metadata or {})
 
     def unregister_endpoint(self, endpoint_id: str) -> None:
         """Takes a name away.
@@ -477,12 +497,12 @@ class IrisClient:
     ) -> None:
         self.close()
 
-    def _job_around_us(self) -> str:
-        """The job that this code is part of; empty outside of jobs, and where that job is another cluster's."""
+    def _job_around_us(self) -> JobInfo | None:
+        """The task that this code is part of; None outside of jobs, and where that job is another cluster's."""
         inside = get_job_info()
         if inside is None or not inside.controller_address:
-            return ""
-        return inside.job_id if parse_address(inside.controller_address) == self.cluster.controller_address else ""
+            return None
+        return inside if parse_address(inside.controller_address) == self.cluster.controller_address else None
 
 
 def _print_notice(text: str) -> None:
@@ -591,7 +611,7 @@ def _whole(what: str, value: int) -> int:
     return value
 
 
-def _seconds(what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 / 1000:
-        raise InvalidArgumentError(f"{what}={value!r}: expected seconds, from 0 to {2**31 // 1000}")
+def _seconds(what: str, value: float, *, most: int = 2**31 // 1000) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise InvalidArgumentError(f"{what}={value!r}: expected seconds, from 0 to {most}")
     return value

@@ -220,6 +220,10 @@ class Task:
             self.job_id, self.task_index, follow=follow, start_ms=start_ms, max_lines=max_lines, **wanted
         )
 
+    def terminate(self) -> None:
+        """Asks it to end, for good; answers at once. See `IrisClient.terminate` for what becomes of the others."""
+        self._client.terminate(self.job_id, self.task_index)
+
     def result(self) -> Any:
         """What its callable returned.
 

@@ -64,8 +64,8 @@ class ControllerService(Protocol):
 
     async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: RequestContext[Controller.TerminateTaskRequest, Empty], /) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
-        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
+        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -571,8 +571,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
-        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
+        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
         """
         return await self.execute_unary(
             request=request,
@@ -1052,8 +1052,8 @@ class ControllerServiceSync(Protocol):
 
     def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: RequestContext[Controller.TerminateTaskRequest, Empty], /) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
-        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
+        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1557,8 +1557,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can, see
-        docs/python-api.md. A task that has ended stays as it is. NOT_FOUND.
+        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
+        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
         """
         return self.execute_unary(
             request=request,

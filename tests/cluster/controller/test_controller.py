@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cluster import launch, wait_for_end, wait_for_state
@@ -20,6 +22,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.store import Changes, Store, StoredJob
+from iris.cluster.controller.task import FAILED, SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
@@ -206,6 +209,104 @@ def test_why_a_task_waits_is_told_when_it_changes_and_not_written(engine: FakeEn
         assert store.saves[waits] == saves
         client.terminate_job(first)
         wait_until(lambda: "still starting" in message(client, waits), "its turn")
+
+
+def hours_ago(hours: float) -> int:
+    """Milliseconds since the epoch."""
+    return int((time.time() - hours * 3600) * 1000)
+
+
+def remembered(store: Store, name: str, submitted_at_ms: int, **fields: Any) -> Job:
+    """A job of one task in a store, as an earlier controller has left it behind: it runs on worker `w`."""
+    launch = pb.Controller.LaunchJobRequest(name=name, command=["true"], **fields)
+    parent = launch.parent_job_id
+    job = Job.new(f"{parent}/{name}" if parent else name, 1, submitted_at_ms, parent_job_id=parent)
+    job.submit()
+    store.write(Changes().add_job(StoredJob(job, launch, [pb.TaskStatus()]), b""))
+    return job
+
+
+def keep(store: Store, job: Job) -> None:
+    """Saves what has become of a job."""
+    (record,) = [record for record in store.load() if record.job.job_id == job.job_id]
+    store.write(Changes().save_job(StoredJob(job, record.launch, record.facts), 0))
+
+
+def test_the_time_of_a_job_goes_on_while_there_is_no_controller(engine: FakeEngine) -> None:
+    engine.granting = False
+    store = Store(None)
+    remembered(store, "late", hours_ago(2), job_timeout_seconds=3600)
+    remembered(store, "early", hours_ago(2), job_timeout_seconds=3 * 3600)
+    with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
+        job = wait_for_end(client, "late")
+        assert (job.state, job.error) == (pb.JOB_STATE_FAILED, "job timed out after 3600 s")
+        assert client.get_job_status("early").state == pb.JOB_STATE_PENDING
+
+
+def test_the_time_to_be_placed_goes_on_while_there_is_no_controller(engine: FakeEngine) -> None:
+    engine.granting = False
+    store = Store(None)
+    remembered(store, "late", hours_ago(2), scheduling_timeout_seconds=3600)
+    remembered(store, "early", hours_ago(2), scheduling_timeout_seconds=3 * 3600)
+    with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
+        job = wait_for_end(client, "late")
+        assert job.state == pb.JOB_STATE_UNSCHEDULABLE
+        assert "not placed within its scheduling timeout of 3600 s" in job.error
+        assert client.get_job_status("early").state == pb.JOB_STATE_PENDING
+
+
+def test_a_controller_that_ended_with_a_parent_ends_its_jobs_when_it_is_back(engine: FakeEngine) -> None:
+    engine.granting = False
+    store = Store(None)
+    here = WorkerPlace("w", "http://w", "1")
+    ended, retried = remembered(store, "ended", hours_ago(1)), remembered(store, "retried", hours_ago(1))
+    retried.tasks[0].max_retries_failure = 1
+    for job, how in ((ended, SUCCEEDED), (retried, FAILED)):
+        job.gang_placed(f"{job.job_id}@0", [here])
+        remembered(store, "child", hours_ago(1), parent_job_id=job.job_id, parent_task_index=0, parent_attempt_id=0)
+        job.attempt_ended(0, 0, AttemptEnd(how, hours_ago(0.5), error="the end"))
+        keep(store, job)
+    remembered(store, "of-the-job", hours_ago(1), parent_job_id="retried")  # by a client that names no attempt
+    left = pb.Controller.Endpoint(endpoint_id="1", name="left", address="h:1", job_id="ended")
+    store.write(Changes().save_endpoints([left]))
+    with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
+        assert wait_for_end(client, "ended/child").error == "its parent job 'ended' has ended (SUCCEEDED)"
+        assert "attempt 0 of retried/task-0" in wait_for_end(client, "retried/child").error
+        assert client.get_job_status("retried/of-the-job").state == pb.JOB_STATE_PENDING
+        assert client.list_endpoints() == []
+
+
+def test_independent_tasks_that_wait_for_their_siblings_are_not_given_up(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    with worker(controller, tmp_path / "w"):
+        wait_until(client.list_workers, "the worker")
+        job_id = launch(
+            client,
+            ["sleep", "2.5"],
+            replicas=2,
+            independent_tasks=True,
+            scheduling_timeout_seconds=2,
+            resources=pb.ResourceSpecProto(cpu=4),  # all that there is: one after the other
+        )
+        job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job.error
+
+
+def test_the_time_to_be_placed_begins_after_the_pause(
+    controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    with worker(controller, tmp_path / "w"):
+        wait_until(client.list_workers, "the worker")
+        job_id = launch(
+            client,
+            ["sh", "-c", "[ $IRIS_ATTEMPT_ID = 2 ]"],
+            max_retries_failure=2,
+            retry_pause_ms=4000,  # 3.2 s at least
+            scheduling_timeout_seconds=3,
+        )
+        job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job.error
 
 
 class FullDisk(Store):

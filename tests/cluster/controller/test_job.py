@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import pytest
-from support.job_world import World
 
 from iris.cluster.controller.job import (
     EXCEEDED_FAILURES,
@@ -17,7 +15,6 @@ from iris.cluster.controller.job import (
     StopAttempt,
     roll_up,
 )
-from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import (
     BUILDING,
     FAILED,
@@ -102,6 +99,13 @@ def budgets(job: Job) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("tasks", "tolerated", "state"),
     [
+        ("KR", 0, RUNNING),  # a user has ended one: the others go on
+        ("KP", 0, RUNNING),
+        ("KB", 0, BUILDING),
+        ("FKR", 1, RUNNING),
+        ("FK", 1, KILLED),
+        ("FKS", 1, KILLED),
+        ("UR", 0, UNSCHEDULABLE),
         ("P", 0, PENDING),
         ("PPP", 0, PENDING),
         ("PB", 0, BUILDING),
@@ -144,7 +148,7 @@ def test_roll_up(tasks: str, tolerated: int, state: int) -> None:
 
 def test_a_gang_asks_once_and_starts_together() -> None:
     job = Job.new("job", 3, 1000)
-    assert job.submit() == [RequestRoom("job@0", (0, 1, 2))]
+    assert job.submit() == [RequestRoom("job@0", (0, 1, 2), 1000)]
     assert states(job) == "PPP PENDING"
     assert job.gang_placed("job@0", places([0, 1, 2])) == [
         StartAttempt(0, 0, "w0"),
@@ -165,7 +169,7 @@ def test_a_gang_asks_once_and_starts_together() -> None:
 
 def test_independent_tasks_ask_and_start_one_by_one() -> None:
     job = Job.new("job", 2, 1000, coscheduled=False)
-    assert job.submit() == [RequestRoom("job@0", (0,)), RequestRoom("job@1", (1,))]
+    assert job.submit() == [RequestRoom("job@0", (0,), 1000), RequestRoom("job@1", (1,), 1000)]
     assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 0, "w1")]
     assert states(job) == "PB BUILDING"
     assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
@@ -177,7 +181,7 @@ def test_independent_tasks_ask_and_start_one_by_one() -> None:
 
 def test_room_that_is_lost_before_it_is_used_is_asked_for_again() -> None:
     job = submitted(2)
-    assert job.room_lost("job@0") == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1))]
+    assert job.room_lost("job@0") == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 1000)]
     assert job.room_lost("job@0") == []
     assert job.gang_placed("job@0", places([0, 1])) == []
     assert job.gang_placed("job@1", places([0, 1])) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
@@ -280,7 +284,7 @@ def test_a_retry_restarts_the_gang_and_costs_the_others_nothing(how: int) -> Non
     assert states(job) == "RPR RUNNING"
     assert job.attempt_ended(0, 0, end(KILLED)) == []
     assert states(job) == "PPR RUNNING"
-    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2))]
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2), 3000)]
     assert states(job) == "PPP PENDING"
     assert [task.attempts[0].state for task in job.tasks] == [KILLED, how, KILLED]
     assert budgets(job) == [(0, 0), (1, 0) if how == FAILED else (0, 1), (0, 0)]
@@ -296,10 +300,10 @@ def test_what_happens_to_peers_while_their_gang_restarts_costs_nothing(how: int)
     job = running(submitted(3, retries=1, preemptions=1))
     job.attempt_ended(1, 0, end(FAILED))
     if how == WORKER_FAILED:
-        assert job.attempts_lost({0: 0, 2: 0}, LOST, 3000)[-1] == RequestRoom("job@1", (0, 1, 2))
+        assert job.attempts_lost({0: 0, 2: 0}, LOST, 3000)[-1] == RequestRoom("job@1", (0, 1, 2), 3000)
     else:
         job.attempt_ended(0, 0, end(how))
-        assert job.attempt_ended(2, 0, end(how))[-1] == RequestRoom("job@1", (0, 1, 2))
+        assert job.attempt_ended(2, 0, end(how))[-1] == RequestRoom("job@1", (0, 1, 2), 3000)
     assert budgets(job) == [(0, 0), (1, 0), (0, 0)]
     assert states(job) == "PPP PENDING"
 
@@ -308,7 +312,7 @@ def test_a_success_is_final_also_while_its_gang_restarts() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(2, 0, "w2")]
-    assert job.attempt_ended(2, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (1,))]
+    assert job.attempt_ended(2, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (1,), 3000)]
     assert states(job) == "SPS RUNNING"
     assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 1, "w1")]
     assert job.attempt_ended(1, 1, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
@@ -318,9 +322,9 @@ def test_a_success_is_final_also_while_its_gang_restarts() -> None:
 
 def test_an_independent_task_is_retried_alone() -> None:
     job = running(submitted(2, coscheduled=False, retries=1))
-    assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseRoom("job@0"), RequestRoom("job@2", (0,))]
+    assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseRoom("job@0"), RequestRoom("job@2", (0,), 3000)]
     assert states(job) == "PR RUNNING"
-    assert job.attempts_lost({1: 0}, LOST, 3000) == [ReleaseRoom("job@1"), RequestRoom("job@3", (1,))]
+    assert job.attempts_lost({1: 0}, LOST, 3000) == [ReleaseRoom("job@1"), RequestRoom("job@3", (1,), 3000)]
     assert states(job) == "PP PENDING"
     assert budgets(job) == [(1, 0), (0, 1)]
 
@@ -498,6 +502,222 @@ def test_unschedulable_when_some_of_it_runs() -> None:
     assert states(job) == "UK UNSCHEDULABLE"
 
 
+def test_whoever_wants_it_to_end_comes_too_late_when_all_succeed() -> None:
+    job = running(submitted(2))
+    job.terminate("terminated by a user", 5000)
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    job.attempt_ended(1, 0, end(SUCCEEDED))
+    assert (states(job), job.error) == ("SS SUCCEEDED", "")
+
+
+def test_a_job_that_takes_too_long() -> None:
+    job = running(submitted(3, coscheduled=False, tolerated=1, retries=5))
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    job.attempt_ended(1, 0, end(FAILED))
+    assert job.time_out("job timed out after 5 s", 5000) == [StopAttempt(2, 0, "w2"), ReleaseRoom("job@3")]
+    assert job.time_out("job timed out after 5 s", 6000) == []
+    job.attempt_ended(2, 0, end(KILLED))
+    assert states(job) == "SKK FAILED"
+    assert {job.error, job.tasks[1].error, job.tasks[2].error} == {"job timed out after 5 s"}
+    assert job.first_failed is None
+
+
+def test_a_job_that_loses_a_worker_says_so_and_not_what_was_tolerated_before() -> None:
+    job = running(submitted(3, coscheduled=False, tolerated=1, preemptions=0))
+    job.attempt_ended(0, 0, end(FAILED, "tolerated"))
+    job.attempts_lost({1: 0}, LOST, 4000)
+    job.attempt_ended(2, 0, end(KILLED))
+    assert states(job) == "FWK WORKER_FAILED"
+    assert (job.error, job.first_failed) == (LOST, 1)
+
+
+# One task that a user ends.
+
+
+def test_an_independent_task_that_is_ended_leaves_the_others_alone() -> None:
+    job = running(submitted(3, coscheduled=False, retries=3))
+    assert job.terminate_task(1, "terminated by a user", 4000) == [StopAttempt(1, 0, "w1")]
+    assert job.terminate_task(1, "terminated by a user", 4001) == []
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@1")]
+    assert states(job) == "RKR RUNNING"
+    assert job.terminate_task(1, "terminated by a user", 4002) == []
+    job.attempt_ended(0, 0, end(FAILED))  # which is tried again, as ever
+    running(job)
+    job.attempt_ended(0, 1, end(SUCCEEDED))
+    job.attempt_ended(2, 0, end(SUCCEEDED, at=7000))
+    assert states(job) == "SKS KILLED"
+    assert (job.error, job.first_failed, job.finished_at_ms) == ("task 1 was terminated by a user", None, 7000)
+    assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
+def test_what_a_user_has_ended_is_no_failure_however_it_ends(how: int) -> None:
+    job = running(submitted(2, coscheduled=False))
+    job.terminate_task(0, "terminated by a user", 4000)
+    if how == FAILED:
+        job.attempt_ended(0, 0, end(FAILED))
+    else:
+        job.attempts_lost({0: 0}, LOST, 5000)
+    assert states(job) == "KR RUNNING"
+    assert (job.tasks[0].error, job.tasks[0].attempts[0].state) == ("terminated by a user", how)
+    assert budgets(job) == [(0, 0), (0, 0)]
+
+
+def test_a_task_that_succeeds_before_it_hears_of_its_end_has_succeeded() -> None:
+    job = running(submitted(2, coscheduled=False))
+    job.terminate_task(0, "terminated by a user", 4000)
+    for index in range(2):
+        job.attempt_ended(index, 0, end(SUCCEEDED))
+    assert (states(job), job.error) == ("SS SUCCEEDED", "")
+
+
+def test_an_independent_task_that_waits_is_ended_at_once() -> None:
+    job = submitted(3, coscheduled=False)
+    assert job.terminate_task(1, "terminated by a user", 4000) == [ReleaseRoom("job@1")]
+    assert states(job) == "PKP RUNNING"
+    assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseRoom("job@0")]
+    assert job.terminate_task(2, "terminated by a user", 6000) == [ReleaseRoom("job@2")]
+    assert states(job) == "KKK KILLED"
+    assert job.error == "task 0 and 2 more were terminated by a user"
+
+
+def test_a_gang_cannot_do_without_a_task_that_a_user_ends() -> None:
+    job = running(submitted(3, retries=5))
+    assert job.terminate_task(1, "terminated by a user", 4000) == [StopAttempt(i, 0, f"w{i}") for i in (1, 0, 2)]
+    for index in range(3):
+        assert job.ending == KILLED
+        job.attempt_ended(index, 0, end(KILLED))
+    assert states(job) == "KKK KILLED"
+    assert job.error == "task 1 was terminated by a user"
+    assert job.tasks[1].error == "terminated by a user"
+    assert job.tasks[0].error == job.tasks[2].error == "Job ended: task 1 was terminated by a user"
+
+
+def test_a_gang_that_waits_ends_as_a_whole_too() -> None:
+    job = submitted(2)
+    assert job.terminate_task(0, "terminated by a user", 4000) == [ReleaseRoom("job@0")]
+    assert states(job) == "KK KILLED"
+    assert (job.gangs, job.finished_at_ms) == ({}, 4000)
+
+
+def test_a_gang_can_do_without_as_many_as_may_fail() -> None:
+    job = running(submitted(3, tolerated=1, retries=1))
+    assert job.terminate_task(2, "terminated by a user", 4000) == [StopAttempt(2, 0, "w2")]
+    job.attempt_ended(2, 0, end(KILLED))
+    assert states(job) == "RRK RUNNING"
+    # The others restart as ever, without it.
+    assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1")]
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 3000)]
+    # While they wait, the next one is one too many.
+    assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseRoom("job@1")]
+    assert states(job) == "KKK KILLED"
+
+
+def test_a_gang_that_waits_asks_for_less_room_without_a_task_that_it_tolerates_to_lose() -> None:
+    job = submitted(3, tolerated=1)
+    assert job.terminate_task(1, "terminated by a user", 4000) == [
+        ReleaseRoom("job@0"),
+        RequestRoom("job@1", (0, 2), 1000),
+    ]
+    running(job)
+    job.attempt_ended(0, 0, end(SUCCEEDED))
+    job.attempt_ended(2, 0, end(SUCCEEDED))
+    assert states(job) == "SKS KILLED"
+
+
+def test_a_task_that_is_ended_while_its_gang_restarts_does_not_come_back() -> None:
+    job = running(submitted(3, tolerated=2, retries=1))
+    assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1"), StopAttempt(2, 0, "w2")]
+    assert job.terminate_task(0, "terminated by a user", 4000) == []  # it waits for its next attempt
+    assert job.terminate_task(1, "terminated by a user", 4000) == []  # it is being stopped already
+    assert states(job) == "KRR RUNNING"
+    job.attempt_ended(1, 0, end(KILLED))
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (2,), 3000)]
+    assert states(job) == "KKP RUNNING"
+    assert [task.error for task in job.tasks] == ["terminated by a user"] * 2 + [""]
+
+
+def test_the_end_of_a_task_is_remembered_while_it_is_being_stopped() -> None:
+    job = running(submitted(2, coscheduled=False))
+    job.terminate_task(0, "terminated by a user", 5000)
+    instructions = reloaded(job).recover({"job@0": None, "job@1": None}, 9000)
+    assert instructions == [StopAttempt(0, 0, "w0")]
+    job.attempt_ended(0, 0, end(KILLED))
+    assert states(job) == "KR RUNNING"
+
+
+# Pauses between retries.
+
+
+def fail_again(job: Job, index: int = 0, *, ran_ms: int = 0, now_ms: int = 50_000) -> int:
+    """Runs the job, lets a task fail, and answers with the pause that follows, in milliseconds."""
+    attempt = running(job).tasks[index].attempts[-1]
+    attempt.started_at_ms = now_ms - ran_ms
+    instructions = job.attempt_ended(index, attempt.attempt_id, end(FAILED, at=now_ms), now_ms)
+    for other, live in [*job.live_attempts().items()]:
+        if job.tasks[other].stop is not None:
+            instructions += job.attempt_ended(other, live.attempt_id, end(KILLED, at=now_ms), now_ms)
+    (request,) = [step for step in instructions if isinstance(step, RequestRoom)]
+    return request.not_before_ms - now_ms
+
+
+@pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
+def test_the_first_retry_comes_at_once_and_the_others_later_and_later(coscheduled: bool) -> None:
+    job = submitted(2, coscheduled=coscheduled, retries=20)
+    assert fail_again(job) == 0
+    for longest in (1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000):
+        assert longest * 0.8 <= fail_again(job) <= longest
+
+
+def test_the_retries_of_a_gang_are_one_row_whoever_fails() -> None:
+    job = submitted(2, retries=20)
+    assert fail_again(job, 0) == 0
+    assert 800 <= fail_again(job, 1) <= 1000
+    assert 1600 <= fail_again(job, 0) <= 2000
+
+
+def test_the_retries_of_independent_tasks_are_a_row_for_each() -> None:
+    job = submitted(2, coscheduled=False, retries=20)
+    assert [fail_again(job, 0), fail_again(job, 1)] == [0, 0]
+
+
+def test_a_long_run_ends_the_row_of_retries() -> None:
+    job = submitted(1, retries=20)
+    assert [fail_again(job) > 0 for _ in range(3)] == [False, True, True]
+    assert fail_again(job, ran_ms=599_999, now_ms=9_000_000) > 2000
+    assert fail_again(job, ran_ms=600_000, now_ms=9_000_000) == 0
+    assert 800 <= fail_again(job) <= 1000
+
+
+def test_lost_workers_are_in_the_row_as_well() -> None:
+    job = running(submitted(1, retries=20))
+    assert job.attempts_lost({0: 0}, LOST, 5000)[-1] == RequestRoom("job@1", (0,), 5000)
+    running(job)
+    job.attempts_lost({0: 1}, LOST, 5000)
+    assert 5800 <= job.tasks[0].not_before_ms <= 6000
+    assert 1600 <= fail_again(job) <= 2000
+
+
+def test_no_pauses_where_none_are_wanted() -> None:
+    job = Job.new("job", 1, 1000, max_retries_failure=20, retry_pause_ms=0)
+    job.submit()
+    assert [fail_again(job) for _ in range(9)] == [0] * 9
+
+
+def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
+    job = submitted(1, retries=5)
+    fail_again(job)
+    pause_ms = fail_again(job)
+    assert reloaded(job).recover({}, 50_001) == [ReleaseRoom("job@2"), RequestRoom("job@3", (0,), 50_000 + pause_ms)]
+    assert job.tasks[0].retries_in_row == 2
+
+
+def test_room_that_is_lost_does_not_make_a_gang_wait_anew() -> None:
+    job = submitted(1, retries=5)
+    assert job.room_lost("job@0")[-1] == RequestRoom("job@1", (0,), 1000)
+    assert reloaded(job).recover({}, 9000)[-1] == RequestRoom("job@2", (0,), 1000)
+
+
 # What is no news.
 
 
@@ -547,12 +767,12 @@ def test_recover_goes_on_with_what_is_still_held() -> None:
 
 def test_recover_asks_again_for_what_had_only_waited() -> None:
     job = reloaded(submitted(2))
-    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1))]
+    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 1000)]
 
 
 def test_recover_charges_each_lost_attempt_as_lost() -> None:
     job = reloaded(running(submitted(3)))
-    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2))]
+    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(0, 1)] * 3
     assert "while the controller was away" in job.tasks[0].attempts[0].error
@@ -570,7 +790,7 @@ def test_recover_of_a_job_that_was_being_ended() -> None:
 def test_recover_of_a_gang_that_was_being_restarted() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
-    assert reloaded(job).recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2))]
+    assert reloaded(job).recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
 
@@ -596,53 +816,3 @@ def test_recover_starts_again_what_may_not_have_been_started() -> None:
     """The worker may never have heard of it; a start that it has heard of has no effect."""
     job = reloaded(placed(submitted(2)))
     assert job.recover({"job@0": None}, 9000) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
-
-
-# Anything that can happen, in any order.
-
-WALKS = 300
-STEPS = 120
-
-
-def walk(seed: int, *, restarts: bool) -> World:
-    chance = random.Random(seed)
-    job = Job.new(
-        "parent/job",
-        chance.randint(1, 5),
-        1000,
-        coscheduled=chance.random() < 0.6,
-        max_task_failures=chance.choice([0, 0, 1, 2]),
-        max_retries_failure=chance.choice([0, 1, 2, 5]),
-        max_retries_preemption=chance.choice([0, 1, 3, 100]),
-    )
-    world = World(job, chance, Store(None), restarts=restarts)
-    try:
-        world.begin()
-        for _ in range(STEPS):
-            if world.job.is_finished and world.is_quiet:
-                break
-            world.step()
-            world.check()
-        # From here on nothing goes wrong from outside: it ends, in a number of steps that its budgets bound.
-        for _ in range(3000):
-            if world.is_quiet:
-                break
-            world.step(quietly=True)
-            world.check()
-        world.check_end()
-    except BaseException as error:
-        error.add_note(f"seed {seed}, the last events:\n" + "\n".join(world.trace[-30:]))
-        raise
-    finally:
-        world.store.close()
-    return world
-
-
-def test_a_random_walk_always_ends_well() -> None:
-    ends = {walk(seed, restarts=False).job.state for seed in range(WALKS)}
-    assert ends == {SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE}  # it has seen them all
-
-
-def test_a_random_walk_with_restarts_of_the_controller_always_ends_well() -> None:
-    ends = {walk(seed, restarts=True).job.state for seed in range(WALKS)}
-    assert ends == {SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE}

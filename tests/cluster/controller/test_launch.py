@@ -31,7 +31,7 @@ def test_the_least_that_is_accepted() -> None:
     assert (job.job_id, job.parent_job_id, job.submitted_at_ms) == ("job", "", 1234)
     (task,) = job.tasks
     assert (task.task_id, task.max_retries_failure, task.max_retries_preemption) == ("job/task-0", 0, 100)
-    assert (job.coscheduled, job.max_task_failures) == (True, 0)
+    assert (job.coscheduled, job.max_task_failures, job.retry_pause_ms) == (True, 0, 1000)
     assert (job.is_finished, job.gangs) == (False, {})
     assert need_of(request()) == Resources(0, 0, 0)
 
@@ -48,6 +48,8 @@ def test_all_that_can_be_asked_for() -> None:
         independent_tasks=True,
         scheduling_timeout_seconds=60,
         timeout_seconds=60,
+        job_timeout_seconds=3600,
+        retry_pause_ms=0,
         kill_grace_period_ms=0,
         ports=["http", "METRICS", "_x1"],
         bundle_hash=HASH,
@@ -62,7 +64,7 @@ def test_all_that_can_be_asked_for() -> None:
     message.environment.env_vars["EMPTY"] = ""
     job = make_job(message, 1)
     assert (job.job_id, job.parent_job_id) == ("a/b/job", "a/b")
-    assert (job.coscheduled, job.max_task_failures) == (False, 2)
+    assert (job.coscheduled, job.max_task_failures, job.retry_pause_ms) == (False, 2, 0)
     assert [(task.max_retries_failure, task.max_retries_preemption) for task in job.tasks] == [(3, 4)] * 5
     assert need_of(message) == Resources(2, 1000, 3)
 
@@ -125,6 +127,9 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
     ("gpu", lambda m: _set(m.resources.device.gpu, count=-1), ["gpu count=-1"]),
     ("waiting", lambda m: _set(m, scheduling_timeout_seconds=-1), ["scheduling_timeout_seconds=-1"]),
     ("timeout", lambda m: _set(m, timeout_seconds=-1), ["timeout_seconds=-1"]),
+    ("job timeout", lambda m: _set(m, job_timeout_seconds=-1), ["job_timeout_seconds=-1"]),
+    ("pause", lambda m: _set(m, retry_pause_ms=-1), ["retry_pause_ms=-1", "0 to 60000"]),
+    ("long pause", lambda m: _set(m, retry_pause_ms=60_001), ["retry_pause_ms=60001", "0 to 60000"]),
     ("tolerance", lambda m: _set(m, max_task_failures=-1), ["max_task_failures=-1"]),
     ("retries", lambda m: _set(m, max_retries_failure=-1), ["max_retries_failure=-1"]),
     ("preemptions", lambda m: _set(m, max_retries_preemption=-1), ["max_retries_preemption=-1"]),

@@ -16,7 +16,7 @@ import pytest
 from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
 from support.waiting import wait_until
 
-from iris.cluster.controller.job import Job
+from iris.cluster.controller.job import Job, RequestRoom
 from iris.cluster.controller.schema import SCHEMA_VERSION
 from iris.cluster.controller.store import Changes, Store
 from iris.cluster.controller.task import SUCCEEDED, Stop
@@ -95,6 +95,23 @@ def test_records_of_before_attempts_said_that_memory_ran_out(store: Store, path:
     finally:
         store.close()
     assert found.job.tasks == record.job.tasks
+
+
+def test_a_record_from_before_there_were_pauses_can_be_read(store: Store, path: Path) -> None:
+    job = new_job()
+    store.write(Changes().add_job(stored(job), b""))
+    store.close()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE jobs SET record = json_remove(record, '$.retry_pause_ms')")
+        db.execute("UPDATE tasks SET record = json_remove(record, '$.not_before_ms', '$.retries_in_row')")
+    db.close()
+    again = Store(path)
+    (found,) = again.load()
+    again.close()
+    assert (found.job.retry_pause_ms, found.job.tasks[0].retries_in_row) == (1000, 0)
+    # From when on it has waited is not known: it waits from now on.
+    assert found.job.recover({}, 9000)[-1] == RequestRoom("parent/job@1", (0, 1, 2), 9000)
 
 
 def test_only_what_has_changed_is_written(store: Store) -> None:

@@ -32,7 +32,7 @@ def started(*, retries: int = 0, preemptions: int = 0, stop: Stop | None = None,
     if running:
         task.attempt_is_running(0, 1000)
     task.stop = stop
-    task.stop_error = "stopped for a test" if stop is Stop.END else ""
+    task.stop_error = "stopped for a test" if stop in (Stop.END, Stop.TASK) else ""
     return task
 
 
@@ -77,19 +77,23 @@ ENDS = [
     (SUCCEEDED, None, 0, 0, SUCCEEDED, 0, 0, ""),
     (SUCCEEDED, Stop.RESTART, 0, 0, SUCCEEDED, 0, 0, ""),  # a success is final, whatever was wanted
     (SUCCEEDED, Stop.END, 0, 0, SUCCEEDED, 0, 0, ""),
+    (SUCCEEDED, Stop.TASK, 0, 0, SUCCEEDED, 0, 0, ""),
     (FAILED, None, 0, 0, FAILED, 1, 0, "own"),
     (FAILED, None, 1, 0, PENDING, 1, 0, "own"),
     (FAILED, None, 0, 5, FAILED, 1, 0, "own"),  # the other budget does not help
     (FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),  # peers of a dead rank crash too
     (FAILED, Stop.END, 5, 5, FAILED, 0, 0, "own"),
+    (FAILED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),  # a user wanted it to end, and that is no failure
     (KILLED, None, 5, 5, KILLED, 0, 0, "own"),  # by somebody who asked the worker
     (KILLED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),
     (KILLED, Stop.END, 5, 5, KILLED, 0, 0, "stop"),
+    (KILLED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),
     (WORKER_FAILED, None, 0, 0, WORKER_FAILED, 0, 1, "own"),
     (WORKER_FAILED, None, 0, 1, PENDING, 0, 1, "own"),
     (WORKER_FAILED, None, 5, 0, WORKER_FAILED, 0, 1, "own"),  # a lost worker never spends the first budget
     (WORKER_FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),
     (WORKER_FAILED, Stop.END, 5, 5, KILLED, 0, 0, "stop"),
+    (WORKER_FAILED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),
 ]
 
 

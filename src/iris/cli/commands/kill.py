@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from iris.cli.clusters import connect
-from iris.cli.documents import job_document
+from iris.cli.documents import job_document, task_document
 from iris.cli.lookup import known_job
 from iris.cli.options import address_option, json_option
 from iris.cli.output import Output
-from iris.cluster.types import is_job_finished, state_name
+from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from iris.client import IrisClient
     from iris.rpc import cluster_pb2
 
 _HELP = """\
@@ -24,17 +25,27 @@ as it is.
 \b
   iris kill train-1a2b3c4d
   iris kill --wait train-1a2b3c4d eval-5e6f7a8b
+  iris kill sweep-9c0d1e2f --task 3     this task only, which is not tried again
+
+With --task, the other tasks go on where the job was run with --independent, or tolerates one more failure
+(--max-task-failures). The job is KILLED when they have ended. Else it ends as a whole: a gang cannot do
+without one of its tasks.
 """
 
 
 @click.command(help=_HELP, short_help="End jobs.")
+@click.option("--task", "task_index", metavar="N", type=click.IntRange(min=0), help="End this task of one job.")
 @click.option("--wait", is_flag=True, help="Return when they have ended.")
 @json_option()
 @address_option
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
-def kill(*, jobs: tuple[str, ...], wait: bool, as_json: bool, address: str | None) -> int:
+def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json)
+    if task_index is not None:
+        if len(jobs) > 1:
+            raise click.UsageError("--task goes with one JOB")
+        return _kill_task(jobs[0], task_index, wait, address, output)
     asked: list[tuple[cluster_pb2.JobStatus, bool]] = []  # with whether it had ended before
     unknown = False
     with connect(address) as connection:
@@ -50,14 +61,36 @@ def kill(*, jobs: tuple[str, ...], wait: bool, as_json: bool, address: str | Non
             asked.append((before, is_job_finished(before.state)))
         now = [client.wait(job.job_id) if wait else client.status(job.job_id) for job, _ in asked]
     if asked:
-        told = "\n".join(_tell(job, had_ended) for job, (_, had_ended) in zip(now, asked, strict=True))
+        told = "\n".join(
+            _words(job.job_id, job.state, had_ended) for job, (_, had_ended) in zip(now, asked, strict=True)
+        )
         output.answer({"jobs": [job_document(job) for job in now]}, lambda: told)
     return 1 if unknown else 0
 
 
-def _tell(job: cluster_pb2.JobStatus, had_ended: bool) -> str:
+def _kill_task(job_id: str, task_index: int, wait: bool, address: str | None, output: Output) -> int:
+    with connect(address) as connection:
+        client = connection.client
+        known_job(client, job_id)
+        before = client.task_status(job_id, task_index)
+        client.terminate(job_id, task_index)
+        now = _task_when_ended(client, job_id, task_index) if wait else client.task_status(job_id, task_index)
+    output.answer(
+        {"tasks": [task_document(now)]}, lambda: _words(now.task_id, now.state, is_task_finished(before.state))
+    )
+    return 0
+
+
+def _task_when_ended(client: IrisClient, job_id: str, task_index: int) -> cluster_pb2.TaskStatus:
+    for job in client.cluster.watch_job(job_id, include_tasks=True):
+        if any(task.task_index == task_index and is_task_finished(task.state) for task in job.tasks):
+            break
+    return client.task_status(job_id, task_index)
+
+
+def _words(name: str, state: int, had_ended: bool) -> str:
     if had_ended:
-        return f"{job.job_id} had ended: {state_name(job.state)}"
-    if is_job_finished(job.state):
-        return f"{job.job_id} ended: {state_name(job.state)}"
-    return f"{job.job_id} was asked to end"
+        return f"{name} had ended: {state_name(state)}"
+    if is_job_finished(state):
+        return f"{name} ended: {state_name(state)}"
+    return f"{name} was asked to end"

@@ -70,7 +70,16 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     help="How often a task that fails is tried again; default 0.",
 )
 @click.option(
+    "--retry-pause",
+    type=DURATION,
+    default=1.0,
+    help="Before the second retry in a row, then doubled up to 60s; default 1s, 0 for none. The first comes at once.",
+)
+@click.option(
     "--timeout", type=DURATION, default=0.0, help="How long an attempt may run: 90s, 10m, 2h; default for ever."
+)
+@click.option(
+    "--job-timeout", type=DURATION, default=0.0, help="How long the whole job may take from now on; default for ever."
 )
 @click.option(
     "--scheduling-timeout", type=DURATION, default=0.0, help="How long it may wait for room; default for ever."
@@ -100,7 +109,9 @@ def run(
     name: str | None,
     max_task_failures: int,
     retries: int,
+    retry_pause: float,
     timeout: float,
+    job_timeout: float,
     scheduling_timeout: float,
     workspace: str | None,
     independent: bool,
@@ -127,8 +138,10 @@ def run(
             coscheduled=not independent,
             max_task_failures=max_task_failures,
             max_retries_failure=retries,
+            retry_pause=retry_pause,
             scheduling_timeout=scheduling_timeout,
             timeout=timeout,
+            job_timeout=job_timeout,
         )
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
         if detach:

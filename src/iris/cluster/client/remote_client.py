@@ -115,6 +115,16 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.TerminateJobRequest(job_id=job_id)
         call(self._controller.terminate_job, request, self._peer, timeout_s=self._timeout_s)
 
+    def terminate_task(self, job_id: str, task_index: int) -> None:
+        """Asks one task to end, for good; answers at once. One that has ended stays as it is.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such task.
+        """
+        check_utf8("a job id", job_id)
+        request = cluster_pb2.Controller.TerminateTaskRequest(job_id=job_id, task_index=task_index)
+        call(self._controller.terminate_task, request, self._peer, timeout_s=self._timeout_s)
+
     def list_jobs(self) -> list[cluster_pb2.JobStatus]:
         """All jobs, oldest first, without their tasks."""
         request = cluster_pb2.Controller.ListJobsRequest(page_size=_PAGE)

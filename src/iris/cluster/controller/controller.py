@@ -26,7 +26,14 @@ from iris.cluster.controller.job import (
     StartAttempt,
     StopAttempt,
 )
-from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.launch import (
+    LaunchJobRequest,
+    check_parent,
+    job_id_of,
+    make_job,
+    names_of,
+    why_orphaned,
+)
 from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
@@ -123,10 +130,8 @@ class Controller:
 
     def _end_what_belongs_to_ended_jobs(self) -> None:
         """We may have gone just after a job's end was kept, and before that of its child jobs and endpoints."""
-        for record in list(self._unfinished.values()):
-            parent = self._jobs.get(record.job.parent_job_id)
-            if parent is not None and parent.job.is_finished:
-                self._end_child(record, parent)
+        for record in list(self._jobs.values()):
+            self._end_orphans(record)
         for job_id in self._endpoints.job_ids():
             known = self._jobs.get(job_id)
             if known is not None and known.job.is_finished:
@@ -153,16 +158,13 @@ class Controller:
 
     async def launch_job(self, request: LaunchJobRequest) -> str:
         """Takes a job, and answers with its id."""
-        job = make_job(request, _now_ms())
         bundle = await self._check_bundle(request)
-        await self._saver.until_launched(job.job_id)
-        known = self._jobs.get(job.job_id)
+        known = await self._claim_name(request)  # from here on nothing is waited for until the name is taken
         if known is not None:
-            if request.submission_id and request.submission_id == known.launch.submission_id:
-                return job.job_id  # the repeat of a submission whose reply was lost
-            state = state_name(known.job.state)
-            raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
-        self._check_parent(request)
+            return known.job.job_id
+        job = make_job(request, _now_ms())
+        if request.parent_job_id:
+            check_parent(request, self._job(request.parent_job_id).job)
         self.limits.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
@@ -173,6 +175,24 @@ class Controller:
         record.to_do += job.submit()
         await self._saver.add_job(record, bundle)
         return job.job_id
+
+    async def _claim_name(self, request: LaunchJobRequest) -> JobRecord | None:
+        """Gives a request the name that it will have; answers with the job of which it is the repeat, if any: the
+        reply was lost."""
+        parent = self._jobs.get(request.parent_job_id)
+        taken = ""
+        for name in names_of(request):
+            request.name = name
+            await self._saver.until_launched(job_id_of(request))
+            known = self._jobs.get(job_id_of(request))
+            if known is None:
+                return None
+            if request.submission_id and request.submission_id == known.launch.submission_id:
+                return known
+            taken = f"{known.job.job_id!r} already ({state_name(known.job.state)})"
+            if parent is None or not why_orphaned(known.launch, parent.job):
+                break
+        raise AlreadyExistsError(f"there is a job named {taken}: choose another name")
 
     async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.JobStatus:
         """A job with its tasks; with the result of task 0 where asked for."""
@@ -205,7 +225,7 @@ class Controller:
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
         record = self._job(job_id)
-        self._check_index(record, task_index)
+        _check_task_index(record.job, task_index)
         answer = self._update_addresses(status.task_status(record, task_index))
         await self._saver.settled()
         if include_result:
@@ -229,6 +249,13 @@ class Controller:
         """Asks a job to end."""
         record = self._job(job_id)
         self._apply(record, record.job.terminate("terminated by a user", _now_ms()))
+        await self._saver.saved()
+
+    async def terminate_task(self, job_id: str, task_index: int) -> None:
+        """Asks one task to end."""
+        record = self._job(job_id)
+        _check_task_index(record.job, task_index)
+        self._apply(record, record.job.terminate_task(task_index, "terminated by a user", _now_ms()))
         await self._saver.saved()
 
     async def watch_job(
@@ -392,7 +419,7 @@ class Controller:
     async def report_task_state(self, report: Report) -> None:
         """What became of one attempt; stored when this returns."""
         job_id, task_index = parse_task_id(report.task_id)
-        self._check_index(self._job(job_id), task_index)
+        _check_task_index(self._job(job_id).job, task_index)
         self._take_reports(job_id, [report])
         await self._saver.saved()
 
@@ -423,7 +450,8 @@ class Controller:
             if is_task_finished(report.state):
                 if report.serialized_result:
                     results.append((report.task_index, report.serialized_result))
-                instructions += job.attempt_ended(report.task_index, report.attempt_id, _attempt_end(report))
+                end = _attempt_end(report)
+                instructions += job.attempt_ended(report.task_index, report.attempt_id, end, _now_ms())
         self._apply(record, instructions, results)
         return unwanted
 
@@ -449,21 +477,24 @@ class Controller:
         to_do, record.to_do = record.to_do, []
         self._carry_out(record, to_do)
         parent = self._jobs.get(record.job.parent_job_id)
-        if parent is not None and parent.concluded:
-            self._end_child(record, parent)
+        if parent is not None:
+            self._end_orphans(parent)  # it may have ended meanwhile
 
     def _follow(self, record: JobRecord, to_do: Sequence[Instruction]) -> None:
         """What has changed in a job is kept: what follows from it is done."""
         self._carry_out(record, to_do)
         if record.job.is_finished and record.saved_revision == record.job.revision and not record.concluded:
-            self._job_finished(record)
+            self._unfinished.pop(record.job.job_id, None)
+            self._endpoints.job_ended(record.job.job_id)
+            record.concluded = True
+        self._end_orphans(record)
 
     def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
         starts: dict[str, list[StartAttempt]] = {}
         for instruction in instructions:
             match instruction:
-                case RequestRoom(gang_id, task_indices):
-                    self._scheduler.request_room(record, gang_id, len(task_indices))
+                case RequestRoom(gang_id, task_indices, not_before_ms):
+                    self._scheduler.request_room(record, gang_id, len(task_indices), not_before_ms)
                 case ReleaseRoom(gang_id):
                     self._scheduler.release_room(gang_id)
                 case StartAttempt():
@@ -478,18 +509,14 @@ class Controller:
             self._in_background(self._start(record, worker_id, group))
         starts.clear()
 
-    def _job_finished(self, record: JobRecord) -> None:
-        job_id = record.job.job_id
-        self._unfinished.pop(job_id, None)
-        self._endpoints.job_ended(job_id)
+    def _end_orphans(self, record: JobRecord) -> None:
+        """Ends those children of a job of which the parent, or the attempt that submitted them, has ended."""
         for child in record.children:
-            if not child.job.is_finished:
-                self._end_child(child, record)
-        record.concluded = True
-
-    def _end_child(self, child: JobRecord, parent: JobRecord) -> None:
-        reason = f"its parent job {parent.job.job_id!r} has ended ({state_name(parent.job.state)})"
-        self._apply(child, child.job.terminate(reason, _now_ms()))
+            if child.job.is_finished or child.job.ending is not None:
+                continue
+            reason = why_orphaned(child.launch, record.job)
+            if reason:
+                self._apply(child, child.job.terminate(reason, _now_ms()))
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
@@ -501,13 +528,13 @@ class Controller:
         if refused:
             end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
             for start in starts:
-                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end))
+                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
         worker = await self._registered(stop.worker_id)
         if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
             end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
-            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end))
+            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, _now_ms()))
 
     async def _registered(self, worker_id: str) -> workers.WorkerRecord:
         """The worker, which after a restart of ours may still have to register again."""
@@ -525,6 +552,7 @@ class Controller:
         parent = self._jobs.get(job.parent_job_id)
         if parent is not None:
             parent.children.append(record)
+        self._scheduler.job_came(record)
 
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         """Where a worker is now: a restarted one serves the logs of the attempts that it had before."""
@@ -539,19 +567,6 @@ class Controller:
         if record is None:
             raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
         return record
-
-    def _check_parent(self, request: LaunchJobRequest) -> None:
-        if not request.parent_job_id:
-            return
-        parent = self._job(request.parent_job_id).job
-        if parent.is_finished or parent.ending is not None:
-            raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
-
-    def _check_index(self, record: JobRecord, task_index: int) -> None:
-        if not 0 <= task_index < len(record.job.tasks):
-            raise NotFoundError(
-                f"job {record.job.job_id!r} has no task {task_index}: its tasks are 0 to {len(record.job.tasks) - 1}"
-            )
 
     async def _settled(self) -> None:
         await self._saver.settled()
@@ -582,6 +597,11 @@ def _silent_for(lease_s: float) -> str:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _check_task_index(job: Job, task_index: int) -> None:
+    if not 0 <= task_index < len(job.tasks):
+        raise NotFoundError(f"job {job.job_id!r} has no task {task_index}: its tasks are 0 to {len(job.tasks) - 1}")
 
 
 def _still_live(job: Job) -> Callable[[int, int], bool]:

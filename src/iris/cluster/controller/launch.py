@@ -6,12 +6,14 @@ What this controller cannot do is refused, never ignored.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Job
-from iris.cluster.controller.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
+from iris.cluster.controller.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION, SUCCEEDED
 from iris.cluster.engine.base import Resources
-from iris.cluster.types import check_job_name, check_port_name
-from iris.errors import InvalidArgumentError
+from iris.cluster.types import check_job_name, check_port_name, make_task_id, state_name
+from iris.errors import FailedPreconditionError, InvalidArgumentError
 from iris.rpc import cluster_pb2
 
 MAX_REPLICAS = 10_000
@@ -43,8 +45,54 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
         max_retries_preemption=(
             request.max_retries_preemption if request.HasField("max_retries_preemption") else DEFAULT_RETRIES_PREEMPTION
         ),
+        retry_pause_ms=request.retry_pause_ms if request.HasField("retry_pause_ms") else DEFAULT_PAUSE_MS,
         parent_job_id=request.parent_job_id,
     )
+
+
+def names_of(request: LaunchJobRequest) -> Iterator[str]:
+    """The names that it may have: the one that was given and, for a retried attempt of its parent, one that tells its
+    jobs from those that an attempt before it left behind.
+
+    Raises:
+        InvalidArgumentError: It is no name.
+    """
+    check_job_name(request.name)
+    yield request.name
+    if request.HasField("parent_attempt_id") and request.parent_attempt_id > 0:
+        yield f"{request.name}@{request.parent_attempt_id}"
+
+
+def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:
+    """Why a child job ends: the job, or the attempt, that submitted it has ended. Empty while it goes on."""
+    if parent.is_finished:
+        return f"its parent job {parent.job_id!r} has ended ({state_name(parent.state)})"
+    if not request.HasField("parent_attempt_id"):
+        return ""
+    attempt = parent.tasks[request.parent_task_index].attempts[request.parent_attempt_id]
+    if attempt.is_live or attempt.state == SUCCEEDED:
+        return ""
+    which = f"attempt {attempt.attempt_id} of {make_task_id(parent.job_id, request.parent_task_index)}"
+    return f"{which}, which submitted it, has ended ({state_name(attempt.state)})"
+
+
+def check_parent(request: LaunchJobRequest, parent: Job) -> None:
+    """Refuses a child of a job, or of an attempt of it, that has ended.
+
+    Raises:
+        FailedPreconditionError: It has.
+        InvalidArgumentError: There is no such attempt.
+    """
+    if parent.is_finished or parent.ending is not None:
+        raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
+    if request.HasField("parent_attempt_id"):
+        index, attempt_id = request.parent_task_index, request.parent_attempt_id
+        attempts = parent.tasks[index].attempts if 0 <= index < len(parent.tasks) else []
+        which = f"attempt {attempt_id} of {make_task_id(parent.job_id, index)}"
+        if not 0 <= attempt_id < len(attempts):
+            raise InvalidArgumentError(f"there is no {which}: a child job names the attempt that submits it")
+        if not attempts[attempt_id].is_live:
+            raise FailedPreconditionError(f"{which} has ended: it can have no more jobs")
 
 
 def job_id_of(request: LaunchJobRequest) -> str:
@@ -85,6 +133,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("gpu count", request.resources.device.gpu.count),
         ("scheduling_timeout_seconds", request.scheduling_timeout_seconds),
         ("timeout_seconds", request.timeout_seconds),
+        ("job_timeout_seconds", request.job_timeout_seconds),
         ("max_log_bytes", request.max_log_bytes),
         ("max_task_failures", request.max_task_failures),
         ("max_retries_failure", request.max_retries_failure),
@@ -93,6 +142,8 @@ def _check_numbers(request: LaunchJobRequest) -> None:
     ):
         if value < 0:
             raise InvalidArgumentError(f"{name}={value}: expected a number from 0")
+    if not 0 <= request.retry_pause_ms <= LONGEST_PAUSE_MS:
+        raise InvalidArgumentError(f"retry_pause_ms={request.retry_pause_ms}: expected 0 to {LONGEST_PAUSE_MS}")
 
 
 def _check_environment(request: LaunchJobRequest) -> None:

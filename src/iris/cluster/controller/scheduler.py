@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from iris.cluster.controller import queue
+from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.launch import need_of
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.timers import Timers
 from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
 from iris.errors import IrisError
@@ -19,6 +21,8 @@ from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 TICK_S = 1.0
+# What time brings, with the id of a gang or a job: the end of a pause, of the time to be placed in, of a job's time.
+Due = tuple[Literal["pause", "placement", "job"], str]
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +49,8 @@ class Scheduler:
         self._jobs = jobs
         self._workers = workers
         self._apply = apply
+        self._timers: Timers[Due] = Timers()
+        self._pausing: dict[str, GangRequest] = {}  # not in the queue yet
         self._line = queue.Line()
         self._newcomers: dict[str, None] = {}  # of them, those that have not been told yet why they wait
         self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
@@ -54,15 +60,31 @@ class Scheduler:
         self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
 
-    def request_room(self, record: JobRecord, gang_id: str, slots: int) -> None:
-        """A gang joins the queue."""
-        self._line.join(queue.Waiting(GangRequest(gang_id, slots, need_of(record.launch)), time.monotonic()))
-        self._newcomers[gang_id] = None
+    def job_came(self, record: JobRecord) -> None:
+        """A job's time runs, from its submission on."""
+        limit_s = record.launch.job_timeout_seconds
+        if limit_s and not record.job.is_finished:
+            # Before a restart of ours only the wall clock has counted; it can have been set meanwhile.
+            gone_s = max(0.0, (_now_ms() - record.job.submitted_at_ms) / 1000)
+            self._timers.set(("job", record.job.job_id), time.monotonic() + limit_s - gone_s)
+            self._wake.set()
+
+    def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
+        """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
+        request = GangRequest(gang_id, slots, need_of(record.launch))
+        due_s = self._limit_placement(record, gang_id, not_before_ms)
+        if due_s > time.monotonic():
+            self._pausing[gang_id] = request
+            self._timers.set(("pause", gang_id), due_s)
+        else:
+            self._join(request)
         self._wake.set()
 
     def release_room(self, gang_id: str) -> None:
         """A gang leaves the queue, or gives its room back."""
-        if self._line.leave(gang_id) is None:
+        self._timers.drop(("pause", gang_id))
+        self._timers.drop(("placement", gang_id))
+        if self._pausing.pop(gang_id, None) is None and self._line.leave(gang_id) is None:
             self._to_release[gang_id] = None
         self._newcomers.pop(gang_id, None)
         self._wake.set()
@@ -85,18 +107,22 @@ class Scheduler:
                     self._hold(record, request, known)
                 else:
                     self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
+                    self._limit_placement(record, gang_id, record.job.tasks[gang.task_indices[0]].not_before_ms)
 
     async def run(self) -> None:
         """Schedules for as long as the controller lives: whenever something changes, and with every tick.
 
         After a pass comes a pause for as long as it kept the loop busy: half of its time is for everybody else.
         """
+        pause_s = TICK_S
         while True:
-            await happens(self._wake, TICK_S)
+            await happens(self._wake, pause_s)
             self._wake.clear()
+            pause_s = TICK_S
             begin_s = time.thread_time()
             try:
                 await self._schedule()
+                pause_s = min(TICK_S, max(0.0, self._timers.next_s() - time.monotonic()))
             except IrisError as error:
                 # The engine cannot be reached, which is no news of its gangs.
                 _log.warning("scheduling goes on in a second: %s", error)
@@ -115,7 +141,7 @@ class Scheduler:
 
         1. Room that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
-        3. Once a second: who has waited for too long is given up.
+        3. What is due: pauses that are over, and who has waited or run for too long.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
         5. Who has just come is told why it waits. Once a second everybody is, since it changes all the time.
 
@@ -127,10 +153,11 @@ class Scheduler:
             self._held.pop(gang_id, None)
             self._submitted.pop(gang_id, None)
         self.take_snapshot(await self._engine.snapshot())
+        while (due := self._timers.pop_due(time.monotonic())) is not None:
+            self._take_due(*due)
         look_at_all = time.monotonic() >= self._next_look_s
         if look_at_all:
             self._next_look_s = time.monotonic() + TICK_S
-            self._give_up_late()
         if self._line:
             await self._submit_next(look_at_all)
         self._tell_explained()
@@ -189,6 +216,7 @@ class Scheduler:
         if missing:
             self._explain(gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}")
             return
+        self._timers.drop(("placement", gang_id))
         self._hold(record, self._submitted.pop(gang_id).gang, known)
         places = [self._workers[slot.worker_id].place for slot in slots]
         self._apply(record, record.job.gang_placed(gang_id, places))
@@ -214,17 +242,41 @@ class Scheduler:
             error = f"worker {names} was lost: {reason}"
             self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
 
-    def _give_up_late(self) -> None:
-        now_s = time.monotonic()
-        for waiting in [*self._line, *self._submitted.values()]:
-            gang_id = waiting.gang.gang_id
-            record = self._record_of(gang_id)
-            limit_s = record.launch.scheduling_timeout_seconds
-            gang = record.job.gangs.get(gang_id)
-            if limit_s and now_s - waiting.since_s >= limit_s and gang is not None:
-                why = f" ({gang.reason})" if gang.reason else ""
-                error = f"not placed within its scheduling timeout of {limit_s} s{why}"
-                self._apply(record, record.job.unschedulable(error, _now_ms()))
+    def _limit_placement(self, record: JobRecord, gang_id: str, not_before_ms: int) -> float:
+        """Sets the end of the time to be placed in; answers with its beginning, in monotonic seconds."""
+        wait_ms = min(not_before_ms - _now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
+        since_s = time.monotonic() + wait_ms / 1000
+        limit_s = record.launch.scheduling_timeout_seconds
+        if limit_s:
+            self._timers.set(("placement", gang_id), since_s + limit_s)
+        return since_s
+
+    def _take_due(self, what: str, name: str) -> None:
+        if what == "pause":
+            self._join(self._pausing.pop(name))
+        elif what == "placement":
+            self._give_up(name)
+        else:
+            record = self._jobs[name]
+            error = f"job timed out after {record.launch.job_timeout_seconds} s"
+            self._apply(record, record.job.time_out(error, _now_ms()))
+
+    def _join(self, request: GangRequest) -> None:
+        self._line.join(queue.Waiting(request, time.monotonic()))
+        self._newcomers[request.gang_id] = None
+
+    def _give_up(self, gang_id: str) -> None:
+        """A gang was not placed in time, and its job ends; unless others of its independent tasks run: the job has
+        room, and this one waits for its turn."""
+        record = self._record_of(gang_id)
+        gang = record.job.gangs.get(gang_id)
+        limit_s = record.launch.scheduling_timeout_seconds
+        if record.job.live_attempts():
+            self._timers.set(("placement", gang_id), time.monotonic() + limit_s)
+            return
+        why = f" ({gang.reason})" if gang is not None and gang.reason else ""
+        error = f"not placed within its scheduling timeout of {limit_s} s{why}"
+        self._apply(record, record.job.unschedulable(error, _now_ms()))
 
     def _reject(self, gang_id: str, error: str) -> None:
         self._line.leave(gang_id)

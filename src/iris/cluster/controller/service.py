@@ -128,7 +128,8 @@ class ControllerService:
 
     async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Asks one task to end."""
-        raise UnimplementedError("this controller does not end single tasks yet")
+        await self._controller.terminate_task(request.job_id, request.task_index)
+        return cluster_pb2.Empty()
 
     async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
         """Makes a token."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from iris.cluster.controller.job import Job
+import math
+import time
+
+from iris.cluster.controller.job import Gang, Job
 from iris.cluster.controller.pages import MOST_BYTES
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.store import StoredJob
@@ -89,6 +92,9 @@ def task_status(record: StoredJob, task_index: int) -> cluster_pb2.TaskStatus:
         status_message=_task_message(record.job, task),
     )
     status.MergeFrom(record.facts[task_index])
+    gang = record.job.gangs.get(task.gang_id)
+    if gang is not None and _pause_ms(record.job, gang) > 0:
+        status.retry_at_ms = task.not_before_ms
     if task.attempts:
         newest = task.attempts[-1]
         status.current_attempt_id = newest.attempt_id
@@ -128,11 +134,35 @@ def _job_message(job: Job) -> str:
         return f"ending as {state_name(job.ending)}: {left} tasks are being stopped"
     if not job.tally.count(PENDING):
         return ""
-    return next((gang.reason for gang in job.gangs.values() if not gang.placed and gang.reason), "")
+    reasons = (_why_waiting(job, gang) for gang in job.gangs.values() if not gang.placed)
+    return next((reason for reason in reasons if reason), "")
 
 
 def _task_message(job: Job, task: Task) -> str:
     if task.stop is not None:
         return f"being stopped: {task.stop.value}"
     gang = job.gangs.get(task.gang_id)
-    return gang.reason if gang is not None and task.state == PENDING else ""
+    if gang is None or task.state != PENDING:
+        return ""
+    if gang.placed:
+        return "waiting: its gang restarts, and some of its tasks are still being stopped"
+    return _why_waiting(job, gang)
+
+
+def _why_waiting(job: Job, gang: Gang) -> str:
+    pause_ms = _pause_ms(job, gang)
+    if pause_ms <= 0:
+        return gang.reason
+    task = job.tasks[gang.culprit]
+    lost = bool(task.attempts) and task.attempts[-1].is_worker_failure
+    count, budget = (
+        (task.preemption_count, task.max_retries_preemption) if lost else (task.failure_count, task.max_retries_failure)
+    )
+    which = f" task {task.task_index}" if len(job.tasks) > 1 else ""
+    return f"waiting: retry {count} of {budget} in {math.ceil(pause_ms / 1000)} s, after{which}: {task.error}"
+
+
+def _pause_ms(job: Job, gang: Gang) -> int:
+    """How long a gang still pauses between attempts; 0 or less when it does not."""
+    task = job.tasks[gang.task_indices[0]]
+    return 0 if gang.placed or not task.attempts else task.not_before_ms - time.time_ns() // 1_000_000

@@ -247,6 +247,7 @@ _JOB_FIELDS = (
     "coscheduled",
     "max_task_failures",
     "parent_job_id",
+    "retry_pause_ms",
     "state",
     "error",
     "ending",

@@ -29,6 +29,7 @@ class Stop(enum.Enum):
     """Why an attempt is being stopped."""
 
     RESTART = "its gang restarts: the task goes on with another attempt"
+    TASK = "a user has ended this task"
     END = "its job ends: the task ends with it"
 
 
@@ -86,6 +87,11 @@ class TaskAttempt:
         return not is_task_finished(self.state)
 
     @property
+    def ran_ms(self) -> int:
+        """For how long its process ran; 0 when there was none, or it still runs."""
+        return self.finished_at_ms - self.started_at_ms if self.started_at_ms and self.finished_at_ms else 0
+
+    @property
     def is_worker_failure(self) -> bool:
         """Whether it ended because its worker was lost."""
         return self.state == WORKER_FAILED
@@ -99,6 +105,8 @@ class Task:
         gang_id: The placement that it is part of now; empty before the first.
         failure_count: Failed attempts that were charged to the first budget, `max_retries_failure`.
         preemption_count: Attempts lost with their worker, charged to the second, `max_retries_preemption`.
+        retries_in_row: How many retries of its gang have followed each other, see `backoff`.
+        not_before_ms: While it is PENDING: from when on it may be placed. In the future while it pauses.
         stop: Why its attempt is being stopped; None while nobody wants that.
         stop_error: What the task's error will be when the stop has ended it.
         revision: The job's revision in which it changed last: tells watchers and the store what is new.
@@ -113,6 +121,8 @@ class Task:
     gang_id: str = ""
     failure_count: int = 0
     preemption_count: int = 0
+    retries_in_row: int = 0
+    not_before_ms: int = 0
     exit_code: int | None = None
     term_signal: int | None = None
     error: str = ""
@@ -168,7 +178,8 @@ class Task:
         """The attempt ended: the task is PENDING again, or final. False when that is no news.
 
         1. A success is final, whatever else was wanted.
-        2. An attempt that is being stopped costs no budget, however it ended: peers of a dead rank crash too.
+        2. An attempt that is being stopped costs no budget, however it ended: peers of a dead rank crash too. What a
+           user has ended is KILLED, also when it failed before it heard of that.
         3. A failure is charged to the first budget, a lost worker to the second; with budget left the task waits
            for its next attempt.
         4. KILLED without our asking (somebody asked the worker) is final.
@@ -188,6 +199,8 @@ class Task:
             self._finish(SUCCEEDED, end, error="")
         elif stop is Stop.RESTART:
             self.state = PENDING
+        elif stop is Stop.TASK:
+            self._finish(KILLED, end, error=self.stop_error)
         elif stop is Stop.END:
             own_failure = end.state == FAILED
             self._finish(FAILED if own_failure else KILLED, end, error=end.error if own_failure else self.stop_error)

@@ -1,0 +1,38 @@
+"""The pauses before retries."""
+
+from __future__ import annotations
+
+import pytest
+
+from iris.cluster.controller.backoff import LONG_RUN_MS, LONGEST_PAUSE_MS, next_in_row, pause_before
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "row", "longest_ms"),
+    [
+        (1000, 1, 0),  # the first comes at once
+        (1000, 2, 1000),
+        (1000, 3, 2000),
+        (1000, 4, 4000),
+        (1000, 7, 32_000),
+        (1000, 8, 60_000),
+        (1000, 1_000_000, 60_000),
+        (60_000, 2, 60_000),
+        (60_000, 3, 60_000),
+        (1, 3, 2),
+        (0, 2, 0),
+        (0, 100, 0),
+    ],
+)
+def test_pauses_double_up_to_a_limit_and_are_at_most_a_fifth_shorter(first_ms: int, row: int, longest_ms: int) -> None:
+    pauses = [pause_before(row, first_ms, f"job-{n}@3") for n in range(500)]
+    assert max(pauses) <= longest_ms <= LONGEST_PAUSE_MS
+    assert min(pauses) >= longest_ms * 0.8
+    assert longest_ms < 1000 or len(set(pauses)) > 100, "what failed together does not come back together"
+    assert pause_before(row, first_ms, "same") == pause_before(row, first_ms, "same")
+
+
+def test_a_long_run_ends_the_row() -> None:
+    assert [next_in_row(row, 0) for row in (0, 1, 5)] == [1, 2, 6]
+    assert next_in_row(5, LONG_RUN_MS - 1) == 6
+    assert next_in_row(5, LONG_RUN_MS) == 1

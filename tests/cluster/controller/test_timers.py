@@ -1,0 +1,54 @@
+"""What is due when."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from iris.cluster.controller.timers import Timers
+
+
+def test_what_is_due_comes_in_the_order_of_time() -> None:
+    timers: Timers[str] = Timers()
+    assert (timers.next_s(), timers.pop_due(1e9)) == (math.inf, None)
+    for key, due_s in (("late", 30.0), ("early", 10.0), ("same", 10.0)):
+        timers.set(key, due_s)
+    assert timers.pop_due(9.9) is None
+    assert timers.next_s() == 10.0
+    assert [timers.pop_due(20.0) for _ in range(3)] == ["early", "same", None]
+    assert timers.next_s() == 30.0
+
+
+def test_a_moment_is_replaced_or_dropped() -> None:
+    timers: Timers[str] = Timers()
+    timers.set("a", 10.0)
+    timers.set("a", 50.0)
+    timers.set("b", 20.0)
+    timers.drop("b")
+    timers.drop("never set")
+    assert timers.next_s() == 50.0
+    timers.set("b", 20.0)  # after a drop, at the same moment as before
+    assert [timers.pop_due(100.0) for _ in range(3)] == ["b", "a", None]
+
+
+def test_any_order_of_calls_is_like_a_plain_table() -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        timers: Timers[int] = Timers()
+        table: dict[int, float] = {}
+        for now in range(60):
+            key = chance.randrange(6)
+            match chance.randrange(3):
+                case 0:
+                    table[key] = now + chance.random() * 20
+                    timers.set(key, table[key])
+                case 1:
+                    table.pop(key, None)
+                    timers.drop(key)
+                case 2:
+                    due = min(table, key=table.__getitem__, default=None)
+                    expected = due if due is not None and table[due] <= now else None
+                    assert timers.pop_due(now) == expected
+                    if expected is not None:
+                        del table[expected]
+            assert timers.next_s() == min(table.values(), default=math.inf)

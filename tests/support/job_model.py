@@ -1,0 +1,145 @@
+"""What the states, budgets and pauses of a job ought to be: the promises as a small table, not as instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from iris.cluster.controller.task import (
+    FAILED,
+    KILLED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNSCHEDULABLE,
+    WORKER_FAILED,
+)
+
+LIVE = 0  # an attempt that has not ended
+FINAL = {SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE}
+
+
+class JobModel:
+    """A job as its user is promised it. A task that has an attempt under way is RUNNING here.
+
+    Attributes:
+        attempts: Of each task, how its attempts ended.
+        charged: Of each task, its failed attempts and its lost ones, as they are charged to its two budgets.
+        wanted: Of each task, what its attempt is being stopped for: "again", "gone" (by a user), "end"; else "".
+        verdict: As what the job ends, where that is decided while something of it still runs.
+    """
+
+    def __init__(
+        self, replicas: int, *, coscheduled: bool, tolerated: int, retries: int, preemptions: int, pause_ms: int
+    ) -> None:
+        self.coscheduled = coscheduled
+        self.tolerated = tolerated
+        self.budgets = {FAILED: retries, WORKER_FAILED: preemptions}
+        self.pause_ms = pause_ms
+        self.states = [PENDING] * replicas
+        self.attempts: list[list[int]] = [[] for _ in range(replicas)]
+        self.charged = [{FAILED: 0, WORKER_FAILED: 0} for _ in range(replicas)]
+        self.wanted = [""] * replicas
+        self.verdict: int | None = None
+        self.row = [0] * replicas
+        self.began_ms = [0] * replicas
+
+    def live(self) -> list[int]:
+        """The tasks that have an attempt under way."""
+        return [i for i, state in enumerate(self.states) if state == RUNNING]
+
+    def placed(self, indices: Iterable[int]) -> None:
+        """Attempts of these tasks begin."""
+        for i in indices:
+            assert self.states[i] == PENDING
+            self.states[i] = RUNNING
+            self.attempts[i].append(LIVE)
+            self.began_ms[i] = 0
+
+    def runs(self, i: int, attempt_id: int, now_ms: int) -> None:
+        """A process runs."""
+        if self.states[i] == RUNNING and attempt_id == len(self.attempts[i]) - 1:
+            self.began_ms[i] = self.began_ms[i] or now_ms
+
+    def over(self, ends: Mapping[int, int], at_ms: int) -> None:
+        """The attempts of these tasks ended so, at once."""
+        retried, killed = [], False
+        for i, how in ends.items():
+            self.attempts[i][-1] = how
+            wanted, self.wanted[i] = self.wanted[i], ""
+            if how == SUCCEEDED or (how == FAILED and wanted == "end"):
+                self.states[i] = how
+            elif wanted == "again":
+                self.states[i] = PENDING
+            elif wanted or how == KILLED:
+                self.states[i] = KILLED
+                killed |= not wanted
+            else:
+                self.charged[i][how] += 1
+                again = self.charged[i][how] <= self.budgets[how]
+                self.states[i] = PENDING if again else how
+                retried += [i] if again else []
+        if self.states.count(FAILED) > self.tolerated:
+            self.decide(FAILED)
+        elif WORKER_FAILED in self.states:
+            self.decide(WORKER_FAILED)
+        elif killed:
+            self.decide(KILLED)
+        if self.verdict is None and retried:
+            self._try_again(retried, at_ms)
+
+    def _try_again(self, retried: list[int], at_ms: int) -> None:
+        for group in [retried] if self.coscheduled else [[i] for i in retried]:
+            ran_ms = max(at_ms - self.began_ms[i] if self.began_ms[i] else 0 for i in group)
+            row = 1 if ran_ms >= 600_000 else max(self.row[i] for i in group) + 1
+            peers = self.live() if self.coscheduled else []
+            for i in [*group, *peers]:
+                self.row[i] = row
+            for i in peers:
+                self.wanted[i] = self.wanted[i] or "again"
+
+    def decide(self, verdict: int) -> None:
+        """The job ends as that."""
+        if self.verdict is not None:
+            return
+        self.verdict = verdict
+        for i, state in enumerate(self.states):
+            if state == PENDING:
+                self.states[i] = UNSCHEDULABLE if verdict == UNSCHEDULABLE else KILLED
+            elif state == RUNNING and self.wanted[i] != "gone":
+                self.wanted[i] = "end"
+
+    def asked_to_end(self, verdict: int) -> None:
+        """Somebody, or its time, wants it to end."""
+        if not self.is_final:
+            self.decide(verdict)
+
+    def terminate_task(self, i: int) -> None:
+        """A user ends one task."""
+        if self.states[i] in FINAL or self.verdict is not None:
+            return
+        if self.states[i] == PENDING:
+            self.states[i] = KILLED
+        else:
+            self.wanted[i] = "gone"
+        missing = [j for j, state in enumerate(self.states) if state in (FAILED, KILLED) or self.wanted[j] == "gone"]
+        if self.coscheduled and len(missing) > self.tolerated:
+            self.decide(KILLED)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is: all its tasks are."""
+        return all(state in FINAL for state in self.states)
+
+    @property
+    def end(self) -> int | None:
+        """How the job has ended; None while it has not."""
+        if not self.is_final:
+            return None
+        if set(self.states) <= {SUCCEEDED, FAILED} and self.states.count(FAILED) <= self.tolerated:
+            return SUCCEEDED
+        return self.verdict or KILLED
+
+    def longest_pause_ms(self, indices: Iterable[int]) -> int:
+        """Before the retry of these tasks; at most a fifth less."""
+        row = max(self.row[i] for i in indices)
+        return 0 if row < 2 else min(60_000, self.pause_ms * 2 ** (row - 2))
