@@ -303,6 +303,7 @@ def test_a_directory_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path
     wait_until(lambda: not cluster.standing(), "no worker stays of a start that failed")
 
 
+@pytest.mark.timeout(600)  # twenty starts of a server
 def test_each_acknowledged_submission_survives_twenty_kills(tmp_path: Path) -> None:
     """A submitter that never stops, and a controller that is killed again and again."""
     acknowledged: list[str] = []
