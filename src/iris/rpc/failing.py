@@ -60,5 +60,6 @@ class FailingApplication:
             if not dropped:
                 await self._application(scope, receive, send_on)
         if dropped and not begun:
-            # An answer that is never completed: the HTTP server cuts the connection.
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+            # The head of an answer that is never completed: the HTTP server cuts the connection.
+            kind = [(name, value) for name, value in scope["headers"] if name == b"content-type"]
+            await send({"type": "http.response.start", "status": 200, "headers": [*kind, (b"content-length", b"1")]})
