@@ -174,7 +174,8 @@ def test_a_task_for_which_no_process_can_be_started_fails_with_words_and_is_trie
         subprocess.Popen([*user, *command, "--controller", controller.address], stdout=log, stderr=log) as process,
     ):
         try:
-            wait_until(client.list_workers, "the worker")
+            # One that runs first: its threads are there by then, and the limit is of threads, too.
+            assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
             before = resource.getrlimit(resource.RLIMIT_NPROC)[0]  # it has ours
             limit = [*user, "prlimit", f"--pid={process.pid}"]  # only its own user may, where root may not do all
             subprocess.run([*limit, "--nproc=1:"], check=True)
