@@ -107,7 +107,7 @@ async def _serve_in(
     try:
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller
-        from iris.cluster.controller.limits import Limits
+        from iris.cluster.controller.reserve import Reserve
         from iris.cluster.controller.service import ControllerService
         from iris.cluster.controller.store import Store
         from iris.rpc.serving import HttpServer
@@ -115,8 +115,8 @@ async def _serve_in(
         store = Store(None if arguments.temporary else directory / "controller.db")
         keeping = await _keeping(arguments, directory / "logs")
         use_no_proxy()  # workers have the environment as it was
-        limits = Limits(None if arguments.temporary else directory)
-        controller = Controller(engine, store, address, keeping, arguments.lease, limits)
+        reserve = Reserve(None if arguments.temporary else directory)
+        controller = Controller(engine, store, address, keeping, arguments.lease, reserve)
         application = controller_application(ControllerService(controller))
         server = HttpServer({application.path: application}, listener)
         # 3. What is remembered goes on, then everybody is let in.

@@ -23,7 +23,7 @@ from support.waiting import wait_until
 
 from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.limits import DESCRIPTOR_RESERVE, DISK_RESERVE_BYTES
+from iris.cluster.controller.reserve import DESCRIPTOR_RESERVE, DISK_RESERVE_BYTES
 from iris.cluster.controller.store import Store
 from iris.errors import ControllerUnreachableError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb

@@ -34,11 +34,11 @@ from iris.cluster.controller.launch import (
     names_of,
     why_orphaned,
 )
-from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
@@ -70,11 +70,11 @@ class Controller:
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
         lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
-        limits: What is kept free for what there is already.
+        reserve: What is kept free for what there is already.
 
     Attributes:
         logs: The logs of all tasks, for readers.
-        limits: As given.
+        reserve: As given.
         longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
     """
 
@@ -85,9 +85,9 @@ class Controller:
         address: str,
         kept_logs: Keeping | None = None,
         lease_s: float = DEFAULT_LEASE_S,
-        limits: Limits | None = None,
+        reserve: Reserve | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        self.reserve = reserve or Reserve()
         self._engine = engine
         self._store = store
         self._address = address
@@ -165,7 +165,7 @@ class Controller:
         job = make_job(request, _now_ms())
         if request.parent_job_id:
             check_parent(request, self._job(request.parent_job_id).job)
-        self.limits.check_job(request.ByteSize())
+        self.reserve.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
@@ -263,7 +263,7 @@ class Controller:
     ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
         """What a job is, then what changes of it, until it is final."""
         record = self._job(job_id)
-        self.limits.check_stream()
+        self.reserve.check_stream()
         record.watch = record.watch or Watch(record, self._saver.settled)
         async with contextlib.aclosing(record.watch.messages(include_tasks=include_tasks)) as messages:
             async for message in messages:

@@ -111,7 +111,7 @@ class ControllerService:
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of tasks, through their attempts."""
-        self._controller.limits.check_stream()
+        self._controller.reserve.check_stream()
         async with contextlib.aclosing(self._controller.logs.stream_task_logs(request)) as messages:
             async for message in messages:
                 yield message

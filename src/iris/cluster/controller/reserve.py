@@ -18,7 +18,7 @@ DESCRIPTOR_RESERVE = 64
 _DESCRIPTORS = "/proc/self/fd"
 
 
-class Limits:
+class Reserve:
     """Looks at what is left, whenever something new comes.
 
     Args:
