@@ -33,16 +33,22 @@ if TYPE_CHECKING:
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
 _KEEP_LOG_BYTES = 50e9
+_MAX_JOBS = 10_000
+_MAX_TASKS = 100_000
+_MAX_STREAMS = 2000
 
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
-    from iris.rpc.calls import ErrorInterceptor
+    from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.serving import MAX_MESSAGE_BYTES
 
     return ControllerServiceASGIApplication(
-        service, interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+        service,
+        interceptors=(ForgetfulInterceptor(), ErrorInterceptor()),
+        read_max_bytes=MAX_MESSAGE_BYTES,
+        compressions=(),
     )
 
 
@@ -84,6 +90,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await engine.start(address)
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.limits import Limits
         from iris.cluster.controller.service import ControllerService
         from iris.cluster.controller.store import Store
         from iris.rpc.serving import HttpServer
@@ -94,8 +101,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
         _announce(arguments.ready_fd, {"error": str(error)})
         sys.exit(f"iris: {error}")
     use_no_proxy()  # workers have the environment as it was
-    controller = Controller(engine, store, address, keeping)
-    application = controller_application(ControllerService(controller))
+    limits = Limits(arguments.max_jobs_per_user, arguments.max_tasks_per_user, arguments.max_streams_per_user)
+    controller = Controller(engine, store, address, keeping, limits)
+    application = controller_application(ControllerService(controller, limits))
     server = HttpServer({application.path: application}, listener)
     # 3. What is remembered goes on, then everybody is let in.
     await controller.start()
@@ -171,6 +179,11 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-log-bytes", default=DEFAULT_MAX_LOG_BYTES, type=int, help="of each attempt's log (%(default)s)"
+    )
+    parser.add_argument("--max-jobs-per-user", default=_MAX_JOBS, type=int, help="that have not ended (%(default)s)")
+    parser.add_argument("--max-tasks-per-user", default=_MAX_TASKS, type=int, help="of these jobs (%(default)s)")
+    parser.add_argument(
+        "--max-streams-per-user", default=_MAX_STREAMS, type=int, help="logs followed, jobs watched (%(default)s)"
     )
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")

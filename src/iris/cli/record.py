@@ -28,6 +28,7 @@ class Record:
         workers: How many workers share the machine.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
+        max_jobs_per_user: What a user may have at the same time, and the next two: 0 for the default.
     """
 
     address: str
@@ -41,6 +42,9 @@ class Record:
     keep_logs: str = ""
     keep_log_bytes: str = ""
     max_log_bytes: str = ""
+    max_jobs_per_user: int = 0
+    max_tasks_per_user: int = 0
+    max_streams_per_user: int = 0
 
 
 def state_home() -> Path:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -74,6 +74,21 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     metavar="URL",
     help="Where complete logs are copied to, as 's3://bucket/logs' or 'file:///mnt/logs'; needs the extra [storage].",
 )
+@click.option(
+    "--max-jobs-per-user",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many jobs of a user may be under way or waiting; default 10000.",
+)
+@click.option(
+    "--max-tasks-per-user", metavar="N", type=click.IntRange(1), help="How many tasks these may have; default 100000."
+)
+@click.option(
+    "--max-streams-per-user",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many logs a user may follow, and jobs watch, at once; default 2000.",
+)
 @json_option()
 def up(
     *,
@@ -85,6 +100,9 @@ def up(
     keep_log_bytes: str | None,
     max_log_bytes: str | None,
     log_location: str | None,
+    max_jobs_per_user: int | None,
+    max_tasks_per_user: int | None,
+    max_streams_per_user: int | None,
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
@@ -96,19 +114,25 @@ def up(
         "log_location": log_location,
     }
     _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
+    limits = {
+        "max_jobs_per_user": max_jobs_per_user,
+        "max_tasks_per_user": max_tasks_per_user,
+        "max_streams_per_user": max_streams_per_user,
+    }
     asked: dict[str, object] = {
         "port": port,
         "workers": workers,
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "host": host,
         **given,
+        **limits,
     }
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
             directory = (state_dir or state_home()).absolute()
-            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, output)
+            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, limits, output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started}
@@ -121,7 +145,13 @@ def up(
 
 
 def _start(
-    port: int | None, workers: int, state_dir: Path, host: str, logs: Mapping[str, str | None], output: Output
+    port: int | None,
+    workers: int,
+    state_dir: Path,
+    host: str,
+    logs: Mapping[str, str | None],
+    limits: Mapping[str, int | None],
+    output: Output,
 ) -> Record:
     """Starts the server, and returns when its workers are there. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import start_server
@@ -131,9 +161,13 @@ def _start(
     try:
         output.set_status("starting a cluster on this machine…")
         options = _read_log_options(logs)
-        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options)
+        given = {name: number for name, number in limits.items() if number is not None}
+        server = start_server(
+            state_dir, workers=workers, host=host, port=wanted_port, logs=options, limits=_per_user(given)
+        )
         try:
             _wait_for_workers(server, workers, state_dir, output)
+            settings: dict[str, Any] = {**{name: text or "" for name, text in logs.items()}, **given}
             record = Record(
                 address=server.address,
                 pid=server.process.pid,
@@ -142,7 +176,7 @@ def _start(
                 host=host,
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
-                **{name: text or "" for name, text in logs.items()},
+                **settings,
             )
             write_record(record)
         except BaseException:
@@ -153,6 +187,10 @@ def _start(
     finally:
         output.set_status("")
     return record
+
+
+def _per_user(limits: Mapping[str, int]) -> dict[str, int]:
+    return {name.removeprefix("max_").removesuffix("_per_user"): number for name, number in limits.items()}
 
 
 def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
@@ -218,7 +256,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
             option = "--" + name.replace("_", "-")
-            kept = f"the default of {option}" if has == "" else f"{option} {has}"
+            kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
                 f" iris up {option} {value}"

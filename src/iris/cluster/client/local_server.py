@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def start_server(
     temporary: bool = False,
     ends_with_us: bool = False,
     logs: LogOptions | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -87,6 +89,7 @@ def start_server(
         temporary: Jobs are kept in memory only, and the directory is removed at the end.
         ends_with_us: It ends when this process does, however that happens.
         logs: How logs are kept.
+        limits: What each user may have at the same time: `jobs`, `tasks` of jobs that have not ended, `streams`.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
@@ -103,6 +106,7 @@ def start_server(
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
     command += logs.arguments() if logs is not None else []
+    command += [f"--max-{what}-per-user={number}" for what, number in (limits or {}).items()]
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(

@@ -25,6 +25,7 @@ from iris.cluster.controller.job import (
     StopAttempt,
 )
 from iris.cluster.controller.launch import LaunchJobRequest, make_job
+from iris.cluster.controller.limits import MAX_WORKERS, Limits, Quotas, check_worker, trim_report
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.record import JobRecord
@@ -40,6 +41,8 @@ from iris.errors import (
     InvalidArgumentError,
     IrisError,
     NotFoundError,
+    ResourceExhaustedError,
+    quoted,
 )
 from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
@@ -59,12 +62,15 @@ class Controller:
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
+        limits: What each user may have.
 
     Attributes:
         logs: The logs of all tasks, for readers.
     """
 
-    def __init__(self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None, limits: Limits | None = None
+    ) -> None:
         self._engine = engine
         self._store = store
         self._address = address
@@ -73,6 +79,7 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self._workers, self._log_keeper)
         self._endpoints = Endpoints(store)
+        self._quotas = Quotas(limits or Limits())
         self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -83,6 +90,8 @@ class Controller:
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
             if stored.job.is_finished:
                 record.finished.set()
+            else:
+                self._quotas.begin(record.caller, len(record.job.tasks))
             self._jobs[stored.job.job_id] = record
         if self._log_keeper is not None:
             self._log_keeper.start()
@@ -104,8 +113,8 @@ class Controller:
 
     # Jobs, for clients.
 
-    def launch_job(self, request: LaunchJobRequest) -> str:
-        """Takes a job, and answers with its id."""
+    def launch_job(self, request: LaunchJobRequest, caller: str = "") -> str:
+        """Takes a job of a caller, and answers with its id."""
         job = make_job(request, _now_ms())
         known = self._jobs.get(job.job_id)
         if known is not None:
@@ -114,17 +123,19 @@ class Controller:
             state = state_name(known.job.state)
             raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
         self._check_parent(request)
+        self._quotas.check(caller, len(job.tasks))
         bundle = self._check_bundle(request)
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
-        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks], caller=caller)
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         instructions = job.submit()
         self._store.add_job(record, bundle)
         record.saved_revision = job.revision
         self._jobs[job.job_id] = record
+        self._quotas.begin(caller, len(job.tasks))
         self._carry_out(record, instructions)
         return job.job_id
 
@@ -159,6 +170,11 @@ class Controller:
         record = self._job(job_id)
         return [self._update_addresses(status.task_status(record, index)) for index in range(len(record.job.tasks))]
 
+    def task_count(self, job_id: str) -> int:
+        """How many tasks a job has; 0 for one that is not known."""
+        record = self._jobs.get(job_id)
+        return 0 if record is None else len(record.job.tasks)
+
     def terminate_job(self, job_id: str) -> None:
         """Asks a job to end."""
         record = self._job(job_id)
@@ -187,7 +203,7 @@ class Controller:
         """A workspace."""
         blob = self._store.bundle(bundle_hash)
         if blob is None:
-            raise NotFoundError(f"no workspace with hash {bundle_hash!r}")
+            raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}")
         return blob
 
     # Endpoints, for tasks and for who looks for them.
@@ -216,8 +232,9 @@ class Controller:
 
     def register_worker(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
         """A worker is there; answers with the address that it should tell its tasks."""
-        if not request.worker_id or not request.address:
-            raise InvalidArgumentError("a worker registers with its worker_id and its address")
+        check_worker(request)
+        if request.worker_id not in self._workers and len(self._workers) >= MAX_WORKERS:
+            raise ResourceExhaustedError(f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster")
         known = self._workers.get(request.worker_id)
         if known is not None and known.place.incarnation != request.incarnation:
             known.gone = True
@@ -287,6 +304,7 @@ class Controller:
         job = record.job
         unwanted, instructions, results = [], [], []
         for report in reports:
+            trim_report(report)
             live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
             attempt = live.get(report.task_index)
             if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
@@ -349,6 +367,7 @@ class Controller:
     def _job_finished(self, record: JobRecord) -> None:
         job_id = record.job.job_id
         record.finished.set()
+        self._quotas.end(record.caller, len(record.job.tasks))
         self._endpoints.job_ended(job_id)
         for child in list(self._jobs.values()):
             if child.job.parent_job_id == job_id and not child.job.is_finished:
@@ -390,7 +409,7 @@ class Controller:
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
         if record is None:
-            raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
+            raise NotFoundError(f"no job named {quoted(job_id)}" if job_id else "a job id must not be empty")
         return record
 
     def _check_parent(self, request: LaunchJobRequest) -> None:

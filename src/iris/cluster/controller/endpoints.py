@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 
 from iris.cluster.controller.store import Store
-from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from iris.cluster.types import check_name
+from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
 Endpoint = cluster_pb2.Controller.Endpoint
+
+MAX_ENDPOINT_BYTES = 4096  # of its address and metadata
+MAX_OF_JOB = 20_000  # the largest job has 10,000 tasks
+MAX_ENDPOINTS = 100_000  # all are held in memory
+MAX_LISTED = 20_000
 
 
 class Endpoints:
@@ -17,24 +24,29 @@ class Endpoints:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in store.load_endpoints()}
+        self._count = Counter(endpoint.job_id for endpoint in self._by_name.values())
 
     def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
 
         Raises:
-            InvalidArgumentError: Name or address is empty.
+            InvalidArgumentError: Name or address is empty, or cannot be shown.
+            ResourceExhaustedError: It is too large, or one too many.
             AlreadyExistsError: Another job has the name.
         """
-        if not request.name:
-            raise InvalidArgumentError("an endpoint's name must not be empty")
-        if not request.address:
-            raise InvalidArgumentError(f"endpoint {request.name!r} needs an address, as 'host:port'")
+        check_name("endpoint", request.name)
+        if not request.address.isprintable() or not request.address:
+            given = f", not {quoted(request.address)}" if request.address else ""
+            raise InvalidArgumentError(f"endpoint {request.name!r} needs an address, as 'host:port'{given}")
         known = self._by_name.get(request.name)
         if known is not None and known.job_id != request.job_id:
             owner = f"job {known.job_id!r}" if known.job_id else "nobody's job; unregister it first"
             raise AlreadyExistsError(f"endpoint {request.name!r} belongs to {owner}")
         if known is not None and known.address == request.address and known.metadata == request.metadata:
             return known  # the same again, after a lost reply
+        self._check_size(request)
+        if known is None:
+            self._check_count(request.job_id)
         endpoint = Endpoint(
             endpoint_id=secrets.token_hex(8),
             name=request.name,
@@ -44,6 +56,7 @@ class Endpoints:
         )
         self._store.save_endpoints([endpoint], [known.endpoint_id] if known is not None else [])
         self._by_name[endpoint.name] = endpoint
+        self._count[endpoint.job_id] += known is None
         return endpoint
 
     def unregister(self, endpoint_id: str) -> None:
@@ -54,9 +67,9 @@ class Endpoints:
         """
         endpoint = next((known for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
         if endpoint is None:
-            raise NotFoundError(f"no endpoint with id {endpoint_id!r}")
+            raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}")
         self._store.save_endpoints(removed=[endpoint_id])
-        del self._by_name[endpoint.name]
+        self._drop(endpoint)
 
     def lookup(self, name: str) -> Endpoint:
         """The endpoint of that name.
@@ -66,12 +79,22 @@ class Endpoints:
         """
         endpoint = self._by_name.get(name)
         if endpoint is None:
-            raise NotFoundError(f"no endpoint named {name!r}")
+            raise NotFoundError(f"no endpoint named {quoted(name)}")
         return endpoint
 
     def list(self, prefix: str) -> list[Endpoint]:
-        """The endpoints whose names start with a prefix, by name."""
-        return [self._by_name[name] for name in sorted(self._by_name) if name.startswith(prefix)]
+        """The endpoints whose names start with a prefix, by name.
+
+        Raises:
+            ResourceExhaustedError: They are too many for one answer.
+        """
+        names = sorted(name for name in self._by_name if name.startswith(prefix))
+        if len(names) > MAX_LISTED:
+            raise ResourceExhaustedError(
+                f"{len(names):,} endpoints have names that begin with {quoted(prefix)}, and an answer holds"
+                f" {MAX_LISTED:,}: give a longer prefix"
+            )
+        return [self._by_name[name] for name in names]
 
     def job_ended(self, job_id: str) -> None:
         """The names of a job go with it."""
@@ -79,4 +102,31 @@ class Endpoints:
         if gone:
             self._store.save_endpoints(removed=[endpoint.endpoint_id for endpoint in gone])
             for endpoint in gone:
-                del self._by_name[endpoint.name]
+                self._drop(endpoint)
+
+    def _drop(self, endpoint: Endpoint) -> None:
+        del self._by_name[endpoint.name]
+        self._count[endpoint.job_id] -= 1
+        if not self._count[endpoint.job_id]:
+            del self._count[endpoint.job_id]
+
+    def _check_size(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> None:
+        size = len(request.address.encode()) + sum(
+            len(key.encode()) + len(value.encode()) for key, value in request.metadata.items()
+        )
+        if size > MAX_ENDPOINT_BYTES:
+            raise ResourceExhaustedError(
+                f"endpoint {request.name!r} has {size:,} bytes of address and metadata, over the limit of"
+                f" {MAX_ENDPOINT_BYTES:,}: serve what is large at the address"
+            )
+
+    def _check_count(self, job_id: str) -> None:
+        of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
+        for has, limit, which in (
+            (self._count[job_id], MAX_OF_JOB, of_job),
+            (len(self._by_name), MAX_ENDPOINTS, "in this cluster"),
+        ):
+            if has >= limit:
+                raise ResourceExhaustedError(
+                    f"there are {has:,} endpoints {which}, which is the limit: unregister some that are not needed"
+                )

@@ -20,6 +20,7 @@ class JobRecord(StoredJob):
         to_do: What is to be done once it is saved.
         unsaved_results: Return values, pickled, by task index.
         gpu_ids: By task index, the devices that its current slot brings.
+        caller: Whose limits it counts for.
     """
 
     saved_revision: int = 0
@@ -28,6 +29,7 @@ class JobRecord(StoredJob):
     to_do: list[Instruction] = field(default_factory=list)
     unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
     gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    caller: str = ""
 
     def tell_watchers(self) -> None:
         """There is news for who watches it."""
