@@ -6,7 +6,7 @@
     │   └── EntrypointError                   … a callable that cannot be sent
     ├── NotFoundError (LookupError)           no such job, task, worker or endpoint
     ├── AlreadyExistsError                    the name is taken
-    ├── ResourceExhaustedError                too large: a workspace, a message; or too little left: of a disk
+    ├── ResourceExhaustedError                too large, or too many: a workspace, jobs; or too little left: of a disk
     ├── FailedPreconditionError               right in itself, but not now
     ├── UnauthenticatedError                  who are you?
     ├── PermissionDeniedError                 you may not
@@ -28,7 +28,14 @@ The text of an error says what was given and what would be right, or what to do 
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_MAX_TEXT = 4000  # characters of an error that travels
+_QUOTED = 100  # characters of what somebody gave
+# What a terminal does not show as it is: controls of C0 and C1, the ends of lines of Unicode, and what turns the
+# direction of text around. Newline and tab are text.
+_NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class IrisError(Exception):
@@ -64,7 +71,7 @@ class AlreadyExistsError(IrisError):
 
 
 class ResourceExhaustedError(IrisError):
-    """Too large for a limit, or too little is left of something; the text says of what."""
+    """Too large, or too many, for a limit, or too little is left of something; the text says of what."""
 
     code = "resource_exhausted"
 
@@ -183,6 +190,20 @@ class ResultError(IrisError):
     def __init__(self, text: str, *, task_id: str) -> None:
         super().__init__(text)
         self.task_id = task_id
+
+
+def quoted(text: object) -> str:
+    """What was given, for an error: as Python would write it, and not all of it where it is long."""
+    if isinstance(text, str) and len(text) > _QUOTED:
+        return f"{text[:_QUOTED]!r}… ({len(text):,} characters)"
+    return repr(text)
+
+
+def shown(text: str) -> str:
+    """The text of an error as it may travel: nothing in it steers a terminal, and it has an end."""
+    if len(text) > _MAX_TEXT:
+        text = text[:_MAX_TEXT] + "…"
+    return _NOT_SHOWN.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 # The one table between the wire and our errors: Connect code -> the class that stands for it on this side.

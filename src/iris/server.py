@@ -37,16 +37,22 @@ if TYPE_CHECKING:
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
 _KEEP_LOG_BYTES = 50e9
+_MAX_JOBS = 10_000
+_MAX_TASKS = 100_000
+_MAX_STREAMS = 2000
 
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
-    from iris.rpc.calls import ErrorInterceptor
+    from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.serving import MAX_MESSAGE_BYTES
 
     return ControllerServiceASGIApplication(
-        service, interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+        service,
+        interceptors=(ForgetfulInterceptor(), ErrorInterceptor()),
+        read_max_bytes=MAX_MESSAGE_BYTES,
+        compressions=(),
     )
 
 
@@ -107,6 +113,7 @@ async def _serve_in(
     try:
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.limits import Limits
         from iris.cluster.controller.reserve import Reserve
         from iris.cluster.controller.service import ControllerService
         from iris.cluster.controller.store import Store
@@ -116,8 +123,9 @@ async def _serve_in(
         keeping = await _keeping(arguments, directory / "logs")
         use_no_proxy()  # workers have the environment as it was
         reserve = Reserve(None if arguments.temporary else directory)
-        controller = Controller(engine, store, address, keeping, arguments.lease, reserve)
-        application = controller_application(ControllerService(controller))
+        limits = Limits(arguments.max_jobs_per_user, arguments.max_tasks_per_user, arguments.max_streams_per_user)
+        controller = Controller(engine, store, address, keeping, arguments.lease, reserve, limits)
+        application = controller_application(ControllerService(controller, limits))
         server = HttpServer({application.path: application}, listener)
         # 3. What is remembered goes on, then everybody is let in.
         await controller.start()
@@ -211,6 +219,11 @@ def _parse_arguments() -> argparse.Namespace:
         "--enforce", default="auto", choices=ENFORCE, help="what keeps tasks to their limits (%(default)s)"
     )
     parser.add_argument("--max-processes", type=int, help="of each attempt, with threads; 0: any number")
+    parser.add_argument("--max-jobs-per-user", default=_MAX_JOBS, type=int, help="that have not ended (%(default)s)")
+    parser.add_argument("--max-tasks-per-user", default=_MAX_TASKS, type=int, help="of these jobs (%(default)s)")
+    parser.add_argument(
+        "--max-streams-per-user", default=_MAX_STREAMS, type=int, help="logs followed, jobs watched (%(default)s)"
+    )
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
     return parser.parse_args()

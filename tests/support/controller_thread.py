@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from iris.cluster.controller.controller import Controller
+from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
@@ -44,7 +45,13 @@ class ControllerThread:
 
 @contextmanager
 def serving(
-    engine: Engine, store: Store, *, kept_logs: Keeping | None = None, port: int = 0, lease_s: float = DEFAULT_LEASE_S
+    engine: Engine,
+    store: Store,
+    *,
+    kept_logs: Keeping | None = None,
+    port: int = 0,
+    lease_s: float = DEFAULT_LEASE_S,
+    limits: Limits | None = None,
 ) -> Iterator[ControllerThread]:
     """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
     ready = threading.Event()
@@ -54,8 +61,8 @@ def serving(
     async def serve() -> None:
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
-        controller = Controller(engine, store, address, kept_logs, lease_s)
-        application = controller_application(ControllerService(controller))
+        controller = Controller(engine, store, address, kept_logs, lease_s, limits=limits)
+        application = controller_application(ControllerService(controller, limits))
         server = HttpServer({application.path: application}, listener)
         await controller.start()
         server.start()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from datetime import datetime
 
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, quoted
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
@@ -28,11 +29,11 @@ def read_span(text: str) -> float:
         InvalidArgumentError: It is none of that.
     """
     given = text.strip()
-    if _PLAIN_NUMBER.fullmatch(given):
-        return float(given)
-    seconds = _span_seconds(given)
-    if seconds is None:
-        raise InvalidArgumentError(f"not a time: {text!r} (expected seconds, or text such as '90s', '10m', '1h30m')")
+    seconds = float(given) if _PLAIN_NUMBER.fullmatch(given) else _span_seconds(given)
+    if seconds is None or not math.isfinite(seconds):
+        raise InvalidArgumentError(
+            f"not a time: {quoted(text)} (expected seconds, or text such as '90s', '10m', '1h30m')"
+        )
     return seconds
 
 
@@ -57,9 +58,9 @@ def read_moment(text: str) -> int:
         else:
             raise ValueError
     except (ValueError, OverflowError, OSError):
-        raise InvalidArgumentError(f"not a moment: {text!r} ({_MOMENT_FORMS})") from None
+        raise InvalidArgumentError(f"not a moment: {quoted(text)} ({_MOMENT_FORMS})") from None
     if milliseconds > _LAST_MS:
-        raise InvalidArgumentError(f"not a moment: {text!r} is after the year 9999")
+        raise InvalidArgumentError(f"not a moment: {quoted(text)} is after the year 9999")
     return max(1, milliseconds)
 
 

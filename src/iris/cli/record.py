@@ -31,6 +31,7 @@ class Record:
             default.
         enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
         lease: How long a worker may be silent, likewise.
+        max_jobs_per_user: What a user may have at the same time, and the next two: 0 for the default.
     """
 
     address: str
@@ -47,6 +48,9 @@ class Record:
     enforce: str = ""
     max_processes: int | str = ""
     lease: str = ""
+    max_jobs_per_user: int = 0
+    max_tasks_per_user: int = 0
+    max_streams_per_user: int = 0
 
 
 def state_home() -> Path:

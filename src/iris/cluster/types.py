@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 
 # JobState and TaskState of the wire have the same numbers; 4 to 8 are final.
 STATE_NAMES = {
@@ -26,7 +26,10 @@ FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 
 TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
 _TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+# Of C0 and C1, the ends of lines of Unicode, and those that turn the direction of text around: a name must look like
+# itself wherever it is printed.
+_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+MAX_NAME_BYTES = 200  # of a job, an endpoint, a worker, a port, in UTF-8
 _PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -58,7 +61,7 @@ def parse_task_id(task_id: str) -> tuple[str, int]:
     """
     match = _TASK_ID.fullmatch(task_id)
     if match is None:
-        raise InvalidArgumentError(f"not a task id: {task_id!r} (expected {TASK_ID_FORM})")
+        raise InvalidArgumentError(f"not a task id: {quoted(task_id)} (expected {TASK_ID_FORM})")
     return match["job_id"], int(match["index"])
 
 
@@ -67,18 +70,39 @@ def check_job_name(name: str) -> None:
 
     Raises:
         InvalidArgumentError: The name is empty, or contains `/` or a control character.
+        ResourceExhaustedError: It is longer than `MAX_NAME_BYTES`.
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(f"not a job name: {name!r} (expected text)")
-    if not name:
-        raise InvalidArgumentError("a job's name must not be empty")
-    check_utf8("a job name", name)
+    check_name("job", name)
     if "/" in name:
         raise InvalidArgumentError(
             f"not a job name: {name!r} contains '/' (job ids with '/' are made by Iris for the jobs of a job)"
         )
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuses a name that people could not read, write and tell from others.
+
+    Args:
+        kind: What it is the name of, for the error.
+        name: The name.
+
+    Raises:
+        InvalidArgumentError: It is empty, or contains a control character.
+        ResourceExhaustedError: It is longer than `MAX_NAME_BYTES`.
+    """
+    article = "an" if kind[0] in "aeiou" else "a"
+    if not name:
+        raise InvalidArgumentError(f"{article} {kind}'s name must not be empty")
+    check_utf8(f"{article} {kind} name", name)
+    size = len(name.encode())
+    if size > MAX_NAME_BYTES:
+        raise ResourceExhaustedError(
+            f"the {kind} name {quoted(name)} is too long: {size:,} bytes in UTF-8, over the limit of {MAX_NAME_BYTES}"
+        )
     if _CONTROL_CHARACTER.search(name):
-        raise InvalidArgumentError(f"not a job name: {name!r} contains a control character")
+        raise InvalidArgumentError(f"not {article} {kind} name: {name!r} contains a control character")
 
 
 def check_utf8(what: str, text: str) -> None:
@@ -90,18 +114,20 @@ def check_utf8(what: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidArgumentError(f"not {what}: {text!r} is no UTF-8 (is the locale's encoding UTF-8?)") from None
+        raise InvalidArgumentError(
+            f"not {what}: {quoted(text)} is no UTF-8 (is the locale's encoding UTF-8?)"
+        ) from None
 
 
 def check_port_name(name: str) -> None:
     """Refuses a port name that cannot be part of the name of an environment variable.
 
     Raises:
-        InvalidArgumentError: The name is not letters, digits and `_`, starting with no digit.
+        InvalidArgumentError: The name is not letters, digits and `_`, starting with no digit, or is too long.
     """
-    if not _PORT_NAME.fullmatch(name):
+    if not _PORT_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
         raise InvalidArgumentError(
-            f"not a port name: {name!r} (expected letters, digits and '_', as in 'http': the task finds"
+            f"not a port name: {quoted(name)} (expected letters, digits and '_', as in 'http': the task finds"
             " its port in IRIS_PORT_HTTP)"
         )
 
@@ -147,7 +173,7 @@ def parse_bytes(size: int | str) -> int:
         return size
     match = _BYTES.fullmatch(size) if isinstance(size, str) else None
     if match is None:
-        raise InvalidArgumentError(f"not a size: {size!r} (expected bytes, or text such as '512MB' or '2GiB')")
+        raise InvalidArgumentError(f"not a size: {quoted(size)} (expected bytes, or text such as '512MB' or '2GiB')")
     number, unit, binary = match.groups()
     power = " KMGT".index(unit.upper()) if unit else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
@@ -209,7 +235,7 @@ class Entrypoint:
                 text = os.path.basename(scripts[0]).rsplit(".", 1)[0]
         else:
             text = getattr(self.callable, "__name__", type(self.callable).__name__)
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.").lower() or "job"
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:100].strip("-.").lower() or "job"
 
 
 @dataclass(frozen=True)

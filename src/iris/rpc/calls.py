@@ -19,7 +19,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
-from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError
+from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError, shown
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 
 _log = logging.getLogger(__name__)
@@ -78,14 +78,14 @@ class Peer:
         if error.code is Code.DEADLINE_EXCEEDED and error.__cause__ is not None:
             return DeadlineExceededError(f"{self.who} at {self.address} did not answer in time")
         if error.code in (Code.UNAVAILABLE, Code.CANCELED):
-            return self._unreachable(f"{self.who} at {self.address} is not available now: {error.message}")
+            return self._unreachable(f"{self.who} at {self.address} is not available now: {shown(error.message)}")
         kind = ERROR_FOR_CODE[error.code.value]
         if error.message in _HTTP_PHRASES or error.message.startswith(_UNREADABLE):
             # Not an answer of Iris, but of whoever is at that address, or of a proxy before it.
             kind = InternalError if issubclass(kind, ValueError) else kind
-            what = error.message or "an empty answer"
+            what = shown(error.message) or "an empty answer"
             return kind(f"{self.who} at {self.address} did not answer as Iris does ({what}); is the address right?")
-        return kind(error.message)
+        return kind(shown(error.message))
 
 
 def call(
@@ -229,6 +229,25 @@ def _left_ms(end: float) -> int:
     return max(1, int((end - time.monotonic()) * 1000))
 
 
+class ForgetfulInterceptor:
+    """On a server, before all others: lets go of what a call that failed has brought.
+
+    An error holds the frames that it came through, with the request in them, and connectrpc holds the error in one of
+    these frames: a circle, which Python's collector finds when it likes. Until then each refused workspace would cost
+    its hundred megabytes.
+    """
+
+    async def on_start(self, ctx: Any) -> None:
+        """Before a call."""
+
+    async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
+        """After a call."""
+        link: BaseException | None = error if isinstance(error, ConnectError) else None  # others will be logged
+        while link is not None:
+            link.__traceback__ = None
+            link = link.__cause__ or link.__context__
+
+
 class ErrorInterceptor:
     """On a server: turns the errors that a service raises into the wire's, so that services raise only ours."""
 
@@ -259,6 +278,6 @@ def _wire_error(error: Exception) -> ConnectError:
     if isinstance(error, ConnectError):
         return error
     if isinstance(error, IrisError):
-        return ConnectError(Code(error.code), str(error))
+        return ConnectError(Code(error.code), shown(str(error)))
     _log.error("a call failed", exc_info=error)  # a bug: the caller learns what, the log keeps where
-    return ConnectError(Code.INTERNAL, f"a bug of Iris, see the server's log: {type(error).__name__}: {error}")
+    return ConnectError(Code.INTERNAL, shown(f"a bug of Iris, see the server's log: {type(error).__name__}: {error}"))

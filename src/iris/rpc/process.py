@@ -65,6 +65,11 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def descriptors() -> int:
+    """How many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def use_no_proxy() -> None:
     """Calls between the parts of a cluster take no proxy, whatever the environment says.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
@@ -11,13 +12,21 @@ from typing import Any
 import uvicorn
 
 from iris import failpoints
+from iris.rpc.guard import KEEPALIVE_S, Guard
 
-# Longer than the keep-alive of our clients and of common proxies (60 s), so that it is they who close idle connections.
-_KEEPALIVE_S = 75
 # How long open streams may go on when the server closes; they are cut then, and their readers connect again.
 _CLOSE_S = 1
 # The largest message that is taken: a submission with its workspace.
 MAX_MESSAGE_BYTES = 160 * 1024 * 1024
+# The calls that carry code, results or logs; those of all others are small.
+LARGE_REQUESTS = {
+    "/iris.cluster.ControllerService/LaunchJob": MAX_MESSAGE_BYTES,
+    "/iris.cluster.ControllerService/ReportTaskState": 32 * 1024 * 1024,
+    "/iris.cluster.ControllerService/ReportTaskStates": 64 * 1024 * 1024,
+    "/iris.cluster.ControllerService/StoreLogs": 64 * 1024 * 1024,
+    "/iris.cluster.WorkerService/RunTask": 80 * 1024 * 1024,
+    "/iris.cluster.WorkerService/RunTasks": 80 * 1024 * 1024,
+}
 
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -29,17 +38,22 @@ class HttpServer:
     Args:
         applications: By path, as `"/iris.cluster.ControllerService"`.
         listener: The socket to serve on, see `process.bind`; closed with the server.
+        guard: What its connections may take; default: a `Guard` for `LARGE_REQUESTS`.
     """
 
-    def __init__(self, applications: dict[str, Any], listener: socket.socket) -> None:
+    def __init__(self, applications: dict[str, Any], listener: socket.socket, guard: Guard | None = None) -> None:
         self._applications = applications
         if failpoints.is_active:
             from iris.rpc.failing import FailingApplication
 
             self._applications = {path: FailingApplication(path, one) for path, one in applications.items()}
         self._socket = listener
+        guard = guard or Guard(LARGE_REQUESTS)
+        # What others send wrongly is told to them, and must not fill our disk.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
             self._route,
+            http=guard.protocol,  # type: ignore[arg-type]  # it is called, and no more
             interface="asgi3",
             proxy_headers=False,
             lifespan="off",
@@ -47,11 +61,11 @@ class HttpServer:
             access_log=False,
             log_config=None,
             server_header=False,
-            timeout_keep_alive=_KEEPALIVE_S,
+            timeout_keep_alive=KEEPALIVE_S,
             timeout_graceful_shutdown=_CLOSE_S,
             backlog=2048,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, guard)
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,6 +93,16 @@ class HttpServer:
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: what a signal means is decided by the program that serves."""
+
+    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+        super().__init__(config)
+        self._guard = guard
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            self._guard.tick()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

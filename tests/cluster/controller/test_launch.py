@@ -134,7 +134,7 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
     ("retries", lambda m: _set(m, max_retries_failure=-1), ["max_retries_failure=-1"]),
     ("preemptions", lambda m: _set(m, max_retries_preemption=-1), ["max_retries_preemption=-1"]),
     ("grace", lambda m: _set(m, kill_grace_period_ms=-1), ["kill_grace_period_ms=-1"]),
-    ("variable without name", _env("", "x"), ["environment variable", "''='x'"]),
+    ("variable without name", _env("", "x"), ["environment variable", "variable: ''"]),
     ("variable with =", _env("A=B", "x"), ["environment variable", "'A=B'"]),
     ("variable with NUL", _env("A", "x\0"), ["environment variable", "NUL"]),
     ("variable named NUL", _env("A\0", "x"), ["environment variable", "NUL"]),

@@ -21,7 +21,7 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.client.job import Job
-from iris.cluster.client.local_server import LimitOptions
+from iris.cluster.client.local_server import EnforceOptions
 from iris.cluster.types import ResourceSpec
 from iris.cluster.worker import cgroup
 from iris.cluster.worker.limits import default_max_processes
@@ -48,9 +48,9 @@ def enforcing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """A client of a cluster that keeps tasks to their limits in one of the two ways."""
     if request.param == "cgroup":
         place()
-    options = LimitOptions("watch" if request.param == "watch" else "auto", MAX_PROCESSES)
+    options = EnforceOptions("watch" if request.param == "watch" else "auto", MAX_PROCESSES)
     directory = tmp_path_factory.mktemp(request.param)
-    with running_cluster(directory, limits=options) as server, IrisClient.remote(server.address) as client:
+    with running_cluster(directory, enforcement=options) as server, IrisClient.remote(server.address) as client:
         if request.param == "cgroup":
             client.run(shell("until grep -q iris- /proc/self/cgroup; do :; done"), timeout=60).wait()
         yield client
@@ -233,8 +233,8 @@ def test_the_system_ends_tasks_rather_than_workers(enforcing: IrisClient) -> Non
 
 
 def test_nothing_is_enforced_where_nobody_wants_it(tmp_path: Path) -> None:
-    options = LimitOptions("none", 10)
-    with running_cluster(tmp_path / "c", limits=options) as server, IrisClient.remote(server.address) as client:
+    options = EnforceOptions("none", 10)
+    with running_cluster(tmp_path / "c", enforcement=options) as server, IrisClient.remote(server.address) as client:
         script = f"for i in $(seq 20); do sleep 600 & done; exec {shlex.join(python(HOLD, 100))}"
         job = client.run(shell(script), resources=memory(10))
         wait_until(lambda: client.task_status(job.job_id, 0).resource_usage.memory_mb >= 100, "a look at it")
@@ -350,8 +350,8 @@ def small_machine(tmp_path: Path) -> Iterator[IrisClient]:
     container.mkdir()
     (container / "memory.max").write_text(str(300 * MIB))
     (container / "memory.swap.max").write_text("0")
-    options = LimitOptions("watch")
-    with running_cluster(tmp_path / "c", limits=options) as server, IrisClient.remote(server.address) as client:
+    options = EnforceOptions("watch")
+    with running_cluster(tmp_path / "c", enforcement=options) as server, IrisClient.remote(server.address) as client:
         pid = tmp_path / "pid"
         client.run(shell(f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"), name="first")
         main = int(wait_until(lambda: pid.exists() and pid.read_text(), "a task"))

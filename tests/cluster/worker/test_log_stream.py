@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from contextlib import aclosing
 from pathlib import Path
 
@@ -58,5 +60,62 @@ def test_a_stream_beats_while_a_task_writes_what_passes_no_filter(tmp_path: Path
         assert looked_at == sorted(looked_at)
         if wanted.regex:
             assert looked_at[-1] > 0
+
+    asyncio.run(read())
+
+
+def held_by(directory: Path) -> int:
+    """How many files below a directory this process has open for reading."""
+    held = 0
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            flags = int(Path(f"/proc/self/fdinfo/{number}").read_text().split("flags:")[1].split()[0], 8)
+            path = os.readlink(f"/proc/self/fd/{number}")
+            held += path.startswith(str(directory)) and flags & os.O_ACCMODE == os.O_RDONLY
+    return held
+
+
+@pytest.mark.parametrize("wanted", [Filter(), Filter(regex="line")])
+def test_a_stream_of_many_logs_holds_few_files(tmp_path: Path, wanted: Filter) -> None:
+    async def read() -> None:
+        writers = [LogWriter(tmp_path / str(number)) for number in range(20)]
+        logs = [
+            OpenLog(n, 0, open_reader(tmp_path / str(n), BEGINNING, w, wanted), lambda: False, pb.LogEnd, w)
+            for n, w in enumerate(writers)
+        ]
+        streams = Streams(max_held=3)
+        got: dict[int, bytes] = {}
+        async with aclosing(stream_logs(logs, streams, follow=True)) as messages:
+            for round_ in range(5):
+                for writer in writers:
+                    writer.append("stdout", b"line %d\n" % round_, 1000)
+                expected = b"".join(b"line %d\n" % number for number in range(round_ + 1))
+                while len(got) < 20 or set(got.values()) != {expected}:
+                    for chunk in (await anext(messages)).chunks:
+                        payloads = [record.payload for record in decode(chunk.records)]
+                        got[chunk.task_index] = got.get(chunk.task_index, b"") + b"".join(payloads)
+                assert streams.held == held_by(tmp_path) == 3
+        assert streams.held == held_by(tmp_path) == 0
+
+    asyncio.run(read())
+
+
+def test_a_log_that_was_read_to_its_end_is_closed(tmp_path: Path) -> None:
+    async def read() -> None:
+        logs = []
+        for number in range(10):
+            writer = LogWriter(tmp_path / str(number))
+            writer.append("stdout", b"line\n" * 1000, 1000)
+            writer.close()
+            reader = open_reader(tmp_path / str(number), BEGINNING, None, Filter())
+            logs.append(OpenLog(number, 0, reader, lambda: True, pb.LogEnd))
+        streams = Streams()
+        ended = 0
+        async with aclosing(stream_logs(logs, streams, follow=False)) as messages:
+            async for message in messages:
+                ended += sum(chunk.HasField("end") for chunk in message.chunks)
+                assert streams.held == held_by(tmp_path) <= 10 - ended
+        assert ended == 10
+        assert streams.held == held_by(tmp_path) == 0
 
     asyncio.run(read())

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -98,6 +98,21 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     type=click.IntRange(min=0),
     help="How many processes and threads a task may have; 0: any number; default: half of what its worker may.",
 )
+@click.option(
+    "--max-jobs-per-user",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many jobs of a user may be under way or waiting; default 10000.",
+)
+@click.option(
+    "--max-tasks-per-user", metavar="N", type=click.IntRange(1), help="How many tasks these may have; default 100000."
+)
+@click.option(
+    "--max-streams-per-user",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many logs a user may follow, and jobs watch, at once; default 2000.",
+)
 @json_option()
 def up(
     *,
@@ -112,6 +127,9 @@ def up(
     log_location: str | None,
     enforce: str | None,
     max_processes: int | None,
+    max_jobs_per_user: int | None,
+    max_tasks_per_user: int | None,
+    max_streams_per_user: int | None,
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
@@ -134,6 +152,9 @@ def up(
         **given,
         "enforce": enforce,
         "max_processes": max_processes,
+        "max_jobs_per_user": max_jobs_per_user,
+        "max_tasks_per_user": max_tasks_per_user,
+        "max_streams_per_user": max_streams_per_user,
     }
     found: dict[str, int] = {}
     with exclusive():
@@ -169,17 +190,18 @@ def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
 def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
     """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
     when that fails, or is interrupted."""
-    from iris.cluster.client.local_server import LimitOptions, start_server
+    from iris.cluster.client.local_server import EnforceOptions, start_server
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
     host, workers = str(wanted["host"] or "127.0.0.1"), int(str(wanted["workers"] or 1))
     state_dir = Path(str(wanted["state_dir"]))
     texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
     max_processes = "" if wanted["max_processes"] is None else wanted["max_processes"]
+    per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
     _check_port(host, port)
     try:
         output.set_status("starting a cluster on this machine…")
-        limits = LimitOptions(texts["enforce"] or None, None if max_processes == "" else int(str(max_processes)))
+        enforcement = EnforceOptions(texts["enforce"] or None, None if max_processes == "" else int(str(max_processes)))
         server = start_server(
             state_dir,
             workers=workers,
@@ -187,10 +209,15 @@ def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[s
             port=port,
             lease_s=_read_lease(texts["lease"] or None),
             logs=_read_log_options({name: texts[name] or None for name in _LOG_OPTIONS}),
-            limits=limits,
+            enforcement=enforcement,
+            limits={what: number for what, number in per_user.items() if number},
         )
         try:
             _wait_for_workers(server, workers, state_dir, output)
+            settings: dict[str, Any] = {
+                **texts,
+                **{f"max_{what}_per_user": number for what, number in per_user.items()},
+            }
             record = Record(
                 address=server.address,
                 pid=server.process.pid,
@@ -199,8 +226,8 @@ def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[s
                 host=host,
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
-                **texts,
-                max_processes="" if limits.max_processes is None else limits.max_processes,
+                max_processes="" if enforcement.max_processes is None else enforcement.max_processes,
+                **settings,
             )
             write_record(record)
         except BaseException:
@@ -296,7 +323,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
             option = "--" + name.replace("_", "-")
-            kept = f"the default of {option}" if has == "" else f"{option} {has}"
+            kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
                 f" iris up {option} {value}"

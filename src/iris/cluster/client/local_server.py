@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class LogOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitOptions:
+class EnforceOptions:
     """How a cluster keeps tasks to their limits; what is None, as it does by default.
 
     Attributes:
@@ -96,7 +97,8 @@ def start_server(
     ends_with_us: bool = False,
     lease_s: float | None = None,
     logs: LogOptions | None = None,
-    limits: LimitOptions | None = None,
+    enforcement: EnforceOptions | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -109,7 +111,8 @@ def start_server(
         ends_with_us: It ends when this process does, however that happens.
         lease_s: How long a worker may be silent until it is declared lost.
         logs: How logs are kept.
-        limits: How tasks are kept to their limits.
+        enforcement: How tasks are kept to their limits.
+        limits: What each user may have at the same time: `jobs`, `tasks` of jobs that have not ended, `streams`.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
@@ -127,7 +130,8 @@ def start_server(
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
     command += ["--lease", str(lease_s)] if lease_s is not None else []
     command += logs.arguments() if logs is not None else []
-    command += limits.arguments() if limits is not None else []
+    command += enforcement.arguments() if enforcement is not None else []
+    command += [f"--max-{what}-per-user={number}" for what, number in (limits or {}).items()]
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(

@@ -34,6 +34,7 @@ from iris.cluster.controller.launch import (
     names_of,
     why_orphaned,
 )
+from iris.cluster.controller.limits import MAX_WORKERS, Limits, Quotas, check_worker, trim_report
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
@@ -52,7 +53,10 @@ from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    IrisError,
     NotFoundError,
+    ResourceExhaustedError,
+    quoted,
 )
 from iris.rpc import cluster_pb2
 
@@ -71,6 +75,7 @@ class Controller:
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
         lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
         reserve: What is kept free for what there is already.
+        limits: What each user may have.
 
     Attributes:
         logs: The logs of all tasks, for readers.
@@ -86,8 +91,10 @@ class Controller:
         kept_logs: Keeping | None = None,
         lease_s: float = DEFAULT_LEASE_S,
         reserve: Reserve | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.reserve = reserve or Reserve()
+        self._quotas = Quotas(limits or Limits())
         self._engine = engine
         self._store = store
         self._address = address
@@ -112,6 +119,8 @@ class Controller:
             record = JobRecord(stored.job, stored.launch, stored.facts, saved_revision=stored.job.revision)
             record.concluded = stored.job.is_finished
             self._add(record)
+            if not stored.job.is_finished:
+                self._quotas.begin(record.caller, len(stored.job.tasks))
         if self._log_keeper is not None:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._saver.run())
@@ -156,8 +165,8 @@ class Controller:
 
     # Jobs, for clients.
 
-    async def launch_job(self, request: LaunchJobRequest) -> str:
-        """Takes a job, and answers with its id."""
+    async def launch_job(self, request: LaunchJobRequest, caller: str = "") -> str:
+        """Takes a job of a caller, and answers with its id."""
         bundle = await self._check_bundle(request)
         known = await self._claim_name(request)  # from here on nothing is waited for until the name is taken
         if known is not None:
@@ -165,15 +174,21 @@ class Controller:
         job = make_job(request, _now_ms())
         if request.parent_job_id:
             check_parent(request, self._job(request.parent_job_id).job)
+        self._quotas.check(caller, len(job.tasks))
         self.reserve.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
-        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks], caller=caller)
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         record.to_do += job.submit()
-        await self._saver.add_job(record, bundle)
+        self._quotas.begin(caller, len(job.tasks))
+        try:
+            await self._saver.add_job(record, bundle)
+        except IrisError:
+            self._quotas.end(caller, len(job.tasks))
+            raise
         return job.job_id
 
     async def _claim_name(self, request: LaunchJobRequest) -> JobRecord | None:
@@ -245,6 +260,11 @@ class Controller:
         await self._saver.settled()
         return page
 
+    def task_count(self, job_id: str) -> int:
+        """How many tasks a job has; 0 for one that is not known."""
+        record = self._jobs.get(job_id)
+        return 0 if record is None else len(record.job.tasks)
+
     async def terminate_job(self, job_id: str) -> None:
         """Asks a job to end."""
         record = self._job(job_id)
@@ -273,7 +293,7 @@ class Controller:
         """A workspace."""
         blob = await self._saver.read(self._store.bundle, bundle_hash)
         if blob is None:
-            raise NotFoundError(f"no workspace with hash {bundle_hash!r}")
+            raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}")
         return blob
 
     # Endpoints, for tasks and for who looks for them.
@@ -314,9 +334,10 @@ class Controller:
 
         Not accepted is a process that was declared lost, or whose place another one has taken: it has to end.
         """
-        if not request.worker_id or not request.address:
-            raise InvalidArgumentError("a worker registers with its worker_id and its address")
+        check_worker(request)
         worker_id, incarnation = request.worker_id, request.incarnation
+        if worker_id not in self._workers and len(self._workers) >= MAX_WORKERS:
+            raise ResourceExhaustedError(f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster")
         if (worker_id, incarnation) in self._fenced:
             return cluster_pb2.Controller.RegisterWorkerResponse(accepted=False)
         known = self._workers.get(worker_id)
@@ -439,6 +460,7 @@ class Controller:
         job = record.job
         unwanted, instructions, results = [], [], []
         for report in reports:
+            trim_report(report)
             live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
             attempt = live.get(report.task_index)
             if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
@@ -485,6 +507,7 @@ class Controller:
         self._carry_out(record, to_do)
         if record.job.is_finished and record.saved_revision == record.job.revision and not record.concluded:
             self._unfinished.pop(record.job.job_id, None)
+            self._quotas.end(record.caller, len(record.job.tasks))
             self._endpoints.job_ended(record.job.job_id)
             record.concluded = True
         self._end_orphans(record)
@@ -565,7 +588,7 @@ class Controller:
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
         if record is None:
-            raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
+            raise NotFoundError(f"no job named {quoted(job_id)}" if job_id else "a job id must not be empty")
         return record
 
     async def _settled(self) -> None:

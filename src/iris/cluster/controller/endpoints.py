@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 
-from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from iris.cluster.types import check_name
+from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
 _REMEMBERED = 1000  # endpoints that were unregistered and belonged to no job
+MAX_ENDPOINT_BYTES = 4096  # of its address and metadata
+MAX_OF_JOB = 20_000  # the largest job has 10,000 tasks
+MAX_ENDPOINTS = 100_000  # all are held in memory
+MAX_LISTED = 20_000
 
 
 class Endpoints:
@@ -29,24 +35,29 @@ class Endpoints:
         known = list(known)
         self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in known if endpoint.name}
         self._unregistered = {endpoint.endpoint_id: endpoint for endpoint in known if not endpoint.name}
+        self._count = Counter(endpoint.job_id for endpoint in self._by_name.values())
 
     def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
 
         Raises:
-            InvalidArgumentError: Name or address is empty.
+            InvalidArgumentError: Name or address is empty, or cannot be shown.
+            ResourceExhaustedError: It is too large, or one too many.
             AlreadyExistsError: Another job has the name.
         """
-        if not request.name:
-            raise InvalidArgumentError("an endpoint's name must not be empty")
-        if not request.address:
-            raise InvalidArgumentError(f"endpoint {request.name!r} needs an address, as 'host:port'")
+        check_name("endpoint", request.name)
+        if not request.address.isprintable() or not request.address:
+            given = f", not {quoted(request.address)}" if request.address else ""
+            raise InvalidArgumentError(f"endpoint {request.name!r} needs an address, as 'host:port'{given}")
         known = self._by_name.get(request.name)
         if known is not None and known.job_id != request.job_id:
             owner = f"job {known.job_id!r}" if known.job_id else "nobody's job; unregister it first"
             raise AlreadyExistsError(f"endpoint {request.name!r} belongs to {owner}")
         if known is not None and known.address == request.address and known.metadata == request.metadata:
             return known  # the same again, after a lost reply
+        self._check_size(request)
+        if known is None:
+            self._check_count(request.job_id)
         endpoint = Endpoint(
             endpoint_id=secrets.token_hex(8),
             name=request.name,
@@ -58,6 +69,7 @@ class Endpoints:
             self._changed(known.endpoint_id, None)
         self._changed(endpoint.endpoint_id, endpoint)
         self._by_name[endpoint.name] = endpoint
+        self._count[endpoint.job_id] += known is None
         return endpoint
 
     def unregister(self, endpoint_id: str) -> None:
@@ -70,13 +82,13 @@ class Endpoints:
             return
         endpoint = next((known for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
         if endpoint is None:
-            raise NotFoundError(f"no endpoint with id {endpoint_id!r}")
+            raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}")
         self._unregistered[endpoint_id] = gone = Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id)
         self._changed(endpoint_id, gone)
         for one in [known.endpoint_id for known in self._unregistered.values() if not known.job_id][:-_REMEMBERED]:
             self._changed(one, None)
             del self._unregistered[one]
-        del self._by_name[endpoint.name]
+        self._drop(endpoint)
 
     def lookup(self, name: str) -> Endpoint:
         """The endpoint of that name.
@@ -86,12 +98,22 @@ class Endpoints:
         """
         endpoint = self._by_name.get(name)
         if endpoint is None:
-            raise NotFoundError(f"no endpoint named {name!r}")
+            raise NotFoundError(f"no endpoint named {quoted(name)}")
         return endpoint
 
     def list(self, prefix: str) -> list[Endpoint]:
-        """The endpoints whose names start with a prefix, by name."""
-        return [self._by_name[name] for name in sorted(self._by_name) if name.startswith(prefix)]
+        """The endpoints whose names start with a prefix, by name.
+
+        Raises:
+            ResourceExhaustedError: They are too many for one answer.
+        """
+        names = sorted(name for name in self._by_name if name.startswith(prefix))
+        if len(names) > MAX_LISTED:
+            raise ResourceExhaustedError(
+                f"{len(names):,} endpoints have names that begin with {quoted(prefix)}, and an answer holds"
+                f" {MAX_LISTED:,}: give a longer prefix"
+            )
+        return [self._by_name[name] for name in names]
 
     def job_ids(self) -> set[str]:
         """The jobs that have endpoints, or had."""
@@ -101,7 +123,34 @@ class Endpoints:
         """The names of a job go with it."""
         for endpoint in [endpoint for endpoint in self._by_name.values() if endpoint.job_id == job_id]:
             self._changed(endpoint.endpoint_id, None)
-            del self._by_name[endpoint.name]
+            self._drop(endpoint)
         for endpoint in [endpoint for endpoint in self._unregistered.values() if endpoint.job_id == job_id]:
             self._changed(endpoint.endpoint_id, None)
             del self._unregistered[endpoint.endpoint_id]
+
+    def _drop(self, endpoint: Endpoint) -> None:
+        del self._by_name[endpoint.name]
+        self._count[endpoint.job_id] -= 1
+        if not self._count[endpoint.job_id]:
+            del self._count[endpoint.job_id]
+
+    def _check_size(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> None:
+        size = len(request.address.encode()) + sum(
+            len(key.encode()) + len(value.encode()) for key, value in request.metadata.items()
+        )
+        if size > MAX_ENDPOINT_BYTES:
+            raise ResourceExhaustedError(
+                f"endpoint {request.name!r} has {size:,} bytes of address and metadata, over the limit of"
+                f" {MAX_ENDPOINT_BYTES:,}: serve what is large at the address"
+            )
+
+    def _check_count(self, job_id: str) -> None:
+        of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
+        for has, limit, which in (
+            (self._count[job_id], MAX_OF_JOB, of_job),
+            (len(self._by_name), MAX_ENDPOINTS, "in this cluster"),
+        ):
+            if has >= limit:
+                raise ResourceExhaustedError(
+                    f"there are {has:,} endpoints {which}, which is the limit: unregister some that are not needed"
+                )

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Job
+from iris.cluster.controller.limits import check_sizes
 from iris.cluster.controller.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION, SUCCEEDED
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import check_job_name, check_port_name, make_task_id, state_name
-from iris.errors import FailedPreconditionError, InvalidArgumentError
+from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
 MAX_REPLICAS = 10_000
@@ -27,8 +28,10 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
 
     Raises:
         InvalidArgumentError: It asks for something that cannot be meant, or that is not supported.
+        ResourceExhaustedError: It is too large.
     """
     check_job_name(request.name)
+    check_sizes(request)
     _check_entrypoint(request)
     _check_numbers(request)
     _check_environment(request)
@@ -121,7 +124,7 @@ def _check_entrypoint(request: LaunchJobRequest) -> None:
         raise InvalidArgumentError("a command must not be empty")
     for word in request.command:
         if "\0" in word:
-            raise InvalidArgumentError(f"not a word of a command: {word!r} contains NUL")
+            raise InvalidArgumentError(f"not a word of a command: {quoted(word)} contains NUL")
 
 
 def _check_numbers(request: LaunchJobRequest) -> None:
@@ -149,7 +152,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
 def _check_environment(request: LaunchJobRequest) -> None:
     for name, value in request.environment.env_vars.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
-            raise InvalidArgumentError(f"not an environment variable: {name!r}={value!r} (no '=' in a name, no NUL)")
+            raise InvalidArgumentError(f"not an environment variable: {quoted(name)} (no '=' in a name, no NUL)")
     seen: set[str] = set()
     for port in request.ports:
         check_port_name(port)
@@ -157,7 +160,9 @@ def _check_environment(request: LaunchJobRequest) -> None:
             raise InvalidArgumentError(f"port {port!r} is asked for twice (upper and lower case are the same)")
         seen.add(port.lower())
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
-        raise InvalidArgumentError(f"not a bundle hash: {request.bundle_hash!r} (expected SHA-256 in lower-case hex)")
+        raise InvalidArgumentError(
+            f"not a bundle hash: {quoted(request.bundle_hash)} (expected SHA-256 in lower-case hex)"
+        )
     if request.bundle_blob and not request.bundle_hash:
         raise InvalidArgumentError("bundle_blob needs its bundle_hash")
     if request.working_directory:
@@ -165,7 +170,7 @@ def _check_environment(request: LaunchJobRequest) -> None:
             raise InvalidArgumentError("a job with a workspace runs in its copy of it: do not set working_directory")
         if not request.working_directory.startswith("/") or "\0" in request.working_directory:
             raise InvalidArgumentError(
-                f"working_directory={request.working_directory!r}: expected an absolute path, without NUL"
+                f"working_directory={quoted(request.working_directory)}: expected an absolute path, without NUL"
             )
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from iris.cluster.logs.records import BEGINNING, Offsets
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
 _VERSION = 1
@@ -54,7 +54,8 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
         InvalidArgumentError: It is none, or one of another job.
     """
     error = InvalidArgumentError(
-        f"cursor={cursor!r} is no place in the logs of job {job_id!r}: expected the `cursor` of one of its lines"
+        f"cursor={quoted(cursor)} is no place in the logs of job {quoted(job_id)}: expected the `cursor` of one of its"
+        " lines"
     )
     try:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)

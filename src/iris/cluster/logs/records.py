@@ -14,6 +14,8 @@ from struct import Struct
 from typing import Literal, NamedTuple
 from zlib import crc32
 
+from iris.errors import InternalError
+
 Source = Literal["stdout", "stderr", "build"]
 SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")  # a record has the position in this tuple
 SOURCE_ID: dict[str, int] = {source: source_id for source_id, source in enumerate(SOURCES)}
@@ -32,7 +34,11 @@ CHECKED_AT = HEADER.size - CHECKED.size
 MAGIC = 0x18
 LENGTH_BITS = 24
 LENGTH_MASK = (1 << LENGTH_BITS) - 1
+_MAGIC_WORD = MAGIC << LENGTH_BITS
 _GAP = Struct("<Q")
+# By kind, how long a payload is at least.
+_SMALLEST = {kind | gap: _GAP.size if gap else 0 for kind in range(len(SOURCES)) for gap in (0, GAP)}
+LAST_MS = 253_402_300_799_999  # of the year 9999: no clock says more
 
 
 class Record(NamedTuple):
@@ -74,10 +80,19 @@ def parse_gap(payload: bytes) -> tuple[int, str]:
 
 
 def decode(records: bytes) -> Iterator[Record]:
-    """Takes whole records apart. Checksums were looked at by who read them from a disk; a connection has its own."""
+    """Takes whole records apart. Checksums were looked at by who read them from a disk; a connection has its own.
+
+    Raises:
+        InternalError: These are none: who sent them is not what it says it is.
+    """
     at, end = 0, len(records)
     while at < end:
-        word, _, timestamp_ms, offset, kind = HEADER.unpack_from(records, at)
         start = at + HEADER.size
-        at = start + (word & LENGTH_MASK)
+        if start > end:
+            raise InternalError("what came of a log is cut off in the middle of a record")
+        word, _, timestamp_ms, offset, kind = HEADER.unpack_from(records, at)
+        length = word ^ _MAGIC_WORD  # far too long where the magic is wrong
+        at = start + length
+        if at > end or kind not in _SMALLEST or length < _SMALLEST[kind] or timestamp_ms > LAST_MS:
+            raise InternalError("what came of a log are no records of one")
         yield Record(kind, timestamp_ms, offset, records[start:at])

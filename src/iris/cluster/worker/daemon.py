@@ -30,7 +30,7 @@ from iris.cluster.worker.task_dir import LogDirs, WorkerDir
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
-from iris.rpc.calls import ErrorInterceptor
+from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
 from iris.rpc.identity import identify_process
 from iris.rpc.process import (
     address_of,
@@ -160,7 +160,10 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         max_log_bytes=arguments.max_log_bytes,
     )
     application = cluster_connect.WorkerServiceASGIApplication(
-        WorkerService(worker), interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+        WorkerService(worker),
+        interceptors=(ForgetfulInterceptor(), ErrorInterceptor()),
+        read_max_bytes=MAX_MESSAGE_BYTES,
+        compressions=(),
     )
     listener = bind(arguments.host, arguments.port)
     server = HttpServer({application.path: application}, listener)

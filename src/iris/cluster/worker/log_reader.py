@@ -285,9 +285,8 @@ class LogReader:
             return None  # in the middle, at a place that is known
         self._at = list(place.offsets)
         self._begins = place
-        header = os.pread(opened.fd, HEADER.size, 0)
-        if len(header) == HEADER.size:
-            self.last_ms = HEADER.unpack(header)[2]
+        if any(given < there for given, there in zip(self.offsets, place.offsets, strict=True)):
+            self.last_ms = _first_ms(opened.fd, self.last_ms)
         reason, self._reason = self._reason, DAMAGED
         return self._lose(place.offsets, reason)
 
@@ -380,6 +379,21 @@ class LogReader:
         self.position += start
         self.offsets = _highest(wanted, self.passed)
         return start, b"".join(kept) if skipping else chunk if start == size else chunk[:start]
+
+
+def _first_ms(fd: int, otherwise_ms: int) -> int:
+    """The time of the first record of a segment, if that is whole: what is missing before it was written by then."""
+    try:
+        header = os.pread(fd, HEADER.size, 0)
+        if len(header) < HEADER.size:
+            return otherwise_ms
+        word, checksum, timestamp_ms, _, _ = HEADER.unpack(header)
+        length = word ^ _MAGIC_WORD
+        payload = os.pread(fd, length, HEADER.size) if length <= LENGTH_MASK else b""
+    except OSError:
+        return otherwise_ms
+    is_whole = len(payload) == length and crc32(payload, crc32(header[CHECKED_AT:])) == checksum
+    return int(timestamp_ms) if is_whole else otherwise_ms
 
 
 def _measure_gap(kind: int, payload: bytes) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,14 +27,13 @@ from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.log_reader import LogReader
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.worker import Worker
-from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
-from iris.rpc.process import happens
+from iris.rpc.process import descriptors, happens
 
 BEAT_S = 10.0  # on a silent stream; common proxies cut idle ones after 20 to 60 s
 MESSAGE_BYTES = 1 << 20
-MAX_POSITIONS = 10_000  # in a stream; each of them keeps a file open while it is read
 # A stream begins with small messages, which double: on a line that breaks again and again, some get through.
 _FIRST_MESSAGE_BYTES = 4 << 10
 _INLINE_BYTES = 128 * 1024  # less than this was just written, and is read from memory without a thread
@@ -86,6 +85,7 @@ class OpenLog:
         end: How its attempt has ended, or is now.
         writer: What tells of news; None when there will be none.
         goal: Where to end, in bytes of records, for who does not follow: a task may write faster than we read.
+        held: Its file stays open between two reads.
     """
 
     task_index: int
@@ -95,6 +95,7 @@ class OpenLog:
     end: Callable[[], cluster_pb2.LogEnd]
     writer: LogWriter | None = None
     goal: int | None = None
+    held: bool = False
     _unfinished: tuple[int, ...] = ()
     _flush_at_s: float | None = None
 
@@ -127,10 +128,14 @@ class Streams:
     Attributes:
         beat_s: After so many silent seconds each of them sends a message, whatever there is to say.
         count: How many there are.
+        max_held: How many files they may keep open between two reads. Other logs are opened anew for each.
+        held: How many they do.
     """
 
     beat_s: float = BEAT_S
     count: int = 0
+    max_held: int = field(default_factory=lambda: descriptors() // 4)
+    held: int = 0
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
@@ -140,6 +145,20 @@ class Streams:
             yield
         finally:
             self.count -= 1
+
+    def hold(self, log: OpenLog) -> None:
+        """After a read: keeps the file of a log open if there is room for it."""
+        if not log.held and self.held < self.max_held:
+            log.held = True
+            self.held += 1
+        elif not log.held:
+            log.reader.close()
+
+    def let_go(self, log: OpenLog) -> None:
+        """Closes the file of a log."""
+        self.held -= log.held
+        log.held = False
+        log.reader.close()
 
     @property
     def rest_s(self) -> float:
@@ -200,6 +219,10 @@ async def stream_logs(
                 size = 0
                 for log in news.take():
                     size += await _read(log, message, news, room, follow=follow)
+                    if news.has_ended:
+                        streams.let_go(log)
+                    else:
+                        streams.hold(log)
                     if size >= room:
                         break
                 for log in news.going_on.values():
@@ -226,7 +249,7 @@ async def stream_logs(
     finally:
         news.close()
         for log in logs:
-            log.reader.close()
+            streams.let_go(log)
 
 
 class _News:
@@ -258,6 +281,11 @@ class _News:
             self._number = number
             del self._dirty[number]
             yield self.going_on[number]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the log that was taken last has no more to give."""
+        return self._number not in self.going_on
 
     def again(self) -> None:
         """The log that was taken last has more."""
@@ -344,10 +372,6 @@ async def stream_task_logs(
     """The logs of attempts that a worker has; what it does not have is answered by a chunk with `error`."""
     if not request.positions:
         raise InvalidArgumentError("positions: expected at least one, since a worker does not know what a job is")
-    if len(request.positions) > MAX_POSITIONS:
-        raise ResourceExhaustedError(
-            f"{len(request.positions)} positions: a stream carries the logs of {MAX_POSITIONS} tasks at most"
-        )
     logs = []
     refused = StreamTaskLogsResponse()
     with ExitStack() as reading:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.cluster.worker.log_walk import Block
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
+MAX_PATTERN = 10_000  # characters
 # What means the ends of the text, or any byte, or switches off that `^` and `$` are those of lines.
 _KNOWS_ENDS = re.compile(r"\\[AzC]|\(\?[A-Za-z]*-")
 
@@ -57,7 +58,7 @@ class LogFilter:
             )
         for source in self.sources:
             if source not in SOURCE_ID:
-                raise InvalidArgumentError(f"sources={source!r}: expected {', '.join(SOURCES)}")
+                raise InvalidArgumentError(f"sources={quoted(source)}: expected {', '.join(SOURCES)}")
         source_ids = frozenset(SOURCE_ID[source] for source in self.sources or SOURCES)
         object.__setattr__(self, "source_ids", source_ids)
         object.__setattr__(self, "_pattern", _Pattern(self.regex) if self.regex else None)
@@ -135,6 +136,10 @@ class _Pattern:
     """
 
     def __init__(self, regex: str) -> None:
+        if len(regex) > MAX_PATTERN:
+            raise ResourceExhaustedError(
+                f"the pattern is too long: {len(regex):,} characters, over the limit of {MAX_PATTERN:,}"
+            )
         import re2  # not needed before somebody gives a pattern, and it costs milliseconds of each worker's start
 
         options = re2.Options()
@@ -147,7 +152,10 @@ class _Pattern:
         except re2.error as error:
             reason = error.args[0]
             reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-            raise InvalidArgumentError(f"not a pattern: {regex!r}: {reason} (expected RE2 syntax)") from None
+            # The reason may end with all of the pattern.
+            raise InvalidArgumentError(
+                f"not a pattern: {quoted(regex)}: {reason[:200]} (expected RE2 syntax)"
+            ) from None
 
     def may_be_in(self, blocks: Sequence[bytes]) -> bool:
         """Whether one of them may have a line in which it is found."""

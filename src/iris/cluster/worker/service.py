@@ -11,6 +11,7 @@ from iris.cluster.worker.log_page import page_message
 from iris.cluster.worker.log_stream import Streams, stream_task_logs
 from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_pb2
+from iris.rpc.open_streams import OpenStreams
 
 
 class WorkerService:
@@ -19,6 +20,7 @@ class WorkerService:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._streams = Streams()
+        self._open_streams = OpenStreams()
 
     async def run_task(
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
@@ -67,7 +69,8 @@ class WorkerService:
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of attempts, as they are written."""
-        return stream_task_logs(self._worker, self._streams, request)
+        messages = stream_task_logs(self._worker, self._streams, request)
+        return self._open_streams.limited("", messages, len(request.positions))
 
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends an attempt."""

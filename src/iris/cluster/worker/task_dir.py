@@ -17,11 +17,13 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from iris.cluster.worker.log_segments import has_end
+from iris.errors import FailedPreconditionError, ResourceExhaustedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,30 @@ class LogDirs:
         for task in _folders(self.root):
             if not task.startswith("."):
                 yield from (f"{task}/{attempt}" for attempt in _folders(self.root / task) if attempt.isdigit())
+
+
+def read_left(path: Path, max_bytes: int) -> bytes:
+    """What a task has left for us in its own directory, where it could make anything: a pipe, a link, a huge file.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        ResourceExhaustedError: It is larger than `max_bytes`.
+        FailedPreconditionError: It is no file, or cannot be read.
+    """
+    try:
+        # Without waiting for who may open the other end, and without following a link.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise FailedPreconditionError(f"{path.name} is no file")
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FailedPreconditionError(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise ResourceExhaustedError(f"{path.name} is over the limit of {max_bytes:,} bytes")
+    return data
 
 
 def _folder(task_id: str) -> str:

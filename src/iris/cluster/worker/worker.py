@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from iris.cluster.types import make_task_id, parse_task_id
+from iris.cluster.types import check_port_name, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
@@ -33,10 +34,18 @@ from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
 from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.reporter import AttemptKey, Reporter
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
-from iris.errors import DeadlineExceededError, InvalidArgumentError, IrisError, NotFoundError, UnavailableError
+from iris.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    IrisError,
+    NotFoundError,
+    UnavailableError,
+    quoted,
+    shown,
+)
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
@@ -46,6 +55,8 @@ _SAMPLE_EVERY = 4  # looks: what is measured is told so often
 _DISK_S = 30.0  # walking through directories costs more than looking at processes
 _STRAY_PASSES = 200
 _STRAY_PAUSE_S = 0.005
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MAX_SENTENCE_BYTES = 16_000
 _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
 _FETCH_S = 300.0  # for one try to get a workspace
@@ -123,8 +134,10 @@ class Worker:
         job_id, task_index = parse_task_id(request.task_id)
         if (job_id, task_index) != (request.job_id, request.task_index):
             raise InvalidArgumentError(
-                f"task_id {request.task_id!r} does not belong to job {request.job_id!r}, index {request.task_index}"
+                f"task_id {quoted(request.task_id)} does not belong to job {quoted(request.job_id)}, index"
+                f" {request.task_index}"
             )
+        _check_request(request)
         key = (request.task_id, request.attempt_id)
         known = self._attempts.get(key)
         if known is not None:
@@ -463,7 +476,7 @@ class Worker:
 
     def _fail(self, attempt: Attempt, exited: Exit, exceeded: Exceeded | None) -> None:
         """It failed by itself, or since it exceeded its limits, or the machine's."""
-        error = _first_line(attempt.directory.failure) or _describe_exit(exited)
+        error = _sentence(attempt.directory.failure) or _describe_exit(exited)
         attempt.out_of_memory = error.startswith(run_callable.OUT_OF_MEMORY)
         if exceeded is not None:
             attempt.out_of_memory |= exceeded.out_of_memory
@@ -482,11 +495,13 @@ class Worker:
             attempt.result_error = "a command has no return value"
             return
         try:
-            attempt.result = attempt.directory.result.read_bytes()
+            attempt.result = read_left(attempt.directory.result, run_callable.MAX_RESULT_BYTES)
         except FileNotFoundError:
-            attempt.result_error = _first_line(attempt.directory.result_error) or (
+            attempt.result_error = _sentence(attempt.directory.result_error) or (
                 "the process exited with 0 before the callable had returned"
             )
+        except IrisError as error:
+            attempt.result_error = f"the result cannot be taken: {error}"
 
     def _finish(self, attempt: Attempt, state: cluster_pb2.TaskState, error: str = "") -> None:
         failpoint("finish.before")
@@ -581,6 +596,22 @@ class Worker:
         return killed
 
 
+def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
+    """Refuses what no process can be started with; the controller has looked at it, who may not be who calls."""
+    variables = request.environment.env_vars
+    texts = [request.job_id, request.working_directory, request.pickled_by, *request.command]
+    for text in (*texts, *variables.keys(), *variables.values()):
+        if "\0" in text:
+            raise InvalidArgumentError(f"{quoted(text)} contains NUL")
+    for name in variables:
+        if not name or "=" in name:
+            raise InvalidArgumentError(f"not an environment variable: {quoted(name)}")
+    for port in request.ports:
+        check_port_name(port)
+    if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
+        raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")
+
+
 def _grace_s(attempt: Attempt) -> float:
     if attempt.request.HasField("kill_grace_period_ms"):
         return attempt.request.kill_grace_period_ms / 1000
@@ -613,10 +644,10 @@ def _describe_exit(exited: Exit) -> str:
     return f"killed by {_signal_name(exited.signal)}{hint}"
 
 
-def _first_line(path: Path) -> str:
+def _sentence(path: Path) -> str:
     try:
-        return path.read_text(errors="replace").strip()
-    except FileNotFoundError:
+        return shown(read_left(path, _MAX_SENTENCE_BYTES).decode(errors="replace").strip())
+    except (FileNotFoundError, IrisError):
         return ""
 
 

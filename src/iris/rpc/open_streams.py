@@ -1,0 +1,81 @@
+"""How many streams a server has open: of each caller, and of all together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, TypeVar, cast
+
+from iris.errors import ResourceExhaustedError, quoted
+from iris.rpc.process import descriptors
+
+Message = TypeVar("Message")
+
+MAX_POSITIONS = 10_000  # in a stream: of so many tasks a job can be
+_MAX_ALL_POSITIONS = 200_000  # in all streams: each takes about a kilobyte
+
+
+class OpenStreams:
+    """The streams of a server.
+
+    Args:
+        per_caller: At most so many of each; None: of all together only, as at a worker, whom the controller calls for
+            many.
+        overall: And so many of all; default: an eighth of the descriptors that this process may have. That is half of
+            the connections (`guard.py`), so that other calls always find one.
+    """
+
+    def __init__(self, per_caller: int | None = None, overall: int | None = None) -> None:
+        self._per_caller = per_caller
+        self._overall = overall or max(8, min(5000, descriptors() // 8))
+        self._open: Counter[str] = Counter()
+        self._positions = 0
+
+    async def limited(
+        self, caller: str, messages: AsyncIterator[Message], positions: int = 1
+    ) -> AsyncGenerator[Message]:
+        """The messages of one stream more, if it may be opened.
+
+        Args:
+            caller: Whose it is.
+            messages: Nothing was taken of it.
+            positions: In how many logs it is.
+
+        Raises:
+            ResourceExhaustedError: It may not.
+        """
+        self._check(caller, positions)
+        self._open[caller] += 1
+        self._positions += positions
+        try:
+            async for message in messages:
+                yield message
+        finally:
+            self._positions -= positions
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
+            await cast(Any, messages).aclose()
+
+    def _check(self, caller: str, positions: int) -> None:
+        if positions > MAX_POSITIONS:
+            raise ResourceExhaustedError(
+                f"{positions:,} positions: a stream carries the logs of {MAX_POSITIONS:,} tasks at most"
+            )
+        if self._per_caller is not None and self._open[caller] >= self._per_caller:
+            whose = f"user {quoted(caller)} has" if caller else "there are"
+            raise ResourceExhaustedError(
+                f"{whose} {self._open[caller]:,} streams open (logs that are followed, jobs that are watched), and the"
+                f" limit is {self._per_caller:,}: end some ('iris up --max-streams-per-user' sets the limit)"
+            )
+        everybody = self._open.total()
+        if everybody >= self._overall:
+            raise ResourceExhaustedError(
+                f"this server has {everybody:,} streams open, as many as the files that it may open allow: try again"
+                " when some have ended, or raise the limit of files ('ulimit -n') where it was started"
+            )
+        if self._positions + positions > _MAX_ALL_POSITIONS:
+            raise ResourceExhaustedError(
+                f"this server is read in {self._positions:,} logs at once, and {positions:,} more would be over the"
+                f" limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later"
+            )

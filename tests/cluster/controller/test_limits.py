@@ -1,0 +1,245 @@
+"""What one user may have at the same time, and what is said to who wants more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from support.cluster import launch, wait_for_end
+from support.controller_thread import serving
+from support.fake_engine import FakeEngine
+from support.waiting import wait_until
+
+from iris.cluster.client import pickling
+from iris.cluster.client.local_server import start_server
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.workspace import MAX_WORKSPACE_BYTES
+from iris.cluster.controller import endpoints as registry
+from iris.cluster.controller.endpoints import Endpoints
+from iris.cluster.controller.limits import (
+    MAX_BUNDLE_BYTES,
+    MAX_ENTRYPOINT_BYTES,
+    MAX_ERROR_CHARACTERS,
+    Limits,
+    Quotas,
+    Report,
+    trim_report,
+)
+from iris.cluster.controller.store import Store
+from iris.cluster.worker.run_callable import MAX_RESULT_BYTES
+from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from iris.rpc import cluster_pb2
+from iris.rpc.open_streams import MAX_POSITIONS, OpenStreams
+
+
+@contextmanager
+def limited(limits: Limits, store: Store | None = None) -> Iterator[RemoteClusterClient]:
+    """A client of a controller with these limits, whose engine gives no room: jobs wait."""
+    engine = FakeEngine()
+    engine.granting = False
+    with (
+        serving(engine, store or Store(None), limits=limits) as running,
+        RemoteClusterClient(running.address) as client,
+    ):
+        yield client
+
+
+def test_jobs_of_a_user() -> None:
+    with limited(Limits(jobs=2)) as client:
+        first = launch(client, ["true"])
+        launch(client, ["true"])
+        with pytest.raises(ResourceExhaustedError) as caught:
+            launch(client, ["true"])
+        for words in ("there are 2 jobs", "limit of 2", "iris kill", "--max-jobs-per-user"):
+            assert words in str(caught.value)
+        client.terminate_job(first)
+        wait_for_end(client, first)
+        launch(client, ["true"])
+
+
+def test_a_repeated_submission_counts_once() -> None:
+    with limited(Limits(jobs=1)) as client:
+        request = cluster_pb2.Controller.LaunchJobRequest(name="again", command=["true"], submission_id="1")
+        assert [client.launch_job(request) for _ in range(3)] == ["again"] * 3
+
+
+def test_tasks_of_a_user() -> None:
+    with limited(Limits(tasks=10)) as client:
+        first = launch(client, ["true"], replicas=6)
+        with pytest.raises(ResourceExhaustedError, match=r"6 tasks .* 5 more .* limit of 10.*--max-tasks-per-user"):
+            launch(client, ["true"], replicas=5)
+        launch(client, ["true"], replicas=4)
+        client.terminate_job(first)
+        wait_for_end(client, first)
+        launch(client, ["true"], replicas=5)
+
+
+def test_jobs_count_on_after_a_restart(tmp_path: Path) -> None:
+    with limited(Limits(jobs=2), Store(tmp_path / "db")) as client:
+        ended, _ = launch(client, ["true"]), launch(client, ["true"])
+        client.terminate_job(ended)
+        wait_for_end(client, ended)
+    with limited(Limits(jobs=2), Store(tmp_path / "db")) as client:
+        launch(client, ["true"])
+        with pytest.raises(ResourceExhaustedError):
+            launch(client, ["true"])
+
+
+def test_each_user_has_a_quota_of_his_own() -> None:
+    quotas = Quotas(Limits(jobs=1, tasks=5))
+    quotas.check("ann", 5)
+    quotas.begin("ann", 5)
+    quotas.check("bob", 5)
+    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 1 jobs"):
+        quotas.check("ann", 1)
+    quotas.end("ann", 5)
+    quotas.check("ann", 5)
+    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 0 tasks"):
+        quotas.check("ann", 6)
+
+
+def test_streams_of_a_user() -> None:
+    with limited(Limits(streams=2)) as client, ExitStack() as opened:
+        job_id = launch(client, ["true"])
+        watches = [opened.enter_context(_watching(client, job_id)) for _ in range(2)]
+        with pytest.raises(ResourceExhaustedError, match=r"2 streams open.*limit is 2.*--max-streams-per-user"):
+            next(client.watch_job(job_id))
+        with pytest.raises(ResourceExhaustedError, match="2 streams open"):
+            next(client.stream_task_logs(cluster_pb2.StreamTaskLogsRequest(job_id=job_id)))
+        assert client.get_job_status(job_id).job_id == job_id  # other calls go on
+        watches[0].set()
+        wait_until(lambda: _can_watch(client, job_id), "a place for another stream")
+
+
+@contextmanager
+def _watching(client: RemoteClusterClient, job_id: str) -> Iterator[threading.Event]:
+    """Watches a job until it is told to leave."""
+    leave, seen = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        watched = client.watch_job(job_id)
+        next(watched)
+        seen.set()
+        leave.wait(60)
+        watched.close()  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    assert seen.wait(30)
+    try:
+        yield leave
+    finally:
+        leave.set()
+        thread.join()
+
+
+def _can_watch(client: RemoteClusterClient, job_id: str) -> bool:
+    try:
+        next(client.watch_job(job_id))
+    except ResourceExhaustedError:
+        return False
+    return True
+
+
+async def _forever() -> object:
+    yield "first"
+    yield "second"
+
+
+@pytest.mark.parametrize(
+    ("streams", "positions", "words"),
+    [
+        (OpenStreams(overall=1), 1, "this server has 1 streams open.*ulimit"),
+        (OpenStreams(per_caller=1), 1, "user 'ann' has 1 streams"),
+        (OpenStreams(), MAX_POSITIONS + 1, "10,001 positions"),
+    ],
+)
+def test_streams_are_counted_until_they_end(streams: OpenStreams, positions: int, words: str) -> None:
+    import asyncio
+
+    async def main() -> None:
+        first = streams.limited("ann", _forever())  # type: ignore[arg-type]
+        assert await anext(first) == "first"
+        with pytest.raises(ResourceExhaustedError, match=words):
+            await anext(streams.limited("ann", _forever(), positions))  # type: ignore[arg-type]
+        await first.aclose()
+        if positions == 1:
+            assert [message async for message in streams.limited("ann", _forever())] == ["first", "second"]  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+def endpoint(name: str, job_id: str = "j", **fields: object) -> cluster_pb2.Controller.RegisterEndpointRequest:
+    return cluster_pb2.Controller.RegisterEndpointRequest(**{"address": "h:1", **fields}, name=name, job_id=job_id)  # type: ignore[arg-type]
+
+
+def test_endpoints() -> None:
+    endpoints = Endpoints(Store(None))
+    endpoints.register(endpoint("a/b c", metadata={"key": "x" * 4000}))
+    with pytest.raises(ResourceExhaustedError, match=r"'big' has 5,006 bytes .* limit of 4,096"):
+        endpoints.register(endpoint("big", metadata={"key": "x" * 5000}))
+    with pytest.raises(ResourceExhaustedError, match="limit of 200"):
+        endpoints.register(endpoint("x" * 201))
+    for name in ("", "a\nb", "\u202ea"):
+        with pytest.raises(InvalidArgumentError):
+            endpoints.register(endpoint(name))
+    for address in ("", "\x1b[31m", "h:1\n"):
+        with pytest.raises(InvalidArgumentError, match="needs an address"):
+            endpoints.register(endpoint("x", address=address))
+
+
+def test_endpoints_of_a_job() -> None:
+    endpoints = Endpoints(Store(None))
+    registered = [endpoints.register(endpoint(f"e{number}")) for number in range(registry.MAX_OF_JOB)]
+    with pytest.raises(ResourceExhaustedError, match=r"20,000 endpoints of job 'j'.*unregister"):
+        endpoints.register(endpoint("more"))
+    endpoints.register(endpoint("e5", address="h:2"))  # one that moves is none more
+    endpoints.register(endpoint("other", job_id="k"))
+    with pytest.raises(ResourceExhaustedError, match=r"20,001 endpoints .*longer prefix"):
+        endpoints.list("")
+    assert len(endpoints.list("e1999")) == 11
+    endpoints.unregister(registered[0].endpoint_id)
+    endpoints.register(endpoint("more"))
+    endpoints.job_ended("j")
+    assert [one.name for one in endpoints.list("")] == ["other"]
+    endpoints.register(endpoint("e0"))
+    with pytest.raises(NotFoundError):
+        endpoints.lookup("more")
+
+
+def test_reports_are_trimmed_and_never_refused() -> None:
+    report = Report(
+        serialized_result=bytes(MAX_RESULT_BYTES + 1), error="x" * 10_000, state=cluster_pb2.TASK_STATE_FAILED
+    )
+    trim_report(report)
+    assert not report.serialized_result
+    assert "too large: 8,388,609 bytes" in report.result_error
+    assert len(report.error) == MAX_ERROR_CHARACTERS + 1
+    fine = Report(serialized_result=bytes(MAX_RESULT_BYTES), error="x")
+    before = fine.SerializeToString()
+    trim_report(fine)
+    assert fine.SerializeToString() == before
+
+
+def test_both_sides_have_the_same_limits() -> None:
+    assert pickling.MAX_ENTRYPOINT_BYTES == MAX_ENTRYPOINT_BYTES
+    assert MAX_BUNDLE_BYTES > MAX_WORKSPACE_BYTES
+
+
+def test_limits_are_settings_of_the_server(tmp_path: Path) -> None:
+    server = start_server(tmp_path, temporary=True, ends_with_us=True, limits={"jobs": 3, "tasks": 2, "streams": 1})
+    try:
+        with RemoteClusterClient(server.address) as client:
+            with pytest.raises(ResourceExhaustedError, match="limit of 2"):
+                launch(client, ["true"], replicas=3)
+            job_id = launch(client, ["sleep", "600"])
+            with (
+                _watching(client, job_id),
+                pytest.raises(ResourceExhaustedError, match="limit is 1"),
+            ):
+                next(client.watch_job(job_id))
+    finally:
+        server.stop()

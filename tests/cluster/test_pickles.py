@@ -1,0 +1,103 @@
+"""Pickles run code when they are loaded: so they are loaded where the user's code runs, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster import wait_for_end
+from support.waiting import wait_until
+
+import iris
+from iris.client import IrisClient
+from iris.cluster.client.local_server import LocalServer
+from iris.rpc import cluster_pb2
+
+SOURCE = Path(iris.__file__).parent
+# Who loads pickles: the program of a task's own process, and a client the results that its user asks for.
+LOADERS = {"cluster/worker/run_callable.py": {"Unpickler"}, "client/job.py": {"loads"}}
+UNPICKLING = {"loads", "load", "Unpickler", "_Unpickler", "_loads", "_load"}
+PICKLING_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib", "marshal", "multiprocessing"}
+
+
+def unpickling(program: str) -> set[str]:
+    """The names by which a program loads pickles."""
+    tree = ast.parse(program)
+    modules, found = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {
+                alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in PICKLING_MODULES
+            }
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PICKLING_MODULES:
+            found |= {alias.name for alias in node.names} & (UNPICKLING | {"*"})
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in UNPICKLING and isinstance(node.value, ast.Name):
+            found |= {node.attr} if node.value.id in modules else set()
+    return found
+
+
+def test_the_search_finds_what_it_is_for() -> None:
+    assert unpickling("import pickle as p\np.loads(b'')") == {"loads"}
+    assert unpickling("from cloudpickle import loads") == {"loads"}
+    assert unpickling("def f():\n    import pickle\n    class U(pickle.Unpickler): pass") == {"Unpickler"}
+    assert unpickling("import json\njson.loads('')\nimport pickle\npickle.dumps(1)") == set()
+
+
+def test_pickles_are_loaded_in_two_places_only() -> None:
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        if names := unpickling(path.read_text()):
+            found[str(path.relative_to(SOURCE))] = names
+    assert found == LOADERS
+
+
+class Note:
+    """Writes down which process has loaded it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        program = "import os; open({!r}, 'a').write(f'{{os.getpid()}} {{os.environ.get(\"IRIS_TASK_ID\")}}\\n')"
+        return exec, (program.format(str(self._path)),)
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED"])
+def test_a_submitted_pickle_is_loaded_by_its_task_alone(
+    client: IrisClient, shared_cluster: LocalServer, tmp_path: Path, state: str
+) -> None:
+    notes = tmp_path / "notes"
+    function = (print, (Note(notes),), {}) if state == "SUCCEEDED" else (Note(notes), (), {})
+    request = cluster_pb2.Controller.LaunchJobRequest(
+        name=f"pickle-{os.urandom(4).hex()}", serialized_entrypoint=pickle.dumps(function), submission_id="1"
+    )
+    job_id = client.cluster.launch_job(request)
+    # All that servers do with a job: statuses, lists, logs, reports, results.
+    job = wait_for_end(client.cluster, job_id)
+    client.cluster.list_tasks(job_id)
+    client.cluster.list_jobs()
+    client.fetch_task_logs(job_id, task_index=0)
+    client.cluster.get_task_status(job_id, 0)
+    assert cluster_pb2.JobState.Name(job.state) == f"JOB_STATE_{state}"
+    ((pid, task_id),) = [line.split() for line in notes.read_text().splitlines()]
+    assert task_id == f"{job_id}/task-0"
+    assert int(pid) not in (shared_cluster.process.pid, os.getpid())
+
+
+def make_note(path: Path) -> Note:
+    return Note(path)
+
+
+def test_a_result_is_loaded_by_who_asks_for_it_and_nobody_else(client: IrisClient, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    job = client.run(make_note, args=[notes])
+    wait_until(lambda: client.cluster.get_job_status(job.job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED, "its end")
+    assert client.cluster.get_task_status(job.job_id, 0, include_result=True).serialized_result
+    assert not notes.exists()
+    job.results()
+    assert [int(line.split()[0]) for line in notes.read_text().splitlines()] == [os.getpid()]

@@ -1,0 +1,440 @@
+"""What a connection may take of a server, by real sockets. Time passes by `Guard.tick`, as often as a test likes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support.waiting import wait_until
+
+from iris.rpc.guard import (
+    BODY_BYTES_PER_S,
+    BODY_S,
+    HEAD_S,
+    KEEPALIVE_S,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_REQUEST_BYTES,
+    Guard,
+)
+from iris.rpc.process import bind
+from iris.rpc.serving import HttpServer
+
+Answer = tuple[int, bytes]
+
+
+class Served:
+    """A server in a thread: `/s/count` answers with the length of the body, `/s/hang` when told to, `/s/early` before
+    the body has come, and `/s/stream` with bytes until it is told to end."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.loop = asyncio.new_event_loop()
+        self.go = asyncio.Event()
+        self.disconnected = threading.Event()
+        self.listener = bind("127.0.0.1", 0)
+        self.address = self.listener.getsockname()
+
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        size = 0
+        while scope["path"] != "/s/early":
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.disconnected.set()
+                return
+            size += len(message["body"])
+            if not message["more_body"]:
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/s/hang":
+            await self.go.wait()
+        while scope["path"] == "/s/stream" and not self.go.is_set():
+            await send({"type": "http.response.body", "body": b"beat", "more_body": True})
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": str(size).encode()})
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        server = HttpServer({"/s": self.application}, self.listener, self.guard)
+        server.start()
+        await stop.wait()
+        await server.close()
+
+    def pass_time(self, seconds: int) -> None:
+        """Lets so many seconds pass for the guard. What was sent until now was read before."""
+
+        def tick() -> int:
+            for _ in range(seconds):
+                self.guard.tick()
+            return seconds
+
+        self.call(tick)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        async def on_loop() -> Any:
+            await asyncio.sleep(0)
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(30)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+
+@contextmanager
+def served(guard: Guard | None = None) -> Iterator[Served]:
+    world = Served(guard or Guard())
+    stop = asyncio.Event()
+    thread = threading.Thread(target=lambda: world.loop.run_until_complete(world.serve(stop)))
+    thread.start()
+    try:
+        yield world
+    finally:
+        world.call(stop.set)
+        thread.join()
+        world.loop.close()
+
+
+@pytest.fixture
+def world() -> Iterator[Served]:
+    with served() as running:
+        yield running
+
+
+def request(path: str = "/s/count", body: bytes = b"", headers: str = "") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    """Sends all of it, or as much as the other side takes before it has had enough."""
+    try:
+        connection.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def read_answer(connection: socket.socket) -> Answer:
+    """One answer, that with its length or in chunks."""
+    file = connection.makefile("rb")
+    status = int(file.readline().split()[1])
+    headers = dict(line.rstrip().lower().split(b": ", 1) for line in iter(file.readline, b"\r\n"))
+    if b"content-length" in headers:
+        return status, file.read(int(headers[b"content-length"]))
+    body = b""
+    while size := int(file.readline(), 16):
+        body += file.read(size)
+        file.readline()
+    file.readline()
+    return status, body
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """All that still comes, until the other side closes."""
+    data = b""
+    try:
+        while chunk := connection.recv(65536):
+            data += chunk
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def ask(world: Served, data: bytes) -> Answer:
+    with world.connect() as connection:
+        send(connection, data)
+        return read_answer(connection)
+
+
+def assert_refused(answer: Answer, status: int, code: str, words: str) -> None:
+    assert answer[0] == status
+    error = json.loads(answer[1])
+    assert error["code"] == code
+    assert words in error["message"]
+
+
+def assert_unhurt(world: Served) -> None:
+    """Others are answered, and nothing is left of what was refused."""
+    assert ask(world, request(body=b"abc")) == (200, b"3")
+    wait_until(lambda: world.call(lambda: world.guard.held_bytes) == 0, "bytes to be given back")
+
+
+NO_REQUESTS = {
+    "long header": (request(headers="x: " + "a" * MAX_HEAD_BYTES + "\r\n"), 431, "resource_exhausted", "65,536 bytes"),
+    "very long header": (request(headers="x: " + "a" * 10_000_000 + "\r\n"), 431, "resource_exhausted", "65,536 bytes"),
+    "many headers": (request(headers="a: b\r\n" * (MAX_HEADERS + 1)), 431, "resource_exhausted", "100 headers"),
+    "long path": (request(path="/s/" + "a" * MAX_HEAD_BYTES), 431, "resource_exhausted", "65,536 bytes"),
+    "path without end": (b"POST /" + b"a" * 10_000_000, 431, "resource_exhausted", "65,536 bytes"),
+    "header without end": (b"POST / HTTP/1.1\r\nx: " + b"a" * 10_000_000, 431, "resource_exhausted", "65,536 bytes"),
+    "header of no text": (
+        request(headers="x: \u20ac\r\n".encode().decode("latin-1")).replace(b"\xc2", b"\xff"),
+        400,
+        "invalid_argument",
+        "UTF-8",
+    ),
+    "gRPC": (request(headers="content-type: application/grpc+proto\r\n"), 415, "invalid_argument", "no gRPC"),
+    "upgrade": (request(headers="connection: upgrade\r\nupgrade: h2c\r\n"), 400, "invalid_argument", "upgrade"),
+    "CONNECT": (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "invalid_argument", "CONNECT"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_argument", "no HTTP request"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400, "invalid_argument", "no HTTP request"),
+    "length of letters": (
+        b"POST / HTTP/1.1\r\ncontent-length: abc\r\n\r\n",
+        400,
+        "invalid_argument",
+        "no HTTP request",
+    ),
+    "negative length": (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400, "invalid_argument", "no HTTP request"),
+    "two lengths": (
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        400,
+        "invalid_argument",
+        "no HTTP",
+    ),
+    "length and chunks": (
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        400,
+        "invalid_argument",
+        "no HTTP",
+    ),
+    "chunk of letters": (
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        400,
+        "invalid_argument",
+        "no HTTP request",
+    ),
+    "huge chunk": (
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\n",
+        400,
+        "invalid_argument",
+        "no HTTP",
+    ),
+    "chunk extension without end": (
+        b"POST /s/count HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1;" + b"x" * 10_000_000,
+        400,
+        "invalid_argument",
+        "nearly all framing",
+    ),
+    "trailer without end": (
+        b"POST /s/count HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: " + b"a" * 10_000_000,
+        400,
+        "invalid_argument",
+        "nearly all framing",
+    ),
+    "declared too long": (
+        f"POST /s/count HTTP/1.1\r\ncontent-length: {MAX_REQUEST_BYTES + 1}\r\n\r\n".encode(),
+        429,
+        "resource_exhausted",
+        "4,194,304",
+    ),
+    "too long": (
+        b"POST /s/count HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n500000\r\n" + bytes(0x500000),
+        429,
+        "resource_exhausted",
+        "over the limit of 4,194,304 for '/s/count'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_REQUESTS)
+def test_what_is_no_request_of_ours(world: Served, name: str) -> None:
+    data, status, code, words = NO_REQUESTS[name]
+    assert_refused(ask(world, data), status, code, words)
+    assert_unhurt(world)
+
+
+def test_trailers_are_nobodys(world: Served) -> None:
+    trailers = "".join(f"x{i}: y\r\n" for i in range(2 * MAX_HEADERS))
+    chunked = f"POST /s/count HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n{trailers}\r\n"
+    assert ask(world, chunked.encode()) == (200, b"3")
+
+
+def test_a_call_may_have_a_limit_of_its_own() -> None:
+    with served(Guard({"/s/count": 10})) as world:
+        assert ask(world, request(body=b"0123456789")) == (200, b"10")
+        assert_refused(ask(world, request(body=b"01234567890")), 429, "resource_exhausted", "limit of 10 ")
+
+
+def test_all_requests_together_have_a_limit() -> None:
+    with served(Guard(max_held_bytes=100_000)) as world, world.connect() as first:
+        first.sendall(request(body=bytes(90_000))[:-1])
+        wait_until(lambda: world.call(lambda: world.guard.held_bytes) > 80_000, "most of it to be held")
+        assert_refused(ask(world, request(body=bytes(30_000))), 503, "unavailable", "receiving too much")
+        assert ask(world, request(body=bytes(5000))) == (200, b"5000")
+        first.sendall(b"\0")
+        assert read_answer(first) == (200, b"90000")
+        assert_unhurt(world)
+
+
+def test_a_head_that_drips_is_not_waited_for(world: Served) -> None:
+    with world.connect() as slow:
+        slow.sendall(b"POST /s/count HTTP/1.1\r\nhost: x\r\n")
+        wait_until(lambda: world.call(lambda: any(c._head_bytes for c in world.guard.connections)), "it to be read")
+        for _ in range(HEAD_S):
+            slow.sendall(b"x: y\r\n")
+            world.pass_time(1)
+        world.pass_time(1)
+        assert_refused(read_answer(slow), 408, "deadline_exceeded", f"within {HEAD_S} s")
+        assert read_to_end(slow) == b""
+    assert_unhurt(world)
+
+
+def test_who_connects_and_says_nothing_is_let_go(world: Served) -> None:
+    with world.connect() as silent:
+        wait_until(lambda: world.call(lambda: len(world.guard.connections)) == 1, "the connection")
+        world.pass_time(HEAD_S + 1)
+        assert read_to_end(silent) == b""
+
+
+def test_empty_lines_keep_no_connection_open(world: Served) -> None:
+    with world.connect() as dripping:
+        dripping.sendall(request(body=b"x"))
+        assert read_answer(dripping) == (200, b"1")
+        for _ in range(HEAD_S + 2):
+            send(dripping, b"\r\n")
+            world.pass_time(1)
+        assert b"200" not in read_to_end(dripping)
+
+
+def test_a_body_that_drips_is_not_waited_for(world: Served) -> None:
+    with world.connect() as slow:
+        slow.sendall(request(body=bytes(1000))[:-500])
+        wait_until(lambda: world.call(lambda: world.guard.held_bytes), "the body to begin")
+        world.pass_time(BODY_S)
+        slow.sendall(b"\0")
+        world.pass_time(1)
+        assert_refused(read_answer(slow), 408, "deadline_exceeded", "too slowly")
+        assert world.disconnected.wait(30)  # its application has heard that nobody listens
+    assert_unhurt(world)
+
+
+def test_a_body_that_comes_at_the_rate_is_waited_for(world: Served) -> None:
+    with world.connect() as steady:
+        seconds = 3 * BODY_S
+        body = bytes(BODY_BYTES_PER_S * seconds)
+        steady.sendall(request(body=body)[: -len(body)])
+        for second in range(seconds):
+            steady.sendall(bytes(BODY_BYTES_PER_S))
+            wanted = BODY_BYTES_PER_S * (second + 1) if second + 1 < seconds else 0  # it is given back at the end
+            wait_until(lambda: world.call(lambda: world.guard.held_bytes) == wanted, "this part")  # noqa: B023
+            world.pass_time(1)
+        assert read_answer(steady) == (200, str(len(body)).encode())
+
+
+def test_what_was_answered_early_has_no_more_time_than_others(world: Served) -> None:
+    with world.connect() as slow:
+        slow.sendall(request("/s/early", bytes(1000))[:-500])
+        assert read_answer(slow) == (200, b"0")
+        world.pass_time(BODY_S + 1)
+        assert b" 408 " in read_to_end(slow)
+    assert_unhurt(world)
+
+
+def test_an_answer_may_take_as_long_as_it_likes(world: Served) -> None:
+    with world.connect() as patient, world.connect() as following:
+        patient.sendall(request("/s/hang", b"abc"))
+        following.sendall(request("/s/stream"))
+        assert following.recv(10)
+        assert patient.recv(1)  # the beginning of the answer's head: its request is complete
+        world.pass_time(10_000)
+        world.call(world.go.set)
+        assert read_to_end_of_answer(patient).endswith(b"3\r\n0\r\n\r\n")
+        assert read_to_end_of_answer(following).endswith(b"0\r\n\r\n")
+
+
+def test_an_idle_connection_is_kept_for_a_while(world: Served) -> None:
+    with world.connect() as idle:
+        for _ in range(3):
+            idle.sendall(request(body=b"x"))
+            assert read_answer(idle) == (200, b"1")
+            wait_until(lambda: world.call(lambda: len(world.guard.waiting)) == 1, "it to wait")
+            world.pass_time(KEEPALIVE_S)
+        world.pass_time(1)
+        assert read_to_end(idle) == b""
+
+
+def test_pipelined_requests_are_answered_in_order(world: Served) -> None:
+    with world.connect() as connection:
+        connection.sendall(b"".join(request(body=b"x" * size) for size in range(50)))
+        file_order = [read_one(connection) for _ in range(50)]
+        assert file_order == [str(size).encode() for size in range(50)]
+
+
+def test_a_half_closed_connection_has_its_answer(world: Served) -> None:
+    with world.connect() as connection:
+        connection.sendall(request(body=b"abc"))
+        connection.shutdown(socket.SHUT_WR)
+        assert read_answer(connection) == (200, b"3")
+    with world.connect() as connection:
+        connection.sendall(request(body=b"abc")[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert read_to_end(connection) == b""
+    assert_unhurt(world)
+
+
+def test_two_thousand_idle_connections_keep_nobody_out() -> None:
+    with served(Guard(max_connections=200)) as world, world.connect() as busy:
+        busy.sendall(request("/s/hang"))
+        assert busy.recv(1)
+        idle = []
+        try:
+            for number in range(2000):
+                idle.append(world.connect())
+                if number % 3 == 0:
+                    send(idle[-1], b"POST /s/count HTTP/1.1\r\n")  # some have begun
+                if number % 500 == 0:
+                    assert ask(world, request(body=b"abc")) == (200, b"3")
+            assert_unhurt(world)
+            assert world.call(lambda: len(world.guard.connections)) <= 201
+            world.call(world.go.set)
+            assert read_to_end_of_answer(busy).endswith(b"0\r\n\r\n")
+        finally:
+            for connection in idle:
+                connection.close()
+
+
+def test_where_all_connections_are_busy_one_more_is_told_so() -> None:
+    with served(Guard(max_connections=3)) as world:
+        busy = [world.connect() for _ in range(3)]
+        for connection in busy:
+            connection.sendall(request("/s/hang"))
+            assert connection.recv(1)
+        assert_refused(ask(world, request()), 503, "unavailable", "all 3 connections")
+        world.call(world.go.set)
+        for connection in busy:
+            assert read_to_end_of_answer(connection).endswith(b"0\r\n\r\n")
+            connection.close()
+        assert_unhurt(world)
+
+
+def test_time_passes_by_itself() -> None:
+    """That the server counts its seconds."""
+    with served(Guard(head_s=0)) as world, world.connect() as silent:
+        assert read_to_end(silent) == b""
+
+
+def test_who_was_refused_and_stays_is_cut_off(world: Served) -> None:
+    with world.connect() as stubborn:
+        stubborn.sendall(b"nonsense\r\n\r\n")
+        assert read_answer(stubborn)[0] == 400
+        wait_until(lambda: world.call(lambda: len(world.guard.connections)) == 1, "it to be there")
+        world.pass_time(3)
+        wait_until(lambda: world.call(lambda: len(world.guard.connections)) == 0, "it to be gone")
+
+
+def read_one(connection: socket.socket) -> bytes:
+    """The body of one answer in one chunk, read byte by byte so that nothing of the next is taken."""
+    data = b""
+    while not data.endswith(b"0\r\n\r\n") or b"\r\n\r\n" not in data[:-5]:
+        data += connection.recv(1)
+    return data.split(b"\r\n\r\n", 1)[1].split(b"\r\n")[1]
+
+
+def read_to_end_of_answer(connection: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"0\r\n\r\n"):
+        data += connection.recv(65536)
+    return data
