@@ -158,6 +158,7 @@ def new_job(job_id: str = "parent/job", *, coscheduled: bool = True) -> Job:
         max_task_failures=0,
         max_retries_failure=1,
         max_retries_preemption=7,
+        retry_pause_ms=250,
         parent_job_id="parent",
     )
     job.submit()
