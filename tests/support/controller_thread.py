@@ -8,6 +8,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from support.tokens import shared_key
+
+from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.log_keeper import Keeping
 from iris.cluster.controller.service import ControllerService
@@ -53,7 +56,7 @@ def serving(
     async def serve() -> None:
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
-        controller = Controller(engine, store, address, kept_logs)
+        controller = Controller(engine, store, address, kept_logs, authority=Authority(shared_key(), store))
         application = controller_application(ControllerService(controller))
         server = HttpServer({application.path: application}, listener)
         await controller.start()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from iris.cluster.client.here import identify_process, record_path, state_home
 from iris.errors import LocalClusterError
 
 
@@ -28,6 +27,9 @@ class Record:
         workers: How many workers share the machine.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
+        tls_cert: The certificate that it shows, and its key; empty: there is no TLS.
+        client_ca: By what it knows the certificates that clients need; empty: they need none.
+        insecure_no_tls: It is open to other machines without TLS.
     """
 
     address: str
@@ -41,18 +43,10 @@ class Record:
     keep_logs: str = ""
     keep_log_bytes: str = ""
     max_log_bytes: str = ""
-
-
-def state_home() -> Path:
-    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    # A relative path is to be ignored, says the XDG base directory specification.
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "iris"
-
-
-def record_path() -> Path:
-    """The record's file. One for each machine: home directories are shared between machines, clusters are not."""
-    return state_home() / f"up-{socket.gethostname()}.json"
+    tls_cert: str = ""
+    tls_key: str = ""
+    client_ca: str = ""
+    insecure_no_tls: bool = False
 
 
 def find_running() -> Record | None:
@@ -101,14 +95,3 @@ def exclusive() -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def identify_process(pid: int) -> str:
-    """What tells a process from others that had or will have its id; empty when it is gone, or a zombie."""
-    try:
-        # See proc(5): the fields after the name in parentheses, state the first of them, the start time the 20th.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else f"{boot}/{fields[19]}"

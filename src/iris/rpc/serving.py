@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -27,9 +28,12 @@ class HttpServer:
     Args:
         applications: By path, as `"/iris.cluster.ControllerService"`.
         listener: The socket to serve on, see `process.bind`; closed with the server.
+        tls: Speak TLS; None: plain HTTP.
     """
 
-    def __init__(self, applications: dict[str, Any], listener: socket.socket) -> None:
+    def __init__(
+        self, applications: dict[str, Any], listener: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._applications = applications
         self._socket = listener
         config = uvicorn.Config(
@@ -45,6 +49,8 @@ class HttpServer:
             timeout_graceful_shutdown=_CLOSE_S,
             backlog=2048,
         )
+        config.load()
+        config.ssl = tls  # made by us, so that its errors are in our words; uvicorn would take files
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 

@@ -8,21 +8,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from iris.cli.moments import read_span
 from iris.cli.options import json_option
 from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, identify_process, state_home, write_record
+from iris.cli.record import Record, exclusive, find_running, write_record
+from iris.cluster.client.here import identify_process, state_home
 from iris.cluster.types import parse_bytes
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
 
 if TYPE_CHECKING:
-    from iris.cluster.client.local_server import LocalServer, LogOptions
+    from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
+DEFAULT_HOST = "127.0.0.1"
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 _HELP = """\
@@ -40,7 +43,9 @@ Logs are kept for 30 days after their attempts have ended, and up to 50 GB of th
 attempts that have ended. Who reads a log that was removed is told so. With --log-location, complete logs are copied
 there, and removed from this machine instead when there are too many; after --keep-logs they are removed from there too.
 
-Whoever can reach the port can run programs as you: it is open to this machine only, unless --host says otherwise.
+Who calls needs a token. One is made for you, in a file that only you can read, and is found there by itself;
+'iris token create' makes more. The port is open to this machine only, unless --host says otherwise; other machines
+should come by TLS.
 """
 
 
@@ -74,6 +79,20 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     metavar="URL",
     help="Where complete logs are copied to, as 's3://bucket/logs' or 'file:///mnt/logs'; needs the extra [storage].",
 )
+@click.option(
+    "--tls-cert", metavar="FILE", type=_FILE, help="Serve TLS with this certificate (chain), in PEM; needs --tls-key."
+)
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="Its key.")
+@click.option(
+    "--client-ca", metavar="FILE", type=_FILE, help="Let nobody in without a certificate that one of these has signed."
+)
+@click.option(
+    "--insecure-no-tls",
+    is_flag=True,
+    default=None,
+    help="Serve other machines without TLS: whoever sees the traffic can read all of it, tokens included, and then run"
+    " programs as you. For networks where nobody else listens.",
+)
 @json_option()
 def up(
     *,
@@ -85,6 +104,10 @@ def up(
     keep_log_bytes: str | None,
     max_log_bytes: str | None,
     log_location: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    client_ca: str | None,
+    insecure_no_tls: bool | None,
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
@@ -96,19 +119,22 @@ def up(
         "log_location": log_location,
     }
     _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
+    doors = {"tls_cert": tls_cert, "tls_key": tls_key, "client_ca": client_ca, "insecure_no_tls": insecure_no_tls}
+    door = _read_door_options(host or DEFAULT_HOST, doors)
     asked: dict[str, object] = {
         "port": port,
         "workers": workers,
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "host": host,
         **given,
+        **doors,
     }
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
             directory = (state_dir or state_home()).absolute()
-            record = _start(port, workers or 1, directory, host or "127.0.0.1", given, output)
+            record = _start(port, workers or 1, directory, host or DEFAULT_HOST, given, door, output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started}
@@ -117,11 +143,17 @@ def up(
     if started and not as_json:
         output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
     if not _is_loopback(record.host):
-        output.note(f"whoever can reach {record.host}:{record.port} can run programs as you")
+        output.note("clients on other machines need the address, and a token: iris token create NAME")
 
 
 def _start(
-    port: int | None, workers: int, state_dir: Path, host: str, logs: Mapping[str, str | None], output: Output
+    port: int | None,
+    workers: int,
+    state_dir: Path,
+    host: str,
+    logs: Mapping[str, str | None],
+    door: DoorOptions,
+    output: Output,
 ) -> Record:
     """Starts the server, and returns when its workers are there. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import start_server
@@ -131,9 +163,10 @@ def _start(
     try:
         output.set_status("starting a cluster on this machine…")
         options = _read_log_options(logs)
-        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options)
+        server = start_server(state_dir, workers=workers, host=host, port=wanted_port, logs=options, door=door)
         try:
-            _wait_for_workers(server, workers, state_dir, output)
+            _wait_for_workers(server, workers, state_dir, door, output)
+            given: dict[str, Any] = {**{name: text or "" for name, text in logs.items()}, **asdict(door)}
             record = Record(
                 address=server.address,
                 pid=server.process.pid,
@@ -142,7 +175,7 @@ def _start(
                 host=host,
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
-                **{name: text or "" for name, text in logs.items()},
+                **given,
             )
             write_record(record)
         except BaseException:
@@ -185,11 +218,23 @@ def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
     )
 
 
-def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, output: Output) -> None:
+def _read_door_options(host: str, given: Mapping[str, Any]) -> DoorOptions:
+    from iris.cluster.client.local_server import DoorOptions
+    from iris.rpc.tls import check_exposure, check_tls_options
+
+    check_tls_options(given)
+    door = DoorOptions(**{name: value for name, value in given.items() if value is not None})
+    check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
+    return door
+
+
+def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: DoorOptions, output: Output) -> None:
+    from iris.cluster.client.here import Here
     from iris.cluster.client.remote_client import RemoteClusterClient
 
     end = time.monotonic() + _WORKERS_READY_S
-    with RemoteClusterClient(server.address) as cluster:
+    tls = Here(state_dir, door.tls_cert, door.client_ca).tls()
+    with RemoteClusterClient(server.address, token=server.token, ca=tls.ca, cert=tls.cert) as cluster:
         while (ready := sum(worker.healthy for worker in cluster.list_workers())) < workers:
             output.set_status(f"starting a cluster on this machine… {ready} of {workers} workers are there")
             if server.process.poll() is not None or time.monotonic() > end:

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import LocalClusterError, MissingExtraError
 
 _READY_S = 60.0  # a machine that is busy takes long; one that is broken says so at once
@@ -24,10 +25,11 @@ _SHOWN_BYTES = 2000
 
 @dataclass(slots=True)
 class LocalServer:
-    """A server process that this process has started."""
+    """A server process that this process has started; `token` is an admin's."""
 
     address: str
     process: subprocess.Popen[bytes]
+    token: str = field(default="", repr=False)
 
     def stop(self) -> None:
         """Ends it gracefully: jobs are ended, workers gone and, where it is temporary, its directory removed."""
@@ -67,6 +69,29 @@ class LogOptions:
         return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class DoorOptions:
+    """Who is let in, and how; what is empty, as it is by default.
+
+    Attributes:
+        tls_cert: A file with the certificate that is shown, in PEM; without it there is no TLS.
+        tls_key: A file with its key.
+        client_ca: A file with the certificates by which those of clients have to be signed.
+        insecure_no_tls: Whether other machines may come without TLS.
+    """
+
+    tls_cert: str = ""
+    tls_key: str = ""
+    client_ca: str = ""
+    insecure_no_tls: bool = False
+
+    def arguments(self) -> list[str]:
+        """As the server's command line has them."""
+        files = {"--tls-cert": self.tls_cert, "--tls-key": self.tls_key, "--client-ca": self.client_ca}
+        words = [f"{name}={os.path.abspath(path)}" for name, path in files.items() if path]
+        return [*words, *(["--insecure-no-tls"] if self.insecure_no_tls else [])]
+
+
 def start_server(
     directory: Path,
     *,
@@ -76,6 +101,7 @@ def start_server(
     temporary: bool = False,
     ends_with_us: bool = False,
     logs: LogOptions | None = None,
+    door: DoorOptions | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -87,12 +113,13 @@ def start_server(
         temporary: Jobs are kept in memory only, and the directory is removed at the end.
         ends_with_us: It ends when this process does, however that happens.
         logs: How logs are kept.
+        door: TLS; None: none, and for this machine only.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
         LocalClusterError: It did not start; the text says why.
     """
-    if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("psutil") is None:
+    if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "psutil", "jwt", "cryptography")):
         raise MissingExtraError("A cluster on this machine", "server")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     messages = directory / "server.log"
@@ -103,6 +130,7 @@ def start_server(
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
     command += logs.arguments() if logs is not None else []
+    command += door.arguments() if door is not None else []
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(
@@ -110,6 +138,7 @@ def start_server(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
                 pass_fds=(ready_end,),
                 start_new_session=True,  # a terminal's Ctrl-C is for us: we decide what it means for the cluster
             )
@@ -127,7 +156,7 @@ def start_server(
     finally:
         os.close(ready)
     if "address" in answer:
-        return LocalServer(answer["address"], process)
+        return LocalServer(answer["address"], process, answer["token"])
     process.kill()
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"

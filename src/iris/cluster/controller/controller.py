@@ -12,9 +12,13 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
+from pyqwest import Client
+
 from iris.cluster.controller import status, workers
+from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.endpoints import Endpoints
 from iris.cluster.controller.job import (
     Instruction,
@@ -32,7 +36,7 @@ from iris.cluster.controller.scheduler import Scheduler
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd
 from iris.cluster.engine.base import Engine
-from iris.cluster.types import is_task_finished, parse_task_id, state_name
+from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.errors import (
     AlreadyExistsError,
@@ -42,7 +46,9 @@ from iris.errors import (
     NotFoundError,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.credentials import Bearer
 from iris.rpc.process import happens
+from iris.rpc.tokens import SigningKey
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
@@ -59,12 +65,27 @@ class Controller:
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
+        authority: Makes the tokens by which it is called; default one whose key lives in memory only.
+        http_client: By which workers are called, where TLS needs one of its own.
 
     Attributes:
         logs: The logs of all tasks, for readers.
+        authority: Makes tokens, and knows which are good.
     """
 
-    def __init__(self, engine: Engine, store: Store, address: str, kept_logs: Keeping | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        address: str,
+        kept_logs: Keeping | None = None,
+        *,
+        authority: Authority | None = None,
+        http_client: Client | None = None,
+    ) -> None:
+        self.authority = authority or Authority(SigningKey.new(), store)
+        self.authority.is_live = self._is_live
+        self._http_client = http_client
         self._engine = engine
         self._store = store
         self._address = address
@@ -104,8 +125,9 @@ class Controller:
 
     # Jobs, for clients.
 
-    def launch_job(self, request: LaunchJobRequest) -> str:
-        """Takes a job, and answers with its id."""
+    def launch_job(self, request: LaunchJobRequest, owner: str = "") -> str:
+        """Takes a job, and answers with its id. It is its parent's owner's, where it has a parent."""
+        request.environment.env_vars.pop(TOKEN_VARIABLE, None)  # a secret is not stored, and a task has its own
         job = make_job(request, _now_ms())
         known = self._jobs.get(job.job_id)
         if known is not None:
@@ -113,7 +135,8 @@ class Controller:
                 return job.job_id  # the repeat of a submission whose reply was lost
             state = state_name(known.job.state)
             raise AlreadyExistsError(f"there is a job named {job.job_id!r} already ({state}): choose another name")
-        self._check_parent(request)
+        parent = self._check_parent(request)
+        job.owner = owner if parent is None else parent.owner
         bundle = self._check_bundle(request)
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
@@ -204,6 +227,10 @@ class Controller:
         """Takes a name away."""
         self._endpoints.unregister(endpoint_id)
 
+    def job_of_endpoint(self, endpoint_id: str) -> str | None:
+        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+        return self._endpoints.job_of(endpoint_id)
+
     def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
         """The endpoint of that name."""
         return self._endpoints.lookup(name)
@@ -221,7 +248,8 @@ class Controller:
         known = self._workers.get(request.worker_id)
         if known is not None and known.place.incarnation != request.incarnation:
             known.gone = True
-        self._workers[request.worker_id] = workers.new_record(request, _now_ms())
+        bearer = Bearer(partial(self.authority.controller_token, request.worker_id))
+        self._workers[request.worker_id] = workers.new_record(request, _now_ms(), bearer, self._http_client)
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
         error = f"worker {request.worker_id} was lost: another process has taken its place"
@@ -249,6 +277,8 @@ class Controller:
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
         """What became of attempts; stored when this returns."""
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
+        answer.revocations, revoked = self.authority.revocations(request.revocations)
+        answer.revoked.extend(revoked)
         worker = self._workers.get(request.worker_id)
         if worker is None:
             answer.register_again = True
@@ -358,7 +388,9 @@ class Controller:
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
         worker = await self._registered(worker_id)
-        request = workers.run_tasks_request(job.job_id, record.launch, starts, record.gpu_ids)
+        request = workers.run_tasks_request(
+            job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
+        )
         refused = await workers.start_attempts(worker, job.job_id, starts, request, _still_live(job))
         if refused:
             end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
@@ -387,18 +419,25 @@ class Controller:
                 attempt.worker_address = task.worker_address = worker.place.address
         return task
 
+    def _is_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        """Whether an attempt goes on, so that its token is good."""
+        record = self._jobs.get(job_id)
+        known = record is not None and 0 <= task_index < len(record.job.tasks)
+        return known and record is not None and _still_live(record.job)(task_index, attempt_id)
+
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
         if record is None:
             raise NotFoundError(f"no job named {job_id!r}" if job_id else "a job id must not be empty")
         return record
 
-    def _check_parent(self, request: LaunchJobRequest) -> None:
+    def _check_parent(self, request: LaunchJobRequest) -> Job | None:
         if not request.parent_job_id:
-            return
+            return None
         parent = self._job(request.parent_job_id).job
         if parent.is_finished or parent.ending is not None:
             raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
+        return parent
 
     def _check_bundle(self, request: LaunchJobRequest) -> bytes:
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:

@@ -58,6 +58,10 @@ class Endpoints:
         self._store.save_endpoints(removed=[endpoint_id])
         del self._by_name[endpoint.name]
 
+    def job_of(self, endpoint_id: str) -> str | None:
+        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+        return next((known.job_id for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
+
     def lookup(self, name: str) -> Endpoint:
         """The endpoint of that name.
 

@@ -113,6 +113,7 @@ class Job:
         gangs: The placements that are asked for or held, by id.
         rounds: How many gangs there have been; numbers their ids.
         revision: Counts the changes; see `Task.revision`.
+        owner: Who submitted it, or the job above it: the name in the token.
     """
 
     job_id: str
@@ -130,6 +131,7 @@ class Job:
     gangs: dict[str, Gang] = field(default_factory=dict)
     rounds: int = 0
     revision: int = 1
+    owner: str = ""
 
     @property
     def is_finished(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from iris.cluster.controller.controller import Controller as JobController
 from iris.errors import UnimplementedError
 from iris.rpc import cluster_pb2
+from iris.rpc.caller import caller
 from iris.rpc.cluster_pb2 import Controller
 
 
@@ -17,9 +18,14 @@ class ControllerService:
     def __init__(self, controller: JobController) -> None:
         self._controller = controller
 
+    @property
+    def controller(self) -> JobController:
+        """What answers."""
+        return self._controller
+
     async def launch_job(self, request: Controller.LaunchJobRequest, ctx: Any) -> Controller.LaunchJobResponse:
         """Takes a job."""
-        return Controller.LaunchJobResponse(job_id=self._controller.launch_job(request))
+        return Controller.LaunchJobResponse(job_id=self._controller.launch_job(request, owner=caller().name))
 
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any
@@ -55,7 +61,13 @@ class ControllerService:
     ) -> Controller.RegisterWorkerResponse:
         """A worker is there."""
         address = self._controller.register_worker(request)
-        return Controller.RegisterWorkerResponse(accepted=True, controller_address=address)
+        authority = self._controller.authority
+        return Controller.RegisterWorkerResponse(
+            accepted=True,
+            controller_address=address,
+            token_key=authority.verifier.public,
+            token=authority.renewed(caller()),
+        )
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
         """The workers, and how they are."""
@@ -72,7 +84,9 @@ class ControllerService:
         self, request: Controller.ReportTaskStatesRequest, ctx: Any
     ) -> Controller.ReportTaskStatesResponse:
         """What became of attempts, or only that the worker lives."""
-        return self._controller.report_task_states(request)
+        answer = self._controller.report_task_states(request)
+        answer.token = self._controller.authority.renewed(caller())
+        return answer
 
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
@@ -127,12 +141,14 @@ class ControllerService:
 
     async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
         """Makes a token."""
-        raise UnimplementedError("this controller has no tokens yet")
+        token, secret = self._controller.authority.create_token(request)
+        return Controller.CreateTokenResponse(token=token, secret=secret)
 
     async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
         """The tokens that were made."""
-        raise UnimplementedError("this controller has no tokens yet")
+        return Controller.ListTokensResponse(tokens=self._controller.authority.list_tokens())
 
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends a token's life."""
-        raise UnimplementedError("this controller has no tokens yet")
+        self._controller.authority.revoke_token(request.token_id)
+        return cluster_pb2.Empty()

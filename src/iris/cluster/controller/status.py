@@ -44,6 +44,7 @@ def job_status(record: StoredJob, *, tasks_since: int | None = None) -> cluster_
         build_metrics=facts[0].build_metrics,
         resource_usage=_sum([fact.resource_usage for fact in facts]),
         status_message=_job_message(job),
+        owner=job.owner,
     )
     if job.first_failed is not None:
         status.first_failed_task_index = job.first_failed

@@ -51,6 +51,12 @@ CREATE TABLE IF NOT EXISTS endpoints (
     endpoint_id TEXT PRIMARY KEY,
     message BLOB NOT NULL                      -- Endpoint
 );
+CREATE TABLE IF NOT EXISTS tokens (
+    token_id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,                  -- of the request that made it; may be empty
+    revocation INTEGER NOT NULL,               -- revocations are counted: which this was; 0 where there was none
+    message BLOB NOT NULL                      -- Token; nowhere is a secret
+);
 """
 
 
@@ -61,6 +67,15 @@ class StoredJob:
     job: Job
     launch: cluster_pb2.Controller.LaunchJobRequest
     facts: list[cluster_pb2.TaskStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token that was made, as it was saved."""
+
+    token: cluster_pb2.Controller.Token
+    request_id: str
+    revocation: int = 0
 
 
 class Store:
@@ -182,6 +197,29 @@ class Store:
                 "INSERT INTO endpoints VALUES (?, ?)", [(new.endpoint_id, new.SerializeToString()) for new in added]
             )
 
+    def load_tokens(self) -> list[StoredToken]:
+        """All tokens, in the order in which they were made."""
+        with self._reading():
+            rows = self._db.execute("SELECT message, request_id, revocation FROM tokens ORDER BY rowid")
+            return [
+                StoredToken(cluster_pb2.Controller.Token.FromString(message), request_id, revocation)
+                for message, request_id, revocation in rows
+            ]
+
+    def save_token(self, stored: StoredToken) -> None:
+        """A token that was made, or revoked."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO tokens (token_id, request_id, revocation, message) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (token_id) DO UPDATE SET revocation=excluded.revocation, message=excluded.message",
+                (stored.token.token_id, stored.request_id, stored.revocation, stored.token.SerializeToString()),
+            )
+
+    def remove_tokens(self, token_ids: Iterable[str]) -> None:
+        """Tokens that nobody needs to know any more."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM tokens WHERE token_id=?", [(token_id,) for token_id in token_ids])
+
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
         self._db.executemany(
             "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?)",
@@ -231,6 +269,7 @@ _JOB_FIELDS = (
     "finished_at_ms",
     "rounds",
     "revision",
+    "owner",
 )
 
 

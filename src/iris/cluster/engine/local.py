@@ -12,7 +12,7 @@ import os
 import resource
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from iris.cluster.engine.base import (
     place,
 )
 from iris.cluster.engine.machine import gpu_ids, this_machine
+from iris.cluster.types import TOKEN_VARIABLE
+from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import InvalidArgumentError
 from iris.rpc.process import happens
 
@@ -68,6 +70,8 @@ class LocalEngine:
         advertise_host: Where others reach them; default `host`.
         log_directory: Where workers write logs, so that these outlive them; default: they hand them over.
         worker_options: More of the worker's command line, see worker/daemon.py.
+        credentials: What a worker of that id is to show, and whom it is to trust; asked for each process. None: nothing
+            that any controller takes.
     """
 
     elastic = False
@@ -82,6 +86,7 @@ class LocalEngine:
         advertise_host: str = "",
         log_directory: Path | None = None,
         worker_options: Sequence[str] = (),
+        credentials: Callable[[str], WorkerCredentials] | None = None,
     ) -> None:
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidArgumentError(f"workers={workers}: expected 1 to {MAX_WORKERS}")
@@ -98,7 +103,9 @@ class LocalEngine:
         self._changed = asyncio.Event()
         self._controller_address = ""
         self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
-        self._env = dict(os.environ)  # as it is now: what this program changes later is not for workers and tasks
+        self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
+        # As it is now: what this program changes later is not for workers and tasks, and our user's token never is.
+        self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
     async def start(self, controller_address: str) -> None:
         """Starts the workers; they register by themselves."""
@@ -184,13 +191,19 @@ class LocalEngine:
 
     async def _start_worker(self, host: _Host) -> asyncio.subprocess.Process:
         self._directory.mkdir(parents=True, exist_ok=True)
-        with open(self._directory / f"{host.worker_id}.log", "ab") as messages:
-            return await asyncio.create_subprocess_exec(
+        ours, theirs = os.pipe()  # neither a command line nor an environment is a place for a secret
+        with (
+            open(self._directory / f"{host.worker_id}.log", "ab") as messages,
+            os.fdopen(ours, "rb"),
+            os.fdopen(theirs, "w") as pipe,
+        ):
+            process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", "iris.cluster.worker"),  # -P: nothing of the current folder takes our modules' places
                 *("--worker-id", host.worker_id),
                 *("--incarnation", secrets.token_hex(8)),
                 *("--controller", self._controller_address),
+                *("--credentials", f"/dev/fd/{ours}"),
                 *("--directory", str(self._directory / host.worker_id)),
                 *("--host", self._bind_host),
                 *("--advertise-host", self._advertise_host),
@@ -201,8 +214,14 @@ class LocalEngine:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=messages,
                 stderr=messages,
+                pass_fds=(ours,),
                 start_new_session=True,  # a terminal's Ctrl-C is for the client, not for the workers
             )
+            # It loads its program now: the time that signing takes is not added to that.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.write(self._credentials(host.worker_id).to_json())
+                pipe.close()
+        return process
 
     def _worker_died(self, host: _Host) -> None:
         for gang in self._gangs.values():

@@ -10,10 +10,12 @@ import os
 import resource
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import psutil
 
+from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.handover import Handover
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
@@ -21,12 +23,19 @@ from iris.cluster.worker.reaper import Reaper, become_subreaper
 from iris.cluster.worker.reporter import Reporter
 from iris.cluster.worker.service import WorkerService
 from iris.cluster.worker.task_dir import LogDirs, WorkerDir
+from iris.cluster.worker.trust import Trust, WorkerCredentials
 from iris.cluster.worker.worker import Worker
+from iris.errors import FailedPreconditionError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
+from iris.rpc.async_transport import https_client
 from iris.rpc.calls import ErrorInterceptor, Peer
+from iris.rpc.credentials import Bearer, Credentials
+from iris.rpc.guard import Gate, Guard
+from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
+from iris.rpc.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
 
 _LAST_REPORT_S = 2.0
 _LAST_HANDOVER_S = 10.0
@@ -38,6 +47,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--worker-id", required=True, help="what the controller calls this worker")
     parser.add_argument("--incarnation", default="", help="new for each process; made up by default")
     parser.add_argument("--controller", required=True, help="the controller's address")
+    parser.add_argument(
+        "--credentials",
+        metavar="FILE",
+        default="",
+        help='JSON: "token" of this worker, and "token_key", the public key of the cluster in hex; may be /dev/fd/N.'
+        " Default: the token in IRIS_TOKEN, and the key that the controller tells",
+    )
     parser.add_argument("--directory", required=True, type=Path, help="where attempts and their logs lie")
     parser.add_argument(
         "--log-directory",
@@ -73,6 +89,13 @@ def parse_arguments() -> argparse.Namespace:
         help="the same with its port, for proxies and forwarded ports; default: --advertise-host and the port",
     )
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
+    add_tls_arguments(parser)
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        default="",
+        help="by which the controller is known, if it speaks TLS; default: --tls-cert",
+    )
     parser.add_argument("--task-file-limit", type=int, help="how many files a task may open; default: as this worker")
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     return parser.parse_args()
@@ -96,8 +119,23 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     raise_file_limit()
     use_no_proxy()
     controller_address = parse_address(arguments.controller)
+    try:
+        given = _credentials(arguments.credentials)
+        tls = ServerTls.given(arguments)
+        check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
+        server_context = None if tls is None else tls.context()
+        controller_tls = ClientTls(arguments.ca or arguments.tls_cert, arguments.part)
+        http_client = https_client(controller_address, controller_tls)
+    except IrisError as error:
+        sys.exit(f"iris: {error}")
+    credentials = Credentials.fixed(given.token, "--credentials")
+    trust = Trust(arguments.worker_id, given.token_key)
     controller = cluster_connect.ControllerServiceClient(
-        controller_address, accept_compression=(), send_compression=None
+        controller_address,
+        accept_compression=(),
+        send_compression=None,
+        interceptors=(Bearer(credentials.token),),
+        http_client=http_client,
     )
     # 2. The worker, behind its door.
     advertise_host = arguments.advertise_host or arguments.host
@@ -111,26 +149,24 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         advertise_host=advertise_host,
         controller_address=controller_address,
         controller=controller,
-        base_env=base_env,
+        base_env=base_env | (controller_tls.variables() if controller_address.startswith("https://") else {}),
         file_limit=file_limit,
         reaper=reaper,
         max_log_bytes=arguments.max_log_bytes,
     )
-    application = cluster_connect.WorkerServiceASGIApplication(
-        WorkerService(worker), interceptors=(ErrorInterceptor(),), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
-    )
+    application = worker_application(WorkerService(worker), trust)
     listener = bind(arguments.host, arguments.port)
-    server = HttpServer({application.path: application}, listener)
+    server = HttpServer({application.path: application}, listener, server_context)
     # 3. Its lines to the controller. The port is bound already, so whoever learns of the address can call.
     address = parse_address(arguments.advertise_address) if arguments.advertise_address else ""
     registration = cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=arguments.worker_id,
-        address=address or address_of(listener, advertise_host),
+        address=address or address_of(listener, advertise_host, tls=tls is not None),
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )
     peer = Peer(controller_address, "the controller")
-    worker.reporter = reporter = Reporter(controller, peer, registration, worker.discard)
+    worker.reporter = reporter = Reporter(controller, peer, registration, worker.discard, credentials, trust)
     handover = None
     if logs is None:
         worker.handover = handover = Handover(
@@ -155,6 +191,26 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks)
     await server.close()
+
+
+def _credentials(path: str) -> WorkerCredentials:
+    if path:
+        return WorkerCredentials.read(path)
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise FailedPreconditionError(
+            f"a worker needs a token: --credentials FILE, or {TOKEN_VARIABLE}"
+            " ('iris token create WORKER_ID --role worker' makes one)"
+        )
+    return WorkerCredentials(token)
+
+
+def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.WorkerServiceASGIApplication:
+    """The worker's calls as an ASGI application, for those whom it trusts."""
+    interceptors = (Gate(trust, WORKER_RULES), Guard(trust, WORKER_RULES, trust, trust.doors), ErrorInterceptor())
+    return cluster_connect.WorkerServiceASGIApplication(
+        service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+    )
 
 
 def _metadata(host: str) -> cluster_pb2.WorkerMetadata:

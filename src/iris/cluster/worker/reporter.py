@@ -13,9 +13,11 @@ import random
 from collections.abc import Awaitable, Callable
 
 from iris.cluster.worker.attempt import Attempt
+from iris.cluster.worker.trust import Trust
 from iris.errors import IrisError, UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
+from iris.rpc.credentials import Credentials
 from iris.rpc.process import happens
 
 HEARTBEAT_S = 5.0
@@ -34,6 +36,8 @@ class Reporter:
         peer: Who that is, for messages.
         registration: What the worker says of itself, at the start and whenever the controller does not know it.
         on_unwanted: Called for an attempt that the controller does not want to run here.
+        credentials: What the worker shows; the controller hands it new ones.
+        trust: Learns from the controller which tokens are good.
     """
 
     def __init__(
@@ -42,11 +46,15 @@ class Reporter:
         peer: Peer,
         registration: cluster_pb2.Controller.RegisterWorkerRequest,
         on_unwanted: Callable[[AttemptKey], None],
+        credentials: Credentials,
+        trust: Trust,
     ) -> None:
         self._controller = controller
         self._peer = peer
         self._registration = registration
         self._on_unwanted = on_unwanted
+        self._credentials = credentials
+        self._trust = trust
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
 
@@ -74,6 +82,8 @@ class Reporter:
         answer = await call_async(self._controller.register_worker, self._registration, self._peer)
         if not answer.accepted:
             raise UnavailableError(f"the controller at {self._peer.address} does not accept this worker now")
+        self._trust.learn_key(answer.token_key)
+        self._take_token(answer.token)
 
     async def _report(self) -> None:
         while True:
@@ -83,8 +93,12 @@ class Reporter:
                 worker_id=self._registration.worker_id,
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
+                revocations=self._trust.revocations,
             )
             answer = await call_async(self._controller.report_task_states, request, self._peer)
+            self._take_token(answer.token)
+            if answer.revocations != self._trust.revocations:
+                self._trust.learn_revoked(answer.revocations, frozenset(answer.revoked))
             if answer.register_again:
                 await self._register()
                 continue
@@ -98,6 +112,10 @@ class Reporter:
                 self._on_unwanted((unwanted.task_id, unwanted.attempt_id))
             if not self._news:
                 return
+
+    def _take_token(self, token: str) -> None:
+        if token:
+            self._credentials.replace(token)
 
     def _next_batch(self) -> list[Attempt]:
         batch: list[Attempt] = []
