@@ -120,7 +120,7 @@ def up(
     }
     _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
     doors = {"tls_cert": tls_cert, "tls_key": tls_key, "client_ca": client_ca, "insecure_no_tls": insecure_no_tls}
-    door = _read_door_options(host or DEFAULT_HOST, doors)
+    door = _read_door_options(doors)
     asked: dict[str, object] = {
         "port": port,
         "workers": workers,
@@ -157,7 +157,9 @@ def _start(
 ) -> Record:
     """Starts the server, and returns when its workers are there. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import start_server
+    from iris.rpc.tls import check_exposure
 
+    check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
     wanted_port = DEFAULT_PORT if port is None else port
     _check_port(host, wanted_port)
     try:
@@ -218,14 +220,12 @@ def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
     )
 
 
-def _read_door_options(host: str, given: Mapping[str, Any]) -> DoorOptions:
+def _read_door_options(given: Mapping[str, Any]) -> DoorOptions:
     from iris.cluster.client.local_server import DoorOptions
-    from iris.rpc.tls import check_exposure, check_tls_options
+    from iris.rpc.tls import check_tls_options
 
     check_tls_options(given)
-    door = DoorOptions(**{name: value for name, value in given.items() if value is not None})
-    check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
-    return door
+    return DoorOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: DoorOptions, output: Output) -> None:
