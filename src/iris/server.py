@@ -45,16 +45,16 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
     from iris.rpc.calls import ErrorInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
-    from iris.rpc.guard import Gate, Guard
+    from iris.rpc.gate import Gate, Inspector
     from iris.rpc.permissions import CONTROLLER_RULES
     from iris.rpc.serving import MAX_MESSAGE_BYTES
 
     controller = service.controller
     authority = controller.authority
     gate = Gate(authority, CONTROLLER_RULES)
-    guard = Guard(authority, CONTROLLER_RULES, controller, authority.doors)
+    inspector = Inspector(authority, CONTROLLER_RULES, controller, authority.doors)
     return ControllerServiceASGIApplication(
-        service, interceptors=(gate, guard, ErrorInterceptor()), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+        service, interceptors=(gate, inspector, ErrorInterceptor()), read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
     )
 
 

@@ -15,7 +15,7 @@ from iris.cluster.types import make_task_id
 from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
 from iris.rpc.caller import CONTROLLER, GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
-from iris.rpc.guard import Doors
+from iris.rpc.gate import Doors
 from iris.rpc.tokens import WORKER_TTL_S, SigningKey, Verifier, revoked, worker_token
 
 DEFAULT_TTL_S = 30 * 86400

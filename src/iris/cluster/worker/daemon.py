@@ -31,7 +31,7 @@ from iris.rpc.address import parse_address
 from iris.rpc.async_transport import https_client
 from iris.rpc.calls import ErrorInterceptor, Peer
 from iris.rpc.credentials import Bearer, Credentials
-from iris.rpc.guard import Gate, Guard
+from iris.rpc.gate import Gate, Inspector
 from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
@@ -207,7 +207,7 @@ def _credentials(path: str) -> WorkerCredentials:
 
 def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.WorkerServiceASGIApplication:
     """The worker's calls as an ASGI application, for those whom it trusts."""
-    interceptors = (Gate(trust, WORKER_RULES), Guard(trust, WORKER_RULES, trust, trust.doors), ErrorInterceptor())
+    interceptors = (Gate(trust, WORKER_RULES), Inspector(trust, WORKER_RULES, trust, trust.doors), ErrorInterceptor())
     return cluster_connect.WorkerServiceASGIApplication(
         service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
     )

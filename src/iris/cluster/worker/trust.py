@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from iris.errors import FailedPreconditionError, PermissionDeniedError, UnavailableError
 from iris.rpc.caller import CONTROLLER, Caller
-from iris.rpc.guard import Doors
+from iris.rpc.gate import Doors
 
 if TYPE_CHECKING:
     from iris.rpc.tokens import Verifier

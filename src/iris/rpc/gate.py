@@ -3,7 +3,7 @@
 Two interceptors, since a request is refused by its headers before its body is read:
 
 1. `Gate` looks at the token and at the role, and notes who is calling (`caller.py`).
-2. `Guard` looks at the request, and ends a stream whose token expires or is revoked while it is open.
+2. `Inspector` looks at the request, and ends a stream whose token expires or is revoked while it is open.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Gate:
         """Nothing is left of it."""
 
 
-class Guard:
+class Inspector:
     """Looks at the requests of those whom the gate has let in, and at streams for as long as they are open."""
 
     def __init__(self, judge: Judge, rules: Rules, facts: Facts, doors: Doors) -> None:
