@@ -141,7 +141,8 @@ def _read_lines(job: Job, *, through_controller: bool = False) -> float:
 
 def _read_raw(client: IrisClient, job: Job) -> float:
     iris = Path(sys.executable).with_name("iris")
-    environment = {**plain_environment(), "IRIS_CONTROLLER_ADDRESS": client.cluster.controller_address}
+    ours = {"IRIS_CONTROLLER_ADDRESS": client.cluster.controller_address, "IRIS_TOKEN": client.cluster.token() or ""}
+    environment = plain_environment() | ours
     start = time.perf_counter()
     subprocess.run([iris, "logs", job.job_id, "--raw"], stdout=subprocess.DEVNULL, env=environment, check=True)
     return time.perf_counter() - start

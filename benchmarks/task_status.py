@@ -75,7 +75,7 @@ def run() -> None:
         connection = stack.enter_context(_connect(client.cluster.controller_address))
         bare = _Caller(
             "bare socket",
-            lambda calls: _call_bare(connection, _http_request(request), calls),
+            lambda calls: _call_bare(connection, _http_request(request, client.cluster.token() or ""), calls),
             {"client": CpuClock([psutil.Process()]), "server": CpuClock(server)},
         )
         callers = [iris, bare]
@@ -160,10 +160,11 @@ def _connect(address: str) -> socket.socket:
     return connection
 
 
-def _http_request(request: cluster_pb2.Controller.GetTaskStatusRequest) -> bytes:
+def _http_request(request: cluster_pb2.Controller.GetTaskStatusRequest, token: str) -> bytes:
     body: bytes = request.SerializeToString()
     head = (
         "POST /iris.cluster.ControllerService/GetTaskStatus HTTP/1.1\r\nhost: localhost\r\n"
+        f"authorization: Bearer {token}\r\n"
         f"content-type: application/proto\r\nconnect-protocol-version: 1\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
+from support.tokens import prepare_environment
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -20,6 +21,7 @@ os.environ[RUN_VARIABLE] = secrets.token_hex(8)
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that: the programs
 # that tests interrupt would go on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+prepare_environment()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,19 @@ from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.cluster.worker.limits import ENFORCE
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import IrisError, LocalClusterError
+from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
+from iris.rpc.tls import ServerTls, add_tls_arguments, check_exposure
 
 if TYPE_CHECKING:
     from iris.cluster.controller.log_keeper import Keeping
     from iris.cluster.controller.service import ControllerService
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+    from iris.rpc.tokens import SigningKey
 
+KEY_FILE = "token-key"  # in the state directory; whoever has it is every user of the cluster
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
 _KEEP_LOG_BYTES = 50e9
@@ -46,11 +52,17 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
     from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+    from iris.rpc.gate import Gate, Inspector
+    from iris.rpc.permissions import CONTROLLER_RULES
     from iris.rpc.serving import MAX_MESSAGE_BYTES
 
+    controller = service.controller
+    authority = controller.authority
+    gate = Gate(authority, CONTROLLER_RULES)
+    inspector = Inspector(authority, CONTROLLER_RULES, controller, authority.doors)
     return ControllerServiceASGIApplication(
         service,
-        interceptors=(ForgetfulInterceptor(), ErrorInterceptor()),
+        interceptors=(ForgetfulInterceptor(), gate, inspector, ErrorInterceptor()),
         read_max_bytes=MAX_MESSAGE_BYTES,
         compressions=(),
     )
@@ -90,9 +102,12 @@ async def _serve_in(
         held.enter_context(state_dir.hold(directory))
     if arguments.enforce == "auto":
         make_room()
+    tls = _tls(arguments, directory)
+    context = None if tls is None else tls.context()
     listener = bind(arguments.host, arguments.port)
     advertise_host = _advertised(arguments.host)
-    address = address_of(listener, advertise_host)
+    address = address_of(listener, advertise_host, tls=tls is not None)
+    keys = _Keys(None if arguments.temporary else directory / KEY_FILE)
     engine = LocalEngine(
         directory / "workers",
         workers=arguments.workers,
@@ -106,27 +121,46 @@ async def _serve_in(
             *("--keep-attempts", str(arguments.keep_logs)),
             *("--enforce", arguments.enforce),
             *([] if arguments.max_processes is None else ["--task-max-processes", str(arguments.max_processes)]),
+            *(tls.options() if tls is not None else ()),
+            *(["--insecure-no-tls"] if arguments.insecure_no_tls else ()),
         ),
+        credentials=keys.of_worker,
     )
     raise_file_limit()
     await engine.start(address)
     try:
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
+        from iris.cluster.controller.admin_token import AdminToken
+        from iris.cluster.controller.authority import Authority
         from iris.cluster.controller.controller import Controller
         from iris.cluster.controller.limits import Limits
         from iris.cluster.controller.reserve import Reserve
         from iris.cluster.controller.service import ControllerService
         from iris.cluster.controller.store import Store
+        from iris.rpc.async_transport import https_client
         from iris.rpc.serving import HttpServer
 
         store = Store(None if arguments.temporary else directory / "controller.db")
+        authority = Authority(keys.key, store)
+        admin = AdminToken(authority, None if arguments.temporary else directory / TOKEN_FILE)
         keeping = await _keeping(arguments, directory / "logs")
+        http_client = None if tls is None else https_client(address, tls.for_parts())
         use_no_proxy()  # workers have the environment as it was
         reserve = Reserve(None if arguments.temporary else directory)
         limits = Limits(arguments.max_jobs_per_user, arguments.max_tasks_per_user, arguments.max_streams_per_user)
-        controller = Controller(engine, store, address, keeping, arguments.lease, reserve, limits)
+        controller = Controller(
+            engine,
+            store,
+            address,
+            keeping,
+            arguments.lease,
+            reserve,
+            limits,
+            authority=authority,
+            http_client=http_client,
+        )
         application = controller_application(ControllerService(controller, limits))
-        server = HttpServer({application.path: application}, listener)
+        server = HttpServer({application.path: application}, listener, tls=context)
         # 3. What is remembered goes on, then everybody is let in.
         await controller.start()
     except BaseException:
@@ -135,8 +169,10 @@ async def _serve_in(
     going_on, ended = controller.count_jobs()
     server.start()
     found = {"jobs_going_on": going_on, "jobs_ended": ended, "workers_running": engine.adopted}
-    _announce(arguments.ready_fd, {"address": address, "pid": os.getpid(), "found": found})
+    _announce(arguments.ready_fd, {"address": address, "pid": os.getpid(), "token": admin.secret, "found": found})
+    renewing = asyncio.create_task(admin.renew())
     await stop.wait()
+    renewing.cancel()
     # The other way round: nothing new is placed, workers end their tasks and still tell us, then the door is closed.
     await controller.stop()
     await engine.close()
@@ -145,6 +181,39 @@ async def _serve_in(
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _tls(arguments: argparse.Namespace, directory: Path) -> ServerTls | None:
+    """How to serve; with a certificate for the cluster's own parts, where everybody has to show one."""
+    tls = ServerTls.given(arguments)
+    check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
+    if tls is None or not tls.client_ca:
+        return tls
+    from iris.rpc.part_identity import load_or_make
+
+    return replace(tls, part=str(load_or_make(directory)))
+
+
+class _Keys:
+    """The key of the cluster, and what workers are started with: loaded when it is needed, since that takes a tenth of
+    a second, in which workers already load their program. `path`: None keeps it in memory only."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._key: SigningKey | None = None
+
+    @property
+    def key(self) -> SigningKey:
+        from iris.rpc.tokens import SigningKey
+
+        if self._key is None:
+            self._key = SigningKey.new() if self._path is None else SigningKey.load_or_make(self._path)
+        return self._key
+
+    def of_worker(self, worker_id: str) -> WorkerCredentials:
+        from iris.rpc.tokens import worker_token
+
+        return WorkerCredentials(worker_token(self.key, worker_id), self.key.public)
 
 
 async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
@@ -224,6 +293,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--max-streams-per-user", default=_MAX_STREAMS, type=int, help="logs followed, jobs watched (%(default)s)"
     )
+    add_tls_arguments(parser)
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
     return parser.parse_args()

@@ -82,7 +82,7 @@ class Iris:
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("IRIS_", "NO_COLOR"))}
         self.env |= {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / "state")}
         if address is not None:
-            self.env["IRIS_CONTROLLER_ADDRESS"] = address
+            self.env |= {"IRIS_CONTROLLER_ADDRESS": address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}
 
     def __call__(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs it to its end, and checks the exit code."""

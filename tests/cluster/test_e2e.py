@@ -464,15 +464,16 @@ def test_a_workspace(client: IrisClient, tmp_path: Path) -> None:
 def test_the_wire_speaks_json(client: IrisClient) -> None:
     import httpx
 
+    headers = {"authorization": f"Bearer {client.cluster.token()}"}
     base = client.cluster.controller_address
     url = f"{base}/iris.cluster.ControllerService"
     name = unique("curl")
-    answer = httpx.post(f"{url}/LaunchJob", json={"name": name, "command": ["sh", "-c", "exit 0"]})
+    answer = httpx.post(f"{url}/LaunchJob", json={"name": name, "command": ["sh", "-c", "exit 0"]}, headers=headers)
     assert answer.json() == {"jobId": name}
     client.wait(name, timeout=60)
-    job = httpx.post(f"{url}/GetJobStatus", json={"jobId": name}).json()["job"]
+    job = httpx.post(f"{url}/GetJobStatus", json={"jobId": name}, headers=headers).json()["job"]
     assert (job["state"], job["exitCode"]) == ("JOB_STATE_SUCCEEDED", 0), "a zero exit code is a value, not an absence"
-    missing = httpx.post(f"{url}/GetJobStatus", json={"jobId": "nope"})
+    missing = httpx.post(f"{url}/GetJobStatus", json={"jobId": "nope"}, headers=headers)
     assert missing.status_code == 404
     assert json.loads(missing.text)["code"] == "not_found"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from support.tokens import keep_key
 from support.waiting import wait_until
 
 from iris.cluster.client.local_server import LocalServer, start_server
@@ -26,6 +27,7 @@ RUN_VARIABLE = "IRIS_TEST_RUN"
 @contextmanager
 def running_cluster(directory: Path, **options: Any) -> Iterator[LocalServer]:
     """A cluster of this machine whose files, messages of its processes included, stay in `directory` as evidence."""
+    keep_key(directory)
     server = start_server(directory, ends_with_us=True, **options)
     try:
         yield server

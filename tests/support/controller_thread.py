@@ -8,6 +8,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from support.tokens import shared_key
+
+from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping
@@ -61,7 +64,8 @@ def serving(
     async def serve() -> None:
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
-        controller = Controller(engine, store, address, kept_logs, lease_s, limits=limits)
+        authority = Authority(shared_key(), store)
+        controller = Controller(engine, store, address, kept_logs, lease_s, limits=limits, authority=authority)
         application = controller_application(ControllerService(controller, limits))
         server = HttpServer({application.path: application}, listener)
         await controller.start()

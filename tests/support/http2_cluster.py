@@ -17,7 +17,9 @@ from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.config
+from support.tokens import shared_key, worker_credentials
 
+from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
@@ -57,9 +59,12 @@ async def serve(directory: Path, workers: int, advertise_host: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listener = bind("127.0.0.1", 0)
     address = address_of(listener)
-    engine = LocalEngine(directory / "workers", workers=workers, advertise_host=advertise_host)
+    engine = LocalEngine(
+        directory / "workers", workers=workers, advertise_host=advertise_host, credentials=worker_credentials
+    )
     await engine.start(address)
-    controller = Controller(engine, Store(None), address)
+    store = Store(None)
+    controller = Controller(engine, store, address, authority=Authority(shared_key(), store))
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = 1.0

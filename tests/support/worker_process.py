@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.tokens import keep_credentials
+
 _STOP_S = 30.0
 
 
@@ -23,6 +25,7 @@ def running_worker(
                 *(sys.executable, "-m", "iris.cluster.worker"),
                 *("--worker-id", worker_id),
                 *("--controller", controller),
+                *("--credentials", str(keep_credentials(directory.with_suffix(".credentials"), worker_id))),
                 *("--directory", str(directory)),
                 *options,
             ],

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from iris.cli.record import find_running
+from iris.cluster.client.here import is_same_address
 from iris.errors import FailedPreconditionError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def connect_or_embed(address: str | None) -> Connection:
     if connection is not None:
         return connection
     embedded = _Embedded()
-    return Connection(_client(embedded.server.address), "embedded", embedded)
+    return Connection(_client(embedded.server.address, embedded.server.token), "embedded", embedded)
 
 
 def _connect_to_running(address: str | None) -> Connection | None:
@@ -91,24 +92,17 @@ def _connect_to_running(address: str | None) -> Connection | None:
     given = address or os.environ.get(ADDRESS_VARIABLE)
     if given:
         url = parse_address(given)
-        here = running is not None and _same(url, running.address)
+        here = running is not None and is_same_address(url, running.address)
         return Connection(
             _client(url), "here" if here else "elsewhere", options=f" --address {address}" * bool(address)
         )
     return Connection(_client(running.address), "here") if running is not None else None
 
 
-def _client(address: str) -> IrisClient:
+def _client(address: str, token: str | None = None) -> IrisClient:
     from iris.client import IrisClient  # a third of a second, which `iris --help` need not take
 
-    return IrisClient.remote(address)
-
-
-def _same(first: str, second: str) -> bool:
-    def plain(address: str) -> str:
-        return address.replace("//localhost:", "//127.0.0.1:")
-
-    return plain(first) == plain(second)
+    return IrisClient.remote(address, token=token)
 
 
 class _Embedded:

@@ -21,6 +21,7 @@ def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
         "status_message": job.status_message,
         "first_failed_task_index": job.first_failed_task_index if job.HasField("first_failed_task_index") else None,
         "parent_job_id": job.parent_job_id or None,
+        "owner": job.owner or None,
         "num_tasks": job.num_tasks,
         "tasks_pending": job.tasks_pending,
         "tasks_running": job.tasks_running,

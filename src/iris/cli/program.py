@@ -18,6 +18,7 @@ from iris.cli.commands.logs import logs
 from iris.cli.commands.ps import ps
 from iris.cli.commands.run import run
 from iris.cli.commands.status import status
+from iris.cli.commands.token import token
 from iris.cli.commands.up import up
 from iris.cli.options import ADDRESS_HELP, CONTEXT
 from iris.cli.outlet import OutputClosedError
@@ -66,7 +67,7 @@ def program(context: click.Context, address: str | None) -> None:
     context.obj = address
 
 
-for command in (run, ps, status, logs, kill, up, down):
+for command in (run, ps, status, logs, kill, up, down, token):
     program.add_command(command)
 
 

@@ -30,7 +30,7 @@ def leave_with_reader() -> Iterator[None]:
         os.close(descriptor)
         yield
         return
-    over = threading.Event()
+    over, has_left = threading.Event(), threading.Event()
     wakes, wake = os.pipe()
 
     def watch() -> None:
@@ -39,10 +39,12 @@ def leave_with_reader() -> Iterator[None]:
         told.register(wakes, 0)
         told.poll()
         if not over.is_set():
+            has_left.set()
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        if not over.is_set():
+        # A connection that its server has closed sends this signal as well, to whoever writes to it.
+        if has_left.is_set() and not over.is_set():
             raise OutputClosedError
 
     before = signal.signal(signal.SIGPIPE, leave)

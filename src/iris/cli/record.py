@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from iris.cluster.client.here import record_path, state_home
 from iris.errors import LocalClusterError
 from iris.rpc.identity import identify_process
 
@@ -32,6 +31,9 @@ class Record:
         enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
         lease: How long a worker may be silent, likewise.
         max_jobs_per_user: What a user may have at the same time, and the next two: 0 for the default.
+        tls_cert: The certificate that it shows, and its key; empty: there is no TLS.
+        client_ca: By what it knows the certificates that clients need; empty: they need none.
+        insecure_no_tls: It is open to other machines without TLS.
     """
 
     address: str
@@ -51,18 +53,10 @@ class Record:
     max_jobs_per_user: int = 0
     max_tasks_per_user: int = 0
     max_streams_per_user: int = 0
-
-
-def state_home() -> Path:
-    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    # A relative path is to be ignored, says the XDG base directory specification.
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "iris"
-
-
-def record_path() -> Path:
-    """The record's file. One for each machine: home directories are shared between machines, clusters are not."""
-    return state_home() / f"up-{socket.gethostname()}.json"
+    tls_cert: str = ""
+    tls_key: str = ""
+    client_ca: str = ""
+    insecure_no_tls: bool = False
 
 
 def find_running() -> Record | None:

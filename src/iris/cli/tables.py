@@ -64,10 +64,24 @@ def job_view(job: cluster_pb2.JobStatus) -> RenderableType:
     if is_job_finished(job.state) and job.HasField("exit_code"):
         fact("exit code", str(job.exit_code))
     fact("parent", job.parent_job_id)
+    fact("owner", job.owner)
     fact("age", words_of_time(now_ms - job.submitted_at_ms) if job.submitted_at_ms else "")
     fact("time", _time_taken(job.started_at_ms, job.finished_at_ms, now_ms))
     fact("failures", _failures(job))
     return Group(facts, "", _tasks_table(job.tasks, now_ms))
+
+
+def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
+    """One row for each token."""
+    table = _table("ID", "NAME", "ROLE", "AGE", "")
+    now_ms = _now_ms()
+    for token in tokens:
+        left_ms = token.expires_at_ms - now_ms
+        state = "revoked" if token.revoked_at_ms else f"for {words_of_time(left_ms)}" if left_ms > 0 else "expired"
+        table.add_row(
+            token.token_id, _plain(token.name), token.role, words_of_time(now_ms - token.created_at_ms), _plain(state)
+        )
+    return table
 
 
 def count_tasks(job: cluster_pb2.JobStatus) -> str:

@@ -23,6 +23,7 @@ from iris.cluster.client.pickling import pickle_entrypoint, python_version
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import (
+    TOKEN_VARIABLE,
     Entrypoint,
     JobInfo,
     ResourceSpec,
@@ -58,16 +59,32 @@ class IrisClient:
         self.cluster = cluster
 
     @classmethod
-    def remote(cls, address: str | None = None, *, http2: bool = False) -> IrisClient:
+    def remote(
+        cls,
+        address: str | None = None,
+        *,
+        token: str | Callable[[], str] | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        cert: str | os.PathLike[str] | tuple[str, str] | None = None,
+        http2: bool = False,
+    ) -> IrisClient:
         """A client of the cluster whose controller is at an address. Nothing is sent before the first call.
 
         Args:
             address: `host:port`, `http://…` or `https://…`; default the one in `IRIS_CONTROLLER_ADDRESS`, which code
                 inside a job finds set.
+            token: By which calls are allowed, as `iris token create` makes it, or a function that answers with one: it
+                is asked again when the cluster refuses the one before, also in the middle of a log. Default: what
+                `IRIS_TOKEN` says, as inside a job; else, on the machine of `iris up`, what that has made for its user.
+            ca: Of an https cluster: a file with the certificates that are trusted, in PEM, instead of the public ones;
+                default: what `IRIS_CA` says.
+            cert: Of an https cluster that asks for it: this client's own certificate, as a file, or as one with it and
+                one with its key; default: what `IRIS_CERT` and `IRIS_CERT_KEY` say.
             http2: Speak HTTP/2 also without TLS. Over TLS it is used where the server offers it.
 
         Raises:
             InvalidAddressError: (a `ValueError`) There is no address, or it has none of these forms.
+            FailedPreconditionError: A file of `ca` or `cert` cannot be used.
         """
         if address is None:
             address = os.environ.get("IRIS_CONTROLLER_ADDRESS")
@@ -75,7 +92,7 @@ class IrisClient:
                 raise InvalidAddressError(
                     f"no address was given and IRIS_CONTROLLER_ADDRESS is not set (expected {ACCEPTED_FORMS})"
                 )
-        return cls(RemoteClusterClient(address, http2=http2))
+        return cls(RemoteClusterClient(address, token=token, ca=ca, cert=cert, http2=http2))
 
     @classmethod
     def local(cls, *, workers: int = 1) -> IrisClient:
@@ -596,7 +613,7 @@ def _checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidArgumentError(f"env {name!r}: {value!r}: names and values of environment variables are text")
         check_utf8("an environment variable", f"{name}={value}")
-    return env
+    return {name: value for name, value in env.items() if name != TOKEN_VARIABLE}  # a task has its own
 
 
 def _checked_names(what: str, names: Sequence[str]) -> Sequence[str]:

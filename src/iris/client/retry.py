@@ -12,6 +12,7 @@ from typing import Literal
 from iris.cluster.types import is_task_finished
 from iris.errors import WorkerUnreachableError
 from iris.rpc import cluster_pb2
+from iris.rpc.credentials import TokenRenewedError
 
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 Route = Literal["auto", "worker", "controller"]
@@ -111,6 +112,8 @@ class Trouble:
         Raises:
             Exception: `error`, when there is no patience left.
         """
+        if isinstance(error, TokenRenewedError):
+            return _FIRST_PAUSE_S  # nothing is wrong with the server
         now = time.monotonic()
         if self.since_s is None:
             self.since_s = now

@@ -36,10 +36,12 @@ from iris.errors import (
     InvalidArgumentError,
     IrisError,
     NotFoundError,
+    PermissionDeniedError,
     UnavailableError,
     WorkerUnreachableError,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.credentials import TokenRenewedError
 from iris.rpc.streaming import StreamHandle
 
 # Several logs are merged from pages, all of them together of about this size.
@@ -332,7 +334,7 @@ class Reading:
                     raise WorkerUnreachableError("the stream ended without an end")
             except (UnavailableError, DeadlineExceededError) as error:
                 if self._wanted.follow or self.is_closed:
-                    if not isinstance(error, NotYetError):
+                    if not isinstance(error, NotYetError | TokenRenewedError):
                         self._silent.add(attempt.worker_id)
                     return  # the second stage tries again, and does not hold up the other tasks meanwhile
                 if worker is not None and trouble.tries:
@@ -535,7 +537,7 @@ class Reading:
             return False
         try:
             workers = self._cluster.list_workers()
-        except (UnavailableError, DeadlineExceededError):
+        except (UnavailableError, DeadlineExceededError, PermissionDeniedError):  # a task may not ask who is there
             return False
         place = (attempt.worker_id, attempt.worker_address)
         return not any(worker.healthy and (worker.worker_id, worker.address) == place for worker in workers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from http import HTTPStatus
@@ -20,7 +19,9 @@ from connectrpc.errors import ConnectError
 from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
 from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError, shown
+from iris.rpc.credentials import Credentials, TokenRenewedError
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
+from iris.rpc.tls import CERT_VARIABLE, explain
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
@@ -31,6 +32,11 @@ FIRST_PAUSE_S = 0.05  # doubled from try to try, with jitter: five tries take ab
 _RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
 # What connectrpc says of an answer that is none of Connect's: the HTTP status in words, or why it cannot be read.
 _HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
+_HUNG_UP = "disconnected without sending a response"  # says httpcore; as who speaks TLS does to who does not
+_WHY_HUNG_UP = {
+    False: "if it speaks TLS, its address begins with https://",
+    True: f"if it asks for a certificate of yours: cert=… or {CERT_VARIABLE}",
+}
 _UNREADABLE = ("invalid content-type", "unmarshal message")
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -56,6 +62,7 @@ class Peer:
         who: How a person calls it: "the controller".
         unreachable: The error that says that it does not answer.
         advice: What a person can do then; ends the error's text.
+        credentials: What is shown to it, and may have to be renewed.
     """
 
     def __init__(
@@ -64,16 +71,23 @@ class Peer:
         who: str,
         unreachable: type[UnavailableError] = UnavailableError,
         advice: str = "",
+        credentials: Credentials | None = None,
     ) -> None:
         self.address = address
         self.who = who
         self._unreachable = unreachable
         self._advice = advice
+        self.credentials = credentials
 
     def error(self, error: ConnectError) -> IrisError:
         """Our error for one of the wire's, with the peer named where nobody answered."""
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
+            fault = explain(error.__cause__)
+            if fault:
+                return self._unreachable(f"{self.who} at {self.address} cannot be reached: {fault}")
             text = f"{self.who} at {self.address} does not answer ({_reason(error.__cause__)})"
+            if _HUNG_UP in text:
+                text += f"; {_WHY_HUNG_UP[self.address.startswith('https://')]}"
             return self._unreachable(f"{text}; {self._advice}" if self._advice else text)
         if error.code is Code.DEADLINE_EXCEEDED and error.__cause__ is not None:
             return DeadlineExceededError(f"{self.who} at {self.address} did not answer in time")
@@ -104,13 +118,20 @@ def call(
     """
     end = time.monotonic() + timeout_s
     for attempt in range(1, TRIES + 1):
+        shown = peer.credentials.token() if peer.credentials else None
         try:
-            return method(request, timeout_ms=_left_ms(end))
+            answer = method(request, timeout_ms=_left_ms(end))
         except ConnectError as error:
+            if attempt < TRIES and peer.credentials and is_refused(error) and peer.credentials.renew(shown):
+                continue
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
                 raise peer.error(error) from error
             time.sleep(pause_s)
+        else:
+            if peer.credentials:
+                peer.credentials.accepted()
+            return answer
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -139,16 +160,25 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
         messages: What a method of a generated sync stub answers with; nothing was taken of it.
         peer: Who is called.
         handle: By which other threads can end it.
+
+    Raises:
+        TokenRenewedError: The token is not good any more; there is another one, with which it can be opened again.
+        IrisError: What the other side answered, or that it does not answer.
     """
     handle = handle or StreamHandle()
+    shown = peer.credentials.token() if peer.credentials else None
     try:
         with handle.taken():
             first = next(messages, None)  # this opens the connection
+        if peer.credentials:
+            peer.credentials.accepted()
         if first is not None:
             yield first
             for message in messages:  # noqa: UP028 - `yield from` would close them before the handle is
                 yield message
     except ConnectError as error:
+        if peer.credentials and is_refused(error) and peer.credentials.renew(shown):
+            raise TokenRenewedError(f"{peer.error(error)} (there is a new token now)") from error
         raise peer.error(error) from error
     finally:
         handle.close()  # ends the response, which is how the server learns that nobody reads
@@ -199,6 +229,11 @@ def _is_cancelled(error: ConnectError) -> bool:
     return isinstance(error.__cause__, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
 
 
+def is_refused(error: ConnectError) -> bool:
+    """Whether it is the token that is not good (any more)."""
+    return error.code is Code.UNAUTHENTICATED
+
+
 def is_connection_fault(error: ConnectError) -> bool:
     """Whether the connection is at fault, so that the same call may succeed when it is made again."""
     if error.code is not Code.UNAVAILABLE:
@@ -206,15 +241,7 @@ def is_connection_fault(error: ConnectError) -> bool:
     cause = error.__cause__
     if cause is None:
         return True  # the other side, or a proxy before it, said so itself
-    return isinstance(cause, _RETRIED_CAUSES) and not _is_tls_fault(cause)
-
-
-def _is_tls_fault(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return isinstance(cause, _RETRIED_CAUSES) and not explain(cause)
 
 
 def _reason(error: BaseException) -> str:

@@ -41,11 +41,12 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str = "") -> str:
+def address_of(listener: socket.socket, host: str = "", *, tls: bool = False) -> str:
     """The base URL of a socket that listens, by another name for its host where one is given."""
     name, port = listener.getsockname()[:2]
     shown = host or name
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

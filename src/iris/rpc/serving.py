@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -39,9 +40,16 @@ class HttpServer:
         applications: By path, as `"/iris.cluster.ControllerService"`.
         listener: The socket to serve on, see `process.bind`; closed with the server.
         guard: What its connections may take; default: a `Guard` for `LARGE_REQUESTS`.
+        tls: Speak TLS; None: plain HTTP.
     """
 
-    def __init__(self, applications: dict[str, Any], listener: socket.socket, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        applications: dict[str, Any],
+        listener: socket.socket,
+        guard: Guard | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._applications = applications
         if failpoints.is_active:
             from iris.rpc.failing import FailingApplication
@@ -65,6 +73,8 @@ class HttpServer:
             timeout_graceful_shutdown=_CLOSE_S,
             backlog=2048,
         )
+        config.load()
+        config.ssl = tls  # made by us, so that its errors are in our words; uvicorn would take files
         self._server = _Server(config, guard)
         self._serving: asyncio.Task[None] | None = None
 

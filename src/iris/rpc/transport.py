@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.address import is_loopback
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
+from iris.rpc.tls import ClientTls
 
 if TYPE_CHECKING:
     import httpcore  # elsewhere imported where it is used: `import iris.client` need not wait for it
@@ -37,16 +37,21 @@ class HttpTransport:
     """A `pyqwest.SyncTransport` over httpcore, safe to use from several threads and after a fork.
 
     The proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, …) are used, but never for this machine itself.
-    Certificates are checked against those of certifi, or the file that `SSL_CERT_FILE` names.
+    Certificates are checked as `ClientTls` says.
 
     Args:
         address: The base URL of the server.
         http2: Speak HTTP/2 from the first byte, without TLS too ("prior knowledge"). Without it a TLS server that
             offers HTTP/2 gets it, everybody else HTTP/1.1.
+        tls: How to know an https server.
+
+    Raises:
+        FailedPreconditionError: One of the files that `tls` names cannot be used.
     """
 
-    def __init__(self, address: str, *, http2: bool = False) -> None:
+    def __init__(self, address: str, *, http2: bool = False, tls: ClientTls | None = None) -> None:
         self._tls = address.startswith("https://")
+        self._context = (tls or ClientTls()).context() if self._tls else None
         self._http2 = http2
         self._proxy = _proxy_for(address)
         self._urls: dict[str, httpcore.URL] = {}  # by text: a stub calls a handful of them again and again
@@ -132,7 +137,7 @@ class HttpTransport:
         plain_http1 = not self._http2 and not self._tls
         return httpcore.ConnectionPool(
             network_backend=_one_write_backend() if plain_http1 else None,
-            ssl_context=_ssl_context() if self._tls else None,
+            ssl_context=self._context,
             proxy=httpcore.Proxy(self._proxy) if self._proxy else None,
             max_connections=None,
             keepalive_expiry=_KEEPALIVE_S,
@@ -185,12 +190,6 @@ def _proxy_for(address: str) -> str | None:
         return None
     proxies = getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
-
-
-def _ssl_context() -> ssl.SSLContext:
-    import certifi
-
-    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
 
 
 def _timeouts(read_s: float) -> dict[str, float | None]:

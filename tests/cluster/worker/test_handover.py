@@ -69,7 +69,7 @@ class Place:
         self._directory = WorkerDir(root)
         stub: Any = self.controller
         self.handover = Handover(
-            ControllerLine("http://nowhere", make_stub=lambda _: stub), "w", "incarnation", self._directory
+            ControllerLine("http://nowhere", None, lambda _: stub), "w", "incarnation", self._directory
         )
 
     def attempt(self, task_id: str) -> Attempt:

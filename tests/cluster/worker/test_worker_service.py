@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import is_alive, launch, running_cluster, shell, wait_for_end, wait_for_state
+from support.tokens import controller_token
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -16,6 +17,7 @@ from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.calls import Peer, call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
+from iris.rpc.credentials import Bearer
 from iris.rpc.transport import HttpTransport
 
 
@@ -26,7 +28,11 @@ class WorkerClient:
         self._peer = Peer(address, "the worker")
         self._transport = HttpTransport(address)
         self.stub = WorkerServiceClientSync(
-            address, accept_compression=(), send_compression=None, http_client=self._transport.connect_client()
+            address,
+            accept_compression=(),
+            send_compression=None,
+            interceptors=(Bearer(lambda: controller_token(self.health().worker_id)),),
+            http_client=self._transport.connect_client(),
         )
 
     def fetch(self, task_id: str, **wanted: object) -> pb.Worker.FetchTaskLogsResponse:

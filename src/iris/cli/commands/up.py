@@ -15,15 +15,18 @@ import click
 from iris.cli.moments import read_span
 from iris.cli.options import json_option
 from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, read_record, state_home, write_record
+from iris.cli.record import Record, exclusive, find_running, read_record, write_record
+from iris.cluster.client.here import state_home
 from iris.cluster.types import parse_bytes
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
 from iris.rpc.identity import identify_process
 
 if TYPE_CHECKING:
-    from iris.cluster.client.local_server import LocalServer, LogOptions
+    from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
+DEFAULT_HOST = "127.0.0.1"
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 _LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
@@ -47,7 +50,9 @@ Logs are kept for 30 days after their attempts have ended, and up to 50 GB of th
 attempts that have ended. Who reads a log that was removed is told so. With --log-location, complete logs are copied
 there, and removed from this machine instead when there are too many; after --keep-logs they are removed from there too.
 
-Whoever can reach the port can run programs as you: it is open to this machine only, unless --host says otherwise.
+Who calls needs a token. One is made for you, in a file that only you can read, and is found there by itself;
+'iris token create' makes more. The port is open to this machine only, unless --host says otherwise; other machines
+should come by TLS.
 """
 
 
@@ -113,6 +118,20 @@ Whoever can reach the port can run programs as you: it is open to this machine o
     type=click.IntRange(1),
     help="How many logs a user may follow, and jobs watch, at once; default 2000.",
 )
+@click.option(
+    "--tls-cert", metavar="FILE", type=_FILE, help="Serve TLS with this certificate (chain), in PEM; needs --tls-key."
+)
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="Its key.")
+@click.option(
+    "--client-ca", metavar="FILE", type=_FILE, help="Let nobody in without a certificate that one of these has signed."
+)
+@click.option(
+    "--insecure-no-tls",
+    is_flag=True,
+    default=None,
+    help="Serve other machines without TLS: whoever sees the traffic can read all of it, tokens included, and then run"
+    " programs as you. For networks where nobody else listens.",
+)
 @json_option()
 def up(
     *,
@@ -130,6 +149,10 @@ def up(
     max_jobs_per_user: int | None,
     max_tasks_per_user: int | None,
     max_streams_per_user: int | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    client_ca: str | None,
+    insecure_no_tls: bool | None,
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
@@ -143,6 +166,8 @@ def up(
     }
     _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
     _read_lease(lease)
+    doors = {"tls_cert": tls_cert, "tls_key": tls_key, "client_ca": client_ca, "insecure_no_tls": insecure_no_tls}
+    _read_door_options(doors)
     asked: dict[str, object] = {
         "port": port,
         "workers": workers,
@@ -155,6 +180,7 @@ def up(
         "max_jobs_per_user": max_jobs_per_user,
         "max_tasks_per_user": max_tasks_per_user,
         "max_streams_per_user": max_streams_per_user,
+        **doors,
     }
     found: dict[str, int] = {}
     with exclusive():
@@ -172,7 +198,7 @@ def up(
     if started and not as_json:
         output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
     if not _is_loopback(record.host):
-        output.note(f"whoever can reach {record.host}:{record.port} can run programs as you")
+        output.note("clients on other machines need the address, and a token: iris token create NAME")
 
 
 def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
@@ -190,14 +216,18 @@ def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
 def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
     """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
     when that fails, or is interrupted."""
-    from iris.cluster.client.local_server import EnforceOptions, start_server
+    from iris.cluster.client.local_server import DoorOptions, EnforceOptions, start_server
+    from iris.rpc.tls import check_exposure
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
-    host, workers = str(wanted["host"] or "127.0.0.1"), int(str(wanted["workers"] or 1))
+    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
     state_dir = Path(str(wanted["state_dir"]))
     texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
     max_processes = "" if wanted["max_processes"] is None else wanted["max_processes"]
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
+    files = {name: str(wanted[name] or "") for name in ("tls_cert", "tls_key", "client_ca")}
+    door = DoorOptions(**files, insecure_no_tls=bool(wanted["insecure_no_tls"]))
+    check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
     _check_port(host, port)
     try:
         output.set_status("starting a cluster on this machine…")
@@ -211,11 +241,13 @@ def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[s
             logs=_read_log_options({name: texts[name] or None for name in _LOG_OPTIONS}),
             enforcement=enforcement,
             limits={what: number for what, number in per_user.items() if number},
+            door=door,
         )
         try:
-            _wait_for_workers(server, workers, state_dir, output)
+            _wait_for_workers(server, workers, state_dir, door, output)
             settings: dict[str, Any] = {
                 **texts,
+                **asdict(door),
                 **{f"max_{what}_per_user": number for what, number in per_user.items()},
             }
             record = Record(
@@ -282,11 +314,21 @@ def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
     )
 
 
-def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, output: Output) -> None:
+def _read_door_options(given: Mapping[str, Any]) -> DoorOptions:
+    from iris.cluster.client.local_server import DoorOptions
+    from iris.rpc.tls import check_tls_options
+
+    check_tls_options(given)
+    return DoorOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: DoorOptions, output: Output) -> None:
+    from iris.cluster.client.here import Here
     from iris.cluster.client.remote_client import RemoteClusterClient
 
     end = time.monotonic() + _WORKERS_READY_S
-    with RemoteClusterClient(server.address) as cluster:
+    tls = Here(state_dir, door.tls_cert, door.client_ca).tls()
+    with RemoteClusterClient(server.address, token=server.token, ca=tls.ca, cert=tls.cert) as cluster:
         while (ready := sum(worker.healthy for worker in cluster.list_workers())) < workers:
             output.set_status(f"starting a cluster on this machine… {ready} of {workers} workers are there")
             if server.process.poll() is not None or time.monotonic() > end:

@@ -31,7 +31,7 @@ class LocalClusterClient(RemoteClusterClient):
         except BaseException:
             remove_directory(directory)
             raise
-        super().__init__(self._server.address)
+        super().__init__(self._server.address, token=self._server.token)
         atexit.register(self.close)
 
     def close(self) -> None:

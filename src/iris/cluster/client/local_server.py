@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import LocalClusterError, MissingExtraError
 
 _READY_S = 60.0  # a machine that is busy takes long; one that is broken says so at once
@@ -25,11 +26,12 @@ _SHOWN_BYTES = 2000
 
 @dataclass(slots=True)
 class LocalServer:
-    """A server process that this process has started."""
+    """A server process that this process has started; `token` is an admin's."""
 
     address: str
     process: subprocess.Popen[bytes]
     found: dict[str, int] = field(default_factory=dict)  # jobs_going_on, jobs_ended, workers_running
+    token: str = field(default="", repr=False)
 
     def stop(self) -> None:
         """Ends it gracefully: jobs are ended, workers gone and, where it is temporary, its directory removed."""
@@ -87,6 +89,29 @@ class EnforceOptions:
         return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class DoorOptions:
+    """Who is let in, and how; what is empty, as it is by default.
+
+    Attributes:
+        tls_cert: A file with the certificate that is shown, in PEM; without it there is no TLS.
+        tls_key: A file with its key.
+        client_ca: A file with the certificates by which those of clients have to be signed.
+        insecure_no_tls: Whether other machines may come without TLS.
+    """
+
+    tls_cert: str = ""
+    tls_key: str = ""
+    client_ca: str = ""
+    insecure_no_tls: bool = False
+
+    def arguments(self) -> list[str]:
+        """As the server's command line has them."""
+        files = {"--tls-cert": self.tls_cert, "--tls-key": self.tls_key, "--client-ca": self.client_ca}
+        words = [f"{name}={os.path.abspath(path)}" for name, path in files.items() if path]
+        return [*words, *(["--insecure-no-tls"] if self.insecure_no_tls else [])]
+
+
 def start_server(
     directory: Path,
     *,
@@ -99,6 +124,7 @@ def start_server(
     logs: LogOptions | None = None,
     enforcement: EnforceOptions | None = None,
     limits: Mapping[str, int] | None = None,
+    door: DoorOptions | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -113,12 +139,13 @@ def start_server(
         logs: How logs are kept.
         enforcement: How tasks are kept to their limits.
         limits: What each user may have at the same time: `jobs`, `tasks` of jobs that have not ended, `streams`.
+        door: TLS; None: none, and for this machine only.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
         LocalClusterError: It did not start; the text says why.
     """
-    if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("psutil") is None:
+    if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "psutil", "jwt", "cryptography")):
         raise MissingExtraError("A cluster on this machine", "server")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     messages = directory / "server.log"
@@ -132,6 +159,7 @@ def start_server(
     command += logs.arguments() if logs is not None else []
     command += enforcement.arguments() if enforcement is not None else []
     command += [f"--max-{what}-per-user={number}" for what, number in (limits or {}).items()]
+    command += door.arguments() if door is not None else []
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(
@@ -139,6 +167,7 @@ def start_server(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
                 pass_fds=(ready_end,),
                 start_new_session=True,  # a terminal's Ctrl-C is for us: we decide what it means for the cluster
             )
@@ -156,7 +185,7 @@ def start_server(
     finally:
         os.close(ready)
     if "address" in answer:
-        return LocalServer(answer["address"], process, answer.get("found", {}))
+        return LocalServer(answer["address"], process, answer.get("found", {}), answer["token"])
     process.kill()
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import secrets
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from types import TracebackType
 from typing import Self
 
 from connectrpc.errors import ConnectError
 
-from iris.cluster.types import check_utf8, is_job_finished, make_task_id, parse_task_id
+from iris.cluster.client.here import find_here, find_token
+from iris.cluster.types import TOKEN_VARIABLE, check_utf8, is_job_finished, make_task_id, parse_task_id
 from iris.errors import (
     ControllerUnreachableError,
     DeadlineExceededError,
@@ -25,7 +28,9 @@ from iris.errors import (
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
+from iris.rpc.credentials import Bearer, Credentials
 from iris.rpc.streaming import StreamHandle
+from iris.rpc.tls import ClientTls
 from iris.rpc.transport import HttpTransport
 
 # A workspace larger than this is offered by its hash first: the controller may have it already.
@@ -45,21 +50,43 @@ class RemoteClusterClient:
 
     Args:
         controller_address: `host:port`, `http://…` or `https://…`.
+        token: What calls are allowed by, or a function that answers with it, which is asked again when it has expired.
+            Default: `IRIS_TOKEN`; else, where the cluster is the one of `iris up` on this machine, what that has made.
+        ca: With https: a file with the certificates that are trusted, instead of the public ones; default: `IRIS_CA`.
+        cert: With https: this client's own certificate, a file, or one of it and one of its key; default: `IRIS_CERT`
+            and `IRIS_CERT_KEY`. The cluster of `iris up` on this machine needs neither, for its own user.
         http2: Speak HTTP/2 with the controller also without TLS. Over TLS it is used where the server offers it.
         timeout_s: For each call, its repetitions included.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
+        FailedPreconditionError: A file of `ca` or `cert` cannot be used.
     """
 
-    def __init__(self, controller_address: str, *, http2: bool = False, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        controller_address: str,
+        *,
+        token: str | Callable[[], str] | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        cert: str | os.PathLike[str] | tuple[str, str] | None = None,
+        http2: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
         self.controller_address = parse_address(controller_address)
+        self._tls = ClientTls.given(ca, cert)
+        if self._tls == ClientTls() and self.controller_address.startswith("https://"):
+            here = find_here(self.controller_address)
+            self._tls = self._tls if here is None else here.tls()
+        self._credentials = _credentials(token, self.controller_address)
+        self._bearer = Bearer(self._credentials.token)
         self._timeout_s = timeout_s
-        self._transport = HttpTransport(self.controller_address, http2=http2)
+        self._transport = HttpTransport(self.controller_address, http2=http2, tls=self._tls)
         self._controller = cluster_connect.ControllerServiceClientSync(
             self.controller_address,
             accept_compression=(),
             send_compression=None,
+            interceptors=(self._bearer,),
             http_client=self._transport.connect_client(),
         )
         self._peer = Peer(
@@ -67,6 +94,7 @@ class RemoteClusterClient:
             "the controller",
             ControllerUnreachableError,
             advice="check the address, or start a cluster on this machine with 'iris up'",
+            credentials=self._credentials,
         )
         # Made once per worker address and kept. No lock: `setdefault` on a dict is atomic, and a lock that another
         # thread holds while we are forked would never be released in the child.
@@ -384,6 +412,51 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.ListEndpointsRequest(prefix=prefix)
         return list(call(self._controller.list_endpoints, request, self._peer, timeout_s=self._timeout_s).endpoints)
 
+    # Tokens, for admins.
+
+    def create_token(
+        self, name: str, role: str, *, ttl_seconds: int = 0, request_id: str = ""
+    ) -> cluster_pb2.Controller.CreateTokenResponse:
+        """Makes a token; its secret is shown once, here.
+
+        Args:
+            name: Whose it is.
+            role: admin, user, reader or worker.
+            ttl_seconds: How long it is good; 0 for 30 days.
+            request_id: Made for each token, so that the call can be repeated; default: it is made here.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) Something of this cannot be meant.
+            PermissionDeniedError: This client is no admin.
+        """
+        request = cluster_pb2.Controller.CreateTokenRequest(
+            name=name, role=role, ttl_seconds=ttl_seconds, request_id=request_id or secrets.token_hex(16)
+        )
+        return call(self._controller.create_token, request, self._peer, timeout_s=self._timeout_s)
+
+    def list_tokens(self) -> list[cluster_pb2.Controller.Token]:
+        """The tokens that were made, oldest first.
+
+        Raises:
+            PermissionDeniedError: This client is no admin.
+        """
+        request = cluster_pb2.Controller.ListTokensRequest()
+        return list(call(self._controller.list_tokens, request, self._peer, timeout_s=self._timeout_s).tokens)
+
+    def revoke_token(self, token_id: str) -> None:
+        """Lets nobody in with a token any more, and ends what is open by it.
+
+        Raises:
+            NotFoundError: There is no such token.
+            PermissionDeniedError: This client is no admin.
+        """
+        request = cluster_pb2.Controller.RevokeTokenRequest(token_id=token_id)
+        call(self._controller.revoke_token, request, self._peer, timeout_s=self._timeout_s)
+
+    def token(self) -> str | None:
+        """The token that calls are made with now, to hand to a program that is to call the same cluster."""
+        return self._credentials.token()
+
     # Its own life.
 
     def close(self) -> None:
@@ -402,18 +475,21 @@ class RemoteClusterClient:
 
     def _worker(self, worker_id: str, address: str) -> _WorkerStub:
         known = self._workers.get(address)
-        return known or self._workers.setdefault(address, _WorkerStub(worker_id, address))
+        return known or self._workers.setdefault(
+            address, _WorkerStub(worker_id, address, self._bearer, self._credentials, self._tls)
+        )
 
 
 class _WorkerStub:
     """A worker's stub, and the connections that it holds."""
 
-    def __init__(self, worker_id: str, address: str) -> None:
-        self.transport = HttpTransport(address)
+    def __init__(self, worker_id: str, address: str, bearer: Bearer, credentials: Credentials, tls: ClientTls) -> None:
+        self.transport = HttpTransport(address, tls=tls)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),
             send_compression=None,
+            interceptors=(bearer,),
             http_client=self.transport.connect_client(),
         )
         self.peer = Peer(
@@ -421,7 +497,20 @@ class _WorkerStub:
             f"worker {worker_id!r}, which has the log,",
             WorkerUnreachableError,
             advice="it may have ended, or not be reachable from here",
+            credentials=credentials,
         )
+
+
+def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:
+    """What to show to a cluster: what is given, or `IRIS_TOKEN`, or what `iris up` has made on this machine."""
+    if given is not None:
+        if not isinstance(given, str):
+            return Credentials(given, "token=…")
+        return Credentials.fixed(given, "token=…")
+    variable = os.environ.get(TOKEN_VARIABLE)
+    if variable:
+        return Credentials.fixed(variable, TOKEN_VARIABLE)
+    return Credentials(lambda: find_token(address), "the file of 'iris up'")
 
 
 def find_attempt(task: cluster_pb2.TaskStatus, attempt_id: int | None) -> cluster_pb2.TaskAttempt:

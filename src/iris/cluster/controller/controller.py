@@ -14,9 +14,13 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
+from pyqwest import Client
+
 from iris.cluster.controller import status, workers
+from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.endpoints import Endpoints
 from iris.cluster.controller.job import (
     Instruction,
@@ -46,7 +50,7 @@ from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
 from iris.cluster.engine.base import Engine
-from iris.cluster.types import is_task_finished, parse_task_id, state_name
+from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.lease import DEFAULT_LEASE_S, lost_after_s, span
 from iris.errors import (
@@ -59,6 +63,8 @@ from iris.errors import (
     quoted,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.credentials import Bearer
+from iris.rpc.tokens import SigningKey
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
@@ -76,10 +82,13 @@ class Controller:
         lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
         reserve: What is kept free for what there is already.
         limits: What each user may have.
+        authority: Makes the tokens by which it is called; default one whose key lives in memory only.
+        http_client: By which workers are called, where TLS needs one of its own.
 
     Attributes:
         logs: The logs of all tasks, for readers.
         reserve: As given.
+        authority: Makes tokens, and knows which are good.
         longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
     """
 
@@ -92,9 +101,15 @@ class Controller:
         lease_s: float = DEFAULT_LEASE_S,
         reserve: Reserve | None = None,
         limits: Limits | None = None,
+        *,
+        authority: Authority | None = None,
+        http_client: Client | None = None,
     ) -> None:
         self.reserve = reserve or Reserve()
         self._quotas = Quotas(limits or Limits())
+        self.authority = authority or Authority(SigningKey.new(), store)
+        self.authority.is_live = self._is_live
+        self._http_client = http_client
         self._engine = engine
         self._store = store
         self._address = address
@@ -107,6 +122,7 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self._workers, self._log_keeper, self._settled)
         self._saver = Saver(store, self._launched, self._follow)
+        self.authority.changed = self._saver.token_changed
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
         self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
@@ -120,7 +136,7 @@ class Controller:
             record.concluded = stored.job.is_finished
             self._add(record)
             if not stored.job.is_finished:
-                self._quotas.begin(record.caller, len(stored.job.tasks))
+                self._quotas.begin(stored.job.owner, len(stored.job.tasks))
         if self._log_keeper is not None:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._saver.run())
@@ -165,29 +181,33 @@ class Controller:
 
     # Jobs, for clients.
 
-    async def launch_job(self, request: LaunchJobRequest, caller: str = "") -> str:
-        """Takes a job of a caller, and answers with its id."""
+    async def launch_job(self, request: LaunchJobRequest, owner: str = "") -> str:
+        """Takes a job, and answers with its id. It is its parent's owner's, where it has a parent."""
+        request.environment.env_vars.pop(TOKEN_VARIABLE, None)  # a secret is not stored, and a task has its own
         bundle = await self._check_bundle(request)
         known = await self._claim_name(request)  # from here on nothing is waited for until the name is taken
         if known is not None:
             return known.job.job_id
         job = make_job(request, _now_ms())
         if request.parent_job_id:
-            check_parent(request, self._job(request.parent_job_id).job)
-        self._quotas.check(caller, len(job.tasks))
+            parent = self._job(request.parent_job_id).job
+            check_parent(request, parent)
+            owner = parent.owner
+        job.owner = owner
+        self._quotas.check(owner, len(job.tasks))
         self.reserve.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
         launch.ClearField("bundle_blob")
-        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks], caller=caller)
+        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         record.to_do += job.submit()
-        self._quotas.begin(caller, len(job.tasks))
+        self._quotas.begin(owner, len(job.tasks))
         try:
             await self._saver.add_job(record, bundle)
         except IrisError:
-            self._quotas.end(caller, len(job.tasks))
+            self._quotas.end(owner, len(job.tasks))
             raise
         return job.job_id
 
@@ -313,6 +333,10 @@ class Controller:
         self._endpoints.unregister(endpoint_id)
         await self._saver.saved()
 
+    def job_of_endpoint(self, endpoint_id: str) -> str | None:
+        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+        return self._endpoints.job_of(endpoint_id)
+
     async def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
         """The endpoint of that name."""
         answer = self._endpoints.lookup(name)
@@ -344,8 +368,10 @@ class Controller:
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
             self._fence(worker_id, known.place.incarnation)
+        bearer = Bearer(partial(self.authority.controller_token, worker_id))
         # What it is granted counts once it is known to have heard of it: with its next report.
-        self._workers[worker_id] = record = workers.new_record(request, self.longest_lease_s)
+        record = workers.new_record(request, self.longest_lease_s, bearer, self._http_client)
+        self._workers[worker_id] = record
         if known is not None and known.place.incarnation == incarnation:
             record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
         registration, self._registration = self._registration, asyncio.Event()
@@ -421,6 +447,8 @@ class Controller:
         if (request.worker_id, request.incarnation) in self._fenced:
             answer.fenced = True
             return answer
+        answer.revocations, revoked = self.authority.revocations(request.revocations)
+        answer.revoked.extend(revoked)
         worker = self._workers.get(request.worker_id)
         if worker is None:
             answer.register_again = True
@@ -507,7 +535,7 @@ class Controller:
         self._carry_out(record, to_do)
         if record.job.is_finished and record.saved_revision == record.job.revision and not record.concluded:
             self._unfinished.pop(record.job.job_id, None)
-            self._quotas.end(record.caller, len(record.job.tasks))
+            self._quotas.end(record.job.owner, len(record.job.tasks))
             self._endpoints.job_ended(record.job.job_id)
             record.concluded = True
         self._end_orphans(record)
@@ -546,7 +574,9 @@ class Controller:
         worker = await self._registered(worker_id)
         still_live = _still_live(job)
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
-        request = workers.run_tasks_request(worker.place, job.job_id, record.launch, starts, record.gpu_ids)
+        request = workers.run_tasks_request(
+            worker.place, job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
+        )
         refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
         if refused:
             end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
@@ -585,6 +615,12 @@ class Controller:
                 attempt.worker_address = task.worker_address = worker.place.address
         return task
 
+    def _is_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        """Whether an attempt goes on, so that its token is good."""
+        record = self._jobs.get(job_id)
+        known = record is not None and 0 <= task_index < len(record.job.tasks)
+        return known and record is not None and _still_live(record.job)(task_index, attempt_id)
+
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
         if record is None:
@@ -593,6 +629,10 @@ class Controller:
 
     async def _settled(self) -> None:
         await self._saver.settled()
+
+    async def saved(self) -> None:
+        """Returns when all that has changed until now is kept; see `Saver.saved`."""
+        await self._saver.saved()
 
     async def _check_bundle(self, request: LaunchJobRequest) -> bytes:
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:

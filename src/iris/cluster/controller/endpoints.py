@@ -90,6 +90,10 @@ class Endpoints:
             del self._unregistered[one]
         self._drop(endpoint)
 
+    def job_of(self, endpoint_id: str) -> str | None:
+        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+        return next((known.job_id for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
+
     def lookup(self, name: str) -> Endpoint:
         """The endpoint of that name.
 

@@ -128,6 +128,7 @@ class Job:
         rounds: How many gangs there have been; numbers their ids.
         revision: Counts the changes; see `Task.revision`.
         tally: The tasks, counted.
+        owner: Who submitted it, or the job above it: the name in the token.
     """
 
     job_id: str
@@ -146,6 +147,7 @@ class Job:
     gangs: dict[str, Gang] = field(default_factory=dict)
     rounds: int = 0
     revision: int = 1
+    owner: str = ""
     tally: Tally = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,14 @@ from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.progress import Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
 from iris.cluster.worker.log_stream import BEAT_S, stream_logs
-from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
+from iris.errors import (
+    DeadlineExceededError,
+    IrisError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import Peer, stream_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
@@ -227,6 +234,8 @@ class LogRelay:
             async with aclosing(messages):
                 async for message in messages:
                     await self._queue.put((leg, message))
+        except (UnauthenticatedError, PermissionDeniedError) as error:
+            ended = UnavailableError(str(error))  # it is us whom the worker does not let in, not our reader
         except IrisError as error:
             ended = error
         except Exception as error:  # noqa: BLE001 - a bug must not look like a log that goes on

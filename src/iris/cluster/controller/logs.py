@@ -19,7 +19,7 @@ from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
 from iris.cluster.worker.log_page import page_message
 from iris.cluster.worker.log_stream import OpenLog, Streams, open_reader
-from iris.errors import NotFoundError, UnavailableError
+from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import Peer, call_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
@@ -71,6 +71,8 @@ class Logs:
             peer = Peer(worker.place.address, f"worker {worker.place.worker_id!r}, which has the log,")
             try:
                 return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_RELAY_S)
+            except (UnauthenticatedError, PermissionDeniedError) as error:
+                raise UnavailableError(str(error)) from error  # it is us whom it does not let in, not our reader
             except NotFoundError:
                 if self._kept is None or not final:
                     raise

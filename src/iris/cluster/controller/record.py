@@ -30,7 +30,6 @@ class JobRecord(StoredJob):
         gpu_ids: By task index, the devices that its current slot brings.
         watch: The clients that watch it; None while there are none.
         children: The jobs that its tasks have submitted.
-        caller: Whose limits it counts for.
     """
 
     saved_revision: int = 0
@@ -39,7 +38,6 @@ class JobRecord(StoredJob):
     to_do: list[Instruction] = field(default_factory=list)
     unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
     gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    caller: str = ""
 
     children: list[JobRecord] = field(default_factory=list)
     watch: Watch | None = None

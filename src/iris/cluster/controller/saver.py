@@ -22,7 +22,7 @@ from typing import ParamSpec, TypeVar
 
 from iris.cluster.controller.job import Instruction, StopAttempt
 from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.store import Changes, Store, StoredToken
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -68,18 +68,20 @@ class _Batch:
     endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)  # None: it went
     fenced: dict[tuple[str, str], None] = field(default_factory=dict)
     lease_s: float | None = None
+    tokens: dict[str, StoredToken | None] = field(default_factory=dict)  # None: it went
 
     def take(self, other: _Batch) -> None:
         """Adds what another one could not write. What has changed since then counts."""
         self.records = other.records | self.records
         self.endpoints = other.endpoints | self.endpoints
         self.fenced = other.fenced | self.fenced
+        self.tokens = other.tokens | self.tokens
         self.lease_s = other.lease_s if self.lease_s is None else self.lease_s
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.launches or self.records or self.endpoints or self.fenced or self.lease_s)
+        return not (self.launches or self.records or self.endpoints or self.fenced or self.lease_s or self.tokens)
 
 
 class Saver:
@@ -131,6 +133,11 @@ class Saver:
     def fence(self, worker_id: str, incarnation: str) -> None:
         """A worker's process was declared lost."""
         self._gathering.fenced[worker_id, incarnation] = None
+        self._wake.set()
+
+    def token_changed(self, token_id: str, stored: StoredToken | None) -> None:
+        """A token was made, or revoked; or nobody needs to know it any more."""
+        self._gathering.tokens[token_id] = stored
         self._wake.set()
 
     def lease_changed(self, seconds: float) -> None:
@@ -221,6 +228,11 @@ class Saver:
         )
         for worker_id, incarnation in batch.fenced:
             changes.fence(worker_id, incarnation)
+        for token_id, stored in batch.tokens.items():
+            if stored is None:
+                changes.remove_token(token_id)
+            else:
+                changes.save_token(stored)
         if batch.lease_s is not None:
             changes.set_lease(batch.lease_s)
         if not changes.statements:

@@ -58,6 +58,12 @@ CREATE TABLE lease (                           -- the longest that a worker may 
     only INTEGER PRIMARY KEY CHECK (only = 1),
     seconds REAL NOT NULL
 );
+CREATE TABLE tokens (
+    token_id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,                  -- of the request that made it; may be empty
+    revocation INTEGER NOT NULL,               -- revocations are counted: which this was; 0 where there was none
+    message BLOB NOT NULL                      -- Token; nowhere is a secret
+);
 """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)

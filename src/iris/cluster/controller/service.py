@@ -8,8 +8,8 @@ from typing import Any
 
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.limits import Limits
-from iris.errors import UnimplementedError
 from iris.rpc import cluster_pb2
+from iris.rpc.caller import caller
 from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.open_streams import OpenStreams
 
@@ -21,9 +21,15 @@ class ControllerService:
         self._controller = controller
         self._open_streams = OpenStreams((limits or Limits()).streams)
 
+    @property
+    def controller(self) -> JobController:
+        """What answers."""
+        return self._controller
+
     async def launch_job(self, request: Controller.LaunchJobRequest, ctx: Any) -> Controller.LaunchJobResponse:
         """Takes a job."""
-        return Controller.LaunchJobResponse(job_id=await self._controller.launch_job(request, _caller(ctx)))
+        job_id = await self._controller.launch_job(request, owner=caller().name)
+        return Controller.LaunchJobResponse(job_id=job_id)
 
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any
@@ -60,7 +66,11 @@ class ControllerService:
         self, request: Controller.RegisterWorkerRequest, ctx: Any
     ) -> Controller.RegisterWorkerResponse:
         """A worker is there."""
-        return await self._controller.register_worker(request)
+        answer = await self._controller.register_worker(request)
+        if answer.accepted:
+            answer.token_key = self._controller.authority.verifier.public
+            answer.token = self._controller.authority.renewed(caller())
+        return answer
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
         """The workers, and how they are."""
@@ -77,7 +87,9 @@ class ControllerService:
         self, request: Controller.ReportTaskStatesRequest, ctx: Any
     ) -> Controller.ReportTaskStatesResponse:
         """What became of attempts, or only that the worker lives."""
-        return await self._controller.report_task_states(request)
+        answer = await self._controller.report_task_states(request)
+        answer.token = self._controller.authority.renewed(caller())
+        return answer
 
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
@@ -105,7 +117,7 @@ class ControllerService:
     def watch_job(self, request: Controller.WatchJobRequest, ctx: Any) -> AsyncIterator[Controller.WatchJobResponse]:
         """A job's states, until it is final."""
         messages = self._controller.watch_job(request.job_id, include_tasks=request.include_tasks)
-        return self._open_streams.limited(_caller(ctx), messages)
+        return self._open_streams.limited(caller().name, messages)
 
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
         """A workspace."""
@@ -118,7 +130,7 @@ class ControllerService:
         self._controller.reserve.check_stream()
         positions = len(request.positions) or self._controller.task_count(request.job_id)
         logs = self._controller.logs.stream_task_logs(request)
-        async with contextlib.aclosing(self._open_streams.limited(_caller(ctx), logs, positions)) as messages:
+        async with contextlib.aclosing(self._open_streams.limited(caller().name, logs, positions)) as messages:
             async for message in messages:
                 yield message
 
@@ -139,17 +151,16 @@ class ControllerService:
 
     async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
         """Makes a token."""
-        raise UnimplementedError("this controller has no tokens yet")
+        token, secret = self._controller.authority.create_token(request)
+        await self._controller.saved()
+        return Controller.CreateTokenResponse(token=token, secret=secret)
 
     async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
         """The tokens that were made."""
-        raise UnimplementedError("this controller has no tokens yet")
+        return Controller.ListTokensResponse(tokens=self._controller.authority.list_tokens())
 
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends a token's life."""
-        raise UnimplementedError("this controller has no tokens yet")
-
-
-def _caller(ctx: Any) -> str:
-    """Whose limits count: all callers are one, as long as nobody has to say who he is."""
-    return ""
+        self._controller.authority.revoke_token(request.token_id)
+        await self._controller.saved()
+        return cluster_pb2.Empty()

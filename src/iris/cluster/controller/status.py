@@ -53,6 +53,7 @@ def job_status(
         build_metrics=facts[0].build_metrics,
         resource_usage=record.usage,
         status_message=_job_message(job),
+        owner=job.owner,
     )
     if job.first_failed is not None:
         status.first_failed_task_index = job.first_failed

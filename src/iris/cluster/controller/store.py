@@ -39,6 +39,15 @@ class StoredJob:
     facts: list[cluster_pb2.TaskStatus]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token that was made, as it was saved."""
+
+    token: cluster_pb2.Controller.Token
+    request_id: str
+    revocation: int = 0
+
+
 class Changes:
     """What is to be written, all of it or nothing.
 
@@ -87,6 +96,20 @@ class Changes:
     def set_lease(self, seconds: float) -> Self:
         """The longest lease that a worker may have."""
         self._add("INSERT OR REPLACE INTO lease VALUES (1, ?)", (seconds,))
+        return self
+
+    def save_token(self, stored: StoredToken) -> Self:
+        """A token that was made, or revoked."""
+        self._add(
+            "INSERT INTO tokens (token_id, request_id, revocation, message) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (token_id) DO UPDATE SET revocation=excluded.revocation, message=excluded.message",
+            (stored.token.token_id, stored.request_id, stored.revocation, stored.token.SerializeToString()),
+        )
+        return self
+
+    def remove_token(self, token_id: str) -> Self:
+        """A token that nobody needs to know any more."""
+        self._add("DELETE FROM tokens WHERE token_id=?", (token_id,))
         return self
 
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
@@ -209,6 +232,15 @@ class Store:
         with self._reading():
             return set(self._db.execute("SELECT worker_id, incarnation FROM fenced"))
 
+    def load_tokens(self) -> list[StoredToken]:
+        """All tokens, in the order in which they were made."""
+        with self._reading():
+            rows = self._db.execute("SELECT message, request_id, revocation FROM tokens ORDER BY rowid")
+            return [
+                StoredToken(cluster_pb2.Controller.Token.FromString(message), request_id, revocation)
+                for message, request_id, revocation in rows
+            ]
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
@@ -256,6 +288,7 @@ _JOB_FIELDS = (
     "finished_at_ms",
     "rounds",
     "revision",
+    "owner",
 )
 
 

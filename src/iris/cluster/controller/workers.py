@@ -9,15 +9,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pyqwest import Client
+
 from iris.cluster.controller.job import StartAttempt, StopAttempt
 from iris.cluster.controller.launch import LaunchJobRequest
 from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.lease import heartbeat_s, lost_after_s
-from iris.errors import DeadlineExceededError, IrisError, NotFoundError, UnavailableError
+from iris.errors import (
+    DeadlineExceededError,
+    IrisError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
+from iris.rpc.credentials import Bearer
 
 _MISSED_UNTIL_UNHEALTHY = 3
 _LONGEST_PAUSE_S = 5.0
@@ -65,17 +75,23 @@ class WorkerRecord:
         self.last_heartbeat_ms = time.time_ns() // 1_000_000
 
 
-def new_record(request: cluster_pb2.Controller.RegisterWorkerRequest, lease_s: float) -> WorkerRecord:
-    """The record of a worker that registers."""
-    return WorkerRecord(
-        WorkerPlace(request.worker_id, request.address, request.incarnation),
-        request.metadata,
-        # One stub per address, kept: it holds the connections.
-        cluster_connect.WorkerServiceClient(request.address, accept_compression=(), send_compression=None),
-        lease_s,
-        time.monotonic(),
-        time.time_ns() // 1_000_000,
+def new_record(
+    request: cluster_pb2.Controller.RegisterWorkerRequest,
+    lease_s: float,
+    bearer: Bearer,
+    http_client: Client | None,
+) -> WorkerRecord:
+    """The record of a worker that registers; it is called with a token, and by an HTTP client where TLS needs one."""
+    stub = cluster_connect.WorkerServiceClient(
+        request.address,
+        accept_compression=(),
+        send_compression=None,
+        interceptors=(bearer,),
+        http_client=http_client,
     )
+    # One stub per address, kept: it holds the connections.
+    place = WorkerPlace(request.worker_id, request.address, request.incarnation)
+    return WorkerRecord(place, request.metadata, stub, lease_s, time.monotonic(), time.time_ns() // 1_000_000)
 
 
 def run_tasks_request(
@@ -84,8 +100,10 @@ def run_tasks_request(
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
     gpu_ids: dict[int, tuple[int, ...]],
+    token_of: Callable[[str, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
-    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index."""
+    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, and the token of an attempt
+    (job, task, attempt)."""
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
         incarnation=place.incarnation,
@@ -106,7 +124,10 @@ def run_tasks_request(
     request = cluster_pb2.Worker.RunTasksRequest(shared=shared)
     for start in starts:
         request.places.add(
-            task_index=start.task_index, attempt_id=start.attempt_id, gpu_ids=gpu_ids.get(start.task_index, ())
+            task_index=start.task_index,
+            attempt_id=start.attempt_id,
+            gpu_ids=gpu_ids.get(start.task_index, ()),
+            token=token_of(job_id, start.task_index, start.attempt_id),
         )
     return request
 
@@ -135,8 +156,9 @@ async def start_attempts(
                 await call_async(worker.stub.run_tasks, request, peer)
                 failpoint("start.after")
                 return ""
-            except (UnavailableError, DeadlineExceededError) as error:
-                # Not a verdict: whether the worker is dead is for the engine and for its own registration to say.
+            except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
+                # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
+                # does not take our token may be another worker, which has come to that address.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)

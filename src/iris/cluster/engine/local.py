@@ -17,6 +17,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from iris.cluster.engine.base import (
@@ -33,7 +34,9 @@ from iris.cluster.engine.ledger import Entry, Ledger
 from iris.cluster.engine.machine import gpu_ids, this_machine
 from iris.cluster.engine.worker_process import WorkerProcess, adopt, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
+from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.standing import identity_file
+from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import InvalidArgumentError
 from iris.failpoints import failpoint
 from iris.rpc.process import happens
@@ -84,6 +87,8 @@ class LocalEngine:
         lease_s: For how long a worker lives that nobody has called yet; 0: for ever.
         log_directory: Where workers write logs, so that these outlive them; default: they hand them over.
         worker_options: More of the worker's command line, see worker/daemon.py.
+        credentials: What a worker of that id is to show, and whom it is to trust; asked for each process. None: nothing
+            that any controller takes.
     """
 
     elastic = False
@@ -100,6 +105,7 @@ class LocalEngine:
         lease_s: float = 0.0,
         log_directory: Path | None = None,
         worker_options: Sequence[str] = (),
+        credentials: Callable[[str], WorkerCredentials] | None = None,
     ) -> None:
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidArgumentError(f"workers={workers}: expected 1 to {MAX_WORKERS}")
@@ -123,7 +129,9 @@ class LocalEngine:
         self._changed = asyncio.Event()
         self._controller_address = ""
         self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
-        self._env = dict(os.environ)  # as it is now: what this program changes later is not for workers and tasks
+        self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
+        # As it is now: what this program changes later is not for workers and tasks, and our user's token never is.
+        self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
     async def start(self, controller_address: str) -> None:
         """Starts the workers, or finds them; they register by themselves."""
@@ -308,7 +316,9 @@ class LocalEngine:
             command += ["--parent-pid", str(os.getpid())]
         failpoint("engine.spawn.before")
         command += self._worker_options
-        process = start_worker(self._directory, worker_id, host.incarnation, command, self._env)
+        # It loads its program meanwhile: the time that signing takes is not added to that.
+        secret = partial(_secret_of, self._credentials, worker_id)
+        process = start_worker(self._directory, worker_id, host.incarnation, command, self._env, secret)
         failpoint("engine.spawn.after")
         return process
 
@@ -333,6 +343,10 @@ def _share(total: Resources, devices: tuple[int, ...], index: int, workers: int)
 
 def _without_room(worker_id: str) -> _Host:
     return _Host(worker_id, Resources(), (), Resources(), [])
+
+
+def _secret_of(credentials: Callable[[str], WorkerCredentials], worker_id: str) -> str:
+    return credentials(worker_id).to_json()
 
 
 def _empty(host: _Host) -> Machine:

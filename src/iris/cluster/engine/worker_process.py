@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iris.cluster.worker.reaper import kill_marked
@@ -145,24 +145,40 @@ async def end_standing(workers: Path) -> int:
 
 
 def start(
-    workers: Path, worker_id: str, incarnation: str, command: Sequence[str], env: dict[str, str]
+    workers: Path,
+    worker_id: str,
+    incarnation: str,
+    command: Sequence[str],
+    env: dict[str, str],
+    credentials: Callable[[], str],
 ) -> WorkerProcess:
-    """Starts a worker, which inherits the lock that says so. There is none of that name, see `adopt`."""
+    """Starts a worker, which inherits the lock that says so. There is none of that name, see `adopt`.
+
+    Its credentials are asked for once it runs, and go through a pipe: neither a command line nor an environment is a
+    place for a secret.
+    """
     lock = try_lock(lock_file(workers, worker_id))
     assert lock is not None, f"{worker_id} runs already"
+    ours, theirs = os.pipe()
     try:
         with open(workers / f"{worker_id}.log", "ab") as messages:
             child = subprocess.Popen(
-                list(command),
+                [*command, "--credentials", f"/dev/fd/{ours}"],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=messages,
                 stderr=messages,
-                pass_fds=(lock,),
+                pass_fds=(lock, ours),
                 start_new_session=True,  # a terminal's Ctrl-C is for the client, not for the workers
             )
+    except BaseException:
+        os.close(theirs)
+        raise
     finally:
         os.close(lock)  # ours: the child has its own
+        os.close(ours)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "w") as pipe:
+        pipe.write(credentials())
     return WorkerProcess(workers, worker_id, incarnation, child.pid, child)
 
 

@@ -11,14 +11,23 @@ from pathlib import Path
 from iris.errors import InvalidAddressError
 from iris.rpc import cluster_connect
 from iris.rpc.address import parse_address
+from iris.rpc.async_transport import https_client
 from iris.rpc.calls import Peer
+from iris.rpc.credentials import Bearer, Credentials
+from iris.rpc.tls import ClientTls
 
 _LOOK_S = 0.1
 
 
-def connect(address: str) -> cluster_connect.ControllerServiceClient:
-    """The controller's stub, as workers use it."""
-    return cluster_connect.ControllerServiceClient(address, accept_compression=(), send_compression=None)
+def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_connect.ControllerServiceClient:
+    """The controller's stub, as workers use it: they show who they are, and know the controller by its certificate."""
+    return cluster_connect.ControllerServiceClient(
+        address,
+        accept_compression=(),
+        send_compression=None,
+        interceptors=(Bearer(credentials.token),),
+        http_client=https_client(address, tls),
+    )
 
 
 class ControllerLine:
@@ -27,7 +36,7 @@ class ControllerLine:
     Args:
         address: Where it is.
         file: Where it says where it is, once it is started again; None: nowhere.
-        make_stub: Connects.
+        make_stub: Connects; see `connect`.
 
     Attributes:
         address: Where it is now.
@@ -38,8 +47,8 @@ class ControllerLine:
     def __init__(
         self,
         address: str,
-        file: Path | None = None,
-        make_stub: Callable[[str], cluster_connect.ControllerServiceClient] = connect,
+        file: Path | None,
+        make_stub: Callable[[str], cluster_connect.ControllerServiceClient],
     ) -> None:
         self._file = file
         self._make_stub = make_stub

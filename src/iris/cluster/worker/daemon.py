@@ -11,13 +11,16 @@ import os
 import resource
 import signal
 import socket
+import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from iris import failpoints
+from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
-from iris.cluster.worker.controller_line import ControllerLine
+from iris.cluster.worker.controller_line import ControllerLine, connect
 from iris.cluster.worker.handover import Handover
 from iris.cluster.worker.lease import Lease, span
 from iris.cluster.worker.limits import ENFORCE, Enforcement
@@ -27,11 +30,16 @@ from iris.cluster.worker.reporter import Reporter
 from iris.cluster.worker.service import WorkerService
 from iris.cluster.worker.standing import Identity
 from iris.cluster.worker.task_dir import LogDirs, WorkerDir
+from iris.cluster.worker.trust import Trust, WorkerCredentials
 from iris.cluster.worker.worker import Worker
+from iris.errors import FailedPreconditionError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
+from iris.rpc.credentials import Credentials
+from iris.rpc.gate import Gate, Inspector
 from iris.rpc.identity import identify_process
+from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.process import (
     address_of,
     bind,
@@ -42,6 +50,7 @@ from iris.rpc.process import (
     when_parent_ends,
 )
 from iris.rpc.serving import MAX_MESSAGE_BYTES, HttpServer
+from iris.rpc.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
 
 _LAST_REPORT_S = 2.0
 _LAST_HANDOVER_S = 10.0
@@ -63,6 +72,13 @@ def parse_arguments() -> argparse.Namespace:
         default=0.0,
         type=float,
         help="how long to live without a word from the controller, until it says how long; 0: for ever (%(default)s)",
+    )
+    parser.add_argument(
+        "--credentials",
+        metavar="FILE",
+        default="",
+        help='JSON: "token" of this worker, and "token_key", the public key of the cluster in hex; may be /dev/fd/N.'
+        " Default: the token in IRIS_TOKEN, and the key that the controller tells",
     )
     parser.add_argument("--directory", required=True, type=Path, help="where attempts and their logs lie")
     parser.add_argument(
@@ -99,6 +115,13 @@ def parse_arguments() -> argparse.Namespace:
         help="the same with its port, for proxies and forwarded ports; default: --advertise-host and the port",
     )
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
+    add_tls_arguments(parser)
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        default="",
+        help="by which the controller is known, if it speaks TLS; default: --tls-cert",
+    )
     parser.add_argument("--task-file-limit", type=int, help="how many files a task may open; default: as this worker")
     parser.add_argument(
         "--task-max-processes",
@@ -139,7 +162,21 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     raise_file_limit()
     use_no_proxy()
-    controller = ControllerLine(parse_address(arguments.controller), arguments.controller_file)
+    try:
+        given = _credentials(arguments.credentials)
+        tls = ServerTls.given(arguments)
+        check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
+        server_context = None if tls is None else tls.context()
+        controller_tls = ClientTls(arguments.ca or arguments.tls_cert, arguments.part)
+        credentials = Credentials.fixed(given.token, "--credentials")
+        controller = ControllerLine(
+            parse_address(arguments.controller),
+            arguments.controller_file,
+            partial(connect, credentials=credentials, tls=controller_tls),
+        )
+    except IrisError as error:
+        sys.exit(f"iris: {error}")
+    trust = Trust(arguments.worker_id, given.token_key)
     lease = Lease(arguments.lease, reaper.set_deadline)
     # 2. The worker, behind its door.
     advertise_host = arguments.advertise_host or arguments.host
@@ -153,25 +190,20 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         bind_host=arguments.host,
         advertise_host=advertise_host,
         controller=controller,
-        base_env=base_env,
+        base_env=base_env | (controller_tls.variables() if controller.address.startswith("https://") else {}),
         file_limit=file_limit,
         reaper=reaper,
         enforcement=Enforcement(arguments.enforce, token, arguments.task_max_processes),
         max_log_bytes=arguments.max_log_bytes,
     )
-    application = cluster_connect.WorkerServiceASGIApplication(
-        WorkerService(worker),
-        interceptors=(ForgetfulInterceptor(), ErrorInterceptor()),
-        read_max_bytes=MAX_MESSAGE_BYTES,
-        compressions=(),
-    )
+    application = worker_application(WorkerService(worker), trust)
     listener = bind(arguments.host, arguments.port)
-    server = HttpServer({application.path: application}, listener)
+    server = HttpServer({application.path: application}, listener, tls=server_context)
     # 3. Its lines to the controller. The port is bound already, so whoever learns of the address can call.
     address = parse_address(arguments.advertise_address) if arguments.advertise_address else ""
     registration = cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=arguments.worker_id,
-        address=address or address_of(listener, advertise_host),
+        address=address or address_of(listener, advertise_host, tls=tls is not None),
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )
@@ -188,7 +220,13 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         give_up(f"it has not heard from the controller for longer than its lease of {span(lease.length_s)}")
 
     worker.reporter = reporter = Reporter(
-        controller, registration, lease, worker.discard, lambda: give_up("the controller has declared it lost")
+        controller,
+        registration,
+        lease,
+        worker.discard,
+        lambda: give_up("the controller has declared it lost"),
+        credentials,
+        trust,
     )
     handover = None
     if logs is None:
@@ -228,6 +266,31 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     await server.close()
     if arguments.identity_file is not None and not given_up:
         arguments.identity_file.unlink(missing_ok=True)
+
+
+def _credentials(path: str) -> WorkerCredentials:
+    if path:
+        return WorkerCredentials.read(path)
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise FailedPreconditionError(
+            f"a worker needs a token: --credentials FILE, or {TOKEN_VARIABLE}"
+            " ('iris token create WORKER_ID --role worker' makes one)"
+        )
+    return WorkerCredentials(token)
+
+
+def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.WorkerServiceASGIApplication:
+    """The worker's calls as an ASGI application, for those whom it trusts."""
+    interceptors = (
+        ForgetfulInterceptor(),
+        Gate(trust, WORKER_RULES),
+        Inspector(trust, WORKER_RULES, trust, trust.doors),
+        ErrorInterceptor(),
+    )
+    return cluster_connect.WorkerServiceASGIApplication(
+        service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+    )
 
 
 def _metadata(host: str) -> cluster_pb2.WorkerMetadata:

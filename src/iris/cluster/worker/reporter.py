@@ -16,11 +16,13 @@ from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.lease import Lease
 from iris.cluster.worker.reaper import clock_s
+from iris.cluster.worker.trust import Trust
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
 from iris.rpc.cluster_connect import ControllerServiceClient
+from iris.rpc.credentials import Credentials
 from iris.rpc.process import happens
 
 _BATCH_BYTES = 16 * 1024 * 1024  # of return values in one call; a single larger one travels alone
@@ -39,6 +41,8 @@ class Reporter:
         lease: The worker's.
         on_unwanted: Called for an attempt that the controller does not want to run here.
         on_fenced: Called when the controller has declared this worker lost; nothing is reported any more.
+        credentials: What the worker shows; the controller hands it new ones.
+        trust: Learns from the controller which tokens are good.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Reporter:
         lease: Lease,
         on_unwanted: Callable[[AttemptKey], None],
         on_fenced: Callable[[], None],
+        credentials: Credentials,
+        trust: Trust,
     ) -> None:
         self._controller = controller
         self._registration = registration
@@ -55,6 +61,8 @@ class Reporter:
         self._on_unwanted = on_unwanted
         self._on_fenced = on_fenced
         self._is_fenced = False
+        self._credentials = credentials
+        self._trust = trust
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
 
@@ -83,10 +91,12 @@ class Reporter:
         failpoint("register.before")
         answer = await self._call(lambda stub: stub.register_worker, self._registration)
         failpoint("register.after")
-        if answer.accepted:
-            self._lease.grant(answer.lease_ms / 1000, sent_s)
-        else:
+        if not answer.accepted:
             self._fenced()
+            return
+        self._trust.learn_key(answer.token_key)
+        self._take_token(answer.token)
+        self._lease.grant(answer.lease_ms / 1000, sent_s)
 
     def _fenced(self) -> None:
         self._is_fenced = True
@@ -107,6 +117,7 @@ class Reporter:
                 worker_id=self._registration.worker_id,
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
+                revocations=self._trust.revocations,
             )
             sent_s = clock_s()
             failpoint("report.before")
@@ -115,6 +126,9 @@ class Reporter:
             if answer.fenced:
                 self._fenced()
                 return
+            self._take_token(answer.token)
+            if answer.revocations != self._trust.revocations:
+                self._trust.learn_revoked(answer.revocations, frozenset(answer.revoked))
             if answer.register_again:
                 await self._register()
                 continue
@@ -141,7 +155,12 @@ class Reporter:
             if answer.fenced:
                 self._fenced()
             elif not answer.register_again:
+                self._take_token(answer.token)
                 self._lease.renew(sent_s)
+
+    def _take_token(self, token: str) -> None:
+        if token:
+            self._credentials.replace(token)
 
     def _next_batch(self) -> list[Attempt]:
         batch: list[Attempt] = []

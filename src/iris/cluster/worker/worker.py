@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from iris.cluster.types import check_port_name, make_task_id, parse_task_id
+from iris.cluster.types import TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
@@ -173,6 +173,7 @@ class Worker:
             one.task_index = place.task_index
             one.attempt_id = place.attempt_id
             one.gpu_ids.extend(place.gpu_ids)
+            one.token = place.token
             self.run_task(one, entrypoint)
 
     def get_task_status(self, task_id: str, *, include_result: bool) -> cluster_pb2.TaskStatus:
@@ -442,8 +443,9 @@ class Worker:
         if attempt.request.resources.device.HasField("gpu"):
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in request.gpu_ids)
         env.update(request.environment.env_vars)
-        for name in [name for name in env if name.startswith("IRIS_PORT_")]:
-            del env[name]  # those of a task that this worker itself runs in
+        # Those of a task that this worker itself runs in; and a token of the user's is for nobody else.
+        for name in [name for name in env if name.startswith("IRIS_PORT_") or name == TOKEN_VARIABLE]:
+            del env[name]
         env |= {
             "IRIS_JOB_ID": request.job_id,
             "IRIS_TASK_ID": request.task_id,
@@ -455,6 +457,8 @@ class Worker:
             "IRIS_BIND_HOST": self._bind_host,
             "IRIS_ADVERTISE_HOST": self._advertise_host,
         }
+        if request.token:
+            env[TOKEN_VARIABLE] = request.token
         env |= {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}
         return env
 

@@ -1,0 +1,101 @@
+"""The cluster that `iris up` has started for this user on this machine, as far as a client has to know of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from iris.rpc.address import is_loopback
+from iris.rpc.credentials import TOKEN_FILE
+from iris.rpc.identity import identify_process
+from iris.rpc.secret_file import read_secret
+from iris.rpc.tls import PART_FILE, ClientTls
+
+_ALL_ADDRESSES = ("0.0.0.0", "::")
+
+
+def state_home() -> Path:
+    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # A relative path is to be ignored, says the XDG base directory specification.
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "iris"
+
+
+def record_path() -> Path:
+    """Where `iris up` notes it, see cli/record.py. One for each machine: home directories are shared between machines,
+    clusters are not."""
+    return state_home() / f"up-{socket.gethostname()}.json"
+
+
+def is_same_address(first: str, second: str) -> bool:
+    """Whether two base URLs are the same, `localhost` being 127.0.0.1."""
+
+    def plain(address: str) -> str:
+        return address.replace("//localhost:", "//127.0.0.1:")
+
+    return plain(first) == plain(second)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What a client needs to know of the cluster of `iris up`.
+
+    Attributes:
+        state_dir: Where everything of it lies.
+        tls_cert: The certificate that it shows; empty: it has none.
+        client_ca: By what it knows those of clients; empty: they need none.
+    """
+
+    state_dir: Path
+    tls_cert: str = ""
+    client_ca: str = ""
+
+    def token(self) -> str | None:
+        """The token of who has started it; None when it has none.
+
+        Raises:
+            FailedPreconditionError: Others can read the file that it is in.
+        """
+        return read_secret(self.state_dir / TOKEN_FILE)
+
+    def tls(self) -> ClientTls:
+        """How it is known, and what it has for who has started it."""
+        return ClientTls(self.tls_cert, str(self.state_dir / PART_FILE) if self.client_ca else "")
+
+
+def find_here(address: str) -> Here | None:
+    """The cluster at an address, where that is the one that `iris up` has started here; else None.
+
+    Its process has to run: another user's program may have taken the port of one that is gone, and would be told.
+    """
+    try:
+        record: Any = json.loads(record_path().read_text(encoding="utf-8"))
+        process = record["process"]
+        ours = _leads_to(address, record["address"], record["host"])
+        if not ours or not process or identify_process(record["pid"]) != process:
+            return None
+        return Here(Path(record["state_dir"]), record.get("tls_cert", ""), record.get("client_ca", ""))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or not one of ours
+        return None
+
+
+def find_token(address: str) -> str | None:
+    """The token of the cluster at an address, where that is the one that `iris up` has started here; else None.
+
+    Raises:
+        FailedPreconditionError: Others can read the file that it is in.
+    """
+    here = find_here(address)
+    return None if here is None else here.token()
+
+
+def _leads_to(address: str, own: str, host: str) -> bool:
+    if is_same_address(address, own):
+        return True
+    same_door = urlsplit(address).port == urlsplit(own).port and urlsplit(address).scheme == urlsplit(own).scheme
+    return same_door and host in _ALL_ADDRESSES and is_loopback(address)

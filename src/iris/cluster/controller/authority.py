@@ -1,0 +1,215 @@
+"""Makes the tokens of a cluster, and knows which of them are not good any more.
+
+The key is the only secret. What is stored of a token is what a list of tokens shows; tasks', workers' and the
+controller's own are not stored at all: they say in themselves what they are for.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from iris.cluster.controller.store import Changes, Store, StoredToken
+from iris.cluster.types import make_task_id
+from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
+from iris.rpc import cluster_pb2
+from iris.rpc.caller import CONTROLLER, GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
+from iris.rpc.gate import Doors
+from iris.rpc.tokens import WORKER_TTL_S, SigningKey, Verifier, revoked, worker_token
+
+DEFAULT_TTL_S = 30 * 86400
+MAX_TTL_S = 10 * 366 * 86400
+_CONTROLLER_TTL_S = 600.0
+_TASK_TTL_S = 366 * 86400.0  # it ends with its attempt
+_LISTED_S = 7 * 86400  # an expired token is shown for so long
+_MAX_NAME_BYTES = 200
+
+Token = cluster_pb2.Controller.Token
+
+
+class Authority:
+    """The tokens of a cluster; a `Judge` of the controller's own calls.
+
+    Args:
+        key: Signs them.
+        store: Remembers those that people made.
+
+    Attributes:
+        verifier: Checks them.
+        doors: The streams that are open at the controller.
+        is_live: Whether an attempt goes on (job, task, attempt); the controller sets it.
+        on_revoked: Called with the id of a token that was revoked.
+        changed: Keeps a token that was made or revoked, or forgets one (None); at once, until the controller has a
+            better way.
+    """
+
+    def __init__(self, key: SigningKey, store: Store) -> None:
+        self._key = key
+        self.changed = _keep_at_once(store)
+        self.verifier = Verifier(key.public)
+        self.doors = Doors()
+        self.is_live: Callable[[str, int, int], bool] = lambda job_id, task_index, attempt_id: False
+        self.on_revoked: Callable[[str], None] = lambda token_id: None
+        self._tokens = {stored.token.token_id: stored for stored in store.load_tokens()}
+        self._by_request = {stored.request_id: stored for stored in self._tokens.values() if stored.request_id}
+        self.forget_old_tokens()
+        self._revocations = max((stored.revocation for stored in self._tokens.values()), default=0)
+        self._of_controller: dict[str, tuple[float, str]] = {}
+
+    # As a judge.
+
+    def identify(self, token: str) -> Caller:
+        """Whose token it is."""
+        known = self.verifier.verify(token)
+        self.check(known)
+        return known
+
+    def check(self, known: Caller) -> None:
+        """Raises UnauthenticatedError when a token is not good any more."""
+        self.verifier.check_time(known)
+        stored = self._tokens.get(known.token_id)
+        if stored is not None and stored.token.revoked_at_ms:
+            raise revoked(known)
+        if known.role == TASK and not self.is_live(known.job_id, known.task_index, known.attempt_id):
+            raise UnauthenticatedError(
+                f"attempt {known.attempt_id} of task {known.task_index} of job {known.job_id!r}, which this token was"
+                " given to, has ended"
+            )
+
+    # Tokens that people make.
+
+    def create_token(self, request: cluster_pb2.Controller.CreateTokenRequest) -> tuple[Token, str]:
+        """Makes a token; answers with its secret, too."""
+        known = self._by_request.get(request.request_id) if request.request_id else None
+        if known is None:
+            known = self._new_token(request)
+        elif (known.token.name, known.token.role) != (request.name, request.role):
+            raise InvalidArgumentError(f"request_id {request.request_id!r} was used for another token")
+        return known.token, self._sign(known.token)
+
+    def list_tokens(self) -> list[Token]:
+        """The tokens that were made, oldest first."""
+        return [stored.token for stored in self._tokens.values()]
+
+    def revoke_token(self, token_id: str) -> None:
+        """From now on a token is not good any more."""
+        stored = self._tokens.get(token_id)
+        if stored is None:
+            raise NotFoundError(f"no token with id {token_id!r}: 'iris token list' shows them")
+        if not stored.token.revoked_at_ms:
+            gone = Token()
+            gone.CopyFrom(stored.token)
+            gone.revoked_at_ms = _now_ms()
+            stored = StoredToken(gone, stored.request_id, self._revocations + 1)
+            self.changed(token_id, stored)
+            self._tokens[token_id] = stored
+            self._revocations += 1
+            self.doors.look_again(lambda known: known.token_id == token_id)
+            self.on_revoked(token_id)
+
+    def _new_token(self, request: cluster_pb2.Controller.CreateTokenRequest) -> StoredToken:
+        if not request.name or len(request.name.encode()) > _MAX_NAME_BYTES or not request.name.isprintable():
+            raise InvalidArgumentError(
+                f"not a name for a token: {request.name[:50]!r} (expected 1 to {_MAX_NAME_BYTES} bytes, printable)"
+            )
+        if request.role not in GIVEN_ROLES:
+            raise InvalidArgumentError(f"role={request.role!r}: expected one of {', '.join(GIVEN_ROLES)}")
+        if not 0 <= request.ttl_seconds <= MAX_TTL_S:
+            raise InvalidArgumentError(
+                f"ttl_seconds={request.ttl_seconds}: expected 1 to {MAX_TTL_S}, or 0 for 30 days"
+            )
+        now_s = int(time.time())
+        token = Token(
+            token_id=secrets.token_hex(8),
+            name=request.name,
+            role=request.role,
+            created_at_ms=now_s * 1000,
+            expires_at_ms=(now_s + (request.ttl_seconds or DEFAULT_TTL_S)) * 1000,
+        )
+        stored = StoredToken(token, request.request_id)
+        self.changed(token.token_id, stored)
+        self._tokens[token.token_id] = stored
+        if request.request_id:
+            self._by_request[request.request_id] = stored
+        return stored
+
+    def _sign(self, token: Token) -> str:
+        holder = Caller(
+            token.name,
+            token.role,
+            token.token_id,
+            token.expires_at_ms // 1000,
+            worker_id=token.name if token.role == WORKER else "",
+        )
+        return self._key.sign(holder, token.created_at_ms / 1000)
+
+    def forget_old_tokens(self) -> None:
+        """Drops those that expired long ago."""
+        until_ms = _now_ms() - _LISTED_S * 1000
+        old = [stored for stored in self._tokens.values() if stored.token.expires_at_ms < until_ms]
+        for stored in old:
+            self.changed(stored.token.token_id, None)
+            del self._tokens[stored.token.token_id]
+            self._by_request.pop(stored.request_id, None)
+
+    # Tokens of the cluster's own parts.
+
+    def task_token(self, job_id: str, task_index: int, attempt_id: int) -> str:
+        """The token of an attempt; good for as long as it goes on."""
+        return self._key.sign(
+            Caller(
+                make_task_id(job_id, task_index),
+                TASK,
+                secrets.token_hex(8),
+                time.time() + _TASK_TTL_S,
+                job_id=job_id,
+                task_index=task_index,
+                attempt_id=attempt_id,
+            )
+        )
+
+    def worker_token(self, worker_id: str) -> str:
+        """A token of a worker."""
+        return worker_token(self._key, worker_id)
+
+    def renewed(self, known: Caller) -> str:
+        """The next token of a worker, when half of the time of the one that it has is over; else empty. One that a
+        person made is not prolonged: it could not be revoked any more."""
+        is_young = known.expires_at_s - time.time() > WORKER_TTL_S / 2
+        is_ours = known.role == WORKER and known.token_id not in self._tokens
+        return self.worker_token(known.worker_id) if is_ours and not is_young else ""
+
+    def controller_token(self, worker_id: str) -> str:
+        """By which the controller shows a worker who it is. Of no use to that worker, or to anybody else."""
+        now_s = time.time()
+        expires_at_s, token = self._of_controller.get(worker_id, (0.0, ""))
+        if expires_at_s - now_s < _CONTROLLER_TTL_S / 2:
+            expires_at_s = now_s + _CONTROLLER_TTL_S
+            holder = Caller(CONTROLLER, CONTROLLER, secrets.token_hex(8), expires_at_s, worker_id=worker_id)
+            token = self._key.sign(holder)
+            self._of_controller[worker_id] = (expires_at_s, token)
+        return token
+
+    def revocations(self, known_to_worker: int) -> tuple[int, list[str]]:
+        """How many tokens were revoked, and which of them would still be good: nothing, where a worker knows that."""
+        if known_to_worker == self._revocations:
+            return self._revocations, []
+        good_until_ms = _now_ms() - int(LEEWAY_S * 1000)
+        return self._revocations, [
+            token_id
+            for token_id, stored in self._tokens.items()
+            if stored.token.revoked_at_ms and stored.token.expires_at_ms > good_until_ms
+        ]
+
+
+def _keep_at_once(store: Store) -> Callable[[str, StoredToken | None], None]:
+    def keep(token_id: str, stored: StoredToken | None) -> None:
+        changes = Changes()
+        store.write(changes.remove_token(token_id) if stored is None else changes.save_token(stored))
+
+    return keep
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,116 @@
+"""Whom a worker trusts: its controller, and who shows a token that the controller has signed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iris.errors import FailedPreconditionError, PermissionDeniedError, UnavailableError
+from iris.rpc.caller import CONTROLLER, Caller
+from iris.rpc.gate import Doors
+
+if TYPE_CHECKING:
+    from iris.rpc.tokens import Verifier
+
+
+@dataclass(frozen=True, repr=False)
+class WorkerCredentials:
+    """What a worker is started with.
+
+    Attributes:
+        token: Its own, by which it registers.
+        token_key: The public half of the key that signs the cluster's tokens; empty: what the controller says when it
+            registers.
+    """
+
+    token: str
+    token_key: bytes = b""
+
+    def to_json(self) -> str:
+        """As it is handed to a worker."""
+        return json.dumps({"token": self.token, "token_key": self.token_key.hex()})
+
+    @classmethod
+    def read(cls, path: str) -> WorkerCredentials:
+        """From a file, or from an inherited descriptor as `/dev/fd/N`, which is closed.
+
+        Raises:
+            FailedPreconditionError: It cannot be read.
+        """
+        try:
+            descriptor = re.fullmatch(r"/dev/fd/(\d+)", path)
+            if descriptor is not None:
+                with os.fdopen(int(descriptor[1])) as pipe:
+                    text = pipe.read()
+            else:
+                text = Path(path).read_text(encoding="utf-8")
+            known = json.loads(text)
+            return cls(known["token"], bytes.fromhex(known.get("token_key", "")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FailedPreconditionError(
+                f"--credentials {path}: {type(error).__name__}; expected a file with JSON: token, token_key"
+            ) from None
+
+
+class Trust:
+    """What a worker knows of tokens; the `Judge` of its calls.
+
+    Args:
+        worker_id: Whose it is.
+        token_key: See `WorkerCredentials`.
+    """
+
+    def __init__(self, worker_id: str, token_key: bytes = b"") -> None:
+        self._worker_id = worker_id
+        self._key = token_key
+        self._verifier: Verifier | None = None
+        self._revoked: frozenset[str] = frozenset()
+        self.doors = Doors()
+        self.revocations = 0  # up to which it knows of them
+
+    def learn_key(self, token_key: bytes) -> None:
+        """What the controller says of its key; the first that is known stays.
+
+        Raises:
+            UnavailableError: It is another one: this is not the controller that this worker was started by.
+        """
+        if token_key and not self._key:
+            self._key = token_key
+        if token_key and token_key != self._key:
+            raise UnavailableError("who answers as the controller has another key than the one this worker trusts")
+
+    def learn_revoked(self, revocations: int, revoked: frozenset[str]) -> None:
+        """All tokens that were revoked and have not expired."""
+        self.revocations, self._revoked = revocations, revoked
+        self.doors.look_again(lambda known: known.token_id in revoked)
+
+    def identify(self, token: str) -> Caller:
+        """Whose token it is."""
+        if self._verifier is None:
+            if not self._key:
+                raise UnavailableError(f"worker {self._worker_id} does not know its controller's key yet")
+            from iris.rpc.tokens import Verifier  # a tenth of a second, which the start need not wait for
+
+            self._verifier = Verifier(self._key)
+        known = self._verifier.verify(token)
+        self.check(known)
+        return known
+
+    def check(self, known: Caller) -> None:
+        """Raises UnauthenticatedError when a token is not good any more."""
+        assert self._verifier is not None, "nobody was let in"
+        self._verifier.check_time(known)
+        if known.token_id in self._revoked:
+            from iris.rpc.tokens import revoked
+
+            raise revoked(known)
+        if known.role == CONTROLLER and known.worker_id != self._worker_id:
+            raise PermissionDeniedError(f"this token is for worker {known.worker_id!r}, not for {self._worker_id!r}")
+
+    def job_of_endpoint(self, endpoint_id: str) -> str | None:
+        """Nothing is known of endpoints here."""
+        return None

@@ -1,0 +1,18 @@
+"""Who reads our output and leaves is told from who else sends the same signal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_a_connection_that_was_closed_is_no_reader_that_has_left() -> None:
+    program = (
+        "import signal\n"
+        "from iris.cli.reader import leave_with_reader\n"
+        "with leave_with_reader():\n"
+        "    signal.raise_signal(signal.SIGPIPE)  # as a write to a closed socket does\n"
+        "    print('still here', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "still here\n"), done

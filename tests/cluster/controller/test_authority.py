@@ -1,0 +1,131 @@
+"""The controller's books of tokens."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.store import Store
+from iris.errors import NotFoundError, UnauthenticatedError
+from iris.rpc import cluster_pb2
+from iris.rpc.caller import CONTROLLER, TASK, WORKER, Caller
+from iris.rpc.tokens import WORKER_TTL_S, SigningKey, Verifier
+
+KEY = SigningKey.new()
+
+
+def authority(path: Path | None = None) -> Authority:
+    return Authority(KEY, Store(path))
+
+
+def make(books: Authority, name: str = "ana", role: str = "user", ttl_seconds: int = 3600) -> tuple[str, str]:
+    request = cluster_pb2.Controller.CreateTokenRequest(name=name, role=role, ttl_seconds=ttl_seconds)
+    token, secret = books.create_token(request)
+    return token.token_id, secret
+
+
+def test_a_tasks_token_is_good_for_as_long_as_its_attempt() -> None:
+    books = authority()
+    live = {("a/b", 1, 2)}
+    books.is_live = lambda *attempt: attempt in live
+    token = books.task_token("a/b", 1, 2)
+    known = books.identify(token)
+    assert (known.role, known.job_id, known.task_index, known.attempt_id, known.name) == (
+        TASK,
+        "a/b",
+        1,
+        2,
+        "a/b/task-1",
+    )
+    for other in (("a/b", 1, 3), ("a/b", 0, 2), ("a", 1, 2)):
+        with pytest.raises(UnauthenticatedError, match="has ended"):
+            books.identify(books.task_token(*other))
+    live.clear()
+    with pytest.raises(UnauthenticatedError, match=r"attempt 2 of task 1 of job 'a/b'.*has ended"):
+        books.identify(token)
+    with pytest.raises(UnauthenticatedError):
+        books.check(known)
+
+
+def test_a_workers_token_is_renewed_when_half_of_its_time_is_over() -> None:
+    books = authority()
+
+    def left(seconds: float, **more: str) -> Caller:
+        return Caller("w", more.get("role", WORKER), more.get("token_id", "x"), time.time() + seconds, worker_id="w")
+
+    assert books.renewed(books.identify(books.worker_token("w"))) == ""
+    assert books.renewed(left(WORKER_TTL_S / 2 + 60)) == ""
+    renewed = books.identify(books.renewed(left(WORKER_TTL_S / 2 - 60)))
+    assert (renewed.role, renewed.worker_id) == (WORKER, "w")
+    assert books.renewed(left(10, role="admin")) == "", "who is let in as an admin stays that"
+    token_id, _ = make(books, "w", WORKER)
+    assert books.renewed(left(10, token_id=token_id)) == "", "what an admin made, an admin can take back"
+
+
+def test_the_controllers_token_is_for_one_worker_and_used_for_a_while() -> None:
+    books = authority()
+    one = books.controller_token("w-1")
+    known = books.verifier.verify(one)
+    assert (known.role, known.worker_id) == (CONTROLLER, "w-1")
+    assert known.expires_at_s - time.time() < 3600
+    assert books.controller_token("w-1") == one
+    assert books.verifier.verify(books.controller_token("w-2")).worker_id == "w-2"
+
+
+def test_a_worker_is_told_of_revocations_once() -> None:
+    books = authority()
+    assert books.revocations(0) == (0, [])
+    token_id, secret = make(books)
+    books.identify(secret)
+    books.revoke_token(token_id)
+    assert books.revocations(0) == (1, [token_id])
+    assert books.revocations(1) == (1, [])
+    other, _ = make(books)
+    books.revoke_token(other)
+    assert books.revocations(1) == (2, [token_id, other]), "all of them: what a worker had is replaced"
+    assert books.revocations(7)[0] == 2, "a worker of an earlier life, too"
+    with pytest.raises(UnauthenticatedError, match="was revoked"):
+        books.identify(secret)
+    with pytest.raises(NotFoundError, match="no token with id"):
+        books.revoke_token("nobody")
+
+
+def test_what_was_made_and_revoked_is_remembered_without_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = Store(path)
+    books = Authority(KEY, store)
+    token_id, secret = make(books)
+    kept_id, kept = make(books, "bob")
+    books.revoke_token(token_id)
+    store.close()
+    assert secret.rpartition(".")[2].encode() not in path.read_bytes()
+    again = authority(path)
+    assert [(known.token_id, known.revoked_at_ms > 0) for known in again.list_tokens()] == [
+        (token_id, True),
+        (kept_id, False),
+    ]
+    assert again.revocations(0) == (1, [token_id])
+    assert again.identify(kept).name == "bob"
+
+
+def test_tokens_that_expired_long_ago_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "controller.db"
+    store = Store(path)
+    books = Authority(KEY, store)
+    make(books, "old")
+    kept, _ = make(books, "new")
+    (old, *_) = store.load_tokens()
+    old.token.expires_at_ms -= 30 * 86400 * 1000
+    store.save_token(old)
+    store.close()
+    assert [known.token_id for known in authority(path).list_tokens()] == [kept]
+
+
+def test_another_key_is_another_cluster() -> None:
+    books = authority()
+    _, secret = make(books)
+    with pytest.raises(UnauthenticatedError, match="another cluster"):
+        Verifier(SigningKey.new().public).verify(secret)

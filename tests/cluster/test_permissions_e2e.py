@@ -1,0 +1,333 @@
+"""Who may call what: every call of both services, on a real cluster, with a token of each role and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+from support.cluster import launch, shell, wait_for_end, wait_for_state
+from support.tokens import token
+
+from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.calls import Peer, call
+from iris.rpc.credentials import Bearer
+from iris.rpc.tokens import SigningKey
+from iris.rpc.transport import HttpTransport
+
+SERVICES = cluster_pb2.DESCRIPTOR.services_by_name
+
+# Written down once more, and not taken from the table that is tested. T: a task's, for a request that names its job.
+CONTROLLER = {
+    "LaunchJob": "admin user T",
+    "GetJobStatus": "admin user reader T",
+    "TerminateJob": "admin user",
+    "TerminateTask": "admin user",
+    "ListJobs": "admin user reader",
+    "GetTaskStatus": "admin user reader T",
+    "ListTasks": "admin user reader T",
+    "WatchJob": "admin user reader T",
+    "StreamTaskLogs": "admin user reader T",
+    "FetchTaskLogs": "admin user reader T",
+    "RegisterEndpoint": "admin user T",
+    "UnregisterEndpoint": "admin user T",
+    "LookupEndpoint": "admin user reader T",
+    "ListEndpoints": "admin user reader T",
+    "ListWorkers": "admin user reader",
+    "RegisterWorker": "admin worker",
+    "ReportTaskState": "admin worker",
+    "ReportTaskStates": "admin worker",
+    "StoreLogs": "admin worker",
+    "FetchBundle": "admin worker",
+    "CreateToken": "admin",
+    "ListTokens": "admin",
+    "RevokeToken": "admin",
+}
+WORKER = {
+    "RunTask": "controller",
+    "RunTasks": "controller",
+    "KillTask": "controller",
+    "GetTaskStatus": "admin user reader controller",
+    "ListTasks": "admin user reader controller",
+    "FetchTaskLogs": "admin user reader controller T",
+    "StreamTaskLogs": "admin user reader controller T",
+}
+ROLES = ("admin", "user", "reader", "worker", "task", "controller")
+
+
+class Caller:
+    """Makes any call of a service, with any token or header."""
+
+    def __init__(self, service: str, address: str) -> None:
+        self._service = SERVICES[service]
+        self._address = address
+        self._transport = HttpTransport(address)
+        self._stub = getattr(cluster_connect, f"{service}ClientSync")
+
+    def call(self, method: str, shown: str | None, **fields: Any) -> str:
+        """What becomes of a call: ok, or the code of the error."""
+        request_class = GetMessageClass(self._service.methods_by_name[method].input_type)
+        known = {name: value for name, value in fields.items() if name in request_class.DESCRIPTOR.fields_by_name}
+        name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method).lstrip("_")
+        stub = self._stub(
+            self._address,
+            accept_compression=(),
+            send_compression=None,
+            interceptors=(Bearer(lambda: shown),),
+            http_client=self._transport.connect_client(),
+        )
+        try:
+            answer = getattr(stub, name)
+            if self._service.methods_by_name[method].server_streaming:
+                with closing(answer(request_class(**known))) as messages:
+                    next(messages)
+            else:
+                call(answer, request_class(**known), Peer(self._address, "it"))
+        except Exception as error:  # noqa: BLE001 - the code is what is looked at
+            code: Any = getattr(error, "code", None)
+            return str(getattr(code, "value", code))
+        return "ok"
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+@pytest.fixture(scope="module")
+def running(shared_cluster: LocalServer) -> Iterator[str]:
+    """The job of a task that runs."""
+    with RemoteClusterClient(shared_cluster.address) as cluster:
+        job_id = launch(cluster, shell("echo hello; sleep 1000"))
+        wait_for_state(cluster, job_id, cluster_pb2.JOB_STATE_RUNNING)
+        yield job_id
+        cluster.terminate_job(job_id)
+        wait_for_end(cluster, job_id)
+
+
+def token_of(role: str, job_id: str, worker_id: str) -> str:
+    if role == "task":
+        return token(role, job_id=job_id, task_index=0, attempt_id=0)
+    return token(role, worker_id=worker_id if role in ("worker", "controller") else "")
+
+
+def fields_for(job_id: str, worker_id: str) -> dict[str, Any]:
+    """Requests that name the job, and that otherwise lack so much that none of them does anything."""
+    return {
+        "job_id": job_id,
+        "parent_job_id": job_id,
+        "task_id": f"{job_id}/task-0",
+        "worker_id": worker_id,
+        "endpoint_id": "nobody's",
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("method", [method.name for method in SERVICES["ControllerService"].methods])
+def test_calls_of_the_controller(shared_cluster: LocalServer, running: str, method: str, role: str) -> None:
+    with closing(Caller("ControllerService", shared_cluster.address)) as caller:
+        fields = fields_for(running, "nobody")
+        if method.startswith("Terminate"):
+            fields["job_id"] = running if role == "task" else "nobody's"
+        got = caller.call(method, token_of(role, running, "nobody"), **fields)
+    may = CONTROLLER[method].split()
+    if role in may or (role == "task" and "T" in may):
+        assert got not in ("unauthenticated", "permission_denied")
+    else:
+        assert got == "permission_denied"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("method", sorted(WORKER))
+def test_calls_of_a_worker(cluster: RemoteClusterClient, running: str, method: str, role: str) -> None:
+    task = cluster.get_task_status(running, 0)
+    fields = fields_for(running, task.worker_id)
+    if method in ("RunTask", "KillTask"):
+        fields["task_id"] = "no task id"
+    with closing(Caller("WorkerService", task.worker_address)) as caller:
+        got = caller.call(method, token_of(role, running, task.worker_id), **fields)
+    may = WORKER[method].split()
+    if role in may or (role == "task" and "T" in may):
+        assert got not in ("unauthenticated", "permission_denied")
+    else:
+        assert got == "permission_denied"
+
+
+@pytest.mark.parametrize("service", ["ControllerService", "WorkerService"])
+def test_without_a_token_nothing_is_answered_but_that_somebody_is_there(
+    cluster: RemoteClusterClient, running: str, service: str
+) -> None:
+    task = cluster.get_task_status(running, 0)
+    address = cluster.controller_address if service == "ControllerService" else task.worker_address
+    other = SigningKey.new()
+    with closing(Caller(service, address)) as caller:
+        for method in SERVICES[service].methods:
+            expected = "ok" if method.name == "HealthCheck" else "unauthenticated"
+            for shown in (None, "nonsense", token("admin", key=other), token("admin", ttl_s=-100)):
+                assert caller.call(method.name, shown, **fields_for(running, task.worker_id)) == expected, method.name
+
+
+def test_the_controllers_token_for_one_worker_opens_no_other(cluster: RemoteClusterClient) -> None:
+    one, other = cluster.list_workers()[:2]
+    with closing(Caller("WorkerService", other.address)) as caller:
+        assert caller.call("ListTasks", token("controller", worker_id=one.worker_id)) == "permission_denied"
+        assert caller.call("ListTasks", token("controller", worker_id=other.worker_id)) == "ok"
+
+
+def test_a_worker_speaks_for_itself_only(shared_cluster: LocalServer) -> None:
+    with closing(Caller("ControllerService", shared_cluster.address)) as caller:
+        shown = token("worker", worker_id="w-1")
+        for method in ("RegisterWorker", "ReportTaskState", "ReportTaskStates", "StoreLogs"):
+            assert caller.call(method, shown, worker_id="local-0") == "permission_denied", method
+        report = cluster_pb2.Controller.ReportTaskStateRequest(worker_id="local-0")
+        assert caller.call("ReportTaskStates", shown, worker_id="w-1", reports=[report]) == "permission_denied"
+        assert caller.call("ReportTaskStates", shown, worker_id="w-1") == "ok"
+
+
+def test_it_is_said_what_would_be_right(shared_cluster: LocalServer) -> None:
+    with RemoteClusterClient(shared_cluster.address, token=token("reader", name="bob")) as bob:
+        with pytest.raises(PermissionDeniedError) as caught:
+            bob.terminate_job("x")
+        assert (
+            str(caught.value) == "TerminateJob is not for the role 'reader' of this token, but for: admin, task, user"
+        )
+        assert bob.list_jobs() is not None
+    with (
+        RemoteClusterClient(shared_cluster.address, token="nonsense") as nobody,
+        pytest.raises(
+            UnauthenticatedError, match=r"none of Iris; set IRIS_TOKEN.*iris up.*iris token create"
+        ) as refused,
+    ):
+        nobody.list_jobs()
+    assert "nonsense" not in str(refused.value)
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "bearer", "token"])
+def test_a_header_of_another_form(shared_cluster: LocalServer, header: str) -> None:
+    import httpx
+
+    answer = httpx.post(
+        f"{shared_cluster.address}/iris.cluster.ControllerService/ListJobs",
+        json={},
+        headers={"authorization": header},
+    )
+    assert answer.status_code == 401
+    assert answer.json()["code"] == "unauthenticated"
+    assert "IRIS_TOKEN" in answer.json()["message"]
+
+
+def test_a_request_is_refused_before_its_body_is_read(shared_cluster: LocalServer) -> None:
+    import httpx
+
+    answer = httpx.post(
+        f"{shared_cluster.address}/iris.cluster.ControllerService/LaunchJob",
+        content=b"\xff" * 1000,  # no message at all
+        headers={"content-type": "application/proto"},
+    )
+    assert answer.json()["code"] == "unauthenticated"
+
+
+def test_who_asks_for_nothing_of_ours_is_told_what_this_is(shared_cluster: LocalServer) -> None:
+    import httpx
+
+    answer = httpx.get(shared_cluster.address)
+    assert (answer.status_code, answer.text.startswith("This is Iris.")) == (404, True)
+
+
+# A task's token.
+
+
+def test_a_tasks_token_is_for_its_own_job_and_below(cluster: RemoteClusterClient, running: str) -> None:
+    child = launch(cluster, shell("sleep 1000"), name="child", parent_job_id=running)
+    grandchild = launch(cluster, shell("sleep 1000"), name="grand", parent_job_id=child)
+    other = launch(cluster, shell("true"))
+    endpoint = cluster.register_endpoint(f"{other}-endpoint", "h:1", "", {})
+    own = token("task", job_id=running, task_index=0, attempt_id=0)
+    with closing(Caller("ControllerService", cluster.controller_address)) as caller:
+        for method in ("GetJobStatus", "ListTasks", "GetTaskStatus", "WatchJob", "StreamTaskLogs"):
+            for job_id in (running, child, grandchild):
+                assert caller.call(method, own, job_id=job_id) == "ok", (method, job_id)
+            for job_id in (other, "", f"{running}x", "no such job"):
+                assert caller.call(method, own, job_id=job_id) == "permission_denied", (method, job_id)
+        assert caller.call("FetchTaskLogs", own, task_id=f"{child}/task-0") == "ok"
+        assert caller.call("FetchTaskLogs", own, task_id=f"{other}/task-0") == "permission_denied"
+        assert caller.call("FetchTaskLogs", own, task_id="x") == "invalid_argument"
+        launched = {"name": "x", "command": ["true"]}
+        for parent in ("", other):
+            assert caller.call("LaunchJob", own, parent_job_id=parent, **launched) == "permission_denied"
+        assert caller.call("LaunchJob", own, parent_job_id=child, **launched) == "ok"
+        assert caller.call("RegisterEndpoint", own, name=f"{running}-e", address="h:1", job_id=running) == "ok"
+        for job_id in ("", child, other):
+            got = caller.call("RegisterEndpoint", own, name=f"{running}-f", address="h:1", job_id=job_id)
+            assert got == "permission_denied", job_id
+        assert caller.call("UnregisterEndpoint", own, endpoint_id=endpoint) == "permission_denied"
+        mine = cluster.lookup_endpoint(f"{running}-e").endpoint_id
+        assert caller.call("UnregisterEndpoint", own, endpoint_id=mine) == "ok"
+        assert caller.call("UnregisterEndpoint", own, endpoint_id=mine) == "not_found"
+        for job_id in (running, other):
+            assert caller.call("TerminateJob", own, job_id=job_id) == "permission_denied"
+        assert caller.call("TerminateJob", own, job_id=grandchild) == "ok"
+        assert caller.call("TerminateJob", own, job_id=child) == "ok"
+    wait_for_end(cluster, child)
+    cluster.unregister_endpoint(endpoint)
+
+
+def test_a_tasks_token_dies_with_its_attempt(cluster: RemoteClusterClient) -> None:
+    # The first attempt fails, the second goes on: a child of the first must not go on submitting.
+    job_id = launch(cluster, shell('[ "$IRIS_ATTEMPT_ID" = 0 ] && exit 1; sleep 1000'), max_retries_failure=1)
+    with closing(Caller("ControllerService", cluster.controller_address)) as caller:
+        wait_for_state(cluster, job_id, cluster_pb2.JOB_STATE_RUNNING)
+
+        def may(attempt_id: int, task_index: int = 0) -> str:
+            own = token("task", job_id=job_id, task_index=task_index, attempt_id=attempt_id)
+            return caller.call("GetJobStatus", own, job_id=job_id)
+
+        while cluster.get_task_status(job_id, 0).current_attempt_id == 0:
+            next(cluster.watch_job(job_id))
+        assert may(0) == "unauthenticated"
+        wait_for_state(cluster, job_id, cluster_pb2.JOB_STATE_RUNNING)
+        assert may(1) == "ok"
+        assert may(2) == may(1, task_index=1) == may(-1) == "unauthenticated"
+        cluster.terminate_job(job_id)
+        wait_for_end(cluster, job_id)
+        assert may(1) == "unauthenticated"
+    with (
+        RemoteClusterClient(
+            cluster.controller_address, token=token("task", job_id=job_id, task_index=0, attempt_id=1)
+        ) as task,
+        pytest.raises(UnauthenticatedError, match=f"attempt 1 of task 0 of job '{job_id}'.* has ended"),
+    ):
+        task.get_job_status(job_id)
+
+
+def test_a_job_belongs_to_who_submitted_it_and_its_children_too(cluster: RemoteClusterClient, running: str) -> None:
+    with RemoteClusterClient(cluster.controller_address, token=token("user", name="ana")) as ana:
+        job_id = launch(ana, shell("sleep 1000"))
+        wait_for_state(ana, job_id, cluster_pb2.JOB_STATE_RUNNING)
+        own = token("task", job_id=job_id, task_index=0, attempt_id=0)
+        with RemoteClusterClient(cluster.controller_address, token=own) as task:
+            child = launch(task, shell("true"), name="child", parent_job_id=job_id)
+        assert ana.get_job_status(job_id).owner == "ana"
+        assert ana.get_job_status(child).owner == "ana"
+        assert {job.owner for job in ana.list_jobs() if job.job_id in (job_id, child)} == {"ana"}
+        ana.terminate_job(job_id)
+        wait_for_end(ana, job_id)
+    assert cluster.get_job_status(running).owner == "tests"
+
+
+def test_unknown_calls_are_let_in_by_nobody(shared_cluster: LocalServer) -> None:
+    import httpx
+
+    answer = httpx.post(f"{shared_cluster.address}/iris.cluster.ControllerService/Nothing", json={})
+    assert answer.status_code == 404
+
+
+def test_errors_are_errors_of_iris(shared_cluster: LocalServer) -> None:
+    with (
+        RemoteClusterClient(shared_cluster.address, token="") as client,
+        pytest.raises(IrisError, match="gave no token"),
+    ):
+        client.list_jobs()

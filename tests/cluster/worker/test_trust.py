@@ -1,0 +1,125 @@
+"""Whom a worker trusts, and how it is started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.cluster import running_cluster
+from support.tokens import controller_token, shared_key, token, worker_credentials
+from support.waiting import wait_until
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.worker.trust import Trust, WorkerCredentials
+from iris.errors import FailedPreconditionError, PermissionDeniedError, UnauthenticatedError, UnavailableError
+from iris.rpc.tokens import SigningKey
+
+
+def test_credentials_are_handed_over_by_a_file_or_a_pipe(tmp_path: Path) -> None:
+    given = worker_credentials("w")
+    path = tmp_path / "credentials"
+    path.write_text(given.to_json())
+    assert WorkerCredentials.read(str(path)) == given
+    ours, theirs = os.pipe()
+    with os.fdopen(theirs, "w") as pipe:
+        pipe.write(given.to_json())
+    assert WorkerCredentials.read(f"/dev/fd/{ours}") == given
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(ours)
+    assert given.token not in repr(given)
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "[]", "{}", '{"token": "x", "token_key": "no hex"}'])
+def test_credentials_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(content)
+    with pytest.raises(FailedPreconditionError, match="expected a file with JSON: token, token_key"):
+        WorkerCredentials.read(str(path))
+    with pytest.raises(FailedPreconditionError, match="--credentials"):
+        WorkerCredentials.read(str(tmp_path / "missing"))
+
+
+def test_a_worker_trusts_its_own_controller_only() -> None:
+    trust = Trust("w", shared_key().public)
+    assert trust.identify(controller_token("w")).role == "controller"
+    with pytest.raises(PermissionDeniedError, match="for worker 'other', not for 'w'"):
+        trust.identify(controller_token("other"))
+    with pytest.raises(UnauthenticatedError, match="another cluster"):
+        trust.identify(token("controller", worker_id="w", key=SigningKey.new()))
+
+
+def test_the_key_that_is_known_first_stays() -> None:
+    trust = Trust("w")
+    with pytest.raises(UnavailableError, match="does not know its controller's key yet"):
+        trust.identify(controller_token("w"))
+    trust.learn_key(shared_key().public)
+    trust.learn_key(shared_key().public)
+    trust.learn_key(b"")
+    with pytest.raises(UnavailableError, match="another key"):
+        trust.learn_key(SigningKey.new().public)
+    assert trust.identify(controller_token("w")).worker_id == "w"
+
+
+def test_revoked_tokens() -> None:
+    trust = Trust("w", shared_key().public)
+    shown = token("reader", name="ana", token_id="gone")
+    known = trust.identify(shown)
+    trust.learn_revoked(3, frozenset())
+    trust.check(known)
+    trust.learn_revoked(4, frozenset({"gone"}))
+    with pytest.raises(UnauthenticatedError, match="was revoked"):
+        trust.identify(shown)
+    with pytest.raises(UnauthenticatedError, match="was revoked"):
+        trust.check(known)
+    assert trust.identify(token("reader")).expires_at_s > time.time()
+
+
+def started(directory: Path, address: str, **env: str) -> subprocess.Popen[bytes]:
+    """A worker that somebody starts by hand, with a token in its environment."""
+    plain = {name: value for name, value in os.environ.items() if name != "IRIS_TOKEN"}
+    with directory.with_suffix(".log").open("wb") as messages:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "elsewhere"),
+                *("--controller", address, "--directory", str(directory)),
+            ],
+            env=plain | env,
+            stdout=messages,
+            stderr=messages,
+        )
+
+
+def test_a_worker_that_an_admin_lets_in_and_out_again(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as admin:
+        made = admin.create_token("elsewhere", "worker")
+        with started(tmp_path / "worker", server.address, IRIS_TOKEN=made.secret) as worker:
+            try:
+                wait_until(lambda: "elsewhere" in {known.worker_id for known in admin.list_workers()}, "the worker")
+                admin.revoke_token(made.token.token_id)
+                wait_until(lambda: "was revoked" in (tmp_path / "worker.log").read_text(), "its complaint")
+            finally:
+                worker.terminate()
+        assert made.secret not in (tmp_path / "worker.log").read_text()
+
+
+def test_a_worker_without_a_token_says_how_to_get_one(tmp_path: Path) -> None:
+    with started(tmp_path / "worker", "http://127.0.0.1:9") as worker:
+        assert worker.wait(30) == 1
+    assert "iris token create WORKER_ID --role worker" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_worker_is_not_open_to_other_machines_without_tls(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--controller", "http://127.0.0.1:9"),
+            *("--directory", str(tmp_path), "--host", "0.0.0.0"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "--insecure-no-tls" in done.stderr

@@ -1,0 +1,57 @@
+"""The table of who may call what names every call there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from iris.rpc import cluster_pb2
+from iris.rpc.caller import ADMIN, CONTROLLER, GIVEN_ROLES, TASK, Caller
+from iris.rpc.permissions import CONTROLLER_RULES, OPEN, WORKER_RULES, Rules
+
+ROLES = {*GIVEN_ROLES, TASK, CONTROLLER}
+
+
+@pytest.mark.parametrize(
+    ("service", "rules", "open_calls"),
+    [("ControllerService", CONTROLLER_RULES, frozenset()), ("WorkerService", WORKER_RULES, OPEN)],
+)
+def test_every_call_has_its_row(service: str, rules: Rules, open_calls: frozenset[str]) -> None:
+    methods = {method.name for method in cluster_pb2.DESCRIPTOR.services_by_name[service].methods}
+    assert set(rules) | open_calls == methods
+    assert not set(rules) & open_calls
+    for row in rules.values():
+        assert row, "a call that nobody may make"
+        assert set(row) <= ROLES
+
+
+def test_the_controllers_own_tokens_open_no_call_of_the_controller() -> None:
+    assert not [method for method, row in CONTROLLER_RULES.items() if CONTROLLER in row]
+
+
+def test_only_the_controller_runs_and_kills_on_a_worker() -> None:
+    for method in ("RunTask", "RunTasks", "KillTask"):
+        assert set(WORKER_RULES[method]) == {CONTROLLER}
+
+
+@pytest.mark.parametrize("method", ["CreateToken", "ListTokens", "RevokeToken"])
+def test_tokens_are_for_admins(method: str) -> None:
+    assert set(CONTROLLER_RULES[method]) == {ADMIN}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "owns", "is_above"),
+    [
+        ("a", "a", True, False),
+        ("a", "a/b", False, True),
+        ("a", "a/b/c", False, True),
+        ("a", "ab", False, False),
+        ("a", "", False, False),
+        ("a/b", "a", False, False),
+        ("a/b", "a/c", False, False),
+        ("", "", False, False),
+        ("", "/a", False, False),
+    ],
+)
+def test_whose_job_is_whose(own: str, other: str, owns: bool, is_above: bool) -> None:
+    task = Caller("t", TASK, "id", 0, job_id=own, task_index=0, attempt_id=0)
+    assert (task.owns(other), task.is_above(other)) == (owns, is_above)

@@ -1,0 +1,234 @@
+"""Tokens: what is signed by the cluster's key is taken, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from support.waiting import wait_until
+
+from iris.errors import DataLossError, FailedPreconditionError, IrisError, UnauthenticatedError
+from iris.rpc.caller import ADMIN, LEEWAY_S, TASK, USER, Caller
+from iris.rpc.secret_file import read_secret, write_secret
+from iris.rpc.tokens import SigningKey, Verifier, issuer_of, worker_token
+
+KEY = SigningKey.new()
+VERIFIER = Verifier(KEY.public)
+
+
+def caller(ttl_s: float = 3600, **more: Any) -> Caller:
+    return Caller("ana", more.pop("role", USER), secrets.token_hex(8), int(time.time() + ttl_s), **more)
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    now = int(time.time())
+    whole = {
+        "iss": issuer_of(KEY.public),
+        "jti": "id",
+        "sub": "ana",
+        "role": ADMIN,
+        "iat": now,
+        "exp": now + 3600,
+    }
+    return {name: value for name, value in (whole | changed).items() if value is not None}
+
+
+def unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"") -> str:
+    parts = [json.dumps(header).encode(), json.dumps(body).encode(), signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def is_good(token: str) -> bool:
+    try:
+        VERIFIER.verify(token)
+    except UnauthenticatedError:
+        return False
+    return True
+
+
+def refused(token: str) -> str:
+    with pytest.raises(UnauthenticatedError) as caught:
+        VERIFIER.verify(token)
+    assert token not in str(caught.value) or len(token) < 3
+    assert caught.value.__cause__ is None, "a cause would carry the token into a traceback"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        caller(),
+        caller(role=TASK, job_id="a/b", task_index=3, attempt_id=0),
+        caller(role="worker", worker_id="w"),
+        Caller("näme with space", USER, "id", int(time.time()) + 60),
+    ],
+)
+def test_what_was_signed_comes_back(known: Caller) -> None:
+    assert VERIFIER.verify(KEY.sign(known)) == known
+    assert VERIFIER.verify(KEY.sign(known)) == known, "and from memory"
+
+
+def test_the_same_claims_are_the_same_token() -> None:
+    known = caller()
+    assert KEY.sign(known, 1000) == KEY.sign(known, 1000), "what is not stored can be made again"
+
+
+def test_a_token_of_another_cluster() -> None:
+    text = refused(SigningKey.new().sign(caller()))
+    assert "another cluster" in text
+    assert "IRIS_TOKEN" in text
+
+
+def test_another_key_that_says_it_is_ours() -> None:
+    other = SigningKey.new()
+    other._issuer = issuer_of(KEY.public)
+    assert "damaged, or none of Iris" in refused(other.sign(caller()))
+
+
+def test_no_signature_is_no_token() -> None:
+    refused(unsigned({"alg": "none", "typ": "JWT"}, claims()))
+    refused(unsigned({"alg": "none", "typ": "JWT"}, claims(), b"x" * 64))
+
+
+def test_the_public_key_is_no_secret_to_sign_with() -> None:
+    refused(jwt.encode(claims(), KEY.public, algorithm="HS256"))
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_token_that_was_changed(part: int) -> None:
+    parts = KEY.sign(caller()).split(".")
+    middle = len(parts[part]) // 2
+    changed = "A" if parts[part][middle] != "A" else "B"
+    parts[part] = parts[part][:middle] + changed + parts[part][middle + 1 :]
+    refused(".".join(parts))
+
+
+def test_a_role_that_was_changed() -> None:
+    head, _, signature = KEY.sign(caller()).split(".")
+    body = base64.urlsafe_b64encode(json.dumps(claims(role=ADMIN)).encode()).rstrip(b"=").decode()
+    refused(f"{head}.{body}.{signature}")
+
+
+@pytest.mark.parametrize("claim", ["iss", "jti", "sub", "role", "iat", "exp"])
+def test_a_claim_that_is_missing(claim: str) -> None:
+    refused(jwt.encode(claims(**{claim: None}), KEY._private, algorithm="EdDSA"))
+
+
+@pytest.mark.parametrize("changed", [{"exp": "never"}, {"sub": 7}, {"job": "a"}, {"job": "a", "task": "x"}])
+def test_a_claim_that_makes_no_sense(changed: dict[str, Any]) -> None:
+    refused(jwt.encode(claims(**changed), KEY._private, algorithm="EdDSA"))
+
+
+def test_an_extension_that_must_be_understood_is_not() -> None:
+    token = jwt.encode(claims(), KEY._private, algorithm="EdDSA", headers={"crit": ["x"], "x": 1})
+    refused(token)
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b", "a.b.c", "....", "é", "\0", "x" * 5000, "Bearer x", "{}"])
+def test_what_is_no_token(token: str) -> None:
+    refused(token)
+
+
+def test_clocks_may_differ_a_little() -> None:
+    VERIFIER.verify(KEY.sign(caller(-LEEWAY_S + 10)))
+    assert "has expired" in refused(KEY.sign(caller(-LEEWAY_S - 10)))
+    VERIFIER.verify(KEY.sign(caller(), time.time() + LEEWAY_S - 10))
+    assert "a clock is wrong" in refused(KEY.sign(caller(), time.time() + LEEWAY_S + 10))
+
+
+def test_a_token_that_is_remembered_expires_too() -> None:
+    token = KEY.sign(caller(-LEEWAY_S + 1.5))
+    VERIFIER.verify(token)
+    wait_until(lambda: not is_good(token), "the end of a token")
+    assert "has expired" in refused(token)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    verifier = Verifier(KEY.public)
+    first = KEY.sign(caller())
+    verifier._known = {str(number): caller() for number in range(4096)}
+    verifier.verify(first)
+    assert len(verifier._known) <= 4096
+    assert verifier.verify(first) is verifier._known[first]
+
+
+def test_a_workers_token_is_for_that_worker() -> None:
+    known = VERIFIER.verify(worker_token(KEY, "w-1"))
+    assert (known.role, known.worker_id) == ("worker", "w-1")
+
+
+# The key's file.
+
+
+def test_the_key_is_kept_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    made = SigningKey.load_or_make(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert SigningKey.load_or_make(path).public == made.public
+    assert os.listdir(tmp_path) == ["key"], "nothing is left beside it"
+    Verifier(made.public).verify(SigningKey.load_or_make(path).sign(caller()))
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    SigningKey.load_or_make(path)
+    path.chmod(0o640)
+    with pytest.raises(FailedPreconditionError, match=f"can be read by others.*chmod 600 {path}"):
+        SigningKey.load_or_make(path)
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_a_file_that_is_no_key(tmp_path: Path, content: str) -> None:
+    write_secret(tmp_path / "key", content)
+    with pytest.raises(DataLossError, match="is no key"):
+        SigningKey.load_or_make(tmp_path / "key")
+
+
+def test_two_that_start_at_once_have_one_key(tmp_path: Path) -> None:
+    for round_ in range(20):
+        path = tmp_path / f"key-{round_}"
+        keys: list[bytes] = []
+
+        def load(path: Path = path, keys: list[bytes] = keys) -> None:
+            keys.append(SigningKey.load_or_make(path).public)
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(keys) == 4
+        assert len(set(keys)) == 1
+
+
+def test_a_key_does_not_show_itself() -> None:
+    assert KEY._private.private_bytes_raw().hex() not in repr(KEY)
+    assert "BEGIN" not in repr(KEY)
+
+
+# Files with secrets.
+
+
+def test_a_secret_is_written_whole_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    assert read_secret(path) is None
+    assert write_secret(path, "first")
+    assert not write_secret(path, "second", replace=False)
+    assert read_secret(path) == "first"
+    assert write_secret(path, "third")
+    assert read_secret(path) == "third"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["secret"]
+
+
+def test_a_secret_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(IrisError, match="cannot write"):
+        write_secret(tmp_path / "missing" / "secret", "x")
