@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import launch, wait_for_end
+from support.tokens import keep_key
 from support.waiting import wait_until
 
 import iris
@@ -39,6 +40,7 @@ def failing_cluster(directory: Path, failpoints: str) -> Iterator[LocalServer]:
     """A cluster of one worker, in which failpoints are active."""
     os.environ[VARIABLE] = failpoints
     try:
+        keep_key(directory)
         server = start_server(directory, ends_with_us=True)
     finally:
         del os.environ[VARIABLE]

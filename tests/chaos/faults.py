@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 from support.cluster import has_socket, iris_processes, is_alive, parent_of, reapers
+from support.tokens import keep_key
 
 from iris.cluster.client.local_server import LocalServer, start_server
 from iris.errors import LocalClusterError
@@ -63,6 +64,7 @@ class Cluster:
             self._note(f"start {failpoints}")
             os.environ[VARIABLE] = failpoints
             try:
+                keep_key(self.directory / "state")
                 self._server = start_server(self.directory / "state", workers=WORKERS, port=self.port, lease_s=LEASE_S)
                 return
             except LocalClusterError as error:

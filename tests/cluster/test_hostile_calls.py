@@ -24,6 +24,7 @@ import psutil
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from support.cluster import launch, running_cluster, shell, wait_for_end, wait_for_state
+from support.tokens import controller_token, token
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -140,6 +141,10 @@ def ask(
     url = urlsplit(address)
     with closing(http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)) as connection:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        # One that lets in: what is tried is what lies behind the gate.
+        named.setdefault(
+            "authorization", f"Bearer {controller_token('local-0') if path.startswith(WORKER) else token()}"
+        )
         connection.request(method, path, body, {"content-type": content_type, **named})
         response = connection.getresponse()
         return response.status, response.read()
@@ -502,7 +507,8 @@ def test_thousands_of_idle_connections_and_many_slow_ones(target: Target) -> Non
 
 def test_a_flood_of_pipelined_requests(target: Target) -> None:
     request = (
-        f"POST {CONTROLLER}ListWorkers HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+        f"POST {CONTROLLER}ListWorkers HTTP/1.1\r\nauthorization: Bearer {token()}\r\n"
+        "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     )
     with connect(target.address) as connection:
         sender = threading.Thread(target=connection.sendall, args=(request.encode() * 3000,))
@@ -518,7 +524,10 @@ def test_a_flood_of_pipelined_requests(target: Target) -> None:
 def test_many_who_leave_in_the_middle(target: Target) -> None:
     text = json.dumps({"jobId": "followed", "follow": True, "positions": [{"taskIndex": 0}]}).encode()
     body = envelope(text)
-    head = f"POST {CONTROLLER}StreamTaskLogs HTTP/1.1\r\ncontent-type: {STREAM}\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {CONTROLLER}StreamTaskLogs HTTP/1.1\r\nauthorization: Bearer {token()}\r\n"
+        f"content-type: {STREAM}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     whole = head.encode() + body
     for cut in range(1, len(whole), 7):
         with connect(target.address) as connection:

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 
 from support.cluster import launch, shell, wait_for_end, wait_for_state
 from support.lossy_world import WORKER_HOST, lossy_world
+from support.tokens import token
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
+from iris.rpc.credentials import Bearer
 
 
 def test_a_stop_waits_for_its_start_though_the_worker_has_registered_once_more(tmp_path: Path) -> None:
@@ -24,7 +26,9 @@ def test_a_stop_waits_for_its_start_though_the_worker_has_registered_once_more(t
         job_id = launch(world.direct, ["sleep", "300"])
         wait_until(lambda: lost.left < 8, "a start that is lost")
         (worker,) = world.direct.list_workers()
-        stub = cluster_connect.ControllerServiceClientSync(world.controller.address, send_compression=None)
+        stub = cluster_connect.ControllerServiceClientSync(
+            world.controller.address, send_compression=None, interceptors=(Bearer(token),)
+        )
         stub.register_worker(
             pb.Controller.RegisterWorkerRequest(worker_id="w", address=worker.address, incarnation="a")
         )

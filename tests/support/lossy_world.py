@@ -16,6 +16,7 @@ from support.cluster import launch, unique
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 from support.lossy_proxy import Loss, LossyProxy, Way
+from support.tokens import controller_token, token
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
@@ -28,6 +29,7 @@ from iris.cluster.worker.task_dir import LogDirs
 from iris.errors import UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import TRIES, Peer, call
+from iris.rpc.credentials import Bearer
 
 T = TypeVar("T")
 WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is there
@@ -119,7 +121,10 @@ class Case:
     def _method(self) -> Any:
         service, _, method = self.call.partition("/")
         proxy = self.world.controller_proxy if service == "ControllerService" else self.world.worker_proxy
-        stub = getattr(cluster_connect, f"{service}ClientSync")(proxy.address, send_compression=None)
+        shown = token() if service == "ControllerService" else controller_token("w")
+        stub = getattr(cluster_connect, f"{service}ClientSync")(
+            proxy.address, send_compression=None, interceptors=(Bearer(lambda: shown),)
+        )
         return getattr(stub, "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method)[1:])
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.tokens import keep_key
 from support.waiting import wait_until
 
 from iris.cluster.client.local_server import LocalServer, start_server
@@ -42,6 +43,7 @@ class StandingCluster:
     def start(self, **changed: Any) -> LocalServer:
         """Starts the server, which finds what an earlier one left."""
         self.options |= changed
+        keep_key(self.directory)
         self.server = start_server(self.directory, **self.options)
         self.options["port"] = int(self.server.address.rpartition(":")[2])
         return self.server

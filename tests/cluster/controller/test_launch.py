@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from iris.cluster.controller.launch import MAX_REPLICAS, LaunchJobRequest, job_id_of, make_job, need_of, replicas_of
+from iris.cluster.controller.launch import (
+    MAX_REPLICAS,
+    LaunchJobRequest,
+    check_launch,
+    job_id_of,
+    make_job,
+    need_of,
+    replicas_of,
+)
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.errors import InvalidArgumentError
@@ -170,7 +178,7 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
 @pytest.mark.parametrize(("change", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_what_is_refused(change: Change, words: list[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        make_job(changed(change), 1)
+        check_launch(changed(change))
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
@@ -179,4 +187,4 @@ def test_all_that_is_not_supported_is_named_at_once() -> None:
     message.resources.regions.append("eu")
     message.environment.pip_packages.append("numpy")
     with pytest.raises(InvalidArgumentError, match=r"not supported by this controller: pip_packages, regions"):
-        make_job(message, 1)
+        check_launch(message)

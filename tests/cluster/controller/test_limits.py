@@ -53,7 +53,7 @@ def test_jobs_of_a_user() -> None:
         launch(client, ["true"])
         with pytest.raises(ResourceExhaustedError) as caught:
             launch(client, ["true"])
-        for words in ("there are 2 jobs", "limit of 2", "iris kill", "--max-jobs-per-user"):
+        for words in ("user 'tests' has 2 jobs", "limit of 2", "iris kill", "--max-jobs-per-user"):
             assert words in str(caught.value)
         client.terminate_job(first)
         wait_for_end(client, first)
@@ -177,7 +177,7 @@ def endpoint(name: str, job_id: str = "j", **fields: object) -> cluster_pb2.Cont
 
 
 def test_endpoints() -> None:
-    endpoints = Endpoints(Store(None))
+    endpoints = Endpoints([], lambda endpoint_id, endpoint: None)
     endpoints.register(endpoint("a/b c", metadata={"key": "x" * 4000}))
     with pytest.raises(ResourceExhaustedError, match=r"'big' has 5,006 bytes .* limit of 4,096"):
         endpoints.register(endpoint("big", metadata={"key": "x" * 5000}))
@@ -192,7 +192,7 @@ def test_endpoints() -> None:
 
 
 def test_endpoints_of_a_job() -> None:
-    endpoints = Endpoints(Store(None))
+    endpoints = Endpoints([], lambda endpoint_id, endpoint: None)
     registered = [endpoints.register(endpoint(f"e{number}")) for number in range(registry.MAX_OF_JOB)]
     with pytest.raises(ResourceExhaustedError, match=r"20,000 endpoints of job 'j'.*unregister"):
         endpoints.register(endpoint("more"))
@@ -232,7 +232,7 @@ def test_both_sides_have_the_same_limits() -> None:
 def test_limits_are_settings_of_the_server(tmp_path: Path) -> None:
     server = start_server(tmp_path, temporary=True, ends_with_us=True, limits={"jobs": 3, "tasks": 2, "streams": 1})
     try:
-        with RemoteClusterClient(server.address) as client:
+        with RemoteClusterClient(server.address, token=server.token) as client:
             with pytest.raises(ResourceExhaustedError, match="limit of 2"):
                 launch(client, ["true"], replicas=3)
             job_id = launch(client, ["sleep", "600"])

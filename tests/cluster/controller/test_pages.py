@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from support import tokens
 from support.cluster import launch, unique, wait_for_end
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
@@ -20,6 +21,7 @@ from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedEr
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.calls import Peer, call
+from iris.rpc.credentials import Bearer
 from iris.rpc.serving import MAX_MESSAGE_BYTES
 from iris.rpc.transport import HttpTransport
 
@@ -44,7 +46,11 @@ def client(controller: ControllerThread) -> Iterator[RemoteClusterClient]:
 def stub(controller: ControllerThread) -> Iterator[cluster_connect.ControllerServiceClientSync]:
     transport = HttpTransport(controller.address)
     yield cluster_connect.ControllerServiceClientSync(
-        controller.address, accept_compression=(), send_compression=None, http_client=transport.connect_client()
+        controller.address,
+        accept_compression=(),
+        send_compression=None,
+        interceptors=(Bearer(tokens.token),),
+        http_client=transport.connect_client(),
     )
     transport.close()
 

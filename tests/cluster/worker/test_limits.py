@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import is_alive, parent_of, running_cluster, shell, wait_for_end, wait_for_state
+from support.tokens import keep_key
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -307,6 +308,7 @@ def test_a_unit_that_systemd_has_delegated(tmp_path: Path, with_a_stranger: bool
     unit = Path(place().path) / f"unit-{os.getpid()}.scope"
     unit.mkdir()
     os.setxattr(unit, "user.delegate", b"1")
+    keep_key(tmp_path)
     words = ["-m", "iris.server", "--directory", str(tmp_path), "--parent-pid", str(os.getpid()), "--ready-fd", "1"]
     with subprocess.Popen(["sleep", "600"]) as stranger:
         if with_a_stranger:

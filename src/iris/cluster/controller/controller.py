@@ -32,6 +32,7 @@ from iris.cluster.controller.job import (
 )
 from iris.cluster.controller.launch import (
     LaunchJobRequest,
+    check_launch,
     check_parent,
     job_id_of,
     make_job,
@@ -50,7 +51,7 @@ from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
 from iris.cluster.engine.base import Engine
-from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
+from iris.cluster.types import TOKEN_VARIABLE, check_job_name, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.lease import DEFAULT_LEASE_S, lost_after_s, span
 from iris.errors import (
@@ -184,10 +185,12 @@ class Controller:
     async def launch_job(self, request: LaunchJobRequest, owner: str = "") -> str:
         """Takes a job, and answers with its id. It is its parent's owner's, where it has a parent."""
         request.environment.env_vars.pop(TOKEN_VARIABLE, None)  # a secret is not stored, and a task has its own
+        check_launch(request)
         bundle = await self._check_bundle(request)
         known = await self._claim_name(request)  # from here on nothing is waited for until the name is taken
         if known is not None:
             return known.job.job_id
+        check_job_name(request.name)
         job = make_job(request, _now_ms())
         if request.parent_job_id:
             parent = self._job(request.parent_job_id).job
@@ -636,7 +639,7 @@ class Controller:
 
     async def _check_bundle(self, request: LaunchJobRequest) -> bytes:
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
-            raise InvalidArgumentError(f"bundle_hash {request.bundle_hash} is not the SHA-256 of bundle_blob")
+            raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
         if not await self._saver.read(self._store.has_bundle, request.bundle_hash):

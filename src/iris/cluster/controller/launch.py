@@ -23,8 +23,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 
 
-def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
-    """The job that a request asks for.
+def check_launch(request: LaunchJobRequest) -> None:
+    """Refuses a request that can never be taken.
 
     Raises:
         InvalidArgumentError: It asks for something that cannot be meant, or that is not supported.
@@ -36,6 +36,10 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
     _check_numbers(request)
     _check_environment(request)
     _check_supported(request)
+
+
+def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
+    """The job that a request asks for, which `check_launch` has let pass."""
     return Job.new(
         job_id_of(request),
         replicas_of(request),

@@ -67,12 +67,12 @@ class Quotas:
         """
         for what, has, more, limit, option in (
             ("jobs", self._jobs[caller], 1, self._limits.jobs, "--max-jobs-per-user"),
-            ("tasks", self._tasks[caller], tasks, self._limits.tasks, "--max-tasks-per-user"),
+            ("tasks of jobs", self._tasks[caller], tasks, self._limits.tasks, "--max-tasks-per-user"),
         ):
             if has + more > limit:
                 whose = f"user {quoted(caller)} has" if caller else "there are"
                 raise ResourceExhaustedError(
-                    f"{whose} {has:,} {what} of jobs that have not ended, and {more:,} more would be over the limit of"
+                    f"{whose} {has:,} {what} that have not ended, and {more:,} more would be over the limit of"
                     f" {limit:,}: wait for some, or kill some ('iris ps', 'iris kill'; 'iris up {option}' sets the"
                     " limit)"
                 )
