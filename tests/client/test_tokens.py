@@ -90,7 +90,7 @@ def test_a_call_is_made_again_with_the_next_token(shared_cluster: LocalServer) -
     given = iter([short(-5), token("reader", ttl_s=-100), token("reader")])
     with RemoteClusterClient(shared_cluster.address, token=lambda: next(given)) as client:
         assert client.list_jobs() is not None
-        assert client.list_workers(), "and kept for the next one"
+        assert client.list_endpoints() is not None, "and kept for the next one"
     assert next(given, None) is None
 
 
@@ -99,18 +99,23 @@ def test_threads_that_are_refused_at_once(shared_cluster: LocalServer) -> None:
     answers: list[int] = []
 
     def ask() -> None:
-        answers.append(len(client.list_workers()))
+        answers.append(len(client.lookup_endpoint(name).address))
 
-    with RemoteClusterClient(shared_cluster.address, token=lambda: current[0]) as client:
+    name = unique("endpoint")
+    with (
+        RemoteClusterClient(shared_cluster.address) as admin,
+        RemoteClusterClient(shared_cluster.address, token=lambda: current[0]) as client,
+    ):
         with pytest.raises(UnauthenticatedError, match="has expired"):
             client.list_jobs()
         current[0] = token("reader")
+        admin.register_endpoint(name, "h:1", "", {})
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert answers == [2] * 8
+    assert answers == [3] * 8
 
 
 @routes
@@ -206,7 +211,7 @@ def test_a_source_of_bad_tokens_is_given_up(shared_cluster: LocalServer) -> None
 
 def test_a_newline_at_the_end_of_a_token_is_no_part_of_it(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address, token=f"{token()}\n") as client:
-        assert client.list_workers()
+        assert client.list_jobs() is not None
 
 
 def test_a_client_does_not_show_its_token(shared_cluster: LocalServer) -> None:

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from support.cluster import launch, shell, wait_for_end, wait_for_state
 from support.tokens import token
+from support.waiting import wait_until
 
 from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -171,6 +172,7 @@ def test_without_a_token_nothing_is_answered_but_that_somebody_is_there(
 
 
 def test_the_controllers_token_for_one_worker_opens_no_other(cluster: RemoteClusterClient) -> None:
+    wait_until(lambda: len(cluster.list_workers()) >= 2, "the workers")
     one, other = cluster.list_workers()[:2]
     with closing(Caller("WorkerService", other.address)) as caller:
         assert caller.call("ListTasks", token("controller", worker_id=one.worker_id)) == "permission_denied"

@@ -34,14 +34,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 @pytest.fixture(scope="module")
 def tls(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A cluster of two workers, with a certificate that an authority has signed."""
-    with running_cluster(tmp_path_factory.mktemp("tls"), workers=2, door=door(authority.server())) as server:
+    with running_cluster(tmp_path_factory.mktemp("tls"), workers=2, door=door(authority.server(name="tls"))) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def mutual(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """The same, for clients with a certificate only."""
-    options = door(authority.server(), authority.path)
+    options = door(authority.server(name="mutual"), authority.path)
     with running_cluster(tmp_path_factory.mktemp("mutual"), workers=1, door=options) as server:
         yield server
 
@@ -94,8 +94,8 @@ def test_a_certificate_that_is_its_own_authority(tmp_path: Path) -> None:
 
 
 def test_the_servers_own_certificate_may_be_trusted(tls: LocalServer, authority: CertificateAuthority) -> None:
-    with RemoteClusterClient(tls.address, ca=authority.path.with_name("server.pem")) as client:
-        assert client.list_workers()
+    with RemoteClusterClient(tls.address, ca=authority.path.with_name("tls.pem")) as client:
+        assert client.list_jobs() is not None
 
 
 def test_variables_say_the_same(
@@ -103,7 +103,7 @@ def test_variables_say_the_same(
 ) -> None:
     monkeypatch.setenv("IRIS_CA", str(authority.path))
     with RemoteClusterClient(tls.address) as client:
-        assert client.list_workers()
+        assert client.list_jobs() is not None
 
 
 def refused(address: str, **options: object) -> str:
@@ -161,7 +161,7 @@ def test_clients_without_a_certificate_are_not_let_in(
         for route in ("worker", "controller"):
             stream = client.stream_task_logs(job.job_id, 0, route=route)  # type: ignore[arg-type]
             assert [line.message for line in stream] == ["hello"]
-        worker = client.cluster.list_workers()[0]
+        worker = wait_until(client.cluster.list_workers, "the worker")[0]
     text = refused(worker.address, ca=authority.path)
     assert "certificate of yours" in text or "asks for a certificate" in text
 
