@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import resource
 import shutil
@@ -66,7 +67,8 @@ def test_a_full_disk_of_the_controller_refuses_jobs_and_loses_none(disk: Path, t
             launch(client, ["true"])
         other.unlink()
         other = fill(disk, DISK_RESERVE_BYTES + 4 * MIB)
-        bundle = {"bundle_hash": "0" * 64, "bundle_blob": bytes(3 * MIB)}
+        blob = bytes(3 * MIB)
+        bundle = {"bundle_hash": hashlib.sha256(blob).hexdigest(), "bundle_blob": blob}
         with pytest.raises(ResourceExhaustedError, match="nearly full"):
             launch(client, ["true"], **bundle)  # it would not fit twice
         small = launch(client, ["true"])

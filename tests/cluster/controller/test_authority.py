@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iris.cluster.controller.authority import Authority
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.store import Changes, Store
 from iris.errors import NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
 from iris.rpc.caller import CONTROLLER, TASK, WORKER, Caller
@@ -119,7 +119,7 @@ def test_tokens_that_expired_long_ago_are_forgotten(tmp_path: Path) -> None:
     kept, _ = make(books, "new")
     (old, *_) = store.load_tokens()
     old.token.expires_at_ms -= 30 * 86400 * 1000
-    store.save_token(old)
+    store.write(Changes().save_token(old))
     store.close()
     assert [known.token_id for known in authority(path).list_tokens()] == [kept]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iris.cluster.logs.cursor import Position, decode_cursor, encode_cursor, from_message, to_message
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
 JOB = "parent/train-0a1b"
@@ -73,7 +73,7 @@ def assert_refused(cursor: Any, job_id: str = JOB) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         decode_cursor(job_id, cursor)
     assert isinstance(caught.value, ValueError)
-    assert repr(cursor) in str(caught.value)
+    assert quoted(cursor) in str(caught.value)
     assert repr(job_id) in str(caught.value)
     assert "`cursor` of one of its lines" in str(caught.value)
 

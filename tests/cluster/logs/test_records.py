@@ -12,6 +12,7 @@ from iris.cluster.logs.records import (
     CHECKED_AT,
     GAP,
     HEADER,
+    LAST_MS,
     LENGTH_MASK,
     MAX_PAYLOAD,
     SOURCE_ID,
@@ -26,7 +27,7 @@ from iris.cluster.logs.records import (
 
 EDGES = [
     Record(0, 0, 0, b""),
-    Record(2, 2**64 - 1, 2**64 - 1, b"x"),
+    Record(2, LAST_MS, 2**64 - 1, b"x"),
     Record(1, 1_700_000_000_000, 1 << 40, b"\x00\xff\r\n\x18\x18\x18\x18"),
     Record(0, 1, 2, b"y" * MAX_PAYLOAD),
     Record(0, 1, 2, b"z" * LENGTH_MASK),
@@ -63,7 +64,7 @@ def test_a_record_comes_back(record: Record) -> None:
 def test_records_come_back_in_their_order() -> None:
     chance = random.Random(1)
     records = [
-        Record(chance.randrange(3), chance.randrange(2**64), chance.randrange(2**64), chance.randbytes(size))
+        Record(chance.randrange(3), chance.randrange(LAST_MS), chance.randrange(2**64), chance.randbytes(size))
         for size in chance.choices((0, 1, 7, 100, 5000), k=500)
     ]
     assert list(decode(b"".join(encode(*record) for record in records))) == records

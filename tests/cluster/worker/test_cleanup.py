@@ -8,14 +8,16 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from support.tokens import token
 from support.waiting import wait_until
 
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.cleanup import Cleanup
-from iris.cluster.worker.controller_line import ControllerLine
+from iris.cluster.worker.controller_line import ControllerLine, connect
 from iris.cluster.worker.limits import Enforcement
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import LogWriter
@@ -24,6 +26,8 @@ from iris.cluster.worker.task_dir import AttemptDir, LogDirs, WorkerDir
 from iris.cluster.worker.worker import Worker
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
+from iris.rpc.credentials import Credentials
+from iris.rpc.tls import ClientTls
 
 pytestmark = pytest.mark.anyio
 KEEP_S = 1000.0
@@ -55,7 +59,9 @@ class Disk:
             directory=self.directory,
             bind_host="127.0.0.1",
             advertise_host="127.0.0.1",
-            controller=ControllerLine(address),
+            controller=ControllerLine(
+                address, None, partial(connect, credentials=Credentials.fixed(token(), "the test"), tls=ClientTls())
+            ),
             base_env={},
             file_limit=1024,
             reaper=Reaper(os.getpid(), -1),  # it is told nothing, since nothing starts
