@@ -55,6 +55,7 @@ class Disk:
         self.directory = WorkerDir(root, logs)
         self.worker = Worker(
             worker_id="w",
+            incarnation="one",
             token="token",
             directory=self.directory,
             bind_host="127.0.0.1",
