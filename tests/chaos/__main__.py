@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from support.tokens import prepare_environment
+
 from chaos.run import run
 
 
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="each with the next seed (%(default)s)")
     parser.add_argument("--directory", type=Path, help="where everything lies (default: a temporary one)")
     arguments = parser.parse_args()
+    prepare_environment()  # the key of the clusters, and the token of what calls them
     first = arguments.seed or str(secrets.randbelow(10**6))
     root = arguments.directory or Path(tempfile.mkdtemp(prefix="iris-chaos-"))
     kills: Counter[str] = Counter()

@@ -666,6 +666,19 @@ def test_chaos(proxied: Reach, run: Callable[..., Job], chaos_seed: int) -> None
     job.wait(timeout=60)
 
 
+def test_what_there_is_comes_whole_however_often_connections_break(proxied: Reach, run: Callable[..., Job]) -> None:
+    writing = Writing(seed=13, exits=(0,), size=60_000, long_lines=0)
+    job = run(writing.command())
+    job.wait(timeout=60)
+    with proxied.between(rude(up_to_bytes=30_000, spared=0.1, stall_s=0.02), 13), proxied.open_client() as client:
+        while proxied.struck() < 10:
+            stream = client.stream_task_logs(
+                job.job_id, 0, follow=False, route=proxied.route, on_notice=lambda text: None
+            )
+            check_whole(Reading(stream).rest(), writing)
+            check_end(stream.ends, writing)
+
+
 def test_idle_connections_are_cut_by_what_lies_in_between(
     proxied: Reach, run: Callable[..., Job], tmp_path: Path
 ) -> None:

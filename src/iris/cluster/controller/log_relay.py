@@ -283,7 +283,11 @@ class LogRelay:
         if index not in leg.has_given or attempt is None:
             self._failed(index, attempt.attempt_id if attempt else 0, error, leg.since_s, answer)
             return
-        answer.chunks.add(task_index=index, attempt_id=attempt.attempt_id).end.complete = False
+        chunk = answer.chunks.add(task_index=index, attempt_id=attempt.attempt_id)
+        if self._request.follow:
+            chunk.end.complete = False  # who follows asks again, from where it is
+        else:
+            chunk.error = str(error)  # to who takes what there is now, an end would be the end of that
         self._progress.give_up(index)
 
     def _refused(self, leg: _Leg, chunk: Chunk, answer: StreamTaskLogsResponse) -> None:
