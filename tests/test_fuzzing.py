@@ -320,15 +320,19 @@ class HostileServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, contextlib.suppress(OSError):
-                request = b""
-                while b"\r\n\r\n" not in request:
-                    request += connection.recv(65536) or b"\r\n\r\n"
-                method = request.split(b" ")[1].decode().rpartition("/")[2]
-                connection.sendall(self.answers.get(method, self.answer))
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
+            # Each for itself: a client may keep one open that was answered in whole, and open others.
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(65536) or b"\r\n\r\n"
+            method = request.split(b" ")[1].decode().rpartition("/")[2]
+            connection.sendall(self.answers.get(method, self.answer))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

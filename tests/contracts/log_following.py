@@ -667,11 +667,11 @@ def test_chaos(proxied: Reach, run: Callable[..., Job], chaos_seed: int) -> None
 
 
 def test_what_there_is_comes_whole_however_often_connections_break(proxied: Reach, run: Callable[..., Job]) -> None:
-    writing = Writing(seed=13, exits=(0,), size=60_000, long_lines=0)
+    writing = Writing(seed=13, exits=(0,), size=30_000, long_lines=0)
     job = run(writing.command())
     job.wait(timeout=60)
     with proxied.between(rude(up_to_bytes=30_000, spared=0.1, stall_s=0.02), 13), proxied.open_client() as client:
-        while proxied.struck() < 10:
+        while proxied.struck() < 6:
             stream = client.stream_task_logs(
                 job.job_id, 0, follow=False, route=proxied.route, on_notice=lambda text: None
             )
