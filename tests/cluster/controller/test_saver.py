@@ -217,6 +217,20 @@ async def test_a_job_that_does_not_fit_is_given_up_and_takes_nobody_along(book: 
     assert set(book.kept()) == {"job", "large"}
 
 
+async def test_who_looks_while_a_job_is_given_up_is_answered(book: Book) -> None:
+    book.disk.failure = ResourceExhaustedError("no space left")
+    launch = asyncio.create_task(book.saver.add_job(new_record("large"), b"x"))
+    await book.until_writing()
+    reader = asyncio.create_task(book.saver.settled())
+    await book.until_writing()
+    assert not reader.done()
+    book.let_through()
+    with pytest.raises(ResourceExhaustedError):
+        await launch
+    async with asyncio.timeout(30):  # it would hear of it with somebody else's next change, whenever that is
+        await reader
+
+
 async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
     launch = asyncio.create_task(book.saver.add_job(new_record("job"), b""))
     await book.until_writing()

@@ -274,6 +274,9 @@ class Saver:
             del self._launches[launch.record.job.job_id]
             launch.outcome.set_result(error)
         self._gathering.take(batch)
+        if launches and self._gathering.is_empty:
+            batch.outcome.set_result(None)  # for who only looked meanwhile: there is nothing else to try
+            return
         if launches:
             self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
             self._wake.set()
