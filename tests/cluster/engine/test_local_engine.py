@@ -75,6 +75,23 @@ async def test_a_worker_that_dies_breaks_its_gangs_and_is_started_again(engine: 
     assert (await engine.snapshot())["b@0"].state is GangState.HELD, "a broken gang breaks no other"
 
 
+async def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(
+    engine: LocalEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    while not (workers := _workers(tmp_path)):
+        await engine.wait_for_change(0.05)
+    (worker,) = workers
+    messages = tmp_path / "local-0.log"
+    messages.rename(tmp_path / "aside")
+    messages.mkdir()  # where it would write
+    os.kill(worker, signal.SIGKILL)
+    while "cannot start worker local-0" not in caplog.text:
+        await engine.wait_for_change(0.05)
+    messages.rmdir()
+    while not _workers(tmp_path) - {worker}:
+        await engine.wait_for_change(0.05)
+
+
 # Another engine in the directory of one that was killed: support/standing_cluster.py kills real ones. Here the earlier
 # one is a process of its own, too, since workers are children of who starts them.
 

@@ -11,6 +11,7 @@ of which it has fewer than the one before, those that run something do so to its
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import secrets
@@ -37,13 +38,14 @@ from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.standing import identity_file
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, IrisError
 from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
 _LIVED_LONG_S = 10.0
+_log = logging.getLogger(__name__)
 
 
 def _new_incarnation() -> str:
@@ -292,8 +294,17 @@ class LocalEngine:
             if self._hosts.index(host) >= self._open:
                 return
             deaths = 0 if loop.time() - started > _LIVED_LONG_S else deaths + 1
+            process = await self._start_again(host, deaths)
+
+    async def _start_again(self, host: _Host, deaths: int) -> WorkerProcess:
+        """After so many deaths in a row; until it succeeds: there may be no room for a process, or on the disk."""
+        while True:
             await asyncio.sleep(_RESTART_PAUSE_S[min(max(deaths - 1, 0), len(_RESTART_PAUSE_S) - 1)])
-            process = self._start_worker(host)
+            try:
+                return self._start_worker(host)
+            except (OSError, IrisError) as error:
+                _log.warning("cannot start worker %s: %s; trying again", host.worker_id, error)
+                deaths += 1
 
     def _start_worker(self, host: _Host) -> WorkerProcess:
         worker_id = host.worker_id
