@@ -48,10 +48,12 @@ class Book:
     def __init__(self, path: Path) -> None:
         self.disk = SlowDisk(path)
         self.launched: list[str] = []
+        self.refused: list[str] = []
         self.followed: list[tuple[str, Sequence[Instruction]]] = []
         self.saver = Saver(
             self.disk,
             lambda record: self.launched.append(record.job.job_id),
+            lambda record: self.refused.append(record.job.job_id),
             lambda record, steps: self.followed.append((record.job.job_id, list(steps))),
         )
         self.running = asyncio.create_task(self.saver.run())
@@ -240,6 +242,17 @@ async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
     await book.saver.until_launched("job")
     assert book.launched == ["job"]
     assert set(book.kept()) == {"job"}
+
+
+async def test_a_job_is_given_up_also_when_nobody_waits_for_it_any_more(book: Book) -> None:
+    book.disk.failure = ResourceExhaustedError("no space left")
+    launch = asyncio.create_task(book.saver.add_job(new_record("job"), b""))
+    await book.until_writing()
+    launch.cancel()
+    await asyncio.wait([launch])
+    book.let_through()
+    await book.saver.until_launched("job")
+    assert (book.launched, book.refused) == ([], ["job"])
 
 
 async def test_what_is_left_at_the_end_is_written(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class Saver:
     Args:
         store: The store; nobody else uses it from now on.
         launched: Called once a new job is kept.
+        refused: Called once it is known that a new job is not kept, and will not be; whoever waits for it may be gone.
         follow: Called once a change of a job is kept, with what there is to do because of it; and when it cannot be
             kept for now, with what is done nevertheless.
     """
@@ -98,10 +99,12 @@ class Saver:
         self,
         store: Store,
         launched: Callable[[JobRecord], None],
+        refused: Callable[[JobRecord], None],
         follow: Callable[[JobRecord, Sequence[Instruction]], None],
     ) -> None:
         self._store = store
         self._launched = launched
+        self._refused = refused
         self._follow = follow
         self._launches: dict[str, _Launch] = {}  # that are not in the store yet, by job id
         self._thread = ThreadPoolExecutor(1, "iris-store")
@@ -272,6 +275,7 @@ class Saver:
         launches, batch.launches = batch.launches, []
         for launch in launches:
             del self._launches[launch.record.job.job_id]
+            self._guarded(self._refused, launch.record)
             launch.outcome.set_result(error)
         self._gathering.take(batch)
         if launches and self._gathering.is_empty:
