@@ -14,6 +14,7 @@ from iris.cluster.controller.job import Instruction, ReleaseRoom, StopAttempt
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.task import Stop
 from iris.errors import IrisError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
@@ -253,6 +254,21 @@ async def test_a_job_is_given_up_also_when_nobody_waits_for_it_any_more(book: Bo
     book.let_through()
     await book.saver.until_launched("job")
     assert (book.launched, book.refused) == ([], ["job"])
+
+
+async def test_peers_are_not_stopped_for_a_restart_that_is_not_kept(book: Book) -> None:
+    record = await book.launch("job")
+    record.job.tasks[0].stop = Stop.RESTART
+    book.disk.failure = ResourceExhaustedError("no space left")
+    book.change(record, STOP)
+    book.let_through()
+    with pytest.raises(ResourceExhaustedError):
+        await book.saver.saved()
+    assert record.to_do == [STOP]
+    book.disk.failure = None
+    book.let_through()
+    await book.saver.saved()
+    assert book.followed[-1] == ("job", [STOP])
 
 
 async def test_what_is_left_at_the_end_is_written(tmp_path: Path) -> None:

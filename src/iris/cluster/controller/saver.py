@@ -23,6 +23,7 @@ from typing import ParamSpec, TypeVar
 from iris.cluster.controller.job import Instruction, StopAttempt
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.store import Changes, Store, StoredToken
+from iris.cluster.controller.task import Stop
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -270,8 +271,9 @@ class Saver:
 
     def _not_kept(self, batch: _Batch, error: IrisError) -> None:
         """Jobs that are new are given up: who submitted them is told so. Perhaps it was they that did not fit: what is
-        left is tried at once, and, without them, again and again. Stops are carried out meanwhile: they lose nothing,
-        and what is stopped may be what fills the disk."""
+        left is tried at once, and, without them, again and again. Stops for good are carried out meanwhile: they lose
+        nothing, and what is stopped may be what fills the disk. Those for a restart of a gang are not: if we are
+        killed before it is kept that they were ours, the next of us takes their ends for somebody's will."""
         launches, batch.launches = batch.launches, []
         for launch in launches:
             del self._launches[launch.record.job.job_id]
@@ -286,8 +288,8 @@ class Saver:
             self._wake.set()
             return
         for record in batch.records.values():
-            stops = [step for step in record.to_do if isinstance(step, StopAttempt)]
-            record.to_do = [step for step in record.to_do if not isinstance(step, StopAttempt)]
+            stops = [step for step in record.to_do if _is_stop_for_good(record, step)]
+            record.to_do = [step for step in record.to_do if not _is_stop_for_good(record, step)]
             self._guarded(self._follow, record, stops)
         batch.outcome.set_result(error)
         _log.warning("saving goes on in a second: %s", error)
@@ -300,3 +302,7 @@ class Saver:
             function(*args, **kwargs)
         except Exception:  # noqa: BLE001 - a bug with one job must not end the saving of all
             _log.exception("after saving")
+
+
+def _is_stop_for_good(record: JobRecord, step: Instruction) -> bool:
+    return isinstance(step, StopAttempt) and record.job.tasks[step.task_index].stop is not Stop.RESTART
