@@ -270,11 +270,13 @@ class Scheduler:
         room, and this one waits for its turn."""
         record = self._record_of(gang_id)
         gang = record.job.gangs.get(gang_id)
+        if gang is None:
+            return  # its job has given it up already, which waits for being kept
         limit_s = record.launch.scheduling_timeout_seconds
         if record.job.live_attempts():
             self._timers.set(("placement", gang_id), time.monotonic() + limit_s)
             return
-        why = f" ({gang.reason})" if gang is not None and gang.reason else ""
+        why = f" ({gang.reason})" if gang.reason else ""
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
         self._apply(record, record.job.unschedulable(error, _now_ms()))
 
