@@ -33,7 +33,7 @@ from iris.cluster.engine.base import (
 )
 from iris.cluster.engine.ledger import Entry, Ledger
 from iris.cluster.engine.machine import gpu_ids, this_machine
-from iris.cluster.engine.worker_process import WorkerProcess, adopt, find_standing
+from iris.cluster.engine.worker_process import WorkerProcess, adopt, end_standing, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.standing import identity_file
@@ -140,6 +140,8 @@ class LocalEngine:
         self._controller_address = controller_address
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._standing:
+            if self._speaks_otherwise(controller_address):
+                await end_standing(self._directory)
             beside = self._controller_file.with_name(f"{self._controller_file.name}.new")
             beside.write_text(f"{controller_address}\n")
             beside.rename(self._controller_file)  # which also tells standing workers to call again
@@ -158,6 +160,15 @@ class LocalEngine:
     @property
     def _controller_file(self) -> Path:
         return self._directory / "controller"
+
+    def _speaks_otherwise(self, controller_address: str) -> bool:
+        """Whether workers that stand were started with TLS and the controller is without now, or the other way round:
+        one of the two could not call the other, and what they run would neither go on nor be given up."""
+        try:
+            before = self._controller_file.read_text()
+        except OSError:
+            return False
+        return before.partition(":")[0] != controller_address.partition(":")[0]
 
     async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
         process = await adopt(self._directory, host.worker_id)
