@@ -147,14 +147,16 @@ class Scheduler:
 
         What happens in each pass does not take longer when more gangs wait; what does is done once a second.
         """
-        for gang_id in list(self._to_release):
-            await self._engine.release(gang_id)
-            del self._to_release[gang_id]
-            self._held.pop(gang_id, None)
-            self._submitted.pop(gang_id, None)
-        self.take_snapshot(await self._engine.snapshot())
-        while (due := self._timers.pop_due(time.monotonic())) is not None:
-            self._take_due(*due)
+        try:
+            for gang_id in list(self._to_release):
+                await self._engine.release(gang_id)
+                del self._to_release[gang_id]
+                self._held.pop(gang_id, None)
+                self._submitted.pop(gang_id, None)
+            self.take_snapshot(await self._engine.snapshot())
+        finally:  # time passes also while the engine cannot be reached
+            while (due := self._timers.pop_due(time.monotonic())) is not None:
+                self._take_due(*due)
         look_at_all = time.monotonic() >= self._next_look_s
         if look_at_all:
             self._next_look_s = time.monotonic() + TICK_S
