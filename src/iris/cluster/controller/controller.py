@@ -539,6 +539,7 @@ class Controller:
             self._unfinished.pop(record.job.job_id, None)
             self._quotas.end(record.job.owner, len(record.job.tasks))
             self._endpoints.job_ended(record.job.job_id)
+            self._scheduler.job_ended(record.job.job_id)
             record.concluded = True
         self._end_orphans(record)
 

@@ -69,6 +69,10 @@ class Scheduler:
             self._timers.set(("job", record.job.job_id), time.monotonic() + limit_s - gone_s)
             self._wake.set()
 
+    def job_ended(self, job_id: str) -> None:
+        """Its time is of no interest any more."""
+        self._timers.drop(("job", job_id))
+
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
         """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
         request = GangRequest(gang_id, slots, need_of(record.launch))
