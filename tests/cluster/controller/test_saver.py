@@ -15,7 +15,7 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.store import Changes, Store
 from iris.cluster.controller.task import Stop
-from iris.errors import IrisError, ResourceExhaustedError
+from iris.errors import InternalError, IrisError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
 pytestmark = pytest.mark.anyio
@@ -243,6 +243,18 @@ async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
     await book.saver.until_launched("job")
     assert book.launched == ["job"]
     assert set(book.kept()) == {"job"}
+
+
+async def test_what_cannot_be_put_into_words_is_said_to_who_waits_and_ends_no_saving(book: Book) -> None:
+    record = await book.launch("job")
+    book.change(record)
+    record.job.error = b"no text"  # type: ignore[assignment]  # a bug
+    with pytest.raises(InternalError, match="cannot save: TypeError"):
+        await book.saver.saved()
+    book.change(record, RELEASE)
+    book.let_through()
+    await book.saver.saved()
+    assert book.followed[-1] == ("job", [RELEASE])
 
 
 async def test_a_job_is_given_up_also_when_nobody_waits_for_it_any_more(book: Book) -> None:

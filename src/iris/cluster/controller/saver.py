@@ -220,29 +220,10 @@ class Saver:
                 self._not_kept(batch, error)
 
     async def _write(self, batch: _Batch) -> IrisError | None:
-        changes = Changes()
-        for launch in batch.launches:
-            changes.add_job(launch.record, launch.bundle)
-        for record in batch.records.values():
-            if record.job.revision > record.saved_revision or record.unsaved_results:
-                changes.save_job(record, record.saved_revision, record.unsaved_results)
-        changes.save_endpoints(
-            [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
-            [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
-        )
-        for worker_id, incarnation in batch.fenced:
-            changes.fence(worker_id, incarnation)
-        for token_id, stored in batch.tokens.items():
-            if stored is None:
-                changes.remove_token(token_id)
-            else:
-                changes.save_token(stored)
-        if batch.lease_s is not None:
-            changes.set_lease(batch.lease_s)
-        if not changes.statements:
-            return None
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
+            changes = _changes_of(batch)
+            if changes.statements:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
         except IrisError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a bug, which must not end the saving for all jobs
@@ -302,6 +283,29 @@ class Saver:
             function(*args, **kwargs)
         except Exception:  # noqa: BLE001 - a bug with one job must not end the saving of all
             _log.exception("after saving")
+
+
+def _changes_of(batch: _Batch) -> Changes:
+    changes = Changes()
+    for launch in batch.launches:
+        changes.add_job(launch.record, launch.bundle)
+    for record in batch.records.values():
+        if record.job.revision > record.saved_revision or record.unsaved_results:
+            changes.save_job(record, record.saved_revision, record.unsaved_results)
+    changes.save_endpoints(
+        [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
+        [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
+    )
+    for worker_id, incarnation in batch.fenced:
+        changes.fence(worker_id, incarnation)
+    for token_id, stored in batch.tokens.items():
+        if stored is None:
+            changes.remove_token(token_id)
+        else:
+            changes.save_token(stored)
+    if batch.lease_s is not None:
+        changes.set_lease(batch.lease_s)
+    return changes
 
 
 def _is_stop_for_good(record: JobRecord, step: Instruction) -> bool:
