@@ -133,7 +133,7 @@ def _plain(path: Path) -> float:
 
 async def _saver(path: Path, at_once: int) -> float:
     store = Store(path)
-    saver = Saver(store, lambda _: None, lambda *_: None)
+    saver = Saver(store, lambda _: None, lambda _: None, lambda *_: None)
     running = asyncio.create_task(saver.run())
 
     async def submit(records: list[JobRecord]) -> None:

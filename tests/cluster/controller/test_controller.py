@@ -107,6 +107,14 @@ def test_an_engine_that_is_out_of_reach_for_a_while(
         assert len(task.attempts) == 1
 
 
+def test_the_time_of_a_job_passes_while_the_engine_is_out_of_reach(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    engine.reachable = False
+    job_id = launch(client, ["true"], job_timeout_seconds=1)
+    assert wait_for_end(client, job_id).error == "job timed out after 1 s"
+
+
 def test_room_that_is_lost_before_its_attempts_started_is_asked_for_again(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:

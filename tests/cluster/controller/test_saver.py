@@ -14,7 +14,8 @@ from iris.cluster.controller.job import Instruction, ReleaseRoom, StopAttempt
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.store import Changes, Store
-from iris.errors import IrisError, ResourceExhaustedError
+from iris.cluster.controller.task import Stop
+from iris.errors import InternalError, IrisError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
 pytestmark = pytest.mark.anyio
@@ -48,10 +49,12 @@ class Book:
     def __init__(self, path: Path) -> None:
         self.disk = SlowDisk(path)
         self.launched: list[str] = []
+        self.refused: list[str] = []
         self.followed: list[tuple[str, Sequence[Instruction]]] = []
         self.saver = Saver(
             self.disk,
             lambda record: self.launched.append(record.job.job_id),
+            lambda record: self.refused.append(record.job.job_id),
             lambda record, steps: self.followed.append((record.job.job_id, list(steps))),
         )
         self.running = asyncio.create_task(self.saver.run())
@@ -217,6 +220,20 @@ async def test_a_job_that_does_not_fit_is_given_up_and_takes_nobody_along(book: 
     assert set(book.kept()) == {"job", "large"}
 
 
+async def test_who_looks_while_a_job_is_given_up_is_answered(book: Book) -> None:
+    book.disk.failure = ResourceExhaustedError("no space left")
+    launch = asyncio.create_task(book.saver.add_job(new_record("large"), b"x"))
+    await book.until_writing()
+    reader = asyncio.create_task(book.saver.settled())
+    await book.until_writing()
+    assert not reader.done()
+    book.let_through()
+    with pytest.raises(ResourceExhaustedError):
+        await launch
+    async with asyncio.timeout(30):  # it would hear of it with somebody else's next change, whenever that is
+        await reader
+
+
 async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
     launch = asyncio.create_task(book.saver.add_job(new_record("job"), b""))
     await book.until_writing()
@@ -226,6 +243,44 @@ async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
     await book.saver.until_launched("job")
     assert book.launched == ["job"]
     assert set(book.kept()) == {"job"}
+
+
+async def test_what_cannot_be_put_into_words_is_said_to_who_waits_and_ends_no_saving(book: Book) -> None:
+    record = await book.launch("job")
+    book.change(record)
+    record.job.error = b"no text"  # type: ignore[assignment]  # a bug
+    with pytest.raises(InternalError, match="cannot save: TypeError"):
+        await book.saver.saved()
+    book.change(record, RELEASE)
+    book.let_through()
+    await book.saver.saved()
+    assert book.followed[-1] == ("job", [RELEASE])
+
+
+async def test_a_job_is_given_up_also_when_nobody_waits_for_it_any_more(book: Book) -> None:
+    book.disk.failure = ResourceExhaustedError("no space left")
+    launch = asyncio.create_task(book.saver.add_job(new_record("job"), b""))
+    await book.until_writing()
+    launch.cancel()
+    await asyncio.wait([launch])
+    book.let_through()
+    await book.saver.until_launched("job")
+    assert (book.launched, book.refused) == ([], ["job"])
+
+
+async def test_peers_are_not_stopped_for_a_restart_that_is_not_kept(book: Book) -> None:
+    record = await book.launch("job")
+    record.job.tasks[0].stop = Stop.RESTART
+    book.disk.failure = ResourceExhaustedError("no space left")
+    book.change(record, STOP)
+    book.let_through()
+    with pytest.raises(ResourceExhaustedError):
+        await book.saver.saved()
+    assert record.to_do == [STOP]
+    book.disk.failure = None
+    book.let_through()
+    await book.saver.saved()
+    assert book.followed[-1] == ("job", [STOP])
 
 
 async def test_what_is_left_at_the_end_is_written(tmp_path: Path) -> None:

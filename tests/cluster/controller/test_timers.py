@@ -52,3 +52,14 @@ def test_any_order_of_calls_is_like_a_plain_table() -> None:
                     if expected is not None:
                         del table[expected]
             assert timers.next_s() == min(table.values(), default=math.inf)
+
+
+def test_what_was_dropped_long_before_its_time_is_not_held_until_then() -> None:
+    timers: Timers[int] = Timers()
+    for number in range(10):
+        timers.set(-number, number)
+    for number in range(10_000):
+        timers.set(number + 1, 1e9)
+        timers.drop(number + 1)
+    assert len(timers) < 100
+    assert [timers.pop_due(100) for _ in range(11)] == [*(-number for number in range(10)), None]

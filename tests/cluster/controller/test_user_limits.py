@@ -210,6 +210,31 @@ def test_endpoints_of_a_job() -> None:
         endpoints.lookup("more")
 
 
+def test_what_a_job_has_unregistered_is_not_remembered_for_ever() -> None:
+    kept: dict[str, cluster_pb2.Controller.Endpoint] = {}
+
+    def changed(endpoint_id: str, made: cluster_pb2.Controller.Endpoint | None) -> None:
+        kept.pop(endpoint_id, None)
+        if made is not None:
+            kept[endpoint_id] = made
+
+    endpoints = Endpoints([], changed)
+    ids = []
+    for _ in range(3000):  # a service that comes and goes
+        ids.append(endpoints.register(endpoint("service")).endpoint_id)
+        endpoints.unregister(ids[-1])
+    assert len(kept) == 1000
+    again = Endpoints(kept.values(), changed)
+    for one in (endpoints, again):
+        one.unregister(ids[-1])  # the same again, after a lost reply
+        with pytest.raises(NotFoundError):
+            one.unregister(ids[0])
+        assert one.job_ids() == {"j"}
+    again.job_ended("j")
+    assert kept == {}
+    assert again.job_ids() == set()
+
+
 def test_reports_are_trimmed_and_never_refused() -> None:
     report = Report(
         serialized_result=bytes(MAX_RESULT_BYTES + 1), error="x" * 10_000, state=cluster_pb2.TASK_STATE_FAILED

@@ -96,6 +96,26 @@ def test_a_disk_that_is_full_for_a_while(path: Path) -> None:
     assert Ledger(path).load() == [entry("a@0", "local-0"), entry("b@0", "local-0")]
 
 
+def test_that_something_was_released_need_not_be_written_at_once(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.load()
+    ledger.hold(entry("a@0", "local-0"))
+    ledger.hold(entry("b@0", "local-0"))
+    ledger.flush()
+    kept = path.rename(path.with_name("kept"))
+    path.mkdir()
+    ledger.release("a@0")
+    ledger.hold(entry("c@0", "local-0"))
+    with pytest.raises(ResourceExhaustedError):
+        ledger.flush()
+    ledger.release("c@0")
+    ledger.flush()  # what holds room is known: the controller may hear of it
+    path.rmdir()
+    os.rename(kept, path)
+    ledger.flush()
+    assert Ledger(path).load() == [entry("b@0", "local-0")]
+
+
 def test_none_at_all(tmp_path: Path) -> None:
     ledger = Ledger(None)
     assert ledger.load() == []

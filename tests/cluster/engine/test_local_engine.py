@@ -75,6 +75,23 @@ async def test_a_worker_that_dies_breaks_its_gangs_and_is_started_again(engine: 
     assert (await engine.snapshot())["b@0"].state is GangState.HELD, "a broken gang breaks no other"
 
 
+async def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(
+    engine: LocalEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    while not (workers := _workers(tmp_path)):
+        await engine.wait_for_change(0.05)
+    (worker,) = workers
+    messages = tmp_path / "local-0.log"
+    messages.rename(tmp_path / "aside")
+    messages.mkdir()  # where it would write
+    os.kill(worker, signal.SIGKILL)
+    while "cannot start worker local-0" not in caplog.text:
+        await engine.wait_for_change(0.05)
+    messages.rmdir()
+    while not _workers(tmp_path) - {worker}:
+        await engine.wait_for_change(0.05)
+
+
 # Another engine in the directory of one that was killed: support/standing_cluster.py kills real ones. Here the earlier
 # one is a process of its own, too, since workers are children of who starts them.
 
@@ -127,10 +144,10 @@ def kill_worker(directory: Path, worker_id: str) -> None:
 
 
 @asynccontextmanager
-async def next_engine(directory: Path, workers: int = 2) -> AsyncIterator[LocalEngine]:
+async def next_engine(directory: Path, workers: int = 2, address: str = NOBODY) -> AsyncIterator[LocalEngine]:
     machine = Resources(cpu=4, memory_bytes=2**30, gpu=4)
     engine = LocalEngine(directory, workers=workers, machine=machine, standing=True)
-    await engine.start(NOBODY)
+    await engine.start(address)
     try:
         yield engine
     finally:
@@ -166,6 +183,17 @@ async def test_what_was_held_by_a_worker_that_is_gone_is_lost(left: Left, tmp_pa
             gone = {i for i, (worker_id, _) in enumerate(left[gang_id]) if worker_id == "local-1"}
             assert status.lost == gone
             assert (status.state is GangState.BROKEN) == bool(gone)
+        await engine.submit(gang("new@0"))
+        assert (await engine.snapshot())["new@0"].state is GangState.HELD
+
+
+async def test_workers_that_speak_no_tls_are_no_use_to_a_controller_that_does(left: Left, tmp_path: Path) -> None:
+    before = [read_identity(identity_file(tmp_path, worker_id)) for worker_id in ("local-0", "local-1")]
+    async with next_engine(tmp_path, address=NOBODY.replace("http:", "https:")) as engine:
+        assert engine.adopted == 0
+        assert all(process is not None and not process.is_alive for process in before)
+        for gang_id, status in (await engine.snapshot()).items():
+            assert status.lost == set(range(len(left[gang_id])))
         await engine.submit(gang("new@0"))
         assert (await engine.snapshot())["new@0"].state is GangState.HELD
 

@@ -9,7 +9,7 @@ import os
 import pwd
 from pathlib import Path
 
-from iris.cluster.controller.authority import DEFAULT_TTL_S, MAX_TTL_S, Authority
+from iris.cluster.controller.authority import DEFAULT_TTL_S, MAX_TTL_S, Authority, Token
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 from iris.rpc.caller import ADMIN
@@ -27,15 +27,19 @@ class AdminToken:
         authority: Makes tokens.
         path: The file; None: it is handed to who started the cluster, is kept nowhere, and lasts as long as that.
 
+        retry_s: How long to wait where the file cannot be written: the disk may be full.
+
     Attributes:
         secret: The token.
     """
 
-    def __init__(self, authority: Authority, path: Path | None) -> None:
+    def __init__(self, authority: Authority, path: Path | None, retry_s: float = 10.0) -> None:
         self._authority = authority
+        self._retry_s = retry_s
         self._path = path
         self._token_id = ""
         self._revoked = asyncio.Event()
+        self._unwritten: tuple[Token, str] | None = None  # made, and not in the file yet
         self.secret = ""
         self._make()
         authority.on_revoked = self._look
@@ -44,24 +48,35 @@ class AdminToken:
         """Keeps the file good, for as long as the cluster is up."""
         if self._path is None:
             return
+        wait_s: float = DEFAULT_TTL_S / 2
         while True:
-            await happens(self._revoked, DEFAULT_TTL_S / 2)
+            await happens(self._revoked, wait_s)
             self._revoked.clear()
-            try:
-                self._make()
-            except IrisError as error:
-                _log.error("the token of this cluster's user cannot be renewed: %s", error)
+            wait_s = DEFAULT_TTL_S / 2 if self._is_made() else self._retry_s
+
+    def _is_made(self) -> bool:
+        try:
+            self._make()
+        except (IrisError, OSError) as error:
+            _log.error("the token of this cluster's user cannot be renewed for now: %s", error)
+            return False
+        return True
 
     def _look(self, token_id: str) -> None:
         if token_id == self._token_id:
             self._revoked.set()
+        elif self._unwritten is not None and token_id == self._unwritten[0].token_id:
+            self._unwritten = None
 
     def _make(self) -> None:
         ttl_s = MAX_TTL_S if self._path is None else DEFAULT_TTL_S
         request = cluster_pb2.Controller.CreateTokenRequest(name=user_name(), role=ADMIN, ttl_seconds=ttl_s)
-        token, secret = self._authority.create_token(request)
+        if self._unwritten is None:
+            self._unwritten = self._authority.create_token(request)
+        token, secret = self._unwritten
         if self._path is not None:
             write_secret(self._path, f"{secret}\n")
+        self._unwritten = None
         self._token_id, self.secret = token.token_id, secret
 
 

@@ -101,10 +101,11 @@ class Authority:
             gone = Token()
             gone.CopyFrom(stored.token)
             gone.revoked_at_ms = _now_ms()
-            stored = StoredToken(gone, stored.request_id, self._revocations + 1)
+            # Higher than what a worker has heard of an earlier life, which may not have come to keep it.
+            self._revocations = max(self._revocations + 1, time.time_ns() // 1000)
+            stored = StoredToken(gone, stored.request_id, self._revocations)
             self.changed(token_id, stored)
             self._tokens[token_id] = stored
-            self._revocations += 1
             self.doors.look_again(lambda known: known.token_id == token_id)
             self.on_revoked(token_id)
 
@@ -192,7 +193,8 @@ class Authority:
         return token
 
     def revocations(self, known_to_worker: int) -> tuple[int, list[str]]:
-        """How many tokens were revoked, and which of them would still be good: nothing, where a worker knows that."""
+        """The number of the last revocation, and which tokens are revoked that would still be good: none, where a
+        worker knows of that one."""
         if known_to_worker == self._revocations:
             return self._revocations, []
         good_until_ms = _now_ms() - int(LEEWAY_S * 1000)

@@ -58,7 +58,6 @@ from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
-    IrisError,
     NotFoundError,
     ResourceExhaustedError,
     quoted,
@@ -122,7 +121,7 @@ class Controller:
         self._workers: dict[str, workers.WorkerRecord] = {}
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self._workers, self._log_keeper, self._settled)
-        self._saver = Saver(store, self._launched, self._follow)
+        self._saver = Saver(store, self._launched, self._refused, self._follow)
         self.authority.changed = self._saver.token_changed
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
         self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
@@ -207,11 +206,7 @@ class Controller:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         record.to_do += job.submit()
         self._quotas.begin(owner, len(job.tasks))
-        try:
-            await self._saver.add_job(record, bundle)
-        except IrisError:
-            self._quotas.end(owner, len(job.tasks))
-            raise
+        await self._saver.add_job(record, bundle)
         return job.job_id
 
     async def _claim_name(self, request: LaunchJobRequest) -> JobRecord | None:
@@ -531,7 +526,11 @@ class Controller:
         self._carry_out(record, to_do)
         parent = self._jobs.get(record.job.parent_job_id)
         if parent is not None:
-            self._end_orphans(parent)  # it may have ended meanwhile
+            self._end_if_orphaned(record, parent)  # it may have ended meanwhile
+
+    def _refused(self, record: JobRecord) -> None:
+        """A new job is not kept."""
+        self._quotas.end(record.job.owner, len(record.job.tasks))
 
     def _follow(self, record: JobRecord, to_do: Sequence[Instruction]) -> None:
         """What has changed in a job is kept: what follows from it is done."""
@@ -540,6 +539,7 @@ class Controller:
             self._unfinished.pop(record.job.job_id, None)
             self._quotas.end(record.job.owner, len(record.job.tasks))
             self._endpoints.job_ended(record.job.job_id)
+            self._scheduler.job_ended(record.job.job_id)
             record.concluded = True
         self._end_orphans(record)
 
@@ -565,12 +565,14 @@ class Controller:
 
     def _end_orphans(self, record: JobRecord) -> None:
         """Ends those children of a job of which the parent, or the attempt that submitted them, has ended."""
+        record.children = [child for child in record.children if not child.job.is_finished]
         for child in record.children:
-            if child.job.is_finished or child.job.ending is not None:
-                continue
-            reason = why_orphaned(child.launch, record.job)
-            if reason:
-                self._apply(child, child.job.terminate(reason, _now_ms()))
+            self._end_if_orphaned(child, record)
+
+    def _end_if_orphaned(self, child: JobRecord, parent: JobRecord) -> None:
+        reason = why_orphaned(child.launch, parent.job) if child.job.ending is None else ""
+        if reason:
+            self._apply(child, child.job.terminate(reason, _now_ms()))
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job

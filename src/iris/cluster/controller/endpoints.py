@@ -12,7 +12,7 @@ from iris.rpc import cluster_pb2
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
-_REMEMBERED = 1000  # endpoints that were unregistered and belonged to no job
+_REMEMBERED = 1000  # of a job, or of none: endpoints that were unregistered
 MAX_ENDPOINT_BYTES = 4096  # of its address and metadata
 MAX_OF_JOB = 20_000  # the largest job has 10,000 tasks
 MAX_ENDPOINTS = 100_000  # all are held in memory
@@ -23,7 +23,7 @@ class Endpoints:
     """All endpoints. A name belongs to one job at a time.
 
     One that was unregistered leaves a record without a name, so that a repeat of that call is answered as the first
-    was. It goes with its job; of those that belong to no job, the newest stay.
+    was. It goes with its job; until then, and of those that belong to no job, the newest stay.
 
     Args:
         known: Those that there are.
@@ -32,10 +32,15 @@ class Endpoints:
 
     def __init__(self, known: Iterable[Endpoint], changed: Callable[[str, Endpoint | None], None]) -> None:
         self._changed = changed
-        known = list(known)
-        self._by_name: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in known if endpoint.name}
-        self._unregistered = {endpoint.endpoint_id: endpoint for endpoint in known if not endpoint.name}
-        self._count = Counter(endpoint.job_id for endpoint in self._by_name.values())
+        self._by_name: dict[str, Endpoint] = {}
+        self._by_id: dict[str, Endpoint] = {}  # the same
+        self._unregistered: dict[str, dict[str, None]] = {}  # by job: ids, oldest first
+        self._count: Counter[str] = Counter()
+        for endpoint in known:
+            if endpoint.name:
+                self._take(endpoint)
+            else:
+                self._unregistered.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
 
     def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
@@ -67,9 +72,9 @@ class Endpoints:
         )
         if known is not None:
             self._changed(known.endpoint_id, None)
+            self._drop(known)
         self._changed(endpoint.endpoint_id, endpoint)
-        self._by_name[endpoint.name] = endpoint
-        self._count[endpoint.job_id] += known is None
+        self._take(endpoint)
         return endpoint
 
     def unregister(self, endpoint_id: str) -> None:
@@ -78,21 +83,24 @@ class Endpoints:
         Raises:
             NotFoundError: There is no such endpoint, and was none.
         """
-        if endpoint_id in self._unregistered:
-            return
-        endpoint = next((known for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
+        endpoint = self._by_id.get(endpoint_id)
         if endpoint is None:
+            if any(endpoint_id in gone for gone in self._unregistered.values()):
+                return
             raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}")
-        self._unregistered[endpoint_id] = gone = Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id)
-        self._changed(endpoint_id, gone)
-        for one in [known.endpoint_id for known in self._unregistered.values() if not known.job_id][:-_REMEMBERED]:
-            self._changed(one, None)
-            del self._unregistered[one]
+        self._changed(endpoint_id, Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id))
+        gone = self._unregistered.setdefault(endpoint.job_id, {})
+        gone[endpoint_id] = None
+        if len(gone) > _REMEMBERED:
+            oldest = next(iter(gone))
+            self._changed(oldest, None)
+            del gone[oldest]
         self._drop(endpoint)
 
     def job_of(self, endpoint_id: str) -> str | None:
         """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
-        return next((known.job_id for known in self._by_name.values() if known.endpoint_id == endpoint_id), None)
+        endpoint = self._by_id.get(endpoint_id)
+        return None if endpoint is None else endpoint.job_id
 
     def lookup(self, name: str) -> Endpoint:
         """The endpoint of that name.
@@ -121,19 +129,23 @@ class Endpoints:
 
     def job_ids(self) -> set[str]:
         """The jobs that have endpoints, or had."""
-        return {endpoint.job_id for endpoint in (*self._by_name.values(), *self._unregistered.values())}
+        return self._count.keys() | self._unregistered.keys()
 
     def job_ended(self, job_id: str) -> None:
         """The names of a job go with it."""
-        for endpoint in [endpoint for endpoint in self._by_name.values() if endpoint.job_id == job_id]:
-            self._changed(endpoint.endpoint_id, None)
-            self._drop(endpoint)
-        for endpoint in [endpoint for endpoint in self._unregistered.values() if endpoint.job_id == job_id]:
-            self._changed(endpoint.endpoint_id, None)
-            del self._unregistered[endpoint.endpoint_id]
+        if job_id in self._count:
+            for endpoint in [endpoint for endpoint in self._by_id.values() if endpoint.job_id == job_id]:
+                self._changed(endpoint.endpoint_id, None)
+                self._drop(endpoint)
+        for endpoint_id in self._unregistered.pop(job_id, {}):
+            self._changed(endpoint_id, None)
+
+    def _take(self, endpoint: Endpoint) -> None:
+        self._by_name[endpoint.name] = self._by_id[endpoint.endpoint_id] = endpoint
+        self._count[endpoint.job_id] += 1
 
     def _drop(self, endpoint: Endpoint) -> None:
-        del self._by_name[endpoint.name]
+        del self._by_name[endpoint.name], self._by_id[endpoint.endpoint_id]
         self._count[endpoint.job_id] -= 1
         if not self._count[endpoint.job_id]:
             del self._count[endpoint.job_id]

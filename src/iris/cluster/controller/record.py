@@ -29,7 +29,7 @@ class JobRecord(StoredJob):
         unsaved_results: Return values, pickled, by task index.
         gpu_ids: By task index, the devices that its current slot brings.
         watch: The clients that watch it; None while there are none.
-        children: The jobs that its tasks have submitted.
+        children: The jobs that its tasks have submitted, and that have not ended when it was looked at last.
     """
 
     saved_revision: int = 0

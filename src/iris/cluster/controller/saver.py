@@ -23,6 +23,7 @@ from typing import ParamSpec, TypeVar
 from iris.cluster.controller.job import Instruction, StopAttempt
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.store import Changes, Store, StoredToken
+from iris.cluster.controller.task import Stop
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -90,6 +91,7 @@ class Saver:
     Args:
         store: The store; nobody else uses it from now on.
         launched: Called once a new job is kept.
+        refused: Called once it is known that a new job is not kept, and will not be; whoever waits for it may be gone.
         follow: Called once a change of a job is kept, with what there is to do because of it; and when it cannot be
             kept for now, with what is done nevertheless.
     """
@@ -98,10 +100,12 @@ class Saver:
         self,
         store: Store,
         launched: Callable[[JobRecord], None],
+        refused: Callable[[JobRecord], None],
         follow: Callable[[JobRecord, Sequence[Instruction]], None],
     ) -> None:
         self._store = store
         self._launched = launched
+        self._refused = refused
         self._follow = follow
         self._launches: dict[str, _Launch] = {}  # that are not in the store yet, by job id
         self._thread = ThreadPoolExecutor(1, "iris-store")
@@ -216,29 +220,10 @@ class Saver:
                 self._not_kept(batch, error)
 
     async def _write(self, batch: _Batch) -> IrisError | None:
-        changes = Changes()
-        for launch in batch.launches:
-            changes.add_job(launch.record, launch.bundle)
-        for record in batch.records.values():
-            if record.job.revision > record.saved_revision or record.unsaved_results:
-                changes.save_job(record, record.saved_revision, record.unsaved_results)
-        changes.save_endpoints(
-            [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
-            [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
-        )
-        for worker_id, incarnation in batch.fenced:
-            changes.fence(worker_id, incarnation)
-        for token_id, stored in batch.tokens.items():
-            if stored is None:
-                changes.remove_token(token_id)
-            else:
-                changes.save_token(stored)
-        if batch.lease_s is not None:
-            changes.set_lease(batch.lease_s)
-        if not changes.statements:
-            return None
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
+            changes = _changes_of(batch)
+            if changes.statements:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
         except IrisError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a bug, which must not end the saving for all jobs
@@ -267,20 +252,25 @@ class Saver:
 
     def _not_kept(self, batch: _Batch, error: IrisError) -> None:
         """Jobs that are new are given up: who submitted them is told so. Perhaps it was they that did not fit: what is
-        left is tried at once, and, without them, again and again. Stops are carried out meanwhile: they lose nothing,
-        and what is stopped may be what fills the disk."""
+        left is tried at once, and, without them, again and again. Stops for good are carried out meanwhile: they lose
+        nothing, and what is stopped may be what fills the disk. Those for a restart of a gang are not: if we are
+        killed before it is kept that they were ours, the next of us takes their ends for somebody's will."""
         launches, batch.launches = batch.launches, []
         for launch in launches:
             del self._launches[launch.record.job.job_id]
+            self._guarded(self._refused, launch.record)
             launch.outcome.set_result(error)
         self._gathering.take(batch)
+        if launches and self._gathering.is_empty:
+            batch.outcome.set_result(None)  # for who only looked meanwhile: there is nothing else to try
+            return
         if launches:
             self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
             self._wake.set()
             return
         for record in batch.records.values():
-            stops = [step for step in record.to_do if isinstance(step, StopAttempt)]
-            record.to_do = [step for step in record.to_do if not isinstance(step, StopAttempt)]
+            stops = [step for step in record.to_do if _is_stop_for_good(record, step)]
+            record.to_do = [step for step in record.to_do if not _is_stop_for_good(record, step)]
             self._guarded(self._follow, record, stops)
         batch.outcome.set_result(error)
         _log.warning("saving goes on in a second: %s", error)
@@ -293,3 +283,30 @@ class Saver:
             function(*args, **kwargs)
         except Exception:  # noqa: BLE001 - a bug with one job must not end the saving of all
             _log.exception("after saving")
+
+
+def _changes_of(batch: _Batch) -> Changes:
+    changes = Changes()
+    for launch in batch.launches:
+        changes.add_job(launch.record, launch.bundle)
+    for record in batch.records.values():
+        if record.job.revision > record.saved_revision or record.unsaved_results:
+            changes.save_job(record, record.saved_revision, record.unsaved_results)
+    changes.save_endpoints(
+        [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
+        [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
+    )
+    for worker_id, incarnation in batch.fenced:
+        changes.fence(worker_id, incarnation)
+    for token_id, stored in batch.tokens.items():
+        if stored is None:
+            changes.remove_token(token_id)
+        else:
+            changes.save_token(stored)
+    if batch.lease_s is not None:
+        changes.set_lease(batch.lease_s)
+    return changes
+
+
+def _is_stop_for_good(record: JobRecord, step: Instruction) -> bool:
+    return isinstance(step, StopAttempt) and record.job.tasks[step.task_index].stop is not Stop.RESTART

@@ -69,6 +69,10 @@ class Scheduler:
             self._timers.set(("job", record.job.job_id), time.monotonic() + limit_s - gone_s)
             self._wake.set()
 
+    def job_ended(self, job_id: str) -> None:
+        """Its time is of no interest any more."""
+        self._timers.drop(("job", job_id))
+
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
         """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
         request = GangRequest(gang_id, slots, need_of(record.launch))
@@ -147,14 +151,16 @@ class Scheduler:
 
         What happens in each pass does not take longer when more gangs wait; what does is done once a second.
         """
-        for gang_id in list(self._to_release):
-            await self._engine.release(gang_id)
-            del self._to_release[gang_id]
-            self._held.pop(gang_id, None)
-            self._submitted.pop(gang_id, None)
-        self.take_snapshot(await self._engine.snapshot())
-        while (due := self._timers.pop_due(time.monotonic())) is not None:
-            self._take_due(*due)
+        try:
+            for gang_id in list(self._to_release):
+                await self._engine.release(gang_id)
+                del self._to_release[gang_id]
+                self._held.pop(gang_id, None)
+                self._submitted.pop(gang_id, None)
+            self.take_snapshot(await self._engine.snapshot())
+        finally:  # time passes also while the engine cannot be reached
+            while (due := self._timers.pop_due(time.monotonic())) is not None:
+                self._take_due(*due)
         look_at_all = time.monotonic() >= self._next_look_s
         if look_at_all:
             self._next_look_s = time.monotonic() + TICK_S
@@ -270,11 +276,13 @@ class Scheduler:
         room, and this one waits for its turn."""
         record = self._record_of(gang_id)
         gang = record.job.gangs.get(gang_id)
+        if gang is None:
+            return  # its job has given it up already, which waits for being kept
         limit_s = record.launch.scheduling_timeout_seconds
         if record.job.live_attempts():
             self._timers.set(("placement", gang_id), time.monotonic() + limit_s)
             return
-        why = f" ({gang.reason})" if gang is not None and gang.reason else ""
+        why = f" ({gang.reason})" if gang.reason else ""
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
         self._apply(record, record.job.unschedulable(error, _now_ms()))
 

@@ -6,6 +6,7 @@ import heapq
 import math
 from typing import Generic, TypeVar
 
+_FEW = 64
 Key = TypeVar("Key")
 
 
@@ -14,7 +15,7 @@ class Timers(Generic[Key]):
 
     def __init__(self) -> None:
         self._due: dict[Key, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, Key]] = []  # also of what was dropped, until its time comes
+        self._heap: list[tuple[float, int, Key]] = []  # also of what was dropped, at most as many again
         self._count = 0
 
     def set(self, key: Key, due_s: float) -> None:
@@ -22,10 +23,17 @@ class Timers(Generic[Key]):
         self._count += 1
         self._due[key] = (due_s, self._count)
         heapq.heappush(self._heap, (due_s, self._count, key))
+        if len(self._heap) > 2 * len(self._due) + _FEW:
+            self._heap = [(*due, one) for one, due in self._due.items()]
+            heapq.heapify(self._heap)
 
     def drop(self, key: Key) -> None:
         """It will not be due."""
         self._due.pop(key, None)
+
+    def __len__(self) -> int:
+        """How many moments are held, those that were dropped included."""
+        return len(self._heap)
 
     def pop_due(self, now_s: float) -> Key | None:
         """The one that has been due for longest, which is forgotten then; None when none is."""

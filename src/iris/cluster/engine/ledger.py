@@ -37,6 +37,7 @@ class Ledger:
         self._path = path
         self._entries: dict[str, Entry] = {}
         self._unwritten: list[str] = []
+        self._untold: set[str] = set()  # of the gangs that hold room, those of which nothing is written yet
         self._lines = 0
         self._is_whole = False  # what is in the file is what it should be, up to `_unwritten`
 
@@ -52,17 +53,20 @@ class Ledger:
         self._entries[entry.gang.gang_id] = entry
         if self._path is not None:
             self._unwritten.append(_dump(entry))
+            self._untold.add(entry.gang.gang_id)
 
     def release(self, gang_id: str) -> None:
         """It has no more."""
         if self._entries.pop(gang_id, None) is not None and self._path is not None:
             self._unwritten.append(json.dumps({"release": gang_id}))
+            self._untold.discard(gang_id)
 
     def flush(self) -> None:
-        """Writes what has changed. What is not written may not be told to the controller, who would act on it.
+        """Writes what has changed. What holds room and is not written may not be told to the controller, who would act
+        on it; that something was released may be, since a controller that comes back releases it again.
 
         Raises:
-            ResourceExhaustedError: It cannot be written now.
+            ResourceExhaustedError: Some of what holds room cannot be written now.
         """
         if self._path is None or (self._is_whole and not self._unwritten):
             return
@@ -76,8 +80,11 @@ class Ledger:
                 with self._path.open("a") as file:
                     file.write(_join(self._unwritten))
         except OSError as error:
+            if not self._untold:
+                return
             raise ResourceExhaustedError(f"cannot write {self._path}: {error}") from error
         self._is_whole, self._lines, self._unwritten = True, lines, []
+        self._untold.clear()
 
     def remove(self) -> None:
         """There are no more workers that anything could be known of."""

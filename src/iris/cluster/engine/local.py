@@ -11,6 +11,7 @@ of which it has fewer than the one before, those that run something do so to its
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import secrets
@@ -32,18 +33,19 @@ from iris.cluster.engine.base import (
 )
 from iris.cluster.engine.ledger import Entry, Ledger
 from iris.cluster.engine.machine import gpu_ids, this_machine
-from iris.cluster.engine.worker_process import WorkerProcess, adopt, find_standing
+from iris.cluster.engine.worker_process import WorkerProcess, adopt, end_standing, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.standing import identity_file
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, IrisError
 from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
 _LIVED_LONG_S = 10.0
+_log = logging.getLogger(__name__)
 
 
 def _new_incarnation() -> str:
@@ -138,6 +140,8 @@ class LocalEngine:
         self._controller_address = controller_address
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._standing:
+            if self._speaks_otherwise(controller_address):
+                await end_standing(self._directory)
             beside = self._controller_file.with_name(f"{self._controller_file.name}.new")
             beside.write_text(f"{controller_address}\n")
             beside.rename(self._controller_file)  # which also tells standing workers to call again
@@ -156,6 +160,15 @@ class LocalEngine:
     @property
     def _controller_file(self) -> Path:
         return self._directory / "controller"
+
+    def _speaks_otherwise(self, controller_address: str) -> bool:
+        """Whether workers that stand were started with TLS and the controller is without now, or the other way round:
+        one of the two could not call the other, and what they run would neither go on nor be given up."""
+        try:
+            before = self._controller_file.read_text()
+        except OSError:
+            return False
+        return before.partition(":")[0] != controller_address.partition(":")[0]
 
     async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
         process = await adopt(self._directory, host.worker_id)
@@ -292,8 +305,17 @@ class LocalEngine:
             if self._hosts.index(host) >= self._open:
                 return
             deaths = 0 if loop.time() - started > _LIVED_LONG_S else deaths + 1
+            process = await self._start_again(host, deaths)
+
+    async def _start_again(self, host: _Host, deaths: int) -> WorkerProcess:
+        """After so many deaths in a row; until it succeeds: there may be no room for a process, or on the disk."""
+        while True:
             await asyncio.sleep(_RESTART_PAUSE_S[min(max(deaths - 1, 0), len(_RESTART_PAUSE_S) - 1)])
-            process = self._start_worker(host)
+            try:
+                return self._start_worker(host)
+            except (OSError, IrisError) as error:
+                _log.warning("cannot start worker %s: %s; trying again", host.worker_id, error)
+                deaths += 1
 
     def _start_worker(self, host: _Host) -> WorkerProcess:
         worker_id = host.worker_id

@@ -1,0 +1,55 @@
+"""The token of who started the cluster, which is to be good for as long as the cluster is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.waiting import wait_until
+
+from iris.cluster.controller.admin_token import AdminToken
+from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.store import Store
+from iris.errors import UnauthenticatedError
+from iris.rpc.tokens import SigningKey
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    await asyncio.to_thread(wait_until, condition, what)
+
+
+async def test_a_token_that_was_revoked_is_replaced_once_the_file_can_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    books = Authority(SigningKey.new(), Store(None))
+    state = tmp_path / "state"
+    state.mkdir()
+    path = state / "token"
+    admin = AdminToken(books, path, retry_s=0.01)
+    first = path.read_text().strip()
+    assert books.identify(first).role == "admin"
+    renewing = asyncio.create_task(admin.renew())
+    await asyncio.sleep(0)
+    state.rename(tmp_path / "aside")  # nothing can be written there
+    books.revoke_token(books.list_tokens()[0].token_id)
+    await until(lambda: caplog.text.count("cannot be renewed") > 2, "some tries")
+    assert len(books.list_tokens()) == 2, "one is made, however often it is tried"
+    books.revoke_token(books.list_tokens()[1].token_id)
+    (tmp_path / "aside").rename(state)
+    await until(lambda: admin.secret != first, "another")
+    second = path.read_text().strip()
+    assert second == admin.secret
+    assert books.identify(second).role == "admin", "not the one that was revoked before it was written"
+    with pytest.raises(UnauthenticatedError):
+        books.identify(first)
+    renewing.cancel()
+    await asyncio.wait([renewing])
