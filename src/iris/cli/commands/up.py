@@ -368,7 +368,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
             kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
-                f" iris up {option} {value}"
+                f" iris up {option}{'' if value is True else f' {value}'}"
             )
 
 
