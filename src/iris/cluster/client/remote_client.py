@@ -80,7 +80,7 @@ class RemoteClusterClient:
             here = find_here(self.controller_address)
             self._tls = self._tls if here is None else here.tls()
         self._credentials = _credentials(token, self.controller_address)
-        is_given = token is not None or TOKEN_VARIABLE in os.environ
+        is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
         # What was found for ourselves is shown to ourselves only.
         self._neighbour = Neighbour(self.controller_address, None if is_given else own)
         self._timeout_s = timeout_s
