@@ -154,6 +154,14 @@ def test_up_with_another_certificate_leaves_alone_what_a_killed_server_left(iris
     assert len(iris.wait_for(goes_on, "SUCCEEDED")["tasks"][0]["attempts"]) == 1
 
 
+def test_up_with_a_certificate_for_another_name_says_so(iris: Iris) -> None:
+    shown = self_signed(iris.folder, "cluster.example.org")
+    refused = iris("up", "--port", "0", "--tls-cert", str(shown.cert), "--tls-key", str(shown.key), code=1).stderr
+    assert "another name" in refused
+    assert "--host has to be a name" in refused
+    assert "cannot keep" not in refused
+
+
 def test_down_ends_what_a_server_left_that_was_killed(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--workers", "2")
     iris.detach("echo $$ > pid.new; mv pid.new pid; exec sleep 600")

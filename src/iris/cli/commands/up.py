@@ -18,7 +18,13 @@ from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, read_record, write_record
 from iris.cluster.client.here import state_home
 from iris.cluster.types import parse_bytes
-from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
+from iris.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    IrisError,
+    LocalClusterError,
+    UnavailableError,
+)
 from iris.rpc.identity import identify_process
 
 if TYPE_CHECKING:
@@ -281,6 +287,13 @@ def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[s
         except BaseException:
             server.stop()
             raise
+    except UnavailableError as error:
+        advice = f"; --host has to be a name that {door.tls_cert} is for" if door.tls_cert else ""
+        raise LocalClusterError(
+            f"the cluster was started, but cannot be used and has ended: {error}{advice}"
+        ) from error
+    except IrisError:
+        raise
     except OSError as error:
         raise LocalClusterError(f"cannot keep the cluster's state in {state_dir}: {error}") from error
     finally:
