@@ -366,6 +366,8 @@ class RemoteClusterClient:
     def _probe(self, worker_id: str, address: str) -> bool:
         if is_loopback(address) and not is_loopback(self.controller_address):
             return False  # the loopback of another machine
+        if self.controller_address.startswith("https://") and not (is_loopback(address) or address.startswith("https")):
+            return False  # a token that is shown by TLS is not shown without it
         try:
             # Whose answer it is matters: an address of another network can be somebody else's in ours.
             worker = self._worker(worker_id, address)
