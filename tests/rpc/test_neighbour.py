@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,9 @@ from iris.rpc.neighbour import Neighbour, own
 
 # Says its port, then what it is sent, as somebody who took the port of a server that is gone.
 _LISTEN = """
-import socket, sys
+import os, socket, sys
 family, host, port = socket.AddressFamily(int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+os.setuid(int(sys.argv[4]))
 listener = socket.create_server((host, port), family=family)
 print(listener.getsockname()[1], flush=True)
 print(listener.accept()[0].recv(65536), flush=True)
@@ -31,8 +33,8 @@ FAMILIES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.
 @contextmanager
 def listening_as(user: int, family: int, host: str, port: int = 0) -> Iterator[int]:
     """A program of a user that listens; its port."""
-    command = ["/usr/bin/python3", "-S", "-c", _LISTEN, str(family), host, str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, user=user, cwd="/")
+    command = [sys.executable, "-S", "-c", _LISTEN, str(int(family)), host, str(port), str(user)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield int(process.stdout.readline())
