@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from support.certificates import self_signed
 from support.cluster import is_alive
 from support.waiting import wait_until
 
@@ -136,6 +137,29 @@ def test_up_after_the_server_was_killed_finds_all_of_it(iris: Iris) -> None:
     assert len(iris.json("status", goes_on)["tasks"][0]["attempts"]) == 1
     assert iris.json("down")["stopped"]
     assert iris.json("up", "--port", "0")["workers"] == 1, "after 'iris down' the defaults are meant again"
+
+
+def test_up_with_another_certificate_leaves_alone_what_a_killed_server_left(iris: Iris) -> None:
+    up = iris.json("up", "--port", "0")
+    goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.02; done")
+    iris.wait_for(goes_on, "RUNNING")
+    assert "up --insecure-no-tls\n" in iris("up", "--insecure-no-tls", code=1).stderr
+    kill_server(up)
+    shown = self_signed(iris.folder, "127.0.0.1")
+    refused = iris("up", "--tls-cert", str(shown.cert), "--tls-key", str(shown.key), code=1).stderr
+    assert "another --tls-cert" in refused
+    assert "iris down" in refused
+    assert iris.json("up")["found"]["workers_running"] == 1
+    (iris.folder / "go-on").touch()
+    assert len(iris.wait_for(goes_on, "SUCCEEDED")["tasks"][0]["attempts"]) == 1
+
+
+def test_up_with_a_certificate_for_another_name_says_so(iris: Iris) -> None:
+    shown = self_signed(iris.folder, "cluster.example.org")
+    refused = iris("up", "--port", "0", "--tls-cert", str(shown.cert), "--tls-key", str(shown.key), code=1).stderr
+    assert "another name" in refused
+    assert "--host has to be a name" in refused
+    assert "cannot keep" not in refused
 
 
 def test_down_ends_what_a_server_left_that_was_killed(iris: Iris) -> None:

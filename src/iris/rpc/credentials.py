@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iris.errors import InvalidArgumentError, IrisError, UnauthenticatedError, UnavailableError
+from iris.rpc.neighbour import Neighbour
 from iris.rpc.permissions import OPEN
 
 TokenSource = Callable[[], str | None]
@@ -85,10 +86,16 @@ class Credentials:
 
 
 class Bearer:
-    """Shows a token with each call of a stub; a metadata interceptor, for sync and for async ones."""
+    """Shows a token with each call of a stub; a metadata interceptor, for sync and for async ones.
 
-    def __init__(self, token: Callable[[], str | None]) -> None:
+    Args:
+        token: Asked before each call.
+        neighbour: Whose the server has to be, where it is one of this machine's loopback; None: anybody's.
+    """
+
+    def __init__(self, token: Callable[[], str | None], neighbour: Neighbour | None = None) -> None:
         self._token = token
+        self._neighbour = neighbour
 
     def on_start_sync(self, ctx: Any) -> None:
         """Before a call."""
@@ -96,6 +103,8 @@ class Bearer:
             return  # it needs none, and it is what strangers are asked
         token = self._token()
         if token is not None:
+            if self._neighbour is not None:
+                self._neighbour.check()
             ctx.request_headers["authorization"] = f"Bearer {token}"
 
     def on_end_sync(self, token: None, ctx: Any, error: Exception | None) -> None:

@@ -196,7 +196,7 @@ def explain(error: BaseException) -> str:
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError) -> str:
-    why = error.verify_message or str(error)
+    why = (error.verify_message or str(error)).rstrip(".")
     # The numbers are OpenSSL's, X509_V_ERR_…: expired, not yet valid; of another name, of another address.
     if error.verify_code in (9, 10):
         return f"its certificate is not valid at this time: {why}"

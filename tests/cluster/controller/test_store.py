@@ -221,6 +221,14 @@ def test_the_folder_is_made_and_private(store: Store, path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_the_files_are_private_in_a_folder_that_is_not(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "controller.db").touch(0o644)  # as earlier versions made it
+    with closing(Store(tmp_path / "controller.db")):
+        found = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert set(found.values()) == {0o600}, found
+
+
 def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Path) -> None:
     store.write(Changes().add_job(stored(new_job("before")), b""))
     for _ in range(2):

@@ -18,7 +18,13 @@ from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, read_record, write_record
 from iris.cluster.client.here import state_home
 from iris.cluster.types import parse_bytes
-from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, LocalClusterError
+from iris.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    IrisError,
+    LocalClusterError,
+    UnavailableError,
+)
 from iris.rpc.identity import identify_process
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 _LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
+_DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
 _HELP = """\
 Start a cluster on this machine. It stays, also when the terminal closes, until 'iris down'.
 
@@ -207,10 +214,25 @@ def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
     directory = str(asked["state_dir"] or (before.state_dir if before is not None else state_home().absolute()))
     if before is None or before.state_dir != directory:
         return {**asked, "state_dir": directory}
+    _check_doors(before, asked)
     wanted = {name: getattr(before, name) if value is None else value for name, value in asked.items()}
     if asked["port"] == 0 and _is_free(str(wanted["host"]), before.port):
         wanted["port"] = before.port  # any free one: best the one that its tasks know
     return wanted
+
+
+def _check_doors(before: Record, asked: Mapping[str, object]) -> None:
+    """Whether the workers that a killed server has left could still talk with the one that is asked for: they know it
+    by the certificate that they were started with."""
+    from iris.cluster.engine.worker_process import find_standing
+
+    changed = [name for name in _DOOR_FILES if asked[name] is not None and asked[name] != getattr(before, name)]
+    if changed and find_standing(Path(before.state_dir) / "workers"):
+        option = "--" + changed[0].replace("_", "-")
+        raise FailedPreconditionError(
+            f"what the cluster that was killed has started goes on, and could not be reached with another {option}:"
+            " 'iris up' without it takes it up again, 'iris down' ends it"
+        )
 
 
 def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
@@ -225,7 +247,7 @@ def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[s
     texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
     max_processes = "" if wanted["max_processes"] is None else wanted["max_processes"]
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
-    files = {name: str(wanted[name] or "") for name in ("tls_cert", "tls_key", "client_ca")}
+    files = {name: str(wanted[name] or "") for name in _DOOR_FILES}
     door = DoorOptions(**files, insecure_no_tls=bool(wanted["insecure_no_tls"]))
     check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
     _check_port(host, port)
@@ -265,6 +287,13 @@ def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[s
         except BaseException:
             server.stop()
             raise
+    except UnavailableError as error:
+        advice = f"; --host has to be a name that {door.tls_cert} is for" if door.tls_cert else ""
+        raise LocalClusterError(
+            f"the cluster was started, but cannot be used and has ended: {error}{advice}"
+        ) from error
+    except IrisError:
+        raise
     except OSError as error:
         raise LocalClusterError(f"cannot keep the cluster's state in {state_dir}: {error}") from error
     finally:
@@ -368,7 +397,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
             kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
-                f" iris up {option} {value}"
+                f" iris up {option}{'' if value is True else f' {value}'}"
             )
 
 

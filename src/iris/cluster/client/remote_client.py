@@ -29,6 +29,7 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
 from iris.rpc.credentials import Bearer, Credentials
+from iris.rpc.neighbour import Neighbour, own
 from iris.rpc.streaming import StreamHandle
 from iris.rpc.tls import ClientTls
 from iris.rpc.transport import HttpTransport
@@ -79,14 +80,16 @@ class RemoteClusterClient:
             here = find_here(self.controller_address)
             self._tls = self._tls if here is None else here.tls()
         self._credentials = _credentials(token, self.controller_address)
-        self._bearer = Bearer(self._credentials.token)
+        is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
+        # What was found for ourselves is shown to ourselves only.
+        self._neighbour = Neighbour(self.controller_address, None if is_given else own)
         self._timeout_s = timeout_s
         self._transport = HttpTransport(self.controller_address, http2=http2, tls=self._tls)
         self._controller = cluster_connect.ControllerServiceClientSync(
             self.controller_address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(self._bearer,),
+            interceptors=(Bearer(self._credentials.token, self._neighbour),),
             http_client=self._transport.connect_client(),
         )
         self._peer = Peer(
@@ -363,9 +366,13 @@ class RemoteClusterClient:
     def _probe(self, worker_id: str, address: str) -> bool:
         if is_loopback(address) and not is_loopback(self.controller_address):
             return False  # the loopback of another machine
+        if self.controller_address.startswith("https://") and not (is_loopback(address) or address.startswith("https")):
+            return False  # a token that is shown by TLS is not shown without it
         try:
             # Whose answer it is matters: an address of another network can be somebody else's in ours.
-            health = self._worker(worker_id, address).stub.health_check(cluster_pb2.Empty(), timeout_ms=_PROBE_MS)
+            worker = self._worker(worker_id, address)
+            worker.neighbour.check()
+            health = worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=_PROBE_MS)
         except ConnectError:
             return False
         return health.worker_id == worker_id
@@ -476,20 +483,33 @@ class RemoteClusterClient:
     def _worker(self, worker_id: str, address: str) -> _WorkerStub:
         known = self._workers.get(address)
         return known or self._workers.setdefault(
-            address, _WorkerStub(worker_id, address, self._bearer, self._credentials, self._tls)
+            address, _WorkerStub(worker_id, address, self._users, self._credentials, self._tls)
         )
+
+    def _users(self) -> Iterable[int]:
+        """Whose a worker of this machine may be: ours, or of the controller's user."""
+        user = self._neighbour.user
+        return own() if user is None else (user, *own())
 
 
 class _WorkerStub:
     """A worker's stub, and the connections that it holds."""
 
-    def __init__(self, worker_id: str, address: str, bearer: Bearer, credentials: Credentials, tls: ClientTls) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        address: str,
+        users: Callable[[], Iterable[int]],
+        credentials: Credentials,
+        tls: ClientTls,
+    ) -> None:
         self.transport = HttpTransport(address, tls=tls)
+        self.neighbour = Neighbour(address, users)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(bearer,),
+            interceptors=(Bearer(credentials.token, self.neighbour),),
             http_client=self.transport.connect_client(),
         )
         self.peer = Peer(

@@ -64,6 +64,7 @@ from iris.errors import (
 )
 from iris.rpc import cluster_pb2
 from iris.rpc.credentials import Bearer
+from iris.rpc.neighbour import Neighbour
 from iris.rpc.tokens import SigningKey
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
@@ -366,7 +367,7 @@ class Controller:
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
             self._fence(worker_id, known.place.incarnation)
-        bearer = Bearer(partial(self.authority.controller_token, worker_id))
+        bearer = Bearer(partial(self.authority.controller_token, worker_id), Neighbour(request.address))
         # What it is granted counts once it is known to have heard of it: with its next report.
         record = workers.new_record(request, self.longest_lease_s, bearer, self._http_client)
         self._workers[worker_id] = record

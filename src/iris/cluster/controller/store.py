@@ -9,6 +9,7 @@ loop waits for none. Think again when one disk's fsyncs no longer keep up.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -141,10 +142,14 @@ class Store:
         # No waiting for locks: the only other who could hold one is another controller on the same file.
         # Whoever has it in use, the controller's loop or its one thread that writes, has it alone: see saver.py.
         try:
+            if path is not None:
+                # For us only, wherever it lies: the environments of jobs are in it. SQLite makes its others alike.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                path.chmod(0o600)
             self._db = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         try:
             self._open(path)

@@ -14,6 +14,7 @@ from iris.rpc.address import parse_address
 from iris.rpc.async_transport import https_client
 from iris.rpc.calls import Peer
 from iris.rpc.credentials import Bearer, Credentials
+from iris.rpc.neighbour import Neighbour
 from iris.rpc.tls import ClientTls
 
 _LOOK_S = 0.1
@@ -25,7 +26,7 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
         address,
         accept_compression=(),
         send_compression=None,
-        interceptors=(Bearer(credentials.token),),
+        interceptors=(Bearer(credentials.token, Neighbour(address)),),
         http_client=https_client(address, tls),
     )
 

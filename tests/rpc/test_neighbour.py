@@ -1,0 +1,107 @@
+"""Who listens on the loopback, as the kernel tells it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from connectrpc.errors import ConnectError
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.errors import ControllerUnreachableError
+from iris.rpc.neighbour import Neighbour, own
+
+# Says its port, then what it is sent, as somebody who took the port of a server that is gone.
+_LISTEN = """
+import os, socket, sys
+family, host, port = socket.AddressFamily(int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+os.setuid(int(sys.argv[4]))
+listener = socket.create_server((host, port), family=family)
+print(listener.getsockname()[1], flush=True)
+print(listener.accept()[0].recv(65536), flush=True)
+"""
+_NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start programs of other users")
+FAMILIES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")]
+
+
+@contextmanager
+def listening_as(user: int, family: int, host: str, port: int = 0) -> Iterator[int]:
+    """A program of a user that listens; its port."""
+    command = [sys.executable, "-S", "-c", _LISTEN, str(int(family)), host, str(port), str(user)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def url(host: str, port: int) -> str:
+    """How clients call it."""
+    shown = {"0.0.0.0": "127.0.0.1", "::1": "[::1]"}.get(host, host)
+    return f"http://{shown}:{port}"
+
+
+@pytest.mark.parametrize(("family", "host"), FAMILIES)
+def test_a_listener_is_known_by_its_user(family: socket.AddressFamily, host: str) -> None:
+    with socket.create_server((host, 0), family=family) as listener:
+        neighbour = Neighbour(url(host, listener.getsockname()[1]), among=own)
+        neighbour.check()
+        assert neighbour.user == os.geteuid()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root is let pass")
+@pytest.mark.parametrize(("family", "host"), FAMILIES)
+def test_a_listener_of_another_user_is_refused(family: socket.AddressFamily, host: str) -> None:
+    with socket.create_server((host, 0), family=family) as listener:
+        neighbour = Neighbour(url(host, listener.getsockname()[1]), among=lambda: [os.geteuid() + 1])
+        with pytest.raises(ConnectError, match="another user"):
+            neighbour.check()
+
+
+def test_where_nobody_listens_nobody_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    neighbour = Neighbour(url("127.0.0.1", port))
+    neighbour.check()
+    assert neighbour.user is None
+
+
+@needs_root
+@pytest.mark.parametrize(("family", "host"), FAMILIES)
+def test_who_takes_the_port_of_another_is_refused(family: socket.AddressFamily, host: str) -> None:
+    with socket.create_server((host, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        neighbour = Neighbour(url(host, port))
+    with listening_as(_NOBODY, family, host, port), pytest.raises(ConnectError, match=f"uid {_NOBODY}"):
+        neighbour.check()
+
+
+@needs_root
+def test_the_other_address_of_localhost_is_no_way_in() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        listening_as(_NOBODY, socket.AF_INET6, "::1", listener.getsockname()[1]) as port,
+        pytest.raises(ConnectError, match=f"uid {_NOBODY}"),
+    ):
+        Neighbour(f"http://localhost:{port}", among=own).check()
+
+
+@needs_root
+def test_a_client_shows_its_token_to_nobody_who_took_the_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = RemoteClusterClient(f"127.0.0.1:{port}", token="secret", timeout_s=5)
+    with (
+        client,
+        listening_as(_NOBODY, socket.AF_INET, "127.0.0.1", port),
+        pytest.raises(ControllerUnreachableError, match="no token was shown"),
+    ):
+        client.list_jobs()
