@@ -413,7 +413,8 @@ def _health_check(lost: Case) -> None:
 def _told_once(lost: Case) -> Iterator[str]:
     """A job that goes on when it is told to end, until nothing is lost any more: it must have been told once."""
     told, ready, gate = (lost.world.directory / unique(name) for name in ("told", "ready", "gate"))
-    job_id = lost.launch(f"trap 'echo >> {told}' TERM; touch {ready}; {wait_for(gate)}")
+    # Without the last word it would exit as the last pause did, which the signal may have ended as well.
+    job_id = lost.launch(f"trap 'echo >> {told}' TERM; touch {ready}; {wait_for(gate)}; exit 0")
     wait_until(ready.exists, "the job to be ready")
     yield job_id
     wait_until(lambda: told.exists() and not lost.is_losing(), "the losses")

@@ -68,7 +68,7 @@ def refused(token: str) -> str:
         caller(),
         caller(role=TASK, job_id="a/b", task_index=3, attempt_id=0),
         caller(role="worker", worker_id="w"),
-        Caller("näme with space", USER, "id", int(time.time()) + 60),
+        Caller("näme with space", USER, "id", int(time.time()) + 86400),
     ],
 )
 def test_what_was_signed_comes_back(known: Caller) -> None:
