@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
@@ -22,8 +23,10 @@ from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine
 from iris.cluster.types import make_task_id
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import ErrorInterceptor, Peer, call_async
+from iris.rpc.credentials import Bearer
 from iris.rpc.process import address_of, bind, happens, raise_file_limit, run_loop, when_parent_ends
 from iris.rpc.serving import HttpServer
+from iris.rpc.tokens import SigningKey
 from iris.server import controller_application
 
 WORKER = "load-0"
@@ -105,7 +108,9 @@ class PaperWorker(cluster_connect.WorkerService):
 
     async def report(self, address: str, own_address: str) -> None:
         """Tells the controller, for ever. What runs has ended by the next report, unless it holds."""
-        controller = cluster_connect.ControllerServiceClient(address, accept_compression=(), send_compression=None)
+        controller = cluster_connect.ControllerServiceClient(
+            address, accept_compression=(), send_compression=None, interceptors=(Bearer(_token),)
+        )
         peer = Peer(address, "the controller")
         registration = cluster_pb2.Controller.RegisterWorkerRequest(
             worker_id=WORKER, address=own_address, incarnation="one"
@@ -136,15 +141,19 @@ async def _controller(directory: Path, cpus: int) -> None:
     stop = _until_told_to_stop()
     listener = bind("127.0.0.1", 0)
     store = Store(directory / "controller.db")
-    controller = Controller(PaperEngine(cpus), store, address_of(listener))
+    authority = Authority(SigningKey.new(), store)
+    made = cluster_pb2.Controller.CreateTokenRequest(name="benchmark", role="admin")
+    token = authority.create_token(made)[1]
+    controller = Controller(PaperEngine(cpus), store, address_of(listener), authority=authority)
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)
     await controller.start()
     server.start()
-    print(address_of(listener), flush=True)
+    print(address_of(listener), token, flush=True)
     await stop.wait()
-    await controller.close()
+    await controller.stop()
     await server.close()
+    await controller.close()
     store.close()
 
 
@@ -160,6 +169,10 @@ async def _worker(address: str) -> None:
     reporting = asyncio.create_task(worker.report(address, address_of(listener)))
     await asyncio.wait([reporting, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     await server.close()
+
+
+def _token() -> str:
+    return os.environ["IRIS_TOKEN"]
 
 
 def _until_told_to_stop() -> asyncio.Event:

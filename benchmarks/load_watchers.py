@@ -6,9 +6,11 @@ Prints a line when all have heard of the job, and at its end how many messages t
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.credentials import Bearer
 from iris.rpc.process import raise_file_limit, run_loop
 
 
@@ -17,7 +19,12 @@ async def _watch(address: str, job_id: str, count: int) -> None:
     heard = [0] * count
 
     async def watch(number: int) -> None:
-        stub = cluster_connect.ControllerServiceClient(address, accept_compression=(), send_compression=None)
+        stub = cluster_connect.ControllerServiceClient(
+            address,
+            accept_compression=(),
+            send_compression=None,
+            interceptors=(Bearer(lambda: os.environ["IRIS_TOKEN"]),),
+        )
         async for message in stub.watch_job(request):
             heard[number] += message.HasField("job")
             if all(heard) and sum(heard) == count:

@@ -8,6 +8,7 @@ placed, sent to its worker, reported as running and as succeeded.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -180,7 +181,7 @@ def _timed(cluster: _Cluster) -> Iterator[_Stretch]:
 def _cluster() -> Iterator[_Cluster]:
     with tempfile.TemporaryDirectory(prefix="iris-bench-") as directory, contextlib.ExitStack() as stack:
         controller = stack.enter_context(_peer("controller", directory, str(_CPUS)))
-        address = _line(controller)
+        address, os.environ["IRIS_TOKEN"] = _line(controller).split()  # the others inherit it
         worker = stack.enter_context(_peer("worker", address))
         _line(worker)
         client = stack.enter_context(RemoteClusterClient(address, timeout_s=300))

@@ -65,7 +65,7 @@ def _wire(directory: Path) -> None:
 
 
 def _submissions_per_s(server: LocalServer, clients: int) -> float:
-    with RemoteClusterClient(server.address) as client, ThreadPoolExecutor(clients) as threads:
+    with RemoteClusterClient(server.address, token=server.token) as client, ThreadPoolExecutor(clients) as threads:
         start = time.perf_counter()
         list(threads.map(lambda _: _submit(client), range(_CALLS)))
         return _CALLS / (time.perf_counter() - start)
