@@ -130,7 +130,7 @@ def test_a_lease_that_was_granted_by_an_earlier_life_is_waited_for(tmp_path: Pat
         placed(client, job_id, 1)
     for lease_s in (1.0, 2.0):  # the second life with another one does not forget the first
         with serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=lease_s) as controller:
-            store_lease = controller.call(lambda: controller.controller.longest_lease_s)
+            store_lease = controller.call(lambda: controller.controller.fleet.longest_lease_s)
             assert store_lease == 6
     began_s = time.monotonic()
     with (
@@ -139,7 +139,7 @@ def test_a_lease_that_was_granted_by_an_earlier_life_is_waited_for(tmp_path: Pat
     ):
         wait_until(lambda: client.get_task_status(job_id, 0).preemption_count == 1, "it to be lost")
         assert time.monotonic() - began_s > 6, "no sooner than by the lease that it had"
-        wait_until(lambda: controller.controller.longest_lease_s == 1, "the earlier lives to be over")
+        wait_until(lambda: controller.controller.fleet.longest_lease_s == 1, "the earlier lives to be over")
 
 
 def test_a_worker_that_comes_back_after_a_restart_of_the_controller_goes_on(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from pyqwest import Client
@@ -22,6 +21,7 @@ from pyqwest import Client
 from iris.cluster.controller import status, workers
 from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.endpoints import Endpoints
+from iris.cluster.controller.fleet import Fleet
 from iris.cluster.controller.job import (
     Instruction,
     Job,
@@ -39,7 +39,7 @@ from iris.cluster.controller.launch import (
     names_of,
     why_orphaned,
 )
-from iris.cluster.controller.limits import MAX_WORKERS, Limits, Quotas, check_worker, trim_report
+from iris.cluster.controller.limits import Limits, Quotas, trim_report
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
@@ -53,18 +53,15 @@ from iris.cluster.controller.watch import Watch
 from iris.cluster.engine.base import Engine
 from iris.cluster.types import TOKEN_VARIABLE, check_job_name, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
-from iris.cluster.worker.lease import DEFAULT_LEASE_S, lost_after_s, span
+from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
-    ResourceExhaustedError,
     quoted,
 )
 from iris.rpc import cluster_pb2
-from iris.rpc.credentials import Bearer
-from iris.rpc.neighbour import Neighbour
 from iris.rpc.tokens import SigningKey
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
@@ -87,10 +84,10 @@ class Controller:
         http_client: By which workers are called, where TLS needs one of its own.
 
     Attributes:
+        fleet: The workers.
         logs: The logs of all tasks, for readers.
         reserve: As given.
         authority: Makes tokens, and knows which are good.
-        longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
     """
 
     def __init__(
@@ -108,25 +105,21 @@ class Controller:
     ) -> None:
         self.reserve = reserve or Reserve()
         self._quotas = Quotas(limits or Limits())
-        self.authority = authority or Authority(SigningKey.new(), store)
-        self.authority.is_live = self._is_live
-        self._http_client = http_client
         self._engine = engine
         self._store = store
         self._address = address
         self._lease_s = lease_s
-        self.longest_lease_s = max(lease_s, store.load_lease())
-        self._fenced = store.load_fenced()
         self._jobs: dict[str, JobRecord] = {}
         self._unfinished: dict[str, JobRecord] = {}  # of them, those that are not final
-        self._workers: dict[str, workers.WorkerRecord] = {}
-        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
-        self.logs = Logs(self._job, self._workers, self._log_keeper, self._settled)
         self._saver = Saver(store, self._launched, self._refused, self._follow)
+        self.authority = authority or Authority(SigningKey.new(), store)
+        self.authority.is_live = self._is_live
         self.authority.changed = self._saver.token_changed
+        self.fleet = Fleet(lease_s, store, self._saver, self.authority, http_client, self._lose_attempts)
+        self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
+        self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
-        self._scheduler = Scheduler(engine, self._jobs, self._workers, self._apply)
-        self._registration = asyncio.Event()  # set, and replaced, when a worker registers
+        self._scheduler = Scheduler(engine, self._jobs, self.fleet.workers, self._apply)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saving: asyncio.Task[None] | None = None
 
@@ -141,9 +134,7 @@ class Controller:
         if self._log_keeper is not None:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._saver.run())
-        if self.longest_lease_s > self._store.load_lease():
-            self._saver.lease_changed(self.longest_lease_s)
-            await self._saver.saved()  # before anybody is granted one
+        await self.fleet.start()
         snapshot = await self._engine.snapshot()
         self._scheduler.adopt(snapshot)
         for record in list(self._unfinished.values()):
@@ -152,7 +143,7 @@ class Controller:
         self._end_what_belongs_to_ended_jobs()
         self._in_background(self._scheduler.run())
         self._in_background(self._scheduler.watch_engine())
-        self._in_background(self._watch_leases())
+        self._in_background(self.fleet.watch_leases())
 
     def _end_what_belongs_to_ended_jobs(self) -> None:
         """We may have gone just after a job's end was kept, and before that of its child jobs and endpoints."""
@@ -357,39 +348,13 @@ class Controller:
 
         Not accepted is a process that was declared lost, or whose place another one has taken: it has to end.
         """
-        check_worker(request)
-        worker_id, incarnation = request.worker_id, request.incarnation
-        if worker_id not in self._workers and len(self._workers) >= MAX_WORKERS:
-            raise ResourceExhaustedError(f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster")
-        if (worker_id, incarnation) in self._fenced:
+        if not self.fleet.register(request):
             return cluster_pb2.Controller.RegisterWorkerResponse(accepted=False)
-        known = self._workers.get(worker_id)
-        if known is not None and known.place.incarnation != incarnation:
-            known.gone = True
-            self._fence(worker_id, known.place.incarnation)
-        bearer = Bearer(partial(self.authority.controller_token, worker_id), Neighbour(request.address))
-        # What it is granted counts once it is known to have heard of it: with its next report.
-        record = workers.new_record(request, self.longest_lease_s, bearer, self._http_client)
-        self._workers[worker_id] = record
-        if known is not None and known.place.incarnation == incarnation:
-            record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
-        registration, self._registration = self._registration, asyncio.Event()
-        registration.set()
-        self._lose_attempts(
-            lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
-            "another process has taken its place",
-        )
         self._scheduler.wake()
         await self._saver.settled()
         return cluster_pb2.Controller.RegisterWorkerResponse(
             accepted=True, controller_address=self._address, lease_ms=round(self._lease_s * 1000)
         )
-
-    def _fence(self, worker_id: str, incarnation: str) -> None:
-        """From now on nobody listens to this process of a worker: what it ran is given up."""
-        if incarnation and (worker_id, incarnation) not in self._fenced:
-            self._fenced.add((worker_id, incarnation))
-            self._saver.fence(worker_id, incarnation)
 
     def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
         for record in list(self._unfinished.values()):
@@ -397,38 +362,10 @@ class Controller:
             if not lost:
                 continue
             for attempt in lost.values():
-                self._fence(attempt.worker_id, attempt.worker_incarnation)
+                self.fleet.fence(attempt.worker_id, attempt.worker_incarnation)
             names = ", ".join(sorted({attempt.worker_id for attempt in lost.values()}))
             ids = {index: attempt.attempt_id for index, attempt in lost.items()}
             self._apply(record, record.job.attempts_lost(ids, f"worker {names} was lost: {why}", _now_ms()))
-
-    async def _watch_leases(self) -> None:
-        """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
-        started_s = time.monotonic()
-        are_all_back = False
-        while True:
-            await asyncio.sleep(min(1.0, self._lease_s / 8))
-            now_s = time.monotonic()
-            for worker in list(self._workers.values()):
-                if not worker.gone and worker.is_lost(now_s):
-                    worker.gone = True
-                    self._declare_lost(worker)
-            if not are_all_back and now_s - started_s > lost_after_s(self.longest_lease_s):
-                are_all_back = True
-                self._lose_attempts(
-                    lambda attempt: attempt.worker_id not in self._workers, _silent_for(self.longest_lease_s)
-                )
-                self.longest_lease_s = self._lease_s
-                self._saver.lease_changed(self._lease_s)
-
-    def _declare_lost(self, worker: workers.WorkerRecord) -> None:
-        worker_id, incarnation = worker.place.worker_id, worker.place.incarnation
-        why = _silent_for(worker.lease_s)
-        _log.warning("worker %s was lost: %s", worker_id, why)
-        self._fence(worker_id, incarnation)
-        self._lose_attempts(
-            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why
-        )
 
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """The workers, and how they are."""
@@ -436,26 +373,17 @@ class Controller:
         for record in self._unfinished.values():
             for attempt in record.job.live_attempts().values():
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
-        return [_health(worker, running.get(worker_id, set())) for worker_id, worker in self._workers.items()]
+        return self.fleet.health(running)
 
     async def report_task_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
         """What became of attempts; stored when this returns."""
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
-        if (request.worker_id, request.incarnation) in self._fenced:
-            answer.fenced = True
-            return answer
         answer.revocations, revoked = self.authority.revocations(request.revocations)
         answer.revoked.extend(revoked)
-        worker = self._workers.get(request.worker_id)
-        if worker is None:
-            answer.register_again = True
+        if not self.fleet.hear(request, answer):
             return answer
-        if worker.place.incarnation != request.incarnation:
-            answer.register_again = True
-            return answer
-        worker.heard(self._lease_s)
         for job_id, reports in _by_job(request.reports).items():
             for report in self._take_reports(job_id, reports):
                 if not is_task_finished(report.state):
@@ -577,7 +505,7 @@ class Controller:
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
-        worker = await self._registered(worker_id)
+        worker = await self.fleet.registered(worker_id)
         still_live = _still_live(job)
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
         request = workers.run_tasks_request(
@@ -590,16 +518,10 @@ class Controller:
                 self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
-        worker = await self._registered(stop.worker_id)
+        worker = await self.fleet.registered(stop.worker_id)
         if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
             end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
             self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, _now_ms()))
-
-    async def _registered(self, worker_id: str) -> workers.WorkerRecord:
-        """The worker, which after a restart of ours may still have to register again."""
-        while (worker := self._workers.get(worker_id)) is None:
-            await self._registration.wait()
-        return worker
 
     # Small things.
 
@@ -616,7 +538,7 @@ class Controller:
     def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
         """Where a worker is now: a restarted one serves the logs of the attempts that it had before."""
         for attempt in task.attempts:
-            worker = self._workers.get(attempt.worker_id)
+            worker = self.fleet.workers.get(attempt.worker_id)
             if worker is not None:
                 attempt.worker_address = task.worker_address = worker.place.address
         return task
@@ -624,17 +546,15 @@ class Controller:
     def _is_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
         """Whether an attempt goes on, so that its token is good."""
         record = self._jobs.get(job_id)
-        known = record is not None and 0 <= task_index < len(record.job.tasks)
-        return known and record is not None and _still_live(record.job)(task_index, attempt_id)
+        if record is None or not 0 <= task_index < len(record.job.tasks):
+            return False
+        return _still_live(record.job)(task_index, attempt_id)
 
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
         if record is None:
             raise NotFoundError(f"no job named {quoted(job_id)}" if job_id else "a job id must not be empty")
         return record
-
-    async def _settled(self) -> None:
-        await self._saver.settled()
 
     async def saved(self) -> None:
         """Returns when all that has changed until now is kept; see `Saver.saved`."""
@@ -658,10 +578,6 @@ class Controller:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("in the background", exc_info=task.exception())
-
-
-def _silent_for(lease_s: float) -> str:
-    return f"it has been silent for longer than its lease of {span(lease_s)}"
 
 
 def _now_ms() -> int:
@@ -697,17 +613,4 @@ def _attempt_end(report: Report) -> AttemptEnd:
         error=report.error,
         result_error=report.result_error,
         out_of_memory=report.out_of_memory,
-    )
-
-
-def _health(worker: workers.WorkerRecord, jobs: set[str]) -> cluster_pb2.Controller.WorkerHealthStatus:
-    now_s = time.monotonic()
-    return cluster_pb2.Controller.WorkerHealthStatus(
-        worker_id=worker.place.worker_id,
-        healthy=worker.is_healthy(now_s),
-        consecutive_failures=worker.missed_heartbeats(now_s),
-        last_heartbeat_ms=worker.last_heartbeat_ms,
-        running_job_ids=sorted(jobs),
-        address=worker.place.address,
-        metadata=worker.metadata,
     )

@@ -1,0 +1,181 @@
+"""The workers of a cluster: which process speaks for which worker, and for how long a silent one is believed to live.
+
+A process that was declared lost, or whose place another one has taken, is fenced: nobody listens to it any more, also
+after a restart of the controller. How long the leases are, and why no attempt runs twice, stands in worker/lease.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from pyqwest import Client
+
+from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.limits import MAX_WORKERS, check_worker
+from iris.cluster.controller.saver import Saver
+from iris.cluster.controller.store import Store
+from iris.cluster.controller.task import TaskAttempt
+from iris.cluster.controller.workers import WorkerRecord, new_record
+from iris.cluster.worker.lease import lost_after_s, span
+from iris.errors import ResourceExhaustedError
+from iris.rpc import cluster_pb2
+from iris.rpc.credentials import Bearer
+from iris.rpc.neighbour import Neighbour
+
+_log = logging.getLogger(__name__)
+
+# Gives up the attempts of which this is true, and says why.
+LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str], None]
+
+
+class Fleet:
+    """The workers that have registered.
+
+    Args:
+        lease_s: For how long a worker may be silent until it is declared lost.
+        store: What an earlier life has left; read here only.
+        saver: Keeps who is fenced, and the longest lease.
+        authority: Makes the tokens by which workers are called.
+        http_client: By which they are called, where TLS needs one of its own.
+        lose_attempts: What is done about those of a worker that is lost.
+
+    Attributes:
+        workers: By worker id.
+        longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
+    """
+
+    def __init__(
+        self,
+        lease_s: float,
+        store: Store,
+        saver: Saver,
+        authority: Authority,
+        http_client: Client | None,
+        lose_attempts: LoseAttempts,
+    ) -> None:
+        self.workers: dict[str, WorkerRecord] = {}
+        self._lease_s = lease_s
+        self._known_lease_s = store.load_lease()
+        self.longest_lease_s = max(lease_s, self._known_lease_s)
+        self._fenced = store.load_fenced()
+        self._saver = saver
+        self._authority = authority
+        self._http_client = http_client
+        self._lose_attempts = lose_attempts
+        self._registration = asyncio.Event()  # set, and replaced, when a worker registers
+
+    async def start(self) -> None:
+        """Keeps how long leases are, before anybody is granted one."""
+        if self.longest_lease_s > self._known_lease_s:
+            self._saver.lease_changed(self.longest_lease_s)
+            await self._saver.saved()
+
+    def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> bool:
+        """A worker is there. False: it is fenced.
+
+        Raises:
+            InvalidArgumentError, ResourceExhaustedError: It is no worker, or one too many.
+        """
+        check_worker(request)
+        worker_id, incarnation = request.worker_id, request.incarnation
+        if worker_id not in self.workers and len(self.workers) >= MAX_WORKERS:
+            raise ResourceExhaustedError(f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster")
+        if (worker_id, incarnation) in self._fenced:
+            return False
+        known = self.workers.get(worker_id)
+        if known is not None and known.place.incarnation != incarnation:
+            known.gone = True
+            self.fence(worker_id, known.place.incarnation)
+        bearer = Bearer(partial(self._authority.controller_token, worker_id), Neighbour(request.address))
+        # What it is granted counts once it is known to have heard of it: with its next report.
+        record = new_record(request, self.longest_lease_s, bearer, self._http_client)
+        self.workers[worker_id] = record
+        if known is not None and known.place.incarnation == incarnation:
+            record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
+        registration, self._registration = self._registration, asyncio.Event()
+        registration.set()
+        self._lose_attempts(
+            lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
+            "another process has taken its place",
+        )
+        return True
+
+    async def registered(self, worker_id: str) -> WorkerRecord:
+        """The worker, which after a restart of ours may still have to register again."""
+        while (worker := self.workers.get(worker_id)) is None:
+            await self._registration.wait()
+        return worker
+
+    def hear(
+        self,
+        request: cluster_pb2.Controller.ReportTaskStatesRequest,
+        answer: cluster_pb2.Controller.ReportTaskStatesResponse,
+    ) -> bool:
+        """A worker has called: whether its reports count. Where not, the answer says what it has to do."""
+        if (request.worker_id, request.incarnation) in self._fenced:
+            answer.fenced = True
+            return False
+        worker = self.workers.get(request.worker_id)
+        if worker is None or worker.place.incarnation != request.incarnation:
+            answer.register_again = True
+            return False
+        worker.heard(self._lease_s)
+        return True
+
+    def fence(self, worker_id: str, incarnation: str) -> None:
+        """From now on nobody listens to this process of a worker: what it ran is given up."""
+        if incarnation and (worker_id, incarnation) not in self._fenced:
+            self._fenced.add((worker_id, incarnation))
+            self._saver.fence(worker_id, incarnation)
+
+    async def watch_leases(self) -> None:
+        """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
+        started_s = time.monotonic()
+        are_all_back = False
+        while True:
+            await asyncio.sleep(min(1.0, self._lease_s / 8))
+            now_s = time.monotonic()
+            for worker in list(self.workers.values()):
+                if not worker.gone and worker.is_lost(now_s):
+                    worker.gone = True
+                    self._declare_lost(worker)
+            if not are_all_back and now_s - started_s > lost_after_s(self.longest_lease_s):
+                are_all_back = True
+                self._lose_attempts(
+                    lambda attempt: attempt.worker_id not in self.workers, _silent_for(self.longest_lease_s)
+                )
+                self.longest_lease_s = self._lease_s
+                self._saver.lease_changed(self._lease_s)
+
+    def _declare_lost(self, worker: WorkerRecord) -> None:
+        worker_id, incarnation = worker.place.worker_id, worker.place.incarnation
+        why = _silent_for(worker.lease_s)
+        _log.warning("worker %s was lost: %s", worker_id, why)
+        self.fence(worker_id, incarnation)
+        self._lose_attempts(
+            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why
+        )
+
+    def health(self, running: Mapping[str, set[str]]) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
+        """How each worker is; `running`: which jobs, by worker id."""
+        now_s = time.monotonic()
+        return [
+            cluster_pb2.Controller.WorkerHealthStatus(
+                worker_id=worker_id,
+                healthy=worker.is_healthy(now_s),
+                consecutive_failures=worker.missed_heartbeats(now_s),
+                last_heartbeat_ms=worker.last_heartbeat_ms,
+                running_job_ids=sorted(running.get(worker_id, ())),
+                address=worker.place.address,
+                metadata=worker.metadata,
+            )
+            for worker_id, worker in self.workers.items()
+        ]
+
+
+def _silent_for(lease_s: float) -> str:
+    return f"it has been silent for longer than its lease of {span(lease_s)}"
