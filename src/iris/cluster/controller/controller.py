@@ -250,7 +250,7 @@ class Controller:
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
         record = self._job(job_id)
-        _check_task_index(record.job, task_index)
+        record.check_index(task_index)
         answer = self._update_addresses(status.task_status(record, task_index))
         await self._saver.settled()
         if include_result:
@@ -284,7 +284,7 @@ class Controller:
     async def terminate_task(self, job_id: str, task_index: int) -> None:
         """Asks one task to end."""
         record = self._job(job_id)
-        _check_task_index(record.job, task_index)
+        record.check_index(task_index)
         self._apply(record, record.job.terminate_task(task_index, "terminated by a user", _now_ms()))
         await self._saver.saved()
 
@@ -395,7 +395,7 @@ class Controller:
     async def report_task_state(self, report: Report) -> None:
         """What became of one attempt; stored when this returns."""
         job_id, task_index = parse_task_id(report.task_id)
-        _check_task_index(self._job(job_id).job, task_index)
+        self._job(job_id).check_index(task_index)
         self._take_reports(job_id, [report])
         await self._saver.saved()
 
@@ -582,11 +582,6 @@ class Controller:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _check_task_index(job: Job, task_index: int) -> None:
-    if not 0 <= task_index < len(job.tasks):
-        raise NotFoundError(f"job {job.job_id!r} has no task {task_index}: its tasks are 0 to {len(job.tasks) - 1}")
 
 
 def _still_live(job: Job) -> Callable[[int, int], bool]:

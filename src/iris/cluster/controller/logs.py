@@ -90,8 +90,7 @@ class Logs:
         count = len(record.job.tasks)
         positions = {message.task_index: from_message(message) for message in request.positions}
         for index in positions:
-            if index >= count:
-                raise NotFoundError(f"job {request.job_id!r} has no task {index}: its tasks are 0 to {count - 1}")
+            record.check_index(index)
         relay = LogRelay(self, record, request, positions or dict.fromkeys(range(count), Position()))
         try:
             yield StreamTaskLogsResponse()
@@ -156,8 +155,5 @@ class Logs:
 
 
 def _task(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
-    if not 0 <= task_index < len(record.job.tasks):
-        raise NotFoundError(
-            f"job {record.job.job_id!r} has no task {task_index}: its tasks are 0 to {len(record.job.tasks) - 1}"
-        )
+    record.check_index(task_index)
     return status.task_status(record, task_index)

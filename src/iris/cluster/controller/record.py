@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.store import StoredJob
+from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ class JobRecord(StoredJob):
         self._usage = dict.fromkeys(_USAGE, 0)
         for facts in self.facts:
             self._add_usage(facts.resource_usage, 1)
+
+    def check_index(self, task_index: int) -> None:
+        """Raises NotFoundError where it has no such task."""
+        count = len(self.job.tasks)
+        if not 0 <= task_index < count:
+            raise NotFoundError(f"job {self.job.job_id!r} has no task {task_index}: its tasks are 0 to {count - 1}")
 
     @property
     def usage(self) -> cluster_pb2.ResourceUsage:
