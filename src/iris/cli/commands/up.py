@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from iris.errors import (
     LocalClusterError,
     UnavailableError,
 )
+from iris.rpc.address import is_loopback_host
 from iris.rpc.identity import identify_process
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def up(
         output.note(_tell_found(found))
     if started and not as_json:
         output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
-    if not _is_loopback(record.host):
+    if not is_loopback_host(record.host):
         output.note("clients on other machines need the address, and a token: iris token create NAME")
 
 
@@ -399,13 +399,6 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
                 f" iris up {option}{'' if value is True else f' {value}'}"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tell_found(found: Mapping[str, int]) -> str:
