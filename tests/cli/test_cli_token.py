@@ -165,4 +165,5 @@ def test_other_machines_come_by_tls_or_not_at_all(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--host", "0.0.0.0", "--insecure-no-tls")
     assert iris("run", "--", "echo", "hello").stdout == "hello\n"
     assert iris("--address", f"localhost:{up['port']}", "ps").returncode == 0, "it is found by the loopback, too"
+    assert iris("--address", f"localhost:{up['port']}", "run", "--", "pwd").stdout == f"{iris.folder}\n", "and is here"
     assert "--insecure-no-tls" not in iris("up", "--host", "0.0.0.0").stderr

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from iris.cli.record import find_running
-from iris.cluster.client.here import is_same_address
+from iris.cluster.client.here import find_here
 from iris.errors import FailedPreconditionError
 
 if TYPE_CHECKING:
@@ -88,14 +88,12 @@ def connect_or_embed(address: str | None) -> Connection:
 def _connect_to_running(address: str | None) -> Connection | None:
     from iris.rpc.address import parse_address
 
-    running = find_running()
     given = address or os.environ.get(ADDRESS_VARIABLE)
     if given:
         url = parse_address(given)
-        here = running is not None and is_same_address(url, running.address)
-        return Connection(
-            _client(url), "here" if here else "elsewhere", options=f" --address {address}" * bool(address)
-        )
+        place: Place = "elsewhere" if find_here(url) is None else "here"
+        return Connection(_client(url), place, options=f" --address {address}" * bool(address))
+    running = find_running()
     return Connection(_client(running.address), "here") if running is not None else None
 
 

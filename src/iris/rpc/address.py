@@ -51,8 +51,12 @@ def parse_address(address: str) -> str:
 
 def is_loopback(address: str) -> bool:
     """Whether a base URL leads to this machine, by name or by number."""
-    host = urlsplit(address).hostname or ""
-    if host == "localhost":
+    return is_loopback_host(urlsplit(address).hostname or "")
+
+
+def is_loopback_host(host: str) -> bool:
+    """The same of a host alone, as it stands in no URL: an IPv6 address has no brackets."""
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iris.errors import FailedPreconditionError, InvalidArgumentError
-from iris.rpc.address import is_loopback
+from iris.rpc.address import is_loopback_host
 
 PART_FILE = "part.pem"  # in the state directory of a cluster, see part_identity.py
 CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KEY"
@@ -175,7 +175,7 @@ def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
     Raises:
         FailedPreconditionError: Other machines could reach it, without TLS.
     """
-    if tls or insecure or is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}"):
+    if tls or insecure or is_loopback_host(host):
         return
     raise FailedPreconditionError(
         f"{host} is not the loopback of this machine, and without TLS whoever sees its traffic can read tokens"

@@ -14,7 +14,7 @@ from iris.cli.options import json_option
 from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, is_running, read_record, remove_record
 
-# The server gives its workers 15 s to end what they run (engine/local.py), and needs a little for itself.
+# The server gives its workers 15 s to end what they run (engine/worker_process.py), and needs a little for itself.
 _STOP_S = 60.0
 _PAUSE_S = 0.02
 _HELP = """\

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from iris.cli.moments import read_span
 from iris.cli.options import json_option
 from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, read_record, write_record
+from iris.cli.record import Record, exclusive, find_running, read_record
+from iris.cli.starting import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
 from iris.cluster.client.here import state_home
-from iris.cluster.types import parse_bytes
-from iris.errors import (
-    FailedPreconditionError,
-    InvalidArgumentError,
-    IrisError,
-    LocalClusterError,
-    UnavailableError,
-)
-from iris.rpc.identity import identify_process
+from iris.errors import FailedPreconditionError
+from iris.rpc.address import is_loopback_host
+from iris.rpc.tls import check_tls_options
 
-if TYPE_CHECKING:
-    from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
-
-DEFAULT_PORT = 50051
-DEFAULT_HOST = "127.0.0.1"
 _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
-_WORKERS_READY_S = 60.0
-_PAUSE_S = 0.02
-_LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
-_DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
 _HELP = """\
 Start a cluster on this machine. It stays, also when the terminal closes, until 'iris down'.
 
@@ -163,7 +144,6 @@ def up(
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
-
     output = Output(as_json=as_json)
     given = {
         "keep_logs": keep_logs,
@@ -171,10 +151,10 @@ def up(
         "max_log_bytes": max_log_bytes,
         "log_location": log_location,
     }
-    _read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
-    _read_lease(lease)
+    read_log_options(given)  # also where a cluster is up: what cannot be meant is said first
+    read_lease(lease)
     doors = {"tls_cert": tls_cert, "tls_key": tls_key, "client_ca": client_ca, "insecure_no_tls": insecure_no_tls}
-    _read_door_options(doors)
+    check_tls_options(doors)
     asked: dict[str, object] = {
         "port": port,
         "workers": workers,
@@ -194,7 +174,7 @@ def up(
         record = find_running()
         started = record is None
         if record is None:
-            record, found = _start(_with_what_was_before(asked), output)
+            record, found = start(_with_what_was_before(asked), output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started, "found": found if any(found.values()) else None}
@@ -204,7 +184,7 @@ def up(
         output.note(_tell_found(found))
     if started and not as_json:
         output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB; to end it: iris down")
-    if not _is_loopback(record.host):
+    if not is_loopback_host(record.host):
         output.note("clients on other machines need the address, and a token: iris token create NAME")
 
 
@@ -216,7 +196,7 @@ def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
         return {**asked, "state_dir": directory}
     _check_doors(before, asked)
     wanted = {name: getattr(before, name) if value is None else value for name, value in asked.items()}
-    if asked["port"] == 0 and _is_free(str(wanted["host"]), before.port):
+    if asked["port"] == 0 and is_free(str(wanted["host"]), before.port):
         wanted["port"] = before.port  # any free one: best the one that its tasks know
     return wanted
 
@@ -226,167 +206,13 @@ def _check_doors(before: Record, asked: Mapping[str, object]) -> None:
     by the certificate that they were started with."""
     from iris.cluster.engine.worker_process import find_standing
 
-    changed = [name for name in _DOOR_FILES if asked[name] is not None and asked[name] != getattr(before, name)]
+    changed = [name for name in DOOR_FILES if asked[name] is not None and asked[name] != getattr(before, name)]
     if changed and find_standing(Path(before.state_dir) / "workers"):
         option = "--" + changed[0].replace("_", "-")
         raise FailedPreconditionError(
             f"what the cluster that was killed has started goes on, and could not be reached with another {option}:"
             " 'iris up' without it takes it up again, 'iris down' ends it"
         )
-
-
-def _start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
-    """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
-    when that fails, or is interrupted."""
-    from iris.cluster.client.local_server import DoorOptions, EnforceOptions, start_server
-    from iris.rpc.tls import check_exposure
-
-    port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
-    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
-    state_dir = Path(str(wanted["state_dir"]))
-    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
-    max_processes = "" if wanted["max_processes"] is None else wanted["max_processes"]
-    per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
-    files = {name: str(wanted[name] or "") for name in _DOOR_FILES}
-    door = DoorOptions(**files, insecure_no_tls=bool(wanted["insecure_no_tls"]))
-    check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
-    _check_port(host, port)
-    try:
-        output.set_status("starting a cluster on this machine…")
-        enforcement = EnforceOptions(texts["enforce"] or None, None if max_processes == "" else int(str(max_processes)))
-        server = start_server(
-            state_dir,
-            workers=workers,
-            host=host,
-            port=port,
-            lease_s=_read_lease(texts["lease"] or None),
-            logs=_read_log_options({name: texts[name] or None for name in _LOG_OPTIONS}),
-            enforcement=enforcement,
-            limits={what: number for what, number in per_user.items() if number},
-            door=door,
-        )
-        try:
-            _wait_for_workers(server, workers, state_dir, door, output)
-            settings: dict[str, Any] = {
-                **texts,
-                **asdict(door),
-                **{f"max_{what}_per_user": number for what, number in per_user.items()},
-            }
-            record = Record(
-                address=server.address,
-                pid=server.process.pid,
-                process=identify_process(server.process.pid),
-                state_dir=str(state_dir),
-                host=host,
-                port=int(server.address.rpartition(":")[2]),
-                workers=workers,
-                max_processes="" if enforcement.max_processes is None else enforcement.max_processes,
-                **settings,
-            )
-            write_record(record)
-        except BaseException:
-            server.stop()
-            raise
-    except UnavailableError as error:
-        advice = f"; --host has to be a name that {door.tls_cert} is for" if door.tls_cert else ""
-        raise LocalClusterError(
-            f"the cluster was started, but cannot be used and has ended: {error}{advice}"
-        ) from error
-    except IrisError:
-        raise
-    except OSError as error:
-        raise LocalClusterError(f"cannot keep the cluster's state in {state_dir}: {error}") from error
-    finally:
-        output.set_status("")
-    return record, server.found
-
-
-def _read_lease(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        seconds = read_span(text)
-    except InvalidArgumentError as error:
-        raise click.BadParameter(str(error), param_hint="--lease") from error
-    if seconds < 1:
-        raise click.BadParameter(f"{text!r} is too short: expected 1s or more", param_hint="--lease")
-    return seconds
-
-
-def _read_log_options(given: Mapping[str, str | None]) -> LogOptions:
-    from iris.cluster.client.local_server import LogOptions
-
-    def read(name: str, number: Callable[[str], float], endless: str = "") -> float | None:
-        text = given[name]
-        if text is None or (endless and text == endless):
-            return None if text is None else math.inf
-        option = "--" + name.replace("_", "-")
-        try:
-            value = number(text)
-        except InvalidArgumentError as error:
-            raise click.BadParameter(f"{error}{f', or {endless!r}' if endless else ''}", param_hint=option) from error
-        if value <= 0:
-            raise click.BadParameter(
-                f"{text!r} would keep nothing{f'; to keep all of it: {endless}' if endless else ''}", param_hint=option
-            )
-        return value
-
-    location = given["log_location"]
-    if location is not None and not location.strip():
-        raise click.BadParameter("expected a URL, as 'file:///mnt/logs'", param_hint="--log-location")
-    max_bytes = read("max_log_bytes", parse_bytes)
-    return LogOptions(
-        location=location,
-        keep_s=read("keep_logs", read_span, "forever"),
-        keep_bytes=read("keep_log_bytes", parse_bytes, "unlimited"),
-        max_bytes=None if max_bytes is None else round(max_bytes),
-    )
-
-
-def _read_door_options(given: Mapping[str, Any]) -> DoorOptions:
-    from iris.cluster.client.local_server import DoorOptions
-    from iris.rpc.tls import check_tls_options
-
-    check_tls_options(given)
-    return DoorOptions(**{name: value for name, value in given.items() if value is not None})
-
-
-def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: DoorOptions, output: Output) -> None:
-    from iris.cluster.client.here import Here
-    from iris.cluster.client.remote_client import RemoteClusterClient
-
-    end = time.monotonic() + _WORKERS_READY_S
-    tls = Here(state_dir, door.tls_cert, door.client_ca).tls()
-    with RemoteClusterClient(server.address, token=server.token, ca=tls.ca, cert=tls.cert) as cluster:
-        while (ready := sum(worker.healthy for worker in cluster.list_workers())) < workers:
-            output.set_status(f"starting a cluster on this machine… {ready} of {workers} workers are there")
-            if server.process.poll() is not None or time.monotonic() > end:
-                raise LocalClusterError(
-                    f"only {ready} of {workers} workers are there after {_WORKERS_READY_S:g} s;"
-                    f" their messages are in {state_dir / 'workers'}"
-                )
-            time.sleep(_PAUSE_S)
-
-
-def _check_port(host: str, port: int) -> None:
-    """Tries the port: here the advice can name the option."""
-    from iris.rpc.process import bind
-
-    try:
-        bind(host, port).close()
-    except IrisError as error:
-        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
-        raise FailedPreconditionError(
-            f"cannot listen on {host}:{port}: {reason}; give another port with --port (0 takes any free one)"
-        ) from error
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        _check_port(host, port)
-    except FailedPreconditionError:
-        return False
-    return True
 
 
 def _check_same(record: Record, asked: Mapping[str, object]) -> None:
@@ -399,13 +225,6 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
                 f" iris up {option}{'' if value is True else f' {value}'}"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tell_found(found: Mapping[str, int]) -> str:

@@ -32,15 +32,6 @@ def record_path() -> Path:
     return state_home() / f"up-{socket.gethostname()}.json"
 
 
-def is_same_address(first: str, second: str) -> bool:
-    """Whether two base URLs are the same, `localhost` being 127.0.0.1."""
-
-    def plain(address: str) -> str:
-        return address.replace("//localhost:", "//127.0.0.1:")
-
-    return plain(first) == plain(second)
-
-
 @dataclass(frozen=True, slots=True)
 class Here:
     """What a client needs to know of the cluster of `iris up`.
@@ -95,7 +86,10 @@ def find_token(address: str) -> str | None:
 
 
 def _leads_to(address: str, own: str, host: str) -> bool:
-    if is_same_address(address, own):
+    def plain(url: str) -> str:
+        return url.replace("//localhost:", "//127.0.0.1:")
+
+    if plain(address) == plain(own):
         return True
     same_door = urlsplit(address).port == urlsplit(own).port and urlsplit(address).scheme == urlsplit(own).scheme
     return same_door and host in _ALL_ADDRESSES and is_loopback(address)

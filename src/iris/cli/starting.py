@@ -1,0 +1,180 @@
+"""Starts what `iris up` was asked for: reads what its options mean, and waits until the cluster can be used."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iris.cli.moments import read_span
+from iris.cli.output import Output
+from iris.cli.record import Record, write_record
+from iris.cluster.types import parse_bytes
+from iris.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    IrisError,
+    LocalClusterError,
+    UnavailableError,
+)
+from iris.rpc.identity import identify_process
+
+if TYPE_CHECKING:
+    from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
+
+DEFAULT_PORT = 50051
+DEFAULT_HOST = "127.0.0.1"
+DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
+_LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
+_WORKERS_READY_S = 60.0
+_PAUSE_S = 0.02
+
+
+def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
+    """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
+    when that fails, or is interrupted."""
+    from iris.cluster.client.local_server import DoorOptions, EnforceOptions, start_server
+    from iris.rpc.tls import check_exposure
+
+    port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
+    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
+    state_dir = Path(str(wanted["state_dir"]))
+    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
+    max_processes = None if wanted["max_processes"] in (None, "") else int(str(wanted["max_processes"]))
+    per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
+    files = {name: str(wanted[name] or "") for name in DOOR_FILES}
+    door = DoorOptions(**files, insecure_no_tls=bool(wanted["insecure_no_tls"]))
+    check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
+    _check_port(host, port)
+    try:
+        output.set_status("starting a cluster on this machine…")
+        server = start_server(
+            state_dir,
+            workers=workers,
+            host=host,
+            port=port,
+            lease_s=read_lease(texts["lease"] or None),
+            logs=read_log_options({name: texts[name] or None for name in _LOG_OPTIONS}),
+            enforcement=EnforceOptions(texts["enforce"] or None, max_processes),
+            limits={what: number for what, number in per_user.items() if number},
+            door=door,
+        )
+        try:
+            _wait_for_workers(server, workers, state_dir, door, output)
+            settings: dict[str, Any] = {
+                **texts,
+                **asdict(door),
+                **{f"max_{what}_per_user": number for what, number in per_user.items()},
+            }
+            record = Record(
+                address=server.address,
+                pid=server.process.pid,
+                process=identify_process(server.process.pid),
+                state_dir=str(state_dir),
+                host=host,
+                port=int(server.address.rpartition(":")[2]),
+                workers=workers,
+                max_processes="" if max_processes is None else max_processes,
+                **settings,
+            )
+            write_record(record)
+        except BaseException:
+            server.stop()
+            raise
+    except UnavailableError as error:
+        advice = f"; --host has to be a name that {door.tls_cert} is for" if door.tls_cert else ""
+        raise LocalClusterError(
+            f"the cluster was started, but cannot be used and has ended: {error}{advice}"
+        ) from error
+    except IrisError:
+        raise
+    except OSError as error:
+        raise LocalClusterError(f"cannot keep the cluster's state in {state_dir}: {error}") from error
+    finally:
+        output.set_status("")
+    return record, server.found
+
+
+def read_lease(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = read_span(text)
+    except InvalidArgumentError as error:
+        raise click.BadParameter(str(error), param_hint="--lease") from error
+    if seconds < 1:
+        raise click.BadParameter(f"{text!r} is too short: expected 1s or more", param_hint="--lease")
+    return seconds
+
+
+def read_log_options(given: Mapping[str, str | None]) -> LogOptions:
+    from iris.cluster.client.local_server import LogOptions
+
+    def read(name: str, number: Callable[[str], float], endless: str = "") -> float | None:
+        text = given[name]
+        if text is None or (endless and text == endless):
+            return None if text is None else math.inf
+        option = "--" + name.replace("_", "-")
+        try:
+            value = number(text)
+        except InvalidArgumentError as error:
+            raise click.BadParameter(f"{error}{f', or {endless!r}' if endless else ''}", param_hint=option) from error
+        if value <= 0:
+            raise click.BadParameter(
+                f"{text!r} would keep nothing{f'; to keep all of it: {endless}' if endless else ''}", param_hint=option
+            )
+        return value
+
+    location = given["log_location"]
+    if location is not None and not location.strip():
+        raise click.BadParameter("expected a URL, as 'file:///mnt/logs'", param_hint="--log-location")
+    max_bytes = read("max_log_bytes", parse_bytes)
+    return LogOptions(
+        location=location,
+        keep_s=read("keep_logs", read_span, "forever"),
+        keep_bytes=read("keep_log_bytes", parse_bytes, "unlimited"),
+        max_bytes=None if max_bytes is None else round(max_bytes),
+    )
+
+
+def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: DoorOptions, output: Output) -> None:
+    from iris.cluster.client.here import Here
+    from iris.cluster.client.remote_client import RemoteClusterClient
+
+    end = time.monotonic() + _WORKERS_READY_S
+    tls = Here(state_dir, door.tls_cert, door.client_ca).tls()
+    with RemoteClusterClient(server.address, token=server.token, ca=tls.ca, cert=tls.cert) as cluster:
+        while (ready := sum(worker.healthy for worker in cluster.list_workers())) < workers:
+            output.set_status(f"starting a cluster on this machine… {ready} of {workers} workers are there")
+            if server.process.poll() is not None or time.monotonic() > end:
+                raise LocalClusterError(
+                    f"only {ready} of {workers} workers are there after {_WORKERS_READY_S:g} s;"
+                    f" their messages are in {state_dir / 'workers'}"
+                )
+            time.sleep(_PAUSE_S)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Tries the port: here the advice can name the option."""
+    from iris.rpc.process import bind
+
+    try:
+        bind(host, port).close()
+    except IrisError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
+        raise FailedPreconditionError(
+            f"cannot listen on {host}:{port}: {reason}; give another port with --port (0 takes any free one)"
+        ) from error
+
+
+def is_free(host: str, port: int) -> bool:
+    try:
+        _check_port(host, port)
+    except FailedPreconditionError:
+        return False
+    return True
