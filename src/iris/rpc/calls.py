@@ -118,11 +118,11 @@ def call(
     """
     end = time.monotonic() + timeout_s
     for attempt in range(1, TRIES + 1):
-        shown = peer.credentials.token() if peer.credentials else None
+        token = peer.credentials.token() if peer.credentials else None
         try:
             answer = method(request, timeout_ms=_left_ms(end))
         except ConnectError as error:
-            if attempt < TRIES and peer.credentials and is_refused(error) and peer.credentials.renew(shown):
+            if attempt < TRIES and peer.credentials and is_refused(error) and peer.credentials.renew(token):
                 continue
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
@@ -166,7 +166,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
         IrisError: What the other side answered, or that it does not answer.
     """
     handle = handle or StreamHandle()
-    shown = peer.credentials.token() if peer.credentials else None
+    token = peer.credentials.token() if peer.credentials else None
     try:
         with handle.taken():
             first = next(messages, None)  # this opens the connection
@@ -177,7 +177,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             for message in messages:  # noqa: UP028 - `yield from` would close them before the handle is
                 yield message
     except ConnectError as error:
-        if peer.credentials and is_refused(error) and peer.credentials.renew(shown):
+        if peer.credentials and is_refused(error) and peer.credentials.renew(token):
             raise TokenRenewedError(f"{peer.error(error)} (there is a new token now)") from error
         raise peer.error(error) from error
     finally:

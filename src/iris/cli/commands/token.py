@@ -28,8 +28,8 @@ Make a token and print it, once: whoever has it may call the cluster. NAME says 
   iris token create ana                           for IRIS_TOKEN, or IrisClient.remote(…, token=…)
   iris token create dashboard --role reader --ttl 365d
 
-What a role may do: 'admin' everything; 'user' submit, end and read all jobs; 'reader' only read; 'worker' serve as the
-worker NAME, on another machine.
+What a role may do: 'user' submit, end and read all jobs; 'reader' only read; 'worker' serve as the worker NAME, on
+another machine; 'admin' all of this, and make and revoke tokens.
 """
 _LIST_HELP = """\
 Show the tokens that were made: whose they are, what they may do, and until when.
