@@ -174,12 +174,16 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
             arguments.controller_file,
             partial(connect, credentials=credentials, tls=controller_tls),
         )
+        listener = bind(arguments.host, arguments.port)
+        advertise_host = arguments.advertise_host or arguments.host
+        address = address_of(listener, advertise_host, tls=tls is not None)
+        if arguments.advertise_address:
+            address = parse_address(arguments.advertise_address)
     except IrisError as error:
         sys.exit(f"iris: {error}")
     trust = Trust(arguments.worker_id, given.token_key)
     lease = Lease(arguments.lease, reaper.set_deadline)
     # 2. The worker, behind its door.
-    advertise_host = arguments.advertise_host or arguments.host
     logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())
     directory = WorkerDir(arguments.directory.absolute(), logs)
     worker = Worker(
@@ -197,13 +201,11 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         max_log_bytes=arguments.max_log_bytes,
     )
     application = worker_application(WorkerService(worker), trust)
-    listener = bind(arguments.host, arguments.port)
     server = HttpServer({application.path: application}, listener, tls=server_context)
     # 3. Its lines to the controller. The port is bound already, so whoever learns of the address can call.
-    address = parse_address(arguments.advertise_address) if arguments.advertise_address else ""
     registration = cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=arguments.worker_id,
-        address=address or address_of(listener, advertise_host, tls=tls is not None),
+        address=address,
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )
