@@ -151,11 +151,12 @@ class LocalEngine:
         processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
         for entry in self._ledger.load():
             self._take_over(entry)
-        for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
+        for host, process in zip(self._hosts, processes, strict=False):
             if process is not None:
-                is_wanted = i < self._open or host.tasks
-                host.keeper = asyncio.create_task(self._keep_worker(host, process) if is_wanted else process.stop())
+                host.keeper = asyncio.create_task(self._keep_worker(host, process))
         await asyncio.sleep(0)  # a task that is cancelled before it has begun would end no worker
+        for i in range(len(self._hosts)):
+            self._end_if_idle(i)
 
     @property
     def _controller_file(self) -> Path:
