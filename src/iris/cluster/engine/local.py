@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +39,7 @@ from iris.cluster.worker.standing import identity_file
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import InvalidArgumentError, IrisError
 from iris.failpoints import failpoint
-from iris.rpc.process import happens
+from iris.rpc.process import descriptors, happens
 
 MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
@@ -130,7 +129,7 @@ class LocalEngine:
         self.adopted = 0  # workers that were there already
         self._changed = asyncio.Event()
         self._controller_address = ""
-        self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
+        self._file_limit = descriptors()  # for tasks; we may raise our own
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
         # As it is now: what this program changes later is not for workers and tasks, and our user's token never is.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 import os
-import resource
 import signal
 import socket
 import sys
@@ -43,6 +42,7 @@ from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.process import (
     address_of,
     bind,
+    descriptors,
     raise_file_limit,
     run_loop,
     use_no_proxy,
@@ -159,7 +159,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
     base_env.pop(failpoints.VARIABLE, None)
-    file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    file_limit = arguments.task_file_limit or descriptors()
     raise_file_limit()
     use_no_proxy()
     try:
