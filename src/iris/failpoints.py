@@ -19,7 +19,7 @@ Each part is NAME=ACTION[WHEN], parts are separated by semicolons, and a name ma
 | `:P/SEED`  | with the chance P; when is drawn from seed and name alone, in each process that gets there anew  |
 
 Servers hand the variable on to their workers; tasks do not get it. Without the variable `failpoint` is an empty
-function. With it, a process says so on its stderr at its start, and what it does there before it does it.
+function. With it, a process says so on its stderr at its start, and before it kills or stops itself.
 """
 
 from __future__ import annotations

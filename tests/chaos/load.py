@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from support.cluster import unique
+from support.waiting import wait_until
 
 from chaos import task
 from iris.client import IrisClient
@@ -22,6 +23,8 @@ from iris.rpc import cluster_pb2
 
 _ACTIVE = 3  # jobs of one client that have not ended
 _ASK_S = 0.3
+_AWAY_S = 60.0  # the controller is never away for so long
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -118,11 +121,9 @@ class _Client:
             for job_id, due in list(self._active.items()):
                 if time.monotonic() > due:
                     self._load.promises[job_id].terminated = True
-                    self._until_answered(lambda job_id=job_id: self._cluster.terminate_job(job_id))
+                    until_answered(lambda job_id=job_id: self._cluster.terminate_job(job_id))
                     self._active[job_id] = 1e99
-                if is_job_finished(
-                    self._until_answered(lambda job_id=job_id: self._cluster.get_job_status(job_id)).state
-                ):
+                if is_job_finished(until_answered(lambda job_id=job_id: self._cluster.get_job_status(job_id)).state):
                     del self._active[job_id]
 
     def _submit(self, name: str) -> Promise:
@@ -161,7 +162,7 @@ class _Client:
             ports=["http"] if self._draws.random() < 0.3 else [],
         )
         request.resources.replicas = promise.replicas
-        self._until_answered(lambda: self._cluster.launch_job(request))
+        until_answered(lambda: self._cluster.launch_job(request))
 
     def _run_callable(self, promise: Promise, seconds: float, *, with_child: bool) -> None:
         directory, _, failures = self._arguments(promise, seconds)
@@ -180,18 +181,23 @@ class _Client:
             except AlreadyExistsError:
                 pass  # an earlier call of ours came through, and nobody could tell us
 
-        self._until_answered(submit)
+        until_answered(submit)
 
     def _arguments(self, promise: Promise, seconds: float) -> list[str]:
         return [str(self._load.proofs), str(seconds), ",".join(map(str, promise.failures))]
 
-    def _until_answered(self, ask: Callable[[], Any]) -> Any:
-        """The controller is away now and then: who wants something asks again."""
-        while True:
-            try:
-                return ask()
-            except UnavailableError:
-                time.sleep(0.1)
+
+def until_answered(ask: Callable[[], T]) -> T:
+    """The controller is away now and then: who wants something asks again."""
+
+    def answer() -> list[T]:
+        try:
+            return [ask()]
+        except UnavailableError:
+            return []
+
+    (answered,) = wait_until(answer, "an answer of the controller", timeout_s=_AWAY_S)
+    return answered
 
 
 def run_parent(directory: str, seconds: float, failures: str) -> list[int]:
@@ -200,21 +206,18 @@ def run_parent(directory: str, seconds: float, failures: str) -> list[int]:
     def more(proof: task.Proof) -> None:
         import os
 
-        attempt = os.environ["IRIS_ATTEMPT_ID"]
+        child = [sys.executable, "-S", "-E", task.__file__, directory, "0.5", "0"]
         with IrisClient.remote() as client:
-            while True:
-                try:
-                    client.register_endpoint(os.environ["IRIS_TASK_ID"], "127.0.0.1:1")
-                    child = client.run(
-                        [sys.executable, "-S", "-E", task.__file__, directory, "0.5", "0"], name=f"child-{attempt}"
-                    )
-                    proof.note(f"child {child.job_id}")
-                    return
-                except AlreadyExistsError:
-                    return  # as in `_run_callable`
-                except (FailedPreconditionError, NotFoundError):
-                    return  # this job has ended meanwhile
-                except UnavailableError:
-                    time.sleep(0.1)
+
+            def submit() -> str:
+                client.register_endpoint(os.environ["IRIS_TASK_ID"], "127.0.0.1:1")
+                return client.run(child, name=f"child-{os.environ['IRIS_ATTEMPT_ID']}").job_id
+
+            try:
+                proof.note(f"child {until_answered(submit)}")
+            except AlreadyExistsError:
+                pass  # as in `_run_callable`
+            except (FailedPreconditionError, NotFoundError):
+                pass  # this job has ended meanwhile
 
     return task.run(directory, seconds, failures, more)

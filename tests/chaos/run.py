@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive
 from support.waiting import wait_until
@@ -26,7 +25,6 @@ from iris.rpc import cluster_pb2 as pb
 
 CLIENTS = 3
 _QUIET_S = 180.0  # for all jobs to end, once nothing happens any more
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -61,7 +59,8 @@ def run(seed: str, seconds: float, directory: Path, say: Callable[[str], None]) 
         load = Load(cluster.address, directory / "proofs", seed)
         load.start(CLIENTS)
         faults.start()
-        _pass_time(seconds, lambda: load.broken or faults.broken)
+        with contextlib.suppress(AssertionError):  # as it should be: none breaks in all this time
+            wait_until(lambda: load.broken or faults.broken, "a client or the faults to break", timeout_s=seconds)
         faults.stop()
         load.stop()
         say(f"quiet after {seconds:.0f} s with {len(load.promises)} jobs; waiting for their ends")
@@ -94,12 +93,6 @@ def _write_evidence(directory: Path, facts: Facts) -> None:
     with (directory / "jobs.txt").open("w") as file:
         for job_id, job in facts.jobs.items():
             print(job_id, facts.promises.get(job_id), job, sep="\n", file=file)
-
-
-def _pass_time(seconds: float, is_over: Callable[[], object]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not is_over():
-        time.sleep(0.1)
 
 
 def _wait_for_ends(client: RemoteClusterClient) -> list[str]:

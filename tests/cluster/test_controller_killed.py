@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster import is_alive, launch, shell, unique, wait_for_end, wait_for_state
+from support.cluster import is_alive, launch, reapers, shell, unique, wait_for_end, wait_for_state
 from support.standing_cluster import Proofs, StandingCluster, standing_cluster
 from support.waiting import wait_until
 
@@ -171,10 +171,7 @@ def test_a_worker_and_its_reaper_are_killed_and_nothing_of_their_tasks_stays(
         job_id = launch(client, proofs.command())
         proofs.wait_for()
         worker = cluster.worker(client.get_task_status(job_id, 0).worker_id)
-        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
-        (reaper,) = [
-            int(pid) for pid in children if b"iris.cluster.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        (reaper,) = reapers(worker.pid)
         os.kill(reaper, signal.SIGKILL)
         os.kill(worker.pid, signal.SIGKILL)
         proofs.wait_for(0, 1)

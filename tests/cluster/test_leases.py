@@ -152,7 +152,7 @@ def test_an_idle_cluster_keeps_its_worker_for_longer_than_a_lease(
 
 
 def _all_below(pid: int) -> list[int]:
-    """A process and its descendants, children first: whoever is stopped first cannot act on the stop of the others."""
+    """A process and its descendants, parents first: whoever is stopped first cannot act on the stop of the others."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [pid, *(below for child in children for below in _all_below(child))]
 

@@ -43,6 +43,3 @@ def tree(root: Path) -> dict[str, object]:
         else:
             found[name] = (path.read_bytes(), bool(path.stat().st_mode & stat.S_IXUSR))
     return found
-
-
-# --- packing

@@ -249,6 +249,18 @@ def test_the_bound_on_processes_leaves_others_room() -> None:
     assert 0 < default_max_processes() <= int(Path("/proc/sys/kernel/pid_max").read_text()) // 2
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/", ["/"]),
+        ("/iris-server", ["/iris-server", "/"]),  # where a server is that has made room in a container
+        ("/a/b/c", ["/a/b/c", "/a/b", "/a", "/"]),
+    ],
+)
+def test_a_limit_of_the_whole_container_counts_too(path: str, found: list[str]) -> None:
+    assert cgroup.with_those_above(path) == found
+
+
 # Cgroups alone.
 
 

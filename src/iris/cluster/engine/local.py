@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +39,7 @@ from iris.cluster.worker.standing import identity_file
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import InvalidArgumentError, IrisError
 from iris.failpoints import failpoint
-from iris.rpc.process import happens
+from iris.rpc.process import descriptors, happens
 
 MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
@@ -130,7 +129,7 @@ class LocalEngine:
         self.adopted = 0  # workers that were there already
         self._changed = asyncio.Event()
         self._controller_address = ""
-        self._file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # for tasks; we may raise our own
+        self._file_limit = descriptors()  # for tasks; we may raise our own
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
         # As it is now: what this program changes later is not for workers and tasks, and our user's token never is.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
@@ -151,11 +150,12 @@ class LocalEngine:
         processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
         for entry in self._ledger.load():
             self._take_over(entry)
-        for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
+        for host, process in zip(self._hosts, processes, strict=False):
             if process is not None:
-                is_wanted = i < self._open or host.tasks
-                host.keeper = asyncio.create_task(self._keep_worker(host, process) if is_wanted else process.stop())
+                host.keeper = asyncio.create_task(self._keep_worker(host, process))
         await asyncio.sleep(0)  # a task that is cancelled before it has begun would end no worker
+        for i in range(len(self._hosts)):
+            self._end_if_idle(i)
 
     @property
     def _controller_file(self) -> Path:

@@ -153,13 +153,18 @@ def count_oom_kills() -> int:
 def smallest_pids_limit() -> int | None:
     """The tightest `pids.max` of the cgroup that this process is in and those above it; None: there is none."""
     mount, own = _mount_point(), _own_path()
-    found = []
-    while mount is not None and own:
-        text = _read(f"{mount}{own}/pids.max").strip()
-        if text.isdigit():
-            found.append(int(text))
-        own = own.rpartition("/")[0]
-    return min(found, default=None)
+    if mount is None or own is None:
+        return None
+    limits = [_read(f"{mount}{path}/pids.max").strip() for path in with_those_above(own)]
+    return min((int(limit) for limit in limits if limit.isdigit()), default=None)
+
+
+def with_those_above(path: str) -> list[str]:
+    """A cgroup and those above it, up to the root: what looks like that is a container's, and may have limits."""
+    found = [path]
+    while found[-1] != "/":
+        found.append(found[-1].rpartition("/")[0] or "/")
+    return found
 
 
 def _mount_point() -> str | None:

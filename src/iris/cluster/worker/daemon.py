@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 import os
-import resource
 import signal
 import socket
 import sys
@@ -43,6 +42,7 @@ from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.process import (
     address_of,
     bind,
+    descriptors,
     raise_file_limit,
     run_loop,
     use_no_proxy,
@@ -159,7 +159,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
     base_env.pop(failpoints.VARIABLE, None)
-    file_limit = arguments.task_file_limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    file_limit = arguments.task_file_limit or descriptors()
     raise_file_limit()
     use_no_proxy()
     try:
@@ -174,12 +174,16 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
             arguments.controller_file,
             partial(connect, credentials=credentials, tls=controller_tls),
         )
+        listener = bind(arguments.host, arguments.port)
+        advertise_host = arguments.advertise_host or arguments.host
+        address = address_of(listener, advertise_host, tls=tls is not None)
+        if arguments.advertise_address:
+            address = parse_address(arguments.advertise_address)
     except IrisError as error:
         sys.exit(f"iris: {error}")
     trust = Trust(arguments.worker_id, given.token_key)
     lease = Lease(arguments.lease, reaper.set_deadline)
     # 2. The worker, behind its door.
-    advertise_host = arguments.advertise_host or arguments.host
     logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())
     directory = WorkerDir(arguments.directory.absolute(), logs)
     worker = Worker(
@@ -197,13 +201,11 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         max_log_bytes=arguments.max_log_bytes,
     )
     application = worker_application(WorkerService(worker), trust)
-    listener = bind(arguments.host, arguments.port)
     server = HttpServer({application.path: application}, listener, tls=server_context)
     # 3. Its lines to the controller. The port is bound already, so whoever learns of the address can call.
-    address = parse_address(arguments.advertise_address) if arguments.advertise_address else ""
     registration = cluster_pb2.Controller.RegisterWorkerRequest(
         worker_id=arguments.worker_id,
-        address=address or address_of(listener, advertise_host, tls=tls is not None),
+        address=address,
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
     )

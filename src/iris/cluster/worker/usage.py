@@ -18,7 +18,7 @@ class Usage:
 
     Attributes:
         cores: Over the time between the last two samples.
-        memory_peak_bytes: The most that all its processes together held at the time of a sample.
+        memory_peak_bytes: The most that all its processes together held at the time of a look.
     """
 
     memory_bytes: int = 0

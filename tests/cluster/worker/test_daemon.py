@@ -1,0 +1,38 @@
+"""A worker that cannot start says why, in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "why"),
+    [
+        ([], "", "a worker needs a token: --credentials FILE, or IRIS_TOKEN"),
+        (["--controller", "no address"], "some", "not an address: 'no address'"),
+        (["--advertise-address", "no address"], "some", "not an address: 'no address'"),
+        (["--port", "99999"], "some", "cannot listen on 127.0.0.1:99999: "),
+    ],
+    ids=["token", "controller", "advertised", "port"],
+)
+def test_what_cannot_be_meant(tmp_path: Path, options: list[str], token: str, why: str) -> None:
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--controller", "127.0.0.1:9"),
+            *("--directory", str(tmp_path / "w"), *options),
+        ],
+        env={**os.environ, "IRIS_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"iris: {why}")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "w").exists()
