@@ -17,8 +17,10 @@ import pytest
         (["--controller", "no address"], "some", "not an address: 'no address'"),
         (["--advertise-address", "no address"], "some", "not an address: 'no address'"),
         (["--port", "99999"], "some", "cannot listen on 127.0.0.1:99999: "),
+        (["--lease", "-1"], "some", "--lease -1.0: expected a number from 0"),
+        (["--task-max-processes", "-1"], "some", "--task-max-processes -1: expected a number from 0"),
     ],
-    ids=["token", "controller", "advertised", "port"],
+    ids=["token", "controller", "advertised", "port", "lease", "processes"],
 )
 def test_what_cannot_be_meant(tmp_path: Path, options: list[str], token: str, why: str) -> None:
     ended = subprocess.run(

@@ -31,7 +31,7 @@ from iris.cluster.worker.standing import Identity
 from iris.cluster.worker.task_dir import LogDirs, WorkerDir
 from iris.cluster.worker.trust import Trust, WorkerCredentials
 from iris.cluster.worker.worker import Worker
-from iris.errors import FailedPreconditionError, IrisError
+from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
@@ -163,6 +163,10 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     raise_file_limit()
     use_no_proxy()
     try:
+        for name in ("lease", "task_max_processes"):
+            number = getattr(arguments, name)
+            if number is not None and not number >= 0:
+                raise InvalidArgumentError(f"--{name.replace('_', '-')} {number}: expected a number from 0")
         given = _credentials(arguments.credentials)
         tls = ServerTls.given(arguments)
         check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
