@@ -11,6 +11,7 @@ import resource
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError, UnavailableError
+from iris.rpc.process import descriptors
 
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 # Calls of workers and of those who look, connections to workers, logs. Of a very low limit a quarter.
@@ -57,7 +58,7 @@ class Reserve:
             raise UnavailableError(self._words("streams"))
 
     def _has_descriptors(self) -> bool:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limit = descriptors()
         if limit == resource.RLIM_INFINITY:
             return True
         # Linux says how many there are as the size of the directory, since 6.2; before, they have to be counted.
@@ -66,8 +67,7 @@ class Reserve:
 
     @staticmethod
     def _words(what: str) -> str:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
-            f"the controller takes no new {what} now: it has nearly all of the {limit} files and connections open that"
-            " it may have; what runs goes on; close clients, or raise its hard limit (ulimit -Hn) and start it again"
+            f"the controller takes no new {what} now: it has nearly all of the {descriptors()} files and connections"
+            " open that it may have; what runs goes on; close clients, or raise its hard limit (ulimit -Hn) and start it again"
         )
