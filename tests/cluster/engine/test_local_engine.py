@@ -92,6 +92,23 @@ async def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(
         await engine.wait_for_change(0.05)
 
 
+async def test_a_worker_that_cannot_be_started_at_first_is_tried_until_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = tmp_path / "local-0.log"
+    messages.mkdir()  # where it would write
+    engine = LocalEngine(tmp_path, machine=Resources(cpu=4, memory_bytes=2**30))
+    await engine.start("http://127.0.0.1:9")
+    try:
+        while "cannot start worker local-0" not in caplog.text:
+            await engine.wait_for_change(0.05)
+        messages.rmdir()
+        while not _workers(tmp_path):
+            await engine.wait_for_change(0.05)
+    finally:
+        await engine.close()
+
+
 # Another engine in the directory of one that was killed: support/standing_cluster.py kills real ones. Here the earlier
 # one is a process of its own, too, since workers are children of who starts them.
 

@@ -69,5 +69,6 @@ class Reserve:
     def _words(what: str) -> str:
         return (
             f"the controller takes no new {what} now: it has nearly all of the {descriptors()} files and connections"
-            " open that it may have; what runs goes on; close clients, or raise its hard limit (ulimit -Hn) and start it again"
+            " open that it may have; what runs goes on; close clients, or raise its hard limit (ulimit -Hn) and"
+            " start it again"
         )

@@ -11,6 +11,7 @@ of which it has fewer than the one before, those that run something do so to its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -150,8 +151,8 @@ class LocalEngine:
         processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
         for entry in self._ledger.load():
             self._take_over(entry)
-        for host, process in zip(self._hosts, processes, strict=False):
-            if process is not None:
+        for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
+            if process is not None or i < self._open:
                 host.keeper = asyncio.create_task(self._keep_worker(host, process))
         await asyncio.sleep(0)  # a task that is cancelled before it has begun would end no worker
         for i in range(len(self._hosts)):
@@ -176,7 +177,8 @@ class LocalEngine:
             host.incarnation = process.incarnation
             self.adopted += 1
         elif self._hosts.index(host) < self._open:
-            process = self._start_worker(host)
+            with contextlib.suppress(OSError, IrisError):  # its keeper tries again, and says so
+                process = self._start_worker(host)
         return process
 
     def _take_over(self, entry: Entry) -> None:
@@ -230,7 +232,7 @@ class LocalEngine:
     async def close(self) -> None:
         """Ends the workers, which end their tasks."""
         for host in self._hosts:
-            if host.keeper is not None:
+            if host.keeper is not None and not host.keeper.cancelling():  # else it is ending its worker already
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
         if self._standing and not self._abandoned:
@@ -287,10 +289,12 @@ class LocalEngine:
         if index >= self._open and not host.tasks and host.keeper is not None:
             host.keeper.cancel()
 
-    async def _keep_worker(self, host: _Host, process: WorkerProcess) -> None:
-        """Watches the worker's process, and starts another when it has died; ends it when this is cancelled."""
+    async def _keep_worker(self, host: _Host, process: WorkerProcess | None) -> None:
+        """Watches the worker's process, and starts another when it has died, or could not be started; ends it when this
+        is cancelled."""
         deaths = 0
         loop = asyncio.get_running_loop()
+        process = process or await self._start_again(host, 1)
         while True:
             started = loop.time()
             try:
