@@ -37,7 +37,10 @@ Report = cluster_pb2.Controller.ReportTaskStateRequest
 class PaperEngine:
     """One machine of so many cores. What is submitted fits: the controller asks for no more than is free."""
 
+    name = "paper"
     elastic = False
+    shared_workers = True
+    adopted = 0
 
     def __init__(self, cpus: int) -> None:
         self._total = self._free = Resources(cpu=cpus, memory_bytes=2**40)
@@ -51,7 +54,7 @@ class PaperEngine:
         for _ in range(gang.slots):
             self._free -= gang.need
         self._tasks += gang.slots
-        self._gangs[gang.gang_id] = (gang, GangStatus(GangState.HELD, (Slot(WORKER),) * gang.slots))
+        self._gangs[gang.gang_id] = (gang, GangStatus(GangState.HELD, (Slot(WORKER, WORKER),) * gang.slots))
 
     async def release(self, gang_id: str) -> None:
         gang, _ = self._gangs.pop(gang_id, (None, None))
@@ -68,6 +71,9 @@ class PaperEngine:
 
     async def wait_for_change(self, timeout_s: float) -> None:
         await asyncio.sleep(timeout_s)
+
+    async def abandon(self) -> None:
+        """Nothing to let go of."""
 
     async def close(self) -> None:
         """Nothing to close."""

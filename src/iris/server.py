@@ -1,4 +1,4 @@
-"""A whole cluster of this machine in one program: controller, local engine, and the services on one port.
+"""A whole cluster in one program: controller, engine, and the services on one port.
 
 `python -m iris.server` is what `iris up` and `IrisClient.local()` start; nobody needs to do so by hand.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.controller import state_dir
 from iris.cluster.engine.local import LocalEngine
+from iris.cluster.types import check_label
 from iris.cluster.worker.cgroup import make_room
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.cluster.worker.limits import ENFORCE
@@ -30,15 +31,25 @@ from iris.cluster.worker.task_dir import LogDirs
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import IrisError, LocalClusterError
 from iris.rpc.credentials import TOKEN_FILE
-from iris.rpc.process import address_of, bind, raise_file_limit, run_loop, use_no_proxy, when_parent_ends
+from iris.rpc.process import (
+    address_of,
+    bind,
+    own_host_towards,
+    raise_file_limit,
+    run_loop,
+    use_no_proxy,
+    when_parent_ends,
+)
 from iris.rpc.tls import ServerTls, add_tls_arguments, check_exposure
 
 if TYPE_CHECKING:
     from iris.cluster.controller.log_keeper import Keeping
     from iris.cluster.controller.service import ControllerService
+    from iris.cluster.engine.base import Engine
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.tokens import SigningKey
 
+ENGINES = ("local",)
 KEY_FILE = "token-key"  # in the state directory; whoever has it is every user of the cluster
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
@@ -105,27 +116,10 @@ async def _serve_in(
     tls = _tls(arguments, directory)
     context = None if tls is None else tls.context()
     listener = bind(arguments.host, arguments.port)
-    advertise_host = _advertised(arguments.host)
+    advertise_host = _advertised(arguments)
     address = address_of(listener, advertise_host, tls=tls is not None)
     keys = _Keys(None if arguments.temporary else directory / KEY_FILE)
-    engine = LocalEngine(
-        directory / "workers",
-        workers=arguments.workers,
-        host=arguments.host,
-        advertise_host=advertise_host,
-        standing=not arguments.temporary and not arguments.parent_pid,
-        lease_s=arguments.lease,
-        log_directory=directory / "logs",
-        worker_options=(
-            *("--max-log-bytes", str(arguments.max_log_bytes)),
-            *("--keep-attempts", str(arguments.keep_logs)),
-            *("--enforce", arguments.enforce),
-            *([] if arguments.max_processes is None else ["--task-max-processes", str(arguments.max_processes)]),
-            *(tls.options() if tls is not None else ()),
-            *(["--insecure-no-tls"] if arguments.insecure_no_tls else ()),
-        ),
-        credentials=keys.of_worker,
-    )
+    engine = _engine(arguments, directory, advertise_host, tls, keys)
     raise_file_limit()
     await engine.start(address)
     try:
@@ -181,6 +175,33 @@ async def _serve_in(
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _engine(
+    arguments: argparse.Namespace, directory: Path, advertise_host: str, tls: ServerTls | None, keys: _Keys
+) -> Engine:
+    options = (
+        *("--max-log-bytes", str(arguments.max_log_bytes)),
+        *("--keep-attempts", str(arguments.keep_logs)),
+        *("--enforce", arguments.enforce),
+        *([] if arguments.max_processes is None else ["--task-max-processes", str(arguments.max_processes)]),
+        *(tls.options() if tls is not None else ()),
+        *(["--insecure-no-tls"] if arguments.insecure_no_tls else ()),
+    )
+    if arguments.engine == "local":
+        return LocalEngine(
+            directory / "workers",
+            workers=arguments.workers,
+            labels=[dict(arguments.label)],
+            host=arguments.host,
+            advertise_host=advertise_host,
+            standing=not arguments.temporary and not arguments.parent_pid,
+            lease_s=arguments.lease,
+            log_directory=directory / "logs",
+            worker_options=options,
+            credentials=keys.of_worker,
+        )
+    raise AssertionError(arguments.engine)
 
 
 def _tls(arguments: argparse.Namespace, directory: Path) -> ServerTls | None:
@@ -239,16 +260,13 @@ async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
     )
 
 
-def _advertised(host: str) -> str:
-    """The name under which others reach what is bound to `host`: the address itself, unless it means all of them."""
-    if host not in ("0.0.0.0", "::"):
-        return host
-    # Which of our addresses leads out is asked of the routing table: connecting a datagram socket sends nothing, and
-    # the address is one that is reserved for documentation (RFC 5737, RFC 3849).
-    family, outside = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((outside, 9))
-        return str(probe.getsockname()[0])
+def _advertised(arguments: argparse.Namespace) -> str:
+    """The name under which others reach us: the one that was given, or what we are bound to, unless that is all."""
+    if arguments.advertise or arguments.host not in ("0.0.0.0", "::"):
+        return str(arguments.advertise or arguments.host)
+    # Which of our addresses leads out: these two are reserved for documentation (RFC 5737, RFC 3849).
+    with contextlib.suppress(IrisError):
+        return own_host_towards("2001:db8::1" if arguments.host == "::" else "192.0.2.1")
     return socket.gethostname()
 
 
@@ -266,6 +284,11 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
+    parser.add_argument(
+        "--advertise", metavar="HOST", default="", help="where others reach it; default: what it is bound to"
+    )
+    parser.add_argument("--engine", default="local", choices=ENGINES, help="what gives places to run (%(default)s)")
+    parser.add_argument("--label", default=[], type=_label, action="append", help="of this machine, KEY=VALUE")
     parser.add_argument("--workers", default=1, type=int, help="how many workers share the machine (%(default)s)")
     parser.add_argument(
         "--lease",
@@ -297,6 +320,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--parent-pid", type=int, help="end when this process, our parent, is gone")
     parser.add_argument("--ready-fd", type=int, help="where to write one line of JSON: the address, or an error")
     return parser.parse_args()
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    check_label(key, value)
+    return key, value
 
 
 def _lease(text: str) -> float:

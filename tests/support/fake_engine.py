@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from iris.cluster.engine.base import (
     GangRejectedError,
@@ -28,11 +29,19 @@ class FakeEngine:
         reachable: Whether it answers at all.
     """
 
+    name = "fake"
     elastic = False
+    shared_workers = True
+    adopted = 0
 
-    def __init__(self, machines: dict[str, Resources] | None = None) -> None:
+    def __init__(
+        self, machines: dict[str, Resources] | None = None, labels: dict[str, tuple[tuple[str, str], ...]] | None = None
+    ) -> None:
         totals = machines or {"w": Resources(cpu=4, memory_bytes=2**30)}
-        self._machines = [Machine(name, total, total) for name, total in totals.items()]
+        self._machines = [
+            Machine(name, total, total, labels=(labels or {}).get(name, ())) for name, total in totals.items()
+        ]
+        self._free_gpus = {name: list(range(total.gpu)) for name, total in totals.items()}
         self._gangs: dict[str, tuple[GangRequest, GangStatus]] = {}
         self.granting = True
         self.refusal = ""
@@ -49,7 +58,7 @@ class FakeEngine:
         if gang.gang_id in self._gangs:
             return
         self.submitted.append(gang.gang_id)
-        empty = [Machine(machine.name, machine.total, machine.total) for machine in self._machines]
+        empty = [replace(machine, free=machine.total, tasks=0) for machine in self._machines]
         if self.refusal or place(gang, empty) is None:
             raise GangRejectedError(self.refusal or "it does not fit")
         self._gangs[gang.gang_id] = (gang, GangStatus(GangState.WAITING, reason="the fake engine takes its time"))
@@ -61,7 +70,8 @@ class FakeEngine:
         gang, status = self._gangs.pop(gang_id, (None, None))
         if gang is not None and status is not None:
             for slot in status.slots:
-                self._take(slot.worker_id, Resources() - gang.need, -1)
+                self._take(slot.machine, Resources() - gang.need, -1)
+                self._free_gpus[slot.machine] += slot.gpu_ids
         self._grant()
 
     async def snapshot(self) -> dict[str, GangStatus]:
@@ -78,12 +88,24 @@ class FakeEngine:
         self._changed.clear()
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Gives everything back."""
+        for gang_id in list(self._gangs):
+            await self.release(gang_id)
+
+    async def abandon(self) -> None:
+        """Nothing to let go of."""
 
     def lose(self, gang_id: str, *positions: int) -> None:
         """Slots of a gang die."""
         gang, status = self._gangs[gang_id]
         self._gangs[gang_id] = (gang, GangStatus(GangState.BROKEN, status.slots, frozenset(positions), "power cut"))
+
+    def end_worker(self, worker_id: str) -> None:
+        """A worker dies: all slots that it serves do."""
+        for gang_id, (_, status) in list(self._gangs.items()):
+            lost = [i for i, slot in enumerate(status.slots) if slot.worker_id == worker_id]
+            if lost:
+                self.lose(gang_id, *lost)
 
     def forget(self, gang_id: str) -> None:
         """The engine no longer knows a gang."""
@@ -92,7 +114,7 @@ class FakeEngine:
     def for_next_controller(self) -> FakeEngine:
         """The same machines and gangs, for another life of the controller: this one's loop is gone."""
         engine = FakeEngine()
-        engine._machines, engine._gangs = self._machines, self._gangs
+        engine._machines, engine._gangs, engine._free_gpus = self._machines, self._gangs, self._free_gpus
         return engine
 
     def _grant(self) -> None:
@@ -101,14 +123,17 @@ class FakeEngine:
         for gang_id, (gang, status) in self._gangs.items():
             spots = place(gang, self._machines) if status.state is GangState.WAITING else None
             if spots is not None:
-                names = [self._machines[spot].name for spot in spots]
-                for name in names:
-                    self._take(name, gang.need, 1)
-                self._gangs[gang_id] = (gang, GangStatus(GangState.HELD, tuple(Slot(name) for name in names)))
+                slots = tuple(self._hold(self._machines[spot].name, gang.need) for spot in spots)
+                self._gangs[gang_id] = (gang, GangStatus(GangState.HELD, slots))
+
+    def _hold(self, name: str, need: Resources) -> Slot:
+        self._take(name, need, 1)
+        own, self._free_gpus[name] = self._free_gpus[name][: need.gpu], self._free_gpus[name][need.gpu :]
+        return Slot(name, name, tuple(own))
 
     def _take(self, name: str, need: Resources, tasks: int) -> None:
         self._machines = [
-            Machine(m.name, m.total, m.free - need, m.tasks + tasks) if m.name == name else m for m in self._machines
+            replace(m, free=m.free - need, tasks=m.tasks + tasks) if m.name == name else m for m in self._machines
         ]
 
     def _check_reachable(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from iris.cli.moments import read_moment, read_span
-from iris.cluster.types import check_job_name, check_port_name, parse_bytes
+from iris.cluster.types import check_job_name, check_label, check_port_name, parse_bytes
 from iris.errors import InvalidArgumentError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,9 +66,16 @@ def _read_job_name(text: str) -> str:
     return text
 
 
+def _read_label(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    check_label(key, value)
+    return key, value
+
+
 DURATION = _Checked("TIME", read_span)
 MOMENT = _Checked("TIME", read_moment)
 SIZE = _Checked("SIZE", parse_bytes)
 VARIABLE = _Checked("NAME=VALUE", _read_variable)
+LABEL = _Checked("KEY=VALUE", _read_label)
 PORT_NAME = _Checked("NAME", _read_port_name)
 JOB_NAME = _Checked("NAME", _read_job_name)

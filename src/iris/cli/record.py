@@ -34,6 +34,8 @@ class Record:
         tls_cert: The certificate that it shows, and its key; empty: there is no TLS.
         client_ca: By what it knows the certificates that clients need; empty: they need none.
         insecure_no_tls: It is open to other machines without TLS.
+        advertise: Where others reach it; empty: where it is bound.
+        labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
     """
 
     address: str
@@ -57,6 +59,8 @@ class Record:
     tls_key: str = ""
     client_ca: str = ""
     insecure_no_tls: bool = False
+    advertise: str = ""
+    labels: str = ""
 
 
 def find_running() -> Record | None:

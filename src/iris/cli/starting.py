@@ -38,13 +38,13 @@ _PAUSE_S = 0.02
 def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
     """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
     when that fails, or is interrupted."""
-    from iris.cluster.client.local_server import DoorOptions, EnforceOptions, start_server
+    from iris.cluster.client.local_server import DoorOptions, EnforceOptions, PlaceOptions, start_server
     from iris.rpc.tls import check_exposure
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
     host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
     state_dir = Path(str(wanted["state_dir"]))
-    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce")}
+    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce", "advertise", "labels")}
     max_processes = None if wanted["max_processes"] in (None, "") else int(str(wanted["max_processes"]))
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
     files = {name: str(wanted[name] or "") for name in DOOR_FILES}
@@ -63,6 +63,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             enforcement=EnforceOptions(texts["enforce"] or None, max_processes),
             limits={what: number for what, number in per_user.items() if number},
             door=door,
+            place=PlaceOptions(texts["advertise"], tuple(texts["labels"].split())),
         )
         try:
             _wait_for_workers(server, workers, state_dir, door, output)

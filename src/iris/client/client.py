@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from iris.client.job import Job, LogEntry, check_index
 from iris.client.lines import join_pieces
@@ -28,6 +28,7 @@ from iris.cluster.types import (
     JobInfo,
     ResourceSpec,
     check_job_name,
+    check_label,
     check_utf8,
     get_job_info,
 )
@@ -125,6 +126,8 @@ class IrisClient:
         workspace: str | os.PathLike[str] | None = None,
         working_directory: str | os.PathLike[str] | None = None,
         coscheduled: bool = True,
+        placement: Literal["spread", "together"] | None = None,
+        constraints: Mapping[str, str] | None = None,
         max_task_failures: int = 0,
         max_retries_failure: int = 0,
         max_retries_preemption: int = 100,
@@ -151,6 +154,9 @@ class IrisClient:
             workspace: A folder that is sent along; each task starts in a copy of it. `.gitignore` is honoured.
             working_directory: A directory of the worker's machine to start in, instead of one of the attempt's own.
             coscheduled: All tasks start together or none does, and a retry restarts all. False: each on its own.
+            placement: `"spread"`: each task on a machine that no other task of the job has; `"together"`: all on one.
+                Default: wherever there is room. Needs `coscheduled`.
+            constraints: Labels that a machine must have to get a task, as in `{"zone": "a"}`.
             max_task_failures: How many tasks may fail before the job does.
             max_retries_failure: How often a task that fails is tried again.
             max_retries_preemption: How often a task whose worker is lost is tried again.
@@ -187,6 +193,8 @@ class IrisClient:
             environment=cluster_pb2.EnvironmentConfig(env_vars=_checked_env(env or {})),
             ports=_checked_names("ports", ports),
             independent_tasks=not coscheduled,
+            placement=_placement(placement),
+            constraints=_constraints(constraints or {}),
             max_task_failures=_whole("max_task_failures", max_task_failures),
             max_retries_failure=_whole("max_retries_failure", max_retries_failure),
             max_retries_preemption=_whole("max_retries_preemption", max_retries_preemption),
@@ -573,6 +581,26 @@ def _wanted(
         on_notice=on_notice or _print_notice,
         follow_until=follow_until,
     )
+
+
+def _placement(placement: str | None) -> cluster_pb2.Placement:
+    known = {None: 0, "spread": cluster_pb2.PLACEMENT_SPREAD, "together": cluster_pb2.PLACEMENT_TOGETHER}
+    if placement not in known:
+        raise InvalidArgumentError(f"placement={placement!r}: expected 'spread', 'together' or None")
+    return cast(cluster_pb2.Placement, known[placement])
+
+
+def _constraints(labels: Mapping[str, str]) -> list[cluster_pb2.Constraint]:
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidArgumentError(f"constraints: {key!r}: {value!r} (expected text for text)")
+        check_label(key, value)
+    return [
+        cluster_pb2.Constraint(
+            key=key, op=cluster_pb2.CONSTRAINT_OP_EQ, value=cluster_pb2.AttributeValue(string_value=value)
+        )
+        for key, value in labels.items()
+    ]
 
 
 def _as_entrypoint(

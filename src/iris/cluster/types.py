@@ -32,6 +32,7 @@ _TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DO
 # itself wherever it is printed.
 _CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 MAX_NAME_BYTES = 200  # of a job, an endpoint, a worker, a port, in UTF-8
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -131,6 +132,22 @@ def check_port_name(name: str) -> None:
         raise InvalidArgumentError(
             f"not a port name: {quoted(name)} (expected letters, digits and '_', as in 'http': the task finds"
             " its port in IRIS_PORT_HTTP)"
+        )
+
+
+def check_label(key: str, value: str) -> None:
+    """Refuses what cannot be a label of a machine on every engine.
+
+    The rule is the one of Kubernetes for label values, with `/` for keys such as `cloud/zone`: 1 to 63 letters, digits,
+    `-`, `_` and `.`, with a letter or digit at both ends.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if not all(_LABEL.fullmatch(part) for part in (*key.split("/", 1), value)):
+        raise InvalidArgumentError(
+            f"not a label of machines: {quoted(f'{key}={value}')} (expected KEY=VALUE, each 1 to 63 letters, digits,"
+            " '-', '_' and '.', with a letter or digit at both ends)"
         )
 
 

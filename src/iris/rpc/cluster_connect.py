@@ -183,6 +183,12 @@ class ControllerService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
+        """
+        The machines that there are, who holds what of them, and which gangs wait for what.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
 
 class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]):
     def __init__(
@@ -449,6 +455,17 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.revoke_token,
+                ),
+                "/iris.cluster.ControllerService/ListMachines": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListMachines",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListMachinesRequest,
+                        output=Controller.ListMachinesResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_machines,
                 ),
             },
             interceptors=interceptors,
@@ -1024,6 +1041,29 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def list_machines(
+        self,
+        request: Controller.ListMachinesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.ListMachinesResponse:
+        """
+        The machines that there are, who holds what of them, and which gangs wait for what.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListMachines",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListMachinesRequest,
+                output=Controller.ListMachinesResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ControllerServiceSync(Protocol):
     """
@@ -1168,6 +1208,12 @@ class ControllerServiceSync(Protocol):
     def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
         """
         From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
+        """
+        The machines that there are, who holds what of them, and which gangs wait for what.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1435,6 +1481,17 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.revoke_token,
+                ),
+                "/iris.cluster.ControllerService/ListMachines": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListMachines",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.ListMachinesRequest,
+                        output=Controller.ListMachinesResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_machines,
                 ),
             },
             interceptors=interceptors,
@@ -2010,6 +2067,29 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def list_machines(
+        self,
+        request: Controller.ListMachinesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.ListMachinesResponse:
+        """
+        The machines that there are, who holds what of them, and which gangs wait for what.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListMachines",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.ListMachinesRequest,
+                output=Controller.ListMachinesResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 class WorkerService(Protocol):
     """
     Runs attempts on one machine and serves their logs.
@@ -2054,6 +2134,13 @@ class WorkerService(Protocol):
         """
         The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
         answered by a chunk with `error`.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def drain(self, request: Worker.DrainRequest, ctx: RequestContext[Worker.DrainRequest, Empty], /) -> Empty:
+        """
+        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
+        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2158,6 +2245,17 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=svc.stream_task_logs,
+                ),
+                "/iris.cluster.WorkerService/Drain": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Drain",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.DrainRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.drain,
                 ),
             },
             interceptors=interceptors,
@@ -2379,6 +2477,30 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def drain(
+        self,
+        request: Worker.DrainRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
+        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Drain",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.DrainRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -2424,6 +2546,13 @@ class WorkerServiceSync(Protocol):
         """
         The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
         answered by a chunk with `error`.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def drain(self, request: Worker.DrainRequest, ctx: RequestContext[Worker.DrainRequest, Empty], /) -> Empty:
+        """
+        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
+        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2526,6 +2655,17 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.SERVER_STREAM,
                     ),
                     function=service.stream_task_logs,
+                ),
+                "/iris.cluster.WorkerService/Drain": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Drain",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.DrainRequest,
+                        output=Empty,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.drain,
                 ),
             },
             interceptors=interceptors,
@@ -2743,6 +2883,30 @@ class WorkerServiceClientSync(ConnectClientSync):
                 output=StreamTaskLogsResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.SERVER_STREAM,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def drain(
+        self,
+        request: Worker.DrainRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Empty:
+        """
+        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
+        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Drain",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.DrainRequest,
+                output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
             ),
             headers=headers,
             timeout_ms=timeout_ms,

@@ -7,6 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Placement(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PLACEMENT_UNSPECIFIED: _ClassVar[Placement]
+    PLACEMENT_SPREAD: _ClassVar[Placement]
+    PLACEMENT_TOGETHER: _ClassVar[Placement]
+
+class Rendezvous(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RENDEZVOUS_UNSPECIFIED: _ClassVar[Rendezvous]
+    RENDEZVOUS_TORCH: _ClassVar[Rendezvous]
+    RENDEZVOUS_JAX: _ClassVar[Rendezvous]
+
 class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JOB_STATE_UNSPECIFIED: _ClassVar[JobState]
@@ -42,6 +54,12 @@ class ConstraintOp(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONSTRAINT_OP_GE: _ClassVar[ConstraintOp]
     CONSTRAINT_OP_LT: _ClassVar[ConstraintOp]
     CONSTRAINT_OP_LE: _ClassVar[ConstraintOp]
+PLACEMENT_UNSPECIFIED: Placement
+PLACEMENT_SPREAD: Placement
+PLACEMENT_TOGETHER: Placement
+RENDEZVOUS_UNSPECIFIED: Rendezvous
+RENDEZVOUS_TORCH: Rendezvous
+RENDEZVOUS_JAX: Rendezvous
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_PENDING: JobState
 JOB_STATE_BUILDING: JobState
@@ -456,7 +474,7 @@ class LogEnd(_message.Message):
 class Controller(_message.Message):
     __slots__ = ()
     class LaunchJobRequest(_message.Message):
-        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id")
+        __slots__ = ("name", "serialized_entrypoint", "resources", "environment", "bundle_gcs_path", "bundle_hash", "bundle_blob", "scheduling_timeout_seconds", "ports", "parent_job_id", "max_task_failures", "max_retries_failure", "max_retries_preemption", "constraints", "coscheduling", "command", "submission_id", "independent_tasks", "timeout_seconds", "pickled_by", "kill_grace_period_ms", "max_log_bytes", "working_directory", "job_timeout_seconds", "retry_pause_ms", "parent_task_index", "parent_attempt_id", "placement", "rendezvous")
         NAME_FIELD_NUMBER: _ClassVar[int]
         SERIALIZED_ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
         RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -484,6 +502,8 @@ class Controller(_message.Message):
         RETRY_PAUSE_MS_FIELD_NUMBER: _ClassVar[int]
         PARENT_TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
         PARENT_ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+        PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+        RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
         name: str
         serialized_entrypoint: bytes
         resources: ResourceSpecProto
@@ -511,7 +531,9 @@ class Controller(_message.Message):
         retry_pause_ms: int
         parent_task_index: int
         parent_attempt_id: int
-        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ...) -> None: ...
+        placement: Placement
+        rendezvous: Rendezvous
+        def __init__(self, name: _Optional[str] = ..., serialized_entrypoint: _Optional[bytes] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., bundle_hash: _Optional[str] = ..., bundle_blob: _Optional[bytes] = ..., scheduling_timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., parent_job_id: _Optional[str] = ..., max_task_failures: _Optional[int] = ..., max_retries_failure: _Optional[int] = ..., max_retries_preemption: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., coscheduling: _Optional[_Union[CoschedulingConfig, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., submission_id: _Optional[str] = ..., independent_tasks: _Optional[bool] = ..., timeout_seconds: _Optional[int] = ..., pickled_by: _Optional[str] = ..., kill_grace_period_ms: _Optional[int] = ..., max_log_bytes: _Optional[int] = ..., working_directory: _Optional[str] = ..., job_timeout_seconds: _Optional[int] = ..., retry_pause_ms: _Optional[int] = ..., parent_task_index: _Optional[int] = ..., parent_attempt_id: _Optional[int] = ..., placement: _Optional[_Union[Placement, str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ...) -> None: ...
     class LaunchJobResponse(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -586,29 +608,39 @@ class Controller(_message.Message):
         next_page_token: str
         def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class RegisterWorkerRequest(_message.Message):
-        __slots__ = ("worker_id", "address", "metadata", "incarnation")
+        __slots__ = ("worker_id", "address", "metadata", "incarnation", "version", "python_version", "visible_devices")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
         METADATA_FIELD_NUMBER: _ClassVar[int]
         INCARNATION_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+        VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         address: str
         metadata: WorkerMetadata
         incarnation: str
-        def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
+        version: str
+        python_version: str
+        visible_devices: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., python_version: _Optional[str] = ..., visible_devices: _Optional[_Iterable[str]] = ...) -> None: ...
     class RegisterWorkerResponse(_message.Message):
-        __slots__ = ("accepted", "controller_address", "lease_ms", "token_key", "token")
+        __slots__ = ("accepted", "controller_address", "lease_ms", "token_key", "token", "refused", "version")
         ACCEPTED_FIELD_NUMBER: _ClassVar[int]
         CONTROLLER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
         LEASE_MS_FIELD_NUMBER: _ClassVar[int]
         TOKEN_KEY_FIELD_NUMBER: _ClassVar[int]
         TOKEN_FIELD_NUMBER: _ClassVar[int]
+        REFUSED_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
         accepted: bool
         controller_address: str
         lease_ms: int
         token_key: bytes
         token: str
-        def __init__(self, accepted: _Optional[bool] = ..., controller_address: _Optional[str] = ..., lease_ms: _Optional[int] = ..., token_key: _Optional[bytes] = ..., token: _Optional[str] = ...) -> None: ...
+        refused: str
+        version: str
+        def __init__(self, accepted: _Optional[bool] = ..., controller_address: _Optional[str] = ..., lease_ms: _Optional[int] = ..., token_key: _Optional[bytes] = ..., token: _Optional[str] = ..., refused: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
     class WorkerHealthStatus(_message.Message):
         __slots__ = ("worker_id", "healthy", "consecutive_failures", "last_heartbeat_ms", "running_job_ids", "address", "metadata")
         WORKER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -626,6 +658,86 @@ class Controller(_message.Message):
         address: str
         metadata: WorkerMetadata
         def __init__(self, worker_id: _Optional[str] = ..., healthy: _Optional[bool] = ..., consecutive_failures: _Optional[int] = ..., last_heartbeat_ms: _Optional[int] = ..., running_job_ids: _Optional[_Iterable[str]] = ..., address: _Optional[str] = ..., metadata: _Optional[_Union[WorkerMetadata, _Mapping]] = ...) -> None: ...
+    class Amounts(_message.Message):
+        __slots__ = ("cpu", "memory_bytes", "gpu")
+        CPU_FIELD_NUMBER: _ClassVar[int]
+        MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+        GPU_FIELD_NUMBER: _ClassVar[int]
+        cpu: int
+        memory_bytes: int
+        gpu: int
+        def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu: _Optional[int] = ...) -> None: ...
+    class Machine(_message.Message):
+        __slots__ = ("name", "labels", "total", "free", "alive", "holdings")
+        class Holding(_message.Message):
+            __slots__ = ("job_id", "task_indices")
+            JOB_ID_FIELD_NUMBER: _ClassVar[int]
+            TASK_INDICES_FIELD_NUMBER: _ClassVar[int]
+            job_id: str
+            task_indices: _containers.RepeatedScalarFieldContainer[int]
+            def __init__(self, job_id: _Optional[str] = ..., task_indices: _Optional[_Iterable[int]] = ...) -> None: ...
+        class LabelsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        LABELS_FIELD_NUMBER: _ClassVar[int]
+        TOTAL_FIELD_NUMBER: _ClassVar[int]
+        FREE_FIELD_NUMBER: _ClassVar[int]
+        ALIVE_FIELD_NUMBER: _ClassVar[int]
+        HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        labels: _containers.ScalarMap[str, str]
+        total: Controller.Amounts
+        free: Controller.Amounts
+        alive: bool
+        holdings: _containers.RepeatedCompositeFieldContainer[Controller.Machine.Holding]
+        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ...) -> None: ...
+    class WaitingGang(_message.Message):
+        __slots__ = ("job_id", "slots", "need", "placement", "labels", "since_ms", "reason", "has_reservation")
+        class LabelsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        SLOTS_FIELD_NUMBER: _ClassVar[int]
+        NEED_FIELD_NUMBER: _ClassVar[int]
+        PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+        LABELS_FIELD_NUMBER: _ClassVar[int]
+        SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        HAS_RESERVATION_FIELD_NUMBER: _ClassVar[int]
+        job_id: str
+        slots: int
+        need: Controller.Amounts
+        placement: Placement
+        labels: _containers.ScalarMap[str, str]
+        since_ms: int
+        reason: str
+        has_reservation: bool
+        def __init__(self, job_id: _Optional[str] = ..., slots: _Optional[int] = ..., need: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., placement: _Optional[_Union[Placement, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., since_ms: _Optional[int] = ..., reason: _Optional[str] = ..., has_reservation: _Optional[bool] = ...) -> None: ...
+    class ListMachinesRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class ListMachinesResponse(_message.Message):
+        __slots__ = ("engine", "machines", "waiting", "num_waiting", "problem")
+        ENGINE_FIELD_NUMBER: _ClassVar[int]
+        MACHINES_FIELD_NUMBER: _ClassVar[int]
+        WAITING_FIELD_NUMBER: _ClassVar[int]
+        NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        engine: str
+        machines: _containers.RepeatedCompositeFieldContainer[Controller.Machine]
+        waiting: _containers.RepeatedCompositeFieldContainer[Controller.WaitingGang]
+        num_waiting: int
+        problem: str
+        def __init__(self, engine: _Optional[str] = ..., machines: _Optional[_Iterable[_Union[Controller.Machine, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[Controller.WaitingGang, _Mapping]]] = ..., num_waiting: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
     class ListWorkersRequest(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -888,7 +1000,7 @@ class Controller(_message.Message):
 class Worker(_message.Message):
     __slots__ = ()
     class RunTaskRequest(_message.Message):
-        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation")
+        __slots__ = ("job_id", "task_id", "task_index", "num_tasks", "serialized_entrypoint", "environment", "bundle_gcs_path", "resources", "timeout_seconds", "ports", "attempt_id", "command", "bundle_hash", "pickled_by", "gpu_ids", "kill_grace_period_ms", "working_directory", "max_log_bytes", "token", "incarnation", "hosts", "rendezvous", "master_port", "local_rank", "local_world_size", "visible_devices")
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -909,6 +1021,12 @@ class Worker(_message.Message):
         MAX_LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
         TOKEN_FIELD_NUMBER: _ClassVar[int]
         INCARNATION_FIELD_NUMBER: _ClassVar[int]
+        HOSTS_FIELD_NUMBER: _ClassVar[int]
+        RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
+        MASTER_PORT_FIELD_NUMBER: _ClassVar[int]
+        LOCAL_RANK_FIELD_NUMBER: _ClassVar[int]
+        LOCAL_WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+        VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         task_id: str
         task_index: int
@@ -929,7 +1047,13 @@ class Worker(_message.Message):
         max_log_bytes: int
         token: str
         incarnation: str
-        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+        hosts: _containers.RepeatedScalarFieldContainer[str]
+        rendezvous: Rendezvous
+        master_port: int
+        local_rank: int
+        local_world_size: int
+        visible_devices: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_index: _Optional[int] = ..., num_tasks: _Optional[int] = ..., serialized_entrypoint: _Optional[bytes] = ..., environment: _Optional[_Union[EnvironmentConfig, _Mapping]] = ..., bundle_gcs_path: _Optional[str] = ..., resources: _Optional[_Union[ResourceSpecProto, _Mapping]] = ..., timeout_seconds: _Optional[int] = ..., ports: _Optional[_Iterable[str]] = ..., attempt_id: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., bundle_hash: _Optional[str] = ..., pickled_by: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., kill_grace_period_ms: _Optional[int] = ..., working_directory: _Optional[str] = ..., max_log_bytes: _Optional[int] = ..., token: _Optional[str] = ..., incarnation: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., rendezvous: _Optional[_Union[Rendezvous, str]] = ..., master_port: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ...) -> None: ...
     class RunTaskResponse(_message.Message):
         __slots__ = ("task_id", "state")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -940,24 +1064,32 @@ class Worker(_message.Message):
     class RunTasksRequest(_message.Message):
         __slots__ = ("shared", "places")
         class Place(_message.Message):
-            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token")
+            __slots__ = ("task_index", "attempt_id", "gpu_ids", "token", "local_rank", "local_world_size", "visible_devices")
             TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
             ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
             GPU_IDS_FIELD_NUMBER: _ClassVar[int]
             TOKEN_FIELD_NUMBER: _ClassVar[int]
+            LOCAL_RANK_FIELD_NUMBER: _ClassVar[int]
+            LOCAL_WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+            VISIBLE_DEVICES_FIELD_NUMBER: _ClassVar[int]
             task_index: int
             attempt_id: int
             gpu_ids: _containers.RepeatedScalarFieldContainer[int]
             token: str
-            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ...) -> None: ...
+            local_rank: int
+            local_world_size: int
+            visible_devices: _containers.RepeatedScalarFieldContainer[str]
+            def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., token: _Optional[str] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., visible_devices: _Optional[_Iterable[str]] = ...) -> None: ...
         SHARED_FIELD_NUMBER: _ClassVar[int]
         PLACES_FIELD_NUMBER: _ClassVar[int]
         shared: Worker.RunTaskRequest
         places: _containers.RepeatedCompositeFieldContainer[Worker.RunTasksRequest.Place]
         def __init__(self, shared: _Optional[_Union[Worker.RunTaskRequest, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Worker.RunTasksRequest.Place, _Mapping]]] = ...) -> None: ...
     class RunTasksResponse(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("master_port",)
+        MASTER_PORT_FIELD_NUMBER: _ClassVar[int]
+        master_port: int
+        def __init__(self, master_port: _Optional[int] = ...) -> None: ...
     class GetTaskStatusRequest(_message.Message):
         __slots__ = ("task_id", "include_result")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1027,6 +1159,9 @@ class Worker(_message.Message):
         complete: bool
         attempt_id: int
         def __init__(self, logs: _Optional[_Iterable[_Union[Worker.LogEntry, _Mapping]]] = ..., next_line: _Optional[int] = ..., at_end: _Optional[bool] = ..., complete: _Optional[bool] = ..., attempt_id: _Optional[int] = ...) -> None: ...
+    class DrainRequest(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
     class KillTaskRequest(_message.Message):
         __slots__ = ("task_id", "term_timeout_ms", "attempt_id")
         TASK_ID_FIELD_NUMBER: _ClassVar[int]

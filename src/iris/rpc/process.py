@@ -49,6 +49,25 @@ def address_of(listener: socket.socket, host: str = "", *, tls: bool = False) ->
     return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
 
 
+def own_host_towards(other: str) -> str:
+    """The address of this machine by which it would call `other`, so by which `other` can most likely call it: asked of
+    the routing table; nothing is sent.
+
+    Raises:
+        FailedPreconditionError: There is no way there.
+    """
+    try:
+        family, _, _, _, target = socket.getaddrinfo(other, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FailedPreconditionError(
+            f"this machine has no address by which it could call {other}: {reason}"
+        ) from error
+
+
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
     """Runs a server's program on uvloop where that is installed, else on asyncio's own loop."""
     try:

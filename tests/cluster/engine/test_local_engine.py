@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
@@ -30,6 +31,47 @@ NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: the workers 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+class LocalWorld:
+    """See `contracts.engine.World`: a machine that two workers share."""
+
+    zones: ClassVar = {"local-0": "a", "local-1": "b"}
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.engine = LocalEngine(
+            directory,
+            workers=2,
+            machine=Resources(cpu=8, memory_bytes=2**31, gpu=4),
+            labels=[{"zone": zone} for zone in self.zones.values()],
+            standing=True,
+        )
+
+    async def restart(self) -> None:
+        pytest.skip("an engine that is killed is a process of its own: see the tests of standing workers below")
+
+    async def end_worker(self, worker_id: str) -> None:
+        while (identity := read_identity(identity_file(self._directory, worker_id))) is None:
+            await self.engine.wait_for_change(0.02)
+        os.kill(identity.pid, signal.SIGKILL)
+
+    async def go_away(self) -> None:
+        pytest.skip("this machine is never away from itself")
+
+    async def come_back(self) -> None:
+        """It never was away."""
+
+    def visible_devices(self, worker_id: str) -> None:
+        return None
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[LocalWorld]:
+    local = LocalWorld(tmp_path)
+    await local.engine.start(NOBODY)
+    yield local
+    await local.engine.close()
 
 
 @pytest.fixture

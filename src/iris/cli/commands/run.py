@@ -7,7 +7,7 @@ import os
 import click
 
 from iris.cli.clusters import Connection, connect_or_embed
-from iris.cli.options import DURATION, JOB_NAME, PORT_NAME, SIZE, VARIABLE, address_option, json_option
+from iris.cli.options import DURATION, JOB_NAME, LABEL, PORT_NAME, SIZE, VARIABLE, address_option, json_option
 from iris.cli.output import Output
 from iris.cluster.types import ResourceSpec
 from iris.errors import FailedPreconditionError
@@ -18,6 +18,7 @@ Run COMMAND as a job, show its lines as they come, and exit with its exit code.
 \b
   iris run -- python train.py --lr 0.1
   iris run --replicas 4 --cpu 1 -- python train.py     each task knows IRIS_TASK_INDEX and IRIS_NUM_TASKS
+  iris run --replicas 16 --gpu 1 --spread -- python train.py     each on a machine of its own
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --detach --name nightly -- ./nightly.sh
 
@@ -90,6 +91,15 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     type=click.Path(exists=True, file_okay=False),
     help="Send this folder along; each task runs in a copy of it.",
 )
+@click.option("--spread", is_flag=True, help="Give each task a machine that no other task of the job has.")
+@click.option("--together", is_flag=True, help="Put all tasks on one machine.")
+@click.option(
+    "--constraint",
+    "constraints",
+    type=LABEL,
+    multiple=True,
+    help="A label that a machine must have to get a task; may be given several times.",
+)
 @click.option("--independent", is_flag=True, help="Tasks start and are retried one by one, instead of all together.")
 @click.option("--detach", is_flag=True, help="Print the job's id, and leave.")
 @json_option(
@@ -114,6 +124,9 @@ def run(
     job_timeout: float,
     scheduling_timeout: float,
     workspace: str | None,
+    spread: bool,
+    together: bool,
+    constraints: tuple[tuple[str, str], ...],
     independent: bool,
     detach: bool,
     as_json: bool,
@@ -122,6 +135,10 @@ def run(
 ) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
+    if spread and together:
+        raise click.UsageError("--spread and --together exclude each other")
+    if independent and (spread or together):
+        raise click.UsageError("--independent tasks are placed one by one: --spread and --together need a gang")
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
             raise FailedPreconditionError("there is no cluster that the job could go on in: run 'iris up' first")
@@ -136,6 +153,8 @@ def run(
             workspace=workspace or (None if folder else _current_folder()),
             working_directory=folder,
             coscheduled=not independent,
+            placement="spread" if spread else "together" if together else None,
+            constraints=dict(constraints),
             max_task_failures=max_task_failures,
             max_retries_failure=retries,
             retry_pause=retry_pause,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from iris.cli.options import json_option
+from iris.cli.options import LABEL, json_option
 from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, read_record
 from iris.cli.starting import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
@@ -56,6 +56,14 @@ should come by TLS.
     help="Where jobs, logs and messages are kept; default ~/.local/state/iris.",
 )
 @click.option("--host", help="The address to bind to; default 127.0.0.1.")
+@click.option("--advertise", metavar="HOST", help="Where workers and clients elsewhere reach it; default: --host.")
+@click.option(
+    "--label",
+    "labels",
+    type=LABEL,
+    multiple=True,
+    help="What this machine is labelled with, for 'iris run --constraint'; may be given several times.",
+)
 @click.option(
     "--lease",
     metavar="TIME",
@@ -127,6 +135,8 @@ def up(
     workers: int | None,
     state_dir: Path | None,
     host: str | None,
+    advertise: str | None,
+    labels: tuple[tuple[str, str], ...],
     lease: str | None,
     keep_logs: str | None,
     keep_log_bytes: str | None,
@@ -160,6 +170,8 @@ def up(
         "workers": workers,
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "host": host,
+        "advertise": advertise,
+        "labels": " ".join(f"{key}={value}" for key, value in labels) or None,
         "lease": lease,
         **given,
         "enforce": enforce,

@@ -112,6 +112,24 @@ class DoorOptions:
         return [*words, *(["--insecure-no-tls"] if self.insecure_no_tls else [])]
 
 
+@dataclass(frozen=True, slots=True)
+class PlaceOptions:
+    """Where a cluster's tasks run, and where it is itself.
+
+    Attributes:
+        advertise: The host by which others reach it; empty: the one that it is bound to.
+        labels: What this machine is labelled with, as `KEY=VALUE`.
+    """
+
+    advertise: str = ""
+    labels: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """As the server's command line has them."""
+        words = [f"--advertise={self.advertise}"] if self.advertise else []
+        return words + [f"--label={label}" for label in self.labels]
+
+
 def start_server(
     directory: Path,
     *,
@@ -125,6 +143,7 @@ def start_server(
     enforcement: EnforceOptions | None = None,
     limits: Mapping[str, int] | None = None,
     door: DoorOptions | None = None,
+    place: PlaceOptions | None = None,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -140,6 +159,7 @@ def start_server(
         enforcement: How tasks are kept to their limits.
         limits: What each user may have at the same time: `jobs`, `tasks` of jobs that have not ended, `streams`.
         door: TLS; None: none, and for this machine only.
+        place: Where tasks run, and where it is itself.
 
     Raises:
         MissingExtraError: The extra [server] is not installed.
@@ -160,6 +180,7 @@ def start_server(
     command += enforcement.arguments() if enforcement is not None else []
     command += [f"--max-{what}-per-user={number}" for what, number in (limits or {}).items()]
     command += door.arguments() if door is not None else []
+    command += place.arguments() if place is not None else []
     try:
         with messages.open("ab") as log:
             process = subprocess.Popen(

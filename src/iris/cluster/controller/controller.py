@@ -375,6 +375,10 @@ class Controller:
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
         return self.fleet.health(running)
 
+    async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+        """The machines, who holds them, and who waits."""
+        return await self._scheduler.list_machines()
+
     async def report_task_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:

@@ -12,8 +12,8 @@ from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.limits import check_sizes
 from iris.cluster.controller.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION, SUCCEEDED
-from iris.cluster.engine.base import Resources
-from iris.cluster.types import check_job_name, check_port_name, make_task_id, state_name
+from iris.cluster.engine.base import GangRequest, Placement, Resources
+from iris.cluster.types import check_job_name, check_label, check_port_name, make_task_id, state_name
 from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
@@ -21,6 +21,12 @@ MAX_REPLICAS = 10_000
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
+
+_PLACEMENTS = {
+    cluster_pb2.PLACEMENT_UNSPECIFIED: Placement.ANY,
+    cluster_pb2.PLACEMENT_SPREAD: Placement.SPREAD,
+    cluster_pb2.PLACEMENT_TOGETHER: Placement.TOGETHER,
+}
 
 
 def check_launch(request: LaunchJobRequest) -> None:
@@ -35,6 +41,7 @@ def check_launch(request: LaunchJobRequest) -> None:
     _check_entrypoint(request)
     _check_numbers(request)
     _check_environment(request)
+    _check_placement(request)
     _check_supported(request)
 
 
@@ -119,6 +126,12 @@ def need_of(request: LaunchJobRequest) -> Resources:
     return Resources(cpu=resources.cpu, memory_bytes=resources.memory_bytes, gpu=gpu)
 
 
+def gang_of(request: LaunchJobRequest, gang_id: str, slots: int) -> GangRequest:
+    """The room that so many of its tasks need together."""
+    labels = tuple(sorted({(constraint.key, constraint.value.string_value) for constraint in request.constraints}))
+    return GangRequest(gang_id, slots, need_of(request), _PLACEMENTS[request.placement], labels)
+
+
 def _check_entrypoint(request: LaunchJobRequest) -> None:
     if bool(request.command) == bool(request.serialized_entrypoint):
         raise InvalidArgumentError(
@@ -178,12 +191,34 @@ def _check_environment(request: LaunchJobRequest) -> None:
             )
 
 
+def _check_placement(request: LaunchJobRequest) -> None:
+    if request.placement not in _PLACEMENTS:
+        raise InvalidArgumentError(f"placement={request.placement}: expected PLACEMENT_SPREAD or PLACEMENT_TOGETHER")
+    if request.placement and request.independent_tasks:
+        raise InvalidArgumentError(
+            "independent tasks are placed one by one: a placement (spread, together) needs tasks that start together"
+        )
+    for constraint in request.constraints:
+        if constraint.op != cluster_pb2.CONSTRAINT_OP_EQ or constraint.value.WhichOneof("value") != "string_value":
+            raise InvalidArgumentError(
+                f"the constraint on {quoted(constraint.key)} is not supported by this controller: expected"
+                " CONSTRAINT_OP_EQ and a string_value"
+            )
+        check_label(constraint.key, constraint.value.string_value)
+    values = {constraint.key: constraint.value.string_value for constraint in request.constraints}
+    for constraint in request.constraints:
+        if values[constraint.key] != constraint.value.string_value:
+            raise InvalidArgumentError(
+                f"no machine has two values of {quoted(constraint.key)}: {quoted(constraint.value.string_value)} and"
+                f" {quoted(values[constraint.key])}"
+            )
+
+
 def _check_supported(request: LaunchJobRequest) -> None:
     environment, resources = request.environment, request.resources
     unsupported = {
         "pip_packages": bool(environment.pip_packages),
         "extras": bool(environment.extras),
-        "constraints": bool(request.constraints),
         "coscheduling.group_by": bool(request.coscheduling.group_by),
         "bundle_gcs_path": bool(request.bundle_gcs_path),
         "regions": bool(resources.regions),

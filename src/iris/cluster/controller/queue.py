@@ -17,12 +17,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from iris.cluster.engine.base import GangRequest, Machine, Resources, place
+from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, place
 
 FIRST_TURN_S = 30.0
 
-# What a gang asks for: how many slots, and what each of them needs. Gangs that are alike wait for the same reason.
-Kind = tuple[int, Resources]
+# What a gang asks for: how many slots, what each of them needs, and where. Those that are alike wait for one reason.
+Kind = tuple[int, Resources, Placement, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Line:
     def join(self, entry: Waiting) -> None:
         """A gang comes, behind all others."""
         gang = entry.gang
-        kind = (gang.slots, gang.need)
+        kind = (gang.slots, gang.need, gang.placement, gang.labels)
         self._kind_of[gang.gang_id] = kind
         self._kinds.setdefault(kind, {})[gang.gang_id] = (next(self._numbers), entry)
 

@@ -11,13 +11,14 @@ from typing import Literal, Protocol
 from iris.cluster.controller import queue
 from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Instruction
-from iris.cluster.controller.launch import need_of
+from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.timers import Timers
 from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
 from iris.errors import IrisError
 from iris.failpoints import failpoint
+from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
 
 TICK_S = 1.0
@@ -75,7 +76,7 @@ class Scheduler:
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
         """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
-        request = GangRequest(gang_id, slots, need_of(record.launch))
+        request = gang_of(record.launch, gang_id, slots)
         due_s = self._limit_placement(record, gang_id, not_before_ms)
         if due_s > time.monotonic():
             self._pausing[gang_id] = request
@@ -106,12 +107,23 @@ class Scheduler:
                 if known is None:
                     continue
                 del self._to_release[gang_id]
-                request = GangRequest(gang_id, len(gang.task_indices), need_of(record.launch))
+                request = gang_of(record.launch, gang_id, len(gang.task_indices))
                 if gang.placed:
                     self._hold(record, request, known)
                 else:
                     self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
                     self._limit_placement(record, gang_id, record.job.tasks[gang.task_indices[0]].not_before_ms)
+
+    async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+        """The machines, who holds them, and who waits."""
+        machines = await self._engine.machines()
+        return cluster_pb2.Controller.ListMachinesResponse(
+            engine=self._engine.name,
+            machines=[
+                cluster_pb2.Controller.Machine(name=machine.name, labels=dict(machine.labels), alive=machine.alive)
+                for machine in machines
+            ],
+        )
 
     async def run(self) -> None:
         """Schedules for as long as the controller lives: whenever something changes, and with every tick.
@@ -310,7 +322,7 @@ class Scheduler:
                 self._apply(record, ())  # it is told once it is saved
 
     def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus) -> None:
-        names = tuple(slot.worker_id for slot in known.slots)
+        names = tuple(slot.machine for slot in known.slots)
         self._held[request.gang_id] = queue.Held(request, time.monotonic(), names)
         gang = record.job.gangs.get(request.gang_id)
         if gang is not None:

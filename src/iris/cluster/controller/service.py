@@ -76,6 +76,10 @@ class ControllerService:
         """The workers, and how they are."""
         return Controller.ListWorkersResponse(workers=self._controller.list_workers())
 
+    async def list_machines(self, request: Controller.ListMachinesRequest, ctx: Any) -> Controller.ListMachinesResponse:
+        """The machines, who holds them, and who waits."""
+        return await self._controller.list_machines()
+
     async def report_task_state(
         self, request: Controller.ReportTaskStateRequest, ctx: Any
     ) -> Controller.ReportTaskStateResponse:

@@ -1,9 +1,18 @@
 """The seam to whatever gives the controller places to run: this machine, or an existing distributed engine.
 
-An engine is asked, it never calls back. It holds room and sees to it that each slot has a worker daemon; it knows no
-tasks, logs, ports or readiness (a worker is ready when it has registered with the controller). It never repairs: a
-gang that loses a slot is BROKEN, the controller releases it and asks again under a new id. What cannot be told is not
-dead: an engine that cannot be reached raises `UnavailableError`, it does not answer "no gangs".
+An engine is asked, it never calls back. What the controller relies on, whatever the engine:
+
+1. It holds room, all of a gang's or none, and nothing while a gang waits. It sees to it that each slot has a worker
+   daemon. It knows no tasks, logs, ports or readiness: a worker is ready when it has registered with the controller.
+2. It never repairs. A gang that loses a slot is BROKEN, also where the engine would have started it again; the
+   controller releases it and asks again under a new id.
+3. What cannot be told is not dead. `lost` names slots whose worker has *certainly* ended, such as a process that was
+   reaped; a machine that does not answer may be behind a broken network, and run on. The truth about a worker is its
+   own heartbeat to the controller.
+4. An engine that cannot be reached raises `UnavailableError`; it does not answer "no gangs". A gang that is absent
+   from a snapshot is gone: its room is free.
+5. Order and fairness are the controller's, which submits only what is to start next.
+6. Gangs outlive the controller where workers do: the next one finds them in its first snapshot, under their ids.
 """
 
 from __future__ import annotations
@@ -41,21 +50,39 @@ class Resources:
         """Whether `need` fits into this. What is not asked for fits always, also where too much was given away."""
         return all(not want or have >= want for have, want in zip(self.amounts(), need.amounts(), strict=True))
 
+    def __mul__(self, slots: int) -> Resources:
+        return Resources(self.cpu * slots, self.memory_bytes * slots, self.gpu * slots)
+
     def amounts(self) -> tuple[int, int, int]:
         """Cores, bytes, GPUs."""
         return (self.cpu, self.memory_bytes, self.gpu)
 
 
+class Placement(enum.Enum):
+    """Which machines the slots of a gang may share."""
+
+    ANY = "any"
+    SPREAD = "spread"  # each has a machine that no other slot of the gang has
+    TOGETHER = "together"  # all are on one machine
+
+
 @dataclass(frozen=True, slots=True)
 class GangRequest:
-    """Room for `slots` tasks with `need` each, all or none.
+    """Room for some tasks, all or none.
 
-    `gang_id` is the controller's, new for each placement; the same id again has no effect.
+    Attributes:
+        gang_id: The controller's, new for each placement; the same id again has no effect.
+        slots: How many tasks.
+        need: What each of them needs.
+        placement: Which machines they may share.
+        labels: What a machine has to be labelled with to have one of them: pairs of key and value, in order.
     """
 
     gang_id: str
     slots: int
     need: Resources
+    placement: Placement = Placement.ANY
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class GangState(enum.Enum):
@@ -68,9 +95,16 @@ class GangState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one task: the worker that serves it, and which of the machine's GPUs are its own."""
+    """Room for one task.
+
+    Attributes:
+        worker_id: The worker that serves it.
+        machine: Where that is, as in `Machine.name`.
+        gpu_ids: Which of the machine's GPUs are its own; empty also where the worker itself sees no others.
+    """
 
     worker_id: str
+    machine: str
     gpu_ids: tuple[int, ...] = ()
 
 
@@ -92,18 +126,43 @@ class GangStatus:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine, or the part of one that a worker serves."""
+    """One machine, or the part of one that a worker serves.
+
+    Attributes:
+        total: What it has for tasks.
+        free: What of it nobody holds, also nobody else who uses the engine.
+        tasks: How many slots are held on it, also those that reserve nothing.
+        labels: What it is labelled with.
+        alive: Whether the engine places something there.
+    """
 
     name: str
     total: Resources
     free: Resources
-    tasks: int = 0  # how many slots are held on it, also those that reserve nothing
+    tasks: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+    alive: bool = True
+
+    def suits(self, gang: GangRequest) -> bool:
+        """Whether a slot of the gang may be here, however full it is."""
+        return self.alive and all(label in self.labels for label in gang.labels)
 
 
 class Engine(Protocol):
-    """What the controller asks of an engine. `elastic`: it may get machines that it does not have now."""
+    """What the controller asks of an engine.
 
+    Attributes:
+        name: For people: `local`, `ray`, `slurm`.
+        elastic: It may get machines that it does not have now: what fits on none of them waits.
+        adopted: How many workers `start` has found that an earlier life has left.
+        shared_workers: Workers stand, and serve slots of many gangs. Else each slot has one of its own, which ends when
+            its gang is released; before that the controller lets it hand over all that it has.
+    """
+
+    name: str
     elastic: bool
+    shared_workers: bool
+    adopted: int
 
     async def start(self, controller_address: str) -> None:
         """Begins to serve; workers will register at `controller_address`."""
@@ -112,10 +171,14 @@ class Engine(Protocol):
         """Asks for room; returns at once. GangRejectedError: never; UnavailableError: ask again."""
 
     async def release(self, gang_id: str) -> None:
-        """Gives everything back and ends what still runs there. Waiting, broken, unknown, again: all fine."""
+        """Gives everything back and ends what still runs there, now. Waiting, broken, unknown, again: all fine.
+
+        Its room is free when it is gone from the snapshot, which may be later.
+        """
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Every gang of this controller that the engine knows, by id."""
+        """Every gang of this controller that the engine knows, by id; also those from an earlier life of the
+        controller."""
 
     async def machines(self) -> Sequence[Machine]:
         """What there is, and what of it is free."""
@@ -124,20 +187,29 @@ class Engine(Protocol):
         """Returns when a snapshot may have become different, or after the time."""
 
     async def close(self) -> None:
-        """Lets go; what an engine was started for alone ends with it."""
+        """Ends all that runs, gracefully, gives everything back, and lets go: what `iris down` means."""
+
+    async def abandon(self) -> None:
+        """Lets go; gangs live on, for the next controller. What an engine has started and told nobody of ends."""
 
 
 def place(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
     """Finds room for all slots of a gang, or None. All slots are alike, so greedy is exact.
 
-    Slots are dealt out evenly: each goes to the machine with the fewest tasks among those that still have room.
+    Slots are dealt out evenly: each goes to the machine with the fewest tasks among those that still have room. Those
+    that have to be together go to the machine with the fewest tasks that has room for all.
 
     Returns:
         For each slot the position of its machine.
     """
-    free = [machine.free for machine in machines]
-    roomy = [(machine.tasks, i) for i, machine in enumerate(machines) if machine.free.covers(gang.need)]
+    least = gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need
+    roomy = [(m.tasks, i) for i, m in enumerate(machines) if m.suits(gang) and m.free.covers(least)]
+    if gang.placement is Placement.TOGETHER:
+        return [min(roomy)[1]] * gang.slots if roomy else None
+    if gang.placement is Placement.SPREAD:
+        return [i for _, i in heapq.nsmallest(gang.slots, roomy)] if len(roomy) >= gang.slots else None
     heapq.heapify(roomy)
+    free = {i: machines[i].free for _, i in roomy}
     chosen: list[int] = []
     while roomy and len(chosen) < gang.slots:
         tasks, best = heapq.heappop(roomy)

@@ -103,7 +103,7 @@ class Ledger:
                 self._entries.pop(record["release"], None)
                 return
             cpu, memory_bytes, gpu = record["need"]
-            slots = tuple(Slot(worker_id, tuple(gpu_ids)) for worker_id, _, gpu_ids in record["slots"])
+            slots = tuple(Slot(worker_id, worker_id, tuple(gpu_ids)) for worker_id, _, gpu_ids in record["slots"])
             gang = GangRequest(record["gang"], len(slots), Resources(cpu, memory_bytes, gpu))
             self._entries[gang.gang_id] = Entry(gang, slots, tuple(one for _, one, _ in record["slots"]))
         except (ValueError, TypeError, KeyError, AttributeError):

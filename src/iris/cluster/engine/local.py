@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,7 @@ class _Host:
     free: Resources
     free_gpus: list[int]
     tasks: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
     keeper: asyncio.Task[None] | None = None
     incarnation: str = field(default_factory=_new_incarnation)  # of its process, or of the next one while it has none
 
@@ -83,6 +84,7 @@ class LocalEngine:
         directory: Where each worker gets a folder for its attempts and a file for its own messages.
         workers: How many worker processes share the machine, 1 to 64.
         machine: What there is to give away; default what this process may use (see `this_machine`).
+        labels: What its workers are labelled with, as machines: each of them, or one mapping for all.
         host: The address that workers bind to.
         advertise_host: Where others reach them; default `host`.
         standing: Workers go on when this process is killed; False: they end with it, however that ends.
@@ -93,7 +95,9 @@ class LocalEngine:
             that any controller takes.
     """
 
+    name = "local"
     elastic = False
+    shared_workers = True
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class LocalEngine:
         *,
         workers: int = 1,
         machine: Resources | None = None,
+        labels: Sequence[Mapping[str, str]] = ({},),
         host: str = "127.0.0.1",
         advertise_host: str = "",
         standing: bool = False,
@@ -121,7 +126,9 @@ class LocalEngine:
             self._worker_options += ["--log-directory", str(log_directory)]
         self._standing = standing
         self._lease_s = lease_s
-        self._hosts = [_share(total, devices, i, workers) for i in range(workers)]  # then those that are too many
+        self._hosts = [
+            _share(total, devices, i, workers, labels) for i in range(workers)
+        ]  # then those that are too many
         self._open = workers  # how many of them are given something new
         self._gangs: dict[str, _Gang] = {}
         self._waiting: dict[str, _Gang] = {}  # of them, those that hold nothing
@@ -198,7 +205,7 @@ class LocalEngine:
         """See `Engine.submit`. Room that is free is held when this returns."""
         if gang.gang_id in self._gangs:
             return
-        if place(gang, [_empty(host) for host in self._hosts[: self._open]]) is None:
+        if place(gang, [replace(machine, free=machine.total, tasks=0) for machine in self._machines()]) is None:
             raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
         self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._hold_what_fits()
@@ -253,14 +260,17 @@ class LocalEngine:
             for i in spots:
                 gpu_ids = tuple(self._hosts[i].free_gpus[: gang.request.need.gpu])
                 self._take(i, gang.request.need, gpu_ids)
-                slots.append(Slot(self._hosts[i].worker_id, gpu_ids))
+                slots.append(Slot(self._hosts[i].worker_id, self._hosts[i].worker_id, gpu_ids))
             gang.hosts, gang.status = spots, GangStatus(GangState.HELD, tuple(slots))
             del self._waiting[gang_id]
             self._ledger.hold(Entry(gang.request, tuple(slots), tuple(self._hosts[i].incarnation for i in spots)))
             self._changed.set()
 
     def _machines(self) -> list[Machine]:
-        return [Machine(host.worker_id, host.total, host.free, host.tasks) for host in self._hosts[: self._open]]
+        return [
+            Machine(host.worker_id, host.total, host.free, host.tasks, host.labels)
+            for host in self._hosts[: self._open]
+        ]
 
     def _take(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
         host = self._hosts[index]
@@ -358,13 +368,16 @@ class LocalEngine:
         self._changed.set()
 
 
-def _share(total: Resources, devices: tuple[int, ...], index: int, workers: int) -> _Host:
+def _share(
+    total: Resources, devices: tuple[int, ...], index: int, workers: int, labels: Sequence[Mapping[str, str]]
+) -> _Host:
     def part(amount: int) -> int:
         return amount // workers + (1 if index < amount % workers else 0)
 
     gpus = tuple(devices[index::workers])
     share = Resources(cpu=part(total.cpu), memory_bytes=total.memory_bytes // workers, gpu=len(gpus))
-    return _Host(f"local-{index}", share, gpus, share, list(gpus))
+    own = tuple(sorted(labels[index % len(labels)].items()))
+    return _Host(f"local-{index}", share, gpus, share, list(gpus), labels=own)
 
 
 def _without_room(worker_id: str) -> _Host:
@@ -373,10 +386,6 @@ def _without_room(worker_id: str) -> _Host:
 
 def _secret_of(credentials: Callable[[str], WorkerCredentials], worker_id: str) -> str:
     return credentials(worker_id).to_json()
-
-
-def _empty(host: _Host) -> Machine:
-    return Machine(host.worker_id, host.total, host.total)
 
 
 def _broken(slots: tuple[Slot, ...], lost: frozenset[int]) -> GangStatus:

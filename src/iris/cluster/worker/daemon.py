@@ -13,6 +13,7 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -43,6 +44,7 @@ from iris.rpc.process import (
     address_of,
     bind,
     descriptors,
+    own_host_towards,
     raise_file_limit,
     run_loop,
     use_no_proxy,
@@ -106,7 +108,11 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         help="how long a log does that the controller has too (%(default)s)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to bind to; 'auto': the one by which this machine calls the controller (%(default)s)",
+    )
     parser.add_argument("--advertise-host", default="", help="where others reach it; default: --host")
     parser.add_argument(
         "--advertise-address",
@@ -167,6 +173,9 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
             number = getattr(arguments, name)
             if number is not None and not number >= 0:
                 raise InvalidArgumentError(f"--{name.replace('_', '-')} {number}: expected a number from 0")
+        controller_address = parse_address(arguments.controller)
+        if arguments.host == "auto":
+            arguments.host = own_host_towards(urlsplit(controller_address).hostname or "")
         given = _credentials(arguments.credentials)
         tls = ServerTls.given(arguments)
         check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
@@ -174,7 +183,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         controller_tls = ClientTls(arguments.ca or arguments.tls_cert, arguments.part)
         credentials = Credentials.fixed(given.token, "--credentials")
         controller = ControllerLine(
-            parse_address(arguments.controller),
+            controller_address,
             arguments.controller_file,
             partial(connect, credentials=credentials, tls=controller_tls),
         )

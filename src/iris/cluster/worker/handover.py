@@ -41,6 +41,7 @@ _PIECE_BYTES = 1 << 20
 _PIECES = 500  # in one call
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_LOOK_S = 0.02
 _LONGEST_HOLD_S = 60.0  # of one log
 _TRIES = 10  # without coming any further, until a log is given up: the two sides do not understand each other
 # Positions that are none: the controller wants nothing of this log; it cannot take it now.
@@ -139,6 +140,11 @@ class Handover:
             async with self._sending:
                 await self._hand_over()
             await asyncio.sleep(_PERIOD_S)
+
+    async def until_taken(self) -> None:
+        """Returns when the controller has, or does not want, all that there is, of attempts that have ended."""
+        while self._news or self._held or self._sending.locked():  # noqa: ASYNC110 - many events end it
+            await asyncio.sleep(_LOOK_S)
 
     async def flush(self, timeout_s: float) -> None:
         """Hands over all that there is, if the controller takes it within the time; this is its last chance."""

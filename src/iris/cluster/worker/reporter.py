@@ -65,6 +65,7 @@ class Reporter:
         self._trust = trust
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
+        self._told = asyncio.Event()  # set, and replaced, when there is no news that is not acknowledged
 
     def tell(self, attempt: Attempt) -> None:
         """There is news of the attempt."""
@@ -79,6 +80,11 @@ class Reporter:
             await happens(self._wake, self._lease.heartbeat_s)
             self._wake.clear()
             await self._until_answered(self._report)
+
+    async def until_told(self) -> None:
+        """Returns when the controller has acknowledged all that there is to tell."""
+        while self._news:
+            await self._told.wait()
 
     async def flush(self, timeout_s: float) -> None:
         """Reports what there is, if the controller answers within the time."""
@@ -112,7 +118,7 @@ class Reporter:
     async def _report(self) -> None:
         while not self._is_fenced:
             batch = self._next_batch()
-            told = [(attempt, attempt.revision) for attempt in batch]
+            sent = [(attempt, attempt.revision) for attempt in batch]
             request = cluster_pb2.Controller.ReportTaskStatesRequest(
                 worker_id=self._registration.worker_id,
                 incarnation=self._registration.incarnation,
@@ -133,7 +139,7 @@ class Reporter:
                 await self._register()
                 continue
             self._lease.renew(sent_s)
-            for attempt, revision in told:
+            for attempt, revision in sent:
                 if attempt.revision == revision:
                     self._news.pop(attempt.key, None)
                     if attempt.is_final:
@@ -142,6 +148,8 @@ class Reporter:
             for unwanted in answer.unwanted:
                 self._on_unwanted((unwanted.task_id, unwanted.attempt_id))
             if not self._news:
+                told, self._told = self._told, asyncio.Event()
+                told.set()
                 return
 
     async def _beat(self) -> None:

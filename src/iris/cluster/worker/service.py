@@ -82,6 +82,11 @@ class WorkerService:
         )
         return cluster_pb2.Empty()
 
+    async def drain(self, request: cluster_pb2.Worker.DrainRequest, ctx: Any) -> cluster_pb2.Empty:
+        """Takes no new attempts, and answers when nothing would be lost with this worker."""
+        await self._worker.drain()
+        return cluster_pb2.Empty()
+
     async def health_check(self, request: cluster_pb2.Empty, ctx: Any) -> cluster_pb2.HealthResponse:
         """That it is alive."""
         return self._worker.health_check()

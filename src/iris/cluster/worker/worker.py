@@ -120,6 +120,7 @@ class Worker:
         self._started_at_s = time.monotonic()
         self._count = 0
         self._closing = ""  # why, once it ends
+        self._is_draining = False
         self.reporter: Reporter | None = None  # set by the program, which connects the two
         self.handover: Handover | None = None  # also; None where logs are kept without us
 
@@ -142,7 +143,7 @@ class Worker:
         known = self._attempts.get(key)
         if known is not None:
             return known
-        if self._closing:
+        if self._closing or self._is_draining:
             raise UnavailableError(f"worker {self.worker_id} is ending")
         if request.incarnation not in ("", self._incarnation):
             # It may have run what is asked of it here, and its end is not known yet.
@@ -173,6 +174,7 @@ class Worker:
             one.task_index = place.task_index
             one.attempt_id = place.attempt_id
             one.gpu_ids.extend(place.gpu_ids)
+            one.visible_devices.extend(place.visible_devices)
             one.token = place.token
             self.run_task(one, entrypoint)
 
@@ -220,6 +222,17 @@ class Worker:
             running_tasks=len(self._runs),
             worker_id=self.worker_id,
         )
+
+    async def drain(self) -> None:
+        """Takes no new attempts any more; returns when those that it has have ended, and the controller has all of
+        them: their ends and their logs."""
+        self._is_draining = True
+        while self._runs:
+            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        if self.reporter is not None:
+            await self.reporter.until_told()
+        if self.handover is not None:
+            await self.handover.until_taken()
 
     def discard(self, key: AttemptKey) -> None:
         """The controller does not want this attempt to run here."""
@@ -440,8 +453,9 @@ class Worker:
         """The whole environment of a task: the worker's, then the user's, then Iris's own, which wins."""
         request = attempt.request
         env = {"PYTHONUNBUFFERED": "1", **self._base_env}  # or the lines of a Python program would come in 8 KiB lumps
-        if attempt.request.resources.device.HasField("gpu"):
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in request.gpu_ids)
+        devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
+        if devices:  # else those that the engine has given to this worker
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         env.update(request.environment.env_vars)
         # Those of a task that this worker itself runs in; and a token of the user's is for nobody else.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name == TOKEN_VARIABLE]:
