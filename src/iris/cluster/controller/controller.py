@@ -47,6 +47,7 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
+from iris.cluster.controller.slot_workers import DRAIN_S
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
@@ -82,6 +83,7 @@ class Controller:
         limits: What each user may have.
         authority: Makes the tokens by which it is called; default one whose key lives in memory only.
         http_client: By which workers are called, where TLS needs one of its own.
+        drain_s: How long the room of a gang is held for workers that end with it, see slot_workers.py.
 
     Attributes:
         fleet: The workers.
@@ -102,6 +104,7 @@ class Controller:
         *,
         authority: Authority | None = None,
         http_client: Client | None = None,
+        drain_s: float = DRAIN_S,
     ) -> None:
         self.reserve = reserve or Reserve()
         self._quotas = Quotas(limits or Limits())
@@ -119,7 +122,7 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
-        self._scheduler = Scheduler(engine, self._jobs, self.fleet.workers, self._apply)
+        self._scheduler = Scheduler(engine, self._jobs, self.fleet, self._apply, self._in_background, drain_s)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saving: asyncio.Task[None] | None = None
 
@@ -509,8 +512,12 @@ class Controller:
 
     async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
         job = record.job
-        worker = await self.fleet.registered(worker_id)
         still_live = _still_live(job)
+        worker = await self.fleet.registered(
+            worker_id, lambda: any(still_live(start.task_index, start.attempt_id) for start in starts)
+        )
+        if worker is None:
+            return
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
         request = workers.run_tasks_request(
             worker.place, job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
@@ -522,8 +529,9 @@ class Controller:
                 self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
-        worker = await self.fleet.registered(stop.worker_id)
-        if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
+        still_live = _still_live(record.job)
+        worker = await self.fleet.registered(stop.worker_id, lambda: still_live(stop.task_index, stop.attempt_id))
+        if worker is not None and not await workers.stop_attempt(worker, record.job.job_id, stop, still_live):
             end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
             self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, _now_ms()))
 

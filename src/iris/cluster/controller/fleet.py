@@ -25,7 +25,9 @@ from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2
 from iris.rpc.credentials import Bearer
 from iris.rpc.neighbour import Neighbour
+from iris.rpc.process import happens
 
+_LOOK_S = 5.0  # whether a worker that is waited for is still wanted
 _log = logging.getLogger(__name__)
 
 # Gives up the attempts of which this is true, and says why.
@@ -104,11 +106,23 @@ class Fleet:
         )
         return True
 
-    async def registered(self, worker_id: str) -> WorkerRecord:
-        """The worker, which after a restart of ours may still have to register again."""
-        while (worker := self.workers.get(worker_id)) is None:
-            await self._registration.wait()
+    async def registered(self, worker_id: str, still_wanted: Callable[[], bool]) -> WorkerRecord | None:
+        """The worker, which after a restart of ours may still have to register again; None: nobody wants it any more,
+        which is asked from time to time."""
+        while (worker := self.workers.get(worker_id)) is None and still_wanted():
+            await happens(self._registration, _LOOK_S)
         return worker
+
+    def end(self, worker_id: str) -> None:
+        """The process of a worker is certainly dead, or as good as that: it is called no more."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
+            worker.gone = True
+
+    def forget(self, worker_id: str) -> None:
+        """Nothing refers to a worker any more, and another one will not have its id."""
+        self.end(worker_id)
+        self.workers.pop(worker_id, None)
 
     def hear(
         self,

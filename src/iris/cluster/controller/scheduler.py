@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 from iris.cluster.controller import queue
 from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
+from iris.cluster.controller.fleet import Fleet
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.slot_workers import SlotWorkers
 from iris.cluster.controller.timers import Timers
-from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
 from iris.errors import IrisError
 from iris.failpoints import failpoint
@@ -39,23 +40,34 @@ class Scheduler:
     Args:
         engine: Who places.
         jobs: By job id; the controller's own.
-        workers: By worker id; the controller's own.
+        fleet: The workers.
         apply: Where events go.
+        in_background: Runs what the scheduler does not wait for.
+        drain_s: How long workers that end with their gang may take to hand over what they have.
     """
 
     def __init__(
-        self, engine: Engine, jobs: Mapping[str, JobRecord], workers: Mapping[str, WorkerRecord], apply: Apply
+        self,
+        engine: Engine,
+        jobs: Mapping[str, JobRecord],
+        fleet: Fleet,
+        apply: Apply,
+        in_background: Callable[[Coroutine[Any, Any, None]], None],
+        drain_s: float,
     ) -> None:
         self._engine = engine
         self._jobs = jobs
-        self._workers = workers
+        self._workers = fleet.workers
+        self._slot_workers = None if engine.shared_workers else SlotWorkers(fleet, drain_s)
         self._apply = apply
+        self._in_background = in_background
         self._timers: Timers[Due] = Timers()
         self._pausing: dict[str, GangRequest] = {}  # not in the queue yet
         self._line = queue.Line()
         self._newcomers: dict[str, None] = {}  # of them, those that have not been told yet why they wait
         self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
         self._held: dict[str, queue.Held] = {}
+        self._draining: set[str] = set()  # their workers hand over what they have: to be released after that
         self._to_release: dict[str, None] = {}  # a set that keeps its order
         self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
         self._next_look_s = 0.0  # at all that wait
@@ -90,7 +102,7 @@ class Scheduler:
         self._timers.drop(("pause", gang_id))
         self._timers.drop(("placement", gang_id))
         if self._pausing.pop(gang_id, None) is None and self._line.leave(gang_id) is None:
-            self._to_release[gang_id] = None
+            self._give_back(gang_id, has_run=gang_id in self._held)
         self._newcomers.pop(gang_id, None)
         self._wake.set()
 
@@ -100,19 +112,22 @@ class Scheduler:
 
     def adopt(self, snapshot: Mapping[str, GangStatus]) -> None:
         """After a restart of the controller: takes the gangs of jobs that go on into the books, releases the others."""
-        self._to_release = dict.fromkeys(snapshot)
+        unwanted = dict(snapshot)
         for record in self._jobs.values():
             for gang_id, gang in record.job.gangs.items():
-                known = snapshot.get(gang_id)
+                known = unwanted.pop(gang_id, None)
                 if known is None:
                     continue
-                del self._to_release[gang_id]
                 request = gang_of(record.launch, gang_id, len(gang.task_indices))
                 if gang.placed:
                     self._hold(record, request, known)
                 else:
                     self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
                     self._limit_placement(record, gang_id, record.job.tasks[gang.task_indices[0]].not_before_ms)
+        if self._slot_workers is not None:
+            self._slot_workers.take_snapshot(snapshot)
+        for gang_id, status in unwanted.items():
+            self._give_back(gang_id, has_run=bool(status.slots))  # what it runs is told to end when it reports
 
     async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
@@ -124,6 +139,23 @@ class Scheduler:
                 for machine in machines
             ],
         )
+
+    def _give_back(self, gang_id: str, *, has_run: bool) -> None:
+        """Room is released with the next pass; where workers end with it, once they have handed over what they have."""
+        if self._slot_workers is None or not has_run:
+            self._to_release[gang_id] = None
+        elif gang_id not in self._draining:
+            self._draining.add(gang_id)
+            self._in_background(self._drain(self._slot_workers, gang_id))
+
+    async def _drain(self, slot_workers: SlotWorkers, gang_id: str) -> None:
+        try:
+            await slot_workers.drain(gang_id)
+        finally:
+            slot_workers.ending(gang_id)
+            self._draining.discard(gang_id)
+            self._to_release[gang_id] = None
+            self._wake.set()
 
     async def run(self) -> None:
         """Schedules for as long as the controller lives: whenever something changes, and with every tick.
@@ -176,6 +208,8 @@ class Scheduler:
         look_at_all = time.monotonic() >= self._next_look_s
         if look_at_all:
             self._next_look_s = time.monotonic() + TICK_S
+            if self._slot_workers is not None:
+                self._slot_workers.forget_strays()
         if self._line:
             await self._submit_next(look_at_all)
         self._tell_explained()
@@ -226,6 +260,8 @@ class Scheduler:
                 self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
             elif known.state is GangState.BROKEN:
                 self._slots_lost(gang_id, known.lost, known.reason)
+        if self._slot_workers is not None:
+            self._slot_workers.take_snapshot(snapshot)  # last: what is forgotten runs nothing any more
 
     def _place(self, gang_id: str, known: GangStatus) -> None:
         record = self._record_of(gang_id)

@@ -44,6 +44,7 @@ class WorkerRecord:
     Attributes:
         lease_s: For how long it may be silent, see worker/lease.py.
         heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
+        registered_s: When it registered, by the same clock.
         gone: Its process is certainly dead, or was declared lost; another one may register.
     """
 
@@ -53,6 +54,7 @@ class WorkerRecord:
     lease_s: float
     heard_s: float
     last_heartbeat_ms: int
+    registered_s: float
     gone: bool = False
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
@@ -91,7 +93,8 @@ def new_record(
     )
     # One stub per address, kept: it holds the connections.
     place = WorkerPlace(request.worker_id, request.address, request.incarnation)
-    return WorkerRecord(place, request.metadata, stub, lease_s, time.monotonic(), time.time_ns() // 1_000_000)
+    now_s = time.monotonic()
+    return WorkerRecord(place, request.metadata, stub, lease_s, now_s, time.time_ns() // 1_000_000, now_s)
 
 
 def run_tasks_request(

@@ -225,10 +225,10 @@ class Worker:
 
     async def drain(self) -> None:
         """Takes no new attempts any more; returns when those that it has have ended, and the controller has all of
-        them: their ends and their logs."""
+        them: their ends and their logs. For how long that may take is for who asks to say."""
         self._is_draining = True
         while self._runs:
-            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+            await asyncio.wait(self._runs.values())  # not `gather`: with who asks it would cancel the attempts
         if self.reporter is not None:
             await self.reporter.until_told()
         if self.handover is not None:
