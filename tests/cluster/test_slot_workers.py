@@ -173,3 +173,34 @@ def test_many_jobs_leave_no_workers(world: World, client: IrisClient) -> None:
             assert lines_of(client, job.job_id) == [job.job_id]
     world.until_forgotten()
     assert world.controller.call(lambda: len(world.controller.controller.fleet.workers)) == 0
+
+
+def test_a_worker_that_comes_after_its_gang_has_gone_is_refused(world: World, client: IrisClient) -> None:
+    world.engine.starting = lambda worker_id: False
+    job = client.run(["true"])
+    gang_id = f"{job.job_id}@0"
+    wait_until(lambda: gang_id in world.engine.submitted, "its room")
+    wait_until(lambda: "still starting" in client.status(job.job_id).status_message, "the wait for its worker")
+    job.terminate()
+    wait_until(lambda: gang_id in world.engine.released, "the release of its room")
+    world.slots.start(f"{gang_id}.0")
+    late = world.slots.processes[f"{gang_id}.0"]
+    late.wait(30)
+    assert world.workers() == set()
+    said = (world.slots.directory / f"{gang_id}.0.log").read_text()
+    assert f"the controller refuses it: no gang of this cluster has worker '{gang_id}.0' any more" in said
+
+
+def test_a_worker_that_the_engine_could_not_end_is_told_to(world: World, client: IrisClient) -> None:
+    job = client.run(["sleep", "300"])
+    wait_until(lambda: client.status(job.job_id).state == pb.JOB_STATE_RUNNING, "it to run")
+    worker = world.slots.processes.pop(f"{job.job_id}@0.0")  # so the engine does not find it any more
+    try:
+        job.terminate()
+        assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_KILLED
+        wait_until(lambda: not world.workers(), "its name to be forgotten")
+        worker.wait(30)
+        assert world.workers() == set()
+    finally:
+        worker.kill()
+        worker.wait()

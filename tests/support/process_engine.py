@@ -28,6 +28,7 @@ class Slots:
         environment: Of the workers.
         address: Of the controller; set before something is submitted.
         processes: By worker id.
+        ends_gang: A worker that has ended breaks its gang, as engines notice it at once, or later.
         ended: The ids of those that were ended with their gang, in that order.
     """
 
@@ -37,11 +38,12 @@ class Slots:
     environment: dict[str, str] = field(default_factory=dict)
     address: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ends_gang: bool = False
     ended: list[str] = field(default_factory=list)
 
     def start(self, worker_id: str) -> None:
         directory = self.directory / worker_id
-        with directory.with_suffix(".log").open("ab") as messages:
+        with (self.directory / f"{worker_id}.log").open("ab") as messages:
             self.processes[worker_id] = subprocess.Popen(
                 [
                     *self.program,
@@ -93,6 +95,13 @@ class ProcessEngine(FakeEngine):
             self.slots.kill(slot.worker_id)
             self.slots.ended.append(slot.worker_id)
         await super().release(gang_id)
+
+    async def snapshot(self) -> dict[str, GangStatus]:
+        if self.slots.ends_gang:
+            for worker_id, process in self.slots.processes.items():
+                if process.poll() is not None:
+                    self.end_worker(worker_id)
+        return await super().snapshot()
 
     def for_next_controller(self) -> ProcessEngine:
         engine = ProcessEngine(self.slots)

@@ -19,7 +19,7 @@ from iris.client.job import Job, LogEntry, check_index
 from iris.client.lines import join_pieces
 from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
 from iris.client.streams import LogStream, Reading
-from iris.cluster.client.pickling import pickle_entrypoint, python_version
+from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import (
@@ -35,6 +35,7 @@ from iris.cluster.types import (
 from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
+from iris.versions import python_version
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace import Bundle

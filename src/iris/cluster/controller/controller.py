@@ -55,6 +55,7 @@ from iris.cluster.engine.base import Engine
 from iris.cluster.types import TOKEN_VARIABLE, check_job_name, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
+from iris.cluster.worker.run_callable import why_not_on
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -118,7 +119,15 @@ class Controller:
         self.authority = authority or Authority(SigningKey.new(), store)
         self.authority.is_live = self._is_live
         self.authority.changed = self._saver.token_changed
-        self.fleet = Fleet(lease_s, store, self._saver, self.authority, http_client, self._lose_attempts)
+        self.fleet = Fleet(
+            lease_s,
+            store,
+            self._saver,
+            self.authority,
+            http_client,
+            self._lose_attempts,
+            shared_workers=engine.shared_workers,
+        )
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
@@ -349,15 +358,16 @@ class Controller:
     ) -> cluster_pb2.Controller.RegisterWorkerResponse:
         """A worker is there; it is answered with the address that it should tell its tasks, and with its lease.
 
-        Not accepted is a process that was declared lost, or whose place another one has taken: it has to end.
+        Not accepted is a process that was declared lost, or whose place another one has taken, or that is of a release
+        too far away, see `versions`: it has to end.
         """
-        if not self.fleet.register(request):
-            return cluster_pb2.Controller.RegisterWorkerResponse(accepted=False)
-        self._scheduler.wake()
-        await self._saver.settled()
-        return cluster_pb2.Controller.RegisterWorkerResponse(
-            accepted=True, controller_address=self._address, lease_ms=round(self._lease_s * 1000)
-        )
+        answer = self.fleet.register(request)
+        if answer.accepted or answer.refused:
+            self._scheduler.wake()  # who waits for it is told why, where it was refused
+        if answer.accepted:
+            answer.controller_address = self._address
+            await self._saver.settled()
+        return answer
 
     def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
         for record in list(self._unfinished.values()):
@@ -519,14 +529,21 @@ class Controller:
         if worker is None:
             return
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
+        why_not = why_not_on(worker.python_version, record.launch.pickled_by)
+        if why_not:  # every task would find that out for itself
+            self._starts_failed(record, starts, why_not)
+            return
         request = workers.run_tasks_request(
             worker.place, job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
         )
         refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
         if refused:
-            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
-            for start in starts:
-                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
+            self._starts_failed(record, starts, f"worker {worker_id} refused it: {refused}")
+
+    def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:
+        end = AttemptEnd(FAILED, _now_ms(), error=error)
+        for start in starts:
+            self._apply(record, record.job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
         still_live = _still_live(record.job)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from iris.cluster.controller import queue
-from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
+from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
 from iris.cluster.controller.fleet import Fleet
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.launch import gang_of
@@ -57,6 +57,7 @@ class Scheduler:
     ) -> None:
         self._engine = engine
         self._jobs = jobs
+        self._fleet = fleet
         self._workers = fleet.workers
         self._slot_workers = None if engine.shared_workers else SlotWorkers(fleet, drain_s)
         self._apply = apply
@@ -69,6 +70,8 @@ class Scheduler:
         self._held: dict[str, queue.Held] = {}
         self._draining: set[str] = set()  # their workers hand over what they have: to be released after that
         self._to_release: dict[str, None] = {}  # a set that keeps its order
+        # How often in a row a job's gangs have lost their room before they could start, and why the last of them did.
+        self._setbacks: dict[str, tuple[int, str]] = {}
         self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
         self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
@@ -85,11 +88,19 @@ class Scheduler:
     def job_ended(self, job_id: str) -> None:
         """Its time is of no interest any more."""
         self._timers.drop(("job", job_id))
+        self._setbacks.pop(job_id, None)
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
         """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
         request = gang_of(record.launch, gang_id, slots)
         due_s = self._limit_placement(record, gang_id, not_before_ms)
+        setbacks, why = self._setbacks.get(record.job.job_id, (0, ""))
+        pause_ms = pause_before(setbacks, DEFAULT_PAUSE_MS, gang_id)
+        if pause_ms:
+            due_s = max(due_s, time.monotonic() + pause_ms / 1000)
+            self._explain(
+                gang_id, f"waiting: room is asked for again in a while, since what it had was of no use: {why}"
+            )
         if due_s > time.monotonic():
             self._pausing[gang_id] = request
             self._timers.set(("pause", gang_id), due_s)
@@ -249,7 +260,7 @@ class Scheduler:
         for gang_id in list(self._submitted):
             known = snapshot.get(gang_id)
             if known is None or known.state is GangState.BROKEN:
-                self._room_lost(gang_id)
+                self._room_lost(gang_id, known)
             elif known.state is GangState.HELD:
                 self._place(gang_id, known)
             else:
@@ -266,18 +277,25 @@ class Scheduler:
     def _place(self, gang_id: str, known: GangStatus) -> None:
         record = self._record_of(gang_id)
         slots = known.slots
-        missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
-        if missing:
-            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}")
+        absent = [why for slot in slots if (why := self._fleet.why_absent(slot.worker_id))]
+        if absent:
+            self._explain(gang_id, f"waiting: {_in_short(absent)}")
             return
         self._timers.drop(("placement", gang_id))
+        self._setbacks.pop(record.job.job_id, None)
         self._hold(record, self._submitted.pop(gang_id).gang, known)
         places = [self._workers[slot.worker_id].place for slot in slots]
         self._apply(record, record.job.gang_placed(gang_id, places))
 
-    def _room_lost(self, gang_id: str) -> None:
+    def _room_lost(self, gang_id: str, known: GangStatus | None) -> None:
+        """Its workers ended before it could start, perhaps since they cannot start at all: each time it is asked for
+        again a little later."""
         self._submitted.pop(gang_id)
         record = self._record_of(gang_id)
+        workers = [] if known is None else [slot.worker_id for slot in known.slots]
+        why = self._fleet.why_refused(workers) or (known.reason if known is not None else "the engine has let go of it")
+        setbacks, _ = self._setbacks.get(record.job.job_id, (0, ""))
+        self._setbacks[record.job.job_id] = (setbacks + 1, why)
         self._apply(record, record.job.room_lost(gang_id))
 
     def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
@@ -367,14 +385,12 @@ class Scheduler:
     def _record_of(self, gang_id: str) -> JobRecord:
         return self._jobs[gang_id.rpartition("@")[0]]
 
-    def _why_not_there(self, worker_id: str) -> str:
-        worker = self._workers.get(worker_id)
-        return "is still starting" if worker is None or worker.gone else "does not answer"
-
-    def _is_there(self, worker_id: str) -> bool:
-        worker = self._workers.get(worker_id)
-        return worker is not None and worker.is_healthy(time.monotonic())
-
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _in_short(absent: Sequence[str]) -> str:
+    """Why workers are not there: of one, a refusal before all others, and how many more there are."""
+    first = next((why for why in absent if "was refused" in why), absent[0])
+    return f"{first} (and {len(absent) - 1} more are not there)" if len(absent) > 1 else first

@@ -45,6 +45,7 @@ class WorkerRecord:
         lease_s: For how long it may be silent, see worker/lease.py.
         heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
         registered_s: When it registered, by the same clock.
+        python_version: Of its tasks; empty: it does not say.
         gone: Its process is certainly dead, or was declared lost; another one may register.
     """
 
@@ -55,6 +56,7 @@ class WorkerRecord:
     heard_s: float
     last_heartbeat_ms: int
     registered_s: float
+    python_version: str = ""
     gone: bool = False
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
@@ -94,7 +96,8 @@ def new_record(
     # One stub per address, kept: it holds the connections.
     place = WorkerPlace(request.worker_id, request.address, request.incarnation)
     now_s = time.monotonic()
-    return WorkerRecord(place, request.metadata, stub, lease_s, now_s, time.time_ns() // 1_000_000, now_s)
+    now_ms = time.time_ns() // 1_000_000
+    return WorkerRecord(place, request.metadata, stub, lease_s, now_s, now_ms, now_s, request.python_version)
 
 
 def run_tasks_request(

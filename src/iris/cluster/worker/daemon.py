@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from iris import failpoints
+from iris import failpoints, versions
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine, connect
@@ -221,6 +221,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         address=address,
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
+        version=versions.VERSION,
+        python_version=versions.python_version(),
     )
     stop = asyncio.Event()
     given_up: list[str] = []
@@ -239,7 +241,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         registration,
         lease,
         worker.discard,
-        lambda: give_up("the controller has declared it lost"),
+        give_up,
         credentials,
         trust,
     )
