@@ -28,6 +28,7 @@ class Slots:
         environment: Of the workers.
         address: Of the controller; set before something is submitted.
         processes: By worker id.
+        hosts: Where the workers of a machine are, by its name; default: 127.0.0.1.
         ends_gang: A worker that has ended breaks its gang, as engines notice it at once, or later.
         ended: The ids of those that were ended with their gang, in that order.
     """
@@ -38,10 +39,11 @@ class Slots:
     environment: dict[str, str] = field(default_factory=dict)
     address: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)
     ends_gang: bool = False
     ended: list[str] = field(default_factory=list)
 
-    def start(self, worker_id: str) -> None:
+    def start(self, worker_id: str, machine: str = "") -> None:
         directory = self.directory / worker_id
         with (self.directory / f"{worker_id}.log").open("ab") as messages:
             self.processes[worker_id] = subprocess.Popen(
@@ -51,6 +53,7 @@ class Slots:
                     *("--controller", self.address),
                     *("--credentials", str(keep_credentials(self.directory / f"{worker_id}.json", worker_id))),
                     *("--directory", str(directory)),
+                    *("--host", self.hosts.get(machine, "127.0.0.1")),
                     *self.options,
                 ],
                 env=os.environ | self.environment,
@@ -119,7 +122,7 @@ class ProcessEngine(FakeEngine):
             self._gangs[gang_id] = (gang, GangStatus(GangState.HELD, slots))
             for slot in slots:
                 if self.starting(slot.worker_id):
-                    self.slots.start(slot.worker_id)
+                    self.slots.start(slot.worker_id, slot.machine)
 
 
 @contextlib.contextmanager

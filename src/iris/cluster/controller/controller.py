@@ -505,8 +505,9 @@ class Controller:
         self._start_all(record, starts)
 
     def _start_all(self, record: JobRecord, starts: dict[str, list[StartAttempt]]) -> None:
+        hosts = workers.hosts_of(record.job) if starts else []
         for worker_id, group in starts.items():
-            self._in_background(self._start(record, worker_id, group))
+            self._in_background(self._start(record, worker_id, group, hosts))
         starts.clear()
 
     def _end_orphans(self, record: JobRecord) -> None:
@@ -520,7 +521,9 @@ class Controller:
         if reason:
             self._apply(child, child.job.terminate(reason, _now_ms()))
 
-    async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
+    async def _start(
+        self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt], hosts: Sequence[str]
+    ) -> None:
         job = record.job
         still_live = _still_live(job)
         worker = await self.fleet.registered(
@@ -534,7 +537,7 @@ class Controller:
             self._starts_failed(record, starts, why_not)
             return
         request = workers.run_tasks_request(
-            worker.place, job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
+            worker.place, job.job_id, record.launch, starts, record.gpu_ids, hosts, self.authority.task_token
         )
         refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
         if refused:

@@ -8,10 +8,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from pyqwest import Client
 
-from iris.cluster.controller.job import StartAttempt, StopAttempt
+from iris.cluster.controller.job import Job, StartAttempt, StopAttempt
 from iris.cluster.controller.launch import LaunchJobRequest
 from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
@@ -100,16 +101,28 @@ def new_record(
     return WorkerRecord(place, request.metadata, stub, lease_s, now_s, now_ms, now_s, request.python_version)
 
 
+def hosts_of(job: Job) -> list[str]:
+    """Where the tasks of a job that start together are, by index: each at the host of the worker that it has, or had
+    last; empty for one that never had any. None for independent tasks."""
+    if not job.coscheduled:
+        return []
+    by_address: dict[str, str] = {"": ""}
+    for address in {task.attempts[-1].worker_address for task in job.tasks if task.attempts}:
+        by_address[address] = urlsplit(address).hostname or ""
+    return [by_address[task.attempts[-1].worker_address if task.attempts else ""] for task in job.tasks]
+
+
 def run_tasks_request(
     place: WorkerPlace,
     job_id: str,
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
     gpu_ids: dict[int, tuple[int, ...]],
+    hosts: Sequence[str],
     token_of: Callable[[str, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
-    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, and the token of an attempt
-    (job, task, attempt)."""
+    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, where the tasks of their gang
+    are, and the token of an attempt (job, task, attempt)."""
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
         incarnation=place.incarnation,
@@ -124,6 +137,7 @@ def run_tasks_request(
         ports=launch.ports,
         working_directory=launch.working_directory,
         max_log_bytes=launch.max_log_bytes,
+        hosts=hosts,
     )
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms

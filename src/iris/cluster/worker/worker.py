@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from iris.cluster.types import TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
+from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
@@ -34,7 +34,7 @@ from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
 from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.reporter import AttemptKey, Reporter
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
+from iris.cluster.worker.task_dir import AttemptDir, HostsFiles, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import (
@@ -118,6 +118,7 @@ class Worker:
         self._readers: Counter[Path] = Counter()  # of the logs of attempts, by their directories
         self._unpacking: dict[str, asyncio.Lock] = {}
         self._started_at_s = time.monotonic()
+        self._hosts_files = HostsFiles()
         self._count = 0
         self._closing = ""  # why, once it ends
         self._is_draining = False
@@ -126,11 +127,11 @@ class Worker:
 
     # The verbs of the wire.
 
-    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes) -> Attempt:
+    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes, hosts: str = "") -> Attempt:
         """Begins an attempt; one that is known already is answered as it is.
 
-        `entrypoint` is the pickled callable, apart from the request: the attempts of a job share one, and the
-        record of an attempt lives longer than it has to.
+        `entrypoint` is the pickled callable, and `hosts` where the tasks of its gang are, apart from the request: the
+        attempts of a job share them, and the record of an attempt lives longer than they have to.
         """
         job_id, task_index = parse_task_id(request.task_id)
         if (job_id, task_index) != (request.job_id, request.task_index):
@@ -158,7 +159,7 @@ class Worker:
         self._attempts[key] = attempt
         if self.handover is not None:
             self.handover.add(attempt)
-        run = asyncio.create_task(self._run(attempt, entrypoint))
+        run = asyncio.create_task(self._run(attempt, entrypoint, hosts))
         self._runs[key] = run
         run.add_done_callback(lambda _: self._runs.pop(key, None))
         return attempt
@@ -167,6 +168,7 @@ class Worker:
         """Begins attempts of one job."""
         entrypoint = request.shared.serialized_entrypoint
         request.shared.ClearField("serialized_entrypoint")
+        hosts = take_hosts(request.shared)
         for place in request.places:
             one = cluster_pb2.Worker.RunTaskRequest()
             one.CopyFrom(request.shared)
@@ -176,7 +178,7 @@ class Worker:
             one.gpu_ids.extend(place.gpu_ids)
             one.visible_devices.extend(place.visible_devices)
             one.token = place.token
-            self.run_task(one, entrypoint)
+            self.run_task(one, entrypoint, hosts)
 
     def get_task_status(self, task_id: str, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """The newest attempt of a task."""
@@ -339,7 +341,7 @@ class Worker:
 
     # One attempt.
 
-    async def _run(self, attempt: Attempt, entrypoint: bytes) -> None:
+    async def _run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
         """From the request to the end that is reported:
 
         1. Prepare: ports, working directory, workspace, entrypoint. A stop that comes meanwhile ends it here.
@@ -348,7 +350,7 @@ class Worker:
         4. Take its result; give its ports back; tell how it ended.
         """
         try:
-            command = await self._prepare(attempt, entrypoint)
+            command = await self._prepare(attempt, entrypoint, hosts)
             if attempt.stop_grace_s is not None:
                 self._finish_unstarted(attempt)
                 return
@@ -376,8 +378,10 @@ class Worker:
             text = f"the worker could not run it: {type(error).__name__}: {error}"
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
 
-    async def _prepare(self, attempt: Attempt, entrypoint: bytes) -> list[str]:
+    async def _prepare(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> list[str]:
         request, directory = attempt.request, attempt.directory
+        if hosts:
+            self._hosts_files.write(hosts, directory.hosts)
         for name in request.ports:
             attempt.ports[name.lower()] = self._ports.reserve()
         if request.bundle_hash:
@@ -458,7 +462,7 @@ class Worker:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         env.update(request.environment.env_vars)
         # Those of a task that this worker itself runs in; and a token of the user's is for nobody else.
-        for name in [name for name in env if name.startswith("IRIS_PORT_") or name == TOKEN_VARIABLE]:
+        for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
         env |= {
             "IRIS_JOB_ID": request.job_id,
@@ -471,6 +475,8 @@ class Worker:
             "IRIS_BIND_HOST": self._bind_host,
             "IRIS_ADVERTISE_HOST": self._advertise_host,
         }
+        if request.hosts:
+            env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
         if request.token:
             env[TOKEN_VARIABLE] = request.token
         env |= {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}
@@ -612,6 +618,16 @@ class Worker:
                     os.kill(pid, signal.SIGKILL)
                     killed = True
         return killed
+
+
+def take_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
+    """Takes out of a request where the tasks of a gang are, but for the first: as text of a file, one host a line."""
+    for host in request.hosts:
+        if any(character.isspace() for character in host):
+            raise InvalidArgumentError(f"not a host: {quoted(host)} (expected a name or an address, without spaces)")
+    text = "".join(f"{host}\n" for host in request.hosts)
+    del request.hosts[1:]
+    return text
 
 
 def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
