@@ -4,11 +4,15 @@ forgotten after that."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
 from support.controller_thread import ControllerThread, serving
@@ -204,3 +208,40 @@ def test_a_worker_that_the_engine_could_not_end_is_told_to(world: World, client:
     finally:
         worker.kill()
         worker.wait()
+
+
+WRITER = """
+import time
+number = 0
+while True:
+    number += 1
+    print(number, time.time(), flush=True)
+    time.sleep(0.01)
+"""
+
+
+def test_the_log_of_a_machine_that_is_gone_is_there_up_to_its_last_two_seconds(
+    world: World, client: IrisClient
+) -> None:
+    job = client.run([sys.executable, "-S", "-c", WRITER], max_retries_preemption=0)
+    worker_id = f"{job.job_id}@0.0"
+    wait_until(lambda: len(lines_of(client, job.job_id)) > 200, "enough lines")
+    worker = psutil.Process(world.slots.processes[worker_id].pid)
+    machine = [worker, *worker.children(recursive=True)]  # its reaper among them
+    for process in machine:
+        process.suspend()  # none of them sees the others go
+    for process in machine:
+        process.kill()
+    gone_s = time.time()
+    world.slots.processes[worker_id].wait()
+    shutil.rmtree(world.slots.directory / worker_id)
+    world.controller.call(lambda: world.engine.lose(f"{job.job_id}@0", 0))
+    assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_WORKER_FAILED
+    world.until_forgotten()
+    with client.stream_task_logs(job.job_id, 0, follow=False, on_notice=lambda text: None) as stream:
+        lines = [line for line in stream if line.source == "stdout" and not line.partial and not line.missing_bytes]
+        end = stream.ends[0]
+    assert [int(line.message.split()[0]) for line in lines] == list(range(1, len(lines) + 1))
+    assert float(lines[-1].message.split()[1]) > gone_s - 2.0
+    assert end.complete
+    assert end.missing_reason
