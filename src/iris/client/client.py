@@ -599,7 +599,8 @@ def _placement(placement: str | None) -> cluster_pb2.Placement:
 def _rendezvous(framework: str | None) -> cluster_pb2.Rendezvous:
     if framework not in ("torch", "jax", None):
         raise InvalidArgumentError(f"rendezvous={framework!r}: expected 'torch', 'jax' or None")
-    return cluster_pb2.Rendezvous.Value(f"RENDEZVOUS_{framework.upper()}" if framework else "RENDEZVOUS_UNSPECIFIED")
+    known = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZVOUS_JAX}
+    return known.get(framework or "", cluster_pb2.RENDEZVOUS_UNSPECIFIED)
 
 
 def _constraints(labels: Mapping[str, str]) -> list[cluster_pb2.Constraint]:

@@ -379,14 +379,13 @@ class Job:
 
     def _gang_moved(self, gang: Gang, now_ms: int) -> list[Instruction]:
         live, waits = self.tally.count(BUILDING) + self.tally.count(RUNNING), self.tally.count(PENDING)
+        if self.rendezvous and waits and self.tally.count(SUCCEEDED):
+            return self._end_apart(now_ms)
         if self.coscheduled and live and (gang.restarting or not waits):
             return []  # the one gang goes on: most ends of a large one are looked at no further
         members = [self.tasks[index] for index in gang.task_indices]
         instructions: list[Instruction] = []
         waiting = [task for task in members if task.state == PENDING]
-        gone = next((task for task in members if task.state == SUCCEEDED), None) if self.rendezvous else None
-        if waiting and gone is not None:
-            return self._end_apart(waiting, gone, now_ms)
         if waiting and not gang.restarting:
             gang.restarting = True
             ran_ms = max(task.attempts[-1].ran_ms for task in waiting)
@@ -403,9 +402,10 @@ class Job:
             instructions += self._ask_again(gang)
         return instructions
 
-    def _end_apart(self, waiting: Sequence[Task], gone: Task, now_ms: int) -> list[Instruction]:
+    def _end_apart(self, now_ms: int) -> list[Instruction]:
         """Tasks that meet would be tried again, but not all of them."""
-        culprit = self.tasks[_culprit(waiting)]
+        culprit = self.tasks[_culprit([task for task in self.tasks if task.state == PENDING])]
+        gone = next(task for task in self.tasks if task.state == SUCCEEDED)
         culprit.give_up(
             f"{culprit.error}; it is not tried again, since task {gone.task_index} has succeeded already, and the tasks"
             " of a rendezvous only start together"
