@@ -135,7 +135,11 @@ def test_two_gangs_at_once_do_not_meet_each_other(client: IrisClient, tmp_path: 
 
 def test_a_gang_of_which_one_has_succeeded_does_not_meet_again(client: IrisClient, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    script = f'[ $RANK = 0 ] && exit 0; while [ ! -e "{gate}" ]; do sleep 0.02; done; [ $RANK = 1 ] || exec sleep 300; exit 3'
+    script = f"""
+        [ $RANK = 0 ] && exit 0
+        while [ ! -e "{gate}" ]; do sleep 0.02; done
+        [ $RANK = 1 ] && exit 3
+        exec sleep 300"""
     job = client.run(shell(script), replicas=3, rendezvous="torch", max_retries_failure=5)
     wait_until(lambda: client.task_status(job.job_id, 0).state == pb.TASK_STATE_SUCCEEDED, "the end of rank 0", 60)
     gate.touch()

@@ -334,13 +334,10 @@ def test_tasks_that_meet_are_not_tried_again_without_one_that_has_succeeded(how:
     stops = job.attempts_lost({1: 0}, LOST, 4000) if how == WORKER_FAILED else job.attempt_ended(1, 0, end(how, LOST))
     assert stops == [StopAttempt(0, 0, "w0"), StopAttempt(3, 0, "w3")]
     assert states(job) == f"R{LETTERS[how]}SR RUNNING"
-    assert (
-        job.error
-        == job.tasks[1].error
-        == (
-            f"{LOST}; it is not tried again, since task 2 has succeeded already, and the tasks of a rendezvous only start"
-            " together"
-        )
+    assert job.error == job.tasks[1].error
+    assert job.error == (
+        f"{LOST}; it is not tried again, since task 2 has succeeded already,"
+        " and the tasks of a rendezvous only start together"
     )
     job.attempt_ended(0, 0, end(KILLED))
     assert job.attempt_ended(3, 0, end(KILLED)) == [ReleaseRoom("job@0")]

@@ -1,4 +1,4 @@
-"""A gang that meets, at the real controller: who hears first, lost answers, a restart between, and who sees which GPU."""
+"""A gang that meets, at the real controller: who hears first, lost answers, a restart between, which GPU is whose."""
 
 from __future__ import annotations
 
