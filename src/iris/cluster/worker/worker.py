@@ -150,7 +150,7 @@ class Worker:
         if request.incarnation not in ("", self._incarnation):
             # It may have run what is asked of it here, and its end is not known yet.
             raise UnavailableError(f"worker {self.worker_id} is another process than the one that is meant")
-        if request.rendezvous and request.task_index and not (request.master_port and request.hosts):
+        if request.rendezvous and request.task_index and not request.master_port:
             raise FailedPreconditionError(
                 f"task {request.task_index} does not know where its gang meets: task 0 has ended already, or its"
                 " worker is of a version without rendezvous"
@@ -159,10 +159,10 @@ class Worker:
         failpoint("attempt.before")
         directory.create()
         failpoint("attempt.after")
-        if request.rendezvous and not request.task_index:
-            request.master_port = self._ports.reserve(everywhere=True)  # frameworks listen at all addresses
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
+        if request.rendezvous and not request.task_index:
+            request.master_port = self._ports.reserve(everywhere=True)  # frameworks listen at all addresses
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
         self._attempts[key] = attempt
         if self.handover is not None:
@@ -645,6 +645,8 @@ def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
             raise InvalidArgumentError(f"not an environment variable: {quoted(name)}")
     for port in request.ports:
         check_port_name(port)
+    if request.rendezvous and not request.hosts:
+        raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least that of task 0")
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")
 
