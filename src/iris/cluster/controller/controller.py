@@ -44,6 +44,7 @@ from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.rendezvous import Meeting
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
@@ -58,6 +59,7 @@ from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    IrisError,
     NotFoundError,
     quoted,
 )
@@ -492,8 +494,11 @@ class Controller:
         self._start_all(record, starts)
 
     def _start_all(self, record: JobRecord, starts: dict[str, list[StartAttempt]]) -> None:
-        for worker_id, group in starts.items():
-            self._in_background(self._start(record, worker_id, group))
+        if starts and record.job.rendezvous:
+            self._in_background(self._start_meeting(record, [start for group in starts.values() for start in group]))
+        else:
+            for worker_id, group in starts.items():
+                self._in_background(self._start(record, worker_id, group))
         starts.clear()
 
     def _end_orphans(self, record: JobRecord) -> None:
@@ -507,19 +512,57 @@ class Controller:
         if reason:
             self._apply(child, child.job.terminate(reason, _now_ms()))
 
-    async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
+    async def _start_meeting(self, record: JobRecord, starts: Sequence[StartAttempt]) -> None:
+        """Starts the attempts of a rendezvous:
+
+        1. Task 0's worker hears first, since it reserves the port where all meet. After a restart of ours it may have
+           heard before, and even run it: it is told again, and says the same port again.
+        2. Then the others are told, with that port. Who is to be stopped meanwhile never starts.
+        3. Where task 0 has succeeded before a restart of ours, the others are told without a port: a worker that has
+           heard before takes no notice, another one refuses.
+        """
+        job = record.job
+        for attempt in job.live_attempts().values():
+            await self.fleet.registered(attempt.worker_id)
+        still_live = _still_live(job)
+        if not any(still_live(start.task_index, start.attempt_id) for start in starts):
+            return
+        meeting = Meeting.of(record, self.fleet.workers)
+        groups: dict[str, list[StartAttempt]] = {}
+        for start in starts:
+            if start.task_index:
+                groups.setdefault(start.worker_id, []).append(start)
+        first = job.tasks[0].live_attempt
+        if first is not None:
+            own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
+            answer = await self._start(record, first.worker_id, own, meeting)
+            if answer is None:
+                return  # nobody wants task 0 any more, or it was refused: its gang restarts, or ends
+            meeting.master_port = answer.master_port
+        for worker_id, group in groups.items():
+            self._in_background(self._start(record, worker_id, group, meeting))
+
+    async def _start(
+        self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt], meeting: Meeting | None = None
+    ) -> cluster_pb2.Worker.RunTasksResponse | None:
         job = record.job
         worker = await self.fleet.registered(worker_id)
         still_live = _still_live(job)
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
+        if meeting is not None:  # it may have been a while: a stop of these may be on its way by now
+            starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         request = workers.run_tasks_request(
             worker.place, job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
         )
-        refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
-        if refused:
-            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
+        if meeting is not None:
+            meeting.describe(request)
+        try:
+            return await workers.start_attempts(worker, job.job_id, starts, request, still_live)
+        except IrisError as error:
+            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {error}")
             for start in starts:
                 self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
+            return None
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
         worker = await self.fleet.registered(stop.worker_id)
@@ -573,7 +616,7 @@ class Controller:
             raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
         return b""
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._background_done)

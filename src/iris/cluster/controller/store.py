@@ -294,6 +294,7 @@ _JOB_FIELDS = (
     "rounds",
     "revision",
     "owner",
+    "rendezvous",
 )
 
 

@@ -45,6 +45,7 @@ class WorkerRecord:
         lease_s: For how long it may be silent, see worker/lease.py.
         heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
         gone: Its process is certainly dead, or was declared lost; another one may register.
+        visible_devices: What the engine has given to it alone, where it serves one slot, as CUDA names it.
     """
 
     place: WorkerPlace
@@ -54,6 +55,7 @@ class WorkerRecord:
     heard_s: float
     last_heartbeat_ms: int
     gone: bool = False
+    visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
     def missed_heartbeats(self, now_s: float) -> int:
@@ -91,7 +93,15 @@ def new_record(
     )
     # One stub per address, kept: it holds the connections.
     place = WorkerPlace(request.worker_id, request.address, request.incarnation)
-    return WorkerRecord(place, request.metadata, stub, lease_s, time.monotonic(), time.time_ns() // 1_000_000)
+    return WorkerRecord(
+        place,
+        request.metadata,
+        stub,
+        lease_s,
+        time.monotonic(),
+        time.time_ns() // 1_000_000,
+        visible_devices=tuple(request.visible_devices),
+    )
 
 
 def run_tasks_request(
@@ -138,11 +148,14 @@ async def start_attempts(
     starts: Sequence[StartAttempt],
     request: cluster_pb2.Worker.RunTasksRequest,
     still_live: StillLive,
-) -> str:
+) -> cluster_pb2.Worker.RunTasksResponse | None:
     """Tells a worker to run attempts of a job, until it has heard it or nobody wants them any more.
 
     Returns:
-        Why the worker refuses them; empty when it does not.
+        What the worker answers; None when nobody wants them any more.
+
+    Raises:
+        IrisError: Why the worker refuses them.
     """
     heard = asyncio.Event()
     keys = [(job_id, start.task_index, start.attempt_id) for start in starts]
@@ -153,18 +166,16 @@ async def start_attempts(
         while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
             try:
                 failpoint("start.before")
-                await call_async(worker.stub.run_tasks, request, peer)
+                answer = await call_async(worker.stub.run_tasks, request, peer)
                 failpoint("start.after")
-                return ""
+                return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
                 # does not take our token may be another worker, which has come to that address.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            except IrisError as error:
-                return str(error)
-        return ""
+        return None
     finally:
         heard.set()
         for key in keys:
