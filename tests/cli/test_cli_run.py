@@ -200,6 +200,18 @@ def test_another_cluster_gets_a_copy_of_the_folder(remote_iris: Iris) -> None:
     assert not (remote_iris.folder / "made").exists()
 
 
+@pytest.mark.parametrize("how", ["found", "address"])
+def test_a_cluster_here_whose_tasks_run_elsewhere_gets_a_copy_of_the_folder(iris: Iris, how: str) -> None:
+    up = iris.json("up", "--port", "0")
+    (record,) = (iris.home / "state" / "iris").glob("up-*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"engine": "ray"}))
+    (iris.folder / "input").write_text("given\n")
+    words = ["--address", up["address"]] if how == "address" else []
+    done = iris(*words, "run", *sh("cat input; echo ${MINE-not mine}; touch made"), MINE="mine")
+    assert done.stdout == "given\nnot mine\n", "nor does it have this shell's variables"
+    assert not (iris.folder / "made").exists()
+
+
 def test_json_lines(remote_iris: Iris) -> None:
     done = remote_iris("run", "--json", "--replicas", "2", *sh("printf 'a\\377\\n'; echo e >&2"))
     first, *lines, last = [json.loads(line) for line in done.stdout.splitlines()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import random
 import secrets
 import sys
 import threading
@@ -19,7 +20,7 @@ from iris.client.job import Job, LogEntry, check_index
 from iris.client.lines import join_pieces
 from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
 from iris.client.streams import LogStream, Reading
-from iris.cluster.client.pickling import pickle_entrypoint, python_version
+from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import (
@@ -32,9 +33,16 @@ from iris.cluster.types import (
     check_utf8,
     get_job_info,
 )
-from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError, UnavailableError
+from iris.errors import (
+    DeadlineExceededError,
+    InvalidAddressError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
+from iris.versions import python_version
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace import Bundle
@@ -42,6 +50,9 @@ if TYPE_CHECKING:
 # How long a list of lines is waited for when its worker does not answer.
 _FETCH_PATIENCE_S = 5.0
 _LATE_S = 2.0
+# Between two tries to find an endpoint; all tasks of a job may wait for one: together they ask 1,000 times a second.
+_FIRST_LOOKUP_PAUSE_S, _LOOKUP_PAUSE_S = 0.05, 1.0
+_LOOKUP_S_PER_TASK = 0.001
 
 
 class IrisClient:
@@ -502,13 +513,33 @@ class IrisClient:
         """
         self.cluster.unregister_endpoint(endpoint_id)
 
-    def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
+    def lookup_endpoint(self, name: str, timeout: float = 0.0) -> cluster_pb2.Controller.Endpoint:
         """The endpoint of that name: `.address`, `.metadata`, `.job_id`.
+
+        Args:
+            name: As it was registered.
+            timeout: For how many seconds to wait until somebody has registered it; 0 does not wait. It is asked for
+                again within a second, and less often the more tasks the job has that this code runs in.
 
         Raises:
             NotFoundError: There is none (yet).
+            DeadlineExceededError: (a `TimeoutError`) There was none within the time.
         """
-        return self.cluster.lookup_endpoint(name)
+        if not timeout > 0:
+            return self.cluster.lookup_endpoint(name)
+        around = get_job_info()
+        longest_s = max(_LOOKUP_PAUSE_S, _LOOKUP_S_PER_TASK * (around.num_tasks if around is not None else 1))
+        end = time.monotonic() + timeout
+        pause_s = _FIRST_LOOKUP_PAUSE_S
+        while True:
+            try:
+                return self.cluster.lookup_endpoint(name)
+            except (NotFoundError, UnavailableError) as error:
+                left_s = end - time.monotonic()
+                if left_s <= 0:
+                    raise DeadlineExceededError(f"within {timeout:g} s nobody answered to it: {error}") from error
+            time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))
+            pause_s = min(2 * pause_s, longest_s)
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """The endpoints whose names start with a prefix, by name."""

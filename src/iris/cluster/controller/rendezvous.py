@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from iris.cluster.controller.launch import need_of
 from iris.cluster.controller.record import JobRecord
@@ -62,13 +61,11 @@ class Meeting:
 
     Attributes:
         framework: In whose words.
-        host: Where task 0 is, as its worker advertises it.
         seats: Of each task.
         master_port: Where task 0 is waited for; 0 until its worker has said it.
     """
 
     framework: cluster_pb2.Rendezvous
-    host: str
     seats: Sequence[Seat]
     master_port: int = 0
 
@@ -86,17 +83,12 @@ class Meeting:
         framework = record.launch.rendezvous
         # A process of JAX takes all devices that it sees.
         share_devices = framework == cluster_pb2.RENDEZVOUS_TORCH
-        host = ""
-        if there[0] is not None:
-            host = there[0].metadata.ip_address or urlsplit(there[0].place.address).hostname or ""
-        return cls(framework, host, seats(machines, devices, share_devices=share_devices))
+        return cls(framework, seats(machines, devices, share_devices=share_devices))
 
     def describe(self, request: cluster_pb2.Worker.RunTasksRequest) -> None:
         """Adds it to what a worker is told of some of the attempts."""
         request.shared.rendezvous = self.framework
         request.shared.master_port = self.master_port
-        if not request.shared.hosts:
-            request.shared.hosts.append(self.host)
         for place in request.places:
             seat = self.seats[place.task_index]
             place.local_rank = seat.local_rank

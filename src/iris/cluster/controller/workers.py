@@ -8,10 +8,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from pyqwest import Client
 
-from iris.cluster.controller.job import StartAttempt, StopAttempt
+from iris.cluster.controller.job import Job, StartAttempt, StopAttempt
 from iris.cluster.controller.launch import LaunchJobRequest
 from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
@@ -44,6 +45,8 @@ class WorkerRecord:
     Attributes:
         lease_s: For how long it may be silent, see worker/lease.py.
         heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
+        registered_s: When it registered, by the same clock.
+        python_version: Of its tasks; empty: it does not say.
         gone: Its process is certainly dead, or was declared lost; another one may register.
         visible_devices: What the engine has given to it alone, where it serves one slot, as CUDA names it.
     """
@@ -54,6 +57,8 @@ class WorkerRecord:
     lease_s: float
     heard_s: float
     last_heartbeat_ms: int
+    registered_s: float
+    python_version: str = ""
     gone: bool = False
     visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
@@ -93,15 +98,29 @@ def new_record(
     )
     # One stub per address, kept: it holds the connections.
     place = WorkerPlace(request.worker_id, request.address, request.incarnation)
+    now_s = time.monotonic()
     return WorkerRecord(
         place,
         request.metadata,
         stub,
         lease_s,
-        time.monotonic(),
-        time.time_ns() // 1_000_000,
+        heard_s=now_s,
+        last_heartbeat_ms=time.time_ns() // 1_000_000,
+        registered_s=now_s,
+        python_version=request.python_version,
         visible_devices=tuple(request.visible_devices),
     )
+
+
+def hosts_of(job: Job) -> list[str]:
+    """Where the tasks of a job that start together are, by index: each at the host of the worker that it has, or had
+    last; empty for one that never had any. None for independent tasks."""
+    if not job.coscheduled:
+        return []
+    by_address: dict[str, str] = {"": ""}
+    for address in {task.attempts[-1].worker_address for task in job.tasks if task.attempts}:
+        by_address[address] = urlsplit(address).hostname or ""
+    return [by_address[task.attempts[-1].worker_address if task.attempts else ""] for task in job.tasks]
 
 
 def run_tasks_request(
@@ -110,10 +129,11 @@ def run_tasks_request(
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
     gpu_ids: dict[int, tuple[int, ...]],
+    hosts: Sequence[str],
     token_of: Callable[[str, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
-    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, and the token of an attempt
-    (job, task, attempt)."""
+    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, where the tasks of their gang
+    are, and the token of an attempt (job, task, attempt)."""
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
         incarnation=place.incarnation,
@@ -128,6 +148,7 @@ def run_tasks_request(
         ports=launch.ports,
         working_directory=launch.working_directory,
         max_log_bytes=launch.max_log_bytes,
+        hosts=hosts,
     )
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms

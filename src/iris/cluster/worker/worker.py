@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from iris.cluster.types import TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
+from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
@@ -35,7 +35,7 @@ from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.rendezvous import rendezvous_variables
 from iris.cluster.worker.reporter import AttemptKey, Reporter
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
+from iris.cluster.worker.task_dir import AttemptDir, HostsFiles, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import (
@@ -120,6 +120,7 @@ class Worker:
         self._readers: Counter[Path] = Counter()  # of the logs of attempts, by their directories
         self._unpacking: dict[str, asyncio.Lock] = {}
         self._started_at_s = time.monotonic()
+        self._hosts_files = HostsFiles()
         self._count = 0
         self._closing = ""  # why, once it ends
         self._is_draining = False
@@ -128,11 +129,11 @@ class Worker:
 
     # The verbs of the wire.
 
-    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes) -> Attempt:
+    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes, hosts: str = "") -> Attempt:
         """Begins an attempt; one that is known already is answered as it is.
 
-        `entrypoint` is the pickled callable, apart from the request: the attempts of a job share one, and the
-        record of an attempt lives longer than it has to.
+        `entrypoint` is the pickled callable, and `hosts` where the tasks of its gang are, apart from the request: the
+        attempts of a job share them, and the record of an attempt lives longer than they have to.
         """
         job_id, task_index = parse_task_id(request.task_id)
         if (job_id, task_index) != (request.job_id, request.task_index):
@@ -167,7 +168,7 @@ class Worker:
         self._attempts[key] = attempt
         if self.handover is not None:
             self.handover.add(attempt)
-        run = asyncio.create_task(self._run(attempt, entrypoint))
+        run = asyncio.create_task(self._run(attempt, entrypoint, hosts))
         self._runs[key] = run
         run.add_done_callback(lambda _: self._runs.pop(key, None))
         return attempt
@@ -177,6 +178,7 @@ class Worker:
         of them; else 0."""
         entrypoint = request.shared.serialized_entrypoint
         request.shared.ClearField("serialized_entrypoint")
+        hosts = take_hosts(request.shared)
         reserved = 0
         for place in sorted(request.places, key=lambda place: place.task_index):
             one = cluster_pb2.Worker.RunTaskRequest()
@@ -188,7 +190,7 @@ class Worker:
             one.visible_devices.extend(place.visible_devices)
             one.token = place.token
             one.local_rank, one.local_world_size = place.local_rank, place.local_world_size
-            attempt = self.run_task(one, entrypoint)
+            attempt = self.run_task(one, entrypoint, hosts)
             if request.shared.rendezvous and not place.task_index:
                 request.shared.master_port = reserved = attempt.request.master_port
         return reserved
@@ -240,10 +242,10 @@ class Worker:
 
     async def drain(self) -> None:
         """Takes no new attempts any more; returns when those that it has have ended, and the controller has all of
-        them: their ends and their logs."""
+        them: their ends and their logs. For how long that may take is for who asks to say."""
         self._is_draining = True
         while self._runs:
-            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+            await asyncio.wait(self._runs.values())  # not `gather`: with who asks it would cancel the attempts
         if self.reporter is not None:
             await self.reporter.until_told()
         if self.handover is not None:
@@ -354,7 +356,7 @@ class Worker:
 
     # One attempt.
 
-    async def _run(self, attempt: Attempt, entrypoint: bytes) -> None:
+    async def _run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
         """From the request to the end that is reported:
 
         1. Prepare: ports, working directory, workspace, entrypoint. A stop that comes meanwhile ends it here.
@@ -363,7 +365,7 @@ class Worker:
         4. Take its result; give its ports back; tell how it ended.
         """
         try:
-            command = await self._prepare(attempt, entrypoint)
+            command = await self._prepare(attempt, entrypoint, hosts)
             if attempt.stop_grace_s is not None:
                 self._finish_unstarted(attempt)
                 return
@@ -391,8 +393,10 @@ class Worker:
             text = f"the worker could not run it: {type(error).__name__}: {error}"
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
 
-    async def _prepare(self, attempt: Attempt, entrypoint: bytes) -> list[str]:
+    async def _prepare(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> list[str]:
         request, directory = attempt.request, attempt.directory
+        if hosts:
+            self._hosts_files.write(hosts, directory.hosts)
         for name in request.ports:
             attempt.ports[name.lower()] = self._ports.reserve()
         if request.bundle_hash:
@@ -473,7 +477,7 @@ class Worker:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         env.update(request.environment.env_vars)
         # Those of a task that this worker itself runs in; and a token of the user's is for nobody else.
-        for name in [name for name in env if name.startswith("IRIS_PORT_") or name == TOKEN_VARIABLE]:
+        for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
         env |= {
             "IRIS_JOB_ID": request.job_id,
@@ -487,6 +491,8 @@ class Worker:
             "IRIS_ADVERTISE_HOST": self._advertise_host,
         }
         env |= rendezvous_variables(request)
+        if request.hosts:
+            env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
         if request.token:
             env[TOKEN_VARIABLE] = request.token
         env |= {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}
@@ -630,6 +636,16 @@ class Worker:
                     os.kill(pid, signal.SIGKILL)
                     killed = True
         return killed
+
+
+def take_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
+    """Takes out of a request where the tasks of a gang are, but for the first: as text of a file, one host a line."""
+    for host in request.hosts:
+        if any(character.isspace() for character in host):
+            raise InvalidArgumentError(f"not a host: {quoted(host)} (expected a name or an address, without spaces)")
+    text = "".join(f"{host}\n" for host in request.hosts)
+    del request.hosts[1:]
+    return text
 
 
 def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
