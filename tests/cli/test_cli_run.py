@@ -46,6 +46,17 @@ def test_the_lines_of_several_tasks_are_labelled_and_the_first_failure_is_the_ex
     assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_tasks_learn_where_they_meet(iris: Iris) -> None:
+    done = iris("run", "--replicas", "2", "--rendezvous", "torch", *sh("echo $RANK of $WORLD_SIZE at $MASTER_ADDR"))
+    assert sorted(done.stdout.splitlines()) == ["task-0 | 0 of 2 at 127.0.0.1", "task-1 | 1 of 2 at 127.0.0.1"]
+    for options, words in (
+        (["--rendezvous", "mpi"], "torch"),
+        (["--rendezvous", "torch", "--independent"], "needs a gang"),
+        (["--rendezvous", "jax", "--max-task-failures", "1"], "needs all tasks"),
+    ):
+        assert words in iris("run", *options, *sh("true"), code=2).stderr
+
+
 def test_the_command_runs_in_the_current_folder_and_leaves_its_output_there(iris: Iris) -> None:
     (iris.folder / "input").write_text("given\n")
     iris("run", *sh("cat input > output; echo $MINE >> output"), MINE="from the shell")

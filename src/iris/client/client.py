@@ -139,6 +139,7 @@ class IrisClient:
         coscheduled: bool = True,
         placement: Literal["spread", "together"] | None = None,
         constraints: Mapping[str, str] | None = None,
+        rendezvous: Literal["torch", "jax"] | None = None,
         max_task_failures: int = 0,
         max_retries_failure: int = 0,
         max_retries_preemption: int = 100,
@@ -168,6 +169,10 @@ class IrisClient:
             placement: `"spread"`: each task on a machine that no other task of the job has; `"together"`: all on one.
                 Default: wherever there is room. Needs `coscheduled`.
             constraints: Labels that a machine must have to get a task, as in `{"zone": "a"}`.
+            rendezvous: How the tasks find each other, in the words of their framework: `"torch"` sets what
+                `torch.distributed.init_process_group()` reads (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
+                MASTER_ADDR, MASTER_PORT), `"jax"` JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Needs
+                `coscheduled`, and all tasks: none may fail for good.
             max_task_failures: How many tasks may fail before the job does.
             max_retries_failure: How often a task that fails is tried again.
             max_retries_preemption: How often a task whose worker is lost is tried again.
@@ -206,6 +211,7 @@ class IrisClient:
             independent_tasks=not coscheduled,
             placement=_placement(placement),
             constraints=_constraints(constraints or {}),
+            rendezvous=_rendezvous(rendezvous),
             max_task_failures=_whole("max_task_failures", max_task_failures),
             max_retries_failure=_whole("max_retries_failure", max_retries_failure),
             max_retries_preemption=_whole("max_retries_preemption", max_retries_preemption),
@@ -619,6 +625,13 @@ def _placement(placement: str | None) -> cluster_pb2.Placement:
     if placement not in known:
         raise InvalidArgumentError(f"placement={placement!r}: expected 'spread', 'together' or None")
     return cast(cluster_pb2.Placement, known[placement])
+
+
+def _rendezvous(framework: str | None) -> cluster_pb2.Rendezvous:
+    if framework not in ("torch", "jax", None):
+        raise InvalidArgumentError(f"rendezvous={framework!r}: expected 'torch', 'jax' or None")
+    known = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZVOUS_JAX}
+    return known.get(framework or "", cluster_pb2.RENDEZVOUS_UNSPECIFIED)
 
 
 def _constraints(labels: Mapping[str, str]) -> list[cluster_pb2.Constraint]:

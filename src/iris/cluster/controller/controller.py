@@ -44,6 +44,7 @@ from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.rendezvous import Meeting
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import Scheduler
@@ -60,6 +61,7 @@ from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    IrisError,
     NotFoundError,
     quoted,
 )
@@ -506,8 +508,12 @@ class Controller:
 
     def _start_all(self, record: JobRecord, starts: dict[str, list[StartAttempt]]) -> None:
         hosts = workers.hosts_of(record.job) if starts else []
-        for worker_id, group in starts.items():
-            self._in_background(self._start(record, worker_id, group, hosts))
+        if starts and record.job.rendezvous:
+            together = [start for group in starts.values() for start in group]
+            self._in_background(self._start_meeting(record, together, hosts))
+        else:
+            for worker_id, group in starts.items():
+                self._in_background(self._start(record, worker_id, group, hosts))
         starts.clear()
 
     def _end_orphans(self, record: JobRecord) -> None:
@@ -521,27 +527,72 @@ class Controller:
         if reason:
             self._apply(child, child.job.terminate(reason, _now_ms()))
 
+    async def _start_meeting(self, record: JobRecord, starts: Sequence[StartAttempt], hosts: Sequence[str]) -> None:
+        """Starts the attempts of a rendezvous:
+
+        1. Task 0's worker hears first, since it reserves the port where all meet. After a restart of ours it may have
+           heard before, and even run it: it is told again, and says the same port again.
+        2. Then the others are told, with that port. Who is to be stopped meanwhile never starts.
+        3. Where task 0 has succeeded before a restart of ours, the others are told without a port: a worker that has
+           heard before takes no notice, another one refuses.
+        """
+        job = record.job
+        still_live = _still_live(job)
+
+        def is_wanted() -> bool:
+            return any(still_live(start.task_index, start.attempt_id) for start in starts)
+
+        for attempt in job.live_attempts().values():
+            await self.fleet.registered(attempt.worker_id, is_wanted)
+        if not is_wanted():
+            return
+        meeting = Meeting.of(record, self.fleet.workers)
+        groups: dict[str, list[StartAttempt]] = {}
+        for start in starts:
+            if start.task_index:
+                groups.setdefault(start.worker_id, []).append(start)
+        first = job.tasks[0].live_attempt
+        if first is not None:
+            own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
+            answer = await self._start(record, first.worker_id, own, hosts, meeting)
+            if answer is None:
+                return  # nobody wants task 0 any more, or it was refused: its gang restarts, or ends
+            meeting.master_port = answer.master_port
+        for worker_id, group in groups.items():
+            self._in_background(self._start(record, worker_id, group, hosts, meeting))
+
     async def _start(
-        self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt], hosts: Sequence[str]
-    ) -> None:
+        self,
+        record: JobRecord,
+        worker_id: str,
+        starts: Sequence[StartAttempt],
+        hosts: Sequence[str],
+        meeting: Meeting | None = None,
+    ) -> cluster_pb2.Worker.RunTasksResponse | None:
         job = record.job
         still_live = _still_live(job)
         worker = await self.fleet.registered(
             worker_id, lambda: any(still_live(start.task_index, start.attempt_id) for start in starts)
         )
         if worker is None:
-            return
+            return None
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
+        if meeting is not None:  # it may have been a while: a stop of these may be on its way by now
+            starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         why_not = why_not_on(worker.python_version, record.launch.pickled_by)
         if why_not:  # every task would find that out for itself
             self._starts_failed(record, starts, why_not)
-            return
+            return None
         request = workers.run_tasks_request(
             worker.place, job.job_id, record.launch, starts, record.gpu_ids, hosts, self.authority.task_token
         )
-        refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
-        if refused:
-            self._starts_failed(record, starts, f"worker {worker_id} refused it: {refused}")
+        if meeting is not None:
+            meeting.describe(request)
+        try:
+            return await workers.start_attempts(worker, job.job_id, starts, request, still_live)
+        except IrisError as error:
+            self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
+            return None
 
     def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:
         end = AttemptEnd(FAILED, _now_ms(), error=error)
@@ -601,7 +652,7 @@ class Controller:
             raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
         return b""
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._background_done)

@@ -381,6 +381,7 @@ class Scheduler:
         gang = record.job.gangs.get(request.gang_id)
         if gang is not None:
             record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
+            record.machines |= dict(zip(gang.task_indices, names, strict=True))
 
     def _record_of(self, gang_id: str) -> JobRecord:
         return self._jobs[gang_id.rpartition("@")[0]]

@@ -297,6 +297,7 @@ _JOB_FIELDS = (
     "rounds",
     "revision",
     "owner",
+    "rendezvous",
 )
 
 

@@ -48,6 +48,7 @@ class WorkerRecord:
         registered_s: When it registered, by the same clock.
         python_version: Of its tasks; empty: it does not say.
         gone: Its process is certainly dead, or was declared lost; another one may register.
+        visible_devices: What the engine has given to it alone, where it serves one slot, as CUDA names it.
     """
 
     place: WorkerPlace
@@ -59,6 +60,7 @@ class WorkerRecord:
     registered_s: float
     python_version: str = ""
     gone: bool = False
+    visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
     def missed_heartbeats(self, now_s: float) -> int:
@@ -97,8 +99,17 @@ def new_record(
     # One stub per address, kept: it holds the connections.
     place = WorkerPlace(request.worker_id, request.address, request.incarnation)
     now_s = time.monotonic()
-    now_ms = time.time_ns() // 1_000_000
-    return WorkerRecord(place, request.metadata, stub, lease_s, now_s, now_ms, now_s, request.python_version)
+    return WorkerRecord(
+        place,
+        request.metadata,
+        stub,
+        lease_s,
+        heard_s=now_s,
+        last_heartbeat_ms=time.time_ns() // 1_000_000,
+        registered_s=now_s,
+        python_version=request.python_version,
+        visible_devices=tuple(request.visible_devices),
+    )
 
 
 def hosts_of(job: Job) -> list[str]:
@@ -158,11 +169,14 @@ async def start_attempts(
     starts: Sequence[StartAttempt],
     request: cluster_pb2.Worker.RunTasksRequest,
     still_live: StillLive,
-) -> str:
+) -> cluster_pb2.Worker.RunTasksResponse | None:
     """Tells a worker to run attempts of a job, until it has heard it or nobody wants them any more.
 
     Returns:
-        Why the worker refuses them; empty when it does not.
+        What the worker answers; None when nobody wants them any more.
+
+    Raises:
+        IrisError: Why the worker refuses them.
     """
     heard = asyncio.Event()
     keys = [(job_id, start.task_index, start.attempt_id) for start in starts]
@@ -173,18 +187,16 @@ async def start_attempts(
         while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
             try:
                 failpoint("start.before")
-                await call_async(worker.stub.run_tasks, request, peer)
+                answer = await call_async(worker.stub.run_tasks, request, peer)
                 failpoint("start.after")
-                return ""
+                return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
                 # does not take our token may be another worker, which has come to that address.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            except IrisError as error:
-                return str(error)
-        return ""
+        return None
     finally:
         heard.set()
         for key in keys:

@@ -222,6 +222,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         address=address,
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
+        visible_devices=[word.strip() for word in base_env.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()],
         version=versions.VERSION,
         python_version=versions.python_version(),
     )

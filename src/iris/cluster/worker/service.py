@@ -35,8 +35,7 @@ class WorkerService:
         self, request: cluster_pb2.Worker.RunTasksRequest, ctx: Any
     ) -> cluster_pb2.Worker.RunTasksResponse:
         """Begins attempts of one job."""
-        self._worker.run_tasks(request)
-        return cluster_pb2.Worker.RunTasksResponse()
+        return cluster_pb2.Worker.RunTasksResponse(master_port=self._worker.run_tasks(request))
 
     async def get_task_status(
         self, request: cluster_pb2.Worker.GetTaskStatusRequest, ctx: Any

@@ -33,12 +33,14 @@ from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
 from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
+from iris.cluster.worker.rendezvous import rendezvous_variables
 from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.task_dir import AttemptDir, HostsFiles, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import (
     DeadlineExceededError,
+    FailedPreconditionError,
     InvalidArgumentError,
     IrisError,
     NotFoundError,
@@ -149,12 +151,19 @@ class Worker:
         if request.incarnation not in ("", self._incarnation):
             # It may have run what is asked of it here, and its end is not known yet.
             raise UnavailableError(f"worker {self.worker_id} is another process than the one that is meant")
+        if request.rendezvous and request.task_index and not request.master_port:
+            raise FailedPreconditionError(
+                f"task {request.task_index} does not know where its gang meets: task 0 has ended already, or its"
+                " worker is of a version without rendezvous"
+            )
         directory = self._directory.attempt(*key)
         failpoint("attempt.before")
         directory.create()
         failpoint("attempt.after")
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
+        if request.rendezvous and not request.task_index:
+            request.master_port = self._ports.reserve(everywhere=True)  # frameworks listen at all addresses
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
         self._attempts[key] = attempt
         if self.handover is not None:
@@ -164,12 +173,14 @@ class Worker:
         run.add_done_callback(lambda _: self._runs.pop(key, None))
         return attempt
 
-    def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> None:
-        """Begins attempts of one job."""
+    def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> int:
+        """Begins attempts of one job; answers with the port that is reserved for task 0 of a rendezvous, if it is one
+        of them; else 0."""
         entrypoint = request.shared.serialized_entrypoint
         request.shared.ClearField("serialized_entrypoint")
         hosts = take_hosts(request.shared)
-        for place in request.places:
+        reserved = 0
+        for place in sorted(request.places, key=lambda place: place.task_index):
             one = cluster_pb2.Worker.RunTaskRequest()
             one.CopyFrom(request.shared)
             one.task_id = make_task_id(request.shared.job_id, place.task_index)
@@ -178,7 +189,11 @@ class Worker:
             one.gpu_ids.extend(place.gpu_ids)
             one.visible_devices.extend(place.visible_devices)
             one.token = place.token
-            self.run_task(one, entrypoint, hosts)
+            one.local_rank, one.local_world_size = place.local_rank, place.local_world_size
+            attempt = self.run_task(one, entrypoint, hosts)
+            if request.shared.rendezvous and not place.task_index:
+                request.shared.master_port = reserved = attempt.request.master_port
+        return reserved
 
     def get_task_status(self, task_id: str, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """The newest attempt of a task."""
@@ -475,6 +490,7 @@ class Worker:
             "IRIS_BIND_HOST": self._bind_host,
             "IRIS_ADVERTISE_HOST": self._advertise_host,
         }
+        env |= rendezvous_variables(request)
         if request.hosts:
             env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
         if request.token:
@@ -535,6 +551,8 @@ class Worker:
             self._without_end[attempt.key] = attempt.log
         for port in attempt.ports.values():
             self._ports.release(port)
+        if attempt.request.rendezvous and not attempt.request.task_index:
+            self._ports.release(attempt.request.master_port)
         if attempt.holder is not None:
             self._enforcement.release(attempt.holder)
         attempt.process = None
@@ -634,6 +652,7 @@ def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
     """Refuses what no process can be started with; the controller has looked at it, who may not be who calls."""
     variables = request.environment.env_vars
     texts = [request.job_id, request.working_directory, request.pickled_by, *request.command]
+    texts += [*request.hosts, *request.visible_devices]
     for text in (*texts, *variables.keys(), *variables.values()):
         if "\0" in text:
             raise InvalidArgumentError(f"{quoted(text)} contains NUL")
@@ -642,6 +661,8 @@ def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
             raise InvalidArgumentError(f"not an environment variable: {quoted(name)}")
     for port in request.ports:
         check_port_name(port)
+    if request.rendezvous and not request.hosts:
+        raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least that of task 0")
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")
 
