@@ -36,19 +36,29 @@ class Plan:
     submit: list[GangRequest]
     reasons: dict[str, str]
     impossible: dict[str, str]
+    withdraw: list[str]
+    reserved_for: str
 
 
-def plan(waiting: Sequence[Waiting], held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:
+def plan(
+    waiting: Sequence[Waiting],
+    held: Sequence[Held],
+    machines: Sequence[Machine],
+    now_s: float,
+    asked: Sequence[Waiting] = (),
+) -> Plan:
     """The plan for gangs that have come in this order."""
     line = Line(waiting)
-    found = plan_line(line, held, machines, now_s)
+    found = plan_line(line, held, machines, now_s, asked)
     for entry in found.submit:
         line.leave(entry.gang_id)
     kinds = {entry.gang.gang_id: line.kind_of(entry.gang.gang_id) for entry in line}
     return Plan(
         found.submit,
-        {gang_id: found.reasons[kind] for gang_id, kind in kinds.items() if kind in found.reasons},
-        {gang_id: found.impossible[kind] for gang_id, kind in kinds.items() if kind in found.impossible},
+        {gang_id: found.why(kind) or "" for gang_id, kind in kinds.items() if kind in found.kinds() - found.impossible},
+        {gang_id: found.why(kind) or "" for gang_id, kind in kinds.items() if kind in found.impossible},
+        found.withdraw,
+        found.reserved_for,
     )
 
 
@@ -162,7 +172,7 @@ def test_a_resource_that_is_not_short_is_not_in_the_reason() -> None:
         (gang("a", gpu=1), EMPTY, ["needs 1 gpu", "there are only 0 gpu"]),
         (gang("a", memory=9 * GIB), EMPTY, ["needs 9.0 GiB memory", "there are only 8.0 GiB memory"]),
         (gang("a", 3, cpu=3), TWO, ["needs 3 x (3 cpu)", "4 cpu on m0; 4 cpu on m1"]),
-        (gang("a", cpu=1), [], ["needs 1 cpu", "there are only no machine"]),
+        (gang("a", cpu=1), [], ["needs 1 cpu", "there is no machine"]),
         # What is in use now has nothing to do with it.
         (gang("a", cpu=5), [machine(used=Resources(cpu=4))], ["there are only 4 cpu"]),
     ],
@@ -306,7 +316,7 @@ def test_a_pass_looks_at_what_it_submits_and_one_of_each_kind_however_many_wait(
         Looked.looks = 0
         result = plan_line(line, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources(cpu=1))], now_s)
         assert [entry.gang_id for entry in result.submit] == ["3-0@0"] * (now_s == 100.0)
-        assert sorted(cpu for _, need in result.reasons for cpu in [need.cpu]) == [1, 3, 4]
+        assert sorted(need.cpu for _, need, _, _ in result.kinds()) == [1, 3, 4]
         looks.append(Looked.looks)
     assert looks[0] == looks[1] < 20
 

@@ -46,7 +46,7 @@ from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
-from iris.cluster.controller.scheduler import Scheduler
+from iris.cluster.controller.scheduler import START_LIMIT_S, Scheduler
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
@@ -82,6 +82,7 @@ class Controller:
         limits: What each user may have.
         authority: Makes the tokens by which it is called; default one whose key lives in memory only.
         http_client: By which workers are called, where TLS needs one of its own.
+        start_limit_s: For how long room is held for workers that do not register, see `Scheduler`.
 
     Attributes:
         fleet: The workers.
@@ -102,6 +103,7 @@ class Controller:
         *,
         authority: Authority | None = None,
         http_client: Client | None = None,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self.reserve = reserve or Reserve()
         self._quotas = Quotas(limits or Limits())
@@ -119,7 +121,7 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
-        self._scheduler = Scheduler(engine, self._jobs, self.fleet.workers, self._apply)
+        self._scheduler = Scheduler(engine, self._jobs, self.fleet.workers, self._apply, start_limit_s)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saving: asyncio.Task[None] | None = None
 
