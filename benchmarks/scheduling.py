@@ -2,8 +2,8 @@
 
 The real scheduler and its queue, on an engine that keeps books only (`load_peers.py`), in this process. Before each
 pass that is timed, one gang that holds room ends and one more joins the queue, as on a cluster where something happens
-all the time. Time is that of the CPU, without the engine's. Once a second a pass tells all that wait why: these passes are shown
-apart. In the last world the oldest has waited for so long that room is kept for it.
+all the time. Time is that of the CPU, without the engine's. Once a second a pass tells all that wait why: these passes
+are shown apart. In the last world the oldest has waited for so long that room is kept for it.
 """
 
 from __future__ import annotations

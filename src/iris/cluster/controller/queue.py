@@ -15,10 +15,10 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from iris.cluster.controller.reasons import Reasons, needs
-from iris.cluster.controller.room import Reservation, Room
+from iris.cluster.controller.room import Layout, Reservation, Room
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
 FIRST_TURN_S = 30.0
@@ -112,16 +112,18 @@ class Plan:
             who has waited longer: it is to wait here.
         impossible: What could not be placed on empty machines either, also if all that there are were alive.
         reserved_for: The gang that room is kept for; empty while for none.
+        layout: That of the machines, for the next plan.
         has_more: There may be more to submit: this was enough for one pass.
     """
 
-    def __init__(self, room: Room, empty: Room, held: Sequence[Held]) -> None:
+    def __init__(self, layout: Layout, room: Room, held: Sequence[Held]) -> None:
+        self.layout = layout
         self.submit: list[GangRequest] = []
         self.withdraw: list[str] = []
         self.impossible: set[Kind] = set()
         self.reserved_for = ""
         self.has_more = False
-        self._reasons = Reasons(room, empty, ((entry.gang.need, entry.machines) for entry in held))
+        self._reasons = Reasons(room, ((entry.gang.need, entry.machines) for entry in held))
         self._why: dict[Kind, Callable[[], str]] = {}  # only asked for once a second
         self._stuck: dict[str, Callable[[], str]] = {}
 
@@ -171,7 +173,12 @@ def is_reserved(waited_s: float) -> bool:
 
 
 def plan(
-    line: Line, held: Sequence[Held], machines: Sequence[Machine], now_s: float, asked: Sequence[Waiting] = ()
+    line: Line,
+    held: Sequence[Held],
+    machines: Sequence[Machine],
+    now_s: float,
+    asked: Sequence[Waiting] = (),
+    before: Layout | None = None,
 ) -> Plan:
     """Decides what starts now.
 
@@ -189,12 +196,11 @@ def plan(
         machines: What there is.
         now_s: The moment, by the clock of the entries.
         asked: Who waits at the engine; their room is still free on `machines`.
+        before: The layout of the last plan, which spares work where the machines are the same.
     """
-    room, empty = Room(machines), Room(machines, empty=True)
-    whole = (
-        empty if all(machine.alive for machine in machines) else Room([_revived(one) for one in machines], empty=True)
-    )
-    result = Plan(room, empty, held)
+    layout = (before or Layout(machines)).of(machines)
+    room = Room(layout, [machine.free for machine in machines], [machine.tasks for machine in machines])
+    result = Plan(layout, room, held)
     turns: list[tuple[float, int, Waiting, Kind | None]] = []  # a heap: the next of each kind; no two numbers are alike
     coming: list[tuple[Waiting, list[int]]] = []
     for number, entry in enumerate(asked, -len(asked)):
@@ -216,12 +222,12 @@ def plan(
         gang = entry.gang
         spots = None if kind is None else room.find(gang)
         if kind is None:
-            result.stuck(gang, could_fit=empty.fits(gang))
+            result.stuck(gang, could_fit=layout.fits(gang))
             if reservation is not None and reservation.concerns(room.members(gang), gang.need):
                 result.withdraw.append(gang.gang_id)
-        elif spots is None and not empty.fits(gang):
+        elif spots is None and not layout.fits(gang):
             result.absent(kind, gang)
-            if whole is empty or not whole.fits(gang):
+            if not layout.fits_with_all_alive(gang):
                 result.impossible.add(kind)
         elif spots is None:
             result.full(kind, gang)
@@ -235,28 +241,21 @@ def plan(
                 number, entry = following
                 heapq.heapreplace(turns, (entry.since_s, number, entry, kind))
                 continue
-        if spots is None and oldest is None and empty.fits(gang):
+        if spots is None and oldest is None and layout.fits(gang):
             oldest = gang
             if is_reserved(now_s - entry.since_s):
-                reservation = Reservation(gang, _occupied_since(entry.since_s, held, coming, machines))
+                reservation = Reservation(gang, _occupied_since(entry.since_s, held, coming, layout))
                 result.reserved_for = gang.gang_id
         heapq.heappop(turns)
     result.has_more = bool(turns)
     return result
 
 
-def _revived(machine: Machine) -> Machine:
-    return replace(machine, alive=True)
-
-
 def _occupied_since(
-    since_s: float, held: Iterable[Held], coming: Iterable[tuple[Waiting, list[int]]], machines: Sequence[Machine]
+    since_s: float, held: Iterable[Held], coming: Iterable[tuple[Waiting, list[int]]], layout: Layout
 ) -> Room:
-    position = {machine.name: i for i, machine in enumerate(machines)}
-    room = Room(machines, empty=True)
-    for entry in held:
-        if entry.since_s > since_s:
-            room.take(entry.gang, [position[name] for name in entry.machines if name in position])
+    room = Room(layout, [machine.total for machine in layout.machines])
+    room.take_held((entry.gang.need, entry.machines) for entry in held if entry.since_s > since_s)
     for waiting, spots in coming:
         if waiting.since_s > since_s:
             room.take(waiting.gang, spots)

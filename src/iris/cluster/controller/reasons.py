@@ -31,15 +31,15 @@ class Reasons:
     """The words for what waits after a pass. What is the same for all that ask for the same labels is found out once.
 
     Args:
-        room: What is free after it.
-        empty: The machines as if nothing was held.
+        room: What is free: now before the pass, and after it when words are asked for.
         held: What gangs of this cluster hold: on each machine named, so much. The rest is held by others who use the
             engine.
     """
 
-    def __init__(self, room: Room, empty: Room, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
+    def __init__(self, room: Room, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
         self._room = room
-        self._empty = empty
+        self._empty = room.layout.empty
+        self._seen = [room.free(i) for i in range(len(room.layout.machines))]
         self._held = held
         self._others: list[Resources] | None = None
         self._sums: dict[tuple[Labels, bool], Resources] = {}
@@ -55,7 +55,7 @@ class Reasons:
 
     def too_little_there(self, gang: GangRequest) -> str:
         """`needs 5 cpu; there are only 4 cpu`, for a gang that would not fit either if nothing was held."""
-        machines, members = self._empty.machines, self._empty.members(gang)
+        machines, members = self._empty.layout.machines, self._empty.members(gang)
         dead = sum(not machine.alive for machine in machines)
         down = f" ({dead} {'machines are' if dead > 1 else 'machine is'} not alive)" if dead else ""
         if not any(machine.alive for machine in machines):
@@ -70,7 +70,7 @@ class Reasons:
 
     def _shown(self, gang: GangRequest, room: Room, short: Sequence[tuple[str, int]]) -> str:
         members = room.members(gang)
-        shown = [_of_machine(room.machines[i], room.free(i), short, len(members)) for i in members[:_SHOWN]]
+        shown = [_of_machine(room.layout.machines[i], room.free(i), short, len(members)) for i in members[:_SHOWN]]
         text = "; ".join(shown) or "no machine"
         if len(members) <= _SHOWN:
             return text
@@ -97,17 +97,12 @@ class Reasons:
     def _rest(self) -> list[Resources]:
         """What is not free on each machine, and not ours."""
         if self._others is None:
-            ours: dict[str, list[int]] = {}
-            for need, names in self._held:
-                for name in names:
-                    sums = ours.setdefault(name, [0, 0, 0])
-                    for index, amount in enumerate(need.amounts()):
-                        sums[index] += amount
-            self._others = [
-                Resources(*(max(0, amount) for amount in (machine.total - machine.free - known).amounts()))
-                for machine in self._room.machines
-                for known in [Resources(*ours.get(machine.name, ()))]
-            ]
+            layout = self._room.layout
+            used = [machine.total - free for machine, free in zip(layout.machines, self._seen, strict=True)]
+            rest = Room(layout, used)
+            rest.take_held(self._held)
+            everywhere = (rest.free(i).amounts() for i in range(len(used)))
+            self._others = [Resources(*(max(0, amount) for amount in amounts)) for amounts in everywhere]
         return self._others
 
 

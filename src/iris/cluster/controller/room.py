@@ -10,12 +10,14 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, deal
 
 _NONE_ASKED = -(2**63)  # less than any amount: what is not asked for fits also where too much was given away
 _ENDLESS = 2**31  # so many slots that need nothing have room on a machine
-_AMOUNTS = 3
+_KNOWN_KINDS = 20_000  # of which it is remembered whether they fit; then anew
+Labels = tuple[tuple[str, str], ...]
 
 
 class _Pool:
@@ -50,20 +52,74 @@ class _Pool:
         return self._sums[index][count] < want * gang.slots
 
 
-class Room:
-    """The free room of some machines, which becomes less as gangs take it."""
+class Layout:
+    """The machines without what is free on them: which may serve whom. It is kept for as long as it is the same."""
 
-    def __init__(self, machines: Sequence[Machine], *, empty: bool = False) -> None:
-        """`empty`: as if nothing was held."""
+    def __init__(self, machines: Sequence[Machine]) -> None:
         self.machines = machines
-        free = [machine.total if empty else machine.free for machine in machines]
-        self._amounts: list[list[int]] = [[one.amounts()[index] for one in free] for index in range(_AMOUNTS)]
-        self._tasks = [0 if empty else machine.tasks for machine in machines]
-        self._pools: dict[tuple[tuple[str, str], ...], _Pool] = {}
+        self.position = {machine.name: i for i, machine in enumerate(machines)}
+        self._members: dict[Labels, list[int]] = {}
+        self._fits: dict[tuple[int, Resources, Placement, Labels], bool] = {}
+        self._empty: Room | None = None
+        self._revived: Layout | None = None
+
+    def of(self, machines: Sequence[Machine]) -> Layout:
+        """That of these machines: this one where they are the same."""
+        return self if _as_laid_out(machines) == _as_laid_out(self.machines) else Layout(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
         """The positions of the machines that may serve the gang, however full they are."""
-        return self._pool(gang).members
+        if gang.labels not in self._members:
+            self._members[gang.labels] = [i for i, machine in enumerate(self.machines) if machine.suits(gang)]
+        return self._members[gang.labels]
+
+    @property
+    def empty(self) -> Room:
+        """The room that there is when nothing is held; not to be taken from."""
+        if self._empty is None:
+            self._empty = Room(self, [machine.total for machine in self.machines])
+        return self._empty
+
+    def fits(self, gang: GangRequest) -> bool:
+        """Whether a gang would fit if nothing was held."""
+        kind = (gang.slots, gang.need, gang.placement, gang.labels)
+        if kind not in self._fits:
+            if len(self._fits) >= _KNOWN_KINDS:
+                self._fits.clear()
+            self._fits[kind] = self.empty.fits(gang)
+        return self._fits[kind]
+
+    def fits_with_all_alive(self, gang: GangRequest) -> bool:
+        """The same, if no machine was away."""
+        if all(machine.alive for machine in self.machines):
+            return self.fits(gang)
+        if self._revived is None:
+            self._revived = Layout([replace(machine, alive=True) for machine in self.machines])
+        return self._revived.fits(gang)
+
+
+def _as_laid_out(machines: Sequence[Machine]) -> list[tuple[str, Resources, Labels, bool]]:
+    return [(machine.name, machine.total, machine.labels, machine.alive) for machine in machines]
+
+
+class Room:
+    """The free room of some machines, which becomes less as gangs take it.
+
+    Args:
+        layout: The machines.
+        free: What is free on each of them.
+        tasks: How many slots are held on each; none, where it is not given.
+    """
+
+    def __init__(self, layout: Layout, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
+        self.layout = layout
+        self._amounts = [[one.cpu for one in free], [one.memory_bytes for one in free], [one.gpu for one in free]]
+        self._tasks = list(tasks) or [0] * len(free)
+        self._pools: dict[Labels, _Pool] = {}
+
+    def members(self, gang: GangRequest) -> Sequence[int]:
+        """See `Layout.members`."""
+        return self.layout.members(gang)
 
     def free(self, position: int) -> Resources:
         """What a machine has left."""
@@ -74,19 +130,25 @@ class Room:
         """Whether all slots of a gang have room."""
         pool = self._pool(gang)
         asked = [index for index, want in enumerate(gang.need.amounts()) if want]
-        if any(pool.lacks(gang, index) for index in asked):
-            return False
-        wanted = units_wanted(gang)
+        for index in asked:
+            if pool.lacks(gang, index):
+                return False
         # From the machines with the most of what the fewest have: mostly the first few are enough.
         least = _least(gang).amounts()
         scarcest = min(asked, key=lambda index: pool.with_at_least(index, least[index]), default=0)
         count = pool.with_at_least(scarcest, least[scarcest]) if asked else len(pool.members)
-        for i in itertools.islice(pool.orders[scarcest], count):
+        wanted = units_wanted(gang)
+        if self._has(gang, itertools.islice(pool.orders[scarcest], count), wanted):
+            return True
+        if pool.is_old:
+            pool.refresh(self._amounts)
+        return False
+
+    def _has(self, gang: GangRequest, positions: Iterable[int], wanted: int) -> bool:
+        for i in positions:
             wanted -= self.units(gang, i)
             if wanted <= 0:
                 return True
-        if pool.is_old:
-            pool.refresh(self._amounts)
         return False
 
     def find(self, gang: GangRequest) -> list[int] | None:
@@ -105,12 +167,14 @@ class Room:
 
     def units(self, gang: GangRequest, position: int) -> int:
         """How much a machine that may serve the gang counts towards `units_wanted`."""
-        slots = _ENDLESS
-        for want, free in zip(gang.need.amounts(), self._amounts, strict=True):
-            if want:
-                slots = min(slots, free[position] // want)
+        need, (cpu, memory, gpu) = gang.need, self._amounts
+        slots = cpu[position] // need.cpu if need.cpu else _ENDLESS
+        if need.memory_bytes and (fit := memory[position] // need.memory_bytes) < slots:
+            slots = fit
+        if need.gpu and (fit := gpu[position] // need.gpu) < slots:
+            slots = fit
         if gang.placement is Placement.ANY:
-            return max(slots, 0)
+            return slots if slots > 0 else 0
         return int(slots >= (gang.slots if gang.placement is Placement.TOGETHER else 1))
 
     def take(self, gang: GangRequest, spots: Iterable[int], sign: int = 1) -> None:
@@ -122,6 +186,21 @@ class Room:
             memory[spot] -= want_memory
             gpu[spot] -= want_gpu
             self._tasks[spot] += sign
+        for pool in self._pools.values():
+            pool.is_old = True
+
+    def take_held(self, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
+        """What is held by so much on each machine named; machines that are not there any more do not matter."""
+        cpu, memory, gpu = self._amounts
+        position = self.layout.position
+        for need, names in held:
+            want_cpu, want_memory, want_gpu = need.cpu, need.memory_bytes, need.gpu
+            for name in names:
+                i = position.get(name)
+                if i is not None:
+                    cpu[i] -= want_cpu
+                    memory[i] -= want_memory
+                    gpu[i] -= want_gpu
         for pool in self._pools.values():
             pool.is_old = True
 
@@ -146,7 +225,7 @@ class Room:
     def _pool(self, gang: GangRequest, *, fresh: bool = False) -> _Pool:
         pool = self._pools.get(gang.labels)
         if pool is None:
-            pool = _Pool([i for i, machine in enumerate(self.machines) if machine.suits(gang)])
+            pool = _Pool(self.members(gang))
             self._pools[gang.labels] = pool
             pool.refresh(self._amounts)
         elif fresh and pool.is_old:

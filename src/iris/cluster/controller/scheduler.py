@@ -14,6 +14,7 @@ from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.room import Layout
 from iris.cluster.controller.timers import Timers
 from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus, Machine
@@ -77,6 +78,7 @@ class Scheduler:
         self._troubles: dict[str, str] = {}  # by job id: why it had room, and lost it before it started
         self._stuck: set[str] = set()  # who was to be withdrawn in the last pass, see `_submit_next`
         self._reserved_for = ""
+        self._layout: Layout | None = None
         self._machines: Sequence[Machine] = ()  # as they were seen last
         self._problem = ""  # why the engine cannot be asked
         self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
@@ -230,7 +232,8 @@ class Scheduler:
         self._machines = await self._engine.machines()
         asked = [self._submitted[gang_id] for gang_id in self._words]
         held = [*self._held.values(), *self._granted.values(), *self._leaving.values()]
-        plan = queue.plan(self._line, held, self._machines, time.monotonic(), asked)
+        plan = queue.plan(self._line, held, self._machines, time.monotonic(), asked, self._layout)
+        self._layout = plan.layout
         self._reserved_for = plan.reserved_for
         for gang_id in self._stuck.intersection(plan.withdraw):
             self._room_lost(gang_id)
