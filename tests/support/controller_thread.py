@@ -14,6 +14,7 @@ from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping
+from iris.cluster.controller.scheduler import START_LIMIT_S
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
 from iris.cluster.engine.base import Engine
@@ -55,6 +56,7 @@ def serving(
     port: int = 0,
     lease_s: float = DEFAULT_LEASE_S,
     limits: Limits | None = None,
+    start_limit_s: float = START_LIMIT_S,
 ) -> Iterator[ControllerThread]:
     """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
     ready = threading.Event()
@@ -65,7 +67,16 @@ def serving(
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
         authority = Authority(shared_key(), store)
-        controller = Controller(engine, store, address, kept_logs, lease_s, limits=limits, authority=authority)
+        controller = Controller(
+            engine,
+            store,
+            address,
+            kept_logs,
+            lease_s,
+            limits=limits,
+            authority=authority,
+            start_limit_s=start_limit_s,
+        )
         application = controller_application(ControllerService(controller, limits))
         server = HttpServer({application.path: application}, listener)
         await controller.start()
