@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_what_there_is_who_holds_it_and_what_waits(iris: Iris, controller: Contr
         need = pb.ResourceSpecProto(cpu=4, memory_bytes=GIB)
         launch(client, ["true"], replicas=2, name="spread", resources=need, placement=pb.PLACEMENT_SPREAD)
         told(client, 2)
-    document = iris.json("machines", "--address", controller.address)
+    document = json.loads(iris("machines", "--json", "--address", controller.address, IRIS_TOKEN=token()).stdout)
     assert (document["engine"], document["problem"], document["num_waiting"]) == ("fake", None, 2)
     first, second, _ = document["machines"]
     assert (first["name"], first["labels"], first["alive"]) == ("a1", {"zone": "a"}, True)

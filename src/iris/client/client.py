@@ -244,7 +244,7 @@ class IrisClient:
         more than 1,000 the first, and `num_waiting` counts all. Where the engine cannot be asked, `problem` says why,
         and the machines are as they were seen last.
         """
-        return self._cluster.list_machines()
+        return self.cluster.list_machines()
 
     def terminate(self, job_id: str, task_index: int | None = None) -> None:
         """Asks a job, and its child jobs, to end, or one of its tasks; answers at once. What has ended stays as it is.

@@ -218,8 +218,10 @@ def test_room_whose_worker_does_not_come_is_given_back_and_asked_for_anew(tmp_pa
         serving(engine, Store(None), start_limit_s=0.5) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
-        job_id = launch(client, ["true"])
+        job_id, other = cpus(client, 4), cpus(client, 4)
         wait_until(lambda: f"{job_id}@2" in engine.submitted, "a third request")
+        turns = [f"{job_id}@0", f"{other}@0", f"{job_id}@1", f"{other}@1", f"{job_id}@2"]
+        assert engine.submitted[:5] == turns, "each time the other one has its turn first"
         assert {f"{job_id}@0", f"{job_id}@1"} <= set(engine.released)
         says(client, job_id, "(before: it had room on w, but no worker registered from there within 0.5 s)")
         with running_worker(controller.address, tmp_path / "w"):

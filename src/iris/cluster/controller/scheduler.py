@@ -76,6 +76,7 @@ class Scheduler:
         self._to_release: dict[str, None] = {}  # a set that keeps its order
         self._leaving: dict[str, queue.Held] = {}  # released, and still in the engine's snapshots
         self._troubles: dict[str, str] = {}  # by job id: why it had room, and lost it before it started
+        self._late: set[str] = set()  # by job id: whose room was given back since its workers did not come
         self._stuck: set[str] = set()  # who was to be withdrawn in the last pass, see `_submit_next`
         self._reserved_for = ""
         self._layout: Layout | None = None
@@ -98,11 +99,16 @@ class Scheduler:
         """Its time is of no interest any more."""
         self._timers.drop(("job", job_id))
         self._troubles.pop(job_id, None)
+        self._late.discard(job_id)
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
-        """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
+        """A gang joins the queue, at once or after a pause. It waits since `not_before_ms`, also where that is long
+        ago: it may have had room, and lost it, or the controller was away."""
         request = gang_of(record.launch, gang_id, slots)
         due_s = self._limit_placement(record, gang_id, not_before_ms)
+        if record.job.job_id in self._late:
+            self._late.discard(record.job.job_id)
+            due_s = max(due_s, time.monotonic())  # behind all: it must not hold room from others again and again
         if due_s > time.monotonic():
             self._pausing[gang_id] = request
             self._timers.set(("pause", gang_id), due_s)
@@ -360,6 +366,7 @@ class Scheduler:
             where = ", ".join(sorted(set(held.machines))[:4])
             _log.warning("gang %s: its workers on %s do not register; its room is given back", gang_id, where)
             limit = span(self._start_limit_s)
+            self._late.add(self._record_of(gang_id).job.job_id)
             self._room_lost(gang_id, f"it had room on {where}, but no worker registered from there within {limit}")
 
     def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
