@@ -212,4 +212,5 @@ def _placed(record: JobRecord) -> bool:
 def _worker(name: str) -> WorkerRecord:
     place = WorkerPlace(name, f"http://{name}", "one")
     nobody: Any = None
-    return WorkerRecord(place, cluster_pb2.WorkerMetadata(), nobody, 1e9, time.monotonic(), 0)
+    heard_s = time.monotonic() + 1e6  # it is never silent
+    return WorkerRecord(place, cluster_pb2.WorkerMetadata(), nobody, 1e9, heard_s, 0)

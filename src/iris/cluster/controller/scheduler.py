@@ -7,11 +7,11 @@ import heapq
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from iris.cluster.controller import machines, queue
 from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
-from iris.cluster.controller.job import Instruction
+from iris.cluster.controller.explanations import Apply, Explanations
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.room import Layout
@@ -30,14 +30,7 @@ START_LIMIT_S = 300.0  # for workers to register that the engine has made room f
 # which its workers have to come, of a job's time.
 Due = tuple[Literal["pause", "placement", "start", "job"], str]
 _OF_A_GANG: tuple[Literal["pause", "placement", "start"], ...] = ("pause", "placement", "start")
-_UNREACHABLE = "; the engine cannot be reached: "
 _log = logging.getLogger(__name__)
-
-
-class Apply(Protocol):
-    """How the controller takes an event: what a job has become will be kept and told, then the rest is done."""
-
-    def __call__(self, record: JobRecord, instructions: Iterable[Instruction]) -> None: ...
 
 
 class Scheduler:
@@ -75,14 +68,13 @@ class Scheduler:
         self._held: dict[str, queue.Held] = {}
         self._to_release: dict[str, None] = {}  # a set that keeps its order
         self._leaving: dict[str, queue.Held] = {}  # released, and still in the engine's snapshots
-        self._troubles: dict[str, str] = {}  # by job id: why it had room, and lost it before it started
         self._late: set[str] = set()  # by job id: whose room was given back since its workers did not come
         self._stuck: set[str] = set()  # who was to be withdrawn in the last pass, see `_submit_next`
         self._reserved_for = ""
         self._layout: Layout | None = None
         self._machines: Sequence[Machine] = ()  # as they were seen last
         self._problem = ""  # why the engine cannot be asked
-        self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
+        self._explanations = Explanations(jobs, apply)
         self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
 
@@ -98,7 +90,7 @@ class Scheduler:
     def job_ended(self, job_id: str) -> None:
         """Its time is of no interest any more."""
         self._timers.drop(("job", job_id))
-        self._troubles.pop(job_id, None)
+        self._explanations.troubles.pop(job_id, None)
         self._late.discard(job_id)
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
@@ -188,7 +180,7 @@ class Scheduler:
             except IrisError as error:
                 # The engine cannot be reached, which is no news of its gangs.
                 _log.warning("scheduling goes on in a second: %s", error)
-                self._tell_unreachable(str(error))
+                self._say_unreachable(str(error))
             except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
                 _log.exception("scheduling")
             await asyncio.sleep(min(time.thread_time() - begin_s, TICK_S))
@@ -227,7 +219,7 @@ class Scheduler:
             tell_all = True
         if self._line or self._words:
             await self._submit_next(tell_all)
-        self._tell_explained()
+        self._explanations.tell()
 
     async def _submit_next(self, tell_all: bool) -> None:
         """Lets the queue decide, and does it.
@@ -258,7 +250,7 @@ class Scheduler:
         for gang_id, words in self._words.items():
             if tell_all or gang_id in just_asked:
                 why = plan.why_asked(self._submitted[gang_id].gang)
-                self._explain(gang_id, f"waiting: {why}; {self._engine.name} says: {words or 'nothing'}")
+                self._explanations.explain(gang_id, f"waiting: {why}; {self._engine.name} says: {words or 'nothing'}")
         self._tell_why(plan, tell_all=tell_all)
 
     async def _submit(self, gang: GangRequest) -> None:
@@ -289,19 +281,14 @@ class Scheduler:
             text = f"waiting: {why}"
             for gang_id in gang_ids:
                 self._newcomers.pop(gang_id, None)
-                self._explain(gang_id, text)
+                self._explanations.explain(gang_id, text)
 
-    def _tell_unreachable(self, problem: str) -> None:
-        """What waits does so for the reason that it had, and for this one."""
+    def _say_unreachable(self, problem: str) -> None:
         if problem != self._problem or self._newcomers:
             self._problem = problem
             self._newcomers.clear()
-            for gang_id in [*(entry.gang.gang_id for entry in self._line), *self._submitted]:
-                gang = self._record_of(gang_id).job.gangs.get(gang_id)
-                if gang is not None:
-                    before = gang.reason.partition(_UNREACHABLE)[0] or "waiting"
-                    self._explain(gang_id, f"{before}{_UNREACHABLE}{problem}")
-        self._tell_explained()
+            self._explanations.add([*(entry.gang.gang_id for entry in self._line), *self._submitted], problem)
+        self._explanations.tell()
 
     def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
         """What the engine has placed starts, what it has lost ends."""
@@ -333,10 +320,12 @@ class Scheduler:
             if gang_id not in self._granted:
                 self._granted[gang_id] = _held(self._submitted[gang_id].gang, known)
                 self._timers.set(("start", gang_id), time.monotonic() + self._start_limit_s)
-            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}")
+            self._explanations.explain(
+                gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}"
+            )
             return
         self._timers.drop(("placement", gang_id))
-        self._troubles.pop(record.job.job_id, None)
+        self._explanations.troubles.pop(record.job.job_id, None)
         self._hold(record, self._submitted[gang_id].gang, known)
         self._forget_submitted(gang_id)
         places = [self._workers[slot.worker_id].place for slot in slots]
@@ -356,7 +345,7 @@ class Scheduler:
             self._leaving[gang_id] = held
         record = self._record_of(gang_id)
         if trouble:
-            self._troubles[record.job.job_id] = trouble
+            self._explanations.troubles[record.job.job_id] = trouble
         self._apply(record, record.job.room_lost(gang_id))
 
     def _workers_late(self, gang_id: str) -> None:
@@ -431,26 +420,6 @@ class Scheduler:
         self._forget_submitted(gang_id)
         record = self._record_of(gang_id)
         self._apply(record, record.job.unschedulable(error, _now_ms()))
-
-    def _explain(self, gang_id: str, reason: str) -> None:
-        record = self._record_of(gang_id)
-        trouble = self._troubles.get(record.job.job_id)
-        if trouble is not None and trouble not in reason:
-            reason = f"{reason} (before: {trouble})"
-        is_saved = record.saved_revision == record.job.revision
-        if record.job.explain_waiting(gang_id, reason):
-            if is_saved:
-                record.saved_revision = record.job.revision  # a reason is not stored: it is found out anew
-            self._explained[record.job.job_id] = record
-
-    def _tell_explained(self) -> None:
-        """Once for each job, however many of its tasks wait."""
-        explained, self._explained = self._explained, {}
-        for record in explained.values():
-            if record.saved_revision == record.job.revision:
-                record.tell_watchers()
-            else:
-                self._apply(record, ())  # it is told once it is saved
 
     def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus) -> None:
         self._held[request.gang_id] = _held(request, known)
