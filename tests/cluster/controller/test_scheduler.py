@@ -65,7 +65,7 @@ def test_room_that_the_engine_was_asked_for_is_not_given_twice(
     assert engine.submitted == [f"{first}@0", f"{third}@0"]
     waiting = {gang.job_id: gang.reason for gang in client.list_machines().waiting}
     assert list(waiting) == [first, second, third]
-    assert "free now: 1 of 4" in waiting[second]
+    assert "needs 2 cpu; free now: " in waiting[second]
     engine.granting = True
     says(client, first, "w has room, but is still starting")
     says(client, second, "needs 2 cpu; free now: 0 of 4 cpu")
