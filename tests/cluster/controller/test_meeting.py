@@ -72,7 +72,7 @@ class World:
         return self.serving.address
 
     def start_workers(self, client: RemoteClusterClient) -> None:
-        self.first = self.start_worker("a", "--advertise-host", HOST)
+        self.first = self.start_worker("a", "--advertise", HOST)
         self.start_worker("b")
         wait_until(lambda: len(client.list_workers()) == 2, "two workers")
         port = next(int(w.address.rpartition(":")[2]) for w in client.list_workers() if w.worker_id == "a")
@@ -80,12 +80,8 @@ class World:
 
     def start_worker(self, name: str, *options: str) -> Popen[bytes]:
         directory = self.directory / f"{name}-{len(list(self.directory.iterdir()))}"
-        options = (
-            *options,
-            "--log-directory",
-            str(directory / "logs"),
-        )  # or it waits for somebody to hand them over to
-        return self.stack.enter_context(running_worker(self.address, directory, *options, worker_id=name))
+        logs = ("--log-directory", str(directory / "logs"))  # or it waits for somebody to hand them over to
+        return self.stack.enter_context(running_worker(self.address, directory, *options, *logs, worker_id=name))
 
     def lose_answers(self) -> Loss:
         return self.proxy.lose("WorkerService/RunTasks", "response", 10_000)
