@@ -1,8 +1,8 @@
 """Slurm as an engine: one batch job for each gang, with one worker daemon for each slot.
 
 Slurm decides where and when, all or nothing. What there is to know of gangs is kept by Slurm itself, in the names of
-the jobs, which a later controller finds again, and in their comments (slurm_comment.py). It is asked by its commands, at
-most once in a while, and nothing is kept here but what was heard last.
+the jobs, which a later controller finds again, and in their comments (slurm_comment.py). It is asked by its commands,
+at most once in a while, and nothing is kept here but what was heard last.
 
 What is Slurm's own:
 

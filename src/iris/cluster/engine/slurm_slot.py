@@ -62,17 +62,19 @@ async def _run(gang: Any, rank: int, node: str) -> None:
 
 async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asyncio.Event) -> None:
     """Returns when the worker has ended, and nothing of it or of its attempts is left."""
-    ended = asyncio.create_task(process.wait())
     asked = [asyncio.create_task(event.wait()) for event in (stop, end_now)]
-    await asyncio.wait([ended, *asked], return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done() and not end_now.is_set():
-        stopping = asyncio.create_task(process.stop())
-        await asyncio.wait([stopping, asked[1]], return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done() and end_now.is_set():
+    ending = asyncio.create_task(process.wait())
+    await asyncio.wait([ending, *asked], return_when=asyncio.FIRST_COMPLETED)
+    if not ending.done():
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)  # its process has one who waits for it
+        ending = asyncio.create_task(process.stop())
+        await asyncio.wait([ending, asked[1]], return_when=asyncio.FIRST_COMPLETED)
+    if end_now.is_set():
         process.kill()
+    await ending
     for each in asked:
         each.cancel()
-    await ended
 
 
 def _environment() -> dict[str, str]:
