@@ -141,6 +141,7 @@ class SlurmCluster:
                 gres += f"NodeName={node.name} Name=gpu File={directory}/devices/{node.name}-gpu[0-{node.gpu - 1}]\n"
         names = ",".join(node.name for node in self.nodes)
         lines += f"PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP\n"
+        lines += f"PartitionName=other Nodes={self.nodes[-1].name} MaxTime=INFINITE State=UP\n"
         (directory / "slurm.conf").write_text(lines)
         (directory / "gres.conf").write_text(gres)
         (directory / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
@@ -151,7 +152,7 @@ class SlurmCluster:
             self.start_controller()
             for node in self.nodes:
                 self.start_node(node.name)
-            wait_until(self._is_up, f"all nodes to be idle; see {self._directory}")
+            self.wait_until_up()
         except BaseException:
             self.stop()
             raise
@@ -199,6 +200,15 @@ class SlurmCluster:
         return subprocess.run(
             words, env={**os.environ, **self.environment}, capture_output=True, text=True, check=True, timeout=30
         ).stdout
+
+    def jobs(self) -> dict[str, str]:
+        """The states of the jobs that have not ended, by number."""
+        lines = self.command("squeue", "--noheader", "--format=%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def wait_until_up(self) -> None:
+        """Until all nodes are there, and empty."""
+        wait_until(self._is_up, f"all nodes to be idle; see {self._directory}")
 
     def wait_until_empty(self) -> None:
         """Until nothing of any job is left."""

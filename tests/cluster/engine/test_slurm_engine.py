@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
 from contracts.engine import LOOK_S, gang, until, until_gone
+from support.cluster import is_alive, parent_of
 from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none
 from support.waiting import wait_until
 
-from iris.cluster.engine.base import GangState
+from iris.cluster.engine.base import GangRejectedError, GangState, GangStatus, Placement
 from iris.cluster.engine.slurm import SlurmEngine
+from iris.cluster.engine.slurm_comment import Comment, expand
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import UnavailableError
+from iris.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 
 skip_where_there_is_none()
 pytestmark = pytest.mark.anyio
@@ -33,26 +38,38 @@ class SlurmWorld:
     """See `contracts.engine.World`."""
 
     def __init__(self, directory: Path, slurm: SlurmCluster) -> None:
-        self._directory = directory
+        self.directory = directory
         self.slurm = slurm
         self.zones = {node.name: node.features[0].partition("=")[2] for node in slurm.nodes}
-        self.engine = self._new()
+        self.engine = self.new()
 
-    def _new(self) -> SlurmEngine:
+    def new(self, **options: Any) -> SlurmEngine:
+        """Another engine of the same cluster."""
         return SlurmEngine(
-            self._directory,
-            lease_s=60.0,
-            credentials=lambda worker_id: WorkerCredentials(f"secret-of-{worker_id}"),
-            look_s=0.1,
+            self.directory,
+            **{
+                "lease_s": 60.0,
+                "credentials": lambda worker_id: WorkerCredentials(f"secret-of-{worker_id}"),
+                "look_s": 0.1,
+                **options,
+            },
         )
 
     async def restart(self) -> None:
         await self.engine.abandon()
-        self.engine = self._new()
+        self.engine = self.new()
         await self.engine.start(NOBODY)
 
     async def end_worker(self, worker_id: str) -> None:
         os.kill(wait_until(lambda: worker_pid(worker_id), worker_id), signal.SIGKILL)
+
+    async def end_slot(self, worker_id: str) -> None:
+        """The program that starts the worker ends, as by SIGKILL, and the worker with it."""
+        worker = wait_until(lambda: worker_pid(worker_id), worker_id)
+        slot = parent_of(worker)
+        assert slot is not None
+        os.kill(slot, signal.SIGKILL)
+        wait_until(lambda: not is_alive(worker), "the end of the worker")
 
     async def go_away(self) -> None:
         self.slurm.kill_controller()
@@ -93,9 +110,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture
-async def world(
-    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[SlurmWorld]:
+async def world(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlurmWorld]:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     world = SlurmWorld(tmp_path, cluster)
@@ -103,3 +118,260 @@ async def world(
     yield world
     await world.engine.close()
     cluster.wait_until_empty()
+
+
+async def test_what_is_not_asked_for_always_fits(world: SlurmWorld) -> None:
+    """Not so on Slurm, which gives at least one CPU to each slot: it waits, and says why. GPUs are as everywhere."""
+    await world.engine.submit(gang("gpus@0", slots=2, gpu=2))
+    await until(world, "gpus@0", GangState.HELD)
+    await world.engine.submit(gang("free@0", slots=6))
+    await until(world, "free@0", GangState.HELD)
+    await world.engine.submit(gang("one-more@0"))
+    assert (await until(world, "one-more@0", GangState.WAITING)).reason
+    await world.engine.release("free@0")
+    await until(world, "one-more@0", GangState.HELD)
+
+
+async def held(world: SlurmWorld, gang_id: str, **need: Any) -> GangStatus:
+    await world.engine.submit(gang(gang_id, **need))
+    return await until(world, gang_id, GangState.HELD)
+
+
+async def test_a_worker_has_nothing_of_slurms_but_its_devices(
+    world: SlurmWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_JOB_ID", "SBATCH_HOLD", "SLURM_NTASKS", "IRIS_TOKEN"):  # as in a job of Slurm's
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("MINE", "yes")
+    await world.restart()  # what an engine hands on is the environment in which it was made
+    status = await held(world, "a@0", gpu=1)
+    pid = wait_until(lambda: worker_pid(status.slots[0].worker_id), "the worker")
+    variables = environment(pid)
+    assert variables["MINE"] == "yes"
+    assert variables["CUDA_VISIBLE_DEVICES"] in ("0", "1")
+    slurms = [name for name in variables if name.startswith(("SLURM", "SBATCH", "SRUN", "PMI", "OMP"))]
+    assert slurms == ["SLURM_CONF"]
+    assert "IRIS_TOKEN" not in variables
+
+
+async def test_secrets_are_on_no_command_line_and_in_no_environment(world: SlurmWorld) -> None:
+    status = await held(world, "a@0", slots=2)
+    for slot in status.slots:
+        wait_until(lambda worker_id=slot.worker_id: worker_pid(worker_id), "the worker")
+    for path in Path("/proc").glob("[0-9]*"):
+        for file in ("cmdline", "environ"):
+            try:
+                shown = (path / file).read_bytes()
+            except OSError:
+                continue
+            assert b"secret-of-slurm" not in shown, f"{path}: {shown!r}"
+
+
+async def test_a_submission_whose_answer_is_lost_finds_its_job(
+    world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\necho "Socket timed out" >&2\nexit 1\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    await world.restart()
+    request = gang("a@0", slots=2)
+    with pytest.raises(UnavailableError):
+        await world.engine.submit(request)
+    await world.engine.submit(request)
+    await until(world, "a@0", GangState.HELD)
+    assert len(world.slurm.jobs()) == 1
+
+
+async def test_of_a_gang_that_was_submitted_twice_one_job_stays(world: SlurmWorld) -> None:
+    """As by a controller that is killed while its sbatch goes on."""
+    earlier = world.new(look_s=1000.0)
+    await earlier.start(NOBODY)
+    await world.engine.submit(gang("a@0", slots=2))
+    before = await until(world, "a@0", GangState.HELD)
+    await earlier.submit(gang("a@0", slots=2))
+    while len(jobs := world.slurm.jobs()) > 1:
+        await world.engine.snapshot()
+        await world.engine.wait_for_change(LOOK_S)
+    assert list(jobs.values()) == ["RUNNING"]
+    assert await until(world, "a@0", GangState.HELD) == before
+    await earlier.abandon()
+
+
+async def test_a_job_that_comes_after_its_release_is_ended(world: SlurmWorld) -> None:
+    earlier = world.new(look_s=1000.0)
+    await earlier.start(NOBODY)
+    await world.engine.release("a@0")
+    await earlier.submit(gang("a@0"))
+    while any(state in ("PENDING", "RUNNING") for state in world.slurm.jobs().values()):
+        await world.engine.snapshot()
+        await world.engine.wait_for_change(LOOK_S)
+    await earlier.abandon()
+
+
+async def test_jobs_of_others_are_none_of_ours(world: SlurmWorld) -> None:
+    other = SlurmWorld(world.directory / "other", world.slurm)
+    await other.engine.start(NOBODY)
+    await other.engine.submit(gang("a@0"))
+    await until(other, "a@0", GangState.HELD)
+    world.slurm.command("sbatch", "--output=/dev/null", "--job-name=iris-x|y", "--comment=a|b", "--wrap=sleep 60")
+    assert await world.engine.snapshot() == {}
+    await world.engine.submit(gang("a@0"))
+    await until(world, "a@0", GangState.HELD)
+    await world.engine.close()
+    assert (await until(other, "a@0", GangState.HELD)).lost == frozenset()
+    await other.engine.close()
+    world.slurm.command("scancel", "--name=iris-x|y")
+
+
+async def test_an_operator_cancels_a_job_that_runs(world: SlurmWorld) -> None:
+    before = await held(world, "a@0", slots=2, cpu=1)
+    world.slurm.command("scancel", *world.slurm.jobs())
+    broken = await until(world, "a@0", GangState.BROKEN)
+    while len(broken.lost) < 2:
+        await world.engine.wait_for_change(LOOK_S)
+        broken = await until(world, "a@0", GangState.BROKEN)
+    assert broken.slots == before.slots
+    assert "cancelled" in broken.reason
+    assert not any(worker_pid(slot.worker_id) for slot in before.slots)
+    await world.engine.release("a@0")
+    assert "a@0" not in await world.engine.snapshot()
+
+
+async def test_an_operator_cancels_a_job_that_waits(world: SlurmWorld) -> None:
+    await held(world, "full@0", slots=2, cpu=4)
+    await world.engine.submit(gang("a@0", slots=2, cpu=4))
+    waiting = next(number for number, state in world.slurm.jobs().items() if state == "PENDING")
+    world.slurm.command("scancel", waiting)
+    while "cancelled" not in (status := await until(world, "a@0", GangState.WAITING)).reason:
+        await world.engine.wait_for_change(LOOK_S)
+    assert "again" in status.reason
+    await world.engine.release("a@0")
+    assert "a@0" not in await world.engine.snapshot()
+
+
+async def test_the_end_of_a_worker_is_known_also_to_the_next_controller(world: SlurmWorld) -> None:
+    before = await held(world, "a@0", slots=3, cpu=1)
+    await world.end_worker(before.slots[2].worker_id)
+    broken = await until(world, "a@0", GangState.BROKEN)
+    await world.restart()
+    assert await until(world, "a@0", GangState.BROKEN) == broken
+    assert broken.lost == {2}
+
+
+async def test_a_machine_that_does_not_answer_is_not_dead(world: SlurmWorld) -> None:
+    """Its slurmd is gone, so Slurm calls the machine down, and ends the job: what runs there goes on."""
+    before = await held(world, "a@0", slots=2, cpu=1, placement=Placement.SPREAD)
+    (cut_off,) = (i for i, slot in enumerate(before.slots) if world.zones[slot.machine] == "b")
+    worker = wait_until(lambda: worker_pid(before.slots[cut_off].worker_id), "the worker")
+    world.slurm.kill_node(before.slots[cut_off].machine)
+    try:
+        world.slurm.command("scontrol", "update", f"NodeName={before.slots[cut_off].machine}", "State=DOWN", "Reason=x")
+        broken = await until(world, "a@0", GangState.BROKEN)
+        while not broken.lost:
+            await world.engine.wait_for_change(LOOK_S)
+            broken = await until(world, "a@0", GangState.BROKEN)
+        assert broken.lost == {1 - cut_off}
+        assert is_alive(worker)
+        down = [machine for machine in await world.engine.machines() if not machine.alive]
+        assert [world.zones[machine.name] for machine in down] == ["b"]
+    finally:
+        world.slurm.start_node(before.slots[cut_off].machine)
+        world.slurm.wait_until_up()
+
+
+async def test_nothing_is_left_on_a_machine(world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    await world.restart()
+    await held(world, "a@0", slots=2)
+    assert len(list(scratch.iterdir())) == 2
+    await world.engine.release("a@0")
+    await until_gone(world, "a@0")
+    assert list(scratch.iterdir()) == []
+    left = await held(world, "b@0")
+    (found,) = scratch.iterdir()
+    await world.end_slot(left.slots[0].worker_id)
+    await until(world, "b@0", GangState.BROKEN)
+    assert list(scratch.iterdir()) == [found], "who was killed leaves it"
+    await held(world, "c@0")
+    assert found not in list(scratch.iterdir()), "who comes after it clears up"
+
+
+async def test_a_machine_without_iris_is_named(world: SlurmWorld, tmp_path: Path) -> None:
+    python = tmp_path / "no-iris"
+    python.symlink_to("/bin/false")
+    world.engine = world.new(python=str(python))
+    await world.engine.start(NOBODY)
+    await world.engine.submit(gang("a@0"))
+    while "no-iris" not in (status := await until(world, "a@0", GangState.WAITING)).reason:
+        await world.engine.wait_for_change(LOOK_S)
+    assert "asked for again" in status.reason
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("partition=gpu", "not an option"),
+        ("gpu", "not an option"),
+        ("--job-name=x", "set by Iris itself"),
+        ("--job=x", "set by Iris itself"),
+        ("--mem=3", "set by Iris itself"),
+        ("-n3", "set by Iris itself"),
+        ("--wrap=true", "set by Iris itself"),
+    ],
+)
+def test_options_that_are_refused(tmp_path: Path, option: str, why: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=why):
+        SlurmEngine(tmp_path, slurm_options=[option], lease_s=1.0, credentials=WorkerCredentials)
+
+
+async def test_options_reach_sbatch(world: SlurmWorld) -> None:
+    world.engine = world.new(slurm_options=["--partition=other", "--time=7"])
+    await world.engine.start(NOBODY)
+    assert [world.zones[machine.name] for machine in await world.engine.machines()] == ["b"]
+    status = await held(world, "a@0")
+    assert world.zones[status.slots[0].machine] == "b"
+    assert world.slurm.command("squeue", "--noheader", "--format=%P %l").split() == ["other", "7:00"]
+    with pytest.raises(GangRejectedError, match="Slurm does not take it"):
+        await world.engine.submit(gang("b@0", zone="a"))
+
+
+def test_lists_of_machines_as_slurm_writes_them() -> None:
+    assert expand("n[0-2,05-07],gpu1") == ["n0", "n1", "n2", "n05", "n06", "n07", "gpu1"]
+    assert expand("r[1-2]n[0-1],x") == ["r1n0", "r1n1", "r2n0", "r2n1", "x"]
+
+
+def test_a_comment_says_what_it_was_made_of_and_fits() -> None:
+    comment = Comment((4, 4, 4, 0, 2), frozenset({1, 3, 4, 5}), "no disk")
+    assert Comment.read(comment.to_text()) == comment
+    assert comment.machines("n[0-4]") == ["n0"] * 4 + ["n1"] * 4 + ["n2"] * 4 + ["n4"] * 2
+    large = Comment((8,) * 1000, frozenset(range(0, 8000, 2)), "|" * 2000).to_text()
+    assert len(large) <= 1000
+    known = Comment.read(large)
+    assert known is not None
+    assert known.counts == (8,) * 1000
+    assert known.lost < set(range(0, 8000, 2))
+    assert Comment.read("(null)") is None
+
+
+async def test_a_controller_on_loopback_is_out_of_reach_of_other_machines(world: SlurmWorld, tmp_path: Path) -> None:
+    elsewhere = world.slurm.command("scontrol", "update", "NodeName=n1", "NodeAddr=192.0.2.1", "NodeHostName=away")
+    assert not elsewhere
+    try:
+        other = world.new()
+        with pytest.raises(FailedPreconditionError, match=r"n1, which is another machine.*--host"):
+            await other.start(NOBODY)
+        await other.start("http://192.0.2.7:50051")
+        await other.abandon()
+    finally:
+        world.slurm.command("scontrol", "update", "NodeName=n1", "NodeAddr=127.0.0.1", "NodeHostName=localhost")
+
+
+def test_slurms_commands_have_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    engine = SlurmEngine(tmp_path, lease_s=1.0, credentials=WorkerCredentials)
+    with pytest.raises(FailedPreconditionError, match="sbatch, squeue, scancel, scontrol is not on PATH"):
+        asyncio.run(engine.start(NOBODY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -57,6 +58,14 @@ should come by TLS.
 )
 @click.option("--host", help="The address to bind to; default 127.0.0.1.")
 @click.option("--advertise", metavar="HOST", help="Where workers and clients elsewhere reach it; default: --host.")
+@click.option("--engine", type=click.Choice(["local", "slurm"]), help="What gives places to run; default local.")
+@click.option(
+    "--slurm-option",
+    "slurm_options",
+    metavar="OPTION",
+    multiple=True,
+    help="What Slurm's sbatch is given, as '--slurm-option=--partition=gpu'; may be given several times.",
+)
 @click.option(
     "--label",
     "labels",
@@ -136,6 +145,8 @@ def up(
     state_dir: Path | None,
     host: str | None,
     advertise: str | None,
+    engine: str | None,
+    slurm_options: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     lease: str | None,
     keep_logs: str | None,
@@ -172,6 +183,8 @@ def up(
         "host": host,
         "advertise": advertise,
         "labels": " ".join(f"{key}={value}" for key, value in labels) or None,
+        "engine": engine,
+        "slurm_options": shlex.join(slurm_options) or None,
         "lease": lease,
         **given,
         "enforce": enforce,

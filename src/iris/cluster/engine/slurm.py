@@ -78,6 +78,7 @@ class SlurmEngine:
         credentials: What a worker of that id is to show, and whom it is to trust.
         look_s: How often Slurm is asked at most what there is.
         command_s: How long a command of Slurm's may take until it counts as out of reach.
+        python: The interpreter that has Iris, on every machine.
 
     Raises:
         InvalidArgumentError: An option is none of sbatch's, or not the user's to set.
@@ -98,6 +99,7 @@ class SlurmEngine:
         credentials: Callable[[str], WorkerCredentials],
         look_s: float = LOOK_S,
         command_s: float = _COMMAND_S,
+        python: str = sys.executable,
     ) -> None:
         commands.check_options(slurm_options)
         self._directory = directory
@@ -106,6 +108,7 @@ class SlurmEngine:
         self._credentials = credentials
         self._look_s = look_s
         self._command_s = command_s
+        self._python = python
         self._env = commands.own_environment()
         self._cluster = ""
         self._partitions = commands.partitions_in(slurm_options)
@@ -238,8 +241,8 @@ class SlurmEngine:
             "options": self._worker_options,
             "workers": [(each, self._credentials(each).to_json()) for each in ids],
         }
-        python = shlex.quote(sys.executable)
-        excuse = re.sub(r"[^\w./-]", "_", sys.executable)
+        python = shlex.quote(self._python)
+        excuse = re.sub(r"[^\w./-]", "_", self._python)
         return (
             f"#!/bin/sh\n{python} -P -m iris.cluster.engine.slurm_job <<'END_OF_IRIS' && exit 0\n"
             f"{json.dumps(document)}\nEND_OF_IRIS\n"

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
+from iris.cluster.engine.slurm_slot import is_slurms
+from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
@@ -139,30 +141,6 @@ def partitions_in(options: Iterable[str]) -> frozenset[str]:
         if match is not None and (match["letter"] == "p" or (match["name"] and "partition".startswith(match["name"]))):
             named = (match["value"] or option.partition("=")[2]).lstrip("=")
     return frozenset(filter(None, named.split(",")))
-
-
-def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without what Slurm has said to a job that this program may run in, and what would be options of ours to its
-    commands."""
-    return {name: value for name, value in environ.items() if not is_slurms(name)}
-
-
-def is_slurms(name: str) -> bool:
-    """Whether an environment variable is a job's of Slurm; where the configuration lies is nobody's in particular."""
-    own = (
-        "SLURM_",
-        "SLURMD_",
-        "SBATCH_",
-        "SRUN_",
-        "SQUEUE_",
-        "SCANCEL_",
-        "SALLOC_",
-        "SINFO_",
-        "PMI_",
-        "PMIX_",
-        "PMI2_",
-    )
-    return name != "SLURM_CONF" and name.startswith(own)
 
 
 async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, stdin: str = "") -> Answer:
@@ -332,5 +310,6 @@ def _gpus(gres: str) -> int:
 
 
 def own_environment() -> dict[str, str]:
-    """What Slurm's commands, and the jobs that they submit, are given of ours."""
-    return clean_environment(os.environ)
+    """What Slurm's commands, and the jobs that they submit, are given of ours: nothing that Slurm has said to a job
+    that this program may run in, no options of ours to its commands, and no token."""
+    return {name: value for name, value in os.environ.items() if not is_slurms(name) and name != TOKEN_VARIABLE}

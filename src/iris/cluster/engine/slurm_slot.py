@@ -20,12 +20,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from iris.cluster.engine.slurm_commands import is_slurms
 from iris.cluster.engine.worker_process import WorkerProcess, start
 from iris.cluster.worker.standing import identity_file
 
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
+_SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
 _DIRECTORY = "iris-slurm-"  # below the machine's temporary directory, then the user's number
 
 
@@ -75,6 +75,12 @@ async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asy
     await ending
     for each in asked:
         each.cancel()
+
+
+def is_slurms(name: str) -> bool:
+    """Whether an environment variable is a job's of Slurm, or an option of its commands; where its configuration lies
+    is nobody's in particular."""
+    return name != "SLURM_CONF" and name.startswith(_SLURMS)
 
 
 def _environment() -> dict[str, str]:
