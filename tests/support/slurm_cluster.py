@@ -20,7 +20,7 @@ from types import TracebackType
 import pytest
 from support.waiting import wait_until
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "setpriv")
 
 # proctrack/linuxproc and no task plugin: what works also where there are no cgroups to write to. Nothing enforces
 # memory then, and nothing shuts devices away: the variables that name them are set all the same.
@@ -184,8 +184,21 @@ class SlurmCluster:
         self._start("slurmctld", "slurmctld", "-D", "-f", self.environment["SLURM_CONF"])
 
     def kill_controller(self) -> None:
-        """`kill -9` of slurmctld."""
+        """`kill -9` of slurmctld. It forgets what it was told in the seconds before, so that is waited for."""
+        comments = self.command("squeue", "--noheader", "--format=%k").split()
+        wait_until(lambda: self._has_saved(comments), f"slurmctld to save its jobs with {comments}")
         self._kill("slurmctld")
+
+    def kill_forgetful_controller(self) -> None:
+        """`kill -9` of slurmctld, at once."""
+        self._kill("slurmctld")
+
+    def _has_saved(self, comments: list[str]) -> bool:
+        try:
+            saved = (self._directory / "state" / "job_state").read_bytes()
+        except FileNotFoundError:
+            return False
+        return all(comment.encode() in saved for comment in comments)
 
     def start_node(self, name: str) -> None:
         """Starts the slurmd of a node."""
@@ -212,12 +225,11 @@ class SlurmCluster:
 
     def wait_until_empty(self) -> None:
         """Until nothing of any job is left."""
-        running = ("squeue", "--noheader", "--format=%i %j %T %k")
-        wait_until(lambda: not self.command(*running), "the end of all jobs of Slurm")
+        wait_until(lambda: not self.jobs(), f"the end of all jobs of Slurm; see {self._directory}")
 
     def _is_up(self) -> bool:
         try:
-            states = self.command("sinfo", "--noheader", "--Node", "--format=%T").split()
+            states = self.command("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split()
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             return False
         return states == ["idle"] * len(self.nodes)
@@ -226,7 +238,7 @@ class SlurmCluster:
         name, _, value = self._mark.partition("=")
         with (self._directory / f"{what}.out").open("ab") as messages:
             self._daemons[what] = subprocess.Popen(
-                words,
+                ["setpriv", "--pdeathsig", "KILL", *words],  # also when the tests are killed
                 env={**os.environ, **self.environment, name: value},
                 stdin=subprocess.DEVNULL,
                 stdout=messages,
