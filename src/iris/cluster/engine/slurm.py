@@ -33,7 +33,7 @@ from urllib.parse import quote, unquote, urlsplit
 from iris.cluster.engine import slurm_commands as commands
 from iris.cluster.engine.base import GangRejectedError, GangRequest, GangState, GangStatus, Machine
 from iris.cluster.engine.slurm_slot import END_NOW
-from iris.cluster.engine.slurm_status import is_final, status_of, waiting, worker_id
+from iris.cluster.engine.slurm_status import is_final, is_waiting, status_of, waiting, worker_id
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import FailedPreconditionError, UnavailableError
 from iris.failpoints import failpoint
@@ -320,6 +320,7 @@ class SlurmEngine:
                 found[gang_id] = row
             elif not ended:
                 too_many.append(row.job_id)  # submitted twice, since the first answer was lost
+        too_many += [row.job_id for gang_id, row in found.items() if self._ran(gang_id) and is_waiting(row.state)]
         if too_many:
             await self._end(too_many)
         if any(is_final(row.state) and not self._is_final(gang_id) for gang_id, row in found.items()):
@@ -331,34 +332,41 @@ class SlurmEngine:
                 self._take_absence(gang_id, gang)
         self._released &= found.keys() | self._unclear
 
+    def _ran(self, gang_id: str) -> bool:
+        return gang_id in self._gangs and bool(self._gangs[gang_id].status.slots)
+
     def _is_final(self, gang_id: str) -> bool:
         return gang_id in self._gangs and self._gangs[gang_id].is_final
 
     def _take_row(self, gang_id: str, row: commands.Row) -> None:
         gang = self._gangs.get(gang_id)
-        if is_final(row.state):
-            if gang_id in self._released:
-                self._gangs.pop(gang_id, None)
-                return
-            if gang is not None and gang.is_final:
-                self._take_absence(gang_id, gang)
-                return
+        if is_final(row.state) and gang_id in self._released:
+            self._gangs.pop(gang_id, None)
+            return
+        if gang is not None and gang.is_final:
+            self._take_absence(gang_id, gang)
+            return
         known = None if gang is None else gang.status
         status = status_of(row, known, partial(worker_id, self._cluster, gang_id), self._nodes)
-        if status is not None:
-            if status.state is GangState.WAITING and is_final(row.state):
-                _log.warning("gang %s: %s", gang_id, status.reason)
-                status = replace(status, reason=f"{status.reason}; it is asked for again in {_AFTER_FAILURE_S:g} s")
-            self._gangs[gang_id] = _Gang(
-                row.job_id, row.state, status, is_final(row.state), _now_s() + _AFTER_FAILURE_S
-            )
+        if status is None:
+            return
+        # A job that would begin anew has ended for us: it is cancelled, and what is left of the old one told by leases.
+        ended = is_final(row.state) or (status.state is GangState.BROKEN and is_waiting(row.state))
+        if status.state is GangState.WAITING and ended:
+            _log.warning("gang %s: %s", gang_id, status.reason)
+            status = replace(status, reason=f"{status.reason}; it is asked for again in {_AFTER_FAILURE_S:g} s")
+        self._gangs[gang_id] = _Gang(row.job_id, row.state, status, ended, _now_s() + _AFTER_FAILURE_S)
 
     def _take_absence(self, gang_id: str, gang: _Gang) -> None:
-        """Slurm does not know it, or has done with it. One that is broken stays until it is released: it may not be all
-        dead, and Slurm forgets sooner."""
-        never_began = gang.status.state is GangState.WAITING and gang.forget_s < _now_s()
-        if gang_id in self._released or not gang.is_final or never_began:
+        """Slurm does not know its job, or has done with it. Where workers ran, it is broken until it is released: they
+        need not all be dead. slurmctld that was killed forgets what it was told last, and has it ended later."""
+        never_began = gang.status.state is GangState.WAITING and (not gang.is_final or gang.forget_s < _now_s())
+        if gang_id in self._released or never_began:
             self._gangs.pop(gang_id)
+        elif not gang.is_final:
+            gang.is_final = True
+            why = f"Slurm knows nothing of its job {gang.job_id} any more"
+            gang.status = replace(gang.status, state=GangState.BROKEN, reason=why)
 
     def _are_alive(self) -> bool:
         return any(not gang.is_final and gang.state != "PENDING" for gang in self._gangs.values())

@@ -20,11 +20,14 @@ from dataclasses import replace
 from typing import IO
 
 from iris.cluster.engine.slurm_comment import Comment, count_slots
+from iris.cluster.engine.slurm_slot import END_NOW
 
 _LINE = re.compile(r"(began|ended) (\d+) (.*)")
 _AGAIN_S = 1.0  # after slurmctld could not be told
-# slurmctld that is killed forgets what it was told in its last moments, and at most some seconds before.
-_REPEAT_S = 10.0
+# slurmctld that is killed forgets what it was told in the seconds before, a comment or a whole job: it is told again
+# and again, and where it knows nothing of the job, nobody else would end it.
+_REPEAT_S = (10.0, 60.0)
+_OVER = ("already finished", "invalid job id")
 _TELL_S = 15.0
 _GIVE_UP_S = 600.0
 
@@ -56,6 +59,7 @@ class _Telling:
         self._job_id = job_id
         self._wanted = self._heard = ""
         self._next_s = float("inf")
+        self.is_over = False  # Slurm has done with the job
 
     @property
     def pause_s(self) -> float | None:
@@ -70,7 +74,7 @@ class _Telling:
             self._wanted, self._next_s = text, 0.0
         self.go_on()
         end_s = time.monotonic() + _GIVE_UP_S
-        while until_heard and self._heard != self._wanted and time.monotonic() < end_s:
+        while until_heard and not self.is_over and self._heard != self._wanted and time.monotonic() < end_s:
             time.sleep(_AGAIN_S)
             self.go_on()
 
@@ -81,13 +85,15 @@ class _Telling:
             return
         is_repeat = self._heard == self._wanted
         words = ["scontrol", "update", f"JobId={self._job_id}", f"Comment={self._wanted}"]
+        self._next_s = time.monotonic() + _AGAIN_S
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if subprocess.run(words, capture_output=True, timeout=_TELL_S, check=False).returncode == 0:
+            answer = subprocess.run(words, capture_output=True, timeout=_TELL_S, check=False, text=True)
+            if answer.returncode == 0:
                 self._heard = self._wanted
-        if self._heard != self._wanted:
-            self._next_s = time.monotonic() + _AGAIN_S
-        else:
-            self._next_s = float("inf") if is_repeat else now_s + _REPEAT_S
+                self._next_s = now_s + _REPEAT_S[is_repeat]
+            elif any(text in answer.stderr.lower() for text in _OVER):
+                self.is_over = True
+                self._next_s = float("inf")
 
 
 def _follow(srun: subprocess.Popen[bytes], slots: int, nodes: str, told: _Telling) -> Comment:
@@ -96,6 +102,7 @@ def _follow(srun: subprocess.Popen[bytes], slots: int, nodes: str, told: _Tellin
     comment = Comment()
     streams = {stream.fileno(): stream for stream in (srun.stdout, srun.stderr) if stream is not None}
     rests = dict.fromkeys(streams, b"")
+    ending = False
     while streams:
         readable, _, _ = select.select(list(streams), [], [], told.pause_s)
         for descriptor in readable:
@@ -113,6 +120,9 @@ def _follow(srun: subprocess.Popen[bytes], slots: int, nodes: str, told: _Tellin
                 comment = replace(comment, why=str(error))
         if comment != Comment():
             told.tell(comment)
+        if told.is_over and not ending:
+            ending = True
+            srun.send_signal(END_NOW)  # which goes from srun to the machines, without slurmctld
     return comment
 
 

@@ -20,6 +20,11 @@ def is_final(state: str) -> bool:
     return state not in _PENDING | _REQUEUED | _RUNNING | {_ENDING}
 
 
+def is_waiting(state: str) -> bool:
+    """Whether a job holds no room."""
+    return state in _PENDING | _REQUEUED
+
+
 def waiting(reason: str) -> GangStatus:
     """A gang that waits, for a reason in Slurm's word."""
     return GangStatus(GangState.WAITING, reason=in_words(reason))
@@ -49,10 +54,10 @@ def status_of(
     if comment.counts and not slots:
         slots = tuple(Slot(worker_of(rank), name) for rank, name in enumerate(comment.machines(row.nodes)))
     lost = (comment.lost if slots else frozenset()) | (frozenset() if before is None else before.lost)
-    if row.state in _REQUEUED or (row.state in _PENDING and comment.counts):
-        # It ran, and Slurm has waited with that until nothing of it ran any more.
-        return GangStatus(GangState.BROKEN, slots, frozenset(range(len(slots))), "Slurm has requeued it")
-    if row.state in _PENDING:
+    if is_waiting(row.state) and slots:
+        # It ran: it was requeued, or slurmctld was killed, has forgotten that, and what ran goes on.
+        return GangStatus(GangState.BROKEN, slots, lost, f"Slurm wants to start its job {row.job_id} again")
+    if is_waiting(row.state):
         return waiting(row.reason)
     if row.state in _RUNNING and not slots:
         return GangStatus(GangState.WAITING, reason="there is room, and its workers are being started")
