@@ -26,6 +26,7 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
   iris up
   iris up --workers 4             four workers share the machine, as if they were four hosts
   iris up --port 0                any free port
+  iris up --engine slurm          on the machines of a cluster of Slurm, see docs/engines.md
 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
 there again after 'iris down' and 'iris up'.
@@ -244,7 +245,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
     for name, value in asked.items():
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
-            option = "--" + name.replace("_", "-")
+            option = "--" + name.removesuffix("s" if name in ("labels", "slurm_options") else "").replace("_", "-")
             kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"

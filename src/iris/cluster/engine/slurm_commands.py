@@ -149,20 +149,24 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
     Raises:
         UnavailableError: It cannot be started, or does not end in time: what it was to do may have been done, or not.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            env=dict(env),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a terminal's Ctrl-C is not for it
-        )
-    except OSError as error:
-        raise UnavailableError(f"cannot run {words[0]}: {error.strerror or error}") from error
+    # Not a pipe: a command that ends at once would break it. This file is in memory only, and nobody else's.
+    with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
+        file.write(stdin.encode())
+        file.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                env=dict(env),
+                stdin=file,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # a terminal's Ctrl-C is not for it
+            )
+        except OSError as error:
+            raise UnavailableError(f"cannot run {words[0]}: {error.strerror or error}") from error
     try:
         async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate(stdin.encode())
+            out, err = await process.communicate()
     except TimeoutError:
         raise UnavailableError(f"Slurm cannot be reached: {words[0]} has not answered within {timeout_s:g} s") from None
     finally:
