@@ -311,9 +311,10 @@ async def test_a_machine_without_iris_is_named(world: SlurmWorld, tmp_path: Path
     world.engine = world.new(python=str(python))
     await world.engine.start(NOBODY)
     await world.engine.submit(gang("a@0"))
-    while "no-iris" not in (status := await until(world, "a@0", GangState.WAITING)).reason:
+    while "asked for again" not in (status := await until(world, "a@0", GangState.WAITING)).reason:
         await world.engine.wait_for_change(LOOK_S)
-    assert "asked for again" in status.reason
+    assert "there is no" in status.reason
+    assert "no-iris with Iris" in status.reason
 
 
 @pytest.mark.parametrize(
