@@ -36,7 +36,7 @@ class Record:
         insecure_no_tls: It is open to other machines without TLS.
         advertise: Where others reach it; empty: where it is bound.
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
-        engine: What gives places to run; empty: this machine.
+        engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
         slurm_options: What sbatch is given, as words of a shell.
     """
 
@@ -63,7 +63,7 @@ class Record:
     insecure_no_tls: bool = False
     advertise: str = ""
     labels: str = ""
-    engine: str = ""
+    engine: str = "local"
     slurm_options: str = ""
 
 

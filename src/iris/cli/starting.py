@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
+DEFAULT_ENGINE = "local"
 DEFAULT_HOST = "127.0.0.1"
 DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
 _LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
@@ -47,6 +48,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
     host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
     state_dir = Path(str(wanted["state_dir"]))
     texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, *_PLACE_TEXTS, "lease", "enforce")}
+    texts["engine"] = texts["engine"] or DEFAULT_ENGINE
     max_processes = None if wanted["max_processes"] in (None, "") else int(str(wanted["max_processes"]))
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
     files = {name: str(wanted[name] or "") for name in DOOR_FILES}
@@ -74,7 +76,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             ),
         )
         try:
-            if texts["engine"] in ("", "local"):  # others start workers when there is something to run
+            if texts["engine"] == DEFAULT_ENGINE:  # others start workers when there is something to run
                 _wait_for_workers(server, workers, state_dir, door, output)
             settings: dict[str, Any] = {
                 **texts,
@@ -87,8 +89,8 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
                 process=identify_process(server.process.pid),
                 state_dir=str(state_dir),
                 host=host,
-                port=int(server.address.rpartition(":")[2]),
-                workers=workers if texts["engine"] in ("", "local") else 0,
+                port=server.port,
+                workers=workers if texts["engine"] == DEFAULT_ENGINE else 0,
                 max_processes="" if max_processes is None else max_processes,
                 **settings,
             )
@@ -98,6 +100,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             raise
     except UnavailableError as error:
         advice = f"; --host has to be a name that {door.tls_cert} is for" if door.tls_cert else ""
+        advice = "; --advertise has to lead to it from this machine, too" if texts["advertise"] else advice
         raise LocalClusterError(
             f"the cluster was started, but cannot be used and has ended: {error}{advice}"
         ) from error
@@ -117,10 +120,8 @@ def _check_engine(engine: str, wanted: Mapping[str, object]) -> None:
         ("labels", "--label", "local"),
         ("slurm_options", "--slurm-option", "slurm"),
     ):
-        if wanted[name] and (engine or "local") != owner:
-            raise FailedPreconditionError(
-                f"{option} is for --engine {owner}, and this cluster has --engine {engine or 'local'}"
-            )
+        if wanted[name] and engine != owner:
+            raise FailedPreconditionError(f"{option} is for --engine {owner}, and this cluster has --engine {engine}")
 
 
 def read_lease(text: str | None) -> float | None:

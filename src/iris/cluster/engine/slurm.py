@@ -43,7 +43,7 @@ from iris.rpc.process import happens
 LOOK_S = 0.5
 _COMMAND_S = 10.0
 _AFTER_FAILURE_S = 10.0  # until a gang whose workers could not be started is asked for again
-_CLOSE_S = 20.0  # for workers to end their tasks and hand over their logs
+_CLOSE_S = 17.0  # for workers to end their tasks and hand over their logs
 _AT_ONCE = 200  # jobs on one command line
 _MAX_NAME = 1000  # Slurm takes 1,024 bytes
 _log = logging.getLogger(__name__)
