@@ -172,14 +172,19 @@ async def test_secrets_are_on_no_command_line_and_in_no_environment(world: Slurm
             assert b"secret-of-slurm" not in shown, f"{path}: {shown!r}"
 
 
+def put_sbatch(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Puts another sbatch before Slurm's own, for engines that are made from now on."""
+    program = directory / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
 async def test_a_submission_whose_answer_is_lost_finds_its_job(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / "sbatch"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\necho "Socket timed out" >&2\nexit 1\n')
-    program.chmod(0o700)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    put_sbatch(tmp_path, monkeypatch, f'{shutil.which("sbatch")} "$@"; echo "Socket timed out" >&2; exit 1')
     await world.restart()
     request = gang("a@0", slots=2)
     with pytest.raises(UnavailableError):
@@ -204,15 +209,33 @@ async def test_of_a_gang_that_was_submitted_twice_one_job_stays(world: SlurmWorl
     await earlier.abandon()
 
 
-async def test_a_job_that_comes_after_its_release_is_ended(world: SlurmWorld) -> None:
-    earlier = world.new(look_s=1000.0)
-    await earlier.start(NOBODY)
+async def test_a_job_that_comes_after_its_release_is_ended(
+    world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = world.new()  # submits what the other one has given up to wait for
+    await slow.start(NOBODY)
+    put_sbatch(tmp_path, monkeypatch, 'echo "Socket timed out" >&2; exit 1')
+    await world.restart()
+    with pytest.raises(UnavailableError):
+        await world.engine.submit(gang("a@0"))
     await world.engine.release("a@0")
-    await earlier.submit(gang("a@0"))
-    while any(state in ("PENDING", "RUNNING") for state in world.slurm.jobs().values()):
+    assert "a@0" not in await world.engine.snapshot()
+    await slow.submit(gang("a@0"))
+    while world.slurm.jobs():
         await world.engine.snapshot()
         await world.engine.wait_for_change(LOOK_S)
-    await earlier.abandon()
+    assert "a@0" not in await world.engine.snapshot()
+    await slow.abandon()
+
+
+async def test_a_command_that_hangs_is_no_news(
+    world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_sbatch(tmp_path, monkeypatch, "exec sleep 1000")
+    world.engine = world.new(command_s=2.0)
+    await world.engine.start(NOBODY)
+    with pytest.raises(UnavailableError, match="sbatch has not answered within 2 s"):
+        await world.engine.submit(gang("a@0"))
 
 
 async def test_jobs_of_others_are_none_of_ours(world: SlurmWorld) -> None:

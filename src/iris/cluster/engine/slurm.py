@@ -21,23 +21,21 @@ import logging
 import re
 import secrets
 import shlex
-import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from iris.cluster.engine import slurm_commands as commands
 from iris.cluster.engine.base import GangRejectedError, GangRequest, GangState, GangStatus, Machine
 from iris.cluster.engine.slurm_slot import END_NOW
 from iris.cluster.engine.slurm_status import is_final, is_waiting, status_of, waiting, worker_id
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import FailedPreconditionError, UnavailableError
+from iris.errors import UnavailableError
 from iris.failpoints import failpoint
-from iris.rpc.address import is_loopback_host
 from iris.rpc.process import happens
 
 LOOK_S = 0.5
@@ -136,7 +134,7 @@ class SlurmEngine:
         if not self._partitions:
             self._partitions = commands.default_partitions((await self._ask(commands.PARTITIONS)).out)
         await self._look_at_nodes()
-        _check_reachable(controller_address, self._nodes)
+        commands.check_reachable(controller_address, self._nodes)
         await self._look_now()
         self.adopted = sum(len(gang.status.slots) for gang in self._gangs.values() if not gang.is_final)
 
@@ -385,30 +383,3 @@ def _identity(path: Path) -> str:
     beside.write_text(secrets.token_hex(4))
     beside.rename(path)
     return path.read_text()
-
-
-def _check_reachable(controller_address: str, nodes: Iterable[commands.NodeInfo]) -> None:
-    host = urlsplit(controller_address).hostname or ""
-    if not is_loopback_host(host):
-        return
-    elsewhere = next((node for node in nodes if not _is_here(node)), None)
-    if elsewhere is not None:
-        raise FailedPreconditionError(
-            f"workers on {elsewhere.machine.name}, which is another machine, could not call the controller at"
-            f" {controller_address}: give --host, the address of this machine in the network (or 0.0.0.0, and"
-            " --advertise with the name by which the others reach it), and --tls-cert with --tls-key, or"
-            " --insecure-no-tls"
-        )
-
-
-def _is_here(node: commands.NodeInfo) -> bool:
-    """Whether a machine of Slurm's is this one: we can bind to its address."""
-    if node.host in (socket.gethostname(), socket.gethostname().partition(".")[0]):
-        return True
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(node.address, 0, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-        return True
-    except OSError:
-        return False

@@ -12,13 +12,16 @@ import math
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.slurm_slot import is_slurms
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from iris.rpc.address import is_loopback_host
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 # What Iris says of each job itself.
@@ -311,6 +314,34 @@ def _gpus(gres: str) -> int:
     bare = re.sub(r"\([^)]*\)", "", gres)
     counts = (entry.split(":") for entry in bare.split(","))
     return sum(int(parts[-1]) for parts in counts if parts[0] == "gpu" and parts[-1].isdigit())
+
+
+def check_reachable(controller_address: str, nodes: Iterable[NodeInfo]) -> None:
+    """Raises FailedPreconditionError where workers could not call the controller, which is on this machine only."""
+    host = urlsplit(controller_address).hostname or ""
+    if not is_loopback_host(host):
+        return
+    elsewhere = next((node for node in nodes if not _is_here(node)), None)
+    if elsewhere is not None:
+        raise FailedPreconditionError(
+            f"workers on {elsewhere.machine.name}, which is another machine, could not call the controller at"
+            f" {controller_address}: give --host, the address of this machine in the network (or 0.0.0.0, and"
+            " --advertise with the name by which the others reach it), and --tls-cert with --tls-key, or"
+            " --insecure-no-tls"
+        )
+
+
+def _is_here(node: NodeInfo) -> bool:
+    """Whether a machine of Slurm's is this one: we can bind to its address."""
+    if node.host in (socket.gethostname(), socket.gethostname().partition(".")[0]):
+        return True
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(node.address, 0, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+        return True
+    except OSError:
+        return False
 
 
 def own_environment() -> dict[str, str]:
