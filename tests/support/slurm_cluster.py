@@ -287,3 +287,16 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def worker_pid(worker_id: str) -> int | None:
+    """The worker's process; its reaper, which has the same command line, is its child."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"iris.cluster.worker" in words and worker_id.encode() in words:
+            found.append(int(path.name))
+    return min(found, default=None)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -15,18 +13,14 @@ from typing import Any
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
 from contracts.engine import LOOK_S, gang, until, until_gone
-from support.cluster import is_alive, launch, parent_of, shell, wait_for_end
-from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none
-from support.standing_cluster import Proofs, StandingCluster, standing_cluster
+from support.cluster import is_alive, parent_of
+from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none, worker_pid
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import PlaceOptions
 from iris.cluster.engine.base import GangRejectedError, GangState, GangStatus, Placement
 from iris.cluster.engine.slurm import SlurmEngine
-from iris.cluster.engine.slurm_comment import Comment, expand
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
-from iris.rpc import cluster_pb2
+from iris.errors import FailedPreconditionError, UnavailableError
 
 skip_where_there_is_none()
 pytestmark = pytest.mark.anyio
@@ -86,19 +80,6 @@ class SlurmWorld:
         pid = wait_until(lambda: worker_pid(worker_id), worker_id)
         shown = environment(pid).get("CUDA_VISIBLE_DEVICES", "")
         return tuple(int(number) for number in shown.split(",") if number)
-
-
-def worker_pid(worker_id: str) -> int | None:
-    """The worker's process; its reaper, which has the same command line, is its child."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"iris.cluster.worker" in words and worker_id.encode() in words:
-            found.append(int(path.name))
-    return min(found, default=None)
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -340,23 +321,6 @@ async def test_a_machine_without_iris_is_named(world: SlurmWorld, tmp_path: Path
     assert "no-iris with Iris" in status.reason
 
 
-@pytest.mark.parametrize(
-    ("option", "why"),
-    [
-        ("partition=gpu", "not an option"),
-        ("gpu", "not an option"),
-        ("--job-name=x", "set by Iris itself"),
-        ("--job=x", "set by Iris itself"),
-        ("--mem=3", "set by Iris itself"),
-        ("-n3", "set by Iris itself"),
-        ("--wrap=true", "set by Iris itself"),
-    ],
-)
-def test_options_that_are_refused(tmp_path: Path, option: str, why: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=why):
-        SlurmEngine(tmp_path, slurm_options=[option], lease_s=1.0, credentials=WorkerCredentials)
-
-
 async def test_options_reach_sbatch(world: SlurmWorld) -> None:
     world.engine = world.new(slurm_options=["--partition=other", "--time=7"])
     await world.engine.start(NOBODY)
@@ -366,24 +330,6 @@ async def test_options_reach_sbatch(world: SlurmWorld) -> None:
     assert world.slurm.command("squeue", "--noheader", "--format=%P %l").split() == ["other", "7:00"]
     with pytest.raises(GangRejectedError, match="Slurm does not take it"):
         await world.engine.submit(gang("b@0", zone="a"))
-
-
-def test_lists_of_machines_as_slurm_writes_them() -> None:
-    assert expand("n[0-2,05-07],gpu1") == ["n0", "n1", "n2", "n05", "n06", "n07", "gpu1"]
-    assert expand("r[1-2]n[0-1],x") == ["r1n0", "r1n1", "r2n0", "r2n1", "x"]
-
-
-def test_a_comment_says_what_it_was_made_of_and_fits() -> None:
-    comment = Comment((4, 4, 4, 0, 2), frozenset({1, 3, 4, 5}), "no disk")
-    assert Comment.read(comment.to_text()) == comment
-    assert comment.machines("n[0-4]") == ["n0"] * 4 + ["n1"] * 4 + ["n2"] * 4 + ["n4"] * 2
-    large = Comment((8,) * 1000, frozenset(range(0, 8000, 2)), "|" * 2000).to_text()
-    assert len(large) <= 1000
-    known = Comment.read(large)
-    assert known is not None
-    assert known.counts == (8,) * 1000
-    assert known.lost < set(range(0, 8000, 2))
-    assert Comment.read("(null)") is None
 
 
 async def test_a_controller_on_loopback_is_out_of_reach_of_other_machines(world: SlurmWorld, tmp_path: Path) -> None:
@@ -397,13 +343,6 @@ async def test_a_controller_on_loopback_is_out_of_reach_of_other_machines(world:
         await other.abandon()
     finally:
         world.slurm.command("scontrol", "update", "NodeName=n1", "NodeAddr=127.0.0.1", "NodeHostName=localhost")
-
-
-def test_slurms_commands_have_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    engine = SlurmEngine(tmp_path, lease_s=1.0, credentials=WorkerCredentials)
-    with pytest.raises(FailedPreconditionError, match="sbatch, squeue, scancel, scontrol is not on PATH"):
-        asyncio.run(engine.start(NOBODY))
 
 
 async def test_a_gang_that_slurm_forgets_is_not_dead_yet(world: SlurmWorld) -> None:
@@ -425,92 +364,3 @@ async def test_a_gang_that_slurm_forgets_is_not_dead_yet(world: SlurmWorld) -> N
     await until_gone(world, "a@0")
     wait_until(lambda: not any(worker_pid(slot.worker_id) for slot in before.slots), "the end of its workers")
     await held(world, "b@0", slots=2, cpu=4)
-
-
-@pytest.fixture
-def controller(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandingCluster]:
-    """A real controller with this engine, and its state directory."""
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    place = PlaceOptions(engine="slurm", slurm_options=("--partition=main",))
-    with standing_cluster(tmp_path / "iris", place=place, lease_s=20.0) as controller:
-        yield controller
-    cluster.wait_until_empty()
-
-
-def test_a_whole_job(controller: StandingCluster) -> None:
-    script = "echo out $IRIS_TASK_INDEX $CUDA_VISIBLE_DEVICES; env | grep -c SLURM_JOB; exit $IRIS_TASK_INDEX"
-    with controller.client() as client:
-        job_id = launch(client, shell(script), replicas=2, max_task_failures=1, **one_gpu())
-        job = wait_for_end(client, job_id)
-        assert [task.state for task in job.tasks] == [cluster_pb2.TASK_STATE_SUCCEEDED, cluster_pb2.TASK_STATE_FAILED]
-        assert job.tasks[1].exit_code == 1
-        for index in range(2):
-            lines = [entry.data for entry in client.fetch_task_logs(f"{job_id}/task-{index}")]
-            words = lines[0].split()
-            assert words[:2] == ["out", str(index)]
-            assert words[2] in ("0", "1"), "the task sees its own device"
-            assert lines[1] == "0", "and nothing of Slurm's job"
-
-
-def test_a_lost_worker_costs_a_retry_of_the_gang(controller: StandingCluster, tmp_path: Path) -> None:
-    proofs = Proofs(tmp_path / "proofs")
-    with controller.client() as client:
-        job_id = launch(client, proofs.command(), replicas=2)
-        for index in range(2):
-            proofs.wait_for(index)
-        first = client.get_task_status(job_id, 1)
-        worker = wait_until(lambda: worker_pid(first.worker_id), "the worker")
-        os.kill(worker, signal.SIGKILL)
-        for index in range(2):
-            proofs.wait_for(index, 1)
-        proofs.open()
-        job = wait_for_end(client, job_id)
-        assert job.state == cluster_pb2.JOB_STATE_SUCCEEDED
-        assert (job.preemption_count, job.failure_count) == (1, 0)
-        assert job.tasks[1].attempts[0].is_worker_failure
-        assert job.tasks[0].attempts[0].state == cluster_pb2.TASK_STATE_KILLED
-        for index in range(2):
-            proofs.assert_no_overlap(index)
-            lines = [entry.data for entry in client.fetch_task_logs(f"{job_id}/task-{index}")]
-            assert lines == ["went on"]
-
-
-def test_a_job_goes_on_without_its_controller(controller: StandingCluster, tmp_path: Path) -> None:
-    proofs = Proofs(tmp_path / "proofs")
-    with controller.client() as client:
-        job_id = launch(client, proofs.command(3), replicas=2)
-    for index in range(2):
-        proofs.wait_for(index)
-    controller.kill()
-    for index in range(2):
-        proofs.wait_for_more(index)
-    proofs.open()
-    server = controller.start()
-    assert server.found["workers_running"] == 2
-    with controller.client() as client:
-        job = wait_for_end(client, job_id)
-        assert [task.exit_code for task in job.tasks] == [3, 3]
-        assert [len(task.attempts) for task in job.tasks] == [1, 1]
-
-
-def test_the_end_of_the_cluster_ends_jobs_and_keeps_their_logs(controller: StandingCluster, tmp_path: Path) -> None:
-    proofs = Proofs(tmp_path / "proofs")
-    with controller.client() as client:
-        job_id = launch(client, ["sh", "-c", f"echo last words; exec {shlex.join(proofs.command())}"])
-        proofs.wait_for()
-        worker = wait_until(lambda: worker_pid(client.get_task_status(job_id, 0).worker_id), "the worker")
-    assert controller.server is not None
-    controller.server.stop()
-    assert not is_alive(worker)
-    server = controller.start()
-    assert server.found["workers_running"] == 0
-    with controller.client() as client:
-        lines = [entry.data for entry in client.fetch_task_logs(f"{job_id}/task-0", attempt_id=0)]
-        assert lines == ["last words"]
-        client.terminate_job(job_id)
-        wait_for_end(client, job_id)
-
-
-def one_gpu() -> dict[str, Any]:
-    return {"resources": cluster_pb2.ResourceSpecProto(device={"gpu": {"count": 1}})}
