@@ -48,8 +48,9 @@ def main() -> None:
         pipe.write(json.dumps({"options": gang["options"], "workers": gang["workers"]}).encode())
     comment = _follow(srun, gang["slots"], os.environ["SLURM_JOB_NODELIST"], told)
     code = srun.wait()
-    why = comment.why or f"srun has ended with exit code {code}"
-    told.tell(replace(comment, lost=frozenset(range(gang["slots"])), why=why), until_heard=True)
+    # Those of which nothing was heard need not have ended: srun may have lost their machine. Slurm finds out, and only
+    # then calls the job ended.
+    told.tell(replace(comment, why=comment.why or f"srun has ended with exit code {code}"), until_heard=True)
 
 
 class _Telling:
