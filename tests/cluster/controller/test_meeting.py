@@ -201,6 +201,7 @@ def test_each_rank_finds_its_own_gpu_under_its_local_rank(tmp_path: Path) -> Non
         running_worker(controller.address, tmp_path / "a", worker_id="a"),
         running_worker(controller.address, tmp_path / "b", worker_id="b"),
     ):
+        wait_until(lambda: len(client.list_workers()) == 2, "the workers")
         job_id = launch(client, SEEN, replicas=4, resources=GPU, **TORCH)
         assert seen(client, job_id) == ["0 0 0,1", "1 0 0,1", "2 1 0,1", "3 1 0,1"]
         alone = launch(client, SEEN, replicas=4, resources=GPU, rendezvous=pb.RENDEZVOUS_JAX)
@@ -236,6 +237,7 @@ def test_devices_that_only_the_worker_of_a_slot_knows(
             stack.enter_context(running_worker(controller.address, tmp_path / name, worker_id=name))
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        wait_until(lambda: len(client.list_workers()) == len(devices), "the workers")
         assert seen(client, launch(client, SEEN, replicas=2, resources=GPU, **TORCH)) == expected
 
 
