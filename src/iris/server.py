@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.tokens import SigningKey
 
-ENGINES = ("local",)
+ENGINES = ("local", "slurm")
 KEY_FILE = "token-key"  # in the state directory; whoever has it is every user of the cluster
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
@@ -204,6 +204,16 @@ def _engine(
             worker_options=options,
             credentials=keys.of_worker,
         )
+    if arguments.engine == "slurm":
+        from iris.cluster.engine.slurm import SlurmEngine
+
+        return SlurmEngine(
+            directory / "slurm",
+            slurm_options=arguments.slurm_option,
+            lease_s=arguments.lease,
+            worker_options=options,
+            credentials=keys.of_worker,
+        )
     raise AssertionError(arguments.engine)
 
 
@@ -294,6 +304,7 @@ def _parse_arguments() -> argparse.Namespace:
         help="where others reach it: HOST, HOST:PORT or a URL; default: what it is bound to",
     )
     parser.add_argument("--engine", default="local", choices=ENGINES, help="what gives places to run (%(default)s)")
+    parser.add_argument("--slurm-option", default=[], action="append", help="of sbatch, as --partition=gpu")
     parser.add_argument("--label", default=[], type=_label, action="append", help="of this machine, KEY=VALUE")
     parser.add_argument("--workers", default=1, type=int, help="how many workers share the machine (%(default)s)")
     parser.add_argument(

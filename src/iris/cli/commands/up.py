@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
   iris up
   iris up --workers 4             four workers share the machine, as if they were four hosts
   iris up --port 0                any free port
+  iris up --engine slurm          on the machines of a cluster of Slurm, see docs/engines.md
 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
 there again after 'iris down' and 'iris up'.
@@ -61,6 +63,14 @@ should come by TLS.
     metavar="ADDRESS",
     help="Where workers, tasks and clients reach it: HOST; HOST:PORT, where a port is forwarded; or the URL of a proxy"
     " or load balancer; default: --host.",
+)
+@click.option("--engine", type=click.Choice(["local", "slurm"]), help="What gives places to run; default local.")
+@click.option(
+    "--slurm-option",
+    "slurm_options",
+    metavar="OPTION",
+    multiple=True,
+    help="What Slurm's sbatch is given, as '--slurm-option=--partition=gpu'; may be given several times.",
 )
 @click.option(
     "--label",
@@ -141,6 +151,8 @@ def up(
     state_dir: Path | None,
     host: str | None,
     advertise: str | None,
+    engine: str | None,
+    slurm_options: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     lease: str | None,
     keep_logs: str | None,
@@ -177,6 +189,8 @@ def up(
         "host": host,
         "advertise": advertise,
         "labels": " ".join(f"{key}={value}" for key, value in labels) or None,
+        "engine": engine,
+        "slurm_options": shlex.join(slurm_options) or None,
         "lease": lease,
         **given,
         "enforce": enforce,
@@ -236,7 +250,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
     for name, value in asked.items():
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
-            option = "--" + name.replace("_", "-")
+            option = "--" + name.removesuffix("s" if name in ("labels", "slurm_options") else "").replace("_", "-")
             kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
