@@ -45,6 +45,7 @@ _ORDER_S = 10.0
 _PAUSE_S = 0.02
 _LAST_WORDS_BYTES = 2000
 _PR_SET_PDEATHSIG = 1
+_LAST_DESCRIPTOR = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,9 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
         FailedPreconditionError: There can be none on this machine; the text says why.
         UnavailableError: It does not answer.
     """
-    directory = _private_directory(cluster_id)
     end = time.monotonic() + _START_S
     while True:
+        directory = _private_directory(cluster_id)  # each time: one that ends takes it away
         connection = _connect(directory)
         if connection is not None:
             with contextlib.suppress(OSError):  # it was about to end
@@ -102,7 +103,7 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
             connection.close()
         if time.monotonic() > end:
             raise UnavailableError(f"the template of workers does not answer; its messages are in {directory}/messages")
-        _start_template(directory)
+        _start_template(directory, order.env)
         time.sleep(_PAUSE_S)
 
 
@@ -152,31 +153,27 @@ def _connect(directory: Path) -> socket.socket | None:
     return connection
 
 
-def _start_template(directory: Path) -> None:
-    """Starts it unless one runs, or is being started: that one has the lock."""
+def _start_template(directory: Path, env: Mapping[str, str]) -> None:
+    """Starts it unless one runs, or is being started: that one has the lock. Its environment is no worker's: each has
+    the one that is ordered."""
     lock = _try_lock(directory)
     if lock is None:
         return
     try:
         with open(directory / "messages", "ab") as messages:
-            subprocess.Popen(
+            subprocess.run(
                 [sys.executable, "-P", "-m", "iris.cluster.worker.template", str(directory), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=messages,
                 stderr=messages,
-                env=_plain_environment(),
+                env=env,
                 cwd="/",
                 pass_fds=(lock,),
                 start_new_session=True,
+                check=False,
             )
     finally:
         os.close(lock)
-
-
-def _plain_environment() -> dict[str, str]:
-    """What a template needs of ours: workers get theirs with their orders."""
-    names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-    return {name: os.environ[name] for name in (*names, "IRIS_TEST_RUN") if name in os.environ}
 
 
 def _try_lock(directory: Path) -> int | None:
@@ -341,7 +338,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         os.dup2(messages, 1)
         os.dup2(messages, 2)
         os.closerange(3, held)
-        os.closerange(held + 1, 65536)
+        os.closerange(held + 1, _LAST_DESCRIPTOR)
         os.environ.clear()
         os.environ.update(order.env)
         os.chdir(scratch)
@@ -393,6 +390,8 @@ def main() -> None:
     """Loads what workers need, then forks them. The lock is held until the end."""
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
+    if os.fork():
+        os._exit(0)  # nobody's child: what ends ends its children, as Ray does for its actors
     _load()
     _Template(directory).run()
     # Nobody else may use the directory while we have the lock; who has it open finds another one there.
@@ -405,8 +404,7 @@ def _load() -> None:
 
     import uvicorn.lifespan.off
     import uvicorn.loops.auto
-    import uvicorn.protocols.http.auto
-    import uvicorn.protocols.websockets.auto  # noqa: F401
+    import uvicorn.protocols.http.auto  # noqa: F401
 
     import iris.cluster.worker.daemon
     import iris.rpc.tokens  # noqa: F401
