@@ -217,8 +217,9 @@ class RayGangs:
                     gang.group, placement_group_bundle_index=slot
                 ),
             }
-            arguments = ["--worker-id", worker_id, *self._arguments]
-            gang.holders[slot] = self._actor_class.options(**options).remote(self._cluster_id, arguments, self._lease_s)
+            gang.holders[slot] = self._actor_class.options(**options).remote(
+                self._cluster_id, worker_id, self._arguments, self._lease_s
+            )
             self._watch(gang_id, gang, slot)
 
     def _find_again(self, gang_id: str, info: Json) -> None:

@@ -29,13 +29,15 @@ class Holder:
 
     Args:
         cluster_id: Whose it is.
-        arguments: The worker's command line, see worker/template.py.
+        worker_id: The worker of the slot.
+        arguments: More of its command line, see worker/template.py.
         lease_s: The lease of workers. For as long the room is kept after the worker has ended: then who holds it is
             taken to be gone for good, and the whole gang is given back. 0: it is kept for ever.
     """
 
-    def __init__(self, cluster_id: str, arguments: Sequence[str], lease_s: float) -> None:
+    def __init__(self, cluster_id: str, worker_id: str, arguments: Sequence[str], lease_s: float) -> None:
         self._cluster_id = cluster_id
+        self._worker_id = worker_id
         self._arguments = arguments
         self._lease_s = lease_s
         self._starting = threading.Lock()
@@ -63,7 +65,8 @@ class Holder:
             if self._started.is_set():
                 return
             try:
-                self._worker = start_worker(self._cluster_id, Order(self._arguments, credentials, worker_environment()))
+                order = Order(self._worker_id, self._arguments, credentials, worker_environment())
+                self._worker = start_worker(self._cluster_id, order)
             except (IrisError, OSError) as error:
                 self._ended.set_result(f"it could not be started: {error}")
             self._started.set()

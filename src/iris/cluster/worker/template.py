@@ -53,11 +53,13 @@ class Order:
     """A worker to be started.
 
     Attributes:
-        arguments: Its command line, without the program, `--directory` and `--credentials`.
+        worker_id: Its own, of characters that a file's name may have.
+        arguments: Its command line, without the program, `--worker-id`, `--directory` and `--credentials`.
         credentials: What it reads at its start.
         env: Its whole environment.
     """
 
+    worker_id: str
     arguments: Sequence[str]
     credentials: str
     env: Mapping[str, str]
@@ -108,14 +110,20 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
 
 
 def end_template(cluster_id: str) -> None:
-    """Has the template of this machine end, if there is one and nothing is left that it has forked."""
-    with contextlib.suppress(FailedPreconditionError):
-        connection = _connect(_private_directory(cluster_id))
+    """Ends the template of this machine, if there is one, once nothing is left that it has forked."""
+    end = time.monotonic() + _ORDER_S
+    while time.monotonic() < end:
+        directory = _private_directory(cluster_id)
+        lock = _try_lock(directory)
+        if lock is not None:
+            _remove(directory)
+            os.close(lock)
+            return
+        connection = _connect(directory)  # None: it is starting, or ending
         if connection is not None:
             with connection, contextlib.suppress(OSError):
                 connection.sendall(b"end\n")
-                connection.settimeout(_ORDER_S)
-                connection.recv(1)  # its end
+        time.sleep(_PAUSE_S)
 
 
 def _private_directory(cluster_id: str) -> Path:
@@ -275,7 +283,7 @@ class _Template:
         connection.settimeout(None)
 
     def _fork(self, order: Order, connection: socket.socket) -> _Worker:
-        scratch = Path(tempfile.mkdtemp(prefix="worker-", dir=self._directory))
+        scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
         token = secrets.token_hex(8)
         alive, held = os.pipe()
         pid = os.fork()
@@ -345,8 +353,9 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         reading, writing = os.pipe()
         with os.fdopen(writing, "w") as pipe:
             pipe.write(order.credentials)
-        own = ["--directory", str(scratch / "attempts"), "--credentials", f"/dev/fd/{reading}"]
-        sys.argv = ["iris.cluster.worker", *order.arguments, *own]
+        own = ["--worker-id", order.worker_id, "--directory", str(scratch / "attempts")]
+        own += ["--identity-file", str(scratch / "identity"), "--credentials", f"/dev/fd/{reading}"]
+        sys.argv = ["iris.cluster.worker", *own, *order.arguments]
 
         from iris.cluster.worker import reaper
 
@@ -394,7 +403,11 @@ def main() -> None:
         os._exit(0)  # nobody's child: what ends ends its children, as Ray does for its actors
     _load()
     _Template(directory).run()
-    # Nobody else may use the directory while we have the lock; who has it open finds another one there.
+    _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Who has the lock may: who waits for it sees that it is not the one that is there any more."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
