@@ -17,6 +17,7 @@ from typing import Any
 from iris.cluster.engine.base import GangRejectedError
 from iris.errors import IrisError, UnavailableError
 
+_LISTEN_S = 0.5
 _SILENT_S = 5.0  # it says something every half second while Ray answers
 _HUNG_S = 15.0  # a call to a Ray that is away may hang, also once it is back: then better another process
 _CONNECT_S = 40.0
@@ -60,7 +61,7 @@ class RayPipe:
         self._process: asyncio.subprocess.Process | None = None
         self._numbers = itertools.count()
         self._answers: dict[int, asyncio.Future[None]] = {}
-        self._heard_s = 0.0
+        self._silent_s = 0.0
         self._is_connected = False
         self._failure = "it is starting"
         self._keeper: asyncio.Task[None] | None = None
@@ -91,9 +92,8 @@ class RayPipe:
         """Raises UnavailableError unless Ray has answered just now."""
         if not self._is_connected:
             raise UnavailableError(f"Ray cannot be reached: {self._failure}")
-        silent_s = time.monotonic() - self._heard_s
-        if silent_s > _SILENT_S:
-            raise UnavailableError(f"Ray has not answered for {silent_s:.0f} s")
+        if self._silent_s >= _SILENT_S:
+            raise UnavailableError(f"Ray has not answered for {self._silent_s:.0f} s")
 
     async def order(self, verb: str, timeout_s: float = _ANSWER_S, **arguments: object) -> None:
         """Has it done something.
@@ -177,21 +177,24 @@ class RayPipe:
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         reading = asyncio.create_task(process.stdout.readline())
-        heard_s = time.monotonic()
+        self._silent_s = 0.0
         try:
             while True:
-                await asyncio.wait([reading], timeout=1.0)
+                # Counted as long as we do listen: whoever keeps our loop busy must not make Ray look dead.
+                await asyncio.wait([reading], timeout=_LISTEN_S)
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():
                     line = await reading
                     if not line:
                         return
+                    self._silent_s = 0.0
                     self._take(json.loads(line))
-                    heard_s = time.monotonic()
                     reading = asyncio.create_task(process.stdout.readline())
-                elif time.monotonic() - heard_s > limit_s:
+                elif (silent_s := self._silent_s + _LISTEN_S) > limit_s:
                     self._failure = f"it has not answered for {limit_s:g} s"
                     return
+                else:
+                    self._silent_s = silent_s
         finally:
             reading.cancel()
 
@@ -204,7 +207,6 @@ class RayPipe:
             self.addresses = message["ready"]
             self.life += 1
         else:
-            self._heard_s = time.monotonic()
             self._is_connected = True
             if "state" in message:
                 self._on_state(message["state"])
