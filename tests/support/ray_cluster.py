@@ -185,9 +185,7 @@ def _main() -> None:
     head = {"num_cpus": 0, "memory": 0, "include_dashboard": False, "temp_dir": os.environ["RAY_TMPDIR"]}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"node_name": "head", "_system_config": _HEALTH})
     for name, zone in ZONES.items():
-        cluster.add_node(
-            wait=False, num_cpus=4, num_gpus=2, memory=2**30, labels={"zone": zone}, node_name=name
-        )
+        cluster.add_node(wait=False, num_cpus=4, num_gpus=2, memory=2**30, labels={"zone": zone}, node_name=name)
     cluster.wait_for_nodes()
     commands = _Commands(cluster)
     print(json.dumps(cluster.address), file=out, flush=True)

@@ -25,7 +25,7 @@ class Record:
         state_dir: Where everything of it is kept.
         host: What it is bound to.
         port: Its port.
-        workers: How many workers share the machine.
+        workers: How many workers share the machine; 0: that is the engine's affair.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
         enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
@@ -36,6 +36,8 @@ class Record:
         insecure_no_tls: It is open to other machines without TLS.
         advertise: Where others reach it; empty: where it is bound.
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
+        engine: What gives places to run.
+        ray_address: Where Ray is, for the engine of that name; empty for the default.
     """
 
     address: str
@@ -61,6 +63,8 @@ class Record:
     insecure_no_tls: bool = False
     advertise: str = ""
     labels: str = ""
+    engine: str = "local"
+    ray_address: str = ""
 
 
 def find_running() -> Record | None:

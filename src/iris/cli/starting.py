@@ -31,20 +31,22 @@ DEFAULT_PORT = 50051
 DEFAULT_HOST = "127.0.0.1"
 DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
 _LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
+_PLACE_OPTIONS = ("advertise", "labels", "ray_address")
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 
 
 def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
-    """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
-    when that fails, or is interrupted."""
+    """Starts the server, and returns when its standing workers are there, if its engine has such, also with what was
+    found of an earlier life. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import DoorOptions, EnforceOptions, PlaceOptions, start_server
     from iris.rpc.tls import check_exposure
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
-    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
+    engine = str(wanted["engine"] or "local")
+    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or (engine == "local")))
     state_dir = Path(str(wanted["state_dir"]))
-    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce", "advertise", "labels")}
+    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce", *_PLACE_OPTIONS)}
     max_processes = None if wanted["max_processes"] in (None, "") else int(str(wanted["max_processes"]))
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
     files = {name: str(wanted[name] or "") for name in DOOR_FILES}
@@ -55,7 +57,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
         output.set_status("starting a cluster on this machine…")
         server = start_server(
             state_dir,
-            workers=workers,
+            workers=workers or None,
             host=host,
             port=port,
             lease_s=read_lease(texts["lease"] or None),
@@ -63,7 +65,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             enforcement=EnforceOptions(texts["enforce"] or None, max_processes),
             limits={what: number for what, number in per_user.items() if number},
             door=door,
-            place=PlaceOptions(texts["advertise"], tuple(texts["labels"].split())),
+            place=PlaceOptions(texts["advertise"], tuple(texts["labels"].split()), engine, texts["ray_address"]),
         )
         try:
             _wait_for_workers(server, workers, state_dir, door, output)
@@ -80,6 +82,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
                 host=host,
                 port=int(server.address.rpartition(":")[2]),
                 workers=workers,
+                engine=engine,
                 max_processes="" if max_processes is None else max_processes,
                 **settings,
             )

@@ -12,17 +12,14 @@ from typing import ClassVar
 
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
-from contracts.engine import gang, until, until_free, until_gone
-from support.cluster import is_alive
+from contracts.engine import until_free
 from support.ray_cluster import ZONES, RayCluster
-from support.waiting import wait_until
 
-from iris.cluster.engine.base import GangState, Placement
 from iris.cluster.engine.ray import RayEngine
-from iris.cluster.engine.ray_names import group_of, namespace_of
+from iris.cluster.engine.ray_names import namespace_of
 from iris.cluster.worker.standing import Identity, read_identity
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from iris.errors import UnavailableError
 
 NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: workers wait for it
 

@@ -29,6 +29,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Placement, Resources, Slot, place
+from iris.cluster.engine.options import RAY_ADDRESS
 from iris.cluster.engine.ray_names import load_or_make_cluster_id, namespace_of, worker_of
 from iris.cluster.engine.ray_pipe import Json, RayPipe, driver_environment
 from iris.cluster.types import TOKEN_VARIABLE
@@ -46,7 +47,8 @@ class RayEngine:
 
     Args:
         directory: Where the id of this cluster is kept, and messages of the process that talks with Ray.
-        ray_address: `auto`: the Ray that runs on this machine; or HOST:PORT of its head. This machine has to belong to it.
+        ray_address: `auto`: the Ray that runs on this machine; or HOST:PORT of its head. This machine has to be one of
+            its own.
         lease_s: For how long a worker lives that has not heard from the controller yet.
         worker_options: More of the worker's command line, see worker/daemon.py.
         credentials: What a worker of that id is to show, and whom it is to trust.
@@ -101,6 +103,14 @@ class RayEngine:
             UnavailableError: There is no Ray at its address, or it does not take us.
             FailedPreconditionError: Its machines could not reach the controller.
         """
+        await self._connect(controller_address)
+        try:
+            self._check_reachable(controller_address)
+        except IrisError:
+            await self.abandon()
+            raise
+
+    async def _connect(self, controller_address: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         cluster_id = load_or_make_cluster_id(self._directory)
         arguments = ["--controller", controller_address, "--host", "auto", "--lease", str(self._lease_s)]
@@ -113,11 +123,6 @@ class RayEngine:
         }
         self._pipe = RayPipe(self._directory / "ray-driver.log", self._env, setup, self._take_state, self._tend)
         await self._pipe.start()
-        try:
-            self._check_reachable(controller_address)
-        except IrisError:
-            await self.abandon()
-            raise
         self.adopted = sum(len(status.slots) for status in self._gangs.values())
 
     async def submit(self, gang: GangRequest) -> None:
@@ -261,6 +266,24 @@ class RayEngine:
                 " --tls-key, or --insecure-no-tls where nobody else listens; and --advertise, if they reach it by"
                 " another name"
             )
+
+
+async def end_gangs(directory: Path, ray_address: str) -> int:
+    """Ends what a cluster whose server was killed has left on Ray; answers with how many workers that were.
+
+    Raises:
+        UnavailableError: Ray cannot be reached.
+    """
+    engine = RayEngine(
+        directory,
+        ray_address=ray_address or RAY_ADDRESS,
+        lease_s=0.0,
+        worker_options=(),
+        credentials=lambda worker_id: WorkerCredentials(token="none"),
+    )
+    await engine._connect("http://127.0.0.1")  # nobody is started who would call it
+    await engine.close()
+    return engine.adopted
 
 
 def _status(known: Json) -> GangStatus:

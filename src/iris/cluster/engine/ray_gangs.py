@@ -213,9 +213,7 @@ class RayGangs:
                 "num_gpus": gang.need[2],
                 "max_restarts": 0,
                 "max_task_retries": 0,
-                "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                    gang.group, placement_group_bundle_index=slot
-                ),
+                "scheduling_strategy": PlacementGroupSchedulingStrategy(gang.group, placement_group_bundle_index=slot),
             }
             gang.holders[slot] = self._actor_class.options(**options).remote(
                 self._cluster_id, worker_id, self._arguments, self._lease_s

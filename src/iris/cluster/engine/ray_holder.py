@@ -1,4 +1,4 @@
-"""The actor that holds one slot of a gang on Ray: it has a worker started in its bundle, and lives as long as that is held.
+"""The actor that holds one slot of a gang on Ray: it has a worker started in its bundle, and lives while that is held.
 
 Ray loads this on each machine of its cluster: nothing heavy is imported, and Ray itself only where it is needed.
 """
@@ -92,7 +92,7 @@ def end_workers(cluster_id: str) -> None:
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment of the machine's Ray, without what Ray has put there, with the devices that this actor was given."""
+    """The environment of the machine's Ray, without what Ray has put there, with the devices that this actor has."""
     base = _environment_of("self")
     with contextlib.suppress(OSError):  # that of the raylet, our parent: Ray adds less to it
         base = _environment_of(str(os.getppid())) or base

@@ -240,5 +240,7 @@ def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"
-        changed["RAY_AUTH_MODE"] = "token" if has_token or file.exists() else "disabled"  # Ray's own rule, made explicit
+        changed["RAY_AUTH_MODE"] = (
+            "token" if has_token or file.exists() else "disabled"
+        )  # Ray's own rule, made explicit
     return changed

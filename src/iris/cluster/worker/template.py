@@ -136,7 +136,9 @@ def _private_directory(cluster_id: str) -> Path:
     except OSError as error:
         raise FailedPreconditionError(f"a worker needs a directory at {path}: {error.strerror}") from error
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or not path.is_dir() or path.is_symlink():
-        raise FailedPreconditionError(f"{path} belongs to somebody else, or is open to others: nothing is started there")
+        raise FailedPreconditionError(
+            f"{path} belongs to somebody else, or is open to others: nothing is started there"
+        )
     return path
 
 
