@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from iris.cluster.worker.template import HeldWorker, Order, end_template, start_worker
+from iris.cluster.types import TOKEN_VARIABLE
+from iris.cluster.worker.forked_worker import HeldWorker, Order, end_template, start_worker
 from iris.errors import IrisError
 
 _UNSTARTED_S = 60.0
@@ -30,7 +31,7 @@ class Holder:
     Args:
         cluster_id: Whose it is.
         worker_id: The worker of the slot.
-        arguments: More of its command line, see worker/template.py.
+        arguments: More of its command line, see worker/forked_worker.py.
         lease_s: The lease of workers. For as long the room is kept after the worker has ended: then who holds it is
             taken to be gone for good, and the whole gang is given back. 0: it is kept for ever.
     """
@@ -105,6 +106,7 @@ def clean(env: Mapping[str, str]) -> dict[str, str]:
     OMP_NUM_THREADS is not in it where Ray has set it: it does so in its actors, after their start.
     """
     kept = {name: value for name, value in env.items() if not name.startswith("RAY_") and name not in _OF_RAY}
+    kept.pop(TOKEN_VARIABLE, None)  # whoever started Ray here may be a user of ours: that token is for nobody else
     preloaded = [word for word in re.split("[ :]", kept.get("LD_PRELOAD", "")) if not _is_of_ray(word)]
     kept.pop("LD_PRELOAD", None)
     return kept | ({"LD_PRELOAD": ":".join(preloaded)} if any(preloaded) else {})

@@ -1,4 +1,4 @@
-"""The engine's end of the pipes to the process that talks with Ray (ray_driver.py), which is started again when it dies."""
+"""The engine's end of the pipes to the process that talks with Ray (ray_driver.py), which is kept running."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ class RayPipe:
 
 
 def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the process that talks with Ray: it phones nobody, and leaves no token in the home directory."""
+    """The environment of the process that talks with Ray: it phones nobody, and writes no token into the home."""
     changed = dict(env) | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/"}
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))

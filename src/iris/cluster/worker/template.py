@@ -1,17 +1,16 @@
-"""A process from which workers are forked: `python -m iris.cluster.worker.template`. For engines that start a worker for
-each slot.
+"""A process from which workers are forked: `python -m iris.cluster.worker.template`, for engines that start many.
 
-To load its program costs a worker some 0.4 s of CPU; to be forked from a process that has loaded it, a tenth of that. So
-there is one template on a machine for each cluster and user. Whoever wants the first worker starts it, behind a lock,
-in a directory that nobody else can read; it ends when it has had nothing to do for a while, or is told to.
+To load its program costs a worker some 0.4 s of CPU; to be forked from a process that has loaded it, a tenth of that.
+So there is one template on a machine for each cluster and user. Whoever wants the first worker starts it, behind a
+lock, in a directory that nobody else can read; it ends when it has had nothing to do for a while, or is told to.
 
 What holds whom, however each of them ends:
 
 * A worker is ordered over a connection, which stays open. When it ends, as with the death of who holds it, the template
   kills the worker; the worker's reaper ends its tasks.
 * When the template dies, the kernel kills its workers, and the ends of all connections say so.
-* The end of a worker is told once nothing of it is left: its reaper has ended too, nothing carries its mark any more. Then
-  its scratch directory is removed.
+* The end of a worker is told once nothing of it is left: its reaper has ended too, nothing carries its mark any more.
+  Then its scratch directory is removed.
 
 The template has one thread and no asyncio loop: else nothing could be forked from it.
 """
@@ -20,8 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -29,176 +26,19 @@ import selectors
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from iris.errors import FailedPreconditionError, UnavailableError
+from iris.cluster.worker.forked_worker import ORDER_S, Order, inside, remove
 
 IDLE_S = 600.0
-_START_S = 60.0  # a machine that is busy takes long to load a program
-_ORDER_S = 10.0
 _PAUSE_S = 0.02
 _LAST_WORDS_BYTES = 2000
 _PR_SET_PDEATHSIG = 1
 _LAST_DESCRIPTOR = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A worker to be started.
-
-    Attributes:
-        worker_id: Its own, of characters that a file's name may have.
-        arguments: Its command line, without the program, `--worker-id`, `--directory` and `--credentials`.
-        credentials: What it reads at its start.
-        env: Its whole environment.
-    """
-
-    worker_id: str
-    arguments: Sequence[str]
-    credentials: str
-    env: Mapping[str, str]
-
-
-class HeldWorker:
-    """A worker that lives for no longer than this process holds it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def wait(self) -> str:
-        """Returns when nothing of it is left, with how it ended, in words."""
-        with contextlib.suppress(OSError), self._connection.makefile("r") as lines:
-            for line in lines:
-                return str(json.loads(line)["ended"])
-        return "the process that it was forked from has died"
-
-    def stop(self, *, and_template: bool) -> None:
-        """SIGTERM; `and_template`: the process that it was forked from is to end with the last of its workers."""
-        with contextlib.suppress(OSError):
-            self._connection.sendall(b"end\n" if and_template else b"stop\n")
-
-
-def start_worker(cluster_id: str, order: Order) -> HeldWorker:
-    """Has a worker forked, by a template that is started where there is none.
-
-    Raises:
-        FailedPreconditionError: There can be none on this machine; the text says why.
-        UnavailableError: It does not answer.
-    """
-    end = time.monotonic() + _START_S
-    while True:
-        directory = _private_directory(cluster_id)  # each time: one that ends takes it away
-        connection = _connect(directory)
-        if connection is not None:
-            with contextlib.suppress(OSError):  # it was about to end
-                connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
-                connection.settimeout(_ORDER_S)
-                if connection.recv(1) == b"+":
-                    connection.settimeout(None)
-                    return HeldWorker(connection)
-            connection.close()
-        if time.monotonic() > end:
-            raise UnavailableError(f"the template of workers does not answer; its messages are in {directory}/messages")
-        _start_template(directory, order.env)
-        time.sleep(_PAUSE_S)
-
-
-def end_template(cluster_id: str) -> None:
-    """Ends the template of this machine, if there is one, once nothing is left that it has forked."""
-    end = time.monotonic() + _ORDER_S
-    while time.monotonic() < end:
-        directory = _private_directory(cluster_id)
-        lock = _try_lock(directory)
-        if lock is not None:
-            _remove(directory)
-            os.close(lock)
-            return
-        connection = _connect(directory)  # None: it is starting, or ending
-        if connection is not None:
-            with connection, contextlib.suppress(OSError):
-                connection.sendall(b"end\n")
-        time.sleep(_PAUSE_S)
-
-
-def _private_directory(cluster_id: str) -> Path:
-    """Where the template of this cluster, user and installation has its socket, and workers their scratch."""
-    which = hashlib.sha256(f"{sys.executable}\0{__file__}\0{os.stat(__file__).st_mtime_ns}".encode()).hexdigest()[:8]
-    path = Path(tempfile.gettempdir()) / f"iris-{os.getuid()}-{cluster_id}-{which}"
-    try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
-    except OSError as error:
-        raise FailedPreconditionError(f"a worker needs a directory at {path}: {error.strerror}") from error
-    if found.st_uid != os.getuid() or found.st_mode & 0o077 or not path.is_dir() or path.is_symlink():
-        raise FailedPreconditionError(
-            f"{path} belongs to somebody else, or is open to others: nothing is started there"
-        )
-    return path
-
-
-@contextlib.contextmanager
-def _inside(directory: Path) -> Iterator[str]:
-    """A short path to a directory: those of sockets may have 107 bytes."""
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def _connect(directory: Path) -> socket.socket | None:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        with _inside(directory) as short:
-            connection.connect(f"{short}/socket")
-    except OSError:
-        connection.close()
-        return None
-    return connection
-
-
-def _start_template(directory: Path, env: Mapping[str, str]) -> None:
-    """Starts it unless one runs, or is being started: that one has the lock. Its environment is no worker's: each has
-    the one that is ordered."""
-    lock = _try_lock(directory)
-    if lock is None:
-        return
-    try:
-        with open(directory / "messages", "ab") as messages:
-            subprocess.run(
-                [sys.executable, "-P", "-m", "iris.cluster.worker.template", str(directory), str(lock)],
-                stdin=subprocess.DEVNULL,
-                stdout=messages,
-                stderr=messages,
-                env=env,
-                cwd="/",
-                pass_fds=(lock,),
-                start_new_session=True,
-                check=False,
-            )
-    finally:
-        os.close(lock)
-
-
-def _try_lock(directory: Path) -> int | None:
-    try:
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        return None  # one that ends has just removed it all
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(directory / "lock").st_ino == os.fstat(lock).st_ino:
-            return lock
-    except OSError:
-        pass
-    os.close(lock)
-    return None
 
 
 @dataclass(slots=True)
@@ -238,7 +78,7 @@ class _Template:
         for left in self._directory.iterdir():  # by one that was killed: the kernel has ended its workers
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
-        with _inside(self._directory) as short:
+        with inside(self._directory) as short:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{short}/socket")
             self._listener.bind(f"{short}/socket")
@@ -263,7 +103,7 @@ class _Template:
 
     def _take_order(self) -> None:
         connection, _ = self._listener.accept()
-        connection.settimeout(_ORDER_S)
+        connection.settimeout(ORDER_S)
         try:
             with connection.makefile("rb") as reading:
                 line = reading.readline()
@@ -274,7 +114,8 @@ class _Template:
                 return
             worker = self._fork(Order(**json.loads(line)), connection)
         except (OSError, ValueError, TypeError) as error:
-            print(f"an order that cannot be carried out: {error!r}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"an order that cannot be carried out: {error!r}\n")
+            sys.stderr.flush()
             connection.close()
             return
         self._workers[worker.alive] = worker
@@ -334,7 +175,8 @@ class _Template:
 
 
 def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
-    """In the child: an environment, messages and a session of its own, nothing of the template's, then as __main__.py."""
+    """In the child: an environment, messages and a session of its own, nothing of the template's; then as __main__.py
+    does."""
     code = 1
     try:
         template = os.getppid()
@@ -368,7 +210,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         code = 0
     except SystemExit as ended:
         if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr)
+            sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 - nothing may return to the template's own stack
         import traceback
@@ -405,12 +247,7 @@ def main() -> None:
         os._exit(0)  # nobody's child: what ends ends its children, as Ray does for its actors
     _load()
     _Template(directory).run()
-    _remove(directory)
-
-
-def _remove(directory: Path) -> None:
-    """Who has the lock may: who waits for it sees that it is not the one that is there any more."""
-    shutil.rmtree(directory, ignore_errors=True)
+    remove(directory)
 
 
 def _load() -> None:
