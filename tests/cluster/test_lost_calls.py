@@ -386,6 +386,23 @@ def _kill_task(lost: Case) -> None:
         lost.world.direct.terminate_job(job_id)
 
 
+@case("WorkerService/Drain")
+def _drain(lost: Case) -> None:
+    with lossy_world(lost.world.directory / unique("drained")) as world:  # a worker that takes nothing more
+        own = Case(world, lost.call, lost.way, lost.times, lost.losses)
+        gate = world.directory / "gate"
+        job_id = own.launch(f"{wait_for(gate)}; seq 100")
+        wait_for_state(world.direct, job_id, pb.JOB_STATE_RUNNING)
+        own.lose()
+        gate.touch()
+        own.ask(pb.Worker.DrainRequest())
+        assert world.direct.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED, "its end is known"
+        kept = LogDirs(world.directory / "kept").attempt(f"{job_id}/task-0", 0)
+        assert read(kept).data.split() == [b"%d" % number for number in range(1, 101)]
+        assert has_end(kept)
+        assert own.runs(job_id) == [1]
+
+
 @case("WorkerService/GetTaskStatus")
 def _get_task_status_of_worker(lost: Case) -> None:
     job_id = lost.launch("exit 3")

@@ -36,7 +36,7 @@ class Record:
         insecure_no_tls: It is open to other machines without TLS.
         advertise: Where others reach it; empty: where it is bound.
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
-        engine: What gives places to run.
+        engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
         ray_address: Where Ray is, for the engine of that name; empty for the default.
     """
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from iris.cluster.controller import queue
-from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
+from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
+from iris.cluster.controller.fleet import Fleet
 from iris.cluster.controller.job import Instruction
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.slot_workers import SlotWorkers
 from iris.cluster.controller.timers import Timers
-from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
 from iris.errors import IrisError
 from iris.failpoints import failpoint
@@ -39,24 +40,38 @@ class Scheduler:
     Args:
         engine: Who places.
         jobs: By job id; the controller's own.
-        workers: By worker id; the controller's own.
+        fleet: The workers.
         apply: Where events go.
+        in_background: Runs what the scheduler does not wait for.
+        drain_s: How long workers that end with their gang may take to hand over what they have.
     """
 
     def __init__(
-        self, engine: Engine, jobs: Mapping[str, JobRecord], workers: Mapping[str, WorkerRecord], apply: Apply
+        self,
+        engine: Engine,
+        jobs: Mapping[str, JobRecord],
+        fleet: Fleet,
+        apply: Apply,
+        in_background: Callable[[Coroutine[Any, Any, None]], None],
+        drain_s: float,
     ) -> None:
         self._engine = engine
         self._jobs = jobs
-        self._workers = workers
+        self._fleet = fleet
+        self._workers = fleet.workers
+        self._slot_workers = None if engine.shared_workers else SlotWorkers(fleet, drain_s)
         self._apply = apply
+        self._in_background = in_background
         self._timers: Timers[Due] = Timers()
         self._pausing: dict[str, GangRequest] = {}  # not in the queue yet
         self._line = queue.Line()
         self._newcomers: dict[str, None] = {}  # of them, those that have not been told yet why they wait
         self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
         self._held: dict[str, queue.Held] = {}
+        self._draining: set[str] = set()  # their workers hand over what they have: to be released after that
         self._to_release: dict[str, None] = {}  # a set that keeps its order
+        # How often in a row a job's gangs have lost their room before they could start, and why the last of them did.
+        self._setbacks: dict[str, tuple[int, str]] = {}
         self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
         self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
@@ -73,11 +88,19 @@ class Scheduler:
     def job_ended(self, job_id: str) -> None:
         """Its time is of no interest any more."""
         self._timers.drop(("job", job_id))
+        self._setbacks.pop(job_id, None)
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
         """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
         request = gang_of(record.launch, gang_id, slots)
         due_s = self._limit_placement(record, gang_id, not_before_ms)
+        setbacks, why = self._setbacks.get(record.job.job_id, (0, ""))
+        pause_ms = pause_before(setbacks, DEFAULT_PAUSE_MS, gang_id)
+        if pause_ms:
+            due_s = max(due_s, time.monotonic() + pause_ms / 1000)
+            self._explain(
+                gang_id, f"waiting: room is asked for again in a while, since what it had was of no use: {why}"
+            )
         if due_s > time.monotonic():
             self._pausing[gang_id] = request
             self._timers.set(("pause", gang_id), due_s)
@@ -90,7 +113,7 @@ class Scheduler:
         self._timers.drop(("pause", gang_id))
         self._timers.drop(("placement", gang_id))
         if self._pausing.pop(gang_id, None) is None and self._line.leave(gang_id) is None:
-            self._to_release[gang_id] = None
+            self._give_back(gang_id, has_run=gang_id in self._held)
         self._newcomers.pop(gang_id, None)
         self._wake.set()
 
@@ -100,19 +123,22 @@ class Scheduler:
 
     def adopt(self, snapshot: Mapping[str, GangStatus]) -> None:
         """After a restart of the controller: takes the gangs of jobs that go on into the books, releases the others."""
-        self._to_release = dict.fromkeys(snapshot)
+        unwanted = dict(snapshot)
         for record in self._jobs.values():
             for gang_id, gang in record.job.gangs.items():
-                known = snapshot.get(gang_id)
+                known = unwanted.pop(gang_id, None)
                 if known is None:
                     continue
-                del self._to_release[gang_id]
                 request = gang_of(record.launch, gang_id, len(gang.task_indices))
                 if gang.placed:
                     self._hold(record, request, known)
                 else:
                     self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
                     self._limit_placement(record, gang_id, record.job.tasks[gang.task_indices[0]].not_before_ms)
+        if self._slot_workers is not None:
+            self._slot_workers.take_snapshot(snapshot)
+        for gang_id, status in unwanted.items():
+            self._give_back(gang_id, has_run=bool(status.slots))  # what it runs is told to end when it reports
 
     async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
@@ -124,6 +150,23 @@ class Scheduler:
                 for machine in machines
             ],
         )
+
+    def _give_back(self, gang_id: str, *, has_run: bool) -> None:
+        """Room is released with the next pass; where workers end with it, once they have handed over what they have."""
+        if self._slot_workers is None or not has_run:
+            self._to_release[gang_id] = None
+        elif gang_id not in self._draining:
+            self._draining.add(gang_id)
+            self._in_background(self._drain(self._slot_workers, gang_id))
+
+    async def _drain(self, slot_workers: SlotWorkers, gang_id: str) -> None:
+        try:
+            await slot_workers.drain(gang_id)
+        finally:
+            slot_workers.ending(gang_id)
+            self._draining.discard(gang_id)
+            self._to_release[gang_id] = None
+            self._wake.set()
 
     async def run(self) -> None:
         """Schedules for as long as the controller lives: whenever something changes, and with every tick.
@@ -176,6 +219,8 @@ class Scheduler:
         look_at_all = time.monotonic() >= self._next_look_s
         if look_at_all:
             self._next_look_s = time.monotonic() + TICK_S
+            if self._slot_workers is not None:
+                self._slot_workers.forget_strays()
         if self._line:
             await self._submit_next(look_at_all)
         self._tell_explained()
@@ -215,7 +260,7 @@ class Scheduler:
         for gang_id in list(self._submitted):
             known = snapshot.get(gang_id)
             if known is None or known.state is GangState.BROKEN:
-                self._room_lost(gang_id)
+                self._room_lost(gang_id, known)
             elif known.state is GangState.HELD:
                 self._place(gang_id, known)
             else:
@@ -226,22 +271,31 @@ class Scheduler:
                 self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
             elif known.state is GangState.BROKEN:
                 self._slots_lost(gang_id, known.lost, known.reason)
+        if self._slot_workers is not None:
+            self._slot_workers.take_snapshot(snapshot)  # last: what is forgotten runs nothing any more
 
     def _place(self, gang_id: str, known: GangStatus) -> None:
         record = self._record_of(gang_id)
         slots = known.slots
-        missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
-        if missing:
-            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}")
+        absent = [why for slot in slots if (why := self._fleet.why_absent(slot.worker_id))]
+        if absent:
+            self._explain(gang_id, f"waiting: {_in_short(absent)}")
             return
         self._timers.drop(("placement", gang_id))
+        self._setbacks.pop(record.job.job_id, None)
         self._hold(record, self._submitted.pop(gang_id).gang, known)
         places = [self._workers[slot.worker_id].place for slot in slots]
         self._apply(record, record.job.gang_placed(gang_id, places))
 
-    def _room_lost(self, gang_id: str) -> None:
+    def _room_lost(self, gang_id: str, known: GangStatus | None) -> None:
+        """Its workers ended before it could start, perhaps since they cannot start at all: each time it is asked for
+        again a little later."""
         self._submitted.pop(gang_id)
         record = self._record_of(gang_id)
+        workers = [] if known is None else [slot.worker_id for slot in known.slots]
+        why = self._fleet.why_refused(workers) or (known.reason if known is not None else "the engine has let go of it")
+        setbacks, _ = self._setbacks.get(record.job.job_id, (0, ""))
+        self._setbacks[record.job.job_id] = (setbacks + 1, why)
         self._apply(record, record.job.room_lost(gang_id))
 
     def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
@@ -327,18 +381,17 @@ class Scheduler:
         gang = record.job.gangs.get(request.gang_id)
         if gang is not None:
             record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
+            record.machines |= dict(zip(gang.task_indices, names, strict=True))
 
     def _record_of(self, gang_id: str) -> JobRecord:
         return self._jobs[gang_id.rpartition("@")[0]]
 
-    def _why_not_there(self, worker_id: str) -> str:
-        worker = self._workers.get(worker_id)
-        return "is still starting" if worker is None or worker.gone else "does not answer"
-
-    def _is_there(self, worker_id: str) -> bool:
-        worker = self._workers.get(worker_id)
-        return worker is not None and worker.is_healthy(time.monotonic())
-
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _in_short(absent: Sequence[str]) -> str:
+    """Why workers are not there: of one, a refusal before all others, and how many more there are."""
+    first = next((why for why in absent if "was refused" in why), absent[0])
+    return f"{first} (and {len(absent) - 1} more are not there)" if len(absent) > 1 else first

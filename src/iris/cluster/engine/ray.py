@@ -96,6 +96,11 @@ class RayEngine:
         self._changed = asyncio.Event()
         self.adopted = 0
 
+    @property
+    def driver_pid(self) -> int | None:
+        """The process that talks with Ray, while it runs."""
+        return None if self._pipe is None else self._pipe.pid
+
     async def start(self, controller_address: str) -> None:
         """Connects.
 

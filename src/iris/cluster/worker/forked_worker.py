@@ -176,5 +176,5 @@ def _try_lock(directory: Path) -> int | None:
 
 
 def remove(directory: Path) -> None:
-    """Takes the directory of a template away. Who has the lock may: whoever waits for it sees that it is another one."""
+    """Takes the directory of a template away. Who has the lock may: whoever waits for it sees that it is gone."""
     shutil.rmtree(directory, ignore_errors=True)
