@@ -13,12 +13,15 @@ from typing import ClassVar
 
 import pytest
 from contracts.engine import *  # noqa: F403 - the contract's tests run here
-from contracts.engine import until_free
+from contracts.engine import gang, until, until_free, until_gone
+from support.cluster import is_alive, parent_of
 from support.ray_cluster import ZONES, RayCluster
+from support.waiting import wait_until
 
+from iris.cluster.engine.base import GangState, Placement
 from iris.cluster.engine.ray import RayEngine
 from iris.cluster.engine.ray_holder import clean
-from iris.cluster.engine.ray_names import namespace_of
+from iris.cluster.engine.ray_names import group_of, namespace_of
 from iris.cluster.worker.standing import Identity, read_identity
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import InvalidArgumentError, UnavailableError
