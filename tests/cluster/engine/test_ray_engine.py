@@ -184,7 +184,7 @@ async def test_a_holder_that_is_killed_takes_its_worker_along_and_is_lost(world:
     while not (broken := await until(world, "a@0", GangState.BROKEN)).lost:
         await world.engine.wait_for_change(0.1)
     assert broken.lost == {0}
-    assert not worker.is_alive, "what is lost has certainly ended"
+    assert not is_alive(worker.pid), "what is lost has certainly ended"
     assert (await world.engine.snapshot())["b@0"].state is GangState.HELD
 
 
@@ -196,8 +196,8 @@ async def test_the_first_gang_of_a_machine_goes_and_the_others_stay(world: RayWo
     worker = await world.worker((await until(world, "second@0", GangState.HELD)).slots[0].worker_id)
     await world.engine.release("first@0")
     await until_gone(world, "first@0")
-    wait_until(lambda: not before.is_alive, "the end of the worker of a gang that was released")
-    assert worker.is_alive
+    wait_until(lambda: not is_alive(before.pid), "the end of the worker of a gang that was released")
+    assert is_alive(worker.pid)
     assert (await world.engine.snapshot())["second@0"].state is GangState.HELD
 
 
@@ -211,7 +211,7 @@ async def test_a_template_that_is_killed_takes_its_workers_along(world: RayWorld
     while (broken := await until(world, "a@0", GangState.BROKEN)).lost != {0, 1}:
         await world.engine.wait_for_change(0.1)
     assert broken.reason
-    assert not [worker for worker in workers if worker.is_alive]
+    assert not [worker for worker in workers if is_alive(worker.pid)]
     await world.engine.release("a@0")
     await world.engine.submit(gang("a@1", cpu=1))
     await world.worker((await until(world, "a@1", GangState.HELD)).slots[0].worker_id)
@@ -235,7 +235,7 @@ async def test_the_process_that_talks_with_ray_dies_and_comes_back(world: RayWor
             await world.engine.wait_for_change(0.05)
     assert after["a@0"] == before
     assert after["waits@0"].state is GangState.WAITING
-    assert [worker.is_alive for worker in workers] == [True, True]
+    assert [is_alive(worker.pid) for worker in workers] == [True, True]
 
 
 async def test_a_gang_whose_holders_were_not_made_is_completed(world: RayWorld) -> None:

@@ -42,16 +42,23 @@ class Order:
 
 
 class HeldWorker:
-    """A worker that lives for no longer than this process holds it."""
+    """A worker that lives for no longer than this process holds it.
 
-    def __init__(self, connection: socket.socket) -> None:
+    Args:
+        connection: To its template.
+        alive: A pipe that ends with the last of the worker and its reaper.
+    """
+
+    def __init__(self, connection: socket.socket, alive: int) -> None:
         self._connection = connection
+        self._alive = alive
 
     def wait(self) -> str:
         """Returns when nothing of it is left, with how it ended, in words."""
         with contextlib.suppress(OSError), self._connection.makefile("r") as lines:
             for line in lines:
                 return str(json.loads(line)["ended"])
+        os.read(self._alive, 1)  # the kernel kills it, which takes a moment
         return "the process that it was forked from has died"
 
     def stop(self, *, and_template: bool) -> None:
@@ -75,9 +82,10 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
             with contextlib.suppress(OSError):  # it was about to end
                 connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
                 connection.settimeout(ORDER_S)
-                if connection.recv(1) == b"+":
+                said, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+                if said == b"+":
                     connection.settimeout(None)
-                    return HeldWorker(connection)
+                    return HeldWorker(connection, descriptors[0])
             connection.close()
         if time.monotonic() > end:
             raise UnavailableError(f"the template of workers does not answer; its messages are in {directory}/messages")

@@ -8,7 +8,8 @@ What holds whom, however each of them ends:
 
 * A worker is ordered over a connection, which stays open. When it ends, as with the death of who holds it, the template
   kills the worker; the worker's reaper ends its tasks.
-* When the template dies, the kernel kills its workers, and the ends of all connections say so.
+* When the template dies, the kernel kills its workers, and the ends of all connections say so. When that has come to
+  pass is told by the end of a pipe, which the worker and its reaper hold, and who has ordered it reads.
 * The end of a worker is told once nothing of it is left: its reaper has ended too, nothing carries its mark any more.
   Then its scratch directory is removed.
 
@@ -122,7 +123,7 @@ class _Template:
         self._selector.register(worker.alive, selectors.EVENT_READ)
         self._selector.register(connection, selectors.EVENT_READ, worker)
         with contextlib.suppress(OSError):
-            connection.sendall(b"+")
+            socket.send_fds(connection, [b"+"], [worker.alive])
         connection.settimeout(None)
 
     def _fork(self, order: Order, connection: socket.socket) -> _Worker:
