@@ -28,6 +28,7 @@ NAMES = (
     "log_capture",
     "log_live",
     "log_many_tasks",
+    "ray_gang",
 )
 
 

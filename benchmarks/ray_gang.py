@@ -9,6 +9,7 @@ Then a worker is killed: until its task is known to be lost; and an actor: until
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -75,28 +76,24 @@ for line in sys.stdin:
 def run() -> None:
     """Prints the figures."""
     sys.path.insert(0, str(_TESTS))
-    from support.ray_cluster import running_ray_cluster
+    running_ray_cluster = importlib.import_module("support.ray_cluster").running_ray_cluster
 
     with tempfile.TemporaryDirectory(prefix="iris-bench-") as folder, running_ray_cluster() as cluster:
         os.environ.update(cluster.env)
         with _bare(cluster.address) as bare, _iris(Path(folder), cluster.address) as client:
             for size in _SIZES:
-                _gang(client, size), bare("start", size)
+                _gang(client, size)
+                bare("start", size)
                 ours, theirs = [], []
                 for _ in range(_REPEATS):
                     ours.append(_gang(client, size))
                     theirs.append(bare("start", size))
                 ratio = p50(ours) / p50(theirs)
-                text = (
-                    f"{p50(ours):.2f} s until all of N={size} run, bare actors {p50(theirs):.2f} s: {ratio:.2f} times"
-                )
-                show("ray_gang", f"{text} (p50 of {_REPEATS}; {aim(ratio, 1.2, 'times')})")
-            ours = [_kill(client) for _ in range(_KILLS)]
-            theirs = [bare("kill", 1) for _ in range(_KILLS)]
-            show(
-                "ray_gang",
-                f"{p50(ours) * 1000:.0f} ms until a killed worker is known, Ray's actor {p50(theirs) * 1000:.0f} ms",
-            )
+                both = f"{p50(ours):.2f} s until all of N={size} run, bare actors {p50(theirs):.2f} s"
+                show("ray_gang", f"{both}: {ratio:.2f} times (p50 of {_REPEATS}; {aim(ratio, 1.2, 'times')})")
+            known = p50([_kill(client) for _ in range(_KILLS)]) * 1000
+            dead = p50([bare("kill", 1) for _ in range(_KILLS)]) * 1000
+            show("ray_gang", f"{known:.0f} ms until a killed worker is known, a killed actor of Ray {dead:.0f} ms")
 
 
 @contextmanager
@@ -131,12 +128,6 @@ def _iris(folder: Path, address: str) -> Iterator[Any]:
             yield client
     finally:
         server.stop()
-
-
-def _until(client: Any, job_id: str, wanted: Any) -> None:
-    for status in client.cluster.watch_job(job_id):
-        if wanted(status):
-            return
 
 
 def _gang(client: Any, size: int) -> float:
