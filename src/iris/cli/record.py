@@ -38,6 +38,7 @@ class Record:
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
         engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
         slurm_options: What sbatch is given, as words of a shell.
+        ray_address: Where Ray is, for the engine of that name; empty for the default.
     """
 
     address: str
@@ -65,6 +66,7 @@ class Record:
     labels: str = ""
     engine: str = "local"
     slurm_options: str = ""
+    ray_address: str = ""
 
 
 def find_running() -> Record | None:
