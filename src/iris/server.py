@@ -215,6 +215,16 @@ def _engine(
             worker_options=options,
             credentials=keys.of_worker,
         )
+    if arguments.engine == "slurm":
+        from iris.cluster.engine.slurm import SlurmEngine
+
+        return SlurmEngine(
+            directory / "slurm",
+            slurm_options=arguments.slurm_option,
+            lease_s=arguments.lease,
+            worker_options=options,
+            credentials=keys.of_worker,
+        )
     raise AssertionError(arguments.engine)
 
 
@@ -305,6 +315,7 @@ def _parse_arguments() -> argparse.Namespace:
         help="where others reach it: HOST, HOST:PORT or a URL; default: what it is bound to",
     )
     parser.add_argument("--engine", default="local", choices=ENGINES, help="what gives places to run (%(default)s)")
+    parser.add_argument("--slurm-option", default=[], action="append", help="of sbatch, as --partition=gpu")
     parser.add_argument("--label", default=[], type=_label, action="append", help="of this machine, KEY=VALUE")
     parser.add_argument("--workers", type=int, help="how many workers share the machine (1)")
     parser.add_argument("--ray-address", default="", help=f"HOST:PORT of Ray's head, or 'auto' ({RAY_ADDRESS})")

@@ -233,6 +233,16 @@ def _list_workers(lost: Case) -> None:
     assert [worker.worker_id for worker in workers].count("w") == 1
 
 
+@case("ControllerService/ListMachines")
+def _list_machines(lost: Case) -> None:
+    job_id = lost.launch("exec sleep 300")
+    wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+    lost.lose()
+    (machine,) = lost.ask(pb.Controller.ListMachinesRequest()).machines
+    assert [holding.task_indices for holding in machine.holdings if holding.job_id == job_id] == [[0]]
+    lost.world.direct.terminate_job(job_id)
+
+
 @case("ControllerService/ReportTaskState")
 def _report_task_state(lost: Case) -> None:
     job_id = lost.launch("exec sleep 300", max_retries_failure=1)

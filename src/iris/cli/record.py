@@ -25,7 +25,7 @@ class Record:
         state_dir: Where everything of it is kept.
         host: What it is bound to.
         port: Its port.
-        workers: How many workers share the machine; 0: that is the engine's affair.
+        workers: How many workers share the machine; 0: an engine starts one for each slot.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
         enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
@@ -38,6 +38,7 @@ class Record:
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
         engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
         ray_address: Where Ray is, for the engine of that name; empty for the default.
+        slurm_options: What sbatch is given, as words of a shell.
     """
 
     address: str
@@ -65,6 +66,7 @@ class Record:
     labels: str = ""
     engine: str = "local"
     ray_address: str = ""
+    slurm_options: str = ""
 
 
 def find_running() -> Record | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
 
 DEFAULT_PORT = 50051
+DEFAULT_ENGINE = "local"
 DEFAULT_HOST = "127.0.0.1"
 DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
 _LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
-_PLACE_OPTIONS = ("advertise", "labels", "ray_address")
+_PLACE_TEXTS = ("advertise", "labels", "engine", "ray_address", "slurm_options")
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 
@@ -43,21 +45,22 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
     from iris.rpc.tls import check_exposure
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
-    engine = str(wanted["engine"] or "local")
-    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or (engine == "local")))
+    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
     state_dir = Path(str(wanted["state_dir"]))
-    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce", *_PLACE_OPTIONS)}
+    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, *_PLACE_TEXTS, "lease", "enforce")}
+    texts["engine"] = texts["engine"] or DEFAULT_ENGINE
     max_processes = None if wanted["max_processes"] in (None, "") else int(str(wanted["max_processes"]))
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
     files = {name: str(wanted[name] or "") for name in DOOR_FILES}
     door = DoorOptions(**files, insecure_no_tls=bool(wanted["insecure_no_tls"]))
     check_exposure(host, tls=bool(door.tls_cert), insecure=door.insecure_no_tls)
+    _check_engine(texts["engine"], wanted)
     _check_port(host, port)
     try:
         output.set_status("starting a cluster on this machine…")
         server = start_server(
             state_dir,
-            workers=workers or None,
+            workers=workers if texts["engine"] == DEFAULT_ENGINE else None,
             host=host,
             port=port,
             lease_s=read_lease(texts["lease"] or None),
@@ -65,10 +68,17 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             enforcement=EnforceOptions(texts["enforce"] or None, max_processes),
             limits={what: number for what, number in per_user.items() if number},
             door=door,
-            place=PlaceOptions(texts["advertise"], tuple(texts["labels"].split()), engine, texts["ray_address"]),
+            place=PlaceOptions(
+                texts["advertise"],
+                tuple(texts["labels"].split()),
+                engine=texts["engine"],
+                ray_address=texts["ray_address"],
+                slurm_options=tuple(shlex.split(texts["slurm_options"])),
+            ),
         )
         try:
-            _wait_for_workers(server, workers, state_dir, door, output)
+            if texts["engine"] == DEFAULT_ENGINE:  # others start workers when there is something to run
+                _wait_for_workers(server, workers, state_dir, door, output)
             settings: dict[str, Any] = {
                 **texts,
                 **asdict(door),
@@ -81,8 +91,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
                 state_dir=str(state_dir),
                 host=host,
                 port=server.port,
-                workers=workers,
-                engine=engine,
+                workers=workers if texts["engine"] == DEFAULT_ENGINE else 0,
                 max_processes="" if max_processes is None else max_processes,
                 **settings,
             )
@@ -103,6 +112,18 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
     finally:
         output.set_status("")
     return record, server.found
+
+
+def _check_engine(engine: str, wanted: Mapping[str, object]) -> None:
+    """Options that mean nothing to an engine are refused."""
+    for name, option, owner in (
+        ("workers", "--workers", "local"),
+        ("labels", "--label", "local"),
+        ("ray_address", "--ray-address", "ray"),
+        ("slurm_options", "--slurm-option", "slurm"),
+    ):
+        if wanted[name] and engine != owner:
+            raise FailedPreconditionError(f"{option} is for --engine {owner}, and this cluster has --engine {engine}")
 
 
 def read_lease(text: str | None) -> float | None:

@@ -253,6 +253,16 @@ class IrisClient:
         """All jobs, oldest first, without their tasks."""
         return self.cluster.list_jobs()
 
+    def machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+        """What there is, who holds it, and who waits for what.
+
+        `machines` are by name, each with `total`, `free`, `labels`, `alive` and `holdings`: which tasks of which jobs
+        have room there. `waiting` are the gangs that have no room yet, the oldest first, each with its `reason`; of
+        more than 1,000 the first, and `num_waiting` counts all. Where the engine cannot be asked, `problem` says why,
+        and the machines are as they were seen last.
+        """
+        return self.cluster.list_machines()
+
     def terminate(self, job_id: str, task_index: int | None = None) -> None:
         """Asks a job, and its child jobs, to end, or one of its tasks; answers at once. What has ended stays as it is.
 

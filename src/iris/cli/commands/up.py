@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, read_record
 from iris.cli.starting import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
 from iris.cluster.client.here import state_home
-from iris.cluster.engine.options import ENGINES, check_engine_options
+from iris.cluster.engine.options import ENGINES
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
 from iris.rpc.tls import check_tls_options
@@ -27,6 +28,7 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
   iris up --workers 4             four workers share the machine, as if they were four hosts
   iris up --port 0                any free port
   iris up --engine ray            tasks run on the Ray cluster that this machine belongs to
+  iris up --engine slurm          on the machines of a cluster of Slurm, see docs/engines.md
 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
 there again after 'iris down' and 'iris up'.
@@ -60,7 +62,8 @@ should come by TLS.
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    help="What gives places to run: this machine (local, the default), or a Ray cluster that it belongs to (ray).",
+    help="What gives places to run: this machine (local, the default), a Ray cluster that it belongs to (ray), or"
+    " Slurm.",
 )
 @click.option(
     "--ray-address",
@@ -73,6 +76,13 @@ should come by TLS.
     metavar="ADDRESS",
     help="Where workers, tasks and clients reach it: HOST; HOST:PORT, where a port is forwarded; or the URL of a proxy"
     " or load balancer; default: --host.",
+)
+@click.option(
+    "--slurm-option",
+    "slurm_options",
+    metavar="OPTION",
+    multiple=True,
+    help="What Slurm's sbatch is given, as '--slurm-option=--partition=gpu'; may be given several times.",
 )
 @click.option(
     "--label",
@@ -151,10 +161,11 @@ def up(
     port: int | None,
     workers: int | None,
     state_dir: Path | None,
-    engine: str | None,
     ray_address: str | None,
     host: str | None,
     advertise: str | None,
+    engine: str | None,
+    slurm_options: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     lease: str | None,
     keep_logs: str | None,
@@ -193,6 +204,7 @@ def up(
         "host": host,
         "advertise": advertise,
         "labels": " ".join(f"{key}={value}" for key, value in labels) or None,
+        "slurm_options": shlex.join(slurm_options) or None,
         "lease": lease,
         **given,
         "enforce": enforce,
@@ -207,9 +219,7 @@ def up(
         record = find_running()
         started = record is None
         if record is None:
-            wanted = _with_what_was_before(asked)
-            check_engine_options({**wanted, "engine": wanted["engine"] or "local", "label": wanted["labels"]})
-            record, found = start(wanted, output)
+            record, found = start(_with_what_was_before(asked), output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started, "found": found if any(found.values()) else None}
@@ -264,7 +274,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
     for name, value in asked.items():
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
-            option = "--" + name.replace("_", "-")
+            option = "--" + name.removesuffix("s" if name in ("labels", "slurm_options") else "").replace("_", "-")
             kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"

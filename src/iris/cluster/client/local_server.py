@@ -121,19 +121,23 @@ class PlaceOptions:
     Attributes:
         advertise: The host, the host and port, or the URL by which others reach it; empty: where it is bound.
         labels: What this machine is labelled with, as `KEY=VALUE`.
-        engine: What gives places to run.
+        engine: What gives places to run; empty: this machine.
         ray_address: Where Ray is, for the engine of that name; empty: on this machine.
+        slurm_options: What Slurm's sbatch is given.
     """
 
     advertise: str = ""
     labels: tuple[str, ...] = ()
-    engine: str = "local"
+    engine: str = ""
     ray_address: str = ""
+    slurm_options: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """As the server's command line has them."""
-        given = {"--advertise": self.advertise, "--engine": self.engine, "--ray-address": self.ray_address}
-        words = [f"{name}={value}" for name, value in given.items() if value]
+        words = [f"--advertise={self.advertise}"] if self.advertise else []
+        words += [f"--engine={self.engine}"] if self.engine else []
+        words += [f"--ray-address={self.ray_address}"] if self.ray_address else []
+        words += [f"--slurm-option={option}" for option in self.slurm_options]
         return words + [f"--label={label}" for label in self.labels]
 
 

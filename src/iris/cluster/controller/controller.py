@@ -47,7 +47,7 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.rendezvous import Meeting
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
-from iris.cluster.controller.scheduler import Scheduler
+from iris.cluster.controller.scheduler import START_LIMIT_S, Scheduler
 from iris.cluster.controller.slot_workers import DRAIN_S
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
@@ -87,6 +87,7 @@ class Controller:
         authority: Makes the tokens by which it is called; default one whose key lives in memory only.
         http_client: By which workers are called, where TLS needs one of its own.
         drain_s: How long the room of a gang is held for workers that end with it, see slot_workers.py.
+        start_limit_s: For how long room is held for workers that do not register, see `Scheduler`.
 
     Attributes:
         fleet: The workers.
@@ -108,6 +109,7 @@ class Controller:
         authority: Authority | None = None,
         http_client: Client | None = None,
         drain_s: float = DRAIN_S,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self.reserve = reserve or Reserve()
         self._quotas = Quotas(limits or Limits())
@@ -133,7 +135,9 @@ class Controller:
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
-        self._scheduler = Scheduler(engine, self._jobs, self.fleet, self._apply, self._in_background, drain_s)
+        self._scheduler = Scheduler(
+            engine, self._jobs, self.fleet, self._apply, self._in_background, drain_s, start_limit_s
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saving: asyncio.Task[None] | None = None
 

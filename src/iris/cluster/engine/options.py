@@ -10,6 +10,7 @@ from iris.errors import InvalidArgumentError
 OPTIONS: dict[str, tuple[str, ...]] = {
     "local": ("workers", "label"),
     "ray": ("ray_address",),
+    "slurm": ("slurm_option",),
 }
 ENGINES = tuple(OPTIONS)
 RAY_ADDRESS = "auto"  # the Ray that runs on this machine

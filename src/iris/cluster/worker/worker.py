@@ -641,7 +641,7 @@ class Worker:
 def take_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
     """Takes out of a request where the tasks of a gang are, but for the first: as text of a file, one host a line."""
     for host in request.hosts:
-        if any(character.isspace() for character in host):
+        if host and host.split() != [host]:
             raise InvalidArgumentError(f"not a host: {quoted(host)} (expected a name or an address, without spaces)")
     text = "".join(f"{host}\n" for host in request.hosts)
     del request.hosts[1:]
