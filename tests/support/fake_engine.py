@@ -29,6 +29,7 @@ class FakeEngine:
         reachable: Whether it answers at all.
         elastic: Whether it may get more machines; False unless it is set.
         lingering: Whether what is released stays in snapshots, and keeps its room, until `let_go`.
+        keeping: Gangs that it fails to release.
     """
 
     name = "fake"
@@ -49,6 +50,7 @@ class FakeEngine:
         self.refusal = ""
         self.reachable = True
         self.lingering = False
+        self.keeping: set[str] = set()
         self._lingers: list[str] = []
         self.submitted: list[str] = []
         self.released: list[str] = []
@@ -70,6 +72,8 @@ class FakeEngine:
 
     async def release(self, gang_id: str) -> None:
         self._check_reachable()
+        if gang_id in self.keeping:
+            raise UnavailableError(f"the fake engine does not let go of {gang_id}")
         self.released.append(gang_id)
         if self.lingering and gang_id in self._gangs:
             self._lingers.append(gang_id)

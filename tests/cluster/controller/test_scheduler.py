@@ -89,6 +89,23 @@ def test_room_is_free_when_its_gang_is_gone(
     says(client, second, "still starting")
 
 
+def test_room_that_cannot_be_released_holds_up_nobody_else(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    first = cpus(client, 1)
+    says(client, first, "still starting")
+    gang_id = f"{first}@0"
+    controller.call(lambda: engine.keeping.add(gang_id))
+    client.terminate_job(first)
+    second = cpus(client, 1)
+    says(client, second, "still starting")
+    client.terminate_job(second)
+    wait_until(lambda: f"{second}@0" in engine.released, "the release of another one's room")
+    assert gang_id not in engine.released
+    controller.call(engine.keeping.clear)
+    wait_until(lambda: gang_id in engine.released, "its own release, which is tried again")
+
+
 def test_what_others_use_is_said(engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient) -> None:
     engine.others_take("w", Resources(cpu=2))
     says(client, cpus(client, 1), "still starting")

@@ -243,13 +243,7 @@ class Scheduler:
         What happens in each pass does not take longer when more gangs wait; what does is done once a second.
         """
         try:
-            for gang_id in list(self._to_release):
-                await self._engine.release(gang_id)
-                del self._to_release[gang_id]
-                held = self._held.pop(gang_id, None) or self._granted.get(gang_id)
-                if held is not None:
-                    self._leaving[gang_id] = held
-                self._forget_submitted(gang_id)
+            await self._release()
             self.take_snapshot(await self._engine.snapshot())
         finally:  # time passes also while the engine cannot be reached
             while (due := self._timers.pop_due(time.monotonic())) is not None:
@@ -262,6 +256,23 @@ class Scheduler:
         if self._line or self._words:
             await self._submit_next(tell_all)
         self._explanations.tell()
+
+    async def _release(self) -> None:
+        """Releases what was given back. What cannot be released now is tried again, behind the others, and holds nobody
+        up: whether the engine can be reached at all, its next answer says."""
+        for gang_id in list(self._to_release):
+            try:
+                await self._engine.release(gang_id)
+            except IrisError as error:
+                _log.warning("the room of gang %s is not released yet: %s", gang_id, error)
+                del self._to_release[gang_id]
+                self._to_release[gang_id] = None
+                return
+            del self._to_release[gang_id]
+            held = self._held.pop(gang_id, None) or self._granted.get(gang_id)
+            if held is not None:
+                self._leaving[gang_id] = held
+            self._forget_submitted(gang_id)
 
     async def _submit_next(self, tell_all: bool) -> None:
         """Lets the queue decide, and does it.
@@ -392,7 +403,7 @@ class Scheduler:
         if held is not None:
             self._leaving[gang_id] = held
         record = self._record_of(gang_id)
-        if trouble:
+        if trouble and gang_id in record.job.gangs:  # else its job may have ended, and would be remembered for ever
             self._explanations.troubles[record.job.job_id] = trouble
             self._setbacks[record.job.job_id] += 1
         self._apply(record, record.job.room_lost(gang_id))
