@@ -13,6 +13,7 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller import scheduler
 from iris.cluster.controller.store import Store
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
@@ -129,9 +130,15 @@ def test_what_others_took_in_the_last_moment_is_waited_for_at_the_engine(
     assert engine.submitted == [f"{first}@0"]
 
 
+@pytest.mark.parametrize("stuck_s", [0.5, 1000.0], ids=["for long", "for a moment"])
 def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_one(
-    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+    engine: FakeEngine,
+    controller: ControllerThread,
+    client: RemoteClusterClient,
+    monkeypatch: pytest.MonkeyPatch,
+    stuck_s: float,
 ) -> None:
+    monkeypatch.setattr(scheduler, "STUCK_S", stuck_s)
     holder = cpus(client, 2)
     says(client, holder, "still starting")
     store_age = 45_000  # longer than the first turn
@@ -143,6 +150,13 @@ def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_o
     controller.call(lambda: engine.others_take("w", Resources(cpu=2)))
     says(client, small, "free now: 0 of 4 cpu")
     controller.call(lambda: _age(controller, f"{large}@0", store_age / 1000))
+    wait_until(lambda: client.list_machines().waiting[0].has_reservation, "the turn of the older one")
+    if stuck_s > 100:
+        controller.call(lambda: engine.others_take("w", Resources(cpu=-2)))
+        engine.granting = True  # it had room all the time, as one whose slots began after each other
+        says(client, small, "still starting")
+        assert f"{small}@0" not in engine.released
+        return
     wait_until(lambda: f"{small}@0" in engine.released, "it to be taken back")
     says(client, small, "free now: 0 of 4 cpu")
     waiting = {gang.job_id: gang.has_reservation for gang in client.list_machines().waiting}

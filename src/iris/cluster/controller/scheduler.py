@@ -27,6 +27,9 @@ from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
 
 TICK_S = 1.0
+# For so long a gang that the engine was asked for has to be in the way of an older one until it is taken back. It may
+# have its room by then, and be about to say so: Slurm does when the last of its slots has begun.
+STUCK_S = 20.0
 START_LIMIT_S = 300.0  # for workers to register that the engine has made room for
 # What time brings, with the id of a gang or a job: the end of a pause, of the time to be placed in, of the time in
 # which its workers have to come, of a job's time.
@@ -81,7 +84,7 @@ class Scheduler:
         self._setbacks: Counter[str] = Counter()
         self._leaving: dict[str, queue.Held] = {}  # released, and still in the engine's snapshots
         self._late: set[str] = set()  # by job id: whose room was given back since its workers did not come
-        self._stuck: set[str] = set()  # who was to be withdrawn in the last pass, see `_submit_next`
+        self._stuck: dict[str, float] = {}  # who was to be withdrawn in the last pass, and since when
         self._reserved_for = ""
         self._layout: Layout | None = None
         self._machines: Sequence[Machine] = ()  # as they were seen last
@@ -277,8 +280,8 @@ class Scheduler:
     async def _submit_next(self, tell_all: bool) -> None:
         """Lets the queue decide, and does it.
 
-        Who is to be withdrawn is so when two passes in a row say it: what the engine says of gangs and of machines are
-        two answers, and in between it may have placed one.
+        Who is to be withdrawn is so when all passes have said it for `STUCK_S`: what the engine says of gangs and of
+        machines are two answers, and it may have placed one, and not say so yet.
         """
         self._machines = await self._engine.machines()
         asked = [self._submitted[gang_id] for gang_id in self._words]
@@ -286,9 +289,11 @@ class Scheduler:
         plan = queue.plan(self._line, held, self._machines, time.monotonic(), asked, self._layout)
         self._layout = plan.layout
         self._reserved_for = plan.reserved_for
-        for gang_id in self._stuck.intersection(plan.withdraw):
-            self._room_lost(gang_id)
-        self._stuck = set(plan.withdraw)
+        now_s = time.monotonic()
+        self._stuck = {gang_id: self._stuck.get(gang_id, now_s) for gang_id in plan.withdraw}
+        for gang_id, since_s in self._stuck.items():
+            if now_s - since_s >= STUCK_S:
+                self._room_lost(gang_id)
         for gang in plan.submit:
             await self._submit(gang)
         if plan.submit:
