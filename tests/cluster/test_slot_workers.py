@@ -21,9 +21,11 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller import slot_workers
 from iris.cluster.controller.log_keeper import Keeping
 from iris.cluster.controller.slot_workers import DRAIN_S
 from iris.cluster.controller.store import Store
+from iris.cluster.engine.base import GangState, GangStatus
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.cluster.worker.task_dir import LogDirs
 from iris.rpc import cluster_pb2 as pb
@@ -157,6 +159,42 @@ def test_a_gang_that_was_given_up_is_drained_by_the_next_controller(tmp_path: Pa
         world.until_forgotten()
         assert engine.released == [f"{job_id}@0"]
         assert lines_of(client, job_id) == [str(number) for number in range(1, 100001)]
+
+
+@pytest.mark.parametrize("rendezvous", [0, pb.RENDEZVOUS_TORCH], ids=["alone", "that meets"])
+def test_a_gang_of_which_the_engine_has_yet_to_find_out_where_it_is_goes_on(
+    tmp_path: Path, slots: Slots, monkeypatch: pytest.MonkeyPatch, rendezvous: int
+) -> None:
+    gate = tmp_path / "gate"
+    with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
+        port = int(world.controller.address.rpartition(":")[2])
+        command = shell(f"while [ ! -e {gate} ]; do sleep 0.02; done")
+        job_id = launch(client, command, replicas=2, rendezvous=rendezvous)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+    monkeypatch.setattr(slot_workers, "_UNPLACED_S", 0.0)
+    engine = world.engine.for_next_controller()
+    request, status = engine._gangs[f"{job_id}@0"]
+    engine._gangs[f"{job_id}@0"] = request, GangStatus(GangState.WAITING, reason="it is being looked for")
+    engine.granting = False
+    with (
+        on_slots(tmp_path, slots, engine, port=port) as world,
+        RemoteClusterClient(world.controller.address) as client,
+    ):
+        wait_until(lambda: len(world.workers()) == 2, "its workers to come back")
+        waits = launch(client, ["true"])  # said with a pass
+        wait_until(lambda: "takes its time" in client.get_job_status(waits).status_message, "passes that have seen it")
+        assert not client.list_machines().machines[0].holdings
+        assert len(world.workers()) == 2
+
+        def find() -> None:
+            engine._gangs[f"{job_id}@0"] = request, status
+
+        world.controller.call(find)
+        wait_until(lambda: client.list_machines().machines[0].holdings, "it to be found")
+        gate.touch()
+        job = wait_for_end(client, job_id)
+        assert job.state == pb.JOB_STATE_SUCCEEDED
+        assert [len(task.attempts) for task in job.tasks] == [1, 1]
 
 
 def test_nobody_waits_for_a_worker_that_is_dead(world: World, client: IrisClient) -> None:

@@ -141,7 +141,7 @@ def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_o
     monkeypatch.setattr(scheduler, "STUCK_S", stuck_s)
     holder = cpus(client, 2)
     says(client, holder, "still starting")
-    store_age = 45_000  # longer than the first turn
+    store_age = 305_000  # its third turn has begun, which is long enough for a busy machine
     large = cpus(client, 4)
     says(client, large, "needs 4 cpu; free now: 2 of 4 cpu")
     engine.granting = False
@@ -289,6 +289,35 @@ def test_who_waited_keeps_its_place_when_the_controller_is_another(tmp_path: Pat
         after = {gang.job_id: gang.since_ms for gang in client.list_machines().waiting}
     assert list(after) == list(before) == jobs
     assert all(abs(after[job_id] - before[job_id]) < 500 for job_id in jobs), "since when it waits is not forgotten"
+
+
+def _register(controller: ControllerThread, worker_id: str) -> None:
+    request = pb.Controller.RegisterWorkerRequest(worker_id=worker_id, address="http://127.0.0.1:9", incarnation="1")
+    assert controller.run(controller.controller.register_worker(request)).accepted
+
+
+def test_what_ran_before_the_controller_came_ran_before_who_waits_for_its_room(tmp_path: Path) -> None:
+    engine = FakeEngine({"a": Resources(cpu=4), "b": Resources(cpu=4)})
+    with (
+        serving(engine, Store(tmp_path / "db")) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        _register(controller, "a")
+        _register(controller, "b")
+        services = cpus(client, 1, replicas=2)
+        wait_for_state(client, services, pb.JOB_STATE_BUILDING)
+        large = cpus(client, 4)
+        says(client, large, "needs 4 cpu; free now: 3 of 4 cpu on a; 3 of 4 cpu on b")
+    again = engine.for_next_controller()
+    with (
+        serving(again, Store(tmp_path / "db")) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        says(client, large, "free now: 3 of 4 cpu on a")
+        controller.call(lambda: _age(controller, next(iter(controller.controller._scheduler._line)).gang.gang_id, 305))
+        wait_until(lambda: client.list_machines().waiting[0].has_reservation, "its turn")
+        small = cpus(client, 3)
+        says(client, small, "has room, but is still starting")  # the other machine is enough for who is older
 
 
 def test_of_many_that_wait_the_first_are_listed_and_all_are_counted(

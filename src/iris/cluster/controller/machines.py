@@ -26,7 +26,7 @@ def machine_messages(
     holders: dict[str, dict[str, set[int]]] = {}  # by machine and job
     for record, entry in held:
         gang = record.job.gangs.get(entry.gang.gang_id)
-        if gang is not None:
+        if gang is not None and entry.machines:
             for index, name in zip(gang.task_indices, entry.machines, strict=True):
                 holders.setdefault(name, {}).setdefault(record.job.job_id, set()).add(index)
     return [

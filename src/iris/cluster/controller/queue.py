@@ -38,7 +38,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A gang that has room: since when, and on which machines (a name for each slot)."""
+    """A gang that has room: since when, and on which machines (a name for each slot; none where that is not known)."""
 
     gang: GangRequest
     since_s: float

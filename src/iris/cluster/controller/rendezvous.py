@@ -79,7 +79,9 @@ class Meeting:
                 [str(number) for number in record.gpu_ids.get(index, ())] or (worker.visible_devices if worker else ())
                 for index, worker in enumerate(there)
             ]
-        machines = [record.machines[index] for index in range(len(there))]
+        machines = [
+            record.machines.get(index, worker.metadata.hostname if worker else "") for index, worker in enumerate(there)
+        ]
         framework = record.launch.rendezvous
         # A process of JAX takes all devices that it sees.
         share_devices = framework == cluster_pb2.RENDEZVOUS_TORCH

@@ -153,8 +153,8 @@ class Scheduler:
                 if known is None:
                     continue
                 request = gang_of(record.launch, gang_id, len(gang.task_indices))
-                if gang.placed:
-                    self._hold(record, request, known)
+                if gang.placed:  # since when it has its room is not known: before all that wait
+                    self._hold(record, request, known, float("-inf"))
                 else:
                     not_before_ms = record.job.tasks[gang.task_indices[0]].not_before_ms
                     since_s = self._limit_placement(record, gang_id, not_before_ms)
@@ -252,7 +252,9 @@ class Scheduler:
             while (due := self._timers.pop_due(time.monotonic())) is not None:
                 self._take_due(*due)
         if tell_all and self._slot_workers is not None:
-            self._slot_workers.forget_strays()
+            unclear = [gang_id for gang_id, held in self._held.items() if not held.machines]
+            live = [attempt for one in unclear for attempt in self._record_of(one).job.live_attempts().values()]
+            self._slot_workers.forget_strays(but={attempt.worker_id for attempt in live})
         if self._problem:
             self._problem = ""
             tell_all = True
@@ -368,7 +370,10 @@ class Scheduler:
             known = snapshot.get(gang_id)
             if known is None:
                 self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
-            elif known.state is GangState.BROKEN:
+                continue
+            if known.slots and not held.machines:
+                self._hold(self._record_of(gang_id), held.gang, known, held.since_s)
+            if known.state is GangState.BROKEN:
                 self._slots_lost(gang_id, known.lost, known.reason)
         if self._slot_workers is not None:
             self._slot_workers.take_snapshot(snapshot)  # last: what is forgotten runs nothing any more
@@ -379,13 +384,13 @@ class Scheduler:
         absent = [why for slot in slots if (why := self._fleet.why_absent(slot.worker_id))]
         if absent:
             if gang_id not in self._granted:
-                self._granted[gang_id] = _held(self._submitted[gang_id].gang, known)
+                self._granted[gang_id] = _held(self._submitted[gang_id].gang, known, time.monotonic())
                 self._timers.set(("start", gang_id), time.monotonic() + self._start_limit_s)
             self._explanations.explain(gang_id, f"waiting: {_in_short(absent)}")
             return
         self._timers.drop(("placement", gang_id))
         self._forget_setbacks(record.job.job_id)
-        self._hold(record, self._submitted[gang_id].gang, known)
+        self._hold(record, self._submitted[gang_id].gang, known, time.monotonic())
         self._forget_submitted(gang_id)
         places = [self._workers[slot.worker_id].place for slot in slots]
         self._apply(record, record.job.gang_placed(gang_id, places))
@@ -486,10 +491,10 @@ class Scheduler:
         record = self._record_of(gang_id)
         self._apply(record, record.job.unschedulable(error, _now_ms()))
 
-    def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus) -> None:
-        self._held[request.gang_id] = _held(request, known)
+    def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus, since_s: float) -> None:
+        self._held[request.gang_id] = _held(request, known, since_s)
         gang = record.job.gangs.get(request.gang_id)
-        if gang is not None:
+        if gang is not None and known.slots:  # else, after a restart, the engine has yet to find out where they are
             record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
             record.machines |= dict(zip(gang.task_indices, (slot.machine for slot in known.slots), strict=True))
 
@@ -497,8 +502,8 @@ class Scheduler:
         return self._jobs[gang_id.rpartition("@")[0]]
 
 
-def _held(request: GangRequest, known: GangStatus) -> queue.Held:
-    return queue.Held(request, time.monotonic(), tuple(slot.machine for slot in known.slots))
+def _held(request: GangRequest, known: GangStatus, since_s: float) -> queue.Held:
+    return queue.Held(request, since_s, tuple(slot.machine for slot in known.slots))
 
 
 def _now_ms() -> int:

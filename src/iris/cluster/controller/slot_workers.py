@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from iris.cluster.controller.fleet import Fleet
 from iris.cluster.engine.base import GangStatus
@@ -27,8 +27,8 @@ DRAIN_S = 60.0
 _REGISTER_S = 20.0
 _CALL_S = 10.0  # of one call: the next one waits again
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# A worker may register before the engine says that its gang has room, never for so long.
-_UNPLACED_S = 60.0
+# A worker may register before the engine says that its gang has room: Slurm does when the last of its slots has begun.
+_UNPLACED_S = 300.0
 _log = logging.getLogger(__name__)
 
 
@@ -59,12 +59,13 @@ class SlotWorkers:
             for position in known.lost:
                 self._fleet.end(known.slots[position].worker_id)
 
-    def forget_strays(self) -> None:
-        """Forgets those that have registered, and that no gang has: of one that was gone before they came."""
+    def forget_strays(self, but: Collection[str]) -> None:
+        """Forgets those that have registered, and that no gang has: of one that was gone before they came. Not those
+        that run something for a gang of which the engine does not say, after a restart, which it has."""
         until_s = time.monotonic() - _UNPLACED_S
         for worker in list(self._fleet.workers.values()):
             worker_id = worker.place.worker_id
-            if worker_id not in self._placed and worker.registered_s < until_s:
+            if worker_id not in self._placed and worker_id not in but and worker.registered_s < until_s:
                 _log.warning("no gang has worker %s: it is told to end", worker_id)
                 self._fleet.forget(worker_id)
 
