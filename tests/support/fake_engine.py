@@ -30,6 +30,7 @@ class FakeEngine:
         elastic: Whether it may get more machines; False unless it is set.
         lingering: Whether what is released stays in snapshots, and keeps its room, until `let_go`.
         keeping: Gangs that it fails to release.
+        taking: Whether it takes new gangs; False fails to, though it can be reached.
     """
 
     name = "fake"
@@ -51,6 +52,7 @@ class FakeEngine:
         self.reachable = True
         self.lingering = False
         self.keeping: set[str] = set()
+        self.taking = True
         self._lingers: list[str] = []
         self.submitted: list[str] = []
         self.released: list[str] = []
@@ -64,6 +66,8 @@ class FakeEngine:
         if gang.gang_id in self._gangs:
             return
         self.submitted.append(gang.gang_id)
+        if not self.taking:
+            raise UnavailableError("the fake engine takes nobody now")
         empty = [replace(machine, free=machine.total, tasks=0) for machine in self._machines]
         if self.refusal or (place(gang, empty) is None and not self.elastic):
             raise GangRejectedError(self.refusal or "it does not fit")

@@ -270,6 +270,18 @@ def test_why_room_was_lost_before_it_was_used_is_said(
     says(client, job_id, "still starting (before: the room that it had was lost: power cut)")
 
 
+def test_who_was_never_taken_by_the_engine_is_not_said_to_have_had_room(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    engine.taking = False
+    job_id = launch(client, ["true"])
+    wait_until(lambda: len(engine.submitted) > 3, "some tries")
+    says(client, job_id, "the engine cannot be reached: the fake engine takes nobody now")
+    engine.taking = True
+    says(client, job_id, "still starting")
+    assert client.get_job_status(job_id).status_message == "waiting: w has room, but is still starting"
+
+
 def test_who_waited_keeps_its_place_when_the_controller_is_another(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.others_take("w", Resources(cpu=4))

@@ -21,7 +21,7 @@ from iris.cluster.controller.slot_workers import DRAIN_S, SlotWorkers
 from iris.cluster.controller.timers import Timers
 from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus, Machine
 from iris.cluster.worker.lease import span
-from iris.errors import IrisError
+from iris.errors import IrisError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
@@ -75,6 +75,7 @@ class Scheduler:
         self._line = queue.Line()
         self._newcomers: dict[str, None] = {}  # of them, those that have not been told yet why they wait
         self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
+        self._unanswered: set[str] = set()  # of them, those of which it is not known whether the engine has heard
         self._words: dict[str, str] = {}  # of them, those that wait at the engine, and what it says
         self._granted: dict[str, queue.Held] = {}  # and those that have room, but not all of their workers
         self._held: dict[str, queue.Held] = {}
@@ -325,6 +326,9 @@ class Scheduler:
             failpoint("placement.after")
         except GangRejectedError as error:
             self._reject(gang.gang_id, str(error))
+        except UnavailableError:
+            self._unanswered.add(gang.gang_id)
+            raise
 
     def _tell_why(self, plan: queue.Plan, *, tell_all: bool) -> None:
         """Tells those who wait here why. Who has come since the plan was made is told after the next."""
@@ -357,8 +361,10 @@ class Scheduler:
         for gang_id in list(self._submitted):
             known = snapshot.get(gang_id)
             if known is None:
-                self._room_lost(gang_id, "the engine has let go of it")
-            elif known.state is GangState.BROKEN:
+                self._room_lost(gang_id, "" if gang_id in self._unanswered else "the engine has let go of it")
+                continue
+            self._unanswered.discard(gang_id)
+            if known.state is GangState.BROKEN:
                 refused = self._fleet.why_refused(slot.worker_id for slot in known.slots)
                 self._room_lost(gang_id, refused or f"the room that it had was lost: {known.reason}")
             elif known.state is GangState.HELD:
@@ -401,6 +407,7 @@ class Scheduler:
 
     def _forget_submitted(self, gang_id: str) -> None:
         self._submitted.pop(gang_id, None)
+        self._unanswered.discard(gang_id)
         self._words.pop(gang_id, None)
         self._granted.pop(gang_id, None)
         self._timers.drop(("start", gang_id))
