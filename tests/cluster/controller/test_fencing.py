@@ -14,8 +14,9 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller import fleet
 from iris.cluster.controller.store import Changes, Store
-from iris.errors import NotFoundError
+from iris.errors import NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
 NOWHERE = "http://127.0.0.1:9"
@@ -159,6 +160,34 @@ def test_a_worker_that_comes_back_after_a_restart_of_the_controller_goes_on(tmp_
         assert register(controller, "first").accepted
         assert not report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).unwanted
         assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_who_waits_for_one_worker_too_many_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "MAX_WORKERS", 0)
+    with serving(FakeEngine(), Store(None)) as controller, RemoteClusterClient(controller.address) as client:
+        job_id = launch(client, ["true"])
+        with pytest.raises(ResourceExhaustedError, match="the limit of a cluster"):
+            register(controller, "first")
+        said = "worker w on a host that it does not name was refused: there are 0 workers already"
+        wait_until(lambda: said in client.get_job_status(job_id).status_message, "why it waits")
+        monkeypatch.setattr(fleet, "MAX_WORKERS", 1)
+        assert register(controller, "first").accepted
+        placed(client, job_id, 1)
+
+
+@pytest.mark.parametrize(("field", "size"), [("version", 201), ("python_version", 1_000_000)])
+def test_a_worker_that_says_too_much_of_its_versions(tmp_path: Path, field: str, size: int) -> None:
+    request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE)
+    setattr(request, field, "3" * size)
+    with serving(FakeEngine(), Store(None)) as controller, pytest.raises(ResourceExhaustedError, match=field):
+        controller.run(controller.controller.register_worker(request))
+
+
+def test_a_version_that_would_steer_a_terminal_does_not(tmp_path: Path) -> None:
+    request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE, version="\x1b[2J")
+    with serving(FakeEngine(), Store(None)) as controller:
+        answer = controller.run(controller.controller.register_worker(request))
+    assert answer.refused.startswith("it has Iris \\x1b[2J, this controller has")
 
 
 def test_a_report_by_the_old_call_of_an_unknown_task(tmp_path: Path) -> None:

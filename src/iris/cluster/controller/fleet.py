@@ -112,16 +112,21 @@ class Fleet:
         worker_id = request.worker_id
         if worker_id in self._forgotten:
             return f"no gang of this cluster has worker {quoted(worker_id)} any more"
-        version = request.version or versions.FIRST
+        version = shown(request.version) or versions.FIRST
         why_not = versions.why_not_together(version, "it", versions.VERSION, "this controller")
         self._refused.pop(worker_id, None)
         if why_not:
-            while len(self._refused) >= _REFUSALS:
-                del self._refused[next(iter(self._refused))]
-            host = shown(request.metadata.hostname[:_HOST_CHARACTERS]) or "a host that it does not name"
-            self._refused[worker_id] = f"worker {shown(worker_id)} on {host} was refused: {why_not}"
-            _log.warning("%s", self._refused[worker_id])
+            self._refuse(request, why_not)
         return why_not
+
+    def _refuse(self, request: cluster_pb2.Controller.RegisterWorkerRequest, why_not: str) -> None:
+        """Who waits for it is told why it does not come."""
+        worker_id = request.worker_id
+        while len(self._refused) >= _REFUSALS:
+            del self._refused[next(iter(self._refused))]
+        host = shown(request.metadata.hostname[:_HOST_CHARACTERS]) or "a host that it does not name"
+        self._refused[worker_id] = f"worker {shown(worker_id)} on {host} was refused: {why_not}"
+        _log.warning("%s", self._refused[worker_id])
 
     def why_refused(self, worker_ids: Iterable[str]) -> str:
         """Why one of these workers was refused; empty: none was."""
@@ -139,7 +144,9 @@ class Fleet:
     def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
         worker_id, incarnation = request.worker_id, request.incarnation
         if worker_id not in self.workers and len(self.workers) >= MAX_WORKERS:
-            raise ResourceExhaustedError(f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster")
+            why_not = f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster"
+            self._refuse(request, why_not)
+            raise ResourceExhaustedError(why_not)
         known = self.workers.get(worker_id)
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True

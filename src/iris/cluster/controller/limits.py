@@ -131,6 +131,8 @@ def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
     _check("the worker's address", request.address.encode(), MAX_PATH_BYTES, "give a shorter one")
     _check("the worker's incarnation", request.incarnation.encode(), MAX_KEY_BYTES, "16 random bytes are enough")
     _check_size("the worker's metadata", request.metadata.ByteSize(), MAX_METADATA_BYTES, "give fewer attributes")
+    for what, version in (("version", request.version), ("python_version", request.python_version)):
+        _check(f"the worker's {what}", version.encode(), MAX_KEY_BYTES, "give one as '3.11'")
     devices = ",".join(request.visible_devices).encode()
     _check("the worker's visible_devices", devices, MAX_METADATA_BYTES, "give one slot's")
 
