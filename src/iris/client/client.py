@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from iris.client.job import Job, LogEntry, check_index
 from iris.client.lines import join_pieces
@@ -631,10 +631,10 @@ def _wanted(
 
 
 def _placement(placement: str | None) -> cluster_pb2.Placement:
-    known = {None: 0, "spread": cluster_pb2.PLACEMENT_SPREAD, "together": cluster_pb2.PLACEMENT_TOGETHER}
-    if placement not in known:
+    if placement not in ("spread", "together", None):
         raise InvalidArgumentError(f"placement={placement!r}: expected 'spread', 'together' or None")
-    return cast(cluster_pb2.Placement, known[placement])
+    known = {"spread": cluster_pb2.PLACEMENT_SPREAD, "together": cluster_pb2.PLACEMENT_TOGETHER}
+    return known.get(placement or "", cluster_pb2.PLACEMENT_UNSPECIFIED)
 
 
 def _rendezvous(framework: str | None) -> cluster_pb2.Rendezvous:
