@@ -108,7 +108,7 @@ def test_a_power_off_leaves_nothing_and_says_nothing(lan: Lan, tmp_path: Path) -
         one.power_off()
         assert not [pid for pid in running if is_alive(pid)]
         assert one.processes() == {}
-        assert list(other.processes().values()) == ["sleep 600"]
+        wait_until(lambda: list(other.processes().values()) == ["sleep 600"], "the other's")
         connection.setblocking(False)
         with pytest.raises(BlockingIOError):
             connection.recv(100)
@@ -120,7 +120,7 @@ def test_a_power_off_leaves_nothing_and_says_nothing(lan: Lan, tmp_path: Path) -
 
 def test_a_process_of_a_machine_gets_signals(lan: Lan) -> None:
     process = lan.machines[0].start(["sleep", "600"])
-    assert lan.machines[0].processes() == {process.pid: "sleep 600"}
+    wait_until(lambda: lan.machines[0].processes() == {process.pid: "sleep 600"}, "it")
     process.signal(signal.SIGTERM)
     process.wait()
     assert lan.machines[0].processes() == {}
@@ -160,9 +160,7 @@ import sys
 from pathlib import Path
 from support.machines import machines
 with machines(Path(sys.argv[1]), 2) as lan:
-    lan.machines[0].start(["sleep", "600"])
-    (pid,) = lan.machines[0].processes()
-    print(lan.range, pid, flush=True)
+    print(lan.range, lan.machines[0].start(["sleep", "600"]).pid, flush=True)
     sys.stdin.read()
 """
     command = [sys.executable, "-c", program, str(tmp_path / "lan")]

@@ -171,7 +171,7 @@ class Machine:
         for pid in _all_pids():
             if own is not None and pid not in waiting and _namespace(pid) == own:
                 command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
-                if command:  # else it has just ended
+                if command and not command.startswith("nsenter "):  # else it has just ended, or is not there yet
                     found[pid] = command
         return found
 
@@ -217,8 +217,12 @@ class Process:
     @property
     def pid(self) -> int:
         """The program's process id, as we see it."""
-        (pid,) = wait_until(lambda: _children(self._popen.pid), "a program to have entered its machine")
-        return pid
+
+        def entered() -> list[int]:
+            pids = _children(self._popen.pid)
+            return [pid for pid in pids if not _read(f"/proc/{pid}/cmdline").startswith("nsenter\0")]
+
+        return wait_until(entered, "a program to have entered its machine")[0]
 
     def signal(self, number: int) -> None:
         """Sends it a signal, if it runs still."""
