@@ -33,7 +33,7 @@ _RANGES = [f"198.{second}.{third}" for second in (18, 19) for third in range(256
 _FIRST = 10  # the last number of the first machine's address; that of this process is 1
 _REPOSITORY = Path(__file__).parents[2]
 _TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount")
-_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 # Process 1 of a machine. What is shared and lies below a directory that the machine has for itself is put there again.
 # `wait` also collects the orphans of the machine, as an init has to.
@@ -79,6 +79,7 @@ class Machine:
         address: Where the others and this process reach it.
         is_on: Whether it has power.
         is_cut: Whether its cable is pulled.
+        state: A file with the process id of its init, as we see it, for as long as it is reachable.
     """
 
     def __init__(self, lan: Lan, number: int) -> None:
@@ -89,6 +90,7 @@ class Machine:
         self.address = f"{lan.range}.{_FIRST + number}"
         self.is_on = False
         self.is_cut = False
+        self.state = lan.directory / f"{self.name}.state"
         self._power: subprocess.Popen[str] | None = None
         self._init = 0
         self._started: list[subprocess.Popen[bytes]] = []
@@ -101,7 +103,7 @@ class Machine:
     def power_on(self) -> None:
         """Begins to boot; what its disks held before is gone."""
         self._staging.mkdir(exist_ok=True)
-        command = [*_ENDS_WITH_US, "unshare", "--net", "--pid", "--mount", "--uts", "--ipc"]
+        command = [*ENDS_WITH_US, "unshare", "--net", "--pid", "--mount", "--uts", "--ipc"]
         command += ["--fork", "--kill-child", "--mount-proc", "sh", str(self._lan.init)]
         command += [str(self._staging), str(self._lan.hosts), self.name, *map(str, self._lan.shared)]
         with self._staging.with_suffix(".console").open("ab") as console:
@@ -127,7 +129,7 @@ class Machine:
             "link set eth0 up",
             f"route add default via {self._lan.host_address}",
         )
-        self.is_cut = False
+        self._set_cut(False)
 
     def start(
         self, command: Sequence[str], *, log: IO[bytes] | None = None, env: Mapping[str, str] | None = None
@@ -178,12 +180,19 @@ class Machine:
     def cut(self) -> None:
         """Pulls its cable. Nobody is told: what is sent from now on is lost."""
         self._lan.switch_ip(f"link set {self._port} down")
-        self.is_cut = True
+        self._set_cut(True)
 
     def heal(self) -> None:
         """Plugs its cable in again."""
         self._lan.switch_ip(f"link set {self._port} up")
-        self.is_cut = False
+        self._set_cut(False)
+
+    def _set_cut(self, is_cut: bool) -> None:
+        self.is_cut = is_cut
+        if is_cut:
+            self.state.unlink(missing_ok=True)
+        else:
+            self.state.write_text(str(self._init))
 
     def power_off(self) -> None:
         """Ends all that runs here, at once. The cable first: no process that dies says goodbye to anybody."""
@@ -254,7 +263,7 @@ class Lan:
         self.directory = directory
         own = (directory, _REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
         self.shared = [path for path in dict.fromkeys((*own, *shared)) if path.exists()]
-        self._switch = subprocess.Popen([*_ENDS_WITH_US, "unshare", "--net", "sleep", "infinity"])
+        self._switch = subprocess.Popen([*ENDS_WITH_US, "unshare", "--net", "sleep", "infinity"])
         try:
             self.range = self._plug_ourselves_in()
             self.host_address = f"{self.range}.1"
