@@ -3,6 +3,9 @@ and what was written is read, up to the last two seconds of a machine that is go
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +22,14 @@ from support.machine_cluster import (
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
+from iris.client.retry import Route
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 
 LEASE_S = 4.0
 
 
-@pytest.fixture(params=["shared workers", "a worker for each slot"])
+@pytest.fixture(params=["shared workers"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MachineCluster]:
     options = ["--worker-per-slot"] if request.param == "a worker for each slot" else []
     with machine_cluster(tmp_path / "lan", 2, LEASE_S, *options) as started:
@@ -67,22 +71,20 @@ SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
 PEER = (pb.TASK_STATE_KILLED, False)
 
 
-def test_the_power_of_a_machine_fails(cluster: MachineCluster, client: IrisClient, witness: Witness) -> None:
+def test_a_gang_of_which_a_machine_loses_its_power(
+    cluster: MachineCluster, client: IrisClient, witness: Witness
+) -> None:
     job = run(client, witness, replicas=2, cpu=3)  # one on each machine
     lost = cluster.machine_of(job.tasks()[0].status().worker_id)
-    with following(client, job.job_id) as follower:
-        wait_until(lambda: len(follower.lines) > 300, "three seconds of lines")
-        lost.power_off()
-        off_ns = now_ns()
-        wait_until(lambda: job.status().preemption_count, "the loss to be known")
-        assert job.status().state == pb.JOB_STATE_PENDING, "the gang waits for room: the other machine has none for two"
-        cluster.lan.boot(lost)
-        cluster.start_worker(lost)
-        witness.wait_for(0, 1)
-        witness.wait_for(1, 1)
-        witness.open()
-        assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
-        follower.finish()
+    lost.power_off()
+    wait_until(lambda: job.status().preemption_count, "the loss to be known")
+    wait_until(lambda: "waiting: " in job.status().status_message, "the gang to wait: one machine has no room for two")
+    cluster.lan.boot(lost)
+    cluster.start_worker(lost)
+    witness.wait_for(0, 1)
+    witness.wait_for(1, 1)
+    witness.open()
+    assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
     assert attempts(job, 0) == [LOST, SUCCEEDED]
     assert attempts(job, 1) == [PEER, SUCCEEDED]
     first, second = (task.status() for task in job.tasks())
@@ -91,14 +93,158 @@ def test_the_power_of_a_machine_fails(cluster: MachineCluster, client: IrisClien
     assert "silent for longer than its lease of 4 s" in first.attempts[0].error
     for index in range(2):
         witness.assert_no_overlap(index)
+    log = read_log(client, job.job_id, task_index=1)
+    assert log.written_ns == witness.times(1), "what its peer wrote is whole"
+    assert not log.missing
+
+
+@pytest.mark.parametrize("route", ["auto", "controller"])
+def test_the_log_of_a_machine_that_loses_its_power(
+    cluster: MachineCluster, client: IrisClient, witness: Witness, route: Route
+) -> None:
+    job = run(client, witness)
+    with following(client, job.job_id, route=route) as follower:
+        wait_until(lambda: len(follower.lines) > 300, "three seconds of lines")
+        cluster.machine_of(job.tasks()[0].status().worker_id).power_off()
+        off_ns = now_ns()
+        witness.wait_for(0, 1)
+        wait_until(lambda: follower.of(1), "who follows to go on to the next attempt")
+        witness.open()
+        assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
+        follower.finish()
+    assert attempts(job) == [LOST, SUCCEEDED]
+    witness.assert_no_overlap()
     log = read_log(client, job.job_id)
-    should_be_there = [written for written in witness.times() if written < off_ns - PROMISED_S * 1e9]
-    assert len(should_be_there) > 50
-    assert log.written_ns[: len(should_be_there)] == should_be_there
+    promised = [written for written in witness.times() if written < off_ns - PROMISED_S * 1e9]
+    assert len(promised) > 50
+    assert log.written_ns[: len(promised)] == promised
     assert log.end.missing_reason, "that the last moments may be missing is told"
+    assert any(log.end.missing_reason in notice for notice in follower.notices)
     follower.check_whole(0)
     follower.check_whole(1)
-    assert len(follower.of(0)) >= len(should_be_there)
+    assert len(follower.of(0)) >= len(promised)
     assert follower.of(1)[-1] == "end"
-    peers = read_log(client, job.job_id, task_index=1)
-    assert len(peers.written_ns) == len(witness.times(1)), "what its peer wrote is whole"
+
+
+@pytest.mark.parametrize("route", ["auto", "controller"])
+def test_a_partition_that_is_shorter_than_the_lease(
+    cluster: MachineCluster, client: IrisClient, witness: Witness, route: Route
+) -> None:
+    job = run(client, witness, replicas=2, cpu=3)
+    worker_id = job.tasks()[0].status().worker_id
+    machine = cluster.machine_of(worker_id)
+    with following(client, job.job_id, route=route) as follower:
+        follower.wait_for_more()
+        machine.cut()
+        wait_until(lambda: health(client, worker_id).consecutive_failures, "its silence to be noticed")
+        machine.heal()
+        wait_until(lambda: not health(client, worker_id).consecutive_failures, "it to be heard again")
+        follower.wait_for_more()
+        witness.open()
+        assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
+        follower.finish()
+    for index in range(2):
+        assert attempts(job, index) == [SUCCEEDED]
+        log = read_log(client, job.job_id, task_index=index)
+        assert log.written_ns == witness.times(index)
+        assert not log.missing
+    follower.check_whole(0)
+    assert len(follower.of(0)) == len(witness.times(0)) + 1
+    assert follower.of(0)[-1] == "end"
+
+
+def test_a_partition_that_is_longer_than_the_lease_and_its_healing(
+    cluster: MachineCluster, client: IrisClient, witness: Witness
+) -> None:
+    job = run(client, witness)
+    machine = cluster.machine_of(job.tasks()[0].status().worker_id)
+    wait_until(lambda: len(witness.times()) > 300, "three seconds of lines")
+    machine.cut()
+    cut_ns = now_ns()
+    witness.wait_for(0, 1)
+    machine.heal()
+    wait_until(lambda: not machine.processes(), "the end of worker and reaper")
+    witness.wait_for_more(0, 1)
+    witness.open()
+    assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
+    assert attempts(job) == [LOST, SUCCEEDED]
+    status = job.tasks()[0].status()
+    assert (status.preemption_count, status.failure_count) == (1, 0)
+    witness.assert_no_overlap()
+    log = read_log(client, job.job_id)
+    promised = [written for written in witness.times() if written < cut_ns - PROMISED_S * 1e9]
+    assert len(promised) > 50
+    assert log.written_ns[: len(promised)] == promised
+    assert log.end.missing_reason
+
+
+def test_a_worker_that_stands_still_through_a_partition_is_told_afterwards_that_it_was_lost(
+    cluster: MachineCluster, client: IrisClient, witness: Witness
+) -> None:
+    """Nobody on the machine acts in time: worker and reaper are stopped, and so are its tasks, as when all of it is
+    suspended. The controller must not take it back."""
+    job = run(client, witness)
+    machine = cluster.machine_of(job.tasks()[0].status().worker_id)
+    machine.cut()
+    frozen = list(machine.processes())
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    witness.wait_for(0, 1)
+    machine.heal()
+    for pid in reversed(frozen):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not machine.processes(), "the end of all that ran there")
+    witness.open()
+    assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
+    assert attempts(job) == [LOST, SUCCEEDED]
+    assert witness.attempts() == [0, 1]
+
+
+def test_the_controller_is_killed_while_a_gang_runs(
+    cluster: MachineCluster, client: IrisClient, witness: Witness
+) -> None:
+    job = run(client, witness, replicas=2, cpu=3)
+    with following(client, job.job_id, 1) as direct, following(client, job.job_id, 0, route="controller") as relayed:
+        direct.wait_for_more()
+        relayed.wait_for_more()
+        cluster.kill()
+        for index in range(2):
+            witness.wait_for_more(index)
+        direct.wait_for_more()
+        cluster.start()
+        wait_until(lambda: len(client.cluster.list_workers()) == 2, "the workers to register again")
+        relayed.wait_for_more()
+        witness.open()
+        assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
+        direct.finish()
+        relayed.finish()
+    for index, follower in enumerate((relayed, direct)):
+        assert attempts(job, index) == [SUCCEEDED]
+        assert read_log(client, job.job_id, task_index=index).written_ns == witness.times(index)
+        follower.check_whole(0)
+        assert len(follower.of(0)) == len(witness.times(index)) + 1
+    assert job.status().preemption_count == 0
+
+
+def test_a_partition_between_the_controller_and_all_machines_that_ends_in_time(
+    cluster: MachineCluster, client: IrisClient, witness: Witness
+) -> None:
+    job = run(client, witness, replicas=2, cpu=3)
+    for machine in cluster.lan.machines:
+        machine.cut()
+    wait_until(lambda: all(w.consecutive_failures for w in client.cluster.list_workers()), "their silence")
+    witness.open()  # they end while nobody hears it
+    wait_until(lambda: not any("-S -c" in c for m in cluster.lan.machines for c in m.processes().values()), "their end")
+    for machine in cluster.lan.machines:
+        machine.heal()
+    assert wait_for_end(job).state == pb.JOB_STATE_SUCCEEDED
+    for index in range(2):
+        assert attempts(job, index) == [SUCCEEDED]
+        log = read_log(client, job.job_id, task_index=index)
+        assert log.written_ns == witness.times(index)
+
+
+def health(client: IrisClient, worker_id: str) -> pb.Controller.WorkerHealthStatus:
+    (found,) = (worker for worker in client.cluster.list_workers() if worker.worker_id == worker_id)
+    return found

@@ -70,6 +70,7 @@ class Place:
             keep_credentials(credentials, worker_id)
         command = [
             *("nsenter", "--target", str(init), "--net", "--pid", "--mount", "--uts", "--ipc", "--wd=/tmp"),
+            *("setsid", "--fork"),  # it is a child of the machine's init, and of nobody outside
             *(sys.executable, "-P", "-m", "iris.cluster.worker"),
             *("--worker-id", worker_id),
             *("--controller", self.controller),
@@ -81,7 +82,7 @@ class Place:
             "--insecure-no-tls",
         ]
         with (self.directory / f"{worker_id}.log").open("ab") as log:
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
 
     def end_worker(self, worker_id: str, name: str) -> None:
         """`kill -9`, as engines do it, if the machine can be reached."""

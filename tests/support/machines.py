@@ -202,6 +202,8 @@ class Machine:
             self.cut()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._init or self._power.pid, signal.SIGKILL)
+        for popen in self._started:
+            popen.send_signal(signal.SIGCONT)  # it stops with what it has started, which is gone once it has seen that
         self._power.wait()  # the kernel has ended all of its processes before it ends the first one
         assert self._power.stdout is not None
         self._power.stdout.close()
