@@ -21,6 +21,7 @@ NAMES = (
     "true_job",
     "many_tasks",
     "many_jobs",
+    "scheduling",
     "submissions",
     "task_status",
     "import_time",

@@ -11,7 +11,9 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.service import ControllerService
 from iris.cluster.controller.store import Store
-from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Resources, Slot
+from iris.cluster.engine.base import (
+    GangRejectedError,
+    GangRequest,
+    GangState,
+    GangStatus,
+    Machine,
+    Resources,
+    Slot,
+    place,
+)
 from iris.cluster.types import make_task_id
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import ErrorInterceptor, Peer, call_async
@@ -35,39 +46,45 @@ Report = cluster_pb2.Controller.ReportTaskStateRequest
 
 
 class PaperEngine:
-    """One machine of so many cores. What is submitted fits: the controller asks for no more than is free."""
+    """Keeps the books of machines that do not exist, each with a worker of its name. What is submitted fits: the
+    controller asks for no more than is free."""
 
     name = "paper"
     elastic = False
     shared_workers = True
     adopted = 0
 
-    def __init__(self, cpus: int) -> None:
-        self._total = self._free = Resources(cpu=cpus, memory_bytes=2**40)
-        self._gangs: dict[str, tuple[GangRequest, GangStatus]] = {}
-        self._tasks = 0
+    def __init__(self, machines: Sequence[Machine]) -> None:
+        self._machines = list(machines)
+        self._gangs: dict[str, tuple[GangRequest, list[int], GangStatus]] = {}
 
     async def start(self, controller_address: str) -> None:
         """Nothing to start."""
 
     async def submit(self, gang: GangRequest) -> None:
-        for _ in range(gang.slots):
-            self._free -= gang.need
-        self._tasks += gang.slots
-        self._gangs[gang.gang_id] = (gang, GangStatus(GangState.HELD, (Slot(WORKER, WORKER),) * gang.slots))
+        spots = place(gang, self._machines)
+        if spots is None:
+            raise GangRejectedError("it does not fit now")
+        slots = tuple(Slot(self._machines[spot].name, self._machines[spot].name) for spot in spots)
+        self._gangs[gang.gang_id] = (gang, spots, GangStatus(GangState.HELD, slots))
+        self._take(gang, spots, 1)
 
     async def release(self, gang_id: str) -> None:
-        gang, _ = self._gangs.pop(gang_id, (None, None))
-        if gang is not None:
-            for _ in range(gang.slots):
-                self._free += gang.need
-            self._tasks -= gang.slots
+        if gang_id in self._gangs:
+            gang, spots, _ = self._gangs.pop(gang_id)
+            self._take(gang, spots, -1)
+
+    def _take(self, gang: GangRequest, spots: Sequence[int], sign: int) -> None:
+        for spot, slots in Counter(spots).items():
+            known = self._machines[spot]
+            taken = sign * slots
+            self._machines[spot] = replace(known, free=known.free - gang.need * taken, tasks=known.tasks + taken)
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        return {gang_id: status for gang_id, (_, status) in self._gangs.items()}
+        return {gang_id: status for gang_id, (_, _, status) in self._gangs.items()}
 
     async def machines(self) -> Sequence[Machine]:
-        return [Machine(WORKER, self._total, self._free, self._tasks)]
+        return list(self._machines)
 
     async def wait_for_change(self, timeout_s: float) -> None:
         await asyncio.sleep(timeout_s)
@@ -90,13 +107,13 @@ class PaperWorker(cluster_connect.WorkerService):
     async def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest, ctx: Any) -> Any:
         """Takes attempts."""
         job_id = request.shared.job_id
-        for place in request.places:
+        for assigned in request.places:
             report = Report(
                 worker_id=WORKER,
-                task_id=make_task_id(job_id, place.task_index),
+                task_id=make_task_id(job_id, assigned.task_index),
                 job_id=job_id,
-                task_index=place.task_index,
-                attempt_id=place.attempt_id,
+                task_index=assigned.task_index,
+                attempt_id=assigned.attempt_id,
                 state=cluster_pb2.TASK_STATE_RUNNING,
                 started_at_ms=1,
             )
@@ -150,7 +167,9 @@ async def _controller(directory: Path, cpus: int) -> None:
     authority = Authority(SigningKey.new(), store)
     made = cluster_pb2.Controller.CreateTokenRequest(name="benchmark", role="admin")
     token = authority.create_token(made)[1]
-    controller = Controller(PaperEngine(cpus), store, address_of(listener), authority=authority)
+    total = Resources(cpu=cpus, memory_bytes=2**40)
+    engine = PaperEngine([Machine(WORKER, total, total)])
+    controller = Controller(engine, store, address_of(listener), authority=authority)
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)
     await controller.start()

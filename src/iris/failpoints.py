@@ -51,6 +51,8 @@ NAMES = frozenset(
         "start.after",
         "stop.before",  # KillTask is
         "stop.after",
+        "drain.before",  # Drain is
+        "drain.after",
         "keep.before",  # pieces of logs that workers hand over are written
         "keep.after",
         "controller.request",

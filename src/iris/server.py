@@ -30,11 +30,12 @@ from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import IrisError, LocalClusterError
+from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.process import (
-    address_of,
     bind,
     own_host_towards,
+    port_of,
     raise_file_limit,
     run_loop,
     use_no_proxy,
@@ -115,9 +116,10 @@ async def _serve_in(
         make_room()
     tls = _tls(arguments, directory)
     context = None if tls is None else tls.context()
+    if arguments.advertise:
+        advertised(arguments.advertise, 1, tls=False)  # what cannot be meant is said first
     listener = bind(arguments.host, arguments.port)
-    advertise_host = _advertised(arguments)
-    address = address_of(listener, advertise_host, tls=tls is not None)
+    address, advertise_host = advertised(_advertised(arguments), port_of(listener), tls=tls is not None)
     keys = _Keys(None if arguments.temporary else directory / KEY_FILE)
     engine = _engine(arguments, directory, advertise_host, tls, keys)
     raise_file_limit()
@@ -163,7 +165,8 @@ async def _serve_in(
     going_on, ended = controller.count_jobs()
     server.start()
     found = {"jobs_going_on": going_on, "jobs_ended": ended, "workers_running": engine.adopted}
-    _announce(arguments.ready_fd, {"address": address, "pid": os.getpid(), "token": admin.secret, "found": found})
+    ready = {"address": address, "port": port_of(listener), "pid": os.getpid(), "token": admin.secret, "found": found}
+    _announce(arguments.ready_fd, ready)
     renewing = asyncio.create_task(admin.renew())
     await stop.wait()
     renewing.cancel()
@@ -261,8 +264,8 @@ async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
 
 
 def _advertised(arguments: argparse.Namespace) -> str:
-    """The name under which others reach us: the one that was given, or what we are bound to, unless that is all."""
-    if arguments.advertise or arguments.host not in ("0.0.0.0", "::"):
+    """Where others reach us: what was given, or what we are bound to, unless that is all."""
+    if arguments.advertise or not is_wildcard(arguments.host):
         return str(arguments.advertise or arguments.host)
     # Which of our addresses leads out: these two are reserved for documentation (RFC 5737, RFC 3849).
     with contextlib.suppress(IrisError):
@@ -285,7 +288,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
     parser.add_argument(
-        "--advertise", metavar="HOST", default="", help="where others reach it; default: what it is bound to"
+        "--advertise",
+        metavar="ADDRESS",
+        default="",
+        help="where others reach it: HOST, HOST:PORT or a URL; default: what it is bound to",
     )
     parser.add_argument("--engine", default="local", choices=ENGINES, help="what gives places to run (%(default)s)")
     parser.add_argument("--label", default=[], type=_label, action="append", help="of this machine, KEY=VALUE")

@@ -92,7 +92,7 @@ def test_an_unknown_job_is_told_with_those_that_are_spelt_alike(remote_iris: Iri
 
 def test_help_and_version(remote_iris: Iris) -> None:
     assert remote_iris("--version").stdout.startswith("iris ")
-    for command in ("run", "ps", "status", "logs", "kill", "up", "down"):
+    for command in ("run", "ps", "status", "logs", "kill", "machines", "up", "down"):
         assert f"  iris {command}" in remote_iris(command, "-h").stdout
     assert "iris run" in remote_iris(code=2).stderr
 

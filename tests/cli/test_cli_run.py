@@ -46,6 +46,17 @@ def test_the_lines_of_several_tasks_are_labelled_and_the_first_failure_is_the_ex
     assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_tasks_learn_where_they_meet(iris: Iris) -> None:
+    done = iris("run", "--replicas", "2", "--rendezvous", "torch", *sh("echo $RANK of $WORLD_SIZE at $MASTER_ADDR"))
+    assert sorted(done.stdout.splitlines()) == ["task-0 | 0 of 2 at 127.0.0.1", "task-1 | 1 of 2 at 127.0.0.1"]
+    for options, words in (
+        (["--rendezvous", "mpi"], "torch"),
+        (["--rendezvous", "torch", "--independent"], "needs a gang"),
+        (["--rendezvous", "jax", "--max-task-failures", "1"], "needs all tasks"),
+    ):
+        assert words in iris("run", *options, *sh("true"), code=2).stderr
+
+
 def test_the_command_runs_in_the_current_folder_and_leaves_its_output_there(iris: Iris) -> None:
     (iris.folder / "input").write_text("given\n")
     iris("run", *sh("cat input > output; echo $MINE >> output"), MINE="from the shell")
@@ -187,6 +198,18 @@ def test_another_cluster_gets_a_copy_of_the_folder(remote_iris: Iris) -> None:
     done = remote_iris("run", *sh("cat input; touch made"))
     assert done.stdout == "given\n"
     assert not (remote_iris.folder / "made").exists()
+
+
+@pytest.mark.parametrize("how", ["found", "address"])
+def test_a_cluster_here_whose_tasks_run_elsewhere_gets_a_copy_of_the_folder(iris: Iris, how: str) -> None:
+    up = iris.json("up", "--port", "0")
+    (record,) = (iris.home / "state" / "iris").glob("up-*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"engine": "ray"}))
+    (iris.folder / "input").write_text("given\n")
+    words = ["--address", up["address"]] if how == "address" else []
+    done = iris(*words, "run", *sh("cat input; echo ${MINE-not mine}; touch made"), MINE="mine")
+    assert done.stdout == "given\nnot mine\n", "nor does it have this shell's variables"
+    assert not (iris.folder / "made").exists()
 
 
 def test_json_lines(remote_iris: Iris) -> None:

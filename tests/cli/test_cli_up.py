@@ -11,6 +11,7 @@ from typing import Any
 
 from support.certificates import self_signed
 from support.cluster import is_alive
+from support.lossy_proxy import LossyProxy
 from support.waiting import wait_until
 
 Iris = Any  # tests/cli/conftest.py
@@ -187,3 +188,26 @@ def test_two_clusters_in_one_state_directory(iris: Iris, tmp_path: Path) -> None
     assert "--state-dir" in refused
     os.kill(up["pid"], signal.SIGTERM)
     wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
+
+
+def test_a_port_that_is_forwarded(iris: Iris) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with LossyProxy(f"http://127.0.0.1:{port}") as forwarded:
+        advertised = forwarded.address.removeprefix("http://")
+        up = iris.json("up", "--port", str(port), "--advertise", advertised)
+        assert (up["address"], up["port"]) == (forwarded.address, port)
+        done = iris("run", "--", "sh", "-c", "echo $IRIS_CONTROLLER_ADDRESS $IRIS_ADVERTISE_HOST")
+        assert done.stdout == f"{forwarded.address} 127.0.0.1\n"
+        assert iris("--address", f"localhost:{port}", "ps").stdout, "past it, with the same token"
+        os.kill(up["pid"], signal.SIGKILL)
+        wait_until(lambda: not is_alive(up["pid"]), "its end")
+        again = iris.json("up")
+        assert (again["address"], again["port"], again["advertise"]) == (forwarded.address, port, advertised)
+        iris("down")
+        assert (
+            "--advertise has to lead to it from this machine, too"
+            in iris("up", "--port", str(port), "--advertise", "127.0.0.1:9", code=1).stderr
+        )
+    assert "every address of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
+    assert "port 0 is no port" in iris("up", "--advertise", "some-host:0", code=1).stderr

@@ -233,6 +233,16 @@ def _list_workers(lost: Case) -> None:
     assert [worker.worker_id for worker in workers].count("w") == 1
 
 
+@case("ControllerService/ListMachines")
+def _list_machines(lost: Case) -> None:
+    job_id = lost.launch("exec sleep 300")
+    wait_for_state(lost.world.direct, job_id, pb.JOB_STATE_RUNNING)
+    lost.lose()
+    (machine,) = lost.ask(pb.Controller.ListMachinesRequest()).machines
+    assert [holding.task_indices for holding in machine.holdings if holding.job_id == job_id] == [[0]]
+    lost.world.direct.terminate_job(job_id)
+
+
 @case("ControllerService/ReportTaskState")
 def _report_task_state(lost: Case) -> None:
     job_id = lost.launch("exec sleep 300", max_retries_failure=1)
@@ -384,6 +394,23 @@ def _kill_task(lost: Case) -> None:
     with _told_once(lost) as job_id:
         lost.lose(f"{job_id}/task-0")
         lost.world.direct.terminate_job(job_id)
+
+
+@case("WorkerService/Drain")
+def _drain(lost: Case) -> None:
+    with lossy_world(lost.world.directory / unique("drained")) as world:  # a worker that takes nothing more
+        own = Case(world, lost.call, lost.way, lost.times, lost.losses)
+        gate = world.directory / "gate"
+        job_id = own.launch(f"{wait_for(gate)}; seq 100")
+        wait_for_state(world.direct, job_id, pb.JOB_STATE_RUNNING)
+        own.lose()
+        gate.touch()
+        own.ask(pb.Worker.DrainRequest())
+        assert world.direct.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED, "its end is known"
+        kept = LogDirs(world.directory / "kept").attempt(f"{job_id}/task-0", 0)
+        assert read(kept).data.split() == [b"%d" % number for number in range(1, 101)]
+        assert has_end(kept)
+        assert own.runs(job_id) == [1]
 
 
 @case("WorkerService/GetTaskStatus")

@@ -51,7 +51,7 @@ def test_a_start_that_comes_to_another_process_runs_nothing_there(tmp_path: Path
         unknown = world.controller_proxy.lose("ControllerService/RegisterWorker", "request", 8, containing="b")
         world.worker.send_signal(signal.SIGKILL)
         world.worker.wait()
-        place = ("--advertise-host", WORKER_HOST, "--port", str(port), "--incarnation", "b")
+        place = ("--advertise", WORKER_HOST, "--port", str(port), "--incarnation", "b")
         with running_worker(world.controller_proxy.address, tmp_path / "other", *place):
             before = heard.left
             wait_until(lambda: heard.left < before or not unknown.left, "the start, once more")

@@ -369,3 +369,24 @@ def test_which_states_are_final(state: int, final: bool) -> None:
 def test_state_names() -> None:
     assert state_name(cluster_pb2.TASK_STATE_RUNNING) == "RUNNING"
     assert state_name(42) == "STATE_42"
+
+
+def test_hosts_are_read_from_their_file(tmp_path: Path) -> None:
+    env = {"IRIS_JOB_ID": "x", "IRIS_NUM_TASKS": "3", "IRIS_HOSTS_FILE": str(tmp_path / "hosts")}
+    info = JobInfo.from_env(env)
+    assert info is not None
+    with pytest.raises(InvalidArgumentError, match=r"IRIS_HOSTS_FILE='.*hosts' cannot be read: No such file"):
+        _ = info.hosts
+    (tmp_path / "hosts").write_text("node-1\n10.0.0.2\n\n")
+    assert info.hosts == ("node-1", "10.0.0.2", "")
+    for text, lines in (("", 1), ("node-1\n", 1), ("a\nb\nc\nd\n", 4)):
+        (tmp_path / "hosts").write_text(text)
+        with pytest.raises(InvalidArgumentError, match=f"has {lines} lines: expected one host for each of 3 tasks"):
+            _ = info.hosts
+    (tmp_path / "hosts").write_bytes(b"\xff\n")
+    with pytest.raises(InvalidArgumentError, match="cannot be read: 'utf-8'"):
+        _ = info.hosts
+
+
+def test_independent_tasks_have_no_hosts() -> None:
+    assert JobInfo("x").hosts == ()

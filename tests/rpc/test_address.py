@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iris.errors import InvalidAddressError
-from iris.rpc.address import ACCEPTED_FORMS, is_loopback, parse_address
+from iris.rpc.address import ACCEPTED_FORMS, advertised, is_loopback, is_wildcard, parse_address
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,47 @@ def test_a_password_is_not_repeated() -> None:
 )
 def test_is_loopback(url: str, expected: bool) -> None:
     assert is_loopback(url) is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "tls", "url", "host"),
+    [
+        ("node-7", False, "http://node-7:81", "node-7"),
+        ("node-7.example.com", True, "https://node-7.example.com:81", "node-7.example.com"),
+        (" 10.0.0.7 ", False, "http://10.0.0.7:81", "10.0.0.7"),
+        ("fd00::7", False, "http://[fd00::7]:81", "fd00::7"),
+        ("forwarded:9000", True, "https://forwarded:9000", "forwarded"),
+        ("[fd00::7]:9000", False, "http://[fd00::7]:9000", "fd00::7"),
+        ("https://iris.example.com/cluster/", False, "https://iris.example.com/cluster", "iris.example.com"),
+        ("http://10.0.0.7:9000", True, "http://10.0.0.7:9000", "10.0.0.7"),
+    ],
+)
+def test_what_a_server_says_of_itself(given: str, tls: bool, url: str, host: str) -> None:
+    assert advertised(given, 81, tls=tls) == (url, host)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("0.0.0.0", "every address of a machine"),
+        ("::", "every address of a machine"),
+        ("[::]:80", "every address of a machine"),
+        ("http://0.0.0.0:80", "every address of a machine"),
+        ("node-7:0", "port 0 is no port to connect to"),
+        ("http://node-7:0", "port 0 is no port to connect to"),
+        ("", "it has none of these forms"),
+        ("8080", "the host is missing"),
+        ("two words", "it has none of these forms"),
+        ("ftp://node-7", "it has none of these forms"),
+    ],
+)
+def test_what_no_server_can_say_of_itself(given: str, why: str) -> None:
+    with pytest.raises(InvalidAddressError, match="expected 'host', 'host:port', ") as caught:
+        advertised(given, 81, tls=False)
+    assert why in str(caught.value)
+
+
+def test_wildcards() -> None:
+    assert [is_wildcard(host) for host in ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")] == [True, True] + [
+        False
+    ] * 3

@@ -14,7 +14,9 @@ from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.limits import Limits
 from iris.cluster.controller.log_keeper import Keeping
+from iris.cluster.controller.scheduler import START_LIMIT_S
 from iris.cluster.controller.service import ControllerService
+from iris.cluster.controller.slot_workers import DRAIN_S
 from iris.cluster.controller.store import Store
 from iris.cluster.engine.base import Engine
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
@@ -55,6 +57,8 @@ def serving(
     port: int = 0,
     lease_s: float = DEFAULT_LEASE_S,
     limits: Limits | None = None,
+    drain_s: float = DRAIN_S,
+    start_limit_s: float = START_LIMIT_S,
 ) -> Iterator[ControllerThread]:
     """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
     ready = threading.Event()
@@ -65,7 +69,17 @@ def serving(
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
         authority = Authority(shared_key(), store)
-        controller = Controller(engine, store, address, kept_logs, lease_s, limits=limits, authority=authority)
+        controller = Controller(
+            engine,
+            store,
+            address,
+            kept_logs,
+            lease_s,
+            limits=limits,
+            authority=authority,
+            drain_s=drain_s,
+            start_limit_s=start_limit_s,
+        )
         application = controller_application(ControllerService(controller, limits))
         server = HttpServer({application.path: application}, listener)
         await controller.start()

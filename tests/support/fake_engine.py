@@ -27,6 +27,8 @@ class FakeEngine:
         granting: Whether gangs get room; False lets them wait.
         refusal: Why every new gang is rejected; empty accepts them.
         reachable: Whether it answers at all.
+        elastic: Whether it may get more machines; False unless it is set.
+        lingering: Whether what is released stays in snapshots, and keeps its room, until `let_go`.
     """
 
     name = "fake"
@@ -46,6 +48,8 @@ class FakeEngine:
         self.granting = True
         self.refusal = ""
         self.reachable = True
+        self.lingering = False
+        self._lingers: list[str] = []
         self.submitted: list[str] = []
         self.released: list[str] = []
         self._changed = asyncio.Event()
@@ -59,7 +63,7 @@ class FakeEngine:
             return
         self.submitted.append(gang.gang_id)
         empty = [replace(machine, free=machine.total, tasks=0) for machine in self._machines]
-        if self.refusal or place(gang, empty) is None:
+        if self.refusal or (place(gang, empty) is None and not self.elastic):
             raise GangRejectedError(self.refusal or "it does not fit")
         self._gangs[gang.gang_id] = (gang, GangStatus(GangState.WAITING, reason="the fake engine takes its time"))
         self._grant()
@@ -67,6 +71,18 @@ class FakeEngine:
     async def release(self, gang_id: str) -> None:
         self._check_reachable()
         self.released.append(gang_id)
+        if self.lingering and gang_id in self._gangs:
+            self._lingers.append(gang_id)
+        else:
+            self._free(gang_id)
+
+    def let_go(self) -> None:
+        """What was released is gone."""
+        for gang_id in self._lingers:
+            self._free(gang_id)
+        self._lingers.clear()
+
+    def _free(self, gang_id: str) -> None:
         gang, status = self._gangs.pop(gang_id, (None, None))
         if gang is not None and status is not None:
             for slot in status.slots:
@@ -110,6 +126,18 @@ class FakeEngine:
     def forget(self, gang_id: str) -> None:
         """The engine no longer knows a gang."""
         del self._gangs[gang_id]
+
+    def bury(self, name: str) -> None:
+        """A machine is not alive any more, as far as the engine knows."""
+        self._machines = [replace(m, alive=False) if m.name == name else m for m in self._machines]
+
+    def revive(self, name: str) -> None:
+        """It is again."""
+        self._machines = [replace(m, alive=True) if m.name == name else m for m in self._machines]
+
+    def others_take(self, name: str, amount: Resources) -> None:
+        """Others use so much of a machine; less, where it is negative."""
+        self._take(name, amount, 0)
 
     def for_next_controller(self) -> FakeEngine:
         """The same machines and gangs, for another life of the controller: this one's loop is gone."""

@@ -25,13 +25,24 @@ class JobModel:
         attempts: Of each task, how its attempts ended.
         charged: Of each task, its failed attempts and its lost ones, as they are charged to its two budgets.
         wanted: Of each task, what its attempt is being stopped for: "again", "gone" (by a user), "end"; else "".
+        retried: The tasks that failed, or were lost, and for which the next attempt is.
         verdict: As what the job ends, where that is decided while something of it still runs.
     """
 
     def __init__(
-        self, replicas: int, *, coscheduled: bool, tolerated: int, retries: int, preemptions: int, pause_ms: int
+        self,
+        replicas: int,
+        *,
+        coscheduled: bool,
+        tolerated: int,
+        retries: int,
+        preemptions: int,
+        pause_ms: int,
+        rendezvous: bool = False,
     ) -> None:
         self.coscheduled = coscheduled
+        self.rendezvous = rendezvous
+        self.retried: set[int] = set()
         self.tolerated = tolerated
         self.budgets = {FAILED: retries, WORKER_FAILED: preemptions}
         self.pause_ms = pause_ms
@@ -52,6 +63,7 @@ class JobModel:
         for i in indices:
             assert self.states[i] == PENDING
             self.states[i] = RUNNING
+            self.retried.discard(i)
             self.attempts[i].append(LIVE)
             self.began_ms[i] = 0
 
@@ -78,12 +90,17 @@ class JobModel:
                 again = self.charged[i][how] <= self.budgets[how]
                 self.states[i] = PENDING if again else how
                 retried += [i] if again else []
+        self.retried.update(retried)
         if self.states.count(FAILED) > self.tolerated:
             self.decide(FAILED)
         elif WORKER_FAILED in self.states:
             self.decide(WORKER_FAILED)
         elif killed:
             self.decide(KILLED)
+        elif self.rendezvous and PENDING in self.states and SUCCEEDED in self.states:
+            culprit = min(i for i in self.retried if self.states[i] == PENDING)
+            self.states[culprit] = self.attempts[culprit][-1]
+            self.decide(self.states[culprit])
         if self.verdict is None and retried:
             self._try_again(retried, at_ms)
 

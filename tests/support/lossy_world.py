@@ -136,7 +136,7 @@ def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
     with (
         serving(engine, Store(directory / "controller.db"), kept_logs=keeping) as controller,
         LossyProxy(controller.address) as proxy,
-        running_worker(proxy.address, directory / "w", "--advertise-host", WORKER_HOST, *worker_options) as process,
+        running_worker(proxy.address, directory / "w", "--advertise", WORKER_HOST, *worker_options) as process,
         RemoteClusterClient(controller.address) as direct,
         RemoteClusterClient(proxy.address) as lossy,
         IrisClient.remote(proxy.address) as client,

@@ -25,7 +25,8 @@ class Connection:
 
     Args:
         client: The client.
-        place: Where the cluster runs: embedded in this command, here by `iris up`, or elsewhere.
+        place: Where its tasks run: in a cluster that is embedded in this command, on this machine in the one of `iris
+            up`, or elsewhere, as those of a cluster that `iris up` has started here on another engine.
         embedded: The embedded cluster.
 
     Attributes:
@@ -91,10 +92,15 @@ def _connect_to_running(address: str | None) -> Connection | None:
     given = address or os.environ.get(ADDRESS_VARIABLE)
     if given:
         url = parse_address(given)
-        place: Place = "elsewhere" if find_here(url) is None else "here"
+        here = find_here(url)
+        place = _place_of(None if here is None else here.engine)
         return Connection(_client(url), place, options=f" --address {address}" * bool(address))
     running = find_running()
-    return Connection(_client(running.address), "here") if running is not None else None
+    return Connection(_client(running.address), _place_of(running.engine)) if running is not None else None
+
+
+def _place_of(engine_here: str | None) -> Place:
+    return "here" if engine_here == "local" else "elsewhere"
 
 
 def _client(address: str, token: str | None = None) -> IrisClient:

@@ -9,6 +9,8 @@ from iris.cluster.types import is_job_finished, state_name
 if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
+_PLACEMENTS = ("any", "spread", "together")  # by the wire's number
+
 
 def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
     """A job, with its tasks where the message has them."""
@@ -68,6 +70,46 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
             for attempt in task.attempts
         ],
     }
+
+
+def machines_document(answer: cluster_pb2.Controller.ListMachinesResponse) -> dict[str, Any]:
+    """What there is, who holds it, and who waits for what."""
+    return {
+        "engine": answer.engine,
+        "problem": answer.problem or None,
+        "machines": [
+            {
+                "name": machine.name,
+                "alive": machine.alive,
+                "labels": dict(machine.labels),
+                "total": _amounts(machine.total),
+                "free": _amounts(machine.free),
+                "holdings": [
+                    {"job_id": holding.job_id, "task_indices": list(holding.task_indices)}
+                    for holding in machine.holdings
+                ],
+            }
+            for machine in answer.machines
+        ],
+        "num_waiting": answer.num_waiting,
+        "waiting": [
+            {
+                "job_id": gang.job_id,
+                "slots": gang.slots,
+                "need": _amounts(gang.need),
+                "placement": _PLACEMENTS[gang.placement],
+                "labels": dict(gang.labels),
+                "since_ms": gang.since_ms,
+                "reason": gang.reason,
+                "has_reservation": gang.has_reservation,
+            }
+            for gang in answer.waiting
+        ],
+    }
+
+
+def _amounts(amounts: cluster_pb2.Controller.Amounts) -> dict[str, int]:
+    return {"cpu": amounts.cpu, "memory_bytes": amounts.memory_bytes, "gpu": amounts.gpu}
 
 
 def _times(message: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluster_pb2.TaskAttempt) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Record:
         insecure_no_tls: It is open to other machines without TLS.
         advertise: Where others reach it; empty: where it is bound.
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
+        engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
     """
 
     address: str
@@ -61,6 +62,7 @@ class Record:
     insecure_no_tls: bool = False
     advertise: str = ""
     labels: str = ""
+    engine: str = "local"
 
 
 def find_running() -> Record | None:

@@ -78,7 +78,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
                 process=identify_process(server.process.pid),
                 state_dir=str(state_dir),
                 host=host,
-                port=int(server.address.rpartition(":")[2]),
+                port=server.port,
                 workers=workers,
                 max_processes="" if max_processes is None else max_processes,
                 **settings,
@@ -89,6 +89,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             raise
     except UnavailableError as error:
         advice = f"; --host has to be a name that {door.tls_cert} is for" if door.tls_cert else ""
+        advice = "; --advertise has to lead to it from this machine, too" if texts["advertise"] else advice
         raise LocalClusterError(
             f"the cluster was started, but cannot be used and has ended: {error}{advice}"
         ) from error

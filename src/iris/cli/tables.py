@@ -29,16 +29,16 @@ _STATE_STYLES = {
 
 def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
     """One row for each job."""
-    table = _table("JOB", "STATE", "TASKS", "AGE", "TIME", "")
+    table = table_of("JOB", "STATE", "TASKS", "AGE", "TIME", "")
     now_ms = _now_ms()
     for job in jobs:
         table.add_row(
-            _plain(job.job_id),
+            plain(job.job_id),
             _state(job.state),
             count_tasks(job),
             words_of_time(now_ms - job.submitted_at_ms) if job.submitted_at_ms else "",
             _time_taken(job.started_at_ms, job.finished_at_ms, now_ms),
-            _plain(_first_line(job.status_message or job.error)),
+            plain(_first_line(job.status_message or job.error)),
         )
     return table
 
@@ -55,7 +55,7 @@ def job_view(job: cluster_pb2.JobStatus) -> RenderableType:
 
     def fact(name: str, text: str) -> None:
         if text:
-            facts.add_row(name, _plain(text))
+            facts.add_row(name, plain(text))
 
     fact("job", job.job_id)
     facts.add_row("state", _state(job.state))
@@ -73,13 +73,13 @@ def job_view(job: cluster_pb2.JobStatus) -> RenderableType:
 
 def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
     """One row for each token."""
-    table = _table("ID", "NAME", "ROLE", "AGE", "")
+    table = table_of("ID", "NAME", "ROLE", "AGE", "")
     now_ms = _now_ms()
     for token in tokens:
         left_ms = token.expires_at_ms - now_ms
         state = "revoked" if token.revoked_at_ms else f"for {words_of_time(left_ms)}" if left_ms > 0 else "expired"
         table.add_row(
-            token.token_id, _plain(token.name), token.role, words_of_time(now_ms - token.created_at_ms), _plain(state)
+            token.token_id, plain(token.name), token.role, words_of_time(now_ms - token.created_at_ms), plain(state)
         )
     return table
 
@@ -114,7 +114,7 @@ def words_of_time(milliseconds: int) -> str:
 def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now_ms: int) -> Table:
     columns = ["TASK", "STATE", "ATTEMPT", "WORKER", "TIME", "EXIT", "CPU", "MEMORY"]
     with_ports = any(task.ports for task in tasks)
-    table = _table(*columns, *(["PORTS"] if with_ports else []), "")
+    table = table_of(*columns, *(["PORTS"] if with_ports else []), "")
     for task in tasks:
         usage = task.resource_usage
         ports = " ".join(f"{name}={port}" for name, port in sorted(task.ports.items()))
@@ -122,18 +122,18 @@ def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now_ms: int) -> Table:
             str(task.task_index),
             _state(task.state),
             str(task.current_attempt_id) if task.HasField("current_attempt_id") else "",
-            _plain(task.worker_id),
+            plain(task.worker_id),
             _time_taken(task.started_at_ms, task.finished_at_ms, now_ms),
             str(task.exit_code) if task.HasField("exit_code") else "",
             f"{usage.cpu_millicores / 1000:.1f}" if task.attempts else "",
             f"{usage.memory_peak_mb} MB" if task.attempts else "",
             *([ports] if with_ports else []),
-            _plain(_first_line(task.status_message or task.error)),
+            plain(_first_line(task.status_message or task.error)),
         )
     return table
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     """Columns of words that stay on one line; the last one takes what room is left, and may go over several."""
     from rich.table import Table
 
@@ -151,11 +151,11 @@ def _state(state: int) -> Text:
     return Text(name, style=_STATE_STYLES.get(name, ""))
 
 
-def _plain(text: str) -> Text:
+def plain(text: str, style: str = "") -> Text:
     """Text from elsewhere: nothing in it is markup, and no control character reaches the terminal."""
     from rich.text import Text
 
-    return Text("".join(character if character.isprintable() else "?" for character in text))
+    return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
 
 
 def _first_line(text: str) -> str:

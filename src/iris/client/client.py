@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import random
 import secrets
 import sys
 import threading
@@ -19,7 +20,7 @@ from iris.client.job import Job, LogEntry, check_index
 from iris.client.lines import join_pieces
 from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
 from iris.client.streams import LogStream, Reading
-from iris.cluster.client.pickling import pickle_entrypoint, python_version
+from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import (
@@ -32,9 +33,16 @@ from iris.cluster.types import (
     check_utf8,
     get_job_info,
 )
-from iris.errors import DeadlineExceededError, InvalidAddressError, InvalidArgumentError, UnavailableError
+from iris.errors import (
+    DeadlineExceededError,
+    InvalidAddressError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
+from iris.versions import python_version
 
 if TYPE_CHECKING:
     from iris.cluster.client.workspace import Bundle
@@ -42,6 +50,9 @@ if TYPE_CHECKING:
 # How long a list of lines is waited for when its worker does not answer.
 _FETCH_PATIENCE_S = 5.0
 _LATE_S = 2.0
+# Between two tries to find an endpoint; all tasks of a job may wait for one: together they ask 1,000 times a second.
+_FIRST_LOOKUP_PAUSE_S, _LOOKUP_PAUSE_S = 0.05, 1.0
+_LOOKUP_S_PER_TASK = 0.001
 
 
 class IrisClient:
@@ -128,6 +139,7 @@ class IrisClient:
         coscheduled: bool = True,
         placement: Literal["spread", "together"] | None = None,
         constraints: Mapping[str, str] | None = None,
+        rendezvous: Literal["torch", "jax"] | None = None,
         max_task_failures: int = 0,
         max_retries_failure: int = 0,
         max_retries_preemption: int = 100,
@@ -157,6 +169,10 @@ class IrisClient:
             placement: `"spread"`: each task on a machine that no other task of the job has; `"together"`: all on one.
                 Default: wherever there is room. Needs `coscheduled`.
             constraints: Labels that a machine must have to get a task, as in `{"zone": "a"}`.
+            rendezvous: How the tasks find each other, in the words of their framework: `"torch"` sets what
+                `torch.distributed.init_process_group()` reads (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
+                MASTER_ADDR, MASTER_PORT), `"jax"` JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Needs
+                `coscheduled`, and all tasks: none may fail for good.
             max_task_failures: How many tasks may fail before the job does.
             max_retries_failure: How often a task that fails is tried again.
             max_retries_preemption: How often a task whose worker is lost is tried again.
@@ -195,6 +211,7 @@ class IrisClient:
             independent_tasks=not coscheduled,
             placement=_placement(placement),
             constraints=_constraints(constraints or {}),
+            rendezvous=_rendezvous(rendezvous),
             max_task_failures=_whole("max_task_failures", max_task_failures),
             max_retries_failure=_whole("max_retries_failure", max_retries_failure),
             max_retries_preemption=_whole("max_retries_preemption", max_retries_preemption),
@@ -235,6 +252,16 @@ class IrisClient:
     def list_jobs(self) -> list[cluster_pb2.JobStatus]:
         """All jobs, oldest first, without their tasks."""
         return self.cluster.list_jobs()
+
+    def machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+        """What there is, who holds it, and who waits for what.
+
+        `machines` are by name, each with `total`, `free`, `labels`, `alive` and `holdings`: which tasks of which jobs
+        have room there. `waiting` are the gangs that have no room yet, the oldest first, each with its `reason`; of
+        more than 1,000 the first, and `num_waiting` counts all. Where the engine cannot be asked, `problem` says why,
+        and the machines are as they were seen last.
+        """
+        return self.cluster.list_machines()
 
     def terminate(self, job_id: str, task_index: int | None = None) -> None:
         """Asks a job, and its child jobs, to end, or one of its tasks; answers at once. What has ended stays as it is.
@@ -496,13 +523,33 @@ class IrisClient:
         """
         self.cluster.unregister_endpoint(endpoint_id)
 
-    def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
+    def lookup_endpoint(self, name: str, timeout: float = 0.0) -> cluster_pb2.Controller.Endpoint:
         """The endpoint of that name: `.address`, `.metadata`, `.job_id`.
+
+        Args:
+            name: As it was registered.
+            timeout: For how many seconds to wait until somebody has registered it; 0 does not wait. It is asked for
+                again within a second, and less often the more tasks the job has that this code runs in.
 
         Raises:
             NotFoundError: There is none (yet).
+            DeadlineExceededError: (a `TimeoutError`) There was none within the time.
         """
-        return self.cluster.lookup_endpoint(name)
+        if not timeout > 0:
+            return self.cluster.lookup_endpoint(name)
+        around = get_job_info()
+        longest_s = max(_LOOKUP_PAUSE_S, _LOOKUP_S_PER_TASK * (around.num_tasks if around is not None else 1))
+        end = time.monotonic() + timeout
+        pause_s = _FIRST_LOOKUP_PAUSE_S
+        while True:
+            try:
+                return self.cluster.lookup_endpoint(name)
+            except (NotFoundError, UnavailableError) as error:
+                left_s = end - time.monotonic()
+                if left_s <= 0:
+                    raise DeadlineExceededError(f"within {timeout:g} s nobody answered to it: {error}") from error
+            time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))
+            pause_s = min(2 * pause_s, longest_s)
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """The endpoints whose names start with a prefix, by name."""
@@ -588,6 +635,13 @@ def _placement(placement: str | None) -> cluster_pb2.Placement:
     if placement not in known:
         raise InvalidArgumentError(f"placement={placement!r}: expected 'spread', 'together' or None")
     return cast(cluster_pb2.Placement, known[placement])
+
+
+def _rendezvous(framework: str | None) -> cluster_pb2.Rendezvous:
+    if framework not in ("torch", "jax", None):
+        raise InvalidArgumentError(f"rendezvous={framework!r}: expected 'torch', 'jax' or None")
+    known = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZVOUS_JAX}
+    return known.get(framework or "", cluster_pb2.RENDEZVOUS_UNSPECIFIED)
 
 
 def _constraints(labels: Mapping[str, str]) -> list[cluster_pb2.Constraint]:

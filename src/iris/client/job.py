@@ -11,6 +11,7 @@ from iris.cluster.logs.records import SOURCES, Offsets, Source
 from iris.cluster.types import is_task_finished, make_task_id, state_name
 from iris.errors import InvalidArgumentError, IrisError, JobFailedError, ResultError
 from iris.rpc import cluster_pb2
+from iris.versions import python_version
 
 if TYPE_CHECKING:
     from iris.client.client import IrisClient
@@ -347,7 +348,10 @@ def _unpickle_result(task: cluster_pb2.TaskStatus) -> Any:
     try:
         return pickle.loads(task.serialized_result)
     except Exception as cause:  # whatever it is: unpickling runs the code of what was returned
-        raise error(f"what it returned cannot be unpickled here: {type(cause).__name__}: {cause}") from cause
+        raise error(
+            f"what it returned cannot be unpickled here, on Python {python_version()}: {type(cause).__name__}: {cause}"
+            " (is what it is made of installed here in the worker's versions, its Python included?)"
+        ) from cause
 
 
 def check_index(task_index: int) -> None:

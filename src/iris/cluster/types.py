@@ -25,6 +25,7 @@ STATE_NAMES = {
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 # By which calls of the cluster are made: a user's own, or inside of a job the task's.
 TOKEN_VARIABLE = "IRIS_TOKEN"
+HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
 
 TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
 _TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)
@@ -270,6 +271,7 @@ class JobInfo:
         worker_id: The worker that runs it.
         controller_address: Where `IrisClient.remote()` connects to.
         ports: The task's ports by name, in lower case.
+        hosts_file: Where it is written on which hosts the tasks of its gang are; None: it has none.
     """
 
     job_id: str
@@ -280,6 +282,30 @@ class JobInfo:
     worker_id: str | None = None
     controller_address: str | None = None
     ports: dict[str, int] = field(default_factory=dict)
+    hosts_file: str | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts on which the tasks of its gang are, by task index: names or addresses by which they reach each
+        other. Read from `hosts_file` each time; empty for independent tasks.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) The file cannot be read, or is not what the worker has written.
+        """
+        if self.hosts_file is None:
+            return ()
+        try:
+            with open(self.hosts_file, encoding="utf-8") as file:
+                hosts = tuple(file.read().removesuffix("\n").split("\n"))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InvalidArgumentError(f"{HOSTS_VARIABLE}={self.hosts_file!r} cannot be read: {reason}") from error
+        if len(hosts) != self.num_tasks:
+            raise InvalidArgumentError(
+                f"{HOSTS_VARIABLE}={self.hosts_file!r} has {len(hosts)} lines: expected one host for each of"
+                f" {self.num_tasks} tasks"
+            )
+        return hosts
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> JobInfo | None:
@@ -315,6 +341,7 @@ class JobInfo:
                 for name in env
                 if name.startswith(prefix) and name != prefix
             },
+            hosts_file=env.get(HOSTS_VARIABLE) or None,
         )
 
 

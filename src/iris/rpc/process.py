@@ -41,12 +41,15 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str = "", *, tls: bool = False) -> str:
-    """The base URL of a socket that listens, by another name for its host where one is given."""
-    name, port = listener.getsockname()[:2]
-    shown = host or name
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
+def port_of(listener: socket.socket) -> int:
+    """Where a socket listens."""
+    return int(listener.getsockname()[1])
+
+
+def address_of(listener: socket.socket) -> str:
+    """The base URL of a socket that listens, for who is on this machine."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def own_host_towards(other: str) -> str:

@@ -21,10 +21,11 @@ import cloudpickle
 import pathspec
 import pytest
 
-from iris.cluster.client.pickling import MAX_ENTRYPOINT_BYTES, pickle_entrypoint, python_version
+from iris.cluster.client.pickling import MAX_ENTRYPOINT_BYTES, pickle_entrypoint
 from iris.cluster.types import Entrypoint
 from iris.cluster.worker import run_callable
 from iris.errors import EntrypointError, ResourceExhaustedError
+from iris.versions import python_version
 
 # A module of the caller's: writes what a client would send.
 SUBMIT = """

@@ -53,7 +53,13 @@ def places(indices: Sequence[int]) -> list[WorkerPlace]:
 
 
 def submitted(
-    replicas: int, *, coscheduled: bool = True, tolerated: int = 0, retries: int = 0, preemptions: int = 100
+    replicas: int,
+    *,
+    coscheduled: bool = True,
+    tolerated: int = 0,
+    retries: int = 0,
+    preemptions: int = 100,
+    rendezvous: bool = False,
 ) -> Job:
     """A job that has asked for room."""
     job = Job.new(
@@ -64,6 +70,7 @@ def submitted(
         max_task_failures=tolerated,
         max_retries_failure=retries,
         max_retries_preemption=preemptions,
+        rendezvous=rendezvous,
     )
     job.submit()
     return job
@@ -318,6 +325,43 @@ def test_a_success_is_final_also_while_its_gang_restarts() -> None:
     assert job.attempt_ended(1, 1, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
     assert states(job) == "SSS SUCCEEDED"
     assert [len(task.attempts) for task in job.tasks] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
+def test_tasks_that_meet_are_not_tried_again_without_one_that_has_succeeded(how: int) -> None:
+    job = running(submitted(4, retries=9, rendezvous=True))
+    assert job.attempt_ended(2, 0, end(SUCCEEDED)) == []
+    stops = job.attempts_lost({1: 0}, LOST, 4000) if how == WORKER_FAILED else job.attempt_ended(1, 0, end(how, LOST))
+    assert stops == [StopAttempt(0, 0, "w0"), StopAttempt(3, 0, "w3")]
+    assert states(job) == f"R{LETTERS[how]}SR RUNNING"
+    assert job.error == job.tasks[1].error
+    assert job.error == (
+        f"{LOST}; it is not tried again, since task 2 has succeeded already,"
+        " and the tasks of a rendezvous only start together"
+    )
+    job.attempt_ended(0, 0, end(KILLED))
+    assert job.attempt_ended(3, 0, end(KILLED)) == [ReleaseRoom("job@0")]
+    assert states(job) == f"K{LETTERS[how]}SK {state_name(how)}"
+    assert job.first_failed == 1
+    assert job.tasks[0].error == "Job ended: task 1 cannot be tried again without task 2"
+
+
+def test_a_success_while_a_gang_that_meets_restarts_ends_the_job() -> None:
+    job = running(submitted(3, retries=9, rendezvous=True))
+    stops = job.attempt_ended(1, 0, end(FAILED, "boom", exit_code=7))
+    assert stops == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
+    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [], "the stop of task 2 is under way already"
+    assert states(job) == "SFR RUNNING"
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0")]
+    assert states(job) == "SFK FAILED"
+    assert (job.first_failed, job.tasks[1].exit_code) == (1, 7)
+    assert job.error.startswith("boom; it is not tried again, since task 0 has succeeded already")
+
+
+def test_tasks_that_meet_restart_together_while_none_has_succeeded() -> None:
+    job = running(submitted(2, retries=1, rendezvous=True))
+    assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(0, 0, "w0")]
+    assert job.attempt_ended(0, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 3000)]
 
 
 def test_an_independent_task_is_retried_alone() -> None:

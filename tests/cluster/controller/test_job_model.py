@@ -47,10 +47,19 @@ class JobMachine(RuleBasedStateMachine):
         retries=one_of([0, 1, 2, 9]),
         preemptions=one_of([0, 1, 3, 100]),
         pause_ms=one_of([0, 1000, 60_000]),
+        rendezvous=st.booleans(),
     )
     def submit(
-        self, replicas: int, coscheduled: bool, tolerated: int, retries: int, preemptions: int, pause_ms: int
+        self,
+        replicas: int,
+        coscheduled: bool,
+        tolerated: int,
+        retries: int,
+        preemptions: int,
+        pause_ms: int,
+        rendezvous: bool,
     ) -> None:
+        rendezvous = rendezvous and coscheduled and not tolerated  # others are refused
         job = Job.new(
             "parent/job",
             replicas,
@@ -60,6 +69,7 @@ class JobMachine(RuleBasedStateMachine):
             max_retries_failure=retries,
             max_retries_preemption=preemptions,
             retry_pause_ms=pause_ms,
+            rendezvous=rendezvous,
         )
         model = JobModel(
             replicas,
@@ -68,6 +78,7 @@ class JobMachine(RuleBasedStateMachine):
             retries=retries,
             preemptions=preemptions,
             pause_ms=pause_ms,
+            rendezvous=rendezvous,
         )
         self.world = World(job, model, Store(None))
         self.sound = True

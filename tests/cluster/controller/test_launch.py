@@ -86,6 +86,13 @@ def test_the_id_of_a_job_of_a_job(parent: str, job_id: str) -> None:
     assert parse_task_id(make_task_id(job_id, 3)) == (job_id, 3)
 
 
+@pytest.mark.parametrize(("given", "meets"), [(0, False), (1, True), (2, True)])
+def test_a_rendezvous(given: int, meets: bool) -> None:
+    message = changed(lambda m: _set(m, rendezvous=given))
+    check_launch(message)
+    assert make_job(message, 1).rendezvous is meets
+
+
 def test_a_budget_of_zero_is_not_an_absent_one() -> None:
     (task,) = make_job(changed(lambda m: _set(m, max_retries_preemption=0)), 1).tasks
     assert task.max_retries_preemption == 0
@@ -162,6 +169,9 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
         ["working_directory", "workspace"],
     ),
     ("directory with NUL", lambda m: _set(m, working_directory="/tmp/\0"), ["working_directory", "NUL"]),
+    ("meeting of what", lambda m: _set(m, rendezvous=7), ["rendezvous=7", "RENDEZVOUS_TORCH or RENDEZVOUS_JAX"]),
+    ("meeting alone", lambda m: _set(m, rendezvous=1, independent_tasks=True), ["rendezvous", "start together"]),
+    ("meeting of some", lambda m: _set(m, rendezvous=2, max_task_failures=1), ["max_task_failures=1", "all"]),
     ("pip", lambda m: m.environment.pip_packages.append("numpy"), ["not supported", "pip_packages"]),
     ("extras", lambda m: m.environment.extras.append("gpu"), ["not supported", "extras"]),
     ("constraints", lambda m: m.constraints.add(key="zone"), ["not supported", "constraints"]),

@@ -11,22 +11,41 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.controller.queue import FIRST_TURN_S, Held, Line, Waiting, is_reserved
+from iris.cluster.controller.queue import FIRST_TURN_S, MOST_SUBMITTED, Held, Line, Waiting, is_reserved
 from iris.cluster.controller.queue import plan as plan_line
-from iris.cluster.engine.base import GangRequest, Machine, Resources, place
+from iris.cluster.controller.room import Layout, Room
+from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, place
 
 GIB = 2**30
 
 
-def gang(name: str, slots: int = 1, *, cpu: int = 0, memory: int = 0, gpu: int = 0) -> GangRequest:
-    return GangRequest(f"{name}@0", slots, Resources(cpu, memory, gpu))
+def gang(
+    name: str,
+    slots: int = 1,
+    *,
+    cpu: int = 0,
+    memory: int = 0,
+    gpu: int = 0,
+    placement: Placement = Placement.ANY,
+    **labels: str,
+) -> GangRequest:
+    need = Resources(cpu, memory, gpu)
+    return GangRequest(f"{name}@0", slots, need, placement, tuple(sorted(labels.items())))
 
 
 def machine(
-    name: str = "m0", *, cpu: int = 4, memory: int = 8 * GIB, gpu: int = 0, used: Resources | None = None
+    name: str = "m0",
+    *,
+    cpu: int = 4,
+    memory: int = 8 * GIB,
+    gpu: int = 0,
+    used: Resources | None = None,
+    alive: bool = True,
+    **labels: str,
 ) -> Machine:
     total = Resources(cpu, memory, gpu)
-    return Machine(name, total, total - (used or Resources()))
+    free = total - (used or Resources())
+    return Machine(name, total, free, labels=tuple(sorted(labels.items())), alive=alive)
 
 
 @dataclass
@@ -36,19 +55,29 @@ class Plan:
     submit: list[GangRequest]
     reasons: dict[str, str]
     impossible: dict[str, str]
+    withdraw: list[str]
+    reserved_for: str
 
 
-def plan(waiting: Sequence[Waiting], held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:
+def plan(
+    waiting: Sequence[Waiting],
+    held: Sequence[Held],
+    machines: Sequence[Machine],
+    now_s: float,
+    asked: Sequence[Waiting] = (),
+) -> Plan:
     """The plan for gangs that have come in this order."""
     line = Line(waiting)
-    found = plan_line(line, held, machines, now_s)
+    found = plan_line(line, held, machines, now_s, asked)
     for entry in found.submit:
         line.leave(entry.gang_id)
     kinds = {entry.gang.gang_id: line.kind_of(entry.gang.gang_id) for entry in line}
     return Plan(
         found.submit,
-        {gang_id: found.reasons[kind] for gang_id, kind in kinds.items() if kind in found.reasons},
-        {gang_id: found.impossible[kind] for gang_id, kind in kinds.items() if kind in found.impossible},
+        {gang_id: found.why(kind) or "" for gang_id, kind in kinds.items() if kind in found.kinds() - found.impossible},
+        {gang_id: found.why(kind) or "" for gang_id, kind in kinds.items() if kind in found.impossible},
+        found.withdraw,
+        found.reserved_for,
     )
 
 
@@ -162,7 +191,7 @@ def test_a_resource_that_is_not_short_is_not_in_the_reason() -> None:
         (gang("a", gpu=1), EMPTY, ["needs 1 gpu", "there are only 0 gpu"]),
         (gang("a", memory=9 * GIB), EMPTY, ["needs 9.0 GiB memory", "there are only 8.0 GiB memory"]),
         (gang("a", 3, cpu=3), TWO, ["needs 3 x (3 cpu)", "4 cpu on m0; 4 cpu on m1"]),
-        (gang("a", cpu=1), [], ["needs 1 cpu", "there are only no machine"]),
+        (gang("a", cpu=1), [], ["needs 1 cpu", "there is no machine"]),
         # What is in use now has nothing to do with it.
         (gang("a", cpu=5), [machine(used=Resources(cpu=4))], ["there are only 4 cpu"]),
     ],
@@ -170,6 +199,194 @@ def test_a_resource_that_is_not_short_is_not_in_the_reason() -> None:
 def test_an_impossible_gang_says_what_there_is(wanted: GangRequest, machines: list[Machine], words: list[str]) -> None:
     (reason,) = decide([wanted], machines).impossible.values()
     assert [word for word in words if word not in reason] == [], reason
+
+
+# Placement, labels, and machines that are away.
+
+SPREAD, TOGETHER = Placement.SPREAD, Placement.TOGETHER
+ZONES = [machine("m0", zone="a"), machine("m1", zone="b", used=Resources(cpu=3)), machine("m2", zone="b")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machines", "expected"),
+    [
+        (gang("a", 3, cpu=1, placement=SPREAD), ZONES, "submit"),
+        (gang("a", 3, cpu=2, placement=SPREAD), ZONES, "wait"),
+        (gang("a", 4, cpu=1, placement=SPREAD), ZONES, "impossible"),
+        (gang("a", 4, cpu=1, placement=TOGETHER), ZONES, "submit"),
+        (gang("a", 5, cpu=1, placement=TOGETHER), ZONES, "impossible"),
+        (gang("a", 2, cpu=2, placement=TOGETHER, zone="b"), ZONES, "submit"),
+        (gang("a", 2, cpu=3, zone="b"), ZONES, "wait"),
+        (gang("a", 2, cpu=3, zone="a"), ZONES, "impossible"),
+        (gang("a", zone="c"), ZONES, "impossible"),
+        (gang("a", zone="a", rack="1"), ZONES, "impossible"),
+        (gang("a", cpu=1), [machine(alive=False)], "wait"),  # it may come back
+        (gang("a", cpu=5), [machine(alive=False)], "impossible"),
+        (gang("a", 2, cpu=4), [machine("m0"), machine("m1", alive=False)], "wait"),
+        (gang("a", cpu=4), [machine("m0"), machine("m1", alive=False)], "submit"),
+    ],
+)
+def test_where_a_gang_may_be(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+    result = decide([wanted], machines)
+    found = {"submit": submitted(result), "wait": list(result.reasons), "impossible": list(result.impossible)}
+    assert [name for name, value in found.items() if value] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machines", "expected"),
+    [
+        (
+            gang("a", 3, cpu=2, placement=SPREAD),
+            ZONES,
+            "needs 3 x (2 cpu), each on a machine of its own; free now: 4 cpu on m0; 1 of 4 cpu on m1; 4 cpu on m2",
+        ),
+        (
+            gang("a", 2, cpu=3, zone="b"),
+            ZONES,
+            "needs 2 x (3 cpu), on machines with zone=b; free now: 1 of 4 cpu on m1; 4 cpu on m2",
+        ),
+        (
+            gang("a", 5, cpu=1, placement=TOGETHER),
+            ZONES,
+            "needs 5 x (1 cpu), all on one machine; there are only 4 cpu on m0; 4 cpu on m1; 4 cpu on m2",
+        ),
+        (
+            gang("a", 3, placement=SPREAD, zone="b"),
+            ZONES,
+            "needs 3 x (nothing), each on a machine of its own, on machines with zone=b; there are only 2 of them",
+        ),
+        (gang("a", 4, cpu=1, placement=SPREAD), ZONES, "each on a machine of its own; there are only 3 machines"),
+        (gang("a", zone="c"), ZONES, "needs machines with zone=c; there are only machines with zone=a, zone=b"),
+        (gang("a", rack="1"), ZONES, "needs machines with rack=1; there are only machines without rack"),
+        (
+            gang("a", zone="a", rack="2"),
+            [machine("m0", zone="a", rack="1"), machine("m1", zone="b", rack="2")],
+            "needs machines with rack=2, zone=a; there are only machines with some of these labels, none with all",
+        ),
+        (
+            gang("a", 2, cpu=4),
+            [machine("m0"), machine("m1", alive=False)],
+            "needs 2 x (4 cpu); there are only 4 cpu (1 machine is not alive)",
+        ),
+        (
+            gang("a", cpu=5),
+            [machine(f"m{number}", used=Resources(cpu=number % 5)) for number in range(500)],
+            "needs 5 cpu; there are only 4 cpu on m0; 4 cpu on m1; 4 cpu on m2; 4 cpu on m3 and 496 more machines;"
+            " 2000 cpu in all",
+        ),
+        (
+            gang("a", 201, cpu=4),
+            [machine(f"m{number}", used=Resources(cpu=number % 2)) for number in range(400)],
+            "3 of 4 cpu on m3 and 396 more machines; 1400 of 1600 cpu in all; others than this cluster hold 200 cpu",
+        ),
+    ],
+)
+def test_a_reason_says_where(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+    result = decide([wanted], machines)
+    (reason,) = (result.reasons | result.impossible).values()
+    assert expected in reason
+
+
+def test_what_no_machine_can_take_now_reserves_nothing() -> None:
+    machines = [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=64, alive=False)]
+    waiting = [Waiting(gang("away", cpu=8), 0.0), Waiting(gang("huge", cpu=99), 0.0), Waiting(gang("a", cpu=2), 40.0)]
+    result = plan(waiting, [], machines, 45.0)
+    assert submitted(result) == ["a"]
+    assert (list(result.reasons), list(result.impossible)) == (["away@0"], ["huge@0"])
+    assert result.reserved_for == ""
+
+
+# What the engine was asked for, and where it waits.
+
+
+def test_what_waits_at_the_engine_has_its_room() -> None:
+    asked = [Waiting(gang("asked", cpu=3), 0.0)]
+    result = plan([Waiting(gang("a", cpu=2), 0.0), Waiting(gang("b", cpu=1), 0.0)], [], EMPTY, 1.0, asked)
+    assert submitted(result) == ["b"]
+    assert "free now: 0 of 4 cpu" in result.reasons["a@0"]
+    assert result.withdraw == []
+
+
+def test_room_is_kept_for_what_waits_at_the_engine_in_vain() -> None:
+    """Others use the machine. Small ones would pass it for ever."""
+    asked = [Waiting(gang("asked", cpu=4), 0.0)]
+    busy = [machine(used=Resources(cpu=2))]
+    result = plan([Waiting(gang("small", cpu=1), 5.0)], [], busy, 45.0, asked)
+    assert (submitted(result), result.withdraw, result.reserved_for) == ([], [], "asked@0")
+    assert "kept for job 'asked'" in result.reasons["small@0"]
+    assert submitted(plan([Waiting(gang("small", cpu=1), 5.0)], [], busy, 20.0, asked)) == ["small"]
+
+
+def test_what_waits_at_the_engine_must_not_start_in_room_that_is_kept() -> None:
+    large, busy = Waiting(gang("large", cpu=4), 0.0), [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=1)]
+    asked = [Waiting(gang("asked", cpu=3), 5.0), Waiting(gang("fits", cpu=1), 5.0)]
+    result = plan([large], [], busy, 45.0, asked)
+    assert (result.withdraw, result.reserved_for) == (["asked@0"], "large@0")
+    assert plan([large], [], busy, 20.0, asked).withdraw == [], "not before it is kept"
+    elsewhere = [Waiting(gang("asked", cpu=3, zone="b"), 5.0)]
+    zones = [machine("m0", zone="a", used=Resources(cpu=2)), machine("m1", zone="b", used=Resources(cpu=4))]
+    large = Waiting(gang("large", cpu=4, zone="a"), 0.0)
+    assert plan([large], [], zones, 45.0, elsewhere).withdraw == [], "its machines are others"
+
+
+def test_who_lost_its_room_has_the_place_that_it_had() -> None:
+    line = Line([Waiting(gang(name, cpu=4), since) for name, since in (("a", 3.0), ("b", 5.0), ("c", 1.0))])
+    for expected in ("c", "a", "b"):
+        (first,) = plan_line(line, [], EMPTY, 6.0).submit
+        assert first.gang_id == f"{expected}@0"
+        line.leave(first.gang_id)
+
+
+def test_a_pass_submits_so_many_and_says_that_there_are_more() -> None:
+    line = Line([Waiting(gang(f"{number}"), 0.0) for number in range(MOST_SUBMITTED + 1)])
+    result = plan_line(line, [], EMPTY, 0.0)
+    assert (len(result.submit), result.has_more) == (MOST_SUBMITTED, True)
+    for entry in result.submit:
+        line.leave(entry.gang_id)
+    result = plan_line(line, [], EMPTY, 0.0, (), result.layout)
+    assert (len(result.submit), result.has_more) == (1, False)
+
+
+# `Room`: the same answers as a look at each machine.
+
+
+def some_gang(chance: random.Random, name: str) -> GangRequest:
+    labels = chance.choice(({}, {}, {"zone": "a"}, {"zone": "b"}, {"zone": "b", "disk": "ssd"}))
+    need = Resources(chance.randint(0, 4), chance.randint(0, 3), chance.choice((0, 0, 1)))
+    return GangRequest(
+        f"{name}@0", chance.randint(1, 6), need, chance.choice(list(Placement)), tuple(sorted(labels.items()))
+    )
+
+
+def some_machines(chance: random.Random, count: int) -> list[Machine]:
+    return [
+        Machine(
+            f"m{i}",
+            total := Resources(chance.randint(1, 8), chance.randint(1, 8), chance.randint(0, 2)),
+            Resources(*(chance.randint(-1, amount) for amount in total.amounts())),
+            chance.randint(0, 3),
+            chance.choice(((), (("zone", "a"),), (("zone", "b"),), (("disk", "ssd"), ("zone", "b")))),
+            alive=chance.random() > 0.1,
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_room_finds_what_place_finds(seed: int) -> None:
+    chance = random.Random(seed)
+    machines = some_machines(chance, chance.randint(0, 6))
+    room = Room(Layout(machines), [known.free for known in machines], [known.tasks for known in machines])
+    for number in range(30):
+        wanted = some_gang(chance, str(number))
+        expected = place(wanted, machines)
+        assert room.find(wanted) == expected
+        assert room.fits(wanted) == (expected is not None)
+        if expected is not None and chance.random() < 0.7:
+            room.take(wanted, expected)
+            for spot in expected:
+                known = machines[spot]
+                machines[spot] = replace(known, free=known.free - wanted.need, tasks=known.tasks + 1)
 
 
 # Turns.
@@ -306,7 +523,7 @@ def test_a_pass_looks_at_what_it_submits_and_one_of_each_kind_however_many_wait(
         Looked.looks = 0
         result = plan_line(line, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources(cpu=1))], now_s)
         assert [entry.gang_id for entry in result.submit] == ["3-0@0"] * (now_s == 100.0)
-        assert sorted(cpu for _, need in result.reasons for cpu in [need.cpu]) == [1, 3, 4]
+        assert sorted(need.cpu for _, need, _, _ in result.kinds()) == [1, 3, 4]
         looks.append(Looked.looks)
     assert looks[0] == looks[1] < 20
 
@@ -362,6 +579,9 @@ class Cluster:
             known = self.machines[spot]
             free = known.free - entry.need if sign > 0 else known.free + entry.need
             self.machines[spot] = replace(known, free=free, tasks=known.tasks + sign)
+
+    def possible(self, entry: GangRequest) -> bool:
+        return place(entry, [replace(known, free=known.total, tasks=0) for known in self.machines]) is not None
 
 
 def names(prefix: str) -> Iterator[str]:
@@ -435,23 +655,60 @@ def test_what_fits_beside_the_large_one_and_the_service_it_waits_for_is_never_he
     assert len(cluster.started_s) == 601  # each at once: 6 and 2 are 8
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(20))
 def test_everything_that_can_be_placed_starts_in_the_end(seed: int) -> None:
+    """Whatever it asks for, on machines with labels, while small ones never end to come."""
     chance = random.Random(seed)
-    cluster = Cluster([machine(f"m{i}", cpu=chance.randint(1, 8), gpu=chance.randint(0, 2)) for i in range(3)])
+    labels: list[dict[str, str]] = [{"zone": "a"}, {"zone": "b"}, {"zone": "b", "disk": "ssd"}, {}]
+    cluster = Cluster(
+        [machine(f"m{i}", cpu=chance.randint(2, 8), gpu=chance.randint(0, 2), **labels[i]) for i in range(4)]
+    )
     empty = list(cluster.machines)
     possible = set()
     for number in range(30):
-        entry = gang(f"job{number}", chance.randint(1, 6), cpu=chance.randint(0, 4), gpu=chance.choice([0, 0, 0, 1]))
-        if place(entry, empty) is not None:
-            possible.add(entry.gang_id)
-        cluster.come(entry, chance.randint(1, 90))
+        wanted = some_gang(chance, f"job{number}")
+        wanted = replace(wanted, need=replace(wanted.need, memory_bytes=0))
+        if cluster.possible(wanted):
+            possible.add(wanted.gang_id)
+        cluster.come(wanted, chance.randint(1, 90))
         for _ in range(chance.choice([0, 0, 1, 5])):
             cluster.pass_time()
-    cluster.until(lambda: possible <= set(cluster.started_s), 60 * 600, lambda: None)
-    assert set(cluster.started_s) == possible
-    cluster.until(lambda: not cluster.held, cluster.now_s + 100, lambda: None)
+    name = names("small")
+
+    def one_more() -> None:
+        if len(cluster.waiting) < 60:
+            cluster.come(gang(next(name), cpu=1), chance.randint(1, 20))
+
+    cluster.until(lambda: possible <= set(cluster.started_s), 60 * 600, one_more)
+    assert {entry.gang.gang_id for entry in cluster.waiting if not entry.gang.gang_id.startswith("small")} == {
+        f"job{number}@0" for number in range(30)
+    } - possible
+    cluster.until(
+        lambda: not cluster.held and len(cluster.started_s) >= len(possible), cluster.now_s + 600, lambda: None
+    )
     assert cluster.machines == empty
+
+
+@pytest.mark.parametrize(("placement", "slots", "cpu"), [(SPREAD, 3, 4), (SPREAD, 2, 3), (TOGETHER, 4, 1)])
+def test_a_stream_of_small_ones_does_not_starve_one_that_may_not_be_anywhere(
+    placement: Placement, slots: int, cpu: int
+) -> None:
+    zone = "a" if slots < 3 else ""
+    where = {"zone": zone} if zone else {}
+    cluster = Cluster([machine("m0", zone="a"), machine("m1", zone="a"), machine("m2", zone="b")])
+    name = names("small")
+
+    def more() -> None:
+        while len(cluster.waiting) < 20:
+            cluster.come(gang(next(name), cpu=1), 20)
+
+    cluster.until(lambda: not any(known.free.cpu for known in cluster.machines), 60, more)
+    came_s = cluster.now_s
+    cluster.come(gang("large", slots, cpu=cpu, placement=placement, **where), 10)
+    cluster.until(lambda: "large@0" in cluster.started_s, 3000, more)
+    assert cluster.started_s["large@0"] - came_s <= 320
+    before = len(cluster.started_s)
+    cluster.until(lambda: len(cluster.started_s) > before + 10, cluster.now_s + 100, more)
 
 
 # `place`: where the slots of one gang go.

@@ -117,6 +117,21 @@ def test_a_port_that_somebody_listens_on_is_not_given_out(worker: Callable[[], P
     assert reserve(reservations, 1) == port
 
 
+def test_a_port_that_is_to_be_bound_everywhere_is_free_at_all_addresses(
+    worker: Callable[[], PortReservations],
+) -> None:
+    reservations = worker()
+    port = reserve(reservations, 1)
+    reservations.release(port)
+    with socket.create_server(("127.0.0.2", port)):
+        assert reserve(reservations, 1) == port, "at its own host it is free"
+        reservations.release(port)
+        random.seed(1)
+        other = reservations.reserve(everywhere=True)
+        assert other != port
+        socket.create_server(("", other)).close()
+
+
 def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt(worker: Callable[[], PortReservations]) -> None:
     first, second = worker(), worker()
     port = reserve(first, 1)

@@ -13,7 +13,7 @@ from support.tokens import controller_token
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.errors import InvalidArgumentError, NotFoundError
+from iris.errors import DeadlineExceededError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.calls import Peer, call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
@@ -48,6 +48,9 @@ class WorkerClient:
 
     def run(self, request: pb.Worker.RunTaskRequest) -> pb.Worker.RunTaskResponse:
         return call(self.stub.run_task, request, self._peer)
+
+    def drain(self, timeout_s: float) -> None:
+        call(self.stub.drain, pb.Worker.DrainRequest(), self._peer, timeout_s=timeout_s)
 
     def health(self) -> pb.HealthResponse:
         return call(self.stub.health_check, pb.Empty(), self._peer)
@@ -195,3 +198,32 @@ def test_nothing_of_an_attempt_survives_its_worker(tmp_path: Path) -> None:
         os.kill(parent, signal.SIGKILL)
         wait_until(lambda: not [pid for pid in started if is_alive(pid)], "the end of all of them")
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_WORKER_FAILED
+
+
+def test_a_rendezvous_of_which_nobody_knows_where_it_is(worker: WorkerClient) -> None:
+    request = pb.Worker.RunTaskRequest(
+        job_id="met", task_id="met/task-1", task_index=1, num_tasks=2, command=["true"], rendezvous=pb.RENDEZVOUS_TORCH
+    )
+    with pytest.raises(InvalidArgumentError, match="needs the hosts"):
+        worker.run(request)
+    request.hosts.append("127.0.0.1")
+    with pytest.raises(FailedPreconditionError, match="task 1 does not know where its gang meets"):
+        worker.run(request)
+
+
+def test_who_asks_a_worker_to_drain_and_leaves_ends_nothing(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with running_cluster(tmp_path / "state") as server, RemoteClusterClient(server.address) as cluster:
+        job_id = launch(cluster, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done"))
+        wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
+        worker = WorkerClient(cluster.list_workers()[0].address)
+        try:
+            for _ in range(2):
+                with pytest.raises(DeadlineExceededError):
+                    worker.drain(0.2)
+            assert worker.health().running_tasks == 1
+            gate.touch()
+            worker.drain(30)
+            assert cluster.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
+        finally:
+            worker.close()

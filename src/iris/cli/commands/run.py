@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import click
 
@@ -19,6 +20,7 @@ Run COMMAND as a job, show its lines as they come, and exit with its exit code.
   iris run -- python train.py --lr 0.1
   iris run --replicas 4 --cpu 1 -- python train.py     each task knows IRIS_TASK_INDEX and IRIS_NUM_TASKS
   iris run --replicas 16 --gpu 1 --spread -- python train.py     each on a machine of its own
+  iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --detach --name nightly -- ./nightly.sh
 
@@ -100,6 +102,11 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     multiple=True,
     help="A label that a machine must have to get a task; may be given several times.",
 )
+@click.option(
+    "--rendezvous",
+    type=click.Choice(["torch", "jax"]),
+    help="Tell tasks where they meet: RANK, WORLD_SIZE, MASTER_ADDR and so on, or JAX_COORDINATOR_ADDRESS and so on.",
+)
 @click.option("--independent", is_flag=True, help="Tasks start and are retried one by one, instead of all together.")
 @click.option("--detach", is_flag=True, help="Print the job's id, and leave.")
 @json_option(
@@ -127,6 +134,7 @@ def run(
     spread: bool,
     together: bool,
     constraints: tuple[tuple[str, str], ...],
+    rendezvous: Literal["torch", "jax"] | None,
     independent: bool,
     detach: bool,
     as_json: bool,
@@ -139,6 +147,10 @@ def run(
         raise click.UsageError("--spread and --together exclude each other")
     if independent and (spread or together):
         raise click.UsageError("--independent tasks are placed one by one: --spread and --together need a gang")
+    if independent and rendezvous:
+        raise click.UsageError("--independent tasks never meet: --rendezvous needs a gang")
+    if max_task_failures and rendezvous:
+        raise click.UsageError("--rendezvous needs all tasks: --max-task-failures must be 0")
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
             raise FailedPreconditionError("there is no cluster that the job could go on in: run 'iris up' first")
@@ -155,6 +167,7 @@ def run(
             coscheduled=not independent,
             placement="spread" if spread else "together" if together else None,
             constraints=dict(constraints),
+            rendezvous=rendezvous,
             max_task_failures=max_task_failures,
             max_retries_failure=retries,
             retry_pause=retry_pause,

@@ -56,7 +56,12 @@ should come by TLS.
     help="Where jobs, logs and messages are kept; default ~/.local/state/iris.",
 )
 @click.option("--host", help="The address to bind to; default 127.0.0.1.")
-@click.option("--advertise", metavar="HOST", help="Where workers and clients elsewhere reach it; default: --host.")
+@click.option(
+    "--advertise",
+    metavar="ADDRESS",
+    help="Where workers, tasks and clients reach it: HOST; HOST:PORT, where a port is forwarded; or the URL of a proxy"
+    " or load balancer; default: --host.",
+)
 @click.option(
     "--label",
     "labels",

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from iris.rpc.address import is_loopback
+from iris.rpc.address import is_loopback, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.identity import identify_process
 from iris.rpc.secret_file import read_secret
 from iris.rpc.tls import PART_FILE, ClientTls
-
-_ALL_ADDRESSES = ("0.0.0.0", "::")
 
 
 def state_home() -> Path:
@@ -40,11 +39,13 @@ class Here:
         state_dir: Where everything of it lies.
         tls_cert: The certificate that it shows; empty: it has none.
         client_ca: By what it knows those of clients; empty: they need none.
+        engine: What gives its tasks their places, see `iris up --engine`.
     """
 
     state_dir: Path
     tls_cert: str = ""
     client_ca: str = ""
+    engine: str = "local"
 
     def token(self) -> str | None:
         """The token of who has started it; None when it has none.
@@ -67,10 +68,11 @@ def find_here(address: str) -> Here | None:
     try:
         record: Any = json.loads(record_path().read_text(encoding="utf-8"))
         process = record["process"]
-        ours = _leads_to(address, record["address"], record["host"])
+        ours = _leads_to(address, record)
         if not ours or not process or identify_process(record["pid"]) != process:
             return None
-        return Here(Path(record["state_dir"]), record.get("tls_cert", ""), record.get("client_ca", ""))
+        files = record.get("tls_cert", ""), record.get("client_ca", "")
+        return Here(Path(record["state_dir"]), *files, record.get("engine", "local"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or not one of ours
         return None
 
@@ -85,11 +87,15 @@ def find_token(address: str) -> str | None:
     return None if here is None else here.token()
 
 
-def _leads_to(address: str, own: str, host: str) -> bool:
+def _leads_to(address: str, record: Mapping[str, Any]) -> bool:
+    """By the address that it advertises, or straight to where it is bound."""
+
     def plain(url: str) -> str:
         return url.replace("//localhost:", "//127.0.0.1:")
 
-    if plain(address) == plain(own):
+    if plain(address) == plain(record["address"]):
         return True
-    same_door = urlsplit(address).port == urlsplit(own).port and urlsplit(address).scheme == urlsplit(own).scheme
-    return same_door and host in _ALL_ADDRESSES and is_loopback(address)
+    given, host = urlsplit(plain(address)), record["host"]
+    if (given.scheme, given.port) != ("https" if record.get("tls_cert") else "http", record["port"]):
+        return False
+    return is_loopback(address) if is_wildcard(host) else given.hostname == host.replace("localhost", "127.0.0.1")

@@ -26,9 +26,11 @@ _SHOWN_BYTES = 2000
 
 @dataclass(slots=True)
 class LocalServer:
-    """A server process that this process has started; `token` is an admin's."""
+    """A server process that this process has started, where others reach it, and on which port it listens here; `token`
+    is an admin's."""
 
     address: str
+    port: int
     process: subprocess.Popen[bytes]
     found: dict[str, int] = field(default_factory=dict)  # jobs_going_on, jobs_ended, workers_running
     token: str = field(default="", repr=False)
@@ -117,7 +119,7 @@ class PlaceOptions:
     """Where a cluster's tasks run, and where it is itself.
 
     Attributes:
-        advertise: The host by which others reach it; empty: the one that it is bound to.
+        advertise: The host, the host and port, or the URL by which others reach it; empty: where it is bound.
         labels: What this machine is labelled with, as `KEY=VALUE`.
     """
 
@@ -206,7 +208,7 @@ def start_server(
     finally:
         os.close(ready)
     if "address" in answer:
-        return LocalServer(answer["address"], process, answer.get("found", {}), answer["token"])
+        return LocalServer(answer["address"], answer["port"], process, answer.get("found", {}), answer["token"])
     process.kill()
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"

@@ -49,11 +49,6 @@ _MAX_WAY = 6  # how far an error looks into what cannot be pickled; each step pi
 _IRIS = str(Path(__file__).resolve().parents[2])
 
 
-def python_version() -> str:
-    """The Python that pickles here, as `"3.11"`: another minor version cannot run what it pickles by value."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
 def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) -> bytes:
     """The cloudpickle of (callable, args, kwargs), to be unpickled where the caller's modules are missing.
 

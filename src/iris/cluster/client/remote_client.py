@@ -384,6 +384,11 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.ListWorkersRequest()
         return list(call(self._controller.list_workers, request, self._peer, timeout_s=self._timeout_s).workers)
 
+    def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+        """The machines of the cluster, who holds them, and which gangs wait for what."""
+        request = cluster_pb2.Controller.ListMachinesRequest()
+        return call(self._controller.list_machines, request, self._peer, timeout_s=self._timeout_s)
+
     def register_endpoint(self, name: str, address: str, job_id: str, metadata: Mapping[str, str]) -> str:
         """Gives a name to an address; answers with the endpoint's id.
 

@@ -192,6 +192,10 @@ class Authority:
             self._of_controller[worker_id] = (expires_at_s, token)
         return token
 
+    def forget_worker(self, worker_id: str) -> None:
+        """It is called no more."""
+        self._of_controller.pop(worker_id, None)
+
     def revocations(self, known_to_worker: int) -> tuple[int, list[str]]:
         """The number of the last revocation, and which tokens are revoked that would still be good: none, where a
         worker knows of that one."""

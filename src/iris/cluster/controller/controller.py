@@ -44,9 +44,11 @@ from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.rendezvous import Meeting
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
-from iris.cluster.controller.scheduler import Scheduler
+from iris.cluster.controller.scheduler import START_LIMIT_S, Scheduler
+from iris.cluster.controller.slot_workers import DRAIN_S
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
@@ -54,10 +56,12 @@ from iris.cluster.engine.base import Engine
 from iris.cluster.types import TOKEN_VARIABLE, check_job_name, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
+from iris.cluster.worker.run_callable import why_not_on
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    IrisError,
     NotFoundError,
     quoted,
 )
@@ -82,6 +86,8 @@ class Controller:
         limits: What each user may have.
         authority: Makes the tokens by which it is called; default one whose key lives in memory only.
         http_client: By which workers are called, where TLS needs one of its own.
+        drain_s: How long the room of a gang is held for workers that end with it, see slot_workers.py.
+        start_limit_s: For how long room is held for workers that do not register, see `Scheduler`.
 
     Attributes:
         fleet: The workers.
@@ -102,6 +108,8 @@ class Controller:
         *,
         authority: Authority | None = None,
         http_client: Client | None = None,
+        drain_s: float = DRAIN_S,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self.reserve = reserve or Reserve()
         self._quotas = Quotas(limits or Limits())
@@ -115,11 +123,21 @@ class Controller:
         self.authority = authority or Authority(SigningKey.new(), store)
         self.authority.is_live = self._is_live
         self.authority.changed = self._saver.token_changed
-        self.fleet = Fleet(lease_s, store, self._saver, self.authority, http_client, self._lose_attempts)
+        self.fleet = Fleet(
+            lease_s,
+            store,
+            self._saver,
+            self.authority,
+            http_client,
+            self._lose_attempts,
+            shared_workers=engine.shared_workers,
+        )
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
-        self._scheduler = Scheduler(engine, self._jobs, self.fleet.workers, self._apply)
+        self._scheduler = Scheduler(
+            engine, self._jobs, self.fleet, self._apply, self._in_background, drain_s, start_limit_s
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saving: asyncio.Task[None] | None = None
 
@@ -346,15 +364,16 @@ class Controller:
     ) -> cluster_pb2.Controller.RegisterWorkerResponse:
         """A worker is there; it is answered with the address that it should tell its tasks, and with its lease.
 
-        Not accepted is a process that was declared lost, or whose place another one has taken: it has to end.
+        Not accepted is a process that was declared lost, or whose place another one has taken, or that is of a release
+        too far away, see `versions`: it has to end.
         """
-        if not self.fleet.register(request):
-            return cluster_pb2.Controller.RegisterWorkerResponse(accepted=False)
-        self._scheduler.wake()
-        await self._saver.settled()
-        return cluster_pb2.Controller.RegisterWorkerResponse(
-            accepted=True, controller_address=self._address, lease_ms=round(self._lease_s * 1000)
-        )
+        answer = self.fleet.register(request)
+        if answer.accepted or answer.refused:
+            self._scheduler.wake()  # who waits for it is told why, where it was refused
+        if answer.accepted:
+            answer.controller_address = self._address
+            await self._saver.settled()
+        return answer
 
     def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
         for record in list(self._unfinished.values()):
@@ -492,8 +511,13 @@ class Controller:
         self._start_all(record, starts)
 
     def _start_all(self, record: JobRecord, starts: dict[str, list[StartAttempt]]) -> None:
-        for worker_id, group in starts.items():
-            self._in_background(self._start(record, worker_id, group))
+        hosts = workers.hosts_of(record.job) if starts else []
+        if starts and record.job.rendezvous:
+            together = [start for group in starts.values() for start in group]
+            self._in_background(self._start_meeting(record, together, hosts))
+        else:
+            for worker_id, group in starts.items():
+                self._in_background(self._start(record, worker_id, group, hosts))
         starts.clear()
 
     def _end_orphans(self, record: JobRecord) -> None:
@@ -507,23 +531,82 @@ class Controller:
         if reason:
             self._apply(child, child.job.terminate(reason, _now_ms()))
 
-    async def _start(self, record: JobRecord, worker_id: str, starts: Sequence[StartAttempt]) -> None:
+    async def _start_meeting(self, record: JobRecord, starts: Sequence[StartAttempt], hosts: Sequence[str]) -> None:
+        """Starts the attempts of a rendezvous:
+
+        1. Task 0's worker hears first, since it reserves the port where all meet. After a restart of ours it may have
+           heard before, and even run it: it is told again, and says the same port again.
+        2. Then the others are told, with that port. Who is to be stopped meanwhile never starts.
+        3. Where task 0 has succeeded before a restart of ours, the others are told without a port: a worker that has
+           heard before takes no notice, another one refuses.
+        """
         job = record.job
-        worker = await self.fleet.registered(worker_id)
         still_live = _still_live(job)
-        starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
-        request = workers.run_tasks_request(
-            worker.place, job.job_id, record.launch, starts, record.gpu_ids, self.authority.task_token
+
+        def is_wanted() -> bool:
+            return any(still_live(start.task_index, start.attempt_id) for start in starts)
+
+        for attempt in job.live_attempts().values():
+            await self.fleet.registered(attempt.worker_id, is_wanted)
+        if not is_wanted():
+            return
+        meeting = Meeting.of(record, self.fleet.workers)
+        groups: dict[str, list[StartAttempt]] = {}
+        for start in starts:
+            if start.task_index:
+                groups.setdefault(start.worker_id, []).append(start)
+        first = job.tasks[0].live_attempt
+        if first is not None:
+            own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
+            answer = await self._start(record, first.worker_id, own, hosts, meeting)
+            if answer is None:
+                return  # nobody wants task 0 any more, or it was refused: its gang restarts, or ends
+            meeting.master_port = answer.master_port
+        for worker_id, group in groups.items():
+            self._in_background(self._start(record, worker_id, group, hosts, meeting))
+
+    async def _start(
+        self,
+        record: JobRecord,
+        worker_id: str,
+        starts: Sequence[StartAttempt],
+        hosts: Sequence[str],
+        meeting: Meeting | None = None,
+    ) -> cluster_pb2.Worker.RunTasksResponse | None:
+        job = record.job
+        still_live = _still_live(job)
+        worker = await self.fleet.registered(
+            worker_id, lambda: any(still_live(start.task_index, start.attempt_id) for start in starts)
         )
-        refused = await workers.start_attempts(worker, job.job_id, starts, request, still_live)
-        if refused:
-            end = AttemptEnd(FAILED, _now_ms(), error=f"worker {worker_id} refused it: {refused}")
-            for start in starts:
-                self._apply(record, job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
+        if worker is None:
+            return None
+        starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
+        if meeting is not None:  # it may have been a while: a stop of these may be on its way by now
+            starts = [start for start in starts if job.tasks[start.task_index].stop is None]
+        why_not = why_not_on(worker.python_version, record.launch.pickled_by)
+        if why_not:  # every task would find that out for itself
+            self._starts_failed(record, starts, why_not)
+            return None
+        request = workers.run_tasks_request(
+            worker.place, job.job_id, record.launch, starts, record.gpu_ids, hosts, self.authority.task_token
+        )
+        if meeting is not None:
+            meeting.describe(request)
+        try:
+            return await workers.start_attempts(worker, job.job_id, starts, request, still_live)
+        except IrisError as error:
+            self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
+            return None
+
+    def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:
+        end = AttemptEnd(FAILED, _now_ms(), error=error)
+        for start in starts:
+            self._apply(record, record.job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
-        worker = await self.fleet.registered(stop.worker_id)
-        if not await workers.stop_attempt(worker, record.job.job_id, stop, _still_live(record.job)):
+        still_live = _still_live(record.job)
+        worker = await self.fleet.registered(stop.worker_id, lambda: still_live(stop.task_index, stop.attempt_id))
+        if worker is not None and not await workers.stop_attempt(worker, record.job.job_id, stop, still_live):
             end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
             self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, _now_ms()))
 
@@ -573,7 +656,7 @@ class Controller:
             raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
         return b""
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._background_done)

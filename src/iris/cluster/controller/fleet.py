@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from pyqwest import Client
 
+from iris import versions
 from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.limits import MAX_WORKERS, check_worker
 from iris.cluster.controller.saver import Saver
@@ -21,12 +22,23 @@ from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import TaskAttempt
 from iris.cluster.controller.workers import WorkerRecord, new_record
 from iris.cluster.worker.lease import lost_after_s, span
-from iris.errors import ResourceExhaustedError
+from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.rpc import cluster_pb2
 from iris.rpc.credentials import Bearer
 from iris.rpc.neighbour import Neighbour
+from iris.rpc.process import happens
+from iris.rpc.tokens import WORKER_TTL_S
 
+_REFUSALS = 1000  # that are remembered
+_HOST_CHARACTERS = 200
+# For so long a process that was declared lost is remembered: longer than any machine sleeps. One that serves a slot can
+# call for as long as its token is good, of which it gets no other.
+KEEP_FENCED_MS = 30 * 86_400_000
+KEEP_FENCED_SLOT_MS = int(2 * WORKER_TTL_S * 1000)
+_LOOK_S = 5.0  # whether a worker that is waited for is still wanted
 _log = logging.getLogger(__name__)
+
+RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
 
 # Gives up the attempts of which this is true, and says why.
 LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str], None]
@@ -42,6 +54,7 @@ class Fleet:
         authority: Makes the tokens by which workers are called.
         http_client: By which they are called, where TLS needs one of its own.
         lose_attempts: What is done about those of a worker that is lost.
+        shared_workers: See `Engine`.
 
     Attributes:
         workers: By worker id.
@@ -56,12 +69,17 @@ class Fleet:
         authority: Authority,
         http_client: Client | None,
         lose_attempts: LoseAttempts,
+        *,
+        shared_workers: bool,
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        self._fenced = store.load_fenced()
+        self._keep_fenced_ms = KEEP_FENCED_MS if shared_workers else KEEP_FENCED_SLOT_MS
+        self._fenced = store.load_fenced()  # since when; the newest come last
+        self._forgotten: dict[str, float] = {}  # worker ids that do not come again, and since when
+        self._refused: dict[str, str] = {}  # why, by worker id
         self._saver = saver
         self._authority = authority
         self._http_client = http_client
@@ -74,18 +92,54 @@ class Fleet:
             self._saver.lease_changed(self.longest_lease_s)
             await self._saver.saved()
 
-    def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> bool:
-        """A worker is there. False: it is fenced.
+    def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
+        """A worker is there: it is accepted, with its lease, or refused and has to end; without a reason: it is fenced.
 
         Raises:
             InvalidArgumentError, ResourceExhaustedError: It is no worker, or one too many.
         """
         check_worker(request)
+        answer = RegisterWorkerResponse(version=versions.VERSION)
+        answer.refused = self._why_refused(request)
+        if not answer.refused and (request.worker_id, request.incarnation) not in self._fenced:
+            self._accept(request)
+            answer.accepted = True
+            answer.lease_ms = round(self._lease_s * 1000)
+        return answer
+
+    def _why_refused(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
+        """Why it can never be accepted; empty: it can."""
+        worker_id = request.worker_id
+        if worker_id in self._forgotten:
+            return f"no gang of this cluster has worker {quoted(worker_id)} any more"
+        version = request.version or versions.FIRST
+        why_not = versions.why_not_together(version, "it", versions.VERSION, "this controller")
+        self._refused.pop(worker_id, None)
+        if why_not:
+            while len(self._refused) >= _REFUSALS:
+                del self._refused[next(iter(self._refused))]
+            host = shown(request.metadata.hostname[:_HOST_CHARACTERS]) or "a host that it does not name"
+            self._refused[worker_id] = f"worker {shown(worker_id)} on {host} was refused: {why_not}"
+            _log.warning("%s", self._refused[worker_id])
+        return why_not
+
+    def why_refused(self, worker_ids: Iterable[str]) -> str:
+        """Why one of these workers was refused; empty: none was."""
+        return next((self._refused[worker_id] for worker_id in worker_ids if worker_id in self._refused), "")
+
+    def why_absent(self, worker_id: str) -> str:
+        """Why a worker that is needed is not there; empty: it is."""
+        worker = self.workers.get(worker_id)
+        if worker is not None and worker.is_healthy(time.monotonic()):
+            return ""
+        if worker is not None and not worker.gone:
+            return f"{worker_id} has room, but does not answer"
+        return self._refused.get(worker_id) or f"{worker_id} has room, but is still starting"
+
+    def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
         worker_id, incarnation = request.worker_id, request.incarnation
         if worker_id not in self.workers and len(self.workers) >= MAX_WORKERS:
             raise ResourceExhaustedError(f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster")
-        if (worker_id, incarnation) in self._fenced:
-            return False
         known = self.workers.get(worker_id)
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
@@ -102,13 +156,39 @@ class Fleet:
             lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
             "another process has taken its place",
         )
-        return True
 
-    async def registered(self, worker_id: str) -> WorkerRecord:
-        """The worker, which after a restart of ours may still have to register again."""
-        while (worker := self.workers.get(worker_id)) is None:
-            await self._registration.wait()
+    async def registered(self, worker_id: str, still_wanted: Callable[[], bool]) -> WorkerRecord | None:
+        """The worker, which after a restart of ours may still have to register again; None: nobody wants it any more,
+        which is asked from time to time."""
+        while (worker := self.workers.get(worker_id)) is None and still_wanted():
+            await happens(self._registration, _LOOK_S)
         return worker
+
+    def end(self, worker_id: str) -> None:
+        """The process of a worker is certainly dead, or as good as that: it is called no more."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
+            worker.gone = True
+
+    def forget(self, worker_id: str) -> None:
+        """Nothing refers to a worker any more, and another one will not have its id. If its process goes on somewhere,
+        out of reach, it is told to end, for as long as a lease lasts: after that it has ended by itself."""
+        self.end(worker_id)
+        self.workers.pop(worker_id, None)
+        self._refused.pop(worker_id, None)
+        self._authority.forget_worker(worker_id)
+        self._forgotten.pop(worker_id, None)  # the newest come last
+        self._forgotten[worker_id] = time.monotonic()
+
+    def _forget_old(self, now_s: float) -> None:
+        """Drops what does not matter any more: who was forgotten, or fenced, too long ago to come back."""
+        until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
+        while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
+            del self._forgotten[oldest]
+        until_ms = time.time_ns() // 1_000_000 - self._keep_fenced_ms
+        while self._fenced and self._fenced[process := next(iter(self._fenced))] < until_ms:
+            del self._fenced[process]
+            self._saver.unfence(*process)
 
     def hear(
         self,
@@ -116,7 +196,7 @@ class Fleet:
         answer: cluster_pb2.Controller.ReportTaskStatesResponse,
     ) -> bool:
         """A worker has called: whether its reports count. Where not, the answer says what it has to do."""
-        if (request.worker_id, request.incarnation) in self._fenced:
+        if (request.worker_id, request.incarnation) in self._fenced or request.worker_id in self._forgotten:
             answer.fenced = True
             return False
         worker = self.workers.get(request.worker_id)
@@ -129,7 +209,7 @@ class Fleet:
     def fence(self, worker_id: str, incarnation: str) -> None:
         """From now on nobody listens to this process of a worker: what it ran is given up."""
         if incarnation and (worker_id, incarnation) not in self._fenced:
-            self._fenced.add((worker_id, incarnation))
+            self._fenced[worker_id, incarnation] = time.time_ns() // 1_000_000
             self._saver.fence(worker_id, incarnation)
 
     async def watch_leases(self) -> None:
@@ -139,6 +219,7 @@ class Fleet:
         while True:
             await asyncio.sleep(min(1.0, self._lease_s / 8))
             now_s = time.monotonic()
+            self._forget_old(now_s)
             for worker in list(self.workers.values()):
                 if not worker.gone and worker.is_lost(now_s):
                     worker.gone = True

@@ -129,6 +129,7 @@ class Job:
         revision: Counts the changes; see `Task.revision`.
         tally: The tasks, counted.
         owner: Who submitted it, or the job above it: the name in the token.
+        rendezvous: Its tasks meet, and so can only start all together, also when they are tried again.
     """
 
     job_id: str
@@ -148,6 +149,7 @@ class Job:
     rounds: int = 0
     revision: int = 1
     owner: str = ""
+    rendezvous: bool = False
     tally: Tally = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -171,13 +173,16 @@ class Job:
         max_retries_preemption: int = DEFAULT_RETRIES_PREEMPTION,
         retry_pause_ms: int = DEFAULT_PAUSE_MS,
         parent_job_id: str = "",
+        rendezvous: bool = False,
     ) -> Job:
         """A job of `replicas` tasks, none of which has been placed."""
         tasks = [
             Task(job_id, index, max_retries_failure, max_retries_preemption, not_before_ms=now_ms)
             for index in range(replicas)
         ]
-        return cls(job_id, tasks, now_ms, coscheduled, max_task_failures, parent_job_id, retry_pause_ms)
+        job = cls(job_id, tasks, now_ms, coscheduled, max_task_failures, parent_job_id, retry_pause_ms)
+        job.rendezvous = rendezvous
+        return job
 
     def restore_gangs(self) -> None:
         """After a load: the gangs follow from their tasks."""
@@ -332,6 +337,7 @@ class Job:
     # What follows from the end of attempts, in the order of the questions:
     # 1. Has the job had enough? Then it ends, and the rest is stopped.
     # 2. Does somebody go on with another attempt? Then the gang restarts: peers are stopped, at no cost.
+    #    Where they would have to meet one that has succeeded, they would wait for ever: then the job ends instead.
     # 3. Does nothing run in a gang any more? Then its room goes back, and who still waits asks for new room.
     # 4. Is every task final? Then the job is.
 
@@ -373,6 +379,8 @@ class Job:
 
     def _gang_moved(self, gang: Gang, now_ms: int) -> list[Instruction]:
         live, waits = self.tally.count(BUILDING) + self.tally.count(RUNNING), self.tally.count(PENDING)
+        if self.rendezvous and waits and self.tally.count(SUCCEEDED):
+            return self._end_apart(now_ms)
         if self.coscheduled and live and (gang.restarting or not waits):
             return []  # the one gang goes on: most ends of a large one are looked at no further
         members = [self.tasks[index] for index in gang.task_indices]
@@ -393,6 +401,19 @@ class Job:
                 task.not_before_ms = now_ms + pause_ms
             instructions += self._ask_again(gang)
         return instructions
+
+    def _end_apart(self, now_ms: int) -> list[Instruction]:
+        """Tasks that meet would be tried again, but not all of them."""
+        culprit = self.tasks[_culprit([task for task in self.tasks if task.state == PENDING])]
+        gone = next(task for task in self.tasks if task.state == SUCCEEDED)
+        culprit.give_up(
+            f"{culprit.error}; it is not tried again, since task {gone.task_index} has succeeded already, and the tasks"
+            " of a rendezvous only start together"
+        )
+        self._touch(culprit)
+        self.first_failed = culprit.task_index
+        why = f"Job ended: task {culprit.task_index} cannot be tried again without task {gone.task_index}"
+        return self._end(culprit.state, culprit.error, why, now_ms)
 
     def _ask_again(self, gang: Gang) -> list[Instruction]:
         """Gives up the gang's room, or its place in the queue; those of its tasks that wait get another."""

@@ -42,6 +42,7 @@ def check_launch(request: LaunchJobRequest) -> None:
     _check_numbers(request)
     _check_environment(request)
     _check_placement(request)
+    _check_rendezvous(request)
     _check_supported(request)
 
 
@@ -61,6 +62,7 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
         ),
         retry_pause_ms=request.retry_pause_ms if request.HasField("retry_pause_ms") else DEFAULT_PAUSE_MS,
         parent_job_id=request.parent_job_id,
+        rendezvous=bool(request.rendezvous),
     )
 
 
@@ -212,6 +214,20 @@ def _check_placement(request: LaunchJobRequest) -> None:
                 f"no machine has two values of {quoted(constraint.key)}: {quoted(constraint.value.string_value)} and"
                 f" {quoted(values[constraint.key])}"
             )
+
+
+def _check_rendezvous(request: LaunchJobRequest) -> None:
+    if not request.rendezvous:
+        return
+    if request.rendezvous not in (cluster_pb2.RENDEZVOUS_TORCH, cluster_pb2.RENDEZVOUS_JAX):
+        raise InvalidArgumentError(f"rendezvous={request.rendezvous}: expected RENDEZVOUS_TORCH or RENDEZVOUS_JAX")
+    if request.independent_tasks:
+        raise InvalidArgumentError("independent tasks never meet: a rendezvous needs tasks that start together")
+    if request.max_task_failures:
+        raise InvalidArgumentError(
+            f"max_task_failures={request.max_task_failures}: a rendezvous needs all of its tasks, so none may fail for"
+            " good; max_retries_failure lets all of them start again"
+        )
 
 
 def _check_supported(request: LaunchJobRequest) -> None:

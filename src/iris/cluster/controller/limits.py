@@ -131,6 +131,8 @@ def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
     _check("the worker's address", request.address.encode(), MAX_PATH_BYTES, "give a shorter one")
     _check("the worker's incarnation", request.incarnation.encode(), MAX_KEY_BYTES, "16 random bytes are enough")
     _check_size("the worker's metadata", request.metadata.ByteSize(), MAX_METADATA_BYTES, "give fewer attributes")
+    devices = ",".join(request.visible_devices).encode()
+    _check("the worker's visible_devices", devices, MAX_METADATA_BYTES, "give one slot's")
 
 
 def trim_report(report: Report) -> None:

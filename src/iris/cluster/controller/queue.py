@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 
-from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, place
+from iris.cluster.controller.reasons import Reasons, needs
+from iris.cluster.controller.room import Layout, Reservation, Room
+from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
 FIRST_TURN_S = 30.0
+MOST_SUBMITTED = 100  # in a pass: asking an engine takes time, and what it has placed meanwhile is to start
 
 # What a gang asks for: how many slots, what each of them needs, and where. Those that are alike wait for one reason.
 Kind = tuple[int, Resources, Placement, tuple[tuple[str, str], ...]]
@@ -43,7 +46,7 @@ class Held:
 
 
 class Line:
-    """The gangs that wait, in the order of their arrival, and apart by kind.
+    """The gangs that wait, in the order since when they do, and apart by kind.
 
     A pass looks at the first of each kind that does not fit, and at none behind it: with thousands of tasks that wait
     it costs no more than with a few.
@@ -53,15 +56,19 @@ class Line:
         self._kinds: dict[Kind, dict[str, tuple[int, Waiting]]] = {}  # gang id -> number of arrival, entry
         self._kind_of: dict[str, Kind] = {}  # by gang id
         self._numbers = itertools.count()
+        self._unsorted: set[Kind] = set()
         for entry in waiting:
             self.join(entry)
 
     def join(self, entry: Waiting) -> None:
-        """A gang comes, behind all others."""
+        """A gang comes; behind all that have waited for as long."""
         gang = entry.gang
         kind = (gang.slots, gang.need, gang.placement, gang.labels)
         self._kind_of[gang.gang_id] = kind
-        self._kinds.setdefault(kind, {})[gang.gang_id] = (next(self._numbers), entry)
+        gangs = self._kinds.setdefault(kind, {})
+        if gangs and next(reversed(gangs.values()))[1].since_s > entry.since_s:
+            self._unsorted.add(kind)  # it had room, and lost it: its place is where it was
+        gangs[gang.gang_id] = (next(self._numbers), entry)
 
     def leave(self, gang_id: str) -> Waiting | None:
         """A gang goes; None when it was not there."""
@@ -71,6 +78,7 @@ class Line:
         _, entry = self._kinds[kind].pop(gang_id)
         if not self._kinds[kind]:
             del self._kinds[kind]
+            self._unsorted.discard(kind)
         return entry
 
     def kind_of(self, gang_id: str) -> Kind:
@@ -81,7 +89,11 @@ class Line:
         return gang_id in self._kind_of
 
     def by_kind(self) -> Mapping[Kind, Mapping[str, tuple[int, Waiting]]]:
-        """All of them: by kind and gang id, the number of its arrival and the entry."""
+        """All of them: by kind and gang id, the number of its arrival and the entry; of each kind in order."""
+        for kind in self._unsorted:
+            by_age = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].since_s, item[1][0]))
+            self._kinds[kind] = dict(by_age)
+        self._unsorted.clear()
         return self._kinds
 
     def __iter__(self) -> Iterator[Waiting]:
@@ -91,13 +103,64 @@ class Line:
         return len(self._kind_of)
 
 
-@dataclass(slots=True)
 class Plan:
-    """What to do with the queue. Those of a kind that are not submitted wait for one reason, or can never be placed."""
+    """What to do with the queue.
 
-    submit: list[GangRequest] = field(default_factory=list)
-    reasons: dict[Kind, str] = field(default_factory=dict)
-    impossible: dict[Kind, str] = field(default_factory=dict)
+    Attributes:
+        submit: What starts now.
+        withdraw: What the engine was asked for and has no room for, and what could start there in the place of somebody
+            who has waited longer: it is to wait here.
+        impossible: What could not be placed on empty machines either, also if all that there are were alive.
+        reserved_for: The gang that room is kept for; empty while for none.
+        layout: That of the machines, for the next plan.
+        has_more: There may be more to submit: this was enough for one pass.
+    """
+
+    def __init__(self, layout: Layout, room: Room, held: Sequence[Held]) -> None:
+        self.layout = layout
+        self.submit: list[GangRequest] = []
+        self.withdraw: list[str] = []
+        self.impossible: set[Kind] = set()
+        self.reserved_for = ""
+        self.has_more = False
+        self._reasons = Reasons(room, ((entry.gang.need, entry.machines) for entry in held))
+        self._why: dict[Kind, Callable[[], str]] = {}  # only asked for once a second
+        self._stuck: dict[str, Callable[[], str]] = {}
+
+    def why(self, kind: Kind) -> str | None:
+        """Why those of a kind wait that are not submitted; None where they were not looked at."""
+        reason = self._why.get(kind)
+        return None if reason is None else reason()
+
+    def why_asked(self, gang: GangRequest) -> str:
+        """Why a gang waits that the engine was asked for, as far as we know."""
+        reason = self._stuck.get(gang.gang_id)
+        return f"{needs(gang)}; there seems to be room" if reason is None else reason()
+
+    def kinds(self) -> Set[Kind]:
+        """Those that wait for a reason that is known."""
+        return self._why.keys()
+
+    def full(self, kind: Kind, gang: GangRequest) -> None:
+        """It does not fit now."""
+        self._why[kind] = lambda: self._reasons.too_little_free(gang)
+
+    def kept(self, kind: Kind, oldest: GangRequest) -> None:
+        """It would fit, but in room that is kept."""
+        text = (
+            f"there is room, but it is kept for job {oldest.gang_id.rsplit('@', 1)[0]!r},"
+            f" which has waited longer and {needs(oldest)}"
+        )
+        self._why[kind] = lambda: text
+
+    def absent(self, kind: Kind, gang: GangRequest) -> None:
+        """It would not fit either if nothing was held."""
+        self._why[kind] = lambda: self._reasons.too_little_there(gang)
+
+    def stuck(self, gang: GangRequest, *, could_fit: bool) -> None:
+        """The engine was asked for it, and has no room for it now."""
+        words = self._reasons.too_little_free if could_fit else self._reasons.too_little_there
+        self._stuck[gang.gang_id] = lambda: words(gang)
 
 
 def is_reserved(waited_s: float) -> bool:
@@ -109,110 +172,91 @@ def is_reserved(waited_s: float) -> bool:
     return waited_s >= turn_s
 
 
-def plan(line: Line, held: Sequence[Held], machines: Sequence[Machine], now_s: float) -> Plan:
+def plan(
+    line: Line,
+    held: Sequence[Held],
+    machines: Sequence[Machine],
+    now_s: float,
+    asked: Sequence[Waiting] = (),
+    before: Layout | None = None,
+) -> Plan:
     """Decides what starts now.
 
-    1. What could not be placed on empty machines is impossible.
+    1. What the engine was asked for, and still waits there, has its room already where there is room for it.
     2. In order of arrival, what fits is submitted, on a ledger of what is then still free.
-    3. The first that does not fit is the oldest; whoever comes after it passes unless that breaks its reservation.
+    3. What does not fit on empty machines either, of those that are alive, waits without a claim, or is impossible.
+    4. The first that does not fit but could is the oldest, wherever it waits; whoever comes after it passes unless that
+       breaks its reservation.
 
     All that is free only becomes less in a pass, so the first of a kind that has to wait speaks for all behind it.
+
+    Args:
+        line: Who waits here.
+        held: Who has room, or is about to give it back.
+        machines: What there is.
+        now_s: The moment, by the clock of the entries.
+        asked: Who waits at the engine; their room is still free on `machines`.
+        before: The layout of the last plan, which spares work where the machines are the same.
     """
-    result = Plan()
-    empty = [replace(machine, free=machine.total, tasks=0) for machine in machines]
-    ledger = list(machines)
-    oldest: GangRequest | None = None
-    ahead: list[Machine] | None = None  # reserved: what would be free if only those ran that came after the oldest
-    rest = {kind: iter(gangs.values()) for kind, gangs in line.by_kind().items()}
-    turns: list[tuple[int, Waiting, Kind]] = []  # a heap: the next of each kind; no two numbers of arrival are alike
-    for kind, gangs in rest.items():
-        number, entry = next(gangs)
-        if place(entry.gang, empty) is None:
-            result.impossible[kind] = _describe(entry.gang, empty, "there are only")
-        else:
-            heapq.heappush(turns, (number, entry, kind))
-    while turns:
-        _, entry, kind = turns[0]
-        gang = entry.gang
-        spots = place(gang, ledger)
+    layout = (before or Layout(machines)).of(machines)
+    room = Room(layout, [machine.free for machine in machines], [machine.tasks for machine in machines])
+    result = Plan(layout, room, held)
+    turns: list[tuple[float, int, Waiting, Kind | None]] = []  # a heap: the next of each kind; no two numbers are alike
+    coming: list[tuple[Waiting, list[int]]] = []
+    for number, entry in enumerate(asked, -len(asked)):
+        spots = room.find(entry.gang)
         if spots is None:
-            result.reasons[kind] = _describe(gang, ledger, "free now:")
-            if oldest is None:
-                oldest = gang
-                if is_reserved(now_s - entry.since_s):
-                    ahead = _occupied_since(entry.since_s, held, empty)
-        elif oldest and ahead and place(oldest, after := _apply(ahead, gang, spots)) is None:
-            result.reasons[kind] = (
-                f"there is room, but it is kept for job {oldest.gang_id.rsplit('@', 1)[0]!r},"
-                f" which has waited longer and needs {_amount(oldest)}"
-            )
+            turns.append((entry.since_s, number, entry, None))
         else:
-            ledger = _apply(ledger, gang, spots)
-            ahead = after if ahead else None
+            coming.append((entry, spots))
+            room.take(entry.gang, spots)
+    rest = {kind: iter(gangs.values()) for kind, gangs in line.by_kind().items()}
+    for first_of, entries in rest.items():
+        number, entry = next(entries)
+        turns.append((entry.since_s, number, entry, first_of))
+    heapq.heapify(turns)
+    oldest: GangRequest | None = None
+    reservation: Reservation | None = None
+    while turns and len(result.submit) < MOST_SUBMITTED:
+        _, _, entry, kind = turns[0]
+        gang = entry.gang
+        spots = None if kind is None else room.find(gang)
+        if kind is None:
+            result.stuck(gang, could_fit=layout.fits(gang))
+            if reservation is not None and reservation.concerns(room.members(gang), gang.need):
+                result.withdraw.append(gang.gang_id)
+        elif spots is None and not layout.fits(gang):
+            result.absent(kind, gang)
+            if not layout.fits_with_all_alive(gang):
+                result.impossible.add(kind)
+        elif spots is None:
+            result.full(kind, gang)
+        elif oldest is not None and reservation is not None and not reservation.admits(gang, spots):
+            result.kept(kind, oldest)
+        else:
+            room.take(gang, spots)
             result.submit.append(gang)
             following = next(rest[kind], None)
             if following is not None:
-                heapq.heapreplace(turns, (*following, kind))
+                number, entry = following
+                heapq.heapreplace(turns, (entry.since_s, number, entry, kind))
                 continue
+        if spots is None and oldest is None and layout.fits(gang):
+            oldest = gang
+            if is_reserved(now_s - entry.since_s):
+                reservation = Reservation(gang, _occupied_since(entry.since_s, held, coming, layout))
+                result.reserved_for = gang.gang_id
         heapq.heappop(turns)
+    result.has_more = bool(turns)
     return result
 
 
-def _apply(machines: Sequence[Machine], gang: GangRequest, spots: Sequence[int]) -> list[Machine]:
-    after = list(machines)
-    for spot in spots:
-        after[spot] = replace(after[spot], free=after[spot].free - gang.need, tasks=after[spot].tasks + 1)
-    return after
-
-
-def _occupied_since(since_s: float, held: Sequence[Held], empty: Sequence[Machine]) -> list[Machine]:
-    position = {machine.name: i for i, machine in enumerate(empty)}
-    machines = list(empty)
-    for entry in held:
-        if entry.since_s > since_s:
-            spots = [position[name] for name in entry.machines if name in position]
-            machines = _apply(machines, entry.gang, spots)
-    return machines
-
-
-def _describe(gang: GangRequest, machines: Sequence[Machine], lead: str) -> str:
-    """`needs 4 x 2 cpu; free now: 3 of 4 cpu`: the resources that are short, what is needed and what there is."""
-    short = [name for name, index in _NAMES if _is_short(gang, machines, index)] or [
-        name for name, index in _NAMES if gang.need.amounts()[index]
-    ]
-    shown = [
-        ", ".join(_of_total(machine, name) for name in short) + (f" on {machine.name}" if len(machines) > 1 else "")
-        for machine in machines[:4]
-    ]
-    more = f" and {len(machines) - 4} more machines" if len(machines) > 4 else ""
-    return f"needs {_amount(gang)}; {lead} {'; '.join(shown) or 'no machine'}{more}"
-
-
-_NAMES = (("cpu", 0), ("memory", 1), ("gpu", 2))
-
-
-def _is_short(gang: GangRequest, machines: Sequence[Machine], index: int) -> bool:
-    want = gang.need.amounts()[index]
-    return bool(want) and sum(machine.free.amounts()[index] // want for machine in machines) < gang.slots
-
-
-def _amount(gang: GangRequest) -> str:
-    need = gang.need.amounts()
-    each = ", ".join(_quantity(name, need[index]) for name, index in _NAMES if need[index])
-    return f"{gang.slots} x ({each or 'nothing'})" if gang.slots > 1 else each or "nothing"
-
-
-def _of_total(machine: Machine, name: str) -> str:
-    index = dict(_NAMES)[name]
-    free, total = machine.free.amounts()[index], machine.total.amounts()[index]
-    if free == total:
-        return _quantity(name, total)
-    return f"{_quantity(name, max(free, 0)).removesuffix(f' {name}')} of {_quantity(name, total)}"
-
-
-def _quantity(name: str, value: int) -> str:
-    if name != "memory":
-        return f"{value} {name}"
-    if value >= 2**30:
-        return f"{value / 2**30:.1f} GiB memory"
-    return f"{value / 2**20:.0f} MiB memory"
+def _occupied_since(
+    since_s: float, held: Iterable[Held], coming: Iterable[tuple[Waiting, list[int]]], layout: Layout
+) -> Room:
+    room = Room(layout, [machine.total for machine in layout.machines])
+    room.take_held((entry.gang.need, entry.machines) for entry in held if entry.since_s > since_s)
+    for waiting, spots in coming:
+        if waiting.since_s > since_s:
+            room.take(waiting.gang, spots)
+    return room

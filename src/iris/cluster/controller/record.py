@@ -29,6 +29,7 @@ class JobRecord(StoredJob):
         to_do: What is to be done once it is saved.
         unsaved_results: Return values, pickled, by task index.
         gpu_ids: By task index, the devices that its current slot brings.
+        machines: By task index, the machine that its current slot is on, as the engine names it.
         watch: The clients that watch it; None while there are none.
         children: The jobs that its tasks have submitted, and that have not ended when it was looked at last.
     """
@@ -39,6 +40,7 @@ class JobRecord(StoredJob):
     to_do: list[Instruction] = field(default_factory=list)
     unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
     gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    machines: dict[int, str] = field(default_factory=dict)
 
     children: list[JobRecord] = field(default_factory=list)
     watch: Watch | None = None

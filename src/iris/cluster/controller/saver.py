@@ -67,7 +67,7 @@ class _Batch:
     launches: list[_Launch] = field(default_factory=list)
     records: dict[str, JobRecord] = field(default_factory=dict)
     endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)  # None: it went
-    fenced: dict[tuple[str, str], None] = field(default_factory=dict)
+    fenced: dict[tuple[str, str], bool] = field(default_factory=dict)  # False: not any more
     lease_s: float | None = None
     tokens: dict[str, StoredToken | None] = field(default_factory=dict)  # None: it went
 
@@ -136,7 +136,12 @@ class Saver:
 
     def fence(self, worker_id: str, incarnation: str) -> None:
         """A worker's process was declared lost."""
-        self._gathering.fenced[worker_id, incarnation] = None
+        self._gathering.fenced[worker_id, incarnation] = True
+        self._wake.set()
+
+    def unfence(self, worker_id: str, incarnation: str) -> None:
+        """That was so long ago that it does not matter any more."""
+        self._gathering.fenced[worker_id, incarnation] = False
         self._wake.set()
 
     def token_changed(self, token_id: str, stored: StoredToken | None) -> None:
@@ -296,8 +301,11 @@ def _changes_of(batch: _Batch) -> Changes:
         [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
         [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
     )
-    for worker_id, incarnation in batch.fenced:
-        changes.fence(worker_id, incarnation)
+    for (worker_id, incarnation), is_fenced in batch.fenced.items():
+        if is_fenced:
+            changes.fence(worker_id, incarnation)
+        else:
+            changes.unfence(worker_id, incarnation)
     for token_id, stored in batch.tokens.items():
         if stored is None:
             changes.remove_token(token_id)

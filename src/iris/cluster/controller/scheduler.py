@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from iris.cluster.controller import queue
-from iris.cluster.controller.backoff import LONGEST_PAUSE_MS
-from iris.cluster.controller.job import Instruction
+from iris.cluster.controller import machines, queue
+from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
+from iris.cluster.controller.explanations import Apply, Explanations
+from iris.cluster.controller.fleet import Fleet
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.room import Layout
+from iris.cluster.controller.slot_workers import DRAIN_S, SlotWorkers
 from iris.cluster.controller.timers import Timers
-from iris.cluster.controller.workers import WorkerRecord
-from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus
+from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus, Machine
+from iris.cluster.worker.lease import span
 from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
 
 TICK_S = 1.0
-# What time brings, with the id of a gang or a job: the end of a pause, of the time to be placed in, of a job's time.
-Due = tuple[Literal["pause", "placement", "job"], str]
+START_LIMIT_S = 300.0  # for workers to register that the engine has made room for
+# What time brings, with the id of a gang or a job: the end of a pause, of the time to be placed in, of the time in
+# which its workers have to come, of a job's time.
+Due = tuple[Literal["pause", "placement", "start", "job"], str]
+_OF_A_GANG: tuple[Literal["pause", "placement", "start"], ...] = ("pause", "placement", "start")
 _log = logging.getLogger(__name__)
-
-
-class Apply(Protocol):
-    """How the controller takes an event: what a job has become will be kept and told, then the rest is done."""
-
-    def __call__(self, record: JobRecord, instructions: Iterable[Instruction]) -> None: ...
 
 
 class Scheduler:
@@ -39,25 +41,52 @@ class Scheduler:
     Args:
         engine: Who places.
         jobs: By job id; the controller's own.
-        workers: By worker id; the controller's own.
+        fleet: The workers.
         apply: Where events go.
+        in_background: Runs what the scheduler does not wait for.
+        drain_s: How long workers that end with their gang may take to hand over what they have.
+        start_limit_s: For how long room is held for workers that do not come; then it is given back, and asked for
+            anew. A worker may be unable to start where the engine has put it.
     """
 
     def __init__(
-        self, engine: Engine, jobs: Mapping[str, JobRecord], workers: Mapping[str, WorkerRecord], apply: Apply
+        self,
+        engine: Engine,
+        jobs: Mapping[str, JobRecord],
+        fleet: Fleet,
+        apply: Apply,
+        in_background: Callable[[Coroutine[Any, Any, None]], None],
+        drain_s: float = DRAIN_S,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self._engine = engine
         self._jobs = jobs
-        self._workers = workers
+        self._fleet = fleet
+        self._workers = fleet.workers
+        self._slot_workers = None if engine.shared_workers else SlotWorkers(fleet, drain_s)
         self._apply = apply
+        self._in_background = in_background
+        self._start_limit_s = start_limit_s
         self._timers: Timers[Due] = Timers()
         self._pausing: dict[str, GangRequest] = {}  # not in the queue yet
         self._line = queue.Line()
         self._newcomers: dict[str, None] = {}  # of them, those that have not been told yet why they wait
         self._submitted: dict[str, queue.Waiting] = {}  # asked of the engine, attempts not started yet
+        self._words: dict[str, str] = {}  # of them, those that wait at the engine, and what it says
+        self._granted: dict[str, queue.Held] = {}  # and those that have room, but not all of their workers
         self._held: dict[str, queue.Held] = {}
+        self._draining: set[str] = set()  # their workers hand over what they have: to be released after that
         self._to_release: dict[str, None] = {}  # a set that keeps its order
-        self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed in this pass
+        # How often in a row a job's gangs have lost their room before they could start.
+        self._setbacks: Counter[str] = Counter()
+        self._leaving: dict[str, queue.Held] = {}  # released, and still in the engine's snapshots
+        self._late: set[str] = set()  # by job id: whose room was given back since its workers did not come
+        self._stuck: set[str] = set()  # who was to be withdrawn in the last pass, see `_submit_next`
+        self._reserved_for = ""
+        self._layout: Layout | None = None
+        self._machines: Sequence[Machine] = ()  # as they were seen last
+        self._problem = ""  # why the engine cannot be asked
+        self._explanations = Explanations(jobs, apply)
         self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
 
@@ -73,24 +102,38 @@ class Scheduler:
     def job_ended(self, job_id: str) -> None:
         """Its time is of no interest any more."""
         self._timers.drop(("job", job_id))
+        self._forget_setbacks(job_id)
+        self._late.discard(job_id)
 
     def request_room(self, record: JobRecord, gang_id: str, slots: int, not_before_ms: int) -> None:
-        """A gang joins the queue, at once or after a pause. It waits since `not_before_ms` where that has passed."""
+        """A gang joins the queue, at once or after a pause. It waits since `not_before_ms`, also where that is long
+        ago: it may have had room, and lost it, or the controller was away."""
         request = gang_of(record.launch, gang_id, slots)
         due_s = self._limit_placement(record, gang_id, not_before_ms)
+        if record.job.job_id in self._late:
+            self._late.discard(record.job.job_id)
+            due_s = max(due_s, time.monotonic())  # behind all: it must not hold room from others again and again
+        pause_ms = pause_before(self._setbacks[record.job.job_id], DEFAULT_PAUSE_MS, gang_id)
+        if pause_ms:
+            due_s = max(due_s, time.monotonic() + pause_ms / 1000)
+            self._explanations.say(
+                gang_id,
+                "waiting: room is asked for again in a while, since what it had was of no use:"
+                f" {self._explanations.troubles[record.job.job_id]}",
+            )
         if due_s > time.monotonic():
             self._pausing[gang_id] = request
             self._timers.set(("pause", gang_id), due_s)
         else:
-            self._join(request)
+            self._join(request, due_s)
         self._wake.set()
 
     def release_room(self, gang_id: str) -> None:
         """A gang leaves the queue, or gives its room back."""
-        self._timers.drop(("pause", gang_id))
-        self._timers.drop(("placement", gang_id))
+        for what in _OF_A_GANG:
+            self._timers.drop((what, gang_id))
         if self._pausing.pop(gang_id, None) is None and self._line.leave(gang_id) is None:
-            self._to_release[gang_id] = None
+            self._give_back(gang_id, has_run=gang_id in self._held)
         self._newcomers.pop(gang_id, None)
         self._wake.set()
 
@@ -100,30 +143,62 @@ class Scheduler:
 
     def adopt(self, snapshot: Mapping[str, GangStatus]) -> None:
         """After a restart of the controller: takes the gangs of jobs that go on into the books, releases the others."""
-        self._to_release = dict.fromkeys(snapshot)
+        unwanted = dict(snapshot)
         for record in self._jobs.values():
             for gang_id, gang in record.job.gangs.items():
-                known = snapshot.get(gang_id)
+                known = unwanted.pop(gang_id, None)
                 if known is None:
                     continue
-                del self._to_release[gang_id]
                 request = gang_of(record.launch, gang_id, len(gang.task_indices))
                 if gang.placed:
                     self._hold(record, request, known)
                 else:
-                    self._submitted[gang_id] = queue.Waiting(request, time.monotonic())
-                    self._limit_placement(record, gang_id, record.job.tasks[gang.task_indices[0]].not_before_ms)
+                    not_before_ms = record.job.tasks[gang.task_indices[0]].not_before_ms
+                    since_s = self._limit_placement(record, gang_id, not_before_ms)
+                    self._submitted[gang_id] = queue.Waiting(request, since_s)
+        if self._slot_workers is not None:
+            self._slot_workers.take_snapshot(snapshot)
+        for gang_id, status in unwanted.items():
+            self._give_back(gang_id, has_run=bool(status.slots))  # what it runs is told to end when it reports
 
     async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
-        machines = await self._engine.machines()
+        problem = ""
+        try:
+            self._machines = await self._engine.machines()
+        except IrisError as error:
+            problem = str(error)
+        waiting = [*(self._submitted[gang_id] for gang_id in self._words), *self._line]
+        first = heapq.nsmallest(machines.MOST_WAITING, waiting, key=lambda entry: entry.since_s)
+        held = [*self._held.values(), *self._granted.values()]
         return cluster_pb2.Controller.ListMachinesResponse(
             engine=self._engine.name,
-            machines=[
-                cluster_pb2.Controller.Machine(name=machine.name, labels=dict(machine.labels), alive=machine.alive)
-                for machine in machines
-            ],
+            machines=machines.machine_messages(
+                self._machines, ((self._record_of(entry.gang.gang_id), entry) for entry in held)
+            ),
+            waiting=machines.waiting_messages(
+                [(self._record_of(entry.gang.gang_id), entry) for entry in first], self._reserved_for
+            ),
+            num_waiting=len(waiting),
+            problem=problem,
         )
+
+    def _give_back(self, gang_id: str, *, has_run: bool) -> None:
+        """Room is released with the next pass; where workers end with it, once they have handed over what they have."""
+        if self._slot_workers is None or not has_run:
+            self._to_release[gang_id] = None
+        elif gang_id not in self._draining:
+            self._draining.add(gang_id)
+            self._in_background(self._drain(self._slot_workers, gang_id))
+
+    async def _drain(self, slot_workers: SlotWorkers, gang_id: str) -> None:
+        try:
+            await slot_workers.drain(gang_id)
+        finally:
+            slot_workers.ending(gang_id)
+            self._draining.discard(gang_id)
+            self._to_release[gang_id] = None
+            self._wake.set()
 
     async def run(self) -> None:
         """Schedules for as long as the controller lives: whenever something changes, and with every tick.
@@ -137,11 +212,15 @@ class Scheduler:
             pause_s = TICK_S
             begin_s = time.thread_time()
             try:
-                await self._schedule()
+                tell_all = time.monotonic() >= self._next_look_s
+                if tell_all:
+                    self._next_look_s = time.monotonic() + TICK_S
+                await self.make_pass(tell_all=tell_all)
                 pause_s = min(TICK_S, max(0.0, self._timers.next_s() - time.monotonic()))
             except IrisError as error:
                 # The engine cannot be reached, which is no news of its gangs.
                 _log.warning("scheduling goes on in a second: %s", error)
+                self._say_unreachable(str(error))
             except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
                 _log.exception("scheduling")
             await asyncio.sleep(min(time.thread_time() - begin_s, TICK_S))
@@ -152,14 +231,14 @@ class Scheduler:
             await self._engine.wait_for_change(TICK_S)
             self._wake.set()
 
-    async def _schedule(self) -> None:
+    async def make_pass(self, *, tell_all: bool) -> None:
         """One pass:
 
         1. Room that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
         3. What is due: pauses that are over, and who has waited or run for too long.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
-        5. Who has just come is told why it waits. Once a second everybody is, since it changes all the time.
+        5. Who has just come is told why it waits, or with `tell_all` everybody, since it changes all the time.
 
         What happens in each pass does not take longer when more gangs wait; what does is done once a second.
         """
@@ -167,82 +246,166 @@ class Scheduler:
             for gang_id in list(self._to_release):
                 await self._engine.release(gang_id)
                 del self._to_release[gang_id]
-                self._held.pop(gang_id, None)
-                self._submitted.pop(gang_id, None)
+                held = self._held.pop(gang_id, None) or self._granted.get(gang_id)
+                if held is not None:
+                    self._leaving[gang_id] = held
+                self._forget_submitted(gang_id)
             self.take_snapshot(await self._engine.snapshot())
         finally:  # time passes also while the engine cannot be reached
             while (due := self._timers.pop_due(time.monotonic())) is not None:
                 self._take_due(*due)
-        look_at_all = time.monotonic() >= self._next_look_s
-        if look_at_all:
-            self._next_look_s = time.monotonic() + TICK_S
-        if self._line:
-            await self._submit_next(look_at_all)
-        self._tell_explained()
+        if tell_all and self._slot_workers is not None:
+            self._slot_workers.forget_strays()
+        if self._problem:
+            self._problem = ""
+            tell_all = True
+        if self._line or self._words:
+            await self._submit_next(tell_all)
+        self._explanations.tell()
 
     async def _submit_next(self, tell_all: bool) -> None:
-        machines = await self._engine.machines()
-        plan = queue.plan(self._line, list(self._held.values()), machines, time.monotonic())
+        """Lets the queue decide, and does it.
+
+        Who is to be withdrawn is so when two passes in a row say it: what the engine says of gangs and of machines are
+        two answers, and in between it may have placed one.
+        """
+        self._machines = await self._engine.machines()
+        asked = [self._submitted[gang_id] for gang_id in self._words]
+        held = [*self._held.values(), *self._granted.values(), *self._leaving.values()]
+        plan = queue.plan(self._line, held, self._machines, time.monotonic(), asked, self._layout)
+        self._layout = plan.layout
+        self._reserved_for = plan.reserved_for
+        for gang_id in self._stuck.intersection(plan.withdraw):
+            self._room_lost(gang_id)
+        self._stuck = set(plan.withdraw)
         for gang in plan.submit:
-            waiting = self._line.leave(gang.gang_id)
-            if waiting is None:
-                continue  # its job ended while we awaited the engine
-            self._submitted[gang.gang_id] = waiting
-            try:
-                failpoint("placement.before")
-                await self._engine.submit(gang)
-                failpoint("placement.after")
-            except GangRejectedError as error:
-                self._reject(gang.gang_id, str(error))
+            await self._submit(gang)
         if plan.submit:
             self.take_snapshot(await self._engine.snapshot())
-        if self._engine.elastic:
-            plan.reasons |= plan.impossible
-        else:
-            for kind, reason in plan.impossible.items():
+        if plan.has_more:
+            self._wake.set()
+        if not self._engine.elastic:
+            for kind in plan.impossible:
                 for gang_id in list(self._line.by_kind().get(kind, ())):
-                    self._reject(gang_id, f"it can never be placed: {reason}")
-        for gang_id in [entry.gang.gang_id for entry in self._line] if tell_all else list(self._newcomers):
-            why = plan.reasons.get(self._line.kind_of(gang_id)) if gang_id in self._line else ""
+                    self._reject(gang_id, f"it can never be placed: {plan.why(kind)}")
+        just_asked = {gang.gang_id for gang in plan.submit}
+        for gang_id, words in self._words.items():
+            if tell_all or gang_id in just_asked:
+                why = plan.why_asked(self._submitted[gang_id].gang)
+                self._explanations.explain(gang_id, f"waiting: {why}; {self._engine.name} says: {words or 'nothing'}")
+        self._tell_why(plan, tell_all=tell_all)
+
+    async def _submit(self, gang: GangRequest) -> None:
+        waiting = self._line.leave(gang.gang_id)
+        if waiting is None:
+            return  # its job ended while we awaited the engine
+        self._newcomers.pop(gang.gang_id, None)
+        self._submitted[gang.gang_id] = waiting
+        try:
+            failpoint("placement.before")
+            await self._engine.submit(gang)
+            failpoint("placement.after")
+        except GangRejectedError as error:
+            self._reject(gang.gang_id, str(error))
+
+    def _tell_why(self, plan: queue.Plan, *, tell_all: bool) -> None:
+        """Tells those who wait here why. Who has come since the plan was made is told after the next."""
+        told: dict[queue.Kind, list[str]] = {}
+        if tell_all:
+            told = {kind: list(gangs) for kind, gangs in self._line.by_kind().items()}
+        else:
+            for gang_id in self._newcomers:
+                told.setdefault(self._line.kind_of(gang_id), []).append(gang_id)
+        for kind, gang_ids in told.items():
+            why = plan.why(kind)
             if why is None:
-                continue  # it has come since the plan was made
-            self._newcomers.pop(gang_id, None)
-            if why:
-                self._explain(gang_id, f"waiting: {why}")
+                continue
+            text = f"waiting: {why}"
+            for gang_id in gang_ids:
+                self._newcomers.pop(gang_id, None)
+                self._explanations.explain(gang_id, text)
+
+    def _say_unreachable(self, problem: str) -> None:
+        if problem != self._problem or self._newcomers:
+            self._problem = problem
+            self._newcomers.clear()
+            self._explanations.add([*(entry.gang.gang_id for entry in self._line), *self._submitted], problem)
+        self._explanations.tell()
 
     def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
         """What the engine has placed starts, what it has lost ends."""
+        for gang_id in [gang_id for gang_id in self._leaving if gang_id not in snapshot]:
+            del self._leaving[gang_id]
         for gang_id in list(self._submitted):
             known = snapshot.get(gang_id)
-            if known is None or known.state is GangState.BROKEN:
-                self._room_lost(gang_id)
+            if known is None:
+                self._room_lost(gang_id, "the engine has let go of it")
+            elif known.state is GangState.BROKEN:
+                refused = self._fleet.why_refused(slot.worker_id for slot in known.slots)
+                self._room_lost(gang_id, refused or f"the room that it had was lost: {known.reason}")
             elif known.state is GangState.HELD:
+                self._words.pop(gang_id, None)
                 self._place(gang_id, known)
             else:
-                self._explain(gang_id, f"waiting: {known.reason}")
+                self._words[gang_id] = known.reason
         for gang_id, held in list(self._held.items()):
             known = snapshot.get(gang_id)
             if known is None:
                 self._slots_lost(gang_id, range(held.gang.slots), "the engine has let go of it")
             elif known.state is GangState.BROKEN:
                 self._slots_lost(gang_id, known.lost, known.reason)
+        if self._slot_workers is not None:
+            self._slot_workers.take_snapshot(snapshot)  # last: what is forgotten runs nothing any more
 
     def _place(self, gang_id: str, known: GangStatus) -> None:
         record = self._record_of(gang_id)
         slots = known.slots
-        missing = sorted({slot.worker_id for slot in slots if not self._is_there(slot.worker_id)})
-        if missing:
-            self._explain(gang_id, f"waiting: {', '.join(missing)} has room, but {self._why_not_there(missing[0])}")
+        absent = [why for slot in slots if (why := self._fleet.why_absent(slot.worker_id))]
+        if absent:
+            if gang_id not in self._granted:
+                self._granted[gang_id] = _held(self._submitted[gang_id].gang, known)
+                self._timers.set(("start", gang_id), time.monotonic() + self._start_limit_s)
+            self._explanations.explain(gang_id, f"waiting: {_in_short(absent)}")
             return
         self._timers.drop(("placement", gang_id))
-        self._hold(record, self._submitted.pop(gang_id).gang, known)
+        self._forget_setbacks(record.job.job_id)
+        self._hold(record, self._submitted[gang_id].gang, known)
+        self._forget_submitted(gang_id)
         places = [self._workers[slot.worker_id].place for slot in slots]
         self._apply(record, record.job.gang_placed(gang_id, places))
 
-    def _room_lost(self, gang_id: str) -> None:
-        self._submitted.pop(gang_id)
+    def _forget_setbacks(self, job_id: str) -> None:
+        self._setbacks.pop(job_id, None)
+        self._explanations.troubles.pop(job_id, None)
+
+    def _forget_submitted(self, gang_id: str) -> None:
+        self._submitted.pop(gang_id, None)
+        self._words.pop(gang_id, None)
+        self._granted.pop(gang_id, None)
+        self._timers.drop(("start", gang_id))
+
+    def _room_lost(self, gang_id: str, trouble: str = "") -> None:
+        """A gang that was submitted has no room, or no more, and asks again. Where that is for a `trouble`, it is said
+        for as long as it waits, and it asks a little later each time: its workers may be unable to start at all."""
+        held = self._granted.get(gang_id)
+        self._forget_submitted(gang_id)
+        if held is not None:
+            self._leaving[gang_id] = held
         record = self._record_of(gang_id)
+        if trouble:
+            self._explanations.troubles[record.job.job_id] = trouble
+            self._setbacks[record.job.job_id] += 1
         self._apply(record, record.job.room_lost(gang_id))
+
+    def _workers_late(self, gang_id: str) -> None:
+        """Workers of a gang have not come in time: they may be unable to start where they are, or to reach us."""
+        held = self._granted.get(gang_id)
+        if held is not None:
+            where = ", ".join(sorted(set(held.machines))[:4])
+            _log.warning("gang %s: its workers on %s do not register; its room is given back", gang_id, where)
+            limit = span(self._start_limit_s)
+            self._late.add(self._record_of(gang_id).job.job_id)
+            self._room_lost(gang_id, f"it had room on {where}, but no worker registered from there within {limit}")
 
     def _slots_lost(self, gang_id: str, positions: Iterable[int], reason: str) -> None:
         record = self._record_of(gang_id)
@@ -271,7 +434,9 @@ class Scheduler:
 
     def _take_due(self, what: str, name: str) -> None:
         if what == "pause":
-            self._join(self._pausing.pop(name))
+            self._join(self._pausing.pop(name), time.monotonic())
+        elif what == "start":
+            self._workers_late(name)
         elif what == "placement":
             self._give_up(name)
         else:
@@ -279,8 +444,8 @@ class Scheduler:
             error = f"job timed out after {record.launch.job_timeout_seconds} s"
             self._apply(record, record.job.time_out(error, _now_ms()))
 
-    def _join(self, request: GangRequest) -> None:
-        self._line.join(queue.Waiting(request, time.monotonic()))
+    def _join(self, request: GangRequest, since_s: float) -> None:
+        self._line.join(queue.Waiting(request, since_s))
         self._newcomers[request.gang_id] = None
 
     def _give_up(self, gang_id: str) -> None:
@@ -300,45 +465,31 @@ class Scheduler:
 
     def _reject(self, gang_id: str, error: str) -> None:
         self._line.leave(gang_id)
-        self._submitted.pop(gang_id, None)
+        self._newcomers.pop(gang_id, None)
+        self._forget_submitted(gang_id)
         record = self._record_of(gang_id)
         self._apply(record, record.job.unschedulable(error, _now_ms()))
 
-    def _explain(self, gang_id: str, reason: str) -> None:
-        record = self._record_of(gang_id)
-        is_saved = record.saved_revision == record.job.revision
-        if record.job.explain_waiting(gang_id, reason):
-            if is_saved:
-                record.saved_revision = record.job.revision  # a reason is not stored: it is found out anew
-            self._explained[record.job.job_id] = record
-
-    def _tell_explained(self) -> None:
-        """Once for each job, however many of its tasks wait."""
-        explained, self._explained = self._explained, {}
-        for record in explained.values():
-            if record.saved_revision == record.job.revision:
-                record.tell_watchers()
-            else:
-                self._apply(record, ())  # it is told once it is saved
-
     def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus) -> None:
-        names = tuple(slot.machine for slot in known.slots)
-        self._held[request.gang_id] = queue.Held(request, time.monotonic(), names)
+        self._held[request.gang_id] = _held(request, known)
         gang = record.job.gangs.get(request.gang_id)
         if gang is not None:
             record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
+            record.machines |= dict(zip(gang.task_indices, (slot.machine for slot in known.slots), strict=True))
 
     def _record_of(self, gang_id: str) -> JobRecord:
         return self._jobs[gang_id.rpartition("@")[0]]
 
-    def _why_not_there(self, worker_id: str) -> str:
-        worker = self._workers.get(worker_id)
-        return "is still starting" if worker is None or worker.gone else "does not answer"
 
-    def _is_there(self, worker_id: str) -> bool:
-        worker = self._workers.get(worker_id)
-        return worker is not None and worker.is_healthy(time.monotonic())
+def _held(request: GangRequest, known: GangStatus) -> queue.Held:
+    return queue.Held(request, time.monotonic(), tuple(slot.machine for slot in known.slots))
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _in_short(absent: Sequence[str]) -> str:
+    """Why workers are not there: of one, a refusal before all others, and how many more there are."""
+    first = next((why for why in absent if "was refused" in why), absent[0])
+    return f"{first} (and {len(absent) - 1} more are not there)" if len(absent) > 1 else first

@@ -92,7 +92,8 @@ class ControllerService:
     ) -> Controller.ReportTaskStatesResponse:
         """What became of attempts, or only that the worker lives."""
         answer = await self._controller.report_task_states(request)
-        answer.token = self._controller.authority.renewed(caller())
+        if not answer.fenced:
+            answer.token = self._controller.authority.renewed(caller())
         return answer
 
     async def register_endpoint(

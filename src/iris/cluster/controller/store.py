@@ -27,9 +27,6 @@ from iris.errors import DataLossError, FailedPreconditionError, ResourceExhauste
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 
-# For so long a worker's process that was declared lost is remembered: longer than any machine sleeps.
-_KEEP_FENCED_MS = 30 * 86_400_000
-
 
 @dataclass(slots=True)
 class StoredJob:
@@ -92,6 +89,11 @@ class Changes:
     def fence(self, worker_id: str, incarnation: str) -> Self:
         """A worker's process that was declared lost."""
         self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, _now_ms()))
+        return self
+
+    def unfence(self, worker_id: str, incarnation: str) -> Self:
+        """One of which nothing needs to be known any more."""
+        self._add("DELETE FROM fenced WHERE worker_id=? AND incarnation=?", (worker_id, incarnation))
         return self
 
     def set_lease(self, seconds: float) -> Self:
@@ -164,7 +166,6 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             migrate(self._db, path)
-            self._db.execute("DELETE FROM fenced WHERE since_ms < ?", (_now_ms() - _KEEP_FENCED_MS,))
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise FailedPreconditionError(f"another controller is running on {self._name}") from error
@@ -232,10 +233,12 @@ class Store:
         with self._reading():
             return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
 
-    def load_fenced(self) -> set[tuple[str, str]]:
-        """The processes of workers that were declared lost: worker id and incarnation."""
+    def load_fenced(self) -> dict[tuple[str, str], int]:
+        """The processes of workers that were declared lost, by worker id and incarnation: since when, in milliseconds
+        since the epoch; in this order."""
         with self._reading():
-            return set(self._db.execute("SELECT worker_id, incarnation FROM fenced"))
+            rows = self._db.execute("SELECT worker_id, incarnation, since_ms FROM fenced ORDER BY since_ms")
+            return {(worker_id, incarnation): since_ms for worker_id, incarnation, since_ms in rows}
 
     def load_tokens(self) -> list[StoredToken]:
         """All tokens, in the order in which they were made."""
@@ -294,6 +297,7 @@ _JOB_FIELDS = (
     "rounds",
     "revision",
     "owner",
+    "rendezvous",
 )
 
 

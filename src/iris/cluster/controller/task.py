@@ -224,6 +224,19 @@ class Task:
             raise InternalError(f"{self.task_id} cannot be given up: it is {state_name(self.state)}")
         self._finish(state, AttemptEnd(state, now_ms), error=error)
 
+    def give_up(self, error: str) -> None:
+        """PENDING → FAILED or WORKER_FAILED, as its last attempt ended: it will not get another, budget or not.
+
+        Raises:
+            InternalError: The task is not waiting for its next attempt.
+        """
+        if self.state != PENDING or not self.attempts:
+            raise InternalError(f"{self.task_id} has no attempt to be given up after: it is {state_name(self.state)}")
+        last = self.attempts[-1]
+        self._finish(
+            last.state, AttemptEnd(last.state, last.finished_at_ms, last.exit_code, last.term_signal), error=error
+        )
+
     def _retry_or_finish(self, retry: bool, end: AttemptEnd) -> None:
         if retry:
             self.state = PENDING

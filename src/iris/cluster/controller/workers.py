@@ -8,10 +8,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from pyqwest import Client
 
-from iris.cluster.controller.job import StartAttempt, StopAttempt
+from iris.cluster.controller.job import Job, StartAttempt, StopAttempt
 from iris.cluster.controller.launch import LaunchJobRequest
 from iris.cluster.controller.task import WorkerPlace
 from iris.cluster.types import make_task_id
@@ -44,7 +45,10 @@ class WorkerRecord:
     Attributes:
         lease_s: For how long it may be silent, see worker/lease.py.
         heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
+        registered_s: When it registered, by the same clock.
+        python_version: Of its tasks; empty: it does not say.
         gone: Its process is certainly dead, or was declared lost; another one may register.
+        visible_devices: What the engine has given to it alone, where it serves one slot, as CUDA names it.
     """
 
     place: WorkerPlace
@@ -53,7 +57,10 @@ class WorkerRecord:
     lease_s: float
     heard_s: float
     last_heartbeat_ms: int
+    registered_s: float
+    python_version: str = ""
     gone: bool = False
+    visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
     def missed_heartbeats(self, now_s: float) -> int:
@@ -91,7 +98,29 @@ def new_record(
     )
     # One stub per address, kept: it holds the connections.
     place = WorkerPlace(request.worker_id, request.address, request.incarnation)
-    return WorkerRecord(place, request.metadata, stub, lease_s, time.monotonic(), time.time_ns() // 1_000_000)
+    now_s = time.monotonic()
+    return WorkerRecord(
+        place,
+        request.metadata,
+        stub,
+        lease_s,
+        heard_s=now_s,
+        last_heartbeat_ms=time.time_ns() // 1_000_000,
+        registered_s=now_s,
+        python_version=request.python_version,
+        visible_devices=tuple(request.visible_devices),
+    )
+
+
+def hosts_of(job: Job) -> list[str]:
+    """Where the tasks of a job that start together are, by index: each at the host of the worker that it has, or had
+    last; empty for one that never had any. None for independent tasks."""
+    if not job.coscheduled:
+        return []
+    by_address: dict[str, str] = {"": ""}
+    for address in {task.attempts[-1].worker_address for task in job.tasks if task.attempts}:
+        by_address[address] = urlsplit(address).hostname or ""
+    return [by_address[task.attempts[-1].worker_address if task.attempts else ""] for task in job.tasks]
 
 
 def run_tasks_request(
@@ -100,10 +129,11 @@ def run_tasks_request(
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
     gpu_ids: dict[int, tuple[int, ...]],
+    hosts: Sequence[str],
     token_of: Callable[[str, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
-    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, and the token of an attempt
-    (job, task, attempt)."""
+    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, where the tasks of their gang
+    are, and the token of an attempt (job, task, attempt)."""
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
         incarnation=place.incarnation,
@@ -118,6 +148,7 @@ def run_tasks_request(
         ports=launch.ports,
         working_directory=launch.working_directory,
         max_log_bytes=launch.max_log_bytes,
+        hosts=hosts,
     )
     if launch.HasField("kill_grace_period_ms"):
         shared.kill_grace_period_ms = launch.kill_grace_period_ms
@@ -138,11 +169,14 @@ async def start_attempts(
     starts: Sequence[StartAttempt],
     request: cluster_pb2.Worker.RunTasksRequest,
     still_live: StillLive,
-) -> str:
+) -> cluster_pb2.Worker.RunTasksResponse | None:
     """Tells a worker to run attempts of a job, until it has heard it or nobody wants them any more.
 
     Returns:
-        Why the worker refuses them; empty when it does not.
+        What the worker answers; None when nobody wants them any more.
+
+    Raises:
+        IrisError: Why the worker refuses them.
     """
     heard = asyncio.Event()
     keys = [(job_id, start.task_index, start.attempt_id) for start in starts]
@@ -153,18 +187,16 @@ async def start_attempts(
         while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
             try:
                 failpoint("start.before")
-                await call_async(worker.stub.run_tasks, request, peer)
+                answer = await call_async(worker.stub.run_tasks, request, peer)
                 failpoint("start.after")
-                return ""
+                return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
                 # does not take our token may be another worker, which has come to that address.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            except IrisError as error:
-                return str(error)
-        return ""
+        return None
     finally:
         heard.set()
         for key in keys:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -204,12 +204,27 @@ def place(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
     """
     least = gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need
     roomy = [(m.tasks, i) for i, m in enumerate(machines) if m.suits(gang) and m.free.covers(least)]
+    return deal(gang, roomy, lambda i: machines[i].free)
+
+
+def deal(gang: GangRequest, roomy: list[tuple[int, int]], free_of: Callable[[int], Resources]) -> list[int] | None:
+    """Deals the slots of a gang out, see `place`: the part of it that comes after the look at each machine.
+
+    Args:
+        gang: Whose slots.
+        roomy: The number of tasks, and the position, of each machine that has room for one slot, or for all where they
+            have to be together.
+        free_of: What is free on the machine at a position.
+    """
     if gang.placement is Placement.TOGETHER:
         return [min(roomy)[1]] * gang.slots if roomy else None
     if gang.placement is Placement.SPREAD:
         return [i for _, i in heapq.nsmallest(gang.slots, roomy)] if len(roomy) >= gang.slots else None
+    if gang.slots == 1:
+        return [min(roomy)[1]] if roomy else None
+    roomy = list(roomy)
     heapq.heapify(roomy)
-    free = {i: machines[i].free for _, i in roomy}
+    free = {i: free_of(i) for _, i in roomy}
     chosen: list[int] = []
     while roomy and len(chosen) < gang.slots:
         tasks, best = heapq.heappop(roomy)

@@ -342,7 +342,7 @@ class LocalEngine:
             *("--controller", self._controller_address),
             *("--directory", str(self._directory / worker_id)),
             *("--host", self._bind_host),
-            *("--advertise-host", self._advertise_host),
+            *("--advertise", self._advertise_host),
             *("--task-file-limit", str(self._file_limit)),
             *("--lease", str(self._lease_s)),
         ]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from iris import failpoints
+from iris import failpoints, versions
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine, connect
@@ -34,17 +34,17 @@ from iris.cluster.worker.trust import Trust, WorkerCredentials
 from iris.cluster.worker.worker import Worker
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.address import parse_address
+from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
 from iris.rpc.credentials import Credentials
 from iris.rpc.gate import Gate, Inspector
 from iris.rpc.identity import identify_process
 from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.process import (
-    address_of,
     bind,
     descriptors,
     own_host_towards,
+    port_of,
     raise_file_limit,
     run_loop,
     use_no_proxy,
@@ -113,12 +113,12 @@ def parse_arguments() -> argparse.Namespace:
         default="127.0.0.1",
         help="the address to bind to; 'auto': the one by which this machine calls the controller (%(default)s)",
     )
-    parser.add_argument("--advertise-host", default="", help="where others reach it; default: --host")
     parser.add_argument(
-        "--advertise-address",
-        metavar="URL",
+        "--advertise",
+        metavar="ADDRESS",
         default="",
-        help="the same with its port, for proxies and forwarded ports; default: --advertise-host and the port",
+        help="where others reach it: HOST; HOST:PORT, where a port is forwarded; or a URL; default: --host, or the"
+        " address by which this machine calls the controller, where --host is all of them",
     )
     parser.add_argument("--port", default=0, type=int, help="default: any free one")
     add_tls_arguments(parser)
@@ -174,8 +174,9 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
             if number is not None and not number >= 0:
                 raise InvalidArgumentError(f"--{name.replace('_', '-')} {number}: expected a number from 0")
         controller_address = parse_address(arguments.controller)
+        own_host = partial(own_host_towards, urlsplit(controller_address).hostname or "")
         if arguments.host == "auto":
-            arguments.host = own_host_towards(urlsplit(controller_address).hostname or "")
+            arguments.host = own_host()
         given = _credentials(arguments.credentials)
         tls = ServerTls.given(arguments)
         check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
@@ -187,11 +188,11 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
             arguments.controller_file,
             partial(connect, credentials=credentials, tls=controller_tls),
         )
+        if arguments.advertise:
+            advertised(arguments.advertise, 1, tls=False)  # what cannot be meant is said first
         listener = bind(arguments.host, arguments.port)
-        advertise_host = arguments.advertise_host or arguments.host
-        address = address_of(listener, advertise_host, tls=tls is not None)
-        if arguments.advertise_address:
-            address = parse_address(arguments.advertise_address)
+        advertise = arguments.advertise or (own_host() if is_wildcard(arguments.host) else arguments.host)
+        address, advertise_host = advertised(advertise, port_of(listener), tls=tls is not None)
     except IrisError as error:
         sys.exit(f"iris: {error}")
     trust = Trust(arguments.worker_id, given.token_key)
@@ -221,6 +222,9 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         address=address,
         metadata=_metadata(advertise_host),
         incarnation=arguments.incarnation or token,
+        visible_devices=[word.strip() for word in base_env.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()],
+        version=versions.VERSION,
+        python_version=versions.python_version(),
     )
     stop = asyncio.Event()
     given_up: list[str] = []
@@ -239,7 +243,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         registration,
         lease,
         worker.discard,
-        lambda: give_up("the controller has declared it lost"),
+        give_up,
         credentials,
         trust,
     )

@@ -33,6 +33,7 @@ from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
+from iris.rpc.process import happens
 
 # So long, and a call, after it was written a byte is with the controller: 2 s are promised.
 _PERIOD_S = 0.5
@@ -117,6 +118,7 @@ class Handover:
         self._directory = directory
         self._news: dict[_Log, None] = {}  # a set that keeps its order
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()  # somebody waits for the end of what there is
         self._sending = asyncio.Lock()
         self._callbacks: dict[_Log, Callable[[], None]] = {}
         self._held: dict[_Log, None] = {}
@@ -139,11 +141,14 @@ class Handover:
             self._wake.clear()
             async with self._sending:
                 await self._hand_over()
-            await asyncio.sleep(_PERIOD_S)
+            await happens(self._hurry, _PERIOD_S)
+            self._hurry.clear()
 
     async def until_taken(self) -> None:
-        """Returns when the controller has, or does not want, all that there is, of attempts that have ended."""
-        while self._news or self._held or self._sending.locked():  # noqa: ASYNC110 - many events end it
+        """Returns when the controller has, or does not want, all that there is. A log that cannot be handed over is
+        waited for as well: for who waits to give up."""
+        while self._news or self._held or self._sending.locked():
+            self._hurry.set()
             await asyncio.sleep(_LOOK_S)
 
     async def flush(self, timeout_s: float) -> None:

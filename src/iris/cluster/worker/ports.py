@@ -35,8 +35,11 @@ class PortReservations:
         self._directory: Path | None = None  # made with the first port: most jobs ask for none
         self._last_port = _first_ephemeral_port() - 1
 
-    def reserve(self) -> int:
+    def reserve(self, *, everywhere: bool = False) -> int:
         """A port that nobody listens on and nobody else was given.
+
+        Args:
+            everywhere: It will be bound at all addresses of the machine, not at the host alone.
 
         Raises:
             ResourceExhaustedError: None was found.
@@ -48,14 +51,15 @@ class PortReservations:
                 continue
             lock = os.open(self._directory / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                if _locked(lock) and _is_free(self._host, port):
+                if _locked(lock) and (_is_free_everywhere(port) if everywhere else _is_free(self._host, port)):
                     self._locks[port] = lock
                     return port
             finally:
                 if port not in self._locks:
                     os.close(lock)
+        where = "all addresses" if everywhere else self._host
         raise ResourceExhaustedError(
-            f"no free port between {FIRST_PORT} and {self._last_port} on {self._host} ({_TRIES} tried)"
+            f"no free port between {FIRST_PORT} and {self._last_port} on {where} ({_TRIES} tried)"
         )
 
     def release(self, port: int) -> None:
@@ -93,6 +97,16 @@ def _is_free(host: str, port: int) -> bool:
                 return False
             raise
     return True
+
+
+def _is_free_everywhere(port: int) -> bool:
+    """At each address of IPv4, and of IPv6 where the machine has that."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return _is_free("0.0.0.0", port)
+    return _is_free("0.0.0.0", port) and _is_free("::", port)
 
 
 def _first_ephemeral_port() -> int:

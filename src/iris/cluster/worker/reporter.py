@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from iris import versions
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.lease import Lease
@@ -29,6 +30,8 @@ _BATCH_BYTES = 16 * 1024 * 1024  # of return values in one call; a single larger
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
+DECLARED_LOST = "the controller has declared it lost"
+
 AttemptKey = tuple[str, int]
 
 
@@ -40,7 +43,7 @@ class Reporter:
         registration: What the worker says of itself, at the start and whenever the controller does not know it.
         lease: The worker's.
         on_unwanted: Called for an attempt that the controller does not want to run here.
-        on_fenced: Called when the controller has declared this worker lost; nothing is reported any more.
+        on_fenced: Called with the reason when the controller does not want this worker any more: nothing is reported.
         credentials: What the worker shows; the controller hands it new ones.
         trust: Learns from the controller which tokens are good.
     """
@@ -51,7 +54,7 @@ class Reporter:
         registration: cluster_pb2.Controller.RegisterWorkerRequest,
         lease: Lease,
         on_unwanted: Callable[[AttemptKey], None],
-        on_fenced: Callable[[], None],
+        on_fenced: Callable[[str], None],
         credentials: Credentials,
         trust: Trust,
     ) -> None:
@@ -97,16 +100,22 @@ class Reporter:
         failpoint("register.before")
         answer = await self._call(lambda stub: stub.register_worker, self._registration)
         failpoint("register.after")
-        if not answer.accepted:
-            self._fenced()
+        why_not = DECLARED_LOST
+        if answer.refused:
+            why_not = f"the controller refuses it: {answer.refused}"
+        elif answer.accepted:
+            theirs = answer.version or versions.FIRST
+            why_not = versions.why_not_together(theirs, "the controller", versions.VERSION, "this worker")
+        if why_not:
+            self._fenced(why_not)
             return
         self._trust.learn_key(answer.token_key)
         self._take_token(answer.token)
         self._lease.grant(answer.lease_ms / 1000, sent_s)
 
-    def _fenced(self) -> None:
+    def _fenced(self, why: str) -> None:
         self._is_fenced = True
-        self._on_fenced()
+        self._on_fenced(why)
 
     async def _call(
         self, method: Callable[[ControllerServiceClient], AsyncUnaryCall[Request, Response]], request: Request
@@ -130,7 +139,7 @@ class Reporter:
             answer = await self._call(lambda stub: stub.report_task_states, request)
             failpoint("report.after")
             if answer.fenced:
-                self._fenced()
+                self._fenced(DECLARED_LOST)
                 return
             self._take_token(answer.token)
             if answer.revocations != self._trust.revocations:
@@ -161,7 +170,7 @@ class Reporter:
         with contextlib.suppress(IrisError):
             answer = await self._call(lambda stub: stub.report_task_states, request)
             if answer.fenced:
-                self._fenced()
+                self._fenced(DECLARED_LOST)
             elif not answer.register_again:
                 self._take_token(answer.token)
                 self._lease.renew(sent_s)

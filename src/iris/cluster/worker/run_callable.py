@@ -72,12 +72,20 @@ class _CannotStart(Exception):
 
 def _check_python(pickled_by: str) -> None:
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if pickled_by and pickled_by != mine:
-        # Not even tried: bytecode of another version can crash the interpreter.
-        raise _CannotStart(
-            f"the callable was pickled by Python {pickled_by} and cannot run on this worker's Python {mine}:"
-            f" submit it from Python {mine}, use a worker with Python {pickled_by}, or submit a command instead"
-        )
+    why_not = why_not_on(mine, pickled_by)
+    if why_not:
+        raise _CannotStart(why_not)  # not even tried: bytecode of another version can crash the interpreter
+
+
+def why_not_on(python: str, pickled_by: str) -> str:
+    """Why a callable cannot run on a worker's Python; empty: it can, or one of the two is not known. The controller
+    asks as well, before it starts anything."""
+    if python == pickled_by or not python or not pickled_by:
+        return ""
+    return (
+        f"the callable was pickled by Python {pickled_by} and cannot run on this worker's Python {python}:"
+        f" submit it from Python {python}, use a worker with Python {pickled_by}, or submit a command instead"
+    )
 
 
 _Loaded = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]

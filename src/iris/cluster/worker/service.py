@@ -9,7 +9,7 @@ from typing import Any
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.log_page import page_message
 from iris.cluster.worker.log_stream import Streams, stream_task_logs
-from iris.cluster.worker.worker import Worker
+from iris.cluster.worker.worker import Worker, take_hosts
 from iris.rpc import cluster_pb2
 from iris.rpc.open_streams import OpenStreams
 
@@ -28,15 +28,14 @@ class WorkerService:
         """Begins an attempt."""
         entrypoint = request.serialized_entrypoint
         request.ClearField("serialized_entrypoint")
-        attempt = self._worker.run_task(request, entrypoint)
+        attempt = self._worker.run_task(request, entrypoint, take_hosts(request))
         return cluster_pb2.Worker.RunTaskResponse(task_id=request.task_id, state=attempt.state)
 
     async def run_tasks(
         self, request: cluster_pb2.Worker.RunTasksRequest, ctx: Any
     ) -> cluster_pb2.Worker.RunTasksResponse:
         """Begins attempts of one job."""
-        self._worker.run_tasks(request)
-        return cluster_pb2.Worker.RunTasksResponse()
+        return cluster_pb2.Worker.RunTasksResponse(master_port=self._worker.run_tasks(request))
 
     async def get_task_status(
         self, request: cluster_pb2.Worker.GetTaskStatusRequest, ctx: Any

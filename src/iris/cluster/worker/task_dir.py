@@ -78,6 +78,11 @@ class AttemptDir:
         """Why a callable failed: one sentence."""
         return self.path / "result.failure"
 
+    @property
+    def hosts(self) -> Path:
+        """Where the tasks of the attempt's gang are: one host a line, by task index."""
+        return self.path / "hosts"
+
     def create(self) -> None:
         """Makes the attempt's directory anew: what an earlier worker with the same place left is removed.
 
@@ -89,6 +94,23 @@ class AttemptDir:
                 shutil.rmtree(leftover)
         self.path.mkdir(parents=True)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class HostsFiles:
+    """The files that say where the tasks of a gang are. Those of one gang are one file, by several names: it is large
+    where there are thousands of tasks."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, Path] | None = None
+
+    def write(self, text: str, path: Path) -> None:
+        """Writes one, or gives the last one another name."""
+        if self._last is not None and self._last[0] == text:
+            with contextlib.suppress(OSError):  # it may be gone by now, or have as many names as it can have
+                os.link(self._last[1], path)
+                return
+        path.write_text(text, encoding="utf-8")
+        self._last = (text, path)
 
 
 class WorkerDir:

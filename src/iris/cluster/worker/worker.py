@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from iris.cluster.types import TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
+from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
@@ -33,12 +33,14 @@ from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
 from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
+from iris.cluster.worker.rendezvous import rendezvous_variables
 from iris.cluster.worker.reporter import AttemptKey, Reporter
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
+from iris.cluster.worker.task_dir import AttemptDir, HostsFiles, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import (
     DeadlineExceededError,
+    FailedPreconditionError,
     InvalidArgumentError,
     IrisError,
     NotFoundError,
@@ -118,6 +120,7 @@ class Worker:
         self._readers: Counter[Path] = Counter()  # of the logs of attempts, by their directories
         self._unpacking: dict[str, asyncio.Lock] = {}
         self._started_at_s = time.monotonic()
+        self._hosts_files = HostsFiles()
         self._count = 0
         self._closing = ""  # why, once it ends
         self._is_draining = False
@@ -126,11 +129,11 @@ class Worker:
 
     # The verbs of the wire.
 
-    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes) -> Attempt:
+    def run_task(self, request: cluster_pb2.Worker.RunTaskRequest, entrypoint: bytes, hosts: str = "") -> Attempt:
         """Begins an attempt; one that is known already is answered as it is.
 
-        `entrypoint` is the pickled callable, apart from the request: the attempts of a job share one, and the
-        record of an attempt lives longer than it has to.
+        `entrypoint` is the pickled callable, and `hosts` where the tasks of its gang are, apart from the request: the
+        attempts of a job share them, and the record of an attempt lives longer than they have to.
         """
         job_id, task_index = parse_task_id(request.task_id)
         if (job_id, task_index) != (request.job_id, request.task_index):
@@ -148,26 +151,36 @@ class Worker:
         if request.incarnation not in ("", self._incarnation):
             # It may have run what is asked of it here, and its end is not known yet.
             raise UnavailableError(f"worker {self.worker_id} is another process than the one that is meant")
+        if request.rendezvous and request.task_index and not request.master_port:
+            raise FailedPreconditionError(
+                f"task {request.task_index} does not know where its gang meets: task 0 has ended already, or its"
+                " worker is of a version without rendezvous"
+            )
         directory = self._directory.attempt(*key)
         failpoint("attempt.before")
         directory.create()
         failpoint("attempt.after")
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
+        if request.rendezvous and not request.task_index:
+            request.master_port = self._ports.reserve(everywhere=True)  # frameworks listen at all addresses
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
         self._attempts[key] = attempt
         if self.handover is not None:
             self.handover.add(attempt)
-        run = asyncio.create_task(self._run(attempt, entrypoint))
+        run = asyncio.create_task(self._run(attempt, entrypoint, hosts))
         self._runs[key] = run
         run.add_done_callback(lambda _: self._runs.pop(key, None))
         return attempt
 
-    def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> None:
-        """Begins attempts of one job."""
+    def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> int:
+        """Begins attempts of one job; answers with the port that is reserved for task 0 of a rendezvous, if it is one
+        of them; else 0."""
         entrypoint = request.shared.serialized_entrypoint
         request.shared.ClearField("serialized_entrypoint")
-        for place in request.places:
+        hosts = take_hosts(request.shared)
+        reserved = 0
+        for place in sorted(request.places, key=lambda place: place.task_index):
             one = cluster_pb2.Worker.RunTaskRequest()
             one.CopyFrom(request.shared)
             one.task_id = make_task_id(request.shared.job_id, place.task_index)
@@ -176,7 +189,11 @@ class Worker:
             one.gpu_ids.extend(place.gpu_ids)
             one.visible_devices.extend(place.visible_devices)
             one.token = place.token
-            self.run_task(one, entrypoint)
+            one.local_rank, one.local_world_size = place.local_rank, place.local_world_size
+            attempt = self.run_task(one, entrypoint, hosts)
+            if request.shared.rendezvous and not place.task_index:
+                request.shared.master_port = reserved = attempt.request.master_port
+        return reserved
 
     def get_task_status(self, task_id: str, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """The newest attempt of a task."""
@@ -225,10 +242,10 @@ class Worker:
 
     async def drain(self) -> None:
         """Takes no new attempts any more; returns when those that it has have ended, and the controller has all of
-        them: their ends and their logs."""
+        them: their ends and their logs. For how long that may take is for who asks to say."""
         self._is_draining = True
         while self._runs:
-            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+            await asyncio.wait(self._runs.values())  # not `gather`: with who asks it would cancel the attempts
         if self.reporter is not None:
             await self.reporter.until_told()
         if self.handover is not None:
@@ -339,7 +356,7 @@ class Worker:
 
     # One attempt.
 
-    async def _run(self, attempt: Attempt, entrypoint: bytes) -> None:
+    async def _run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
         """From the request to the end that is reported:
 
         1. Prepare: ports, working directory, workspace, entrypoint. A stop that comes meanwhile ends it here.
@@ -348,7 +365,7 @@ class Worker:
         4. Take its result; give its ports back; tell how it ended.
         """
         try:
-            command = await self._prepare(attempt, entrypoint)
+            command = await self._prepare(attempt, entrypoint, hosts)
             if attempt.stop_grace_s is not None:
                 self._finish_unstarted(attempt)
                 return
@@ -376,8 +393,10 @@ class Worker:
             text = f"the worker could not run it: {type(error).__name__}: {error}"
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)
 
-    async def _prepare(self, attempt: Attempt, entrypoint: bytes) -> list[str]:
+    async def _prepare(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> list[str]:
         request, directory = attempt.request, attempt.directory
+        if hosts:
+            self._hosts_files.write(hosts, directory.hosts)
         for name in request.ports:
             attempt.ports[name.lower()] = self._ports.reserve()
         if request.bundle_hash:
@@ -458,7 +477,7 @@ class Worker:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         env.update(request.environment.env_vars)
         # Those of a task that this worker itself runs in; and a token of the user's is for nobody else.
-        for name in [name for name in env if name.startswith("IRIS_PORT_") or name == TOKEN_VARIABLE]:
+        for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
         env |= {
             "IRIS_JOB_ID": request.job_id,
@@ -471,6 +490,9 @@ class Worker:
             "IRIS_BIND_HOST": self._bind_host,
             "IRIS_ADVERTISE_HOST": self._advertise_host,
         }
+        env |= rendezvous_variables(request)
+        if request.hosts:
+            env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
         if request.token:
             env[TOKEN_VARIABLE] = request.token
         env |= {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}
@@ -529,6 +551,8 @@ class Worker:
             self._without_end[attempt.key] = attempt.log
         for port in attempt.ports.values():
             self._ports.release(port)
+        if attempt.request.rendezvous and not attempt.request.task_index:
+            self._ports.release(attempt.request.master_port)
         if attempt.holder is not None:
             self._enforcement.release(attempt.holder)
         attempt.process = None
@@ -614,10 +638,21 @@ class Worker:
         return killed
 
 
+def take_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
+    """Takes out of a request where the tasks of a gang are, but for the first: as text of a file, one host a line."""
+    for host in request.hosts:
+        if host and host.split() != [host]:
+            raise InvalidArgumentError(f"not a host: {quoted(host)} (expected a name or an address, without spaces)")
+    text = "".join(f"{host}\n" for host in request.hosts)
+    del request.hosts[1:]
+    return text
+
+
 def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
     """Refuses what no process can be started with; the controller has looked at it, who may not be who calls."""
     variables = request.environment.env_vars
     texts = [request.job_id, request.working_directory, request.pickled_by, *request.command]
+    texts += [*request.hosts, *request.visible_devices]
     for text in (*texts, *variables.keys(), *variables.values()):
         if "\0" in text:
             raise InvalidArgumentError(f"{quoted(text)} contains NUL")
@@ -626,6 +661,8 @@ def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
             raise InvalidArgumentError(f"not an environment variable: {quoted(name)}")
     for port in request.ports:
         check_port_name(port)
+    if request.rendezvous and not request.hosts:
+        raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least that of task 0")
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")
 

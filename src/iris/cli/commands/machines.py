@@ -1,0 +1,75 @@
+"""`iris machines`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from iris.cli.clusters import connect
+from iris.cli.documents import machines_document
+from iris.cli.options import address_option, json_option
+from iris.cli.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from iris.rpc import cluster_pb2
+
+_SHOWN_MACHINES = 50
+_SHOWN_WAITING = 20
+_HELP = f"""\
+Show the machines: what of each is free, its labels, and which jobs hold the rest; then what waits for room, the \
+oldest first, and why. '*' marks the one that room is kept for. At most {_SHOWN_MACHINES} machines, those that are not \
+alive and those with the most free first, and {_SHOWN_WAITING} that wait. With --json: all machines, and up to 1,000 \
+that wait.
+
+\b
+  iris machines
+  iris machines --all
+  iris machines --json | jq '[.machines[] | select(.alive) | .free.gpu] | add'
+  iris machines --json | jq -r '.waiting[] | [.job_id, .reason] | @tsv'
+"""
+
+
+@click.command(help=_HELP, short_help="Show the machines, and what waits for them.")
+@click.option("--all", "-a", "show_all", is_flag=True, help="All of them, by name.")
+@json_option()
+@address_option
+def machines(*, show_all: bool, as_json: bool, address: str | None) -> None:
+    """See `_HELP`."""
+    output = Output(as_json=as_json)
+    with connect(address) as connection:
+        answer = connection.client.machines()
+    shown, waiting = list(answer.machines), list(answer.waiting)
+    if not show_all and len(shown) > _SHOWN_MACHINES:
+        shown = sorted(shown, key=_of_interest)[:_SHOWN_MACHINES]
+    if not show_all:
+        waiting = waiting[:_SHOWN_WAITING]
+    output.answer(machines_document(answer), lambda: _view(answer, shown, waiting))
+    if answer.problem:
+        output.note(f"the engine cannot be reached, these are the machines as they were seen last: {answer.problem}")
+    if as_json:
+        return
+    hidden = {"machines": len(answer.machines) - len(shown), "that wait": len(answer.waiting) - len(waiting)}
+    if any(hidden.values()):
+        output.note(
+            ", ".join(f"{count} more {what}" for what, count in hidden.items() if count) + ": iris machines --all"
+        )
+    if answer.num_waiting > len(answer.waiting):
+        output.note(f"{answer.num_waiting:,} wait; the list has the first {len(answer.waiting):,} of them")
+
+
+def _of_interest(machine: cluster_pb2.Controller.Machine) -> tuple[bool, int, int, int, str]:
+    free = machine.free
+    return machine.alive, -free.gpu, -free.cpu, -free.memory_bytes, machine.name
+
+
+def _view(
+    answer: cluster_pb2.Controller.ListMachinesResponse,
+    shown: list[cluster_pb2.Controller.Machine],
+    waiting: list[cluster_pb2.Controller.WaitingGang],
+) -> str | RenderableType:
+    from iris.cli.machine_tables import machines_view
+
+    return machines_view(answer, shown, waiting)

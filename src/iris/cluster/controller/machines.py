@@ -1,0 +1,76 @@
+"""What there is, who holds it, and who waits for what: the scheduler's books as a message of the wire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from iris.cluster.controller.queue import Held, Waiting
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.engine.base import Machine, Placement, Resources
+from iris.rpc import cluster_pb2
+
+MOST_WAITING = 1000  # that are listed; all are counted
+_PLACEMENTS = {
+    Placement.ANY: cluster_pb2.PLACEMENT_UNSPECIFIED,
+    Placement.SPREAD: cluster_pb2.PLACEMENT_SPREAD,
+    Placement.TOGETHER: cluster_pb2.PLACEMENT_TOGETHER,
+}
+Amounts = cluster_pb2.Controller.Amounts
+
+
+def machine_messages(
+    machines: Iterable[Machine], held: Iterable[tuple[JobRecord, Held]]
+) -> list[cluster_pb2.Controller.Machine]:
+    """The machines, by name, with the tasks that have room there: also those that have not started yet."""
+    holders: dict[str, dict[str, set[int]]] = {}  # by machine and job
+    for record, entry in held:
+        gang = record.job.gangs.get(entry.gang.gang_id)
+        if gang is not None:
+            for index, name in zip(gang.task_indices, entry.machines, strict=True):
+                holders.setdefault(name, {}).setdefault(record.job.job_id, set()).add(index)
+    return [
+        cluster_pb2.Controller.Machine(
+            name=machine.name,
+            labels=dict(machine.labels),
+            total=_amounts(machine.total),
+            free=_amounts(machine.free),
+            alive=machine.alive,
+            holdings=[
+                cluster_pb2.Controller.Machine.Holding(job_id=job_id, task_indices=sorted(indices))
+                for job_id, indices in sorted(holders.get(machine.name, {}).items())
+            ],
+        )
+        for machine in sorted(machines, key=lambda machine: machine.name)
+    ]
+
+
+def waiting_messages(
+    waiting: Sequence[tuple[JobRecord, Waiting]], reserved_for: str
+) -> list[cluster_pb2.Controller.WaitingGang]:
+    """Gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
+    began_ms = time.time_ns() / 1e6 - time.monotonic() * 1000
+    messages = []
+    for record, entry in waiting:
+        gang = record.job.gangs.get(entry.gang.gang_id)
+        if gang is not None:
+            messages.append(
+                cluster_pb2.Controller.WaitingGang(
+                    job_id=record.job.job_id,
+                    slots=entry.gang.slots,
+                    need=_amounts(entry.gang.need),
+                    placement=_PLACEMENTS[entry.gang.placement],
+                    labels=dict(entry.gang.labels),
+                    since_ms=round(began_ms + entry.since_s * 1000),
+                    reason=gang.reason,
+                    has_reservation=entry.gang.gang_id == reserved_for,
+                )
+            )
+    return messages
+
+
+def _amounts(resources: Resources) -> Amounts:
+    cpu, memory_bytes, gpu = (
+        max(0, amount) for amount in resources.amounts()
+    )  # more may have been given than is there
+    return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)

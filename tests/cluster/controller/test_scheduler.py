@@ -1,0 +1,275 @@
+"""The real controller on an engine that is shared, slow, away or wrong: nothing is given twice, and all is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import launch, unique, wait_for_end, wait_for_state
+from support.controller_thread import ControllerThread, serving
+from support.fake_engine import FakeEngine
+from support.waiting import wait_until
+from support.worker_process import running_worker
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.store import Store
+from iris.cluster.engine.base import Resources
+from iris.errors import UnavailableError
+from iris.rpc import cluster_pb2 as pb
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def controller(engine: FakeEngine) -> Iterator[ControllerThread]:
+    with serving(engine, Store(None)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(controller: ControllerThread) -> Iterator[RemoteClusterClient]:
+    with RemoteClusterClient(controller.address) as remote:
+        yield remote
+
+
+def cpus(client: RemoteClusterClient, cpu: int, replicas: int = 1, **fields: object) -> str:
+    return launch(client, ["true"], replicas, resources=pb.ResourceSpecProto(cpu=cpu), **fields)
+
+
+def says(client: RemoteClusterClient, job_id: str, *words: str) -> None:
+    """Waits until a job and its task say why they wait."""
+    seen = [""]
+
+    def is_said() -> bool:
+        job = client.get_job_status(job_id)
+        seen[0] = job.status_message
+        return all(word in job.status_message and word in job.tasks[0].status_message for word in words)
+
+    wait_until(is_said, f"{words} of {job_id}; the last was {seen}")
+
+
+def test_room_that_the_engine_was_asked_for_is_not_given_twice(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    engine.granting = False
+    first = cpus(client, 3)
+    says(client, first, "needs 3 cpu; there seems to be room", "fake says: the fake engine takes its time")
+    second = cpus(client, 2)
+    says(client, second, "needs 2 cpu; free now: 1 of 4 cpu")
+    third = cpus(client, 1)
+    says(client, third, "there seems to be room")
+    assert engine.submitted == [f"{first}@0", f"{third}@0"]
+    waiting = {gang.job_id: gang.reason for gang in client.list_machines().waiting}
+    assert list(waiting) == [first, second, third]
+    assert "needs 2 cpu; free now: " in waiting[second]
+    engine.granting = True
+    says(client, first, "w has room, but is still starting")
+    says(client, second, "needs 2 cpu; free now: 0 of 4 cpu")
+    client.terminate_job(first)
+    says(client, second, "w has room, but is still starting")
+
+
+def test_room_is_free_when_its_gang_is_gone(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    first = cpus(client, 4)
+    says(client, first, "still starting")
+    engine.lingering = True
+    client.terminate_job(first)
+    wait_until(lambda: engine.released, "its release")
+    second = cpus(client, 4)
+    says(client, second, "needs 4 cpu; free now: 0 of 4 cpu")
+    assert "others" not in client.get_job_status(second).status_message, "it is ours until it is gone"
+    assert engine.submitted == [f"{first}@0"]
+    controller.call(engine.let_go)
+    says(client, second, "still starting")
+
+
+def test_what_others_use_is_said(engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient) -> None:
+    engine.others_take("w", Resources(cpu=2))
+    says(client, cpus(client, 1), "still starting")
+    waits = cpus(client, 4)
+    says(client, waits, "needs 4 cpu; free now: 1 of 4 cpu; others than this cluster hold 2 cpu")
+    (machine,) = client.list_machines().machines
+    assert (machine.free.cpu, machine.total.cpu, len(machine.holdings)) == (1, 4, 1)
+
+
+def test_what_others_took_in_the_last_moment_is_waited_for_at_the_engine(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    engine.granting = False
+    first = cpus(client, 4)
+    says(client, first, "seems to be room")
+    controller.call(lambda: engine.others_take("w", Resources(cpu=1)))
+    says(client, first, "free now: 3 of 4 cpu; others than this cluster hold 1 cpu; fake says: the fake engine")
+    controller.call(lambda: engine.others_take("w", Resources(cpu=-1)))
+    engine.granting = True
+    says(client, first, "still starting")
+    assert engine.submitted == [f"{first}@0"]
+
+
+def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_one(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    holder = cpus(client, 2)
+    says(client, holder, "still starting")
+    store_age = 45_000  # longer than the first turn
+    large = cpus(client, 4)
+    says(client, large, "needs 4 cpu; free now: 2 of 4 cpu")
+    engine.granting = False
+    small = cpus(client, 2)
+    says(client, small, "seems to be room")
+    controller.call(lambda: engine.others_take("w", Resources(cpu=2)))
+    says(client, small, "free now: 0 of 4 cpu")
+    controller.call(lambda: _age(controller, f"{large}@0", store_age / 1000))
+    wait_until(lambda: f"{small}@0" in engine.released, "it to be taken back")
+    says(client, small, "free now: 0 of 4 cpu")
+    waiting = {gang.job_id: gang.has_reservation for gang in client.list_machines().waiting}
+    assert waiting == {large: True, small: False}
+    controller.call(lambda: engine.others_take("w", Resources(cpu=-2)))
+    says(client, small, f"it is kept for job {large!r}, which has waited longer and needs 4 cpu")
+    assert f"{small}@1" not in engine.submitted
+
+
+def _age(controller: ControllerThread, gang_id: str, seconds: float) -> None:
+    """As if a gang had waited for so much longer: it is the time that a test cannot wait for."""
+    line = controller.controller._scheduler._line
+    entry = line.leave(gang_id)
+    assert entry is not None
+    line.join(type(entry)(entry.gang, entry.since_s - seconds))
+
+
+def test_a_machine_that_is_away_is_waited_for(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    controller.call(lambda: engine.bury("w"))
+    waits = cpus(client, 4)
+    says(client, waits, "needs 4 cpu; there is no machine (1 machine is not alive)")
+    assert "it can never be placed" in wait_for_end(client, cpus(client, 5)).error
+    assert not client.list_machines().machines[0].alive
+    controller.call(lambda: engine.revive("w"))
+    says(client, waits, "still starting")
+
+
+def test_what_fits_nowhere_waits_for_machines_on_an_elastic_engine(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    engine.elastic = True
+    huge = cpus(client, 5)
+    says(client, huge, "waiting: needs 5 cpu; there are only 4 cpu")
+    zone = pb.Constraint(key="zone", op=pb.CONSTRAINT_OP_EQ, value=pb.AttributeValue(string_value="a"))
+    labelled = cpus(client, 1, constraints=[zone])
+    says(client, labelled, "waiting: needs machines with zone=a; there are only machines without zone")
+    says(client, cpus(client, 4), "still starting")
+    limited = cpus(client, 5, scheduling_timeout_seconds=1)
+    job = wait_for_end(client, limited)
+    assert job.state == pb.JOB_STATE_UNSCHEDULABLE
+    assert "there are only 4 cpu" in job.error
+
+
+def test_while_the_engine_is_away_what_waits_says_so_and_goes_on_afterwards(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    says(client, cpus(client, 3), "still starting")
+    waits = cpus(client, 2)
+    says(client, waits, "needs 2 cpu; free now: 1 of 4 cpu")
+    engine.reachable = False
+    away = "; the engine cannot be reached: the fake engine is out of reach"
+    says(client, waits, f"needs 2 cpu; free now: 1 of 4 cpu{away}")
+    late = cpus(client, 1)
+    says(client, late, f"waiting{away}")
+    answer = client.list_machines()
+    assert answer.problem == "the fake engine is out of reach"
+    assert [machine.name for machine in answer.machines] == ["w"]
+    job = wait_for_end(client, cpus(client, 1, scheduling_timeout_seconds=1))
+    assert job.error == f"not placed within its scheduling timeout of 1 s (waiting{away})"
+    assert client.get_job_status(waits).status_message.count(away) == 1
+    engine.reachable = True
+    says(client, late, "still starting")
+    wait_until(lambda: away not in client.get_job_status(waits).status_message, "the old reason")
+    assert not client.list_machines().problem
+
+
+def test_a_gang_that_is_broken_and_has_lost_nobody_for_certain_goes_on(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    with running_worker(controller.address, tmp_path / "w"):
+        job_id = launch(client, ["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.02; done"], replicas=2)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        controller.call(lambda: engine.lose(f"{job_id}@0"))
+        other = launch(client, ["true"])
+        assert wait_for_end(client, other).state == pb.JOB_STATE_SUCCEEDED, "passes go on, and have seen it"
+        assert client.get_job_status(job_id).state == pb.JOB_STATE_RUNNING
+        gate.touch()
+        job = wait_for_end(client, job_id)
+        assert job.state == pb.JOB_STATE_SUCCEEDED
+        assert [len(task.attempts) for task in job.tasks] == [1, 1]
+        wait_until(lambda: f"{job_id}@0" in engine.released, "its room to be given back")
+
+
+def test_room_whose_worker_does_not_come_is_given_back_and_asked_for_anew(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with (
+        serving(engine, Store(None), start_limit_s=0.5) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        job_id, other = cpus(client, 4), cpus(client, 4)
+        wait_until(lambda: f"{job_id}@2" in engine.submitted, "a third request")
+        turns = [f"{job_id}@0", f"{other}@0", f"{job_id}@1", f"{other}@1", f"{job_id}@2"]
+        assert engine.submitted[:5] == turns, "each time the other one has its turn first"
+        assert {f"{job_id}@0", f"{job_id}@1"} <= set(engine.released)
+        says(client, job_id, "(before: it had room on w, but no worker registered from there within 0.5 s)")
+        with running_worker(controller.address, tmp_path / "w"):
+            job = wait_for_end(client, job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED
+    assert (job.tasks[0].preemption_count, job.tasks[0].failure_count, len(job.tasks[0].attempts)) == (0, 0, 1)
+
+
+def test_why_room_was_lost_before_it_was_used_is_said(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    job_id = launch(client, ["true"])
+    says(client, job_id, "still starting")
+    controller.call(lambda: engine.lose(f"{job_id}@0"))
+    says(client, job_id, "still starting (before: the room that it had was lost: power cut)")
+
+
+def test_who_waited_keeps_its_place_when_the_controller_is_another(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.others_take("w", Resources(cpu=4))
+    with (
+        serving(engine, Store(tmp_path / "db")) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        jobs = [cpus(client, 1, name=unique(name)) for name in ("z", "y", "x")]
+        says(client, jobs[-1], "free now: 0 of 4 cpu")
+        before = {gang.job_id: gang.since_ms for gang in client.list_machines().waiting}
+    again = engine.for_next_controller()
+    with (
+        serving(again, Store(tmp_path / "db")) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        says(client, jobs[-1], "free now: 0 of 4 cpu")
+        after = {gang.job_id: gang.since_ms for gang in client.list_machines().waiting}
+    assert list(after) == list(before) == jobs
+    assert all(abs(after[job_id] - before[job_id]) < 500 for job_id in jobs), "since when it waits is not forgotten"
+
+
+def test_of_many_that_wait_the_first_are_listed_and_all_are_counted(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    engine.others_take("w", Resources(cpu=4))
+    job_id = cpus(client, 1, replicas=1200, independent_tasks=True)
+    wait_until(lambda: client.list_machines().num_waiting == 1200, "all of them")
+    assert len(client.list_machines().waiting) == 1000
+    engine.reachable = False
+    with pytest.raises(UnavailableError):
+        controller.run(engine.machines())
+    assert client.list_machines().num_waiting == 1200
+    client.terminate_job(job_id)
+    wait_until(lambda: not client.list_machines().waiting, "their end")

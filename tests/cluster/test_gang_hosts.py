@@ -1,0 +1,140 @@
+"""The tasks of a gang know where all of them are, and find each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import launch, shell, unique, wait_for_end
+from support.controller_thread import serving
+from support.process_engine import ProcessEngine, slot_processes
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.log_keeper import Keeping
+from iris.cluster.controller.store import Store
+from iris.cluster.engine.base import Resources
+from iris.cluster.types import ResourceSpec
+from iris.cluster.worker.task_dir import LogDirs
+from iris.errors import DeadlineExceededError
+from iris.rpc import cluster_pb2 as pb
+
+MACHINE = Resources(cpu=2, memory_bytes=2**30)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[IrisClient]:
+    """A cluster of two machines, at 127.0.0.2 and 127.0.0.3, with a worker for each slot."""
+    with slot_processes(tmp_path / "workers") as slots:
+        slots.hosts = {"a": "127.0.0.2", "b": "127.0.0.3"}
+        engine = ProcessEngine(slots, {"a": MACHINE, "b": MACHINE})
+        with (
+            serving(engine, Store(None), kept_logs=Keeping(LogDirs(tmp_path / "kept"))) as controller,
+            IrisClient.remote(controller.address) as client,
+        ):
+            slots.address = controller.address
+            yield client
+
+
+def test_each_task_is_told_where_all_are(machines: IrisClient) -> None:
+    job = machines.run(
+        shell("cat $IRIS_HOSTS_FILE; echo $IRIS_ADVERTISE_HOST"), replicas=3, resources=ResourceSpec(cpu=1)
+    )
+    job.wait()
+    said = [[line.message for line in task.logs()] for task in job.tasks()]
+    hosts = [lines[-1] for lines in said]
+    assert set(hosts) == {"127.0.0.2", "127.0.0.3"}
+    assert [lines[:-1] for lines in said] == [hosts] * 3
+
+
+def test_who_is_retried_is_told_where_the_others_were_last(machines: IrisClient, tmp_path: Path) -> None:
+    # The first task has ended when the second one fails: only that one starts again.
+    script = f"""
+    cp $IRIS_HOSTS_FILE {tmp_path}/hosts.$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID
+    [ $IRIS_TASK_INDEX = 0 ] && exit 0
+    [ $IRIS_ATTEMPT_ID = 1 ] && exit 0
+    while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done
+    exit 1
+    """
+    job = machines.run(shell(script), replicas=2, max_retries_failure=1, resources=ResourceSpec(cpu=2))
+    wait_until(lambda: job.tasks()[0].status().state == pb.TASK_STATE_SUCCEEDED, "the end of the first task")
+    (tmp_path / "gate").touch()
+    status = job.wait()
+    assert [len(task.attempts) for task in status.tasks] == [1, 2]
+    first, second = ((tmp_path / f"hosts.1.{attempt}").read_text().splitlines() for attempt in (0, 1))
+    assert sorted(first) == ["127.0.0.2", "127.0.0.3"]
+    assert second[0] == first[0], "where the other one was"
+    last = status.tasks[1].attempts[1].worker_address
+    assert second[1] in last
+
+
+def test_tasks_of_a_gang_talk_to_each_other(machines: IrisClient) -> None:
+    def greet_the_next() -> tuple[str, str]:
+        import os
+        import socket
+
+        from iris.client import IrisClient
+        from iris.cluster.types import get_job_info
+
+        me = get_job_info()
+        assert me is not None
+        with socket.create_server((os.environ["IRIS_BIND_HOST"], me.ports["hello"])) as listener:
+            next_one = (me.task_index + 1) % me.num_tasks
+            with IrisClient.remote() as inner:
+                name = f"{me.job_id}/{me.attempt_id}"
+                own = f"{os.environ['IRIS_ADVERTISE_HOST']}:{me.ports['hello']}"
+                inner.register_endpoint(f"{name}/{me.task_index}", own)
+                address = inner.lookup_endpoint(f"{name}/{next_one}", timeout=60).address
+            host, _, port = address.rpartition(":")
+            assert host == me.hosts[next_one]
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(f"hello from {me.task_index}".encode())
+            connection, (whose, _) = listener.accept()
+            with connection, connection.makefile() as text:
+                return text.read(), whose
+
+    job = machines.run(greet_the_next, replicas=3, ports=["hello"], resources=ResourceSpec(cpu=1))
+    said = [text for text, _ in job.results()]
+    assert said == ["hello from 2", "hello from 0", "hello from 1"]
+
+
+def test_independent_tasks_have_no_hosts(cluster: RemoteClusterClient) -> None:
+    script = "echo ${IRIS_HOSTS_FILE-none}"
+    request = {"IRIS_HOSTS_FILE": "/somebody/else's"}
+    job_id = launch(
+        cluster,
+        shell(script),
+        replicas=2,
+        independent_tasks=True,
+        environment=pb.EnvironmentConfig(env_vars=request),
+    )
+    wait_for_end(cluster, job_id)
+    assert [line.data for line in cluster.fetch_task_logs(f"{job_id}/task-1")] == ["none"]
+
+
+def test_the_hosts_of_a_large_gang_are_one_file(client: IrisClient) -> None:
+    script = "stat -c %i $IRIS_HOSTS_FILE; wc -l < $IRIS_HOSTS_FILE"
+    job = client.run(shell(script), replicas=8)
+    job.wait()
+    said = [[line.message for line in task.logs()] for task in job.tasks()]
+    assert [lines[1] for lines in said] == ["8"] * 8
+    assert len({lines[0] for lines in said}) == 2, "one on each of two workers"
+
+
+def test_an_endpoint_is_waited_for(client: IrisClient) -> None:
+    name = unique("late")
+    with pytest.raises(DeadlineExceededError, match=f"within 0.1 s nobody answered to it: .*{name}"):
+        client.lookup_endpoint(name, timeout=0.1)
+    program = f"""
+from iris.client import IrisClient
+with IrisClient.remote() as inner:
+    inner.register_endpoint({name!r}, "somewhere:1")
+    inner.lookup_endpoint({name + "-done"!r}, timeout=60)
+"""
+    job = client.run([sys.executable, "-c", program])
+    assert client.lookup_endpoint(name, timeout=60).address == "somewhere:1"
+    client.register_endpoint(f"{name}-done", "somewhere:2")
+    job.wait()

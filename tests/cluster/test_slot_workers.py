@@ -1,0 +1,247 @@
+"""On engines where each slot has a worker of its own, that worker hands over what it has before it is ended, and is
+forgotten after that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
+from support.controller_thread import ControllerThread, serving
+from support.process_engine import ProcessEngine, Slots, slot_processes
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.log_keeper import Keeping
+from iris.cluster.controller.slot_workers import DRAIN_S
+from iris.cluster.controller.store import Store
+from iris.cluster.worker.lease import DEFAULT_LEASE_S
+from iris.cluster.worker.task_dir import LogDirs
+from iris.rpc import cluster_pb2 as pb
+
+
+class World:
+    """A controller on such an engine."""
+
+    def __init__(self, directory: Path, slots: Slots, engine: ProcessEngine, controller: ControllerThread) -> None:
+        self.directory = directory
+        self.slots = slots
+        self.engine = engine
+        self.controller = controller
+
+    def workers(self) -> set[str]:
+        with RemoteClusterClient(self.controller.address) as client:
+            return {worker.worker_id for worker in client.list_workers()}
+
+    def until_forgotten(self) -> None:
+        wait_until(
+            lambda: not self.slots.processes and not self.workers(), "the end of all workers, and of their names"
+        )
+
+
+@contextmanager
+def on_slots(
+    directory: Path,
+    slots: Slots,
+    engine: ProcessEngine | None = None,
+    *,
+    port: int = 0,
+    drain_s: float = DRAIN_S,
+    lease_s: float = DEFAULT_LEASE_S,
+) -> Iterator[World]:
+    engine = engine or ProcessEngine(slots)
+    keeping = Keeping(LogDirs(directory / "kept"))
+    store = Store(directory / "controller.db")
+    with serving(engine, store, kept_logs=keeping, port=port, drain_s=drain_s, lease_s=lease_s) as controller:
+        slots.address = controller.address
+        yield World(directory, slots, engine, controller)
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Iterator[Slots]:
+    with slot_processes(tmp_path / "workers") as made:
+        yield made
+
+
+@pytest.fixture
+def world(tmp_path: Path, slots: Slots) -> Iterator[World]:
+    with on_slots(tmp_path, slots) as made:
+        yield made
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[IrisClient]:
+    with IrisClient.remote(world.controller.address) as made:
+        yield made
+
+
+def lines_of(client: IrisClient, job_id: str, task_index: int = 0) -> list[str]:
+    return [line.message for line in client.fetch_task_logs(job_id, task_index)]
+
+
+def test_what_was_written_at_last_is_there_when_the_workers_are_gone(world: World, client: IrisClient) -> None:
+    job = client.run(shell("seq 100000; echo end $IRIS_TASK_INDEX"), replicas=3)
+    assert job.wait().state == pb.JOB_STATE_SUCCEEDED
+    world.until_forgotten()
+    for task_index in range(3):
+        numbers = [str(number) for number in range(1, 100001)]
+        assert lines_of(client, job.job_id, task_index) == [*numbers, f"end {task_index}"]
+    assert len(world.slots.ended) == 3
+    assert client.status(job.job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("route", ["worker", "controller", "auto"])
+def test_who_follows_misses_nothing_when_the_worker_goes(world: World, client: IrisClient, route: str) -> None:
+    gate = world.directory / "gate"
+    script = f"while [ ! -e {gate} ]; do echo .; sleep 0.01; done; seq 300000"
+    with RemoteClusterClient(world.controller.address) as cluster:
+        job_id = launch(cluster, shell(script), replicas=2)
+        wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
+    lines = []
+    notices: list[str] = []
+    for line in client.stream_task_logs(job_id, 1, route=route, on_notice=notices.append):
+        if not lines:
+            gate.touch()
+        lines.append(line.message)
+    assert [line for line in lines if line != "."] == [str(number) for number in range(1, 300001)]
+    world.until_forgotten()
+    assert lines_of(client, job_id, 1) == lines
+
+
+def test_a_job_ends_before_its_logs_are_handed_over_and_others_go_on_meanwhile(tmp_path: Path, slots: Slots) -> None:
+    with (
+        on_slots(tmp_path, slots, drain_s=3) as world,
+        RemoteClusterClient(world.controller.address) as client,
+    ):
+        gate = tmp_path / "gate"
+        # Its directory cannot be read any more once it is a file: nothing of the log can be handed over.
+        first = launch(client, shell(f"echo line; while [ ! -e {gate} ]; do sleep 0.02; done"))
+        wait_for_state(client, first, pb.JOB_STATE_RUNNING)
+        kept = tmp_path / "kept"
+        wait_until(lambda: list(kept.glob("*/*/*")), "the log's beginning")
+        for folder in kept.iterdir():
+            folder.rename(tmp_path / "away")
+            folder.touch()
+        gate.touch()
+        assert wait_for_end(client, first).state == pb.JOB_STATE_SUCCEEDED
+        assert set(slots.processes) == {f"{first}@0.0"}, "it still waits to hand over"
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+        world.until_forgotten()
+
+
+def test_a_gang_that_was_given_up_is_drained_by_the_next_controller(tmp_path: Path, slots: Slots) -> None:
+    gate = tmp_path / "gate"
+    with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
+        port = int(world.controller.address.rpartition(":")[2])
+        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; seq 100000"))
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        (worker,) = slots.processes.values()
+        world.engine.reachable = False  # it cannot release
+        gate.touch()
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+    assert worker.poll() is None
+    engine = world.engine.for_next_controller()
+    with (
+        on_slots(tmp_path, slots, engine, port=port) as world,
+        IrisClient.remote(world.controller.address) as client,
+    ):
+        world.until_forgotten()
+        assert engine.released == [f"{job_id}@0"]
+        assert lines_of(client, job_id) == [str(number) for number in range(1, 100001)]
+
+
+def test_nobody_waits_for_a_worker_that_is_dead(world: World, client: IrisClient) -> None:
+    job = client.run(["sleep", "300"], replicas=2, max_retries_preemption=0)
+    wait_until(lambda: client.status(job.job_id).state == pb.JOB_STATE_RUNNING, "it to run")
+    gang_id = f"{job.job_id}@0"
+    os.kill(world.slots.processes[f"{gang_id}.1"].pid, signal.SIGKILL)
+    world.controller.call(lambda: world.engine.lose(gang_id, 1))
+    assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_WORKER_FAILED
+    world.until_forgotten()
+
+
+def test_many_jobs_leave_no_workers(world: World, client: IrisClient) -> None:
+    for _ in range(3):
+        jobs = [client.run(shell("echo $IRIS_JOB_ID"), name=unique("one")) for _ in range(2)]
+        for job in jobs:
+            assert job.wait().state == pb.JOB_STATE_SUCCEEDED
+            assert lines_of(client, job.job_id) == [job.job_id]
+    world.until_forgotten()
+    assert world.controller.call(lambda: len(world.controller.controller.fleet.workers)) == 0
+
+
+def test_a_worker_that_comes_after_its_gang_has_gone_is_refused(world: World, client: IrisClient) -> None:
+    world.engine.starting = lambda worker_id: False
+    job = client.run(["true"])
+    gang_id = f"{job.job_id}@0"
+    wait_until(lambda: gang_id in world.engine.submitted, "its room")
+    wait_until(lambda: "still starting" in client.status(job.job_id).status_message, "the wait for its worker")
+    job.terminate()
+    wait_until(lambda: gang_id in world.engine.released, "the release of its room")
+    world.slots.start(f"{gang_id}.0")
+    late = world.slots.processes[f"{gang_id}.0"]
+    late.wait(30)
+    assert world.workers() == set()
+    said = (world.slots.directory / f"{gang_id}.0.log").read_text()
+    assert f"the controller refuses it: no gang of this cluster has worker '{gang_id}.0' any more" in said
+
+
+def test_a_worker_that_the_engine_could_not_end_is_told_to(world: World, client: IrisClient) -> None:
+    job = client.run(["sleep", "300"])
+    wait_until(lambda: client.status(job.job_id).state == pb.JOB_STATE_RUNNING, "it to run")
+    worker = world.slots.processes.pop(f"{job.job_id}@0.0")  # so the engine does not find it any more
+    try:
+        job.terminate()
+        assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_KILLED
+        wait_until(lambda: not world.workers(), "its name to be forgotten")
+        worker.wait(30)
+        assert world.workers() == set()
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+WRITER = """
+import time
+number = 0
+while True:
+    number += 1
+    print(number, time.time(), flush=True)
+    time.sleep(0.01)
+"""
+
+
+def test_the_log_of_a_machine_that_is_gone_is_there_up_to_its_last_two_seconds(
+    world: World, client: IrisClient
+) -> None:
+    job = client.run([sys.executable, "-S", "-c", WRITER], max_retries_preemption=0)
+    worker_id = f"{job.job_id}@0.0"
+    wait_until(lambda: len(lines_of(client, job.job_id)) > 200, "enough lines")
+    worker = psutil.Process(world.slots.processes[worker_id].pid)
+    machine = [worker, *worker.children(recursive=True)]  # its reaper among them
+    for process in machine:
+        process.suspend()  # none of them sees the others go
+    for process in machine:
+        process.kill()
+    gone_s = time.time()
+    world.slots.processes[worker_id].wait()
+    shutil.rmtree(world.slots.directory / worker_id)
+    world.controller.call(lambda: world.engine.lose(f"{job.job_id}@0", 0))
+    assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_WORKER_FAILED
+    world.until_forgotten()
+    with client.stream_task_logs(job.job_id, 0, follow=False, on_notice=lambda text: None) as stream:
+        lines = [line for line in stream if line.source == "stdout" and not line.partial and not line.missing_bytes]
+        end = stream.ends[0]
+    assert [int(line.message.split()[0]) for line in lines] == list(range(1, len(lines) + 1))
+    assert float(lines[-1].message.split()[1]) > gone_s - 2.0
+    assert end.complete
+    assert end.missing_reason
