@@ -29,11 +29,16 @@ from iris.rpc import cluster_pb2 as pb
 LEASE_S = 4.0
 
 
-@pytest.fixture(params=["shared workers"])
+@pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MachineCluster]:
-    options = ["--worker-per-slot"] if request.param == "a worker for each slot" else []
-    with machine_cluster(tmp_path / "lan", 2, LEASE_S, *options) as started:
+    """Two machines, with a standing worker each; where asked for, with a worker for each slot instead."""
+    with machine_cluster(tmp_path / "lan", 2, LEASE_S, *getattr(request, "param", ())) as started:
         yield started
+
+
+BOTH = pytest.mark.parametrize(
+    "cluster", [(), ("--worker-per-slot",)], indirect=True, ids=["standing-workers", "a-worker-for-each-slot"]
+)
 
 
 @pytest.fixture
@@ -71,11 +76,12 @@ SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
 PEER = (pb.TASK_STATE_KILLED, False)
 
 
+@BOTH
 def test_a_gang_of_which_a_machine_loses_its_power(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)  # one on each machine
-    lost = cluster.machine_of(job.tasks()[0].status().worker_id)
+    lost = cluster.machine_of(job.tasks()[0].status().worker_address)
     lost.power_off()
     wait_until(lambda: job.status().preemption_count, "the loss to be known")
     wait_until(lambda: "waiting: " in job.status().status_message, "the gang to wait: one machine has no room for two")
@@ -105,7 +111,7 @@ def test_the_log_of_a_machine_that_loses_its_power(
     job = run(client, witness)
     with following(client, job.job_id, route=route) as follower:
         wait_until(lambda: len(follower.lines) > 300, "three seconds of lines")
-        cluster.machine_of(job.tasks()[0].status().worker_id).power_off()
+        cluster.machine_of(job.tasks()[0].status().worker_address).power_off()
         off_ns = now_ns()
         witness.wait_for(0, 1)
         wait_until(lambda: follower.of(1), "who follows to go on to the next attempt")
@@ -132,7 +138,7 @@ def test_a_partition_that_is_shorter_than_the_lease(
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)
     worker_id = job.tasks()[0].status().worker_id
-    machine = cluster.machine_of(worker_id)
+    machine = cluster.machine_of(job.tasks()[0].status().worker_address)
     with following(client, job.job_id, route=route) as follower:
         follower.wait_for_more()
         machine.cut()
@@ -153,11 +159,12 @@ def test_a_partition_that_is_shorter_than_the_lease(
     assert follower.of(0)[-1] == "end"
 
 
+@BOTH
 def test_a_partition_that_is_longer_than_the_lease_and_its_healing(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness)
-    machine = cluster.machine_of(job.tasks()[0].status().worker_id)
+    machine = cluster.machine_of(job.tasks()[0].status().worker_address)
     wait_until(lambda: len(witness.times()) > 300, "three seconds of lines")
     machine.cut()
     cut_ns = now_ns()
@@ -185,7 +192,7 @@ def test_a_worker_that_stands_still_through_a_partition_is_told_afterwards_that_
     """Nobody on the machine acts in time: worker and reaper are stopped, and so are its tasks, as when all of it is
     suspended. The controller must not take it back."""
     job = run(client, witness)
-    machine = cluster.machine_of(job.tasks()[0].status().worker_id)
+    machine = cluster.machine_of(job.tasks()[0].status().worker_address)
     machine.cut()
     frozen = list(machine.processes())
     for pid in frozen:
@@ -202,6 +209,7 @@ def test_a_worker_that_stands_still_through_a_partition_is_told_afterwards_that_
     assert witness.attempts() == [0, 1]
 
 
+@BOTH
 def test_the_controller_is_killed_while_a_gang_runs(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 from support.machine_engine import Place
-from support.machines import ENDS_WITH_US, Lan, Machine, machines
+from support.machines import ENDS_WITH_US, Lan, Machine, Process, machines
 from support.standing_cluster import Proofs
 from support.waiting import wait_until
 
@@ -63,47 +65,55 @@ class MachineCluster:
         lan: Its machines.
         lease_s: How long workers live that nobody answers.
         options: More for the controller's program, see machine_engine.py.
+
+    Attributes:
+        said: Where the controller says that it serves.
     """
 
     def __init__(self, lan: Lan, lease_s: float, *options: str) -> None:
         self.lan = lan
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._options = options
         self._port = 0
-        self._process: subprocess.Popen[str] | None = None
         self.directory = lan.directory / "controller"
-        self.directory.mkdir()
+        self.directory.mkdir(exist_ok=True)
+        self.said = self.directory / "said"
         self.address = ""
+        self.process: Process
         self.start()
 
     def start(self) -> None:
         """Starts the controller, always at the same address."""
-        command = [*ENDS_WITH_US, sys.executable, "-m", "support.machine_engine"]
-        command += ["--directory", str(self.directory), "--lan", str(self.lan.directory)]
-        command += ["--machines", *(machine.name for machine in self.lan.machines)]
-        command += ["--host", self.lan.host_address, "--port", str(self._port), "--lease", str(self._lease_s)]
         with (self.directory / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *self._options],
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self._process.stdout is not None
-        announced = self._process.stdout.readline()
-        assert announced, (self.directory / "server.log").read_text()
-        self.address = json.loads(announced)["address"]
+            self.process = self.spawn(self.command(self._port), log)
+
+        def said() -> str:
+            text = self.said.read_text() if self.said.exists() else ""
+            return text if text.endswith("\n") else ""
+
+        wait_until(lambda: said() or self.process.poll() is not None, "the controller to serve", 90)
+        assert said(), (self.directory / "server.log").read_text()[-5000:]
+        self.address = json.loads(said())["address"]
         self._port = int(self.address.rpartition(":")[2])
+
+    def command(self, port: int) -> list[str]:
+        """The controller's program, and its options."""
+        options = ["--directory", str(self.directory), "--lan", str(self.lan.directory)]
+        options += ["--machines", *(machine.name for machine in self.lan.machines)]
+        options += ["--host", self.lan.host_address, "--port", str(port), "--lease", str(self.lease_s)]
+        return [sys.executable, "-m", "support.machine_engine", *options, *self._options]
+
+    def spawn(self, command: list[str], log: IO[bytes]) -> Process:
+        """Starts the controller's program."""
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        popen = subprocess.Popen([*ENDS_WITH_US, *command], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return Process(popen, popen.pid)
 
     def kill(self) -> None:
         """`kill -9` of the controller."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self.process.signal(signal.SIGKILL)
+        self.process.wait()
+        self.said.unlink(missing_ok=True)
 
     def client(self) -> IrisClient:
         """A client of the controller."""
@@ -113,11 +123,16 @@ class MachineCluster:
         """A standing worker on a machine that has booted anew; with a worker for each slot there is none to start."""
         if "--worker-per-slot" not in self._options:
             names = tuple(other.name for other in self.lan.machines)
-            Place(self.lan.directory, names, self.address, self._lease_s).start_worker(machine.name, machine.name)
+            Place(self.lan.directory, names, self.address, self.lease_s).start_worker(machine.name, machine.name)
 
-    def machine_of(self, worker_id: str) -> Machine:
+    def kept(self) -> bytes:
+        """All that the controller has of logs on its own disk."""
+        return b"".join(path.read_bytes() for path in self.directory.rglob("logs/*/*/*") if path.is_file())
+
+    def machine_of(self, worker_address: str) -> Machine:
         """Where a worker is."""
-        (found,) = (machine for machine in self.lan.machines if machine.name == worker_id.partition("-")[0])
+        host = urlsplit(worker_address).hostname
+        (found,) = (machine for machine in self.lan.machines if machine.address == host)
         return found
 
 

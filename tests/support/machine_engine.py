@@ -208,7 +208,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     server = HttpServer({application.path: application}, listener)
     await controller.start()
     server.start()
-    print(json.dumps({"address": address}), flush=True)
+    (directory / "said").write_text(json.dumps({"address": address}) + "\n")
     await asyncio.Event().wait()  # until it is killed
 
 

@@ -216,14 +216,16 @@ class Machine:
 
 
 class Process:
-    """A program that was started on a machine.
+    """A program that was started, on a machine or beside it.
 
     Args:
-        popen: What has entered the machine for it, and ends with it.
+        popen: What has entered the machine for it, and ends with it; or the program itself.
+        pid: The program's process id, as we see it, where it is known.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], pid: int | None = None) -> None:
         self._popen = popen
+        self._pid = pid
 
     @property
     def pid(self) -> int:
@@ -233,13 +235,17 @@ class Process:
             pids = _children(self._popen.pid)
             return [pid for pid in pids if not _read(f"/proc/{pid}/cmdline").startswith("nsenter\0")]
 
-        return wait_until(entered, "a program to have entered its machine")[0]
+        return self._pid or wait_until(entered, "a program to have entered its machine")[0]
 
     def signal(self, number: int) -> None:
         """Sends it a signal, if it runs still."""
-        for pid in _children(self._popen.pid):
+        for pid in [self._pid] if self._pid else _children(self._popen.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._popen.poll()
 
     def wait(self, timeout_s: float = 60.0) -> int:
         """Returns when it has ended, with its exit code."""
