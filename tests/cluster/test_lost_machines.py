@@ -31,14 +31,16 @@ LEASE_S = 4.0
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MachineCluster]:
-    """Two machines, with a standing worker each; where asked for, with a worker for each slot instead."""
-    with machine_cluster(tmp_path / "lan", 2, LEASE_S, *getattr(request, "param", ())) as started:
+    """Two machines, with a standing worker each, and a short lease; or as a test says, with options of the engine."""
+    lease_s, *options = getattr(request, "param", (LEASE_S,))
+    with machine_cluster(tmp_path / "lan", 2, lease_s, *options) as started:
         yield started
 
 
-BOTH = pytest.mark.parametrize(
-    "cluster", [(), ("--worker-per-slot",)], indirect=True, ids=["standing-workers", "a-worker-for-each-slot"]
-)
+def both_kinds_of_workers(lease_s: float) -> pytest.MarkDecorator:
+    """The test runs with standing workers, and with one for each slot."""
+    params = [(lease_s,), (lease_s, "--worker-per-slot")]
+    return pytest.mark.parametrize("cluster", params, indirect=True, ids=["standing workers", "a worker for each slot"])
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
 PEER = (pb.TASK_STATE_KILLED, False)
 
 
-@BOTH
+@both_kinds_of_workers(LEASE_S)
 def test_a_gang_of_which_a_machine_loses_its_power(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
@@ -159,7 +161,7 @@ def test_a_partition_that_is_shorter_than_the_lease(
     assert follower.of(0)[-1] == "end"
 
 
-@BOTH
+@both_kinds_of_workers(LEASE_S)
 def test_a_partition_that_is_longer_than_the_lease_and_its_healing(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
@@ -209,7 +211,7 @@ def test_a_worker_that_stands_still_through_a_partition_is_told_afterwards_that_
     assert witness.attempts() == [0, 1]
 
 
-@BOTH
+@both_kinds_of_workers(60.0)  # a controller takes its time to start on a busy machine
 def test_the_controller_is_killed_while_a_gang_runs(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
