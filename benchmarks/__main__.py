@@ -29,6 +29,7 @@ NAMES = (
     "log_capture",
     "log_live",
     "log_many_tasks",
+    "ray_gang",
     "detection",
 )
 

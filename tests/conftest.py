@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
+from support.ray_cluster import RayCluster, running_ray_cluster
 from support.tokens import prepare_environment
 from support.waiting import wait_until
 
@@ -40,6 +41,13 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
     directory: Path = tmp_path_factory.mktemp("cluster")
     with running_cluster(directory, workers=2) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """One Ray cluster for all tests that do not break it."""
+    with running_ray_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.controller import state_dir
 from iris.cluster.engine.local import LocalEngine
+from iris.cluster.engine.options import ENGINES, RAY_ADDRESS, check_engine_options
 from iris.cluster.types import check_label
 from iris.cluster.worker.cgroup import make_room
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.tokens import SigningKey
 
-ENGINES = ("local",)
 KEY_FILE = "token-key"  # in the state directory; whoever has it is every user of the cluster
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
@@ -97,6 +97,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     if arguments.parent_pid:
         when_parent_ends(arguments.parent_pid, stop.set)
     try:
+        check_engine_options(vars(arguments))
         with contextlib.ExitStack() as held:
             await _serve_in(arguments.directory.absolute(), arguments, stop, held)
     except IrisError as error:
@@ -194,13 +195,33 @@ def _engine(
     if arguments.engine == "local":
         return LocalEngine(
             directory / "workers",
-            workers=arguments.workers,
+            workers=arguments.workers or 1,
             labels=[dict(arguments.label)],
             host=arguments.host,
             advertise_host=advertise_host,
             standing=not arguments.temporary and not arguments.parent_pid,
             lease_s=arguments.lease,
             log_directory=directory / "logs",
+            worker_options=options,
+            credentials=keys.of_worker,
+        )
+    if arguments.engine == "slurm":
+        from iris.cluster.engine.slurm import SlurmEngine
+
+        return SlurmEngine(
+            directory / "slurm",
+            slurm_options=arguments.slurm_option,
+            lease_s=arguments.lease,
+            worker_options=options,
+            credentials=keys.of_worker,
+        )
+    if arguments.engine == "ray":
+        from iris.cluster.engine.ray import RayEngine
+
+        return RayEngine(
+            directory / "ray",
+            ray_address=arguments.ray_address or RAY_ADDRESS,
+            lease_s=arguments.lease,
             worker_options=options,
             credentials=keys.of_worker,
         )
@@ -294,8 +315,10 @@ def _parse_arguments() -> argparse.Namespace:
         help="where others reach it: HOST, HOST:PORT or a URL; default: what it is bound to",
     )
     parser.add_argument("--engine", default="local", choices=ENGINES, help="what gives places to run (%(default)s)")
+    parser.add_argument("--slurm-option", default=[], action="append", help="of sbatch, as --partition=gpu")
     parser.add_argument("--label", default=[], type=_label, action="append", help="of this machine, KEY=VALUE")
-    parser.add_argument("--workers", default=1, type=int, help="how many workers share the machine (%(default)s)")
+    parser.add_argument("--workers", type=int, help="how many workers share the machine (1)")
+    parser.add_argument("--ray-address", default="", help=f"HOST:PORT of Ray's head, or 'auto' ({RAY_ADDRESS})")
     parser.add_argument(
         "--lease",
         metavar="SECONDS",

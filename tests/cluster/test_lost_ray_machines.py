@@ -154,7 +154,7 @@ def test_a_machine_of_ray_that_is_cut_off_and_comes_back_and_a_head_that_is_lost
     wait_until(lambda: not tasks_left(cluster), "the end of all that tasks were")
 
 
-@pytest.mark.parametrize("cluster", [40.0], indirect=True)  # a new head is up in that time on a busy machine too
+@pytest.mark.parametrize("cluster", [30.0], indirect=True)  # the new head is up before the lease is over
 def test_a_head_that_is_lost_while_a_machine_is_cut_off(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:

@@ -25,7 +25,7 @@ class Record:
         state_dir: Where everything of it is kept.
         host: What it is bound to.
         port: Its port.
-        workers: How many workers share the machine.
+        workers: How many workers share the machine; 0: an engine starts one for each slot.
         log_location: Where logs are copied to, and the next three how they are kept: as they were given, empty for the
             default.
         enforce: What keeps tasks to their limits, and the next how many processes they may have; the same.
@@ -37,6 +37,8 @@ class Record:
         advertise: Where others reach it; empty: where it is bound.
         labels: Of this machine, as `KEY=VALUE KEY=VALUE`.
         engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
+        slurm_options: What sbatch is given, as words of a shell.
+        ray_address: Where Ray is, for the engine of that name; empty for the default.
     """
 
     address: str
@@ -63,6 +65,8 @@ class Record:
     advertise: str = ""
     labels: str = ""
     engine: str = "local"
+    slurm_options: str = ""
+    ray_address: str = ""
 
 
 def find_running() -> Record | None:

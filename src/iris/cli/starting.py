@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -31,20 +32,23 @@ DEFAULT_PORT = 50051
 DEFAULT_HOST = "127.0.0.1"
 DOOR_FILES = ("tls_cert", "tls_key", "client_ca")
 _LOG_OPTIONS = ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")
+_PLACE_TEXTS = ("advertise", "labels", "engine", "ray_address", "slurm_options")
 _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 
 
 def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
-    """Starts the server, and returns when its workers are there, also with what was found of an earlier life. Undone
-    when that fails, or is interrupted."""
+    """Starts the server, and returns when its standing workers are there, if its engine has such, also with what was
+    found of an earlier life. Undone when that fails, or is interrupted."""
     from iris.cluster.client.local_server import DoorOptions, EnforceOptions, PlaceOptions, start_server
     from iris.rpc.tls import check_exposure
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
-    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or 1))
+    engine = str(wanted["engine"] or "local")
+    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or (engine == "local")))
     state_dir = Path(str(wanted["state_dir"]))
-    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, "lease", "enforce", "advertise", "labels")}
+    texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, *_PLACE_TEXTS, "lease", "enforce")}
+    texts["engine"] = engine
     max_processes = None if wanted["max_processes"] in (None, "") else int(str(wanted["max_processes"]))
     per_user = {what: int(str(wanted[f"max_{what}_per_user"] or 0)) for what in ("jobs", "tasks", "streams")}
     files = {name: str(wanted[name] or "") for name in DOOR_FILES}
@@ -55,7 +59,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
         output.set_status("starting a cluster on this machine…")
         server = start_server(
             state_dir,
-            workers=workers,
+            workers=workers or None,
             host=host,
             port=port,
             lease_s=read_lease(texts["lease"] or None),
@@ -63,10 +67,17 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
             enforcement=EnforceOptions(texts["enforce"] or None, max_processes),
             limits={what: number for what, number in per_user.items() if number},
             door=door,
-            place=PlaceOptions(texts["advertise"], tuple(texts["labels"].split())),
+            place=PlaceOptions(
+                texts["advertise"],
+                tuple(texts["labels"].split()),
+                engine,
+                texts["ray_address"],
+                tuple(shlex.split(texts["slurm_options"])),
+            ),
         )
         try:
-            _wait_for_workers(server, workers, state_dir, door, output)
+            if workers:  # others start workers when there is something to run
+                _wait_for_workers(server, workers, state_dir, door, output)
             settings: dict[str, Any] = {
                 **texts,
                 **asdict(door),

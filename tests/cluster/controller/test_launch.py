@@ -174,7 +174,7 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
     ("meeting of some", lambda m: _set(m, rendezvous=2, max_task_failures=1), ["max_task_failures=1", "all"]),
     ("pip", lambda m: m.environment.pip_packages.append("numpy"), ["not supported", "pip_packages"]),
     ("extras", lambda m: m.environment.extras.append("gpu"), ["not supported", "extras"]),
-    ("constraints", lambda m: m.constraints.add(key="zone"), ["not supported", "constraints"]),
+    ("constraints", lambda m: m.constraints.add(key="zone"), ["not supported", "zone", "CONSTRAINT_OP_EQ"]),
     ("group_by", lambda m: _set(m.coscheduling, group_by="rack"), ["not supported", "coscheduling.group_by"]),
     ("gcs", lambda m: _set(m, bundle_gcs_path="gs://x"), ["not supported", "bundle_gcs_path"]),
     ("regions", lambda m: m.resources.regions.append("eu"), ["not supported", "regions"]),

@@ -72,7 +72,7 @@ class World:
         return self.serving.address
 
     def start_workers(self, client: RemoteClusterClient) -> None:
-        self.first = self.start_worker("a", "--advertise-host", HOST)
+        self.first = self.start_worker("a", "--advertise", HOST)
         self.start_worker("b")
         wait_until(lambda: len(client.list_workers()) == 2, "two workers")
         port = next(int(w.address.rpartition(":")[2]) for w in client.list_workers() if w.worker_id == "a")
@@ -80,12 +80,8 @@ class World:
 
     def start_worker(self, name: str, *options: str) -> Popen[bytes]:
         directory = self.directory / f"{name}-{len(list(self.directory.iterdir()))}"
-        options = (
-            *options,
-            "--log-directory",
-            str(directory / "logs"),
-        )  # or it waits for somebody to hand them over to
-        return self.stack.enter_context(running_worker(self.address, directory, *options, worker_id=name))
+        logs = ("--log-directory", str(directory / "logs"))  # or it waits for somebody to hand them over to
+        return self.stack.enter_context(running_worker(self.address, directory, *options, *logs, worker_id=name))
 
     def lose_answers(self) -> Loss:
         return self.proxy.lose("WorkerService/RunTasks", "response", 10_000)
@@ -201,6 +197,7 @@ def test_each_rank_finds_its_own_gpu_under_its_local_rank(tmp_path: Path) -> Non
         running_worker(controller.address, tmp_path / "a", worker_id="a"),
         running_worker(controller.address, tmp_path / "b", worker_id="b"),
     ):
+        wait_until(lambda: len(client.list_workers()) == 2, "the workers")
         job_id = launch(client, SEEN, replicas=4, resources=GPU, **TORCH)
         assert seen(client, job_id) == ["0 0 0,1", "1 0 0,1", "2 1 0,1", "3 1 0,1"]
         alone = launch(client, SEEN, replicas=4, resources=GPU, rendezvous=pb.RENDEZVOUS_JAX)
@@ -236,6 +233,7 @@ def test_devices_that_only_the_worker_of_a_slot_knows(
             stack.enter_context(running_worker(controller.address, tmp_path / name, worker_id=name))
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        wait_until(lambda: len(client.list_workers()) == len(devices), "the workers")
         assert seen(client, launch(client, SEEN, replicas=2, resources=GPU, **TORCH)) == expected
 
 

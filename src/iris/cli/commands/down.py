@@ -13,6 +13,7 @@ import click
 from iris.cli.options import json_option
 from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, is_running, read_record, remove_record
+from iris.errors import UnavailableError
 
 # The server gives its workers 15 s to end what they run (engine/worker_process.py), and needs a little for itself.
 _STOP_S = 60.0
@@ -36,11 +37,12 @@ def down(*, as_json: bool) -> None:
         left = read_record()
         record = left if left is not None and is_running(left) else None
         workers = 0
+        was_killed = record is None
         if record is not None:
             output.set_status(f"ending the cluster at {record.address}…")
-            _stop(record)
-        if left is not None:  # its server was killed, by us or by others: what it had started may go on
-            workers = _end_workers(Path(left.state_dir), output)
+            was_killed = not _stop(record)
+        if left is not None and was_killed:  # by us or by others: what it had started may go on
+            workers = _end_workers(left, output)
         remove_record()
     output.set_status("")
     address = record.address if record is not None else None
@@ -54,23 +56,34 @@ def down(*, as_json: bool) -> None:
     output.answer(document, lambda: text)
 
 
-def _end_workers(state_dir: Path, output: Output) -> int:
+def _end_workers(left: Record, output: Output) -> int:
     """Ends the workers of a server that was killed, with all that they run."""
-    workers = state_dir / "workers"
+    state_dir = Path(left.state_dir)
+    workers = state_dir / ("workers" if left.engine == "local" else left.engine)
     if not workers.is_dir():
         return 0
     import asyncio
 
     from iris.cluster.controller.state_dir import hold
-    from iris.cluster.engine.worker_process import end_standing
 
     output.set_status("ending the workers that are left…")
     with hold(state_dir):
+        if left.engine == "ray":
+            from iris.cluster.engine.ray import end_gangs
+
+            try:
+                return asyncio.run(end_gangs(workers, left.ray_address))
+            except UnavailableError as error:
+                output.note(f"{error}; what still runs there ends with its lease")
+                return 0
+        from iris.cluster.engine.worker_process import end_standing
+
         return asyncio.run(end_standing(workers))
 
 
-def _stop(record: Record) -> None:
-    """SIGTERM, and SIGKILL when that has not ended it after a long time. Returns when it is gone."""
+def _stop(record: Record) -> bool:
+    """SIGTERM, and SIGKILL when that has not ended it after a long time. Returns when it is gone; whether it went by
+    itself."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, number)
@@ -80,4 +93,5 @@ def _stop(record: Record) -> None:
                 break
             time.sleep(_PAUSE_S)
         else:
-            return
+            return number == signal.SIGTERM
+    return False

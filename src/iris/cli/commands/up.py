@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, read_record
 from iris.cli.starting import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
 from iris.cluster.client.here import state_home
+from iris.cluster.engine.options import ENGINES, check_engine_options
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
 from iris.rpc.tls import check_tls_options
@@ -25,6 +27,8 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
   iris up
   iris up --workers 4             four workers share the machine, as if they were four hosts
   iris up --port 0                any free port
+  iris up --engine ray            on the machines of a Ray cluster, see docs/engines.md
+  iris up --engine slurm          on those of a Slurm cluster
 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
 there again after 'iris down' and 'iris up'.
@@ -55,12 +59,30 @@ should come by TLS.
     type=click.Path(file_okay=False, path_type=Path),
     help="Where jobs, logs and messages are kept; default ~/.local/state/iris.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="What gives places to run: this machine (local, the default), a Ray cluster that it belongs to (ray), or a"
+    " Slurm cluster to which it may submit (slurm).",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="Where the head of the Ray cluster is; default 'auto': the one that runs on this machine.",
+)
 @click.option("--host", help="The address to bind to; default 127.0.0.1.")
 @click.option(
     "--advertise",
     metavar="ADDRESS",
     help="Where workers, tasks and clients reach it: HOST; HOST:PORT, where a port is forwarded; or the URL of a proxy"
     " or load balancer; default: --host.",
+)
+@click.option(
+    "--slurm-option",
+    "slurm_options",
+    metavar="OPTION",
+    multiple=True,
+    help="What Slurm's sbatch is given, as '--slurm-option=--partition=gpu'; may be given several times.",
 )
 @click.option(
     "--label",
@@ -139,8 +161,11 @@ def up(
     port: int | None,
     workers: int | None,
     state_dir: Path | None,
+    engine: str | None,
+    ray_address: str | None,
     host: str | None,
     advertise: str | None,
+    slurm_options: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     lease: str | None,
     keep_logs: str | None,
@@ -174,9 +199,12 @@ def up(
         "port": port,
         "workers": workers,
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
+        "engine": engine,
+        "ray_address": ray_address,
         "host": host,
         "advertise": advertise,
         "labels": " ".join(f"{key}={value}" for key, value in labels) or None,
+        "slurm_options": shlex.join(slurm_options) or None,
         "lease": lease,
         **given,
         "enforce": enforce,
@@ -191,7 +219,9 @@ def up(
         record = find_running()
         started = record is None
         if record is None:
-            record, found = start(_with_what_was_before(asked), output)
+            wanted = _with_what_was_before(asked)
+            check_engine_options({**wanted, "label": wanted["labels"], "slurm_option": wanted["slurm_options"]})
+            record, found = start(wanted, output)
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started, "found": found if any(found.values()) else None}
@@ -211,11 +241,21 @@ def _with_what_was_before(asked: Mapping[str, object]) -> dict[str, object]:
     directory = str(asked["state_dir"] or (before.state_dir if before is not None else state_home().absolute()))
     if before is None or before.state_dir != directory:
         return {**asked, "state_dir": directory}
+    _check_engine(before, asked)
     _check_doors(before, asked)
     wanted = {name: getattr(before, name) if value is None else value for name, value in asked.items()}
     if asked["port"] == 0 and is_free(str(wanted["host"]), before.port):
         wanted["port"] = before.port  # any free one: best the one that its tasks know
     return wanted
+
+
+def _check_engine(before: Record, asked: Mapping[str, object]) -> None:
+    """What a killed server has left with its engine, the server of another one would never hear of."""
+    if asked["engine"] not in (None, before.engine):
+        raise FailedPreconditionError(
+            f"what the cluster that was killed has started may go on, on its engine {before.engine}: 'iris up' without"
+            " --engine takes it up again, 'iris down' ends it"
+        )
 
 
 def _check_doors(before: Record, asked: Mapping[str, object]) -> None:
@@ -236,7 +276,7 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
     for name, value in asked.items():
         has = getattr(record, name)
         if value is not None and value != has and not (name == "port" and value == 0):
-            option = "--" + name.replace("_", "-")
+            option = "--" + name.removesuffix("s" if name in ("labels", "slurm_options") else "").replace("_", "-")
             kept = f"the default of {option}" if has in ("", 0) else f"{option} {has}"
             raise FailedPreconditionError(
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"

@@ -121,21 +121,29 @@ class PlaceOptions:
     Attributes:
         advertise: The host, the host and port, or the URL by which others reach it; empty: where it is bound.
         labels: What this machine is labelled with, as `KEY=VALUE`.
+        engine: What gives places to run.
+        ray_address: Where Ray is, for the engine of that name; empty: on this machine.
+        slurm_options: What Slurm's sbatch is given.
     """
 
     advertise: str = ""
     labels: tuple[str, ...] = ()
+    engine: str = "local"
+    ray_address: str = ""
+    slurm_options: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """As the server's command line has them."""
-        words = [f"--advertise={self.advertise}"] if self.advertise else []
+        given = {"--advertise": self.advertise, "--engine": self.engine, "--ray-address": self.ray_address}
+        words = [f"{name}={value}" for name, value in given.items() if value]
+        words += [f"--slurm-option={option}" for option in self.slurm_options]
         return words + [f"--label={label}" for label in self.labels]
 
 
 def start_server(
     directory: Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     temporary: bool = False,
@@ -151,7 +159,7 @@ def start_server(
 
     Args:
         directory: Where everything of it is kept, its messages in `server.log`.
-        workers: How many workers share the machine.
+        workers: How many workers share the machine; None: one.
         host: The address to bind to.
         port: 0 takes a free one.
         temporary: Jobs are kept in memory only, and the directory is removed at the end.
@@ -174,7 +182,8 @@ def start_server(
     ready, ready_end = os.pipe()
     # -P: the current folder is the user's; a file in it that is named like one of ours, or of Python's, is not for us.
     command = [sys.executable, "-P", "-m", "iris.server", "--directory", str(directory), "--host", host]
-    command += ["--port", str(port), "--workers", str(workers), "--ready-fd", str(ready_end)]
+    command += ["--port", str(port), "--ready-fd", str(ready_end)]
+    command += ["--workers", str(workers)] if workers is not None else []
     command += ["--temporary"] if temporary else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
     command += ["--lease", str(lease_s)] if lease_s is not None else []

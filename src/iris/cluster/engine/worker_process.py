@@ -70,6 +70,10 @@ class WorkerProcess:
             self._signal(signal.SIGKILL)
         await self.wait()
 
+    def kill(self) -> None:
+        """SIGKILL; `wait` tells when nothing of it is left."""
+        self._signal(signal.SIGKILL)
+
     def close(self) -> None:
         """Forgets it; it goes on."""
         if self._pidfd is not None:

@@ -1,0 +1,47 @@
+"""`iris up --engine slurm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none
+
+Iris = Any  # tests/cli/conftest.py
+
+
+def test_a_job_on_slurm_from_the_terminal(iris: Iris, tmp_path: Path) -> None:
+    skip_where_there_is_none()
+    nodes = [Node("n0", ("zone=a",)), Node("n1", ("zone=b",))]
+    with SlurmCluster(tmp_path / "slurm", nodes) as slurm:
+        iris.env |= slurm.environment
+        options = ("--engine", "slurm", "--slurm-option=--partition=main", "--slurm-option=--comment=x")
+        refused = iris("up", "--port", "0", *options, code=1)
+        assert "'--comment=x' of sbatch is set by Iris itself" in refused.stderr
+        up = iris.json("up", "--port", "0", *options[:3])
+        assert (up["engine"], up["slurm_options"]) == ("slurm", "--partition=main")
+        try:
+            again = iris("up", "--slurm-option=--partition=other", code=1)
+            assert "--slurm-option --partition=main" in again.stderr
+            command = ("sh", "-c", "echo task $IRIS_TASK_INDEX")
+            done = iris("run", "--replicas", "2", "--spread", "--", *command)
+            assert sorted(line.rpartition("task ")[2] for line in done.stdout.splitlines()) == ["0", "1"]
+            iris("run", "--constraint", "zone=b", "--", "true")
+        finally:
+            assert iris.json("down")["stopped"]
+        assert slurm.jobs() == {}
+
+
+def test_options_of_another_engine_are_refused(iris: Iris) -> None:
+    words = iris("up", "--port", "0", "--slurm-option=--time=1", code=1).stderr
+    assert "--slurm-option is for --engine slurm, and this cluster has --engine local" in words
+    words = iris("up", "--port", "0", "--engine", "slurm", "--workers", "2", code=1).stderr
+    assert "--workers is for --engine local, and this cluster has --engine slurm" in words
+    words = iris("up", "--port", "0", "--engine", "slurm", "--label", "a=b", code=1).stderr
+    assert "--label is for --engine local" in words
+
+
+def test_where_slurm_is_not_installed(iris: Iris, tmp_path: Path) -> None:
+    words = iris("up", "--port", "0", "--engine", "slurm", code=1, PATH=str(tmp_path)).stderr
+    assert "sbatch, squeue, scancel, scontrol is not on PATH" in words
+    assert "login node" in words

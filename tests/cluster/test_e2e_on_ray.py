@@ -1,0 +1,74 @@
+"""Whole jobs on a real Ray cluster: what holds on every engine, and what is Ray's alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.end_to_end import *  # noqa: F403 - the tests for all engines run here
+from contracts.end_to_end import put, wait_for_file
+from support.cluster import is_alive, running_cluster, shell
+from support.ray_cluster import RayCluster
+from support.waiting import wait_until
+
+from iris.client import IrisClient
+from iris.cluster.client.local_server import LocalServer, PlaceOptions
+from iris.cluster.types import ResourceSpec
+from iris.rpc import cluster_pb2 as pb
+
+
+@pytest.fixture(scope="module")
+def ray_server(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A cluster of Iris on it."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ray_cluster.env.items():
+            environment.setenv(name, value)
+        place = PlaceOptions(engine="ray", ray_address=ray_cluster.address)
+        with running_cluster(tmp_path_factory.mktemp("on-ray"), place=place) as server:
+            yield server
+
+
+@pytest.fixture
+def client(ray_server: LocalServer) -> Iterator[IrisClient]:
+    with IrisClient.remote(ray_server.address) as remote:
+        yield remote
+
+
+def test_what_ray_sets_for_itself_is_not_seen_by_a_task_and_its_devices_are(client: IrisClient) -> None:
+    job = client.run(shell("env"), replicas=2, resources=ResourceSpec(gpu=1), constraints={"zone": "a"})
+    job.wait(timeout=60)
+    seen = [dict(entry.message.partition("=")[::2] for entry in task.logs()) for task in job.tasks()]
+    for env in seen:
+        assert [name for name in env if name.startswith("RAY_")] == []
+        assert not {"OMP_NUM_THREADS", "SPT_NOENV", "PYTHONBREAKPOINT", "LD_PRELOAD"} & env.keys()
+        assert env["PATH"] == os.environ["PATH"], "what the machine's Ray was started with"
+    assert sorted(env["CUDA_VISIBLE_DEVICES"] for env in seen) == ["0", "1"]
+
+
+def test_tasks_that_are_spread_have_machines_of_their_own(client: IrisClient) -> None:
+    job = client.run(["true"], replicas=3, placement="spread")
+    reason = wait_until(lambda: job.status().status_message, "the reason why it waits")
+    assert "machine" in reason
+    job.terminate()
+    job = client.run(["true"], replicas=2, placement="spread", resources=ResourceSpec(cpu=1))
+    assert job.wait(timeout=60).tasks_succeeded == 2
+
+
+def test_a_worker_that_is_killed_is_a_lost_worker(client: IrisClient, tmp_path: Path) -> None:
+    script = f"""
+        {put(f"{tmp_path}/$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID", "$PPID $$")}
+        [ $IRIS_ATTEMPT_ID = 1 ] && exit 0
+        exec sleep 300"""
+    job = client.run(shell(script), replicas=2)
+    workers, tasks = zip(*(wait_for_file(tmp_path / f"{index}.0").split() for index in range(2)), strict=True)
+    os.kill(int(workers[1]), signal.SIGKILL)
+    status = job.wait(timeout=60)
+    assert [[attempt.state for attempt in task.attempts] for task in status.tasks] == [
+        [pb.TASK_STATE_KILLED, pb.TASK_STATE_SUCCEEDED],
+        [pb.TASK_STATE_WORKER_FAILED, pb.TASK_STATE_SUCCEEDED],
+    ]
+    assert (status.preemption_count, status.failure_count) == (1, 0)
+    assert not [pid for pid in tasks if is_alive(int(pid))]

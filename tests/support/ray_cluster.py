@@ -1,0 +1,198 @@
+"""A real Ray cluster for tests: a head that runs nothing, and two machines, each with 4 cores, 1 GiB and 2 GPUs.
+
+It is made in a process of its own (`python -m support.ray_cluster DIRECTORY`), which the tests speak to by lines: Ray
+takes over whatever process it is loaded into. All that it starts has a variable of its own in its environment, by which
+it is found at the end; `ray stop` would end every Ray on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ZONES = {"machine-a": "a", "machine-b": "b"}
+# How soon Ray takes a machine for dead: these make it seconds, not a minute, and leave time for a busy machine.
+_HEALTH = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 5,
+}
+
+
+class RayCluster:
+    """See above.
+
+    Attributes:
+        address: Of its head, HOST:PORT.
+        env: What a driver of it needs in its environment.
+    """
+
+    def __init__(self, directory: Path, env: dict[str, str], program: subprocess.Popen[str]) -> None:
+        self.directory = directory
+        self.env = env
+        self._program = program
+        self.address = self._answer()
+
+    def pids(self, word: str = "") -> list[int]:
+        """Its processes whose command line has a word in it."""
+        own = f"RAY_TMPDIR={self.directory}".encode()
+        found = []
+        for path in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if path.name.isdigit() and own in (path / "environ").read_bytes().split(b"\0"):
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if word in command and int(path.name) != os.getpid():
+                        found.append(int(path.name))
+        return found
+
+    def signal_head(self, number: int) -> None:
+        """To the process that all others need: the head's GCS."""
+        for pid in self.pids("/gcs_server "):
+            os.kill(pid, number)
+
+    def call(self, verb: str, *words: str) -> Any:
+        """Has the process that made it do something, see `_Commands`."""
+        assert self._program.stdin is not None
+        self._program.stdin.write(json.dumps([verb, *words]) + "\n")
+        self._program.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._program.stdout is not None
+        line = self._program.stdout.readline()
+        assert line, f"the Ray cluster has ended: {(self.directory / 'messages').read_text()[-3000:]}"
+        return json.loads(line)
+
+
+@contextmanager
+def running_ray_cluster() -> Iterator[RayCluster]:
+    """One for the time of the tests. Its directory has a short name: Ray makes sockets in it."""
+    directory = Path(tempfile.mkdtemp(prefix="ir-"))
+    (directory / "home").mkdir()
+    (directory / "ray").mkdir()
+    ray_env = {
+        "RAY_TMPDIR": str(directory),
+        "HOME": str(directory / "home"),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "of-these-tests-only-0123456789abcdef",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
+    }
+    program = None
+    try:
+        with (directory / "messages").open("wb") as messages:
+            program = subprocess.Popen(
+                [sys.executable, "-m", "support.ray_cluster", str(directory)],
+                cwd=Path(__file__).parents[1],
+                env=os.environ | ray_env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                text=True,
+                start_new_session=True,
+            )
+        yield RayCluster(directory, ray_env, program)
+    finally:
+        if program is not None:
+            program.kill()
+            program.communicate()
+            _end_all(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _end_all(directory: Path) -> None:
+    own = f"RAY_TMPDIR={directory}".encode()
+    while True:
+        left = 0
+        for path in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                state = (path / "stat").read_text().rpartition(")")[2].split()[0] if path.name.isdigit() else "Z"
+                if state != "Z" and own in (path / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(path.name), signal.SIGKILL)
+                    left += 1
+        if not left:
+            return
+
+
+class _Commands:
+    """What the process that made the cluster can be asked for."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+
+    def devices(self, namespace: str, actor: str) -> str | None:
+        """CUDA_VISIBLE_DEVICES as the holder of a slot hands it on."""
+        import ray
+
+        self._connect()
+
+        def look(holder: object) -> str | None:
+            from iris.cluster.engine.ray_holder import worker_environment
+
+            return worker_environment().get("CUDA_VISIBLE_DEVICES")
+
+        return ray.get(ray.get_actor(actor, namespace).__ray_call__.remote(look))
+
+    def actors(self, namespace: str) -> dict[str, int]:
+        """The processes of the actors in a namespace that live, by name."""
+        import ray
+        from ray._private.state import state
+
+        self._connect()
+        alive = [actor for actor in state.actor_table(None).values() if actor["State"] == "ALIVE"]
+        names = {a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == namespace}
+        return {actor["Name"]: actor["Pid"] for actor in alive if actor["Name"] in names}
+
+    def groups(self) -> list[str]:
+        """The names of the placement groups that are there."""
+        from ray.util.placement_group import placement_group_table
+
+        self._connect()
+        return [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
+
+    def make_group(self, name: str, namespace: str, cpu: str) -> None:
+        """Only a placement group, as who was killed before he made its holders leaves it."""
+        from ray.util.placement_group import placement_group
+
+        self._connect(namespace)
+        placement_group([{"CPU": float(cpu)}], name=name, lifetime="detached")
+
+    def _connect(self, namespace: str = "tests") -> None:
+        import ray
+
+        if ray.is_initialized() and ray.get_runtime_context().namespace != namespace:
+            ray.shutdown()
+        if not ray.is_initialized():
+            ray.init(address=self._cluster.address, namespace=namespace, log_to_driver=False)
+
+
+def _main() -> None:
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "memory": 0, "include_dashboard": False, "temp_dir": os.environ["RAY_TMPDIR"]}
+    cluster = Cluster(initialize_head=True, head_node_args=head | {"node_name": "head", "_system_config": _HEALTH})
+    for name, zone in ZONES.items():
+        cluster.add_node(wait=False, num_cpus=4, num_gpus=2, memory=2**30, labels={"zone": zone}, node_name=name)
+    cluster.wait_for_nodes()
+    commands = _Commands(cluster)
+    print(json.dumps(cluster.address), file=out, flush=True)
+    for line in sys.stdin:
+        verb, *words = json.loads(line)
+        print(json.dumps(getattr(commands, verb)(*words)), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    _main()
