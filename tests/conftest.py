@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from support.tokens import prepare_environment
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.local_server import LocalServer, PlaceOptions
 from iris.cluster.client.remote_client import RemoteClusterClient
 
 os.environ[RUN_VARIABLE] = secrets.token_hex(8)
@@ -47,6 +48,19 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 def ray_cluster() -> Iterator[RayCluster]:
     """One Ray cluster for all tests that do not break it."""
     with running_ray_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ray_server(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A cluster of Iris on it, for tests that do not break that either."""
+    opened = ExitStack()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ray_cluster.env.items():
+            environment.setenv(name, value)
+        place = PlaceOptions(engine="ray", ray_address=ray_cluster.address)
+        cluster = opened.enter_context(running_cluster(tmp_path_factory.mktemp("on-ray"), place=place))
+    with opened:
         yield cluster
 
 

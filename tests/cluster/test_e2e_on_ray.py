@@ -10,25 +10,13 @@ from pathlib import Path
 import pytest
 from contracts.end_to_end import *  # noqa: F403 - the tests for all engines run here
 from contracts.end_to_end import put, wait_for_file
-from support.cluster import is_alive, running_cluster, shell
-from support.ray_cluster import RayCluster
+from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer, PlaceOptions
+from iris.cluster.client.local_server import LocalServer
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
-
-
-@pytest.fixture(scope="module")
-def ray_server(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A cluster of Iris on it."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in ray_cluster.env.items():
-            environment.setenv(name, value)
-        place = PlaceOptions(engine="ray", ray_address=ray_cluster.address)
-        with running_cluster(tmp_path_factory.mktemp("on-ray"), place=place) as server:
-            yield server
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
 
     port = DEFAULT_PORT if wanted["port"] is None else int(str(wanted["port"]))
     engine = str(wanted["engine"] or "local")
-    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or (engine == "local")))
+    host, workers = str(wanted["host"] or DEFAULT_HOST), int(str(wanted["workers"] or int(engine == "local")))
     state_dir = Path(str(wanted["state_dir"]))
     texts = {name: str(wanted[name] or "") for name in (*_LOG_OPTIONS, *_PLACE_TEXTS, "lease", "enforce")}
     texts["engine"] = engine
