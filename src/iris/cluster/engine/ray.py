@@ -38,7 +38,6 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError
 from iris.rpc.address import is_loopback_host
 from iris.rpc.process import happens
 
-_MOST_RELEASED = 10_000
 _CLOSE_S = 60.0
 _log = logging.getLogger(__name__)
 
@@ -88,10 +87,8 @@ class RayEngine:
         self._env = driver_environment({k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE})
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
-        self._placed: dict[str, GangStatus] = {}  # those that had room, as Ray knew them last, until they are released
         self._machines: list[Machine] = []
         self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each machine
-        self._released: dict[str, None] = {}  # the last of them, in order
         self._parked: dict[str, GangRequest] = {}  # need nothing, and there is no machine for them now: not on Ray
         self._unwanted: set[str] = set()  # it is not known whether Ray has them, and nobody wants them
         self._given: set[tuple[str, int]] = set()  # gangs whose workers were started, by a life of who talks with Ray
@@ -137,7 +134,6 @@ class RayEngine:
         """See `Engine.submit`."""
         self._reach().check()
         self._unwanted.discard(gang.gang_id)
-        self._released.pop(gang.gang_id, None)
         if gang.gang_id in self._gangs or gang.gang_id in self._parked:
             return
         if not any(gang.need.amounts()) or _labelled_twice(gang):
@@ -150,11 +146,6 @@ class RayEngine:
         """See `Engine.release`."""
         self._parked.pop(gang_id, None)
         await self._reach().order("release", gang_id=gang_id)
-        self._released[gang_id] = None  # it may be told of for a moment still
-        if len(self._released) > _MOST_RELEASED:
-            del self._released[next(iter(self._released))]
-        if self._placed.pop(gang_id, None) is not None:
-            self._gangs.pop(gang_id, None)
         self._unwanted.discard(gang_id)
 
     async def snapshot(self) -> dict[str, GangStatus]:
@@ -232,11 +223,6 @@ class RayEngine:
         ]
         self._nodes = [(known["node"], known["address"]) for known in state["machines"]]
         self._gangs = {gang_id: _status(known) for gang_id, known in state["gangs"].items()}
-        placed = {gang_id: known for gang_id, known in self._gangs.items() if known.slots}
-        self._placed |= {gang_id: known for gang_id, known in placed.items() if gang_id not in self._released}
-        for gang_id in self._placed.keys() - self._gangs.keys():
-            # Its head may be another one. What ran may run on, on a machine that nobody reaches now.
-            self._gangs[gang_id] = self._placed[gang_id] = _forgotten(self._placed[gang_id])
         self._changed.set()
 
     def _tend(self) -> None:
@@ -308,10 +294,6 @@ async def end_gangs(directory: Path, ray_address: str) -> int:
 def _status(known: Json) -> GangStatus:
     slots = tuple(Slot(worker_id, machine) for worker_id, machine in known["slots"])
     return GangStatus(GangState[known["state"]], slots, frozenset(known["lost"]), known["reason"])
-
-
-def _forgotten(known: GangStatus) -> GangStatus:
-    return GangStatus(GangState.BROKEN, known.slots, known.lost, known.reason or "Ray knows nothing of it any more")
 
 
 def _parked_status(gang: GangRequest) -> GangStatus:
