@@ -80,7 +80,8 @@ class Meeting:
                 for index, worker in enumerate(there)
             ]
         machines = [
-            record.machines.get(index, worker.metadata.hostname if worker else "") for index, worker in enumerate(there)
+            record.machines.get(index) or (worker.metadata.hostname if worker else "")
+            for index, worker in enumerate(there)
         ]
         framework = record.launch.rendezvous
         # A process of JAX takes all devices that it sees.
