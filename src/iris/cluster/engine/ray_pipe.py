@@ -105,7 +105,7 @@ class RayPipe:
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._patience_s = max(timeout_s, _HUNG_S)
+        self._patience_s = max(timeout_s, self._patience_s)  # the longest is the last one, which ends it all
         try:
             await self._write({"id": number, "do": verb, "with": arguments})
             async with asyncio.timeout(timeout_s):
@@ -185,8 +185,8 @@ class RayPipe:
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():
                     line = await reading
-                    if not line:
-                        return
+                    if not line.endswith(b"\n"):
+                        return  # it has died, perhaps in the middle of a line
                     self._silent_s = 0.0
                     self._take(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())

@@ -1,0 +1,89 @@
+"""What the Ray engine makes of the process that talks with Ray; a program of ours takes its place, and no Ray is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.engine.base import GangState, GangStatus
+from iris.cluster.engine.ray import RayEngine
+from iris.cluster.worker.trust import WorkerCredentials
+from iris.errors import UnavailableError
+
+pytestmark = pytest.mark.anyio
+
+# In its first life it dies in the middle of a line when it gets an order; in the next ones Ray knows nothing.
+_TALKER = """#!{python}
+import json, pathlib, sys
+
+def say(message):
+    print(json.dumps(message), flush=True)
+
+json.loads(sys.stdin.readline())
+has_lived = pathlib.Path(sys.argv[0]).with_name("has-lived")
+held = {{"state": "HELD", "reason": "", "slots": [["a.0", "n0"], ["a.1", "n1"]], "lost": []}}
+waits = {{"state": "WAITING", "reason": "no room", "slots": [], "lost": []}}
+gangs = {{}} if has_lived.exists() else {{"a@0": held, "waits@0": waits}}
+say({{"ready": []}})
+say({{"state": {{"gangs": gangs, "machines": []}}}})
+for line in sys.stdin:
+    order = json.loads(line)
+    if not has_lived.exists():
+        has_lived.touch()
+        print('{{"state": {{"gangs": {{"a@', end="", flush=True)
+        sys.exit(1)
+    say({{"id": order["id"]}})
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RayEngine]:
+    talker = tmp_path / "talker"
+    talker.write_text(_TALKER.format(python=sys.executable))
+    talker.chmod(0o755)
+    engine = RayEngine(
+        tmp_path / "engine",
+        ray_address="auto",
+        lease_s=60.0,
+        worker_options=[],
+        credentials=lambda worker_id: WorkerCredentials("none", bytes(32)),
+    )
+    monkeypatch.setattr(sys, "executable", str(talker))
+    await engine.start("http://127.0.0.1:9")
+    yield engine
+    await engine.abandon()
+
+
+async def after_its_death(engine: RayEngine) -> dict[str, GangStatus]:
+    """The order to start the workers of the gang that is held is what it dies of."""
+    while True:
+        try:
+            snapshot = await engine.snapshot()
+            if "waits@0" not in snapshot:
+                return snapshot
+        except UnavailableError:
+            pass
+        await engine.wait_for_change(0.05)
+
+
+async def test_one_that_dies_in_the_middle_of_a_line_is_started_again(engine: RayEngine) -> None:
+    await after_its_death(engine)
+
+
+async def test_a_gang_that_ran_is_not_gone_where_ray_has_forgotten_it(engine: RayEngine) -> None:
+    snapshot = await after_its_death(engine)
+    assert snapshot.keys() == {"a@0"}, "who only waited is asked for again"
+    assert snapshot["a@0"].state is GangState.BROKEN
+    assert len(snapshot["a@0"].slots) == 2
+    assert snapshot["a@0"].lost == frozenset(), "nobody has seen its workers end"
+    assert "Ray knows nothing of it" in snapshot["a@0"].reason
+    await engine.release("a@0")
+    assert await engine.snapshot() == {}
