@@ -1,4 +1,4 @@
-"""What the Ray engine makes of the process that talks with Ray; a program of ours takes its place, and no Ray is needed."""
+"""What the Ray engine makes of the process that talks with Ray; a program of ours takes its place."""
 
 from __future__ import annotations
 
