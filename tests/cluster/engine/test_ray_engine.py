@@ -261,10 +261,11 @@ async def test_nothing_is_left_after_close(ray_environment: RayCluster, tmp_path
     assert list(Path(tempfile.gettempdir()).glob(f"iris-*-{world.cluster_id}-*")) == []
 
 
-async def test_nothing_phones_home_and_no_token_is_written(world: RayWorld) -> None:
+async def test_nothing_phones_home_no_folder_is_sent_and_no_token_is_written(world: RayWorld) -> None:
     pid = world.engine.driver_pid
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert {b"RAY_USAGE_STATS_ENABLED=0", b"RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/"} <= set(variables)
+    assert "packaging the working directory" not in (world.directory / "ray-driver.log").read_text()
     assert f"RAY_AUTH_TOKEN={world.cluster.env['RAY_AUTH_TOKEN']}".encode() in variables
     assert not list(Path(world.cluster.env["HOME"]).rglob("auth_token"))
 
