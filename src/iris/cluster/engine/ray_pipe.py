@@ -235,8 +235,8 @@ class RayPipe:
 
 
 def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the process that talks with Ray: it phones nobody, and writes no token into the home. Below `uv
-    run` Ray would send the current folder to all machines, and start each actor there by `uv run`, too."""
+    """The environment of the process that talks with Ray: it phones nobody, and writes no token into the home. Below
+    `uv run` Ray would send the current folder to all machines, and start each actor there by `uv run`, too."""
     changed = dict(env) | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/"}
     changed["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     if "RAY_AUTH_MODE" not in changed:
