@@ -30,6 +30,7 @@ NAMES = (
     "log_live",
     "log_many_tasks",
     "ray_gang",
+    "detection",
 )
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -245,3 +245,48 @@ def test_the_log_of_a_machine_that_is_gone_is_there_up_to_its_last_two_seconds(
     assert float(lines[-1].message.split()[1]) > gone_s - 2.0
     assert end.complete
     assert end.missing_reason
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_runs_in_a_gang_that_the_engine_has_forgotten_goes_on(
+    tmp_path: Path, slots: Slots, restarted: bool
+) -> None:
+    """Its head may have been replaced: the workers know better."""
+    gate = tmp_path / "gate"
+    with ExitStack() as stack:
+        world = stack.enter_context(on_slots(tmp_path, slots))
+        port = int(world.controller.address.rpartition(":")[2])
+        client = stack.enter_context(RemoteClusterClient(world.controller.address))
+        job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; echo end"), replicas=2)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        if restarted:
+            stack.close()
+            world.engine.forget(f"{job_id}@0")
+            world = stack.enter_context(on_slots(tmp_path, slots, world.engine.for_next_controller(), port=port))
+            client = stack.enter_context(RemoteClusterClient(world.controller.address))
+        else:
+            world.controller.call(lambda: world.engine.forget(f"{job_id}@0"))
+        other = launch(client, ["true"])  # by whose end the engine has been looked at, several times
+        assert wait_for_end(client, other).state == pb.JOB_STATE_SUCCEEDED
+        assert client.get_job_status(job_id).state == pb.JOB_STATE_RUNNING
+        gate.touch()
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+        assert [task.preemption_count for task in client.list_tasks(job_id)] == [0, 0]
+        wait_until(lambda: not client.list_workers(), "the workers to be forgotten")
+
+
+def test_what_ran_in_a_gang_that_the_engine_has_forgotten_is_lost_with_its_lease(tmp_path: Path, slots: Slots) -> None:
+    with (
+        on_slots(tmp_path, slots, lease_s=3) as world,
+        RemoteClusterClient(world.controller.address) as client,
+    ):
+        script = "[ $IRIS_ATTEMPT_ID = 0 ] || exit 0; exec sleep 300"
+        job_id = launch(client, shell(script), replicas=2)
+        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        world.controller.call(lambda: world.engine.forget(f"{job_id}@0"))
+        worker = client.get_task_status(job_id, 1).worker_id
+        slots.processes[worker].kill()
+        assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
+        one = client.get_task_status(job_id, 1)
+        assert "silent for longer than its lease" in one.attempts[0].error
+        assert (one.preemption_count, client.get_task_status(job_id, 0).preemption_count) == (1, 0)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from iris.client.retry import Trouble
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.cursor import Position, to_message
+from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 from iris.rpc.streaming import StreamHandle
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from iris.client.streams import Items, Reading
 
 _HELD_MESSAGES = 4  # of each stream, between its thread and the one that iterates
+# Of a worker that the controller has declared lost: what it has to say still comes at once, or never.
+_LAST_WORDS_S = 2.0
 _JOIN_S = 1.0  # for a thread to end whose connection was shut down; one that is still connecting may take longer
 # Those that a program ends without closing: they are ended before the interpreter is.
 _open_followings: weakref.WeakSet[Following] = weakref.WeakSet()
@@ -42,7 +45,8 @@ class Following:
     1. A thread watches the job. Attempts that are to be read, and are not, are opened: one stream for all that are
        read from the same server.
     2. What the threads bring is taken one by one: lines are given out, ends are noted in the books.
-    3. A stream that broke is opened again after a pause, from where its tasks have come to.
+    3. A stream that broke is opened again after a pause, from where its tasks have come to. One that is silent is held
+       to be broken as soon as the controller says that its worker is lost: a machine that is gone ends no connection.
     4. At the end, however it comes, the threads' connections are shut down, which ends them. They are waited for: a
        thread that wakes up while the interpreter ends would abort the process.
     """
@@ -55,6 +59,7 @@ class Following:
         self._streams: set[_Stream] = set()
         self._troubles: dict[int, Trouble] = {}
         self._due: dict[int, float] = {}  # tasks that wait for another try, on the monotonic clock
+        self._dying: dict[_Stream, float] = {}  # of lost workers: when they are left, on the monotonic clock
         self._until = min(reading.wanted.until, reading.wanted.follow_until)
 
     def run(self) -> Iterator[Items]:
@@ -67,6 +72,7 @@ class Following:
         _open_followings.add(self)
         try:
             while not progress.is_over:
+                self._leave_lost()
                 self._open()
                 if self._events.empty():
                     yield ()
@@ -82,6 +88,7 @@ class Following:
                     if isinstance(event, Exception):
                         raise event
                     reading.update(progress, self._watch.take())
+                    self._doubt_lost()
                 elif isinstance(event, Exception):
                     self._broken(stream, event)
                 else:
@@ -119,11 +126,33 @@ class Following:
             stream.start()
 
     def _wait_s(self) -> float | None:
-        until = min([self._until, *self._due.values()])
+        until = min([self._until, *self._due.values(), *self._dying.values()])
         return None if until == math.inf else max(0.0, until - time.monotonic())
+
+    def _doubt_lost(self) -> None:
+        """Those that read something of a worker that is lost, and may be read elsewhere."""
+        if self._reading.wanted.route != "worker":
+            for stream in self._streams - self._dying.keys():
+                attempts = map(self._progress.attempt, stream.going_on)
+                if stream.worker is not None and any(map(_is_lost, filter(None, attempts))):
+                    self._dying[stream] = time.monotonic() + _LAST_WORDS_S
+
+    def _leave_lost(self) -> None:
+        now = time.monotonic()
+        for stream in [stream for stream, at in self._dying.items() if at <= now]:
+            stream.end()
+            assert stream.worker is not None
+            for index in stream.going_on:
+                attempt = self._progress.attempt(index)
+                if attempt is not None and _is_lost(attempt):
+                    self._reading.leave_worker(index, attempt.attempt_id)
+            self._broken(stream, WorkerUnreachableError(f"worker {stream.worker[0]!r} was lost, and is silent"))
+            stream.going_on.clear()  # what it brings still is read elsewhere
 
     def _take(self, stream: _Stream, message: cluster_pb2.StreamTaskLogsResponse) -> Iterator[Items]:
         reading = self._reading
+        if stream in self._dying:
+            self._dying[stream] = time.monotonic() + _LAST_WORDS_S
         for index in stream.going_on & self._troubles.keys():
             self._troubles[index].answered()
         for chunk in message.chunks:
@@ -160,6 +189,7 @@ class Following:
 
     def _broken(self, stream: _Stream, error: Exception) -> None:
         self._streams.discard(stream)
+        self._dying.pop(stream, None)
         if not stream.going_on:
             return
         if not isinstance(error, UnavailableError | DeadlineExceededError):
@@ -294,6 +324,10 @@ class _Watch:
         except IrisError as error:
             if not self._handle.aborted:
                 self._events.put((None, error))
+
+
+def _is_lost(attempt: cluster_pb2.TaskAttempt) -> bool:
+    return attempt.is_worker_failure and is_task_finished(attempt.state)
 
 
 def _join(thread: threading.Thread, timeout_s: float) -> None:

@@ -169,7 +169,7 @@ class Reading:
             index: self._new_reader(index, position) for index, position in self._first_positions().items()
         }
         self._places = _Places(self._readers) if len(self._tasks) > 1 else None
-        self._elsewhere: set[tuple[int, int]] = set()  # attempts that their workers do not have
+        self._elsewhere: set[tuple[int, int]] = set()  # attempts whose workers are not asked
         self._caught_up: set[int] = set()  # tasks of which all was read that there was at the start
         self._silent: set[str] = set()  # workers that did not answer in the first stage of a follow
 
@@ -500,8 +500,12 @@ class Reading:
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):
-            self._elsewhere.add((index, attempt.attempt_id))  # the worker was made anew, or lost its disk
+            self.leave_worker(index, attempt.attempt_id)  # it was made anew, or lost its disk
         return NotYetError(text)
+
+    def leave_worker(self, index: int, attempt_id: int) -> None:
+        """An attempt's log is not to be had from its worker any more: the controller is asked."""
+        self._elsewhere.add((index, attempt_id))
 
     def place(self, index: int, items: Items) -> None:
         """These are given out next: their cursors say where the other tasks are now."""

@@ -28,6 +28,7 @@ class Controller:
     Attributes:
         pieces: What has come, by task.
         before: Called before each call is answered; what it raises is the call's error.
+        timeouts_ms: How long each call might take.
         answers: By task: what is wanted, instead of what follows the piece.
     """
 
@@ -35,11 +36,13 @@ class Controller:
         self.pieces: dict[str, list[Piece]] = {}
         self.before: Callable[[], None] = lambda: None
         self.answers: dict[str, int] = {}
+        self.timeouts_ms: list[int | None] = []
         self._came = asyncio.Event()
 
     async def store_logs(
         self, request: cluster_pb2.Controller.StoreLogsRequest, timeout_ms: int | None = None
     ) -> cluster_pb2.Controller.StoreLogsResponse:
+        self.timeouts_ms.append(timeout_ms)
         await asyncio.sleep(0)
         self.before()
         positions = []
@@ -153,6 +156,22 @@ def test_an_error_is_not_the_end(during: During, error: Exception) -> None:
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"hello\n", 1)
         await place.controller.until(lambda: place.controller.has("job/task-0"))
+
+    during(test)
+
+
+def test_a_call_that_hangs_in_a_broken_network_is_soon_made_anew_and_a_large_one_has_its_time(during: During) -> None:
+    async def test(place: Place) -> None:
+        attempt = place.attempt("job/task-0")
+        attempt.log.append("stdout", b"a line\n", 1)
+        await place.controller.until(lambda: place.controller.has("job/task-0"))
+        (small,) = place.controller.timeouts_ms
+        assert small is not None
+        assert small <= 6000
+        attempt.log.append("stdout", bytes(4 * MEBIBYTE), 1)
+        attempt.log.close()
+        await place.controller.until(lambda: place.controller.has("job/task-0", whole=True))
+        assert max(filter(None, place.controller.timeouts_ms)) > 2 * small
 
     during(test)
 

@@ -153,7 +153,7 @@ class Controller:
             self._log_keeper.start()
         self._saving = asyncio.create_task(self._saver.run())
         await self.fleet.start()
-        snapshot = await self._engine.snapshot()
+        snapshot = self._scheduler.with_forgotten(await self._engine.snapshot())
         self._scheduler.adopt(snapshot)
         for record in list(self._unfinished.values()):
             self._apply(record, record.job.recover(snapshot, _now_ms()))

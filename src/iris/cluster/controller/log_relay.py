@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.controller import status
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.progress import Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
@@ -39,6 +40,8 @@ _HELD_MESSAGES = 2  # of all that is relayed to one reader
 # For so long, and so often, a source that does not answer is tried before the reader is told, who has patience or not.
 _TRIED_S = 2.0
 _TRIES = 3
+# Of a worker that was declared lost: what it has to say still comes at once, or never.
+_LAST_WORDS_S = 2.0
 _log = logging.getLogger(__name__)
 
 Chunk = StreamTaskLogsResponse.Chunk
@@ -46,12 +49,13 @@ Chunk = StreamTaskLogsResponse.Chunk
 
 @dataclass(slots=True, eq=False)
 class _Leg:
-    """One source of a relay: a stream of a worker, or of what is `kept` here."""
+    """One source of a relay: a stream of a `worker`, or of what is kept here."""
 
     tasks: set[int]
-    kept: bool = False
+    worker: WorkerRecord | None = None
     reading: asyncio.Task[None] | None = None
     has_given: set[int] = field(default_factory=set)
+    is_left: bool = False
     since_s: float = field(default_factory=time.monotonic)
 
 
@@ -70,7 +74,8 @@ class LogRelay:
     2. What comes is handed on as it is. The end of an attempt is noted in the books, which say what is next.
     3. A source that breaks before it gave anything is opened again. One that has given something is not, since we do
        not know how far it came: the reader does, is told by an `end` that is not complete, and asks again from there.
-    4. One that does not answer for a while is the reader's to have patience with, and is told of by an `error`.
+    4. One of a worker that was declared lost, and is silent, is left: a machine that is gone ends no connection.
+    5. One that does not answer for a while is the reader's to have patience with, and is told of by an `error`.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class LogRelay:
         self._legs: set[_Leg] = set()
         self._watching: asyncio.Task[None] | None = None
         self._due: dict[int, float] = {}
+        self._dying: dict[_Leg, float] = {}  # of lost workers: when they are left
         self._troubles: dict[int, _Trouble] = {}
         self._not_at_worker: set[tuple[int, int]] = set()  # attempts of tasks, by their numbers
         self._sent = 0
@@ -97,12 +103,13 @@ class LogRelay:
         self._watching = asyncio.create_task(self._watch())
         beat_at = time.monotonic() + BEAT_S
         while True:
-            failed = self._open()
+            failed = self._leave_lost()
+            failed.MergeFrom(self._open())
             if failed.chunks:
                 yield failed
             if self._progress.is_over:
                 return
-            within_s = max(0.0, min([beat_at, *self._due.values()]) - time.monotonic())
+            within_s = max(0.0, min([beat_at, *self._due.values(), *self._dying.values()]) - time.monotonic())
             try:
                 async with asyncio.timeout(within_s):
                     leg, event = await self._queue.get()
@@ -173,9 +180,10 @@ class LogRelay:
             else:
                 of_workers.setdefault(worker.place.worker_id, []).append((index, position))
         for worker_id, positions in of_workers.items():
-            self._start(self._worker_stream(worker_id, positions), (index for index, _ in positions))
+            worker = self._logs.workers[worker_id]
+            self._start(self._worker_stream(worker, positions), (index for index, _ in positions), worker)
         if kept:
-            self._start(self._kept_stream(kept), (index for index, _, _ in kept), kept=True)
+            self._start(self._kept_stream(kept), (index for index, _, _ in kept))
         return answer
 
     async def _kept_stream(
@@ -209,9 +217,8 @@ class LogRelay:
                     yield message
 
     def _worker_stream(
-        self, worker_id: str, positions: list[tuple[int, Position]]
+        self, worker: WorkerRecord, positions: list[tuple[int, Position]]
     ) -> AsyncGenerator[StreamTaskLogsResponse]:
-        worker = self._logs.workers[worker_id]
         request = StreamTaskLogsRequest(
             job_id=self._request.job_id,
             positions=[to_message(index, position) for index, position in positions],
@@ -219,12 +226,16 @@ class LogRelay:
             filter=self._request.filter,
             max_bytes=self._request.max_bytes,
         )
-        return stream_async(worker.stub.stream_task_logs(request), Peer(worker.place.address, f"worker {worker_id!r}"))
+        peer = Peer(worker.place.address, f"worker {worker.place.worker_id!r}")
+        return stream_async(worker.stub.stream_task_logs(request), peer)
 
     def _start(
-        self, messages: AsyncGenerator[StreamTaskLogsResponse], tasks: Iterable[int], *, kept: bool = False
+        self,
+        messages: AsyncGenerator[StreamTaskLogsResponse],
+        tasks: Iterable[int],
+        worker: WorkerRecord | None = None,
     ) -> None:
-        leg = _Leg(set(tasks), kept)
+        leg = _Leg(set(tasks), worker)
         self._legs.add(leg)
         leg.reading = asyncio.create_task(self._read(leg, messages))
 
@@ -243,10 +254,33 @@ class LogRelay:
             ended = error
         await self._queue.put((leg, ended))
 
+    def _leave_lost(self) -> StreamTaskLogsResponse:
+        """Leaves workers that were lost and have nothing more to say; the answer is to be sent."""
+        now = time.monotonic()
+        answer = StreamTaskLogsResponse()
+        for leg in self._legs:
+            if leg.worker is None or not leg.worker.gone or leg.is_left:
+                continue
+            if now < self._dying.setdefault(leg, now + _LAST_WORDS_S):
+                continue
+            del self._dying[leg]
+            leg.is_left = True
+            if leg.reading is not None:
+                leg.reading.cancel()
+            for index in sorted(leg.tasks):
+                error = UnavailableError(f"worker {leg.worker.place.worker_id!r} was lost")
+                self._interrupted(leg, index, error, answer)
+        return answer
+
     def _take(self, leg: _Leg, event: StreamTaskLogsResponse | Exception | None) -> StreamTaskLogsResponse:
         """What becomes of what a source brought; the answer is to be sent."""
+        if leg.is_left:
+            return StreamTaskLogsResponse()  # what it brought is read elsewhere
+        if leg in self._dying:
+            self._dying[leg] = time.monotonic() + _LAST_WORDS_S
         if not isinstance(event, StreamTaskLogsResponse):
             self._legs.discard(leg)
+            self._dying.pop(leg, None)
             if event is not None and not isinstance(event, UnavailableError | DeadlineExceededError):
                 raise event  # what was asked for cannot be had; asking again would change nothing
             answer = StreamTaskLogsResponse()
@@ -296,7 +330,7 @@ class LogRelay:
         index = chunk.task_index
         attempt = self._progress.attempt(index)
         ended = attempt is not None and is_task_finished(attempt.state)
-        if leg.kept:
+        if leg.worker is None:
             self._failed(index, chunk.attempt_id, UnavailableError(chunk.error), leg.since_s, answer)
         elif ended:
             self._not_at_worker.add((index, chunk.attempt_id))

@@ -19,7 +19,7 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.room import Layout
 from iris.cluster.controller.slot_workers import DRAIN_S, SlotWorkers
 from iris.cluster.controller.timers import Timers
-from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus, Machine
+from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus, Machine, Slot
 from iris.cluster.worker.lease import span
 from iris.errors import IrisError
 from iris.failpoints import failpoint
@@ -140,6 +140,18 @@ class Scheduler:
     def wake(self) -> None:
         """Something has changed that may let somebody start."""
         self._wake.set()
+
+    def with_forgotten(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
+        """What the engine knows, after a restart of ours; with those gangs that ran and that it has forgotten, where it
+        may be mistaken, see `_forgotten`."""
+        if self._slot_workers is None:
+            return snapshot
+        return dict(snapshot) | {
+            gang_id: _forgotten(record, gang_id)
+            for record in self._jobs.values()
+            for gang_id, gang in record.job.gangs.items()
+            if gang.placed and gang_id not in snapshot
+        }
 
     def adopt(self, snapshot: Mapping[str, GangStatus]) -> None:
         """After a restart of the controller: takes the gangs of jobs that go on into the books, releases the others."""
@@ -334,6 +346,11 @@ class Scheduler:
 
     def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
         """What the engine has placed starts, what it has lost ends."""
+        if self._slot_workers is not None:
+            forgotten = [gang_id for gang_id in self._held.keys() - snapshot.keys() if self._still_has(gang_id)]
+            snapshot = dict(snapshot) | {
+                gang_id: _forgotten(self._record_of(gang_id), gang_id) for gang_id in forgotten
+            }
         for gang_id in [gang_id for gang_id in self._leaving if gang_id not in snapshot]:
             del self._leaving[gang_id]
         for gang_id in list(self._submitted):
@@ -477,12 +494,26 @@ class Scheduler:
             record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
             record.machines |= dict(zip(gang.task_indices, (slot.machine for slot in known.slots), strict=True))
 
+    def _still_has(self, gang_id: str) -> bool:
+        """Whether its job has not given the room of a gang back."""
+        return gang_id in self._record_of(gang_id).job.gangs
+
     def _record_of(self, gang_id: str) -> JobRecord:
         return self._jobs[gang_id.rpartition("@")[0]]
 
 
 def _held(request: GangRequest, known: GangStatus) -> queue.Held:
     return queue.Held(request, time.monotonic(), tuple(slot.machine for slot in known.slots))
+
+
+def _forgotten(record: JobRecord, gang_id: str) -> GangStatus:
+    """A gang that ran, and that its engine knows no more, where each slot has a worker of its own. The engine's memory
+    may have gone with its head, and a machine that nobody reaches runs on: nothing of it is certainly dead."""
+    slots = tuple(
+        Slot(record.job.tasks[index].attempts[-1].worker_id, record.machines.get(index, ""))
+        for index in record.job.gangs[gang_id].task_indices
+    )
+    return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")
 
 
 def _now_ms() -> int:

@@ -10,7 +10,8 @@ An engine is asked, it never calls back. What the controller relies on, whatever
    reaped; a machine that does not answer may be behind a broken network, and run on. The truth about a worker is its
    own heartbeat to the controller.
 4. An engine that cannot be reached raises `UnavailableError`; it does not answer "no gangs". A gang that is absent
-   from a snapshot is gone: its room is free.
+   from a snapshot is gone: its room is free. What ran in it may run on where workers are not shared, as behind a broken
+   network when the engine's head was replaced: then too the workers' heartbeats are the truth.
 5. Order and fairness are the controller's, which submits only what is to start next.
 6. Gangs outlive the controller where workers do: the next one finds them in its first snapshot, under their ids.
 """

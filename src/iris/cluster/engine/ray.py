@@ -24,7 +24,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,7 +91,6 @@ class RayEngine:
         self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each machine
         self._parked: dict[str, GangRequest] = {}  # need nothing, and there is no machine for them now: not on Ray
         self._unwanted: set[str] = set()  # it is not known whether Ray has them, and nobody wants them
-        self._released: set[str] = set()  # of those that Ray has
         self._given: set[tuple[str, int]] = set()  # gangs whose workers were started, by a life of who talks with Ray
         self._work: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -147,11 +145,8 @@ class RayEngine:
     async def release(self, gang_id: str) -> None:
         """See `Engine.release`."""
         self._parked.pop(gang_id, None)
-        self._released.add(gang_id)
         await self._reach().order("release", gang_id=gang_id)
         self._unwanted.discard(gang_id)
-        self._released.discard(gang_id)
-        self._gangs.pop(gang_id, None)  # of which Ray itself knew nothing any more
 
     async def snapshot(self) -> dict[str, GangStatus]:
         """See `Engine.snapshot`. What Ray has told last, which is a second ago at most."""
@@ -227,14 +222,7 @@ class RayEngine:
             for known in state["machines"]
         ]
         self._nodes = [(known["node"], known["address"]) for known in state["machines"]]
-        before, self._gangs = self._gangs, {gang_id: _status(known) for gang_id, known in state["gangs"].items()}
-        # Where workers ran a gang is not gone before we release it: a head that comes back without its memory knows of
-        # none, and somebody else may remove a group, while on a machine that hears of it late a worker runs on.
-        for gang_id in before.keys() - self._gangs.keys() - self._released:
-            if before[gang_id].slots:
-                why = "Ray knows nothing of it any more"
-                self._gangs[gang_id] = replace(before[gang_id], state=GangState.BROKEN, reason=why)
-        self._released &= self._gangs.keys()
+        self._gangs = {gang_id: _status(known) for gang_id, known in state["gangs"].items()}
         self._changed.set()
 
     def _tend(self) -> None:

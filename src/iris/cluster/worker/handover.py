@@ -40,8 +40,11 @@ _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
 _PIECES = 500  # in one call
+# What a call may take, the more the larger it is: one that was under way when the network broke
+# would go on only long after it is mended, and all that is written meanwhile would be lost with the machine.
+_CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
 _LONGEST_HOLD_S = 60.0  # of one log
 _TRIES = 10  # without coming any further, until a log is given up: the two sides do not understand each other
@@ -215,7 +218,8 @@ class Handover:
             worker_id=self._worker_id, pieces=[one.piece for one in pieces]
         )
         failpoint("handover.before")
-        answer = await call_async(self._controller.stub.store_logs, request, self._controller.peer)
+        timeout_s = _CALL_S + (_FULL_CALL_S - _CALL_S) * request.ByteSize() / _CALL_BYTES
+        answer = await call_async(self._controller.stub.store_logs, request, self._controller.peer, timeout_s=timeout_s)
         failpoint("handover.after")
         answered = zip(pieces, answer.positions, strict=True)
         return left, [one.log for one, position in answered if self._answered(one, position)]
