@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+from support.cluster import is_alive
 from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none
+from support.waiting import wait_until
 
 Iris = Any  # tests/cli/conftest.py
 
@@ -29,6 +33,25 @@ def test_a_job_on_slurm_from_the_terminal(iris: Iris, tmp_path: Path) -> None:
             iris("run", "--constraint", "zone=b", "--", "true")
         finally:
             assert iris.json("down")["stopped"]
+        assert slurm.jobs() == {}
+
+
+def test_down_ends_what_a_server_left_in_slurm_that_was_killed(iris: Iris, tmp_path: Path) -> None:
+    skip_where_there_is_none()
+    with SlurmCluster(tmp_path / "slurm", [Node("n0"), Node("n1")]) as slurm:
+        iris.env |= slurm.environment
+        up = iris.json("up", "--port", "0", "--engine", "slurm")
+        try:
+            job_id = iris("run", "--detach", "--replicas", "2", "--spread", "--", "sleep", "1000").stdout.strip()
+            wait_until(
+                lambda: {task["state"] for task in iris.json("status", job_id)["tasks"]} == {"RUNNING"},
+                "its tasks to run",
+            )
+            os.kill(up["pid"], signal.SIGKILL)
+            wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
+        finally:
+            down = iris.json("down")
+        assert (down["stopped"], down["workers_ended"]) == (False, 2)
         assert slurm.jobs() == {}
 
 

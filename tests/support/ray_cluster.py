@@ -86,6 +86,7 @@ def running_ray_cluster() -> Iterator[RayCluster]:
         "HOME": str(directory / "home"),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "of-these-tests-only-0123456789abcdef",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # below `uv run` it would send the current folder around
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
     }

@@ -15,7 +15,7 @@ from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, is_running, read_record, remove_record
 from iris.errors import UnavailableError
 
-# The server gives its workers 15 s to end what they run (engine/worker_process.py), and needs a little for itself.
+# The server gives its workers some 20 s to end what they run, and needs a little for itself, and its engine's.
 _STOP_S = 60.0
 _PAUSE_S = 0.02
 _HELP = """\
@@ -68,14 +68,18 @@ def _end_workers(left: Record, output: Output) -> int:
 
     output.set_status("ending the workers that are left…")
     with hold(state_dir):
-        if left.engine == "ray":
-            from iris.cluster.engine.ray import end_gangs
+        try:
+            if left.engine == "ray":
+                from iris.cluster.engine import ray
 
-            try:
-                return asyncio.run(end_gangs(workers, left.ray_address))
-            except UnavailableError as error:
-                output.note(f"{error}; what still runs there ends with its lease")
-                return 0
+                return asyncio.run(ray.end_gangs(workers, left.ray_address))
+            if left.engine == "slurm":
+                from iris.cluster.engine import slurm
+
+                return asyncio.run(slurm.end_gangs(workers))
+        except UnavailableError as error:
+            output.note(f"{error}; what still runs there ends with its lease")
+            return 0
         from iris.cluster.engine.worker_process import end_standing
 
         return asyncio.run(end_standing(workers))

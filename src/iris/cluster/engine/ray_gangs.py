@@ -7,8 +7,8 @@ the group waits its holders do, and hold nothing. Found again they are by their 
    only after that is any worker started. So of a group without such a record nothing ever ran, and what it lacks is
    made; what is not as its record says has been moved by Ray, or is lost, and the gang is BROKEN for good.
 2. The end of a worker is told by its holder, when nothing of it is left. That of a holder is told by Ray; where its
-   process has died on a machine that lives, its worker is killed at once, and `lost` after a moment for that. What died
-   with its machine, as Ray sees it, may live on behind a broken network, and is not `lost`.
+   process has died on a machine that lives, its worker is killed at once, and `lost` once nothing of it is left. What
+   died with its machine, as Ray sees it, may live on behind a broken network, and is not `lost`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from iris.cluster.engine.ray_holder import Holder, end_workers
 from iris.cluster.engine.ray_names import gang_of, group_of, namespace_of, worker_of
+from iris.cluster.worker.forked_worker import is_gone
 
-_KILLED_S = 1.0  # from the death of a holder until its worker is gone
+_KILLED_S = 0.5  # from the death of a holder until its worker is gone, most likely
 _LOOK_AGAIN_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
@@ -235,8 +236,7 @@ class RayGangs:
             gang.nodes, gang.machines = json.loads(record)
             for slot in [slot for slot, holder in enumerate(gang.holders) if holder is None]:
                 gang.broken = f"worker {worker_of(gang_id, slot)} has ended"
-                if self._is_certainly_dead(self._find_dead(worker_of(gang_id, slot))):
-                    gang.lost.add(slot)
+                self._confirm(gang_id, gang, slot, self._find_dead(worker_of(gang_id, slot)))
         self._gangs[gang_id] = gang
         for slot, holder in enumerate(gang.holders):
             if holder is not None:
@@ -306,9 +306,26 @@ class RayGangs:
 
     def _holder_died(self, gang_id: str, gang: _Gang, slot: int) -> None:
         if self._gangs.get(gang_id) is gang:
-            actor_id = gang.holders[slot]._actor_id.hex()
-            if self._is_certainly_dead(ray_state.actor_table(actor_id)):
+            self._confirm(gang_id, gang, slot, ray_state.actor_table(gang.holders[slot]._actor_id.hex()))
+
+    def _confirm(self, gang_id: str, gang: _Gang, slot: int, actor: Json) -> None:
+        """Has the machine of a holder that died looked at, again and again, until nothing of the worker is left."""
+        if actor and actor["DeathCause"].HasField("creation_task_failure_context"):
+            gang.lost.add(slot)  # it never began
+        if not self._has_died_alone(actor):
+            return
+
+        def take(future: Any) -> None:
+            if not future.exception() and future.result():
                 gang.lost.add(slot)
+            elif self._gangs.get(gang_id) is gang:
+                again = partial(self._confirm, gang_id, gang, slot, actor)
+                self._later.append((time.monotonic() + _LOOK_AGAIN_S, again))
+
+        where = NodeAffinitySchedulingStrategy(actor["Address"]["NodeID"], soft=False)
+        look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(is_gone)
+        found = look.remote(self._cluster_id, worker_of(gang_id, slot)).future()
+        found.add_done_callback(lambda future: self._defer(partial(take, future)))
 
     def _find_dead(self, worker_id: str) -> Json:
         """The latest of that name that has died."""
@@ -316,16 +333,12 @@ class RayGangs:
         dead = [actor for actor in table if actor["Name"] == worker_id and actor["State"] == "DEAD"]
         return max(dead, key=lambda actor: float(actor["Timestamp"]), default={})
 
-    def _is_certainly_dead(self, actor: Json) -> bool:
-        """Whether a process was seen to end, or never began, on a machine that lives."""
+    def _has_died_alone(self, actor: Json) -> bool:
+        """Whether a process was seen to end on a machine that lives."""
         if not actor:
             return False
-        cause = actor["DeathCause"]
-        if cause.HasField("creation_task_failure_context"):
-            return True
-        died = cause.actor_died_error_context
-        node_id = actor["Address"]["NodeID"]
-        is_alive = any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+        died = actor["DeathCause"].actor_died_error_context
+        is_alive = any(node["NodeID"] == actor["Address"]["NodeID"] and node["Alive"] for node in ray.nodes())
         return bool(died.reason == ActorDiedErrorContext.WORKER_DIED and is_alive)
 
     # Machines.

@@ -105,7 +105,7 @@ class RayPipe:
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._patience_s = max(timeout_s, _HUNG_S)
+        self._patience_s = max(timeout_s, self._patience_s)  # the longest is the last one, which ends it all
         try:
             await self._write({"id": number, "do": verb, "with": arguments})
             async with asyncio.timeout(timeout_s):
@@ -185,8 +185,8 @@ class RayPipe:
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():
                     line = await reading
-                    if not line:
-                        return
+                    if not line.endswith(b"\n"):
+                        return  # it has died, perhaps in the middle of a line
                     self._silent_s = 0.0
                     self._take(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())
@@ -235,8 +235,10 @@ class RayPipe:
 
 
 def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the process that talks with Ray: it phones nobody, and writes no token into the home."""
+    """The environment of the process that talks with Ray: it phones nobody, and writes no token into the home. Below
+    `uv run` Ray would send the current folder to all machines, and start each actor there by `uv run`, too."""
     changed = dict(env) | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/"}
+    changed["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"

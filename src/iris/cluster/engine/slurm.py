@@ -128,13 +128,16 @@ class SlurmEngine:
             UnavailableError: Slurm cannot be reached.
         """
         commands.check_installed()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._cluster = _identity(self._directory / "slurm-cluster")
         self._worker_options[:0] = ["--controller", controller_address]
         if not self._partitions:
             self._partitions = commands.default_partitions((await self._ask(commands.PARTITIONS)).out)
         await self._look_at_nodes()
         commands.check_reachable(controller_address, self._nodes)
+        await self._find_again()
+
+    async def _find_again(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._cluster = _identity(self._directory / "slurm-cluster")
         await self._look_now()
         self.adopted = sum(len(gang.status.slots) for gang in self._gangs.values() if not gang.is_final)
 
@@ -368,6 +371,15 @@ class SlurmEngine:
 
     def _are_alive(self) -> bool:
         return any(not gang.is_final and gang.state != "PENDING" for gang in self._gangs.values())
+
+
+async def end_gangs(directory: Path) -> int:
+    """Ends what a cluster whose server was killed has left in Slurm; answers with how many workers that were.
+    UnavailableError: Slurm cannot be reached."""
+    engine = SlurmEngine(directory, lease_s=0.0, credentials=lambda worker_id: WorkerCredentials(token="none"))
+    await engine._find_again()
+    await engine.close()
+    return engine.adopted
 
 
 def _now_s() -> float:

@@ -110,6 +110,12 @@ def end_template(cluster_id: str) -> None:
         time.sleep(_PAUSE_S)
 
 
+def is_gone(cluster_id: str, worker_id: str) -> bool:
+    """Whether nothing of a worker is left on this machine: its template takes its scratch away last of all."""
+    left = Path(tempfile.gettempdir()).glob(f"iris-{os.getuid()}-{cluster_id}-*/{worker_id}-*")
+    return next(left, None) is None
+
+
 def _private_directory(cluster_id: str) -> Path:
     """Where the template of this cluster, user and installation has its socket, and workers their scratch."""
     which = hashlib.sha256(f"{sys.executable}\0{__file__}\0{os.stat(__file__).st_mtime_ns}".encode()).hexdigest()[:8]

@@ -103,7 +103,13 @@ class _Template:
                 return
 
     def _take_order(self) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:  # there are no descriptors left; who calls waits
+            sys.stderr.write(f"an order cannot be taken now: {error!r}\n")
+            sys.stderr.flush()
+            time.sleep(_PAUSE_S)
+            return
         connection.settimeout(ORDER_S)
         try:
             with connection.makefile("rb") as reading:
@@ -129,11 +135,17 @@ class _Template:
     def _fork(self, order: Order, connection: socket.socket) -> _Worker:
         scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
         token = secrets.token_hex(8)
-        alive, held = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _become_worker(order, token, scratch, held)
-        os.close(held)
+        with contextlib.ExitStack() as undo:  # whoever orders tries again, many times
+            undo.callback(shutil.rmtree, scratch, ignore_errors=True)
+            alive, held = os.pipe()
+            undo.callback(os.close, alive)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _become_worker(order, token, scratch, held)
+            finally:
+                os.close(held)
+            undo.pop_all()
         return _Worker(pid, token, scratch, alive, connection)
 
     def _hear(self, worker: _Worker) -> None:
@@ -158,13 +170,18 @@ class _Template:
         self._selector.unregister(worker.alive)
         os.close(worker.alive)
         _, status = os.waitpid(worker.pid, 0)
-        janitor = os.fork()
+        try:
+            janitor = os.fork()
+        except OSError:  # there is no room for a process: then others wait for it
+            janitor = None
+            _clean_up(worker, os.waitstatus_to_exitcode(status))
         if janitor == 0:
             try:
                 _clean_up(worker, os.waitstatus_to_exitcode(status))
             finally:
                 os._exit(0)
-        self._janitors.add(janitor)
+        if janitor is not None:
+            self._janitors.add(janitor)
         if worker.connection is not None:
             self._selector.unregister(worker.connection)
             worker.connection.close()
