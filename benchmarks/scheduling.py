@@ -77,7 +77,7 @@ class _World:
         self.engine = _TimedEngine(machines)
         self._jobs: dict[str, JobRecord] = {}
         nobody: Any = None
-        fleet = Fleet(1e9, Store(None), nobody, nobody, None, nobody, shared_workers=True)
+        fleet = Fleet(1e9, Store(None), nobody, nobody, None, nobody)
         fleet.workers |= {machine.name: _worker(machine.name) for machine in machines}
         self._scheduler = Scheduler(self.engine, self._jobs, fleet, self._apply, nobody)
         self._numbers = itertools.count()

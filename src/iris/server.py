@@ -213,7 +213,7 @@ def _engine(
             slurm_options=arguments.slurm_option,
             lease_s=arguments.lease,
             worker_options=options,
-            credentials=keys.of_worker,
+            credentials=keys.of_queued_worker,
         )
     if arguments.engine == "ray":
         from iris.cluster.engine.ray import RayEngine
@@ -259,6 +259,12 @@ class _Keys:
         from iris.rpc.tokens import worker_token
 
         return WorkerCredentials(worker_token(self.key, worker_id), self.key.public)
+
+    def of_queued_worker(self, worker_id: str) -> WorkerCredentials:
+        """The same, for one that may start days later."""
+        from iris.rpc.tokens import QUEUED_WORKER_TTL_S, worker_token
+
+        return WorkerCredentials(worker_token(self.key, worker_id, QUEUED_WORKER_TTL_S), self.key.public)
 
 
 async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:

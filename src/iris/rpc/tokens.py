@@ -21,6 +21,8 @@ from iris.rpc.caller import ADVICE, LEEWAY_S, WORKER, Caller
 from iris.rpc.secret_file import read_secret, write_secret
 
 WORKER_TTL_S = 86400.0
+# Of one that is made long before its worker starts, with a job that waits in somebody else's queue.
+QUEUED_WORKER_TTL_S = 30 * 86400.0
 _ALGORITHM = "EdDSA"
 _CLAIMS = ("jti", "sub", "role", "iat", "exp", "iss")
 _MAX_TOKEN_BYTES = 4096  # ours have some 300
@@ -86,9 +88,9 @@ class SigningKey:
         return jwt.encode(claims, self._private, algorithm=_ALGORITHM)
 
 
-def worker_token(key: SigningKey, worker_id: str) -> str:
+def worker_token(key: SigningKey, worker_id: str, ttl_s: float = WORKER_TTL_S) -> str:
     """A token of a worker, renewed with its reports."""
-    expires_at_s = time.time() + WORKER_TTL_S
+    expires_at_s = time.time() + ttl_s
     return key.sign(Caller(worker_id, WORKER, secrets.token_hex(8), expires_at_s, worker_id=worker_id))
 
 

@@ -130,7 +130,6 @@ class Controller:
             self.authority,
             http_client,
             self._lose_attempts,
-            shared_workers=engine.shared_workers,
         )
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)

@@ -27,14 +27,13 @@ from iris.rpc import cluster_pb2
 from iris.rpc.credentials import Bearer
 from iris.rpc.neighbour import Neighbour
 from iris.rpc.process import happens
-from iris.rpc.tokens import WORKER_TTL_S
+from iris.rpc.tokens import QUEUED_WORKER_TTL_S
 
 _REFUSALS = 1000  # that are remembered
 _HOST_CHARACTERS = 200
-# For so long a process that was declared lost is remembered: longer than any machine sleeps. One that serves a slot can
-# call for as long as its token is good, of which it gets no other.
-KEEP_FENCED_MS = 30 * 86_400_000
-KEEP_FENCED_SLOT_MS = int(2 * WORKER_TTL_S * 1000)
+# For so long a process that was declared lost is remembered: longer than any machine sleeps, and for as long as its
+# token can be good, of which it gets no other.
+KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
 _LOOK_S = 5.0  # whether a worker that is waited for is still wanted
 _log = logging.getLogger(__name__)
 
@@ -54,7 +53,6 @@ class Fleet:
         authority: Makes the tokens by which workers are called.
         http_client: By which they are called, where TLS needs one of its own.
         lose_attempts: What is done about those of a worker that is lost.
-        shared_workers: See `Engine`.
 
     Attributes:
         workers: By worker id.
@@ -69,14 +67,11 @@ class Fleet:
         authority: Authority,
         http_client: Client | None,
         lose_attempts: LoseAttempts,
-        *,
-        shared_workers: bool,
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        self._keep_fenced_ms = KEEP_FENCED_MS if shared_workers else KEEP_FENCED_SLOT_MS
         self._fenced = store.load_fenced()  # since when; the newest come last
         self._forgotten: dict[str, float] = {}  # worker ids that do not come again, and since when
         self._refused: dict[str, str] = {}  # why, by worker id
@@ -192,7 +187,7 @@ class Fleet:
         until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
         while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
             del self._forgotten[oldest]
-        until_ms = time.time_ns() // 1_000_000 - self._keep_fenced_ms
+        until_ms = time.time_ns() // 1_000_000 - KEEP_FENCED_MS
         while self._fenced and self._fenced[process := next(iter(self._fenced))] < until_ms:
             del self._fenced[process]
             self._saver.unfence(*process)
