@@ -282,7 +282,7 @@ class JobInfo:
     worker_id: str | None = None
     controller_address: str | None = None
     ports: dict[str, int] = field(default_factory=dict)
-    hosts_file: str | None = None
+    hosts_file: str | None = field(default=None, compare=False)  # where it lies says nothing of what the task is
 
     @property
     def hosts(self) -> tuple[str, ...]:
