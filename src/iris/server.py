@@ -195,7 +195,7 @@ def _engine(
     if arguments.engine == "local":
         return LocalEngine(
             directory / "workers",
-            workers=arguments.workers or 1,
+            workers=1 if arguments.workers is None else arguments.workers,
             labels=[dict(arguments.label)],
             host=arguments.host,
             advertise_host=advertise_host,

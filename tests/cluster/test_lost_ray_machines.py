@@ -17,7 +17,7 @@ from iris.client import IrisClient, Job
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 
-pytestmark = pytest.mark.timeout(400)  # a start takes most of it on a busy machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]  # a start takes most of it on a busy machine
 LOST = (pb.TASK_STATE_WORKER_FAILED, True)
 SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
 PEER = (pb.TASK_STATE_KILLED, False)

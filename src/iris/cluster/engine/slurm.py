@@ -35,7 +35,6 @@ from iris.cluster.engine.slurm_slot import END_NOW
 from iris.cluster.engine.slurm_status import is_final, is_waiting, status_of, waiting, worker_id
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import UnavailableError
-from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
 LOOK_S = 0.5
@@ -154,9 +153,7 @@ class SlurmEngine:
         words = commands.submission(gang, name, self._options)
         self._released.discard(gang_id)
         self._unclear.add(gang_id)
-        failpoint("engine.spawn.before")
         answer = await commands.run(words, self._env, self._command_s, self._script(gang))
-        failpoint("engine.spawn.after")
         if answer.code:
             if commands.is_not_now(answer):
                 raise commands.unavailable("sbatch", answer)
