@@ -30,7 +30,7 @@ from iris.cluster.worker.limits import ENFORCE
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import IrisError, LocalClusterError
+from iris.errors import IrisError, LocalClusterError, UnavailableError
 from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.process import (
@@ -58,6 +58,7 @@ _KEEP_LOG_BYTES = 50e9
 _MAX_JOBS = 10_000
 _MAX_TASKS = 100_000
 _MAX_STREAMS = 2000
+_log = logging.getLogger(__name__)
 
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
@@ -113,6 +114,7 @@ async def _serve_in(
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     else:
         held.enter_context(state_dir.hold(directory))
+        (directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
     if arguments.enforce == "auto":
         make_room()
     tls = _tls(arguments, directory)
@@ -173,7 +175,13 @@ async def _serve_in(
     renewing.cancel()
     # The other way round: nothing new is placed, workers end their tasks and still tell us, then the door is closed.
     await controller.stop()
-    await engine.close()
+    try:
+        await engine.close()
+    except UnavailableError as error:
+        _log.warning("%s; what still runs there ends with its lease", error)
+        if not arguments.temporary:
+            with contextlib.suppress(OSError):  # a full disk is no reason not to end
+                (directory / state_dir.LEFT_FILE).write_text(str(error))
     await server.close()
     await controller.close()
     store.close()

@@ -55,6 +55,27 @@ def test_down_ends_what_a_server_left_in_slurm_that_was_killed(iris: Iris, tmp_p
         assert slurm.jobs() == {}
 
 
+def test_down_says_so_where_slurm_cannot_be_told(iris: Iris, tmp_path: Path) -> None:
+    skip_where_there_is_none()
+    with SlurmCluster(tmp_path / "slurm", [Node("n0")]) as slurm:
+        iris.env |= slurm.environment
+        iris.json("up", "--port", "0", "--engine", "slurm", "--lease", "5s")
+        try:
+            iris("run", "--detach", "--", "sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000")
+            pid = int(wait_until(lambda: _text_of(tmp_path / "pid"), "its task to run"))
+            slurm.kill_controller()
+        finally:
+            down = iris("down")
+        assert "the cluster at" in down.stdout
+        assert "Slurm cannot be reached" in down.stderr
+        assert "what still runs there ends with its lease" in down.stderr
+        wait_until(lambda: not is_alive(pid), "the end of its lease")
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
 def test_options_of_another_engine_are_refused(iris: Iris) -> None:
     words = iris("up", "--port", "0", "--slurm-option=--time=1", code=1).stderr
     assert "--slurm-option is for --engine slurm, and this cluster has --engine local" in words

@@ -126,6 +126,8 @@ def test_what_a_gang_asks_of_slurm() -> None:
     [
         ("partition=gpu", "not an option"),
         ("gpu", "not an option"),
+        ("--account", "needs a value, in one word with it"),
+        ("-p", "needs a value, in one word with it"),
         ("--job-name=x", "set by Iris itself"),
         ("--job=x", "set by Iris itself"),
         ("--mem=3", "set by Iris itself"),
@@ -165,6 +167,8 @@ def test_a_comment_says_what_it_was_made_of_and_fits() -> None:
     assert known.counts == (8,) * 1000
     assert known.lost < set(range(0, 8000, 2))
     assert Comment.read("(null)") is None
+    for garbled in ("iris:x;;", "iris:2;;", "iris:,;;", "iris:1x1;-;", "iris:1x1;1,;", "iris:1x99999999999;;", "iris:;"):
+        assert Comment.read(garbled) is None
 
 
 def test_slurms_commands_have_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

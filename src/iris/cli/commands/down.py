@@ -18,6 +18,7 @@ from iris.errors import UnavailableError
 # The server gives its workers some 20 s to end what they run, and needs a little for itself, and its engine's.
 _STOP_S = 60.0
 _PAUSE_S = 0.02
+_LEFT = "{}; what still runs there ends with its lease"
 _HELP = """\
 End the cluster that 'iris up' started on this machine, with all that runs in it.
 
@@ -41,6 +42,8 @@ def down(*, as_json: bool) -> None:
         if record is not None:
             output.set_status(f"ending the cluster at {record.address}…")
             was_killed = not _stop(record)
+            if not was_killed:
+                _note_what_is_left(record, output)
         if left is not None and was_killed:  # by us or by others: what it had started may go on
             workers = _end_workers(left, output)
         remove_record()
@@ -78,11 +81,19 @@ def _end_workers(left: Record, output: Output) -> int:
 
                 return asyncio.run(slurm.end_gangs(workers))
         except UnavailableError as error:
-            output.note(f"{error}; what still runs there ends with its lease")
+            output.note(_LEFT.format(error))
             return 0
         from iris.cluster.engine.worker_process import end_standing
 
         return asyncio.run(end_standing(workers))
+
+
+def _note_what_is_left(record: Record, output: Output) -> None:
+    """Says so where the server could not end what ran."""
+    from iris.cluster.controller.state_dir import LEFT_FILE
+
+    with contextlib.suppress(FileNotFoundError):
+        output.note(_LEFT.format((Path(record.state_dir) / LEFT_FILE).read_text()))
 
 
 def _stop(record: Record) -> bool:

@@ -2,6 +2,7 @@
 
 lock       held by the controller that runs, for as long as it does; in it, its process id
 version    the version of what is here: that of the database (schema.py)
+left       what was still running when the controller ended, and could not be told to end: why, in words
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from iris.cluster.controller.schema import SCHEMA_VERSION, sync_directory
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+
+LEFT_FILE = "left"
 
 
 @contextmanager

@@ -188,7 +188,11 @@ class Engine(Protocol):
         """Returns when a snapshot may have become different, or after the time."""
 
     async def close(self) -> None:
-        """Ends all that runs, gracefully, gives everything back, and lets go: what `iris down` means."""
+        """Ends all that runs, gracefully, gives everything back, and lets go: what `iris down` means.
+
+        Raises:
+            UnavailableError: The engine could not be told, or not in time. What may still run ends with its lease.
+        """
 
     async def abandon(self) -> None:
         """Lets go; gangs live on, for the next controller. What an engine has started and told nobody of ends."""

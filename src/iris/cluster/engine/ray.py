@@ -17,7 +17,6 @@ their leases, and their holders give the room back.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
 import os
@@ -168,9 +167,10 @@ class RayEngine:
         """See `Engine.close`: workers end their tasks and hand over their logs, for some 20 s at most."""
         if self._pipe is None:
             return
-        with contextlib.suppress(UnavailableError):
+        try:
             await self._pipe.order("close", _CLOSE_S)
-        await self.abandon()
+        finally:
+            await self.abandon()
 
     async def abandon(self) -> None:
         """Lets go: what is on Ray lives on."""

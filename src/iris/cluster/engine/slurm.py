@@ -205,7 +205,7 @@ class SlurmEngine:
 
     async def close(self) -> None:
         """Ends all of it: workers are told first, and have some seconds to end their tasks and hand over their logs."""
-        with contextlib.suppress(UnavailableError):
+        try:
             await self._look_now()
             waiting = [gang.job_id for gang in self._gangs.values() if not gang.is_final and not gang.status.slots]
             running = [gang.job_id for gang in self._gangs.values() if not gang.is_final and gang.status.slots]
@@ -216,7 +216,8 @@ class SlurmEngine:
                 await self.wait_for_change(self._look_s)
                 await self._look_if_due()
             await self._end([gang.job_id for gang in self._gangs.values() if not gang.is_final])
-        await self.abandon()
+        finally:
+            await self.abandon()
 
     async def abandon(self) -> None:
         """Lets go; what runs goes on."""

@@ -34,6 +34,13 @@ OWN_OPTIONS = (
     *("propagate", "quiet", "requeue", "test-only", "tres-per-task", "usage", "verbose", "version", "wait", "wrap"),
 )
 _OWN_LETTERS = "aDMCcmGhiJknNOQvVW"
+# Those that take the next word where none is given with them.
+_VALUED = (
+    *("account", "begin", "cluster-constraint", "deadline", "dependency", "error", "exclude", "licenses", "mail-type"),
+    *("mail-user", "nodelist", "output", "partition", "priority", "qos", "reservation", "signal", "time", "time-min"),
+    "wckey",
+)
+_VALUED_LETTERS = "AbdeFLopqtwx"
 _OPTION = re.compile(r"--(?P<name>[a-z][a-z-]*)(=.*)?|-(?P<letter>[A-Za-z])(?P<value>.*)", re.DOTALL)
 
 # Its words for "not now": anything else that sbatch says is its last word.
@@ -133,6 +140,10 @@ def check_options(options: Iterable[str]) -> None:
             raise InvalidArgumentError(
                 f"the option {option!r} of sbatch is set by Iris itself: resources, placement and constraints are"
                 " a job's (iris run --cpu, --memory, --gpu, --spread, --together, --constraint)"
+            )
+        if option in [f"--{valued}" for valued in _VALUED] or option in [f"-{valued}" for valued in _VALUED_LETTERS]:
+            raise InvalidArgumentError(
+                f"the option {option!r} of sbatch needs a value, in one word with it, as '--partition=gpu' or '-pgpu'"
             )
 
 

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 _MARK = "iris:"
 _MAX_COMMENT = 1000  # Slurm takes 1,024 bytes
 _MAX_WHY = 300
+_COUNT, _SPAN = r"\d{1,6}x\d{1,6}", r"\d{1,9}(-\d{1,9})?"
+_FORM = re.compile(
+    rf"{_MARK}(?P<counts>({_COUNT}(,{_COUNT})*)?);(?P<lost>({_SPAN}(,{_SPAN})*)?);(?P<why>.*)", re.ASCII | re.DOTALL
+)
 _NOT_PLAIN = re.compile(r"[^\w ./:'=,()+@-]", re.ASCII)
 
 
@@ -43,8 +47,8 @@ class Comment:
 
     @classmethod
     def read(cls, text: str) -> Comment | None:
-        """None: it is none of ours."""
-        match = re.fullmatch(_MARK + r"(?P<counts>[\dx,]*);(?P<lost>[\d,-]*);(?P<why>.*)", text)
+        """None: it is none of ours, or somebody has written into it."""
+        match = _FORM.fullmatch(text)
         if match is None:
             return None
         counts: list[int] = []
