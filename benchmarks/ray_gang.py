@@ -25,8 +25,10 @@ from typing import Any
 from benchmarks.measure import aim, p50, show
 
 _SIZES = (1, 4, 8)
-_REPEATS = 5
+_REPEATS = 9
 _KILLS = 5
+_PAUSE_S = 2.0  # until what the one before has left has ended, which takes as much of the machine as the next one
+_LOOK_S = 0.02  # each look takes a thousandth of a second of both sides
 _TESTS = Path(__file__).resolve().parent.parent / "tests"
 
 # A driver of its own: what it imports, and what it connects, is not in the figures.
@@ -70,7 +72,7 @@ for line in sys.stdin:
         except ray.exceptions.RayActorError:
             took = time.perf_counter() - begin
     remove_placement_group(group)
-    time.sleep(0.5)
+    time.sleep(float(sys.argv[2]))
     print(json.dumps(took), file=answers, flush=True)
 """
 
@@ -101,7 +103,7 @@ def run() -> None:
 @contextmanager
 def _bare(address: str) -> Iterator[Any]:
     with subprocess.Popen(
-        [sys.executable, "-c", _BARE, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _BARE, address, str(_PAUSE_S)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:
         assert program.stdin is not None
         assert program.stdout is not None
@@ -138,11 +140,11 @@ def _gang(client: Any, size: int) -> float:
     begin = time.perf_counter()
     job = client.run(["sleep", "600"], replicas=size, resources=ResourceSpec(cpu=1))
     while client.status(job.job_id).tasks_running < size:
-        time.sleep(0.005)
+        time.sleep(_LOOK_S)
     took = time.perf_counter() - begin
     job.terminate()
     job.wait(raise_on_failure=False)
-    time.sleep(0.5)
+    time.sleep(_PAUSE_S)
     return took
 
 
@@ -152,7 +154,7 @@ def _kill(client: Any) -> float:
         script = f"echo $PPID > {path}.new && mv {path}.new {path}; exec sleep 600"
         job = client.run(["sh", "-c", script], max_retries_preemption=0)
         while not path.exists():
-            time.sleep(0.005)
+            time.sleep(_LOOK_S)
         os.kill(int(path.read_text()), signal.SIGKILL)
         begin = time.perf_counter()
         job.wait(raise_on_failure=False)
