@@ -28,7 +28,6 @@ _SIZES = (1, 4, 8)
 _REPEATS = 9
 _KILLS = 5
 _PAUSE_S = 2.0  # until what the one before has left has ended, which takes as much of the machine as the next one
-_LOOK_S = 0.02  # each look takes a thousandth of a second of both sides
 _TESTS = Path(__file__).resolve().parent.parent / "tests"
 
 # A driver of its own: what it imports, and what it connects, is not in the figures.
@@ -135,12 +134,15 @@ def _iris(folder: Path, address: str) -> Iterator[Any]:
 
 
 def _gang(client: Any, size: int) -> float:
-    from iris.cluster.types import ResourceSpec
+    from iris.cluster.types import STATE_NAMES, ResourceSpec
 
     begin = time.perf_counter()
     job = client.run(["sleep", "600"], replicas=size, resources=ResourceSpec(cpu=1))
-    while client.status(job.job_id).tasks_running < size:
-        time.sleep(_LOOK_S)
+    states = dict.fromkeys(range(size), "")
+    for status in client.cluster.watch_job(job.job_id, include_tasks=True):  # which is told, and need not look
+        states.update({task.task_index: STATE_NAMES[task.state] for task in status.tasks})
+        if set(states.values()) == {"RUNNING"}:
+            break
     took = time.perf_counter() - begin
     job.terminate()
     job.wait(raise_on_failure=False)
@@ -154,7 +156,7 @@ def _kill(client: Any) -> float:
         script = f"echo $PPID > {path}.new && mv {path}.new {path}; exec sleep 600"
         job = client.run(["sh", "-c", script], max_retries_preemption=0)
         while not path.exists():
-            time.sleep(_LOOK_S)
+            time.sleep(0.02)
         os.kill(int(path.read_text()), signal.SIGKILL)
         begin = time.perf_counter()
         job.wait(raise_on_failure=False)

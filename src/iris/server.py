@@ -42,7 +42,7 @@ from iris.rpc.process import (
     use_no_proxy,
     when_parent_ends,
 )
-from iris.rpc.tls import ServerTls, add_tls_arguments, check_exposure
+from iris.rpc.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
 
 if TYPE_CHECKING:
     from iris.cluster.controller.log_keeper import Keeping
@@ -136,14 +136,13 @@ async def _serve_in(
         from iris.cluster.controller.reserve import Reserve
         from iris.cluster.controller.service import ControllerService
         from iris.cluster.controller.store import Store
-        from iris.rpc.async_transport import https_client
+        from iris.rpc.async_transport import http_client
         from iris.rpc.serving import HttpServer
 
         store = Store(None if arguments.temporary else directory / "controller.db")
         authority = Authority(keys.key, store)
         admin = AdminToken(authority, None if arguments.temporary else directory / TOKEN_FILE)
         keeping = await _keeping(arguments, directory / "logs")
-        http_client = None if tls is None else https_client(address, tls.for_parts())
         use_no_proxy()  # workers have the environment as it was
         reserve = Reserve(None if arguments.temporary else directory)
         limits = Limits(arguments.max_jobs_per_user, arguments.max_tasks_per_user, arguments.max_streams_per_user)
@@ -156,7 +155,7 @@ async def _serve_in(
             reserve,
             limits,
             authority=authority,
-            http_client=http_client,
+            http_client=http_client(address, ClientTls() if tls is None else tls.for_parts()),
         )
         application = controller_application(ControllerService(controller, limits))
         server = HttpServer({application.path: application}, listener, tls=context)

@@ -167,7 +167,15 @@ def test_a_comment_says_what_it_was_made_of_and_fits() -> None:
     assert known.counts == (8,) * 1000
     assert known.lost < set(range(0, 8000, 2))
     assert Comment.read("(null)") is None
-    for garbled in ("iris:x;;", "iris:2;;", "iris:,;;", "iris:1x1;-;", "iris:1x1;1,;", "iris:1x99999999999;;", "iris:;"):
+    for garbled in (
+        "iris:x;;",
+        "iris:2;;",
+        "iris:,;;",
+        "iris:1x1;-;",
+        "iris:1x1;1,;",
+        "iris:1x99999999999;;",
+        "iris:;",
+    ):
         assert Comment.read(garbled) is None
 
 

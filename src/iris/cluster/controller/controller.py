@@ -85,7 +85,7 @@ class Controller:
         reserve: What is kept free for what there is already.
         limits: What each user may have.
         authority: Makes the tokens by which it is called; default one whose key lives in memory only.
-        http_client: By which workers are called, where TLS needs one of its own.
+        http_client: By which workers are called; None: by connectrpc's own.
         drain_s: How long the room of a gang is held for workers that end with it, see slot_workers.py.
         start_limit_s: For how long room is held for workers that do not register, see `Scheduler`.
 

@@ -51,7 +51,7 @@ class Fleet:
         store: What an earlier life has left; read here only.
         saver: Keeps who is fenced, and the longest lease.
         authority: Makes the tokens by which workers are called.
-        http_client: By which they are called, where TLS needs one of its own.
+        http_client: By which they are called; None: by connectrpc's own.
         lose_attempts: What is done about those of a worker that is lost.
 
     Attributes:

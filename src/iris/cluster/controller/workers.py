@@ -88,7 +88,7 @@ def new_record(
     bearer: Bearer,
     http_client: Client | None,
 ) -> WorkerRecord:
-    """The record of a worker that registers; it is called with a token, and by an HTTP client where TLS needs one."""
+    """The record of a worker that registers; it is called with a token, by an HTTP client if one is given."""
     stub = cluster_connect.WorkerServiceClient(
         request.address,
         accept_compression=(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from iris.errors import InvalidAddressError
 from iris.rpc import cluster_connect
 from iris.rpc.address import parse_address
-from iris.rpc.async_transport import https_client
+from iris.rpc.async_transport import http_client
 from iris.rpc.calls import Peer
 from iris.rpc.credentials import Bearer, Credentials
 from iris.rpc.neighbour import Neighbour
@@ -27,7 +27,7 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
         accept_compression=(),
         send_compression=None,
         interceptors=(Bearer(credentials.token, Neighbour(address)),),
-        http_client=https_client(address, tls),
+        http_client=http_client(address, tls),
     )
 
 

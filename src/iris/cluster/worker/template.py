@@ -281,6 +281,10 @@ def _load() -> None:
 
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: F401
+    with contextlib.suppress(ImportError):  # which pyqwest loads with its first transport, where they are installed
+        import opentelemetry.metrics
+        import opentelemetry.propagate
+        import opentelemetry.trace  # noqa: F401
     gc.collect()
     gc.freeze()  # what is shared stays shared: nobody looks through it for what is not needed any more
 
