@@ -134,8 +134,8 @@ def _ray() -> None:
         ray_machine.start_ray(head, first, second, health={})
         for what, machine, kind in (
             ("an actor's process that was killed", first, "actor"),
-            ("machine that lost its power", first, "node"),
-            ("partition", second, "node"),
+            ("a machine that lost its power", first, "node"),
+            ("a partition", second, "node"),
         ):
             log = Path(directory) / "probe"
             with log.open("wb") as output:

@@ -26,6 +26,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 prepare_environment()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on Ray come first, side by side: each process that runs some of them starts a Ray cluster."""
+    items.sort(key=lambda item: "ray" not in item.path.stem.split("_"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_leaked_processes() -> Iterator[None]:
     """Fails the run when a process of Iris, or one that a task started, is left at the end."""

@@ -18,8 +18,6 @@ from iris.cluster.client.local_server import LocalServer
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture
 def client(ray_server: LocalServer) -> Iterator[IrisClient]:

@@ -26,7 +26,6 @@ from iris.client.retry import Route
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 
-pytestmark = pytest.mark.long
 LEASE_S = 4.0
 
 

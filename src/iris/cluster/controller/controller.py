@@ -123,14 +123,7 @@ class Controller:
         self.authority = authority or Authority(SigningKey.new(), store)
         self.authority.is_live = self._is_live
         self.authority.changed = self._saver.token_changed
-        self.fleet = Fleet(
-            lease_s,
-            store,
-            self._saver,
-            self.authority,
-            http_client,
-            self._lose_attempts,
-        )
+        self.fleet = Fleet(lease_s, store, self._saver, self.authority, http_client, self._lose_attempts)
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
