@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 from support.machine_cluster import (
+    LOST,
+    PEER,
     PROMISED_S,
+    SUCCEEDED,
     MachineCluster,
     Witness,
+    attempts,
     following,
     machine_cluster,
     now_ns,
@@ -63,19 +67,8 @@ def run(client: IrisClient, witness: Witness, replicas: int = 1, cpu: int = 1, *
     return job
 
 
-def attempts(job: Job, index: int = 0) -> list[tuple[int, bool]]:
-    """How each attempt of a task has ended, and whether that was its worker's fault."""
-    status = job.tasks()[index].status()
-    return [(attempt.state, attempt.is_worker_failure) for attempt in status.attempts]
-
-
 def wait_for_end(job: Job) -> pb.JobStatus:
     return job.wait(timeout=60, stream_logs=False, raise_on_failure=False)
-
-
-LOST = (pb.TASK_STATE_WORKER_FAILED, True)
-SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
-PEER = (pb.TASK_STATE_KILLED, False)
 
 
 @both_kinds_of_workers(LEASE_S)

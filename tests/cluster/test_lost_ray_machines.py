@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.machine_cluster import PROMISED_S, Witness, following, now_ns, read_log
+from support.machine_cluster import (
+    LOST,
+    PEER,
+    PROMISED_S,
+    SUCCEEDED,
+    Witness,
+    attempts,
+    following,
+    now_ns,
+    read_log,
+)
 from support.ray_machine import RayMachineCluster, end_ray, ray_machine_cluster, start_ray
 from support.waiting import wait_until
 
@@ -18,9 +28,6 @@ from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]  # a start takes most of it on a busy machine
-LOST = (pb.TASK_STATE_WORKER_FAILED, True)
-SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
-PEER = (pb.TASK_STATE_KILLED, False)
 
 
 @pytest.fixture
@@ -41,8 +48,13 @@ def witness(cluster: RayMachineCluster) -> Witness:
     return Witness(cluster.lan.directory / "witness")
 
 
-def attempts(job: Job, index: int = 0) -> list[tuple[int, bool]]:
-    return [(attempt.state, attempt.is_worker_failure) for attempt in job.tasks()[index].status().attempts]
+def run_two(client: IrisClient, witness: Witness) -> Job:
+    """A gang of two witnesses that run, on a machine each."""
+    job = client.run(witness.command(), replicas=2, resources=ResourceSpec(cpu=3))
+    for index in range(2):
+        witness.wait_for(index)
+    wait_until(lambda: job.status().state == pb.JOB_STATE_RUNNING, "the job to be known to run")
+    return job
 
 
 def wait_for_attempt(job: Job, witness: Witness, attempt_id: int) -> None:
@@ -69,9 +81,7 @@ def task_away_from_the_head(cluster: RayMachineCluster, job: Job) -> int:
 def test_a_gang_on_ray_sees_the_controller_die_a_short_partition_and_the_end_of_a_machine(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:
-    job = client.run(witness.command(), replicas=2, resources=ResourceSpec(cpu=3))
-    for index in range(2):
-        witness.wait_for(index)
+    job = run_two(client, witness)
     lost = task_away_from_the_head(cluster, job)
     machine = cluster.machine_of(job.tasks()[lost].status().worker_address)
     worker_id = job.tasks()[lost].status().worker_id
@@ -124,10 +134,7 @@ def test_a_gang_on_ray_sees_the_controller_die_a_short_partition_and_the_end_of_
 def test_a_machine_of_ray_that_is_cut_off_and_comes_back_and_a_head_that_is_lost_and_comes_back(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:
-    job = client.run(witness.command(), replicas=2, resources=ResourceSpec(cpu=3))
-    for index in range(2):
-        witness.wait_for(index)
-    wait_until(lambda: job.status().state == pb.JOB_STATE_RUNNING, "the job to be known to run")
+    job = run_two(client, witness)
     cut = task_away_from_the_head(cluster, job)
     machine = cluster.machine_of(job.tasks()[cut].status().worker_address)
 
@@ -159,10 +166,7 @@ def test_a_head_that_is_lost_while_a_machine_is_cut_off(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     """The new Ray knows nothing of the gang, and cannot ask the machine: what runs there is not over for that."""
-    job = client.run(witness.command(), replicas=2, resources=ResourceSpec(cpu=3))
-    for index in range(2):
-        witness.wait_for(index)
-    wait_until(lambda: job.status().state == pb.JOB_STATE_RUNNING, "the job to be known to run")
+    job = run_two(client, witness)
     cut = task_away_from_the_head(cluster, job)
     machine = cluster.machine_of(job.tasks()[cut].status().worker_address)
     machine.cut()

@@ -21,10 +21,14 @@ from support.machines import ENDS_WITH_US, Lan, Machine, Process, machines
 from support.standing_cluster import Proofs
 from support.waiting import wait_until
 
-from iris.client import IrisClient
+from iris.client import IrisClient, Job
 from iris.rpc import cluster_pb2 as pb
 
 PROMISED_S = 2.0  # so long after it was written a line is with the controller
+# How an attempt ended, and whether that was its worker's fault.
+LOST = (pb.TASK_STATE_WORKER_FAILED, True)
+SUCCEEDED = (pb.TASK_STATE_SUCCEEDED, False)
+PEER = (pb.TASK_STATE_KILLED, False)
 
 _WITNESS = """
 import os, sys, time
@@ -56,6 +60,11 @@ class Witness(Proofs):
     def is_running(self, task_index: int, attempt_id: int) -> bool:
         """Whether it has written something in the last second: for what must have ended."""
         return now_ns() - self.times(task_index, attempt_id)[-1] < 1e9
+
+
+def attempts(job: Job, index: int = 0) -> list[tuple[int, bool]]:
+    """How each attempt of a task has ended, as above."""
+    return [(attempt.state, attempt.is_worker_failure) for attempt in job.tasks()[index].status().attempts]
 
 
 class MachineCluster:

@@ -74,6 +74,7 @@ WAITS = GangStatus(GangState.WAITING)
         (row("RUNNING"), HELD, GangState.HELD, set()),  # slurmctld has forgotten the comment
         (row("SUSPENDED", "iris:1x2;;"), None, GangState.HELD, set()),
         (row("RUNNING", "iris:1x2;1;killed"), HELD, GangState.BROKEN, {1}),
+        (row("RUNNING", "iris:1x2;1,7;killed"), HELD, GangState.BROKEN, {1}),  # somebody has written into it
         (row("COMPLETING", "iris:1x2;;"), HELD, GangState.BROKEN, set()),
         (row("CANCELLED", "iris:1x2;;"), HELD, GangState.BROKEN, {0, 1}),
         (row("TIMEOUT", "iris:1x2;;"), None, GangState.BROKEN, {0, 1}),

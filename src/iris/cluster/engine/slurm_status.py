@@ -53,7 +53,7 @@ def status_of(
     slots = () if before is None else before.slots
     if comment.counts and not slots:
         slots = tuple(Slot(worker_of(rank), name) for rank, name in enumerate(comment.machines(row.nodes)))
-    lost = (comment.lost if slots else frozenset()) | (frozenset() if before is None else before.lost)
+    lost = comment.lost.intersection(range(len(slots))) | (frozenset() if before is None else before.lost)
     if is_waiting(row.state) and slots:
         # It ran: it was requeued, or slurmctld was killed, has forgotten that, and what ran goes on.
         return GangStatus(GangState.BROKEN, slots, lost, f"Slurm wants to start its job {row.job_id} again")
