@@ -113,17 +113,24 @@ def running_ray_cluster() -> Iterator[RayCluster]:
 
 
 def _end_all(directory: Path) -> None:
-    own = f"RAY_TMPDIR={directory}".encode()
     while True:
         left = 0
         for path in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 state = (path / "stat").read_text().rpartition(")")[2].split()[0] if path.name.isdigit() else "Z"
-                if state != "Z" and own in (path / "environ").read_bytes().split(b"\0"):
+                if state != "Z" and int(path.name) != os.getpid() and _belongs_to(path, directory):
                     os.kill(int(path.name), signal.SIGKILL)
                     left += 1
         if not left:
             return
+
+
+def _belongs_to(process: Path, directory: Path) -> bool:
+    """Whether a process is the cluster's: by its environment, or by what it writes to. Some of Ray's write their title
+    over their environment, and go on for good where their raylet was killed before they knew it."""
+    if f"RAY_TMPDIR={directory}".encode() in (process / "environ").read_bytes().split(b"\0"):
+        return True
+    return any(os.readlink(opened).startswith(f"{directory}/") for opened in (process / "fd").iterdir())
 
 
 class _Commands:
