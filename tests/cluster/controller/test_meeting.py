@@ -20,9 +20,11 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.log_keeper import Keeping
 from iris.cluster.controller.rendezvous import Seat, seats
 from iris.cluster.controller.store import Store
 from iris.cluster.engine.base import Resources, Slot
+from iris.cluster.worker.task_dir import LogDirs
 from iris.rpc import cluster_pb2 as pb
 
 HOST = "127.0.0.4"  # where the worker of task 0 says that it is: only its proxy is there
@@ -224,8 +226,10 @@ class EngineOfSlots(FakeEngine):
 def test_devices_that_only_the_worker_of_a_slot_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], expected: list[str]
 ) -> None:
+    engine = EngineOfSlots({"m": Resources(gpu=2)})
+    kept = Keeping(LogDirs(tmp_path / "kept"))  # workers of slots, and their logs, are gone once their gang is
     with ExitStack() as stack:
-        controller: ControllerThread = stack.enter_context(serving(EngineOfSlots({"m": Resources(gpu=2)}), Store(None)))
+        controller: ControllerThread = stack.enter_context(serving(engine, Store(None), kept_logs=kept))
         client = stack.enter_context(RemoteClusterClient(controller.address))
         for number, device in enumerate(devices):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", device)
