@@ -75,49 +75,39 @@ def port_of(address: str) -> int:
     return port
 
 
+# Each through proxies, which hand on what comes unless a test wants it otherwise.
 WAYS = {
     "worker": "straight from workers, over HTTP/1.1",
     "controller": "through the controller, over HTTP/1.1",
-    "http2": "through the controller, over HTTP/2",
-    "proxied-worker": "straight from workers that are behind proxies, over HTTP/1.1",
-    "proxied-controller": "through a controller that is behind a proxy, over HTTP/1.1",
-    "proxied-http2": "through a controller that is behind a proxy, over HTTP/2",
-    "proxied-between": "through the controller, with the proxies between it and the workers",
+    "http2": "through a controller that speaks HTTP/2",
+    "between": "through the controller, with the proxies between it and the workers",
 }
 
 
 @pytest.fixture(scope="module", params=WAYS)
 def reach(request: pytest.FixtureRequest) -> Iterator[Reach]:
     way: str = request.param
-    if way in ("worker", "controller", "proxied-controller"):
+    if way == "controller":
         server: LocalServer = request.getfixturevalue("shared_cluster")
-        with ExitStack() as opened:
-            beside = opened.enter_context(IrisClient.remote(server.address))
+        with (
+            IrisClient.remote(server.address) as beside,
+            ChaosProxy(("127.0.0.1", port_of(server.address))) as proxy,
+        ):
             wait_until(lambda: len(beside.cluster.list_workers()) == 2, "two workers")
             workers = [worker.address for worker in beside.cluster.list_workers()]
-            address, proxies = server.address, []
-            if way == "proxied-controller":
-                proxies = [opened.enter_context(ChaosProxy(("127.0.0.1", port_of(server.address))))]
-                address = proxies[0].address
             yield Reach(
-                way.rpartition("-")[2],
-                lambda: IrisClient.remote(address),
-                beside,
-                proxies,
-                workers if way == "worker" else [server.address, *workers],
+                "controller", lambda: IrisClient.remote(proxy.address), beside, [proxy], [server.address, *workers]
             )
         return
     cluster: Http2Cluster = request.getfixturevalue("http2_cluster")
-    http2 = way.endswith("http2")
-    address = cluster.controller_proxy.address if way == "proxied-http2" else cluster.address
-    proxies = {"proxied-http2": [cluster.controller_proxy], "http2": []}.get(way, cluster.worker_proxies)
+    address = cluster.controller_proxy.address if way == "http2" else cluster.address
     with IrisClient.remote(cluster.address) as beside:
         yield Reach(
-            "worker" if way == "proxied-worker" else "controller",
-            lambda: IrisClient.remote(address, http2=http2),
+            "worker" if way == "worker" else "controller",
+            lambda: IrisClient.remote(address, http2=way == "http2"),
             beside,
-            proxies,
-            cluster.workers if way == "proxied-worker" else [cluster.address, *cluster.workers],
+            [cluster.controller_proxy] if way == "http2" else cluster.worker_proxies,
+            cluster.workers if way == "worker" else [cluster.address, *cluster.workers],
         )
 
 

@@ -642,17 +642,8 @@ def test_a_reader_that_is_blocked_can_be_closed_from_another_thread(
 # --- chaos
 
 
-@pytest.fixture
-def proxied(reach: Reach) -> Reach:
-    """The way, if something lies in between that can be chaotic."""
-    if not reach.proxies:
-        pytest.skip("nothing lies in between")
-    return reach
-
-
 @pytest.mark.parametrize("chaos_seed", CHAOS_SEEDS)
-def test_chaos(proxied: Reach, run: Callable[..., Job], chaos_seed: int) -> None:
-    reach = proxied
+def test_chaos(reach: Reach, run: Callable[..., Job], chaos_seed: int) -> None:
     # Many small pieces while it is written, and a few large ones for who comes later.
     writing = Writing(seed=chaos_seed, exits=(1, 0), size=30_000, long_lines=chaos_seed % 2, pauses=100)
     plan = rude(up_to_bytes=30_000 if chaos_seed % 2 == 0 else 1_000_000, spared=0.1, stall_s=0.02)
@@ -666,44 +657,42 @@ def test_chaos(proxied: Reach, run: Callable[..., Job], chaos_seed: int) -> None
     job.wait(timeout=60)
 
 
-def test_what_there_is_comes_whole_however_often_connections_break(proxied: Reach, run: Callable[..., Job]) -> None:
+def test_what_there_is_comes_whole_however_often_connections_break(reach: Reach, run: Callable[..., Job]) -> None:
     writing = Writing(seed=13, exits=(0,), size=30_000, long_lines=0)
     job = run(writing.command())
     job.wait(timeout=60)
-    with proxied.between(rude(up_to_bytes=30_000, spared=0.1, stall_s=0.02), 13), proxied.open_client() as client:
-        while proxied.struck() < 6:
+    with reach.between(rude(up_to_bytes=30_000, spared=0.1, stall_s=0.02), 13), reach.open_client() as client:
+        while reach.struck() < 6:
             stream = client.stream_task_logs(
-                job.job_id, 0, follow=False, route=proxied.route, on_notice=lambda text: None
+                job.job_id, 0, follow=False, route=reach.route, on_notice=lambda text: None
             )
             check_whole(Reading(stream).rest(), writing)
             check_end(stream.ends, writing)
 
 
 def test_idle_connections_are_cut_by_what_lies_in_between(
-    proxied: Reach, run: Callable[..., Job], tmp_path: Path
+    reach: Reach, run: Callable[..., Job], tmp_path: Path
 ) -> None:
     job = run(python(f"print('hello'); wait_for({str(tmp_path / 'gate')!r}); print('bye')"))
-    with proxied.between(always(Faults(idle_s=0.2)), 0), proxied.open_client() as client:
+    with reach.between(always(Faults(idle_s=0.2)), 0), reach.open_client() as client:
         # Connections that are made and then cut are no reason to lose patience: somebody answers.
-        stream = client.stream_task_logs(
-            job.job_id, 0, route=proxied.route, on_notice=lambda text: None, patience_s=1.5
-        )
+        stream = client.stream_task_logs(job.job_id, 0, route=reach.route, on_notice=lambda text: None, patience_s=1.5)
         reading = Reading(stream)
         reading.see(b"hello\n")
-        wait_until(lambda: reading.is_over or proxied.struck() > 10, "idle connections to be cut")
+        wait_until(lambda: reading.is_over or reach.struck() > 10, "idle connections to be cut")
         (tmp_path / "gate").touch()
         reading.rest()
         reading.see(b"hello\nbye\n")
         assert stream.ends[0].complete
 
 
-def test_connections_are_refused_for_a_while(proxied: Reach, run: Callable[..., Job], tmp_path: Path) -> None:
+def test_connections_are_refused_for_a_while(reach: Reach, run: Callable[..., Job], tmp_path: Path) -> None:
     job = run(python(f"print('hello'); wait_for({str(tmp_path / 'gate')!r}); print('bye')"))
-    with proxied.between(gentle, 0), proxied.open_client() as client, ExitStack() as refusing:
-        stream = client.stream_task_logs(job.job_id, 0, route=proxied.route, on_notice=lambda text: None)
+    with reach.between(gentle, 0), reach.open_client() as client, ExitStack() as refusing:
+        stream = client.stream_task_logs(job.job_id, 0, route=reach.route, on_notice=lambda text: None)
         reading = Reading(stream)
         reading.see(b"hello\n")
-        for proxy in proxied.proxies:
+        for proxy in reach.proxies:
             refusing.enter_context(proxy.refusing())
             proxy.strike("reset")
         (tmp_path / "gate").touch()
