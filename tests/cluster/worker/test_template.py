@@ -21,10 +21,10 @@ def no_fork() -> int:
 def test_a_worker_that_cannot_be_forked_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = _Template(tmp_path)
     monkeypatch.setattr(os, "fork", no_fork)
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(BlockingIOError):
         template._fork(Order("w.0", [], "", {}), None)  # type: ignore[arg-type]
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before, "of the tests before it some may be closed meanwhile"
     assert list(tmp_path.iterdir()) == []
 
 
