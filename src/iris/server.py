@@ -30,7 +30,7 @@ from iris.cluster.worker.limits import ENFORCE
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import IrisError, LocalClusterError, UnavailableError
+from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
 from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.process import (
@@ -115,6 +115,7 @@ async def _serve_in(
     else:
         held.enter_context(state_dir.hold(directory))
         (directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
+        _keep_engine(directory, arguments.engine)
     if arguments.enforce == "auto":
         make_room()
     tls = _tls(arguments, directory)
@@ -186,6 +187,30 @@ async def _serve_in(
     store.close()
     if arguments.temporary:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _keep_engine(directory: Path, engine: str) -> None:
+    """Jobs stay on the engine that they were submitted to: on another one they might never find room, and what still
+    runs for them would not be found.
+
+    Raises:
+        FailedPreconditionError: Some have not ended, and this is another engine.
+    """
+    file = directory / state_dir.ENGINE_FILE
+    before = file.read_text().strip() if file.exists() else engine
+    if before != engine:
+        from iris.cluster.controller.store import Store
+
+        store = Store(directory / "controller.db")
+        unfinished = [stored.job.job_id for stored in store.load() if not stored.job.is_finished]
+        store.close()
+        if unfinished:
+            some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
+            raise FailedPreconditionError(
+                f"{directory} has jobs that have not ended ({some}),"
+                f" of a cluster with --engine {before}: start it with that one, or in another directory (--state-dir)"
+            )
+    file.write_text(f"{engine}\n")
 
 
 def _engine(

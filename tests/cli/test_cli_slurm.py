@@ -52,6 +52,8 @@ def test_down_ends_what_a_server_left_in_slurm_that_was_killed(iris: Iris, tmp_p
         finally:
             down = iris.json("down")
         assert (down["stopped"], down["workers_ended"]) == (False, 2)
+        refused = iris("up", "--port", "0", code=1).stderr
+        assert f"has jobs that have not ended ({job_id}), of a cluster with --engine slurm" in refused
         assert slurm.jobs() == {}
 
 
@@ -87,5 +89,5 @@ def test_options_of_another_engine_are_refused(iris: Iris) -> None:
 
 def test_where_slurm_is_not_installed(iris: Iris, tmp_path: Path) -> None:
     words = iris("up", "--port", "0", "--engine", "slurm", code=1, PATH=str(tmp_path)).stderr
-    assert "sbatch, squeue, scancel, scontrol is not on PATH" in words
+    assert "not found on PATH: sbatch, squeue, scancel, scontrol" in words
     assert "login node" in words

@@ -31,6 +31,7 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry
 from iris.cluster.client.local_server import LocalServer
+from iris.cluster.types import ResourceSpec
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.rpc import cluster_pb2 as pb
 
@@ -166,6 +167,23 @@ def test_the_controller_is_killed_and_comes_back_while_a_log_is_followed(tmp_pat
             check_end(reading.stream.ends, writing, attempts=2)
             again = list(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet))
             check_after_death(again, writing)
+
+
+def test_a_controller_that_goes_away_while_a_task_waits_is_told_of(tmp_path: Path) -> None:
+    """There is no log to be read yet, so nothing else says so."""
+    notices: list[str] = []
+    all_cores = ResourceSpec(cpu=len(os.sched_getaffinity(0)))
+    with ExitStack() as opened, running_cluster(tmp_path / "cluster") as server:
+        client = opened.enter_context(IrisClient.remote(server.address))
+        client.run(["sleep", "1000"], resources=all_cores)
+        job = client.run(["true"], resources=all_cores)
+        wait_until(lambda: job.status().status_message, "the reason why it waits")
+        reading = Reading(client.stream_task_logs(job.job_id, 0, on_notice=notices.append))
+        server.process.kill()
+        wait_until(lambda: notices, "a notice")
+        assert re.fullmatch(r"the controller at .* does not answer .*; trying again", notices[0])
+        reading.stream.close()
+        reading.rest()
 
 
 @ROUTES

@@ -68,6 +68,8 @@ def _read_job_name(text: str) -> str:
 
 def _read_label(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
+    if "=" not in text:
+        raise InvalidArgumentError(f"not a label of machines: {text!r} (expected KEY=VALUE)")
     check_label(key, value)
     return key, value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shlex
 import time
@@ -180,9 +181,10 @@ def _check_port(host: str, port: int) -> None:
         bind(host, port).close()
     except IrisError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
-        raise FailedPreconditionError(
-            f"cannot listen on {host}:{port}: {reason}; give another port with --port (0 takes any free one)"
-        ) from error
+        advice = "give another port with --port (0 takes any free one)"
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in (errno.EADDRINUSE, errno.EACCES):
+            advice = "--host has to be an address or a name of this machine"
+        raise FailedPreconditionError(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
 
 
 def is_free(host: str, port: int) -> bool:

@@ -85,6 +85,10 @@ class Following:
                 if reading.is_closed:
                     return
                 if stream is None:
+                    if isinstance(event, UnavailableError) and not self._watch.has_ended:
+                        if not self._streams and not any(trouble.tries for trouble in self._troubles.values()):
+                            reading.wanted.on_notice(f"{event}; trying again")
+                        continue
                     if isinstance(event, Exception):
                         raise event
                     reading.update(progress, self._watch.take())
@@ -289,6 +293,7 @@ class _Watch:
         self._handle = StreamHandle()
         self._lock = threading.Lock()
         self._news: dict[int, cluster_pb2.TaskStatus] = {}
+        self.has_ended = False  # with an error; before, an error is a silence that may end
         self._thread = threading.Thread(target=self._run, name="iris-watch", daemon=True)
 
     def start(self) -> None:
@@ -312,7 +317,11 @@ class _Watch:
     def _run(self) -> None:
         try:
             for job in self._cluster.watch_job(
-                self._job_id, patience_s=self._patience_s, include_tasks=True, handle=self._handle
+                self._job_id,
+                patience_s=self._patience_s,
+                include_tasks=True,
+                handle=self._handle,
+                on_silence=lambda error: self._events.put((None, error)),
             ):
                 if self._handle.aborted:
                     return
@@ -322,6 +331,7 @@ class _Watch:
                 if not told:
                     self._events.put((None, None))
         except IrisError as error:
+            self.has_ended = True
             if not self._handle.aborted:
                 self._events.put((None, error))
 

@@ -253,7 +253,7 @@ def test_where_a_gang_may_be(wanted: GangRequest, machines: list[Machine], expec
         (
             gang("a", 3, placement=SPREAD, zone="b"),
             ZONES,
-            "needs 3 x (nothing), each on a machine of its own, on machines with zone=b; there are only 2 of them",
+            "needs 3 places, each on a machine of its own, on machines with zone=b; there are only 2 of them",
         ),
         (gang("a", 4, cpu=1, placement=SPREAD), ZONES, "each on a machine of its own; there are only 3 machines"),
         (gang("a", zone="c"), ZONES, "needs machines with zone=c; there are only machines with zone=a, zone=b"),

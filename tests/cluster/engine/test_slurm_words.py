@@ -183,5 +183,5 @@ def test_a_comment_says_what_it_was_made_of_and_fits() -> None:
 def test_slurms_commands_have_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     engine = SlurmEngine(tmp_path, lease_s=1.0, credentials=WorkerCredentials)
-    with pytest.raises(FailedPreconditionError, match="sbatch, squeue, scancel, scontrol is not on PATH"):
+    with pytest.raises(FailedPreconditionError, match="not found on PATH: sbatch, squeue, scancel, scontrol"):
         asyncio.run(engine.start("http://127.0.0.1:9"))

@@ -25,7 +25,8 @@ End the cluster that 'iris up' started on this machine, with all that runs in it
 \b
   iris down
 
-What jobs there were is remembered in its state directory. Where its server was killed, this ends what still runs.
+What jobs there were is remembered in its state directory: those that have not ended go on with the next 'iris up'.
+Where its server was killed, this ends what still runs.
 """
 
 

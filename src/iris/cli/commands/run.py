@@ -28,8 +28,8 @@ Which cluster: --address, or IRIS_CONTROLLER_ADDRESS, or the one of 'iris up', o
 as long as this command.
 
 Where it runs: on a cluster of this machine, in the current folder itself, with the environment of this shell.
-On another cluster, in a copy of the current folder (without what .gitignore names), with the
-environment of its workers. With --workspace DIR, in a copy of DIR in any case.
+On another cluster, and on Ray and Slurm, in a copy of the current folder (without what .gitignore
+names), with the environment of its workers. With --workspace DIR, in a copy of DIR in any case.
 
 Ctrl-C stops the job when the cluster lives for this command only; a second one stops it at once. On another
 cluster it only ends the watching.

@@ -38,6 +38,7 @@ from iris.rpc.transport import HttpTransport
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
+_TELL_SILENCE_S = 2.0  # a controller that is started again takes one
 _PROBE_MS = 500
 # What is listed in one call: a server that answers with more, or all at once, is understood as well.
 _PAGE = 500
@@ -176,6 +177,7 @@ class RemoteClusterClient:
         longest_pause_s: float = _LONGEST_PAUSE_S,
         include_tasks: bool = False,
         handle: StreamHandle | None = None,
+        on_silence: Callable[[UnavailableError], None] = lambda error: None,
     ) -> Iterator[cluster_pb2.JobStatus]:
         """The states of a job as they change, the last of them final. Connects again when the connection is lost.
 
@@ -186,6 +188,7 @@ class RemoteClusterClient:
             longest_pause_s: Between two such tries.
             include_tasks: With the tasks that have changed, the first time with all.
             handle: By which other threads can end it: it does not connect again then.
+            on_silence: Called once for each time in which the controller does not answer for longer than 2 s.
 
         Raises:
             NotFoundError: There is no such job.
@@ -196,6 +199,7 @@ class RemoteClusterClient:
         check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.WatchJobRequest(job_id=job_id, include_tasks=include_tasks)
         silent_since: float | None = None
+        is_told = False
         unreachable: UnavailableError | None = None
         pause_s = 0.05
         while True:
@@ -204,7 +208,7 @@ class RemoteClusterClient:
                 watched = self._controller.watch_job(request, timeout_ms=left_ms)
                 with closing(stream(watched, self._peer, handle)) as messages:
                     for message in messages:
-                        silent_since, unreachable, pause_s = None, None, 0.05
+                        silent_since, is_told, unreachable, pause_s = None, False, None, 0.05
                         if message.HasField("job"):
                             yield message.job
                             if is_job_finished(message.job.state):
@@ -214,8 +218,12 @@ class RemoteClusterClient:
             except UnavailableError as error:
                 unreachable = error
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > patience_s or (handle is not None and handle.aborted):
+                silent_s = time.monotonic() - silent_since
+                if silent_s > patience_s or (handle is not None and handle.aborted):
                     raise
+                if silent_s > _TELL_SILENCE_S and not is_told:
+                    is_told = True
+                    on_silence(error)
             left_s = math.inf if end is None else end - time.monotonic()
             if left_s <= 0.01:
                 known = f", as far as is known: {unreachable}" if unreachable else ""

@@ -21,10 +21,15 @@ def needs(gang: GangRequest) -> str:
     """What a gang asks for: `needs 4 x (2 cpu), each on a machine of its own, on machines with zone=a`."""
     need = gang.need.amounts()
     each = ", ".join(_quantity(name, need[index]) for name, index in _NAMES if need[index])
-    amount = f"{gang.slots} x ({each or 'nothing'})" if gang.slots > 1 else each or "nothing"
+    amount = f"{gang.slots} x ({each})" if each and gang.slots > 1 else each or _places(gang.slots)
     where = _PLACES[gang.placement] if gang.slots > 1 else ""
     labels = f", on machines with {_labels(gang.labels)}" if gang.labels else ""
     return f"needs {amount}{where}{labels}"
+
+
+def _places(slots: int) -> str:
+    """What those ask for that ask for nothing in particular."""
+    return f"{slots} places" if slots > 1 else "a place"
 
 
 class Reasons:

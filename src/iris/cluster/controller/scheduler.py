@@ -551,4 +551,4 @@ def _now_ms() -> int:
 def _in_short(absent: Sequence[str]) -> str:
     """Why workers are not there: of one, a refusal before all others, and how many more there are."""
     first = next((why for why in absent if "was refused" in why), absent[0])
-    return f"{first} (and {len(absent) - 1} more are not there)" if len(absent) > 1 else first
+    return f"{first} (and of {len(absent) - 1} more)" if len(absent) > 1 else first

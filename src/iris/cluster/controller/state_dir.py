@@ -2,6 +2,7 @@
 
 lock       held by the controller that runs, for as long as it does; in it, its process id
 version    the version of what is here: that of the database (schema.py)
+engine     the name of the engine that its jobs run on
 left       what was still running when the controller ended, and could not be told to end: why, in words
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from iris.cluster.controller.schema import SCHEMA_VERSION, sync_directory
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 
+ENGINE_FILE = "engine"
 LEFT_FILE = "left"
 
 

@@ -117,13 +117,25 @@ def _connect(address: str, namespace: str) -> None:
     import ray
     from ray._private.services import canonicalize_bootstrap_address_or_die
 
-    resolved = canonicalize_bootstrap_address_or_die(address)
+    try:
+        resolved = canonicalize_bootstrap_address_or_die(address)
+    except ConnectionError as error:
+        raise ConnectionError(
+            "no Ray runs on this machine: start one ('ray start --head', or with --address to join one that runs),"
+            " or give the address of its head (--ray-address HOST:PORT)"
+        ) from error
     host, _, port = resolved.rpartition(":")
     try:  # first: Ray itself would try for a minute or more
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except OSError as error:
         raise ConnectionError(f"no Ray answers at {resolved}: {error.strerror or error}") from error
-    ray.init(address=resolved, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        ray.init(address=resolved, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError) as error:
+        raise ConnectionError(
+            f"Ray answers at {resolved}, but does not take us: {_words(error)} (where it wants a token, RAY_AUTH_MODE"
+            " and RAY_AUTH_TOKEN have to be set as on its machines)"
+        ) from error
 
 
 def _addresses() -> list[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -294,7 +295,10 @@ class RayGangs:
         elif isinstance(error, ray.exceptions.ActorDiedError):
             lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
             why = lines[1] if len(lines) > 1 else repr(error)
-            gang.broken = gang.broken or f"the holder of worker {worker_id} has died: {why[:_SHOWN]}"
+            gang.broken = (
+                gang.broken
+                or f"the holder of worker {worker_id} has died: {textwrap.shorten(why, _SHOWN, placeholder=' …')}"
+            )
             self._later.append((time.monotonic() + _KILLED_S, partial(self._holder_died, gang_id, gang, slot)))
         else:  # it cannot be told
             again = partial(self._watch_again, gang_id, gang, slot)

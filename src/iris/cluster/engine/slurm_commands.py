@@ -121,7 +121,7 @@ def check_installed() -> None:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         raise FailedPreconditionError(
-            f"the Slurm engine needs Slurm's commands, and {', '.join(missing)} is not on PATH: start the cluster on a"
+            f"the Slurm engine needs Slurm's commands; not found on PATH: {', '.join(missing)}. Start the cluster on a"
             " machine from which you submit jobs to Slurm (its login node), or install them ('slurm-client' on Debian)"
         )
 
@@ -163,8 +163,9 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
     Raises:
         UnavailableError: It cannot be started, or does not end in time: what it was to do may have been done, or not.
     """
-    # Not a pipe: a command that ends at once would break it. This file is in memory only, and nobody else's.
-    with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
+    # Not pipes: a command that ends at once would break the first, and of one that does not end the second is what it
+    # has said until then. These files are in memory only, and nobody else's.
+    with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as messages:
         file.write(stdin.encode())
         file.seek(0)
         try:
@@ -173,22 +174,29 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
                 env=dict(env),
                 stdin=file,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stderr=messages,
                 start_new_session=True,  # a terminal's Ctrl-C is not for it
             )
         except OSError as error:
             raise UnavailableError(f"cannot run {words[0]}: {error.strerror or error}") from error
-    try:
-        async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
-    except TimeoutError:
-        raise UnavailableError(f"Slurm cannot be reached: {words[0]} has not answered within {timeout_s:g} s") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    return Answer(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+        timed_out = False
+        out = b""
+        try:
+            async with asyncio.timeout(timeout_s):
+                out, _ = await process.communicate()
+        except TimeoutError:
+            timed_out = True
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        messages.seek(0)
+        answer = Answer(process.returncode or 0, out.decode(errors="replace"), messages.read().decode(errors="replace"))
+    if timed_out:
+        so_far = f"; until then it said: {said(answer)}" if answer.err.strip() else ""
+        raise UnavailableError(f"Slurm cannot be reached: {words[0]} has not answered within {timeout_s:g} s{so_far}")
+    return answer
 
 
 def is_not_now(answer: Answer) -> bool:
