@@ -178,7 +178,8 @@ def test_a_partition_that_is_longer_than_the_lease_and_its_healing(
     assert len(promised) > 50
     assert log.written_ns[: len(promised)] == promised
     # It tries for a while to hand over what it has. Where it has done so, the log is whole; else that is said.
-    assert log.end.missing_reason or log.written_ns == witness.times()
+    # Who is killed between a proof and its line leaves one proof more.
+    assert log.end.missing_reason or log.written_ns in (witness.times(), witness.times()[:-1])
 
 
 def test_a_worker_that_stands_still_through_a_partition_is_told_afterwards_that_it_was_lost(
