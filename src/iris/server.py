@@ -30,7 +30,13 @@ from iris.cluster.worker.limits import ENFORCE
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.task_dir import LogDirs
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
+from iris.errors import (
+    FailedPreconditionError,
+    IrisError,
+    LocalClusterError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.process import (
@@ -195,10 +201,13 @@ def _keep_engine(directory: Path, engine: str) -> None:
 
     Raises:
         FailedPreconditionError: Some have not ended, and this is another engine.
+        ResourceExhaustedError: The directory cannot be written.
     """
     file = directory / state_dir.ENGINE_FILE
-    before = file.read_text().strip() if file.exists() else engine
-    if before != engine:
+    before = file.read_text().strip() if file.exists() else ""
+    if before == engine:
+        return
+    if before:
         from iris.cluster.controller.store import Store
 
         store = Store(directory / "controller.db")
@@ -210,7 +219,10 @@ def _keep_engine(directory: Path, engine: str) -> None:
                 f"{directory} has jobs that have not ended ({some}),"
                 f" of a cluster with --engine {before}: start it with that one, or in another directory (--state-dir)"
             )
-    file.write_text(f"{engine}\n")
+    try:
+        file.write_text(f"{engine}\n")
+    except OSError as error:
+        raise ResourceExhaustedError(f"cannot write {file}: {error}") from error
 
 
 def _engine(

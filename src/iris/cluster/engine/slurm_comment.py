@@ -14,7 +14,7 @@ from dataclasses import dataclass
 _MARK = "iris:"
 _MAX_COMMENT = 1000  # Slurm takes 1,024 bytes
 _MAX_WHY = 300
-_COUNT, _SPAN = r"\d{1,6}x\d{1,6}", r"\d{1,9}(-\d{1,9})?"
+_COUNT, _SPAN = r"\d{1,6}x\d{1,6}", r"\d{1,6}(-\d{1,6})?"
 _FORM = re.compile(
     rf"{_MARK}(?P<counts>({_COUNT}(,{_COUNT})*)?);(?P<lost>({_SPAN}(,{_SPAN})*)?);(?P<why>.*)", re.ASCII | re.DOTALL
 )
