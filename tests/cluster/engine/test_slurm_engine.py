@@ -274,9 +274,13 @@ async def test_a_machine_that_does_not_answer_is_not_dead(world: SlurmWorld) -> 
     before = await held(world, "a@0", slots=2, cpu=1, placement=Placement.SPREAD)
     (cut_off,) = (i for i, slot in enumerate(before.slots) if world.zones[slot.machine] == "b")
     worker = wait_until(lambda: worker_pid(before.slots[cut_off].worker_id), "the worker")
-    world.slurm.kill_node(before.slots[cut_off].machine)
+    machine = before.slots[cut_off].machine
+    world.slurm.kill_node(machine)
     try:
-        world.slurm.command("scontrol", "update", f"NodeName={before.slots[cut_off].machine}", "State=DOWN", "Reason=x")
+        # What it said last may still be on its way, and would take it back into service.
+        shown = ("sinfo", "--noheader", f"--nodes={machine}", "--partition=main", "--format=%T")
+        wait_until(lambda: "*" in world.slurm.command(*shown), "Slurm to notice")
+        world.slurm.command("scontrol", "update", f"NodeName={machine}", "State=DOWN", "Reason=x")
         broken = await until(world, "a@0", GangState.BROKEN)
         while not broken.lost:
             await world.engine.wait_for_change(LOOK_S)
@@ -286,7 +290,7 @@ async def test_a_machine_that_does_not_answer_is_not_dead(world: SlurmWorld) -> 
         down = [machine for machine in await world.engine.machines() if not machine.alive]
         assert [world.zones[machine.name] for machine in down] == ["b"]
     finally:
-        world.slurm.start_node(before.slots[cut_off].machine)
+        world.slurm.start_node(machine)
         world.slurm.wait_until_up()
 
 
@@ -345,6 +349,7 @@ async def test_a_controller_on_loopback_is_out_of_reach_of_other_machines(world:
         world.slurm.command("scontrol", "update", "NodeName=n1", "NodeAddr=127.0.0.1", "NodeHostName=localhost")
 
 
+@pytest.mark.timeout(300)  # it takes Slurm a minute
 async def test_a_gang_that_slurm_forgets_is_not_dead_yet(world: SlurmWorld) -> None:
     """slurmctld that is killed forgets what it was told last. The machines end what it does not know, but later."""
     before = await held(world, "a@0", slots=2, cpu=4)

@@ -99,6 +99,13 @@ def test_who_does_not_answer_is_not_dead() -> None:
         assert known.lost == {0}
 
 
+def test_of_a_job_that_lost_a_machine_which_answers_again_nobody_is_certainly_dead() -> None:
+    known = status(row("NODE_FAIL", "iris:1x2;;"), HELD, True, True)
+    assert known is not None
+    assert known.state is GangState.BROKEN
+    assert known.lost == frozenset()
+
+
 def test_of_a_job_that_ended_before_it_began_nothing_is_known_to_the_next_controller() -> None:
     assert status(row("CANCELLED")) is None
     assert is_final("CANCELLED")

@@ -78,12 +78,13 @@ def _certainly_dead(
     slots: Sequence[Slot], state: str, before: GangStatus | None, nodes: Iterable[NodeInfo]
 ) -> frozenset[int]:
     """Of a job that has ended: each machine has told Slurm that nothing of the job is left there, except those that do
-    not answer, which may be cut off, and go on. A job that lost a machine, and ended while nobody looked, may have had
-    one that answers again by now."""
-    if state == "NODE_FAIL" and before is None:
-        return frozenset()
+    not answer, which may be cut off, and go on. Of a job that lost a machine, the one that it lost may answer again by
+    now: where nobody looked meanwhile, or where all of its machines do, nothing is certain."""
     answering = {node.machine.name for node in nodes if node.answers}
-    return frozenset(rank for rank, slot in enumerate(slots) if slot.machine in answering)
+    dead = frozenset(rank for rank, slot in enumerate(slots) if slot.machine in answering)
+    if state == "NODE_FAIL" and (before is None or len(dead) == len(slots)):
+        return frozenset()
+    return dead
 
 
 def _in_words(row: Row, comment: Comment) -> str:
