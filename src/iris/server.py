@@ -34,7 +34,6 @@ from iris.errors import (
     FailedPreconditionError,
     IrisError,
     LocalClusterError,
-    ResourceExhaustedError,
     UnavailableError,
 )
 from iris.rpc.address import advertised, is_wildcard
@@ -121,7 +120,7 @@ async def _serve_in(
     else:
         held.enter_context(state_dir.hold(directory))
         (directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
-        _keep_engine(directory, arguments.engine)
+        _check_engine(directory, arguments.engine)
     if arguments.enforce == "auto":
         make_room()
     tls = _tls(arguments, directory)
@@ -135,6 +134,8 @@ async def _serve_in(
     raise_file_limit()
     await engine.start(address)
     try:
+        if not arguments.temporary:
+            (directory / state_dir.ENGINE_FILE).write_text(f"{arguments.engine}\n")
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.admin_token import AdminToken
         from iris.cluster.controller.authority import Authority
@@ -195,34 +196,28 @@ async def _serve_in(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _keep_engine(directory: Path, engine: str) -> None:
+def _check_engine(directory: Path, engine: str) -> None:
     """Jobs stay on the engine that they were submitted to: on another one they might never find room, and what still
     runs for them would not be found.
 
     Raises:
         FailedPreconditionError: Some have not ended, and this is another engine.
-        ResourceExhaustedError: The directory cannot be written.
     """
     file = directory / state_dir.ENGINE_FILE
-    before = file.read_text().strip() if file.exists() else ""
+    before = file.read_text().strip() if file.exists() else engine
     if before == engine:
         return
-    if before:
-        from iris.cluster.controller.store import Store
+    from iris.cluster.controller.store import Store
 
-        store = Store(directory / "controller.db")
-        unfinished = [stored.job.job_id for stored in store.load() if not stored.job.is_finished]
-        store.close()
-        if unfinished:
-            some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
-            raise FailedPreconditionError(
-                f"{directory} has jobs that have not ended ({some}),"
-                f" of a cluster with --engine {before}: start it with that one, or in another directory (--state-dir)"
-            )
-    try:
-        file.write_text(f"{engine}\n")
-    except OSError as error:
-        raise ResourceExhaustedError(f"cannot write {file}: {error}") from error
+    store = Store(directory / "controller.db")
+    unfinished = [stored.job.job_id for stored in store.load() if not stored.job.is_finished]
+    store.close()
+    if unfinished:
+        some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
+        raise FailedPreconditionError(
+            f"{directory} has jobs that have not ended ({some}),"
+            f" of a cluster with --engine {before}: start it with that one, or in another directory (--state-dir)"
+        )
 
 
 def _engine(

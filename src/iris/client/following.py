@@ -85,12 +85,10 @@ class Following:
                 if reading.is_closed:
                     return
                 if stream is None:
-                    if isinstance(event, UnavailableError) and not self._watch.has_ended:
-                        if not self._streams and not any(trouble.tries for trouble in self._troubles.values()):
-                            reading.wanted.on_notice(f"{event}; trying again")
-                        continue
                     if isinstance(event, Exception):
                         raise event
+                    if event is not None and not self._streams and not self._is_troubled():
+                        reading.wanted.on_notice(event)  # else they say it
                     reading.update(progress, self._watch.take())
                     self._doubt_lost()
                 elif isinstance(event, Exception):
@@ -128,6 +126,9 @@ class Following:
             stream = _Stream(reading.cluster, request, worker, self._events, [index for index, _ in positions])
             self._streams.add(stream)
             stream.start()
+
+    def _is_troubled(self) -> bool:
+        return any(trouble.tries for trouble in self._troubles.values())
 
     def _wait_s(self) -> float | None:
         until = min([self._until, *self._due.values(), *self._dying.values()])
@@ -293,7 +294,6 @@ class _Watch:
         self._handle = StreamHandle()
         self._lock = threading.Lock()
         self._news: dict[int, cluster_pb2.TaskStatus] = {}
-        self.has_ended = False  # with an error; before, an error is a silence that may end
         self._thread = threading.Thread(target=self._run, name="iris-watch", daemon=True)
 
     def start(self) -> None:
@@ -321,7 +321,7 @@ class _Watch:
                 patience_s=self._patience_s,
                 include_tasks=True,
                 handle=self._handle,
-                on_silence=lambda error: self._events.put((None, error)),
+                on_silence=lambda error: self._events.put((None, f"{error}; trying again")),
             ):
                 if self._handle.aborted:
                     return
@@ -331,7 +331,6 @@ class _Watch:
                 if not told:
                     self._events.put((None, None))
         except IrisError as error:
-            self.has_ended = True
             if not self._handle.aborted:
                 self._events.put((None, error))
 
