@@ -310,6 +310,16 @@ async def test_no_ray_answers(world: RayWorld) -> None:
         await engine.start(NOBODY)
 
 
+async def test_a_wrong_token_is_named(
+    ray_environment: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself says only that it could not connect."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-somebody-else-0123456789abcdef")
+    engine = RayWorld(ray_environment, tmp_path / "engine").engine
+    with pytest.raises(UnavailableError, match=r"does not take us: .*RAY_AUTH_TOKEN have to be set as on its machines"):
+        await engine.start(NOBODY)
+
+
 def test_what_of_an_environment_is_rays() -> None:
     of_ray = {"RAY_JOB_ID": "1", "SPT_NOENV": "1", "PYTHONBREAKPOINT": "ray.util.rpdb.set_trace"}
     preload = "/x/ray/core/libjemalloc.so"
