@@ -29,7 +29,7 @@ The text of an error says what was given and what would be right, or what to do 
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 _MAX_TEXT = 4000  # characters of an error that travels
 _QUOTED = 100  # characters of what somebody gave
@@ -39,9 +39,19 @@ _NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u
 
 
 class IrisError(Exception):
-    """The root of all errors of Iris. `code` is the Connect code that stands for the class on the wire."""
+    """The root of all errors of Iris. `code` is the Connect code that stands for the class on the wire.
+
+    Every error can be pickled and copied, with its text, attributes and notes.
+    """
 
     code: ClassVar[str] = "unknown"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with the text alone, which fails where `__init__` needs more than that: a
+        # process pool whose worker raises such an error is broken for good.
+        reduced = super().__reduce__()
+        assert isinstance(reduced, tuple)
+        return (_rebuild_error, (type(self), reduced[1]), *reduced[2:])
 
 
 class InvalidArgumentError(IrisError, ValueError):
@@ -190,6 +200,15 @@ class ResultError(IrisError):
     def __init__(self, text: str, *, task_id: str) -> None:
         super().__init__(text)
         self.task_id = task_id
+
+
+def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError:
+    """Return an unpickled error without a call of its `__init__`; pickle sets its attributes afterwards."""
+    error = kind.__new__(kind, *text)
+    # ImportError and OSError keep parts of their text in attributes that only their own `__init__` sets.
+    built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    built_in.__init__(error, *text)  # type: ignore[misc] # of the class that was just looked up
+    return error
 
 
 def quoted(text: object) -> str:
