@@ -166,3 +166,30 @@ def test_wildcards() -> None:
     assert [is_wildcard(host) for host in ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")] == [True, True] + [
         False
     ] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("HTTP://HOST", "http://host"),
+        ("Https://Iris.Example.COM:8443/Path/", "https://iris.example.com:8443/Path"),
+        ("LOCALHOST:50051", "http://localhost:50051"),
+        ("My-Host:80", "http://my-host:80"),
+        ("[FE80::1%Eth0]:50051", "http://[fe80::1%Eth0]:50051"),
+        ("HTTP://[2001:DB8::1]:50051", "http://[2001:db8::1]:50051"),
+    ],
+)
+def test_address_in_upper_case_has_the_url_of_lower_case(given: str, url: str) -> None:
+    assert parse_address(given) == url
+    assert parse_address(url) == url
+
+
+def test_advertised_address_in_upper_case_has_the_url_of_lower_case() -> None:
+    assert advertised("MyHost", 50051, tls=False) == ("http://myhost:50051", "myhost")
+    assert advertised("HTTPS://MyHost:1", 50051, tls=True) == ("https://myhost:1", "myhost")
+    assert advertised("MyHost:1", 50051, tls=False) == ("http://myhost:1", "myhost")
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST", "Localhost", "localhost."])
+def test_loopback_name_in_any_case_is_loopback(host: str) -> None:
+    assert is_loopback(f"http://{host}:50051")

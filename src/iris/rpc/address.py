@@ -10,12 +10,16 @@ from iris.errors import InvalidAddressError
 
 ACCEPTED_FORMS = "'host:port', 'http://host:port' or 'https://host'"
 _ADVERTISED_FORMS = f"'host', {ACCEPTED_FORMS}"
+_SCHEME = re.compile(r"https?://", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]+)", re.ASCII)
+_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]):(?P<port>[0-9]+)", re.ASCII)
 
 
 def parse_address(address: str) -> str:
-    """The base URL of an address: `"host:50051"` is `"http://host:50051"`.
+    """Return the base URL of an address: `"host:50051"` becomes `"http://host:50051"`.
+
+    The scheme and the host of the URL are in lower case, because both are case-insensitive: two spellings of an
+    address give the same URL. A path keeps its case.
 
     Args:
         address: `host:port`, `http://host[:port]` or `https://host[:port]`; an IPv6 address stands in brackets. A
@@ -36,7 +40,7 @@ def parse_address(address: str) -> str:
 
 def _parse(address: str, text: str, forms: str) -> str:
     """A URL, as it stands in `address` or was made of it."""
-    if not text.startswith(("http://", "https://")):
+    if not _SCHEME.match(text):
         why = "the port is missing" if _HOST.fullmatch(text) else "it has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)
     try:
@@ -53,7 +57,13 @@ def _parse(address: str, text: str, forms: str) -> str:
         raise _refused(shown, "user and password have no place in it", forms)
     if parts.query or parts.fragment or re.search(r"\s", text):
         raise _refused(address, "it has parts that an address does not have", forms)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{_lower_host(parts.netloc)}{parts.path.rstrip('/')}"
+
+
+def _lower_host(netloc: str) -> str:
+    """Return `host[:port]` in lower case, except for the zone of an IPv6 address, which names a network interface."""
+    address, percent, zone = netloc.partition("%")
+    return address.lower() + percent + zone
 
 
 def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
@@ -73,7 +83,7 @@ def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
     if _is_ip(host):
         address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     elif _HOST.fullmatch(host) and not host.isdigit():
-        address = f"{scheme}://{host}:{port}"
+        address = f"{scheme}://{host.lower()}:{port}"
     elif _HOST_PORT.fullmatch(host):
         address = _parse(text, f"{scheme}://{host}", _ADVERTISED_FORMS)
     else:
@@ -104,7 +114,7 @@ def is_loopback(address: str) -> bool:
 
 def is_loopback_host(host: str) -> bool:
     """The same of a host alone, as it stands in no URL: an IPv6 address has no brackets."""
-    if host.lower() == "localhost":
+    if host.lower().rstrip(".") == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -17,28 +18,59 @@ from iris.errors import FailedPreconditionError
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens; connections wait in it until somebody serves.
+    """Return a socket that listens; connections wait in it until somebody serves.
 
     Args:
-        host: The address to bind to.
+        host: The address to bind to, or a name of this machine. Of a name with addresses of both families, the IPv4
+            address is bound.
         port: 0 takes a free one.
 
     Raises:
-        FailedPreconditionError: The port is taken, or may not be bound.
+        FailedPreconditionError: The port is taken or may not be bound, or the name has no address of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FailedPreconditionError(
-            f"cannot listen on {host}:{port}: {reason} (another port, or 0 for any free one)"
-        ) from error
-    return listener
+        places = places_of(host, port)
+    except (OSError, ValueError) as unknown:
+        raise _cannot_listen(host, port, unknown) from unknown
+    failure: OSError | None = None
+    for family, place in places:
+        try:
+            listener = socket.socket(family)
+        except OSError as error:  # the machine has no IPv6
+            failure = error
+            continue
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+            listener.listen(2048)
+        except OSError as error:
+            listener.close()
+            failure = error
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                break  # the next address of the name is not the one that users of this name would try first
+        else:
+            return listener
+    assert failure is not None, "a name that resolves has an address"
+    raise _cannot_listen(host, port, failure) from failure
+
+
+def places_of(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
+    """Return what a host and a port mean to `socket.bind`: pairs of address family and address, IPv4 first.
+
+    Raises:
+        OSError: The name does not resolve.
+        ValueError: The port is not between 0 and 65535, or the host is no name.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError("the port must be between 0 and 65535")  # getaddrinfo takes any number, modulo 65536
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = dict.fromkeys((int(family), place) for family, _, _, _, place in found)
+    return sorted(places, key=lambda place: place[0] != socket.AF_INET)
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> FailedPreconditionError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return FailedPreconditionError(f"cannot listen on {host}:{port}: {reason} (another port, or 0 for any free one)")
 
 
 def port_of(listener: socket.socket) -> int:

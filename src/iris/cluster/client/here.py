@@ -91,11 +91,11 @@ def _leads_to(address: str, record: Mapping[str, Any]) -> bool:
     """By the address that it advertises, or straight to where it is bound."""
 
     def plain(url: str) -> str:
-        return url.replace("//localhost:", "//127.0.0.1:")
+        return url.lower().replace("//localhost:", "//127.0.0.1:")
 
     if plain(address) == plain(record["address"]):
         return True
-    given, host = urlsplit(plain(address)), record["host"]
+    given, host = urlsplit(plain(address)), record["host"].lower()
     if (given.scheme, given.port) != ("https" if record.get("tls_cert") else "http", record["port"]):
         return False
     return is_loopback(address) if is_wildcard(host) else given.hostname == host.replace("localhost", "127.0.0.1")

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError
+from iris.rpc.process import places_of
 
 FIRST_PORT = 20000
 _TRIES = 2000
@@ -88,10 +89,11 @@ def _locked(lock: int) -> bool:
 
 
 def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    family, place = places_of(host, port)[0]
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT can be bound as well
         try:
-            probe.bind((host, port))
+            probe.bind(place)
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 return False
