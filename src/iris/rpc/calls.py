@@ -13,13 +13,25 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
+from connectrpc.client import ResponseMetadata
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
-from iris.errors import ERROR_FOR_CODE, DeadlineExceededError, InternalError, IrisError, UnavailableError, shown
+from iris.errors import (
+    ERROR_FOR_CODE,
+    DeadlineExceededError,
+    InternalError,
+    IrisError,
+    ResourceExhaustedError,
+    UnavailableError,
+    shown,
+)
 from iris.rpc.credentials import Credentials, TokenRenewedError
+from iris.rpc.foreign import describe_answer
+from iris.rpc.proxies import ProxyFaultError
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 from iris.rpc.tls import CERT_VARIABLE, explain
 
@@ -37,6 +49,7 @@ _WHY_HUNG_UP = {
     False: "if it speaks TLS, its address begins with https://",
     True: f"if it asks for a certificate of yours: cert=… or {CERT_VARIABLE}",
 }
+_ERROR_TYPE = "application/json"
 _UNREADABLE = ("invalid content-type", "unmarshal message")
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -79,27 +92,62 @@ class Peer:
         self._advice = advice
         self.credentials = credentials
 
-    def error(self, error: ConnectError) -> IrisError:
-        """Our error for one of the wire's, with the peer named where nobody answered."""
+    def error(self, error: ConnectError, answer: ResponseMetadata | None = None) -> IrisError:
+        """Return our error for one of the wire's, with the peer named where it did not answer itself.
+
+        Args:
+            error: What connectrpc raised.
+            answer: The status and headers of the HTTP answer that the error was made of, if there was one.
+        """
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
-            fault = explain(error.__cause__)
-            if fault:
-                return self._unreachable(f"{self.who} at {self.address} cannot be reached: {fault}")
-            text = f"{self.who} at {self.address} does not answer ({_reason(error.__cause__)})"
-            if _HUNG_UP in text:
-                text += f"; {_WHY_HUNG_UP[self.address.startswith('https://')]}"
-            return self._unreachable(f"{text}; {self._advice}" if self._advice else text)
+            return self._unreachable(self._broken(error.__cause__))
         if error.code is Code.DEADLINE_EXCEEDED and error.__cause__ is not None:
             return DeadlineExceededError(f"{self.who} at {self.address} did not answer in time")
+        foreign = self._foreign(error, answer)
         if error.code in (Code.UNAVAILABLE, Code.CANCELED):
-            return self._unreachable(f"{self.who} at {self.address} is not available now: {shown(error.message)}")
-        kind = ERROR_FOR_CODE[error.code.value]
-        if error.message in _HTTP_PHRASES or error.message.startswith(_UNREADABLE):
+            what = foreign or shown(error.message)
+            return self._unreachable(f"{self.who} at {self.address} is not available now: {what}")
+        kind: type[IrisError] = ERROR_FOR_CODE[error.code.value]
+        if foreign:
             # Not an answer of Iris, but of whoever is at that address, or of a proxy before it.
             kind = InternalError if issubclass(kind, ValueError) else kind
-            what = shown(error.message) or "an empty answer"
-            return kind(f"{self.who} at {self.address} did not answer as Iris does ({what}); is the address right?")
+            if _status(answer) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                kind = ResourceExhaustedError
+            elif _status(answer) == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                kind = self._unreachable
+            return kind(f"{self.who} at {self.address} did not answer itself: {foreign}")
         return kind(shown(error.message))
+
+    def _broken(self, cause: BaseException) -> str:
+        """What is wrong with the connection to the peer, and what a person can do about it."""
+        fault = explain(cause)
+        if fault:
+            return f"{self.who} at {self.address} cannot be reached: {fault}"
+        if isinstance(cause, ProxyFaultError):
+            host = urlsplit(self.address).hostname
+            return (
+                f"{self.who} at {self.address} cannot be reached through {cause.proxy}: {shown(cause.reason)};"
+                f" to call without a proxy: NO_PROXY={host}"
+            )
+        text = f"{self.who} at {self.address} does not answer ({shown(_reason(cause))})"
+        if _HUNG_UP in text:
+            text += f"; {_WHY_HUNG_UP[self.address.startswith('https://')]}"
+        return f"{text}; {self._advice}" if self._advice else text
+
+    def _foreign(self, error: ConnectError, answer: ResponseMetadata | None) -> str:
+        """What an answer is that Iris did not give; empty: Iris gave it. Iris's errors are JSON with a message."""
+        says_nothing = error.message in _HTTP_PHRASES or error.message.startswith(_UNREADABLE)
+        status = _status(answer)
+        if answer is None or status is None:
+            return f"{shown(error.message) or 'an empty answer'}; is the address right?" if says_nothing else ""
+        is_error_of_iris = status == HTTPStatus.OK or answer.headers.get("content-type", "").startswith(_ERROR_TYPE)
+        if is_error_of_iris and not says_nothing:
+            return ""
+        return shown(describe_answer(status, dict(answer.headers), self.address))
+
+
+def _status(answer: ResponseMetadata | None) -> int | None:
+    return None if answer is None else answer.http_status
 
 
 def call(
@@ -119,14 +167,16 @@ def call(
     end = time.monotonic() + timeout_s
     for attempt in range(1, TRIES + 1):
         token = peer.credentials.token() if peer.credentials else None
+        response = ResponseMetadata()
         try:
-            answer = method(request, timeout_ms=_left_ms(end))
+            with response:
+                answer = method(request, timeout_ms=_left_ms(end))
         except ConnectError as error:
             if attempt < TRIES and peer.credentials and is_refused(error) and peer.credentials.renew(token):
                 continue
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
-                raise peer.error(error) from error
+                raise peer.error(error, response) from error
             time.sleep(pause_s)
         else:
             if peer.credentials:
@@ -141,14 +191,16 @@ async def call_async(
     """As `call`, on an asyncio loop."""
     end = time.monotonic() + timeout_s
     for attempt in range(1, TRIES + 1):
+        response = ResponseMetadata()
         try:
-            return await method(request, timeout_ms=_left_ms(end))
+            with response:
+                return await method(request, timeout_ms=_left_ms(end))
         except ConnectError as error:
             if _is_cancelled(error):
                 raise asyncio.CancelledError from error
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
-                raise peer.error(error) from error
+                raise peer.error(error, response) from error
             await asyncio.sleep(pause_s)
     raise AssertionError("unreachable: the last try returns or raises")
 
@@ -167,8 +219,9 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
     """
     handle = handle or StreamHandle()
     token = peer.credentials.token() if peer.credentials else None
+    response = ResponseMetadata()
     try:
-        with handle.taken():
+        with handle.taken(), response:
             first = next(messages, None)  # this opens the connection
         if peer.credentials:
             peer.credentials.accepted()
@@ -178,8 +231,8 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
                 yield message
     except ConnectError as error:
         if peer.credentials and is_refused(error) and peer.credentials.renew(token):
-            raise TokenRenewedError(f"{peer.error(error)} (there is a new token now)") from error
-        raise peer.error(error) from error
+            raise TokenRenewedError(f"{peer.error(error, response)} (there is a new token now)") from error
+        raise peer.error(error, response) from error
     finally:
         handle.close()  # ends the response, which is how the server learns that nobody reads
         cast(Generator[Response], messages).close()
@@ -201,11 +254,13 @@ async def stream_async(
         silence_s: Seconds between messages.
     """
     within_s = first_s
+    response = ResponseMetadata()
     try:
         while True:
             async with asyncio.timeout(within_s):
                 try:
-                    message = await anext(messages, None)
+                    with response:
+                        message = await anext(messages, None)
                 except ConnectError as error:
                     if _is_cancelled(error):  # here, so that the timeout sees the cancellation that it asked for
                         raise asyncio.CancelledError from error
@@ -215,7 +270,7 @@ async def stream_async(
             yield message
             within_s = silence_s
     except ConnectError as error:
-        raise peer.error(error) from error
+        raise peer.error(error, response) from error
     except TimeoutError as error:
         raise DeadlineExceededError(f"{peer.who} at {peer.address} has been silent for too long") from error
     finally:
@@ -241,6 +296,8 @@ def is_connection_fault(error: ConnectError) -> bool:
     cause = error.__cause__
     if cause is None:
         return True  # the other side, or a proxy before it, said so itself
+    if isinstance(cause, ProxyFaultError) and cause.refused:
+        return False
     return isinstance(cause, _RETRIED_CAUSES) and not explain(cause)
 
 

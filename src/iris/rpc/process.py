@@ -54,7 +54,7 @@ def bind(host: str, port: int) -> socket.socket:
     raise _cannot_listen(host, port, failure) from failure
 
 
-def places_of(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
+def places_of(host: str, port: int) -> list[tuple[int, Any]]:
     """Return what a host and a port mean to `socket.bind`: pairs of address family and address, IPv4 first.
 
     Raises:
@@ -64,7 +64,7 @@ def places_of(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
     if not 0 <= port <= 65535:
         raise ValueError("the port must be between 0 and 65535")  # getaddrinfo takes any number, modulo 65536
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    places = dict.fromkeys((int(family), place) for family, _, _, _, place in found)
+    places: set[tuple[int, Any]] = {(int(family), place) for family, _, _, _, place in found}
     return sorted(places, key=lambda place: place[0] != socket.AF_INET)
 
 

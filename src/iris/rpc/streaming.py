@@ -64,8 +64,9 @@ class StreamHandle:
         self._body = body
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """What httpcore tells while it opens a connection."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+        """What httpcore tells while it opens a connection, to a server or to a proxy before it. Each start of TLS makes
+        a new socket of the one before it."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = info["return_value"].get_extra_info("socket")
             if self.aborted:
                 raise ConnectionError("the reader has left")

@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
-from iris.rpc.address import is_loopback
+from iris.rpc.proxies import Proxy, ProxyFaultError, find_proxy
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 from iris.rpc.tls import ClientTls
 
@@ -46,14 +44,15 @@ class HttpTransport:
         tls: How to know an https server.
 
     Raises:
-        FailedPreconditionError: One of the files that `tls` names cannot be used.
+        FailedPreconditionError: One of the files that `tls` names, or a proxy of the environment, cannot be used.
+        MissingExtraError: The environment names a SOCKS proxy, and the extra [socks] is not installed.
     """
 
     def __init__(self, address: str, *, http2: bool = False, tls: ClientTls | None = None) -> None:
         self._tls = address.startswith("https://")
         self._context = (tls or ClientTls()).context() if self._tls else None
         self._http2 = http2
-        self._proxy = _proxy_for(address)
+        self._proxy = find_proxy(address)
         self._urls: dict[str, httpcore.URL] = {}  # by text: a stub calls a handful of them again and again
         self._pid = os.getpid()
         self._pool = self._new_pool()
@@ -93,7 +92,7 @@ class HttpTransport:
             ) as response:
                 answer = b"".join(_until(response.iter_stream(), end))
         except Exception as error:
-            _raise_as_ours(error)
+            _raise_as_ours(error, self._proxy)
             raise
         return SyncResponse(status=response.status, headers=_headers(response), content=answer)
 
@@ -134,11 +133,12 @@ class HttpTransport:
     def _new_pool(self) -> httpcore.ConnectionPool:
         import httpcore
 
-        plain_http1 = not self._http2 and not self._tls
+        over_tls = self._tls or (self._proxy is not None and self._proxy.scheme == "https")
+        plain_http1 = not self._http2 and not over_tls
         return httpcore.ConnectionPool(
             network_backend=_one_write_backend() if plain_http1 else None,
             ssl_context=self._context,
-            proxy=httpcore.Proxy(self._proxy) if self._proxy else None,
+            proxy=_httpcore_proxy(self._proxy) if self._proxy else None,
             max_connections=None,
             keepalive_expiry=_KEEPALIVE_S,
             http1=not (self._http2 and not self._tls),
@@ -184,12 +184,11 @@ def _one_write_backend() -> httpcore.NetworkBackend:
     return OneWriteBackend()
 
 
-def _proxy_for(address: str) -> str | None:
-    parts = urlsplit(address)
-    if is_loopback(address) or proxy_bypass(parts.netloc):
-        return None
-    proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:
+    import httpcore
+
+    url = httpcore.URL(scheme=proxy.scheme, host=proxy.host, port=proxy.port, target=b"/")
+    return httpcore.Proxy(url, auth=proxy.auth, ssl_context=ClientTls().context() if proxy.scheme == "https" else None)
 
 
 def _timeouts(read_s: float) -> dict[str, float | None]:
@@ -237,14 +236,34 @@ class _Body:
         self._opened.close()
 
 
-def _raise_as_ours(error: Exception) -> None:
-    """A fault of the connection leaves here as `ConnectionError`, and as `TimeoutError` when the call's time is over,
-    so that nobody else has to know of httpcore."""
+def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
+    """Raise a fault of the connection as `ConnectionError`, and as `TimeoutError` when the call's time is over, so that
+    nobody else has to know of httpcore.
+
+    Args:
+        error: What httpcore raised.
+        proxy: The proxy that the call goes through: connections are made to it alone.
+    """
     import httpcore
 
     if isinstance(error, httpcore.ReadTimeout | httpcore.WriteTimeout | httpcore.PoolTimeout):
         raise TimeoutError(str(error)) from error
+    reason = str(error) or type(error).__name__
+    if proxy is not None and proxy.is_socks:
+        import socksio
+
+        if isinstance(error, socksio.SOCKSError):
+            raise ProxyFaultError(proxy, f"no SOCKS5 ({reason})", refused=True) from error
+    if proxy is not None and isinstance(error, httpcore.ProxyError):
+        raise ProxyFaultError(proxy, reason, refused=_is_refusal(reason)) from error
+    if proxy is not None and isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
+        raise ProxyFaultError(proxy, reason) from error
     if isinstance(
         error, httpcore.NetworkError | httpcore.RemoteProtocolError | httpcore.ProxyError | httpcore.ConnectTimeout
     ):
-        raise ConnectionError(str(error) or type(error).__name__) from error
+        raise ConnectionError(reason) from error
+
+
+def _is_refusal(reason: str) -> bool:
+    """Return whether a proxy says no for good: by an answer of 4xx to CONNECT, or to a SOCKS login."""
+    return reason[:1] == "4" or reason.startswith(("Invalid username", "Requested "))
