@@ -20,15 +20,20 @@ Amounts = cluster_pb2.Controller.Amounts
 
 
 def machine_messages(
-    machines: Iterable[Machine], held: Iterable[tuple[JobRecord, Held]]
+    machines: Iterable[Machine], held: Iterable[tuple[str, Held]]
 ) -> list[cluster_pb2.Controller.Machine]:
-    """The machines, by name, with the tasks that have room there: also those that have not started yet."""
+    """Return the machines by name, each with the jobs and tasks that hold capacity on it.
+
+    Args:
+        machines: What the engine says.
+        held: Gangs that have capacity, each with the id of its job.
+    """
     holders: dict[str, dict[str, set[int]]] = {}  # by machine and job
-    for record, entry in held:
-        gang = record.job.gangs.get(entry.gang.gang_id)
-        if gang is not None and entry.machines:
-            for index, name in zip(gang.task_indices, entry.machines, strict=True):
-                holders.setdefault(name, {}).setdefault(record.job.job_id, set()).add(index)
+    for job_id, entry in held:
+        for position, name in enumerate(entry.machines):
+            # After a restart the tasks of a gang whose job has ended are not known any more.
+            indices = entry.task_indices[position : position + 1]
+            holders.setdefault(name, {}).setdefault(job_id, set()).update(indices)
     return [
         cluster_pb2.Controller.Machine(
             name=machine.name,

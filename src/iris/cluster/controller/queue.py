@@ -38,11 +38,19 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A gang that has room: since when, and on which machines (a name for each slot; none where that is not known)."""
+    """A gang that has capacity.
+
+    Attributes:
+        gang: What was asked for.
+        since_s: When the gang got its capacity, in monotonic seconds.
+        machines: The machine of each slot; empty while that is not known.
+        task_indices: The task of each slot. Kept here because the job forgets a gang before its capacity is released.
+    """
 
     gang: GangRequest
     since_s: float
     machines: tuple[str, ...]
+    task_indices: tuple[int, ...] = ()
 
 
 class Line:

@@ -19,7 +19,16 @@ from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.room import Layout
 from iris.cluster.controller.slot_workers import DRAIN_S, SlotWorkers
 from iris.cluster.controller.timers import Timers
-from iris.cluster.engine.base import Engine, GangRejectedError, GangRequest, GangState, GangStatus, Machine, Slot
+from iris.cluster.engine.base import (
+    Engine,
+    GangRejectedError,
+    GangRequest,
+    GangState,
+    GangStatus,
+    Machine,
+    Resources,
+    Slot,
+)
 from iris.cluster.worker.lease import span
 from iris.errors import IrisError, UnavailableError
 from iris.failpoints import failpoint
@@ -178,26 +187,46 @@ class Scheduler:
             self._give_back(gang_id, has_run=bool(status.slots))  # what it runs is told to end when it reports
 
     async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
-        """The machines, who holds them, and who waits."""
+        """List the machines, the jobs that hold them, and the gangs that wait.
+
+        Capacity that is not free has a holder in every answer: a gang counts until the engine has released it, also
+        when its job has ended, and from the moment the engine has placed it, also before its attempts start.
+        """
         problem = ""
+        snapshot: Mapping[str, GangStatus] | None = None
         try:
+            snapshot = await self._engine.snapshot()
             self._machines = await self._engine.machines()
         except IrisError as error:
             problem = str(error)
         waiting = [*(self._submitted[gang_id] for gang_id in self._words), *self._line]
         first = heapq.nsmallest(machines.MOST_WAITING, waiting, key=lambda entry: entry.since_s)
-        held = [*self._held.values(), *self._granted.values()]
         return cluster_pb2.Controller.ListMachinesResponse(
             engine=self._engine.name,
-            machines=machines.machine_messages(
-                self._machines, ((self._record_of(entry.gang.gang_id), entry) for entry in held)
-            ),
+            machines=machines.machine_messages(self._machines, self._holders(snapshot)),
             waiting=machines.waiting_messages(
                 [(self._record_of(entry.gang.gang_id), entry) for entry in first], self._reserved_for
             ),
             num_waiting=len(waiting),
             problem=problem,
         )
+
+    def _holders(self, snapshot: Mapping[str, GangStatus] | None) -> list[tuple[str, queue.Held]]:
+        """Return each gang that has capacity, with its job's id.
+
+        Args:
+            snapshot: The engine's gangs, some of which may not be in the books yet, or no longer; None when the engine
+                does not answer.
+        """
+        leaving = {
+            gang_id: entry for gang_id, entry in self._leaving.items() if snapshot is None or gang_id in snapshot
+        }
+        held = leaving | self._granted | self._held
+        for gang_id, known in (snapshot or {}).items():
+            if known.slots and gang_id not in held:
+                request = GangRequest(gang_id, len(known.slots), Resources())
+                held[gang_id] = self._as_held(request, known, 0.0)
+        return [(_job_id_of(gang_id), entry) for gang_id, entry in held.items()]
 
     def _give_back(self, gang_id: str, *, has_run: bool) -> None:
         """Room is released with the next pass; where workers end with it, once they have handed over what they have."""
@@ -407,7 +436,7 @@ class Scheduler:
         absent = [why for slot in slots if (why := self._fleet.why_absent(slot.worker_id))]
         if absent:
             if gang_id not in self._granted:
-                self._granted[gang_id] = _held(self._submitted[gang_id].gang, known, time.monotonic())
+                self._granted[gang_id] = self._as_held(self._submitted[gang_id].gang, known, time.monotonic())
                 self._timers.set(("start", gang_id), time.monotonic() + self._start_limit_s)
             self._explanations.explain(gang_id, f"waiting: {_in_short(absent)}")
             return
@@ -516,7 +545,7 @@ class Scheduler:
         self._apply(record, record.job.unschedulable(error, _now_ms()))
 
     def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus, since_s: float) -> None:
-        self._held[request.gang_id] = _held(request, known, since_s)
+        self._held[request.gang_id] = self._as_held(request, known, since_s)
         gang = record.job.gangs.get(request.gang_id)
         if gang is not None and known.slots:  # else, after a restart, the engine has yet to find out where they are
             record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
@@ -527,11 +556,17 @@ class Scheduler:
         return gang_id in self._record_of(gang_id).job.gangs
 
     def _record_of(self, gang_id: str) -> JobRecord:
-        return self._jobs[gang_id.rpartition("@")[0]]
+        return self._jobs[_job_id_of(gang_id)]
+
+    def _as_held(self, request: GangRequest, known: GangStatus, since_s: float) -> queue.Held:
+        record = self._jobs.get(_job_id_of(request.gang_id))
+        gang = None if record is None else record.job.gangs.get(request.gang_id)
+        indices = () if gang is None else tuple(gang.task_indices)
+        return queue.Held(request, since_s, tuple(slot.machine for slot in known.slots), indices)
 
 
-def _held(request: GangRequest, known: GangStatus, since_s: float) -> queue.Held:
-    return queue.Held(request, since_s, tuple(slot.machine for slot in known.slots))
+def _job_id_of(gang_id: str) -> str:
+    return gang_id.rpartition("@")[0]
 
 
 def _forgotten(record: JobRecord, gang_id: str) -> GangStatus:
