@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iris.cluster.types import is_task_finished
+from iris.cluster.worker.announcement import Announcement
 from iris.cluster.worker.limits import Exceeded, Holder
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.process import AttemptProcess
@@ -27,6 +28,7 @@ class Attempt:
         out_of_memory: It failed because memory ran out.
         reported: The controller has acknowledged its end.
         revision: Counts what there is to report.
+        announcement: Whether the controller knows that the attempt runs.
     """
 
     request: cluster_pb2.Worker.RunTaskRequest
@@ -54,6 +56,7 @@ class Attempt:
     out_of_memory: bool = False
     reported: bool = False
     revision: int = 0
+    announcement: Announcement = field(default_factory=Announcement)
 
     @property
     def key(self) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +86,7 @@ class OpenLog:
         writer: What tells of news; None when there will be none.
         goal: Where to end, in bytes of records, for who does not follow: a task may write faster than we read.
         held: Its file stays open between two reads.
+        until_announced: Waits until readers may have what the process wrote, see announcement.py.
     """
 
     task_index: int
@@ -96,6 +97,7 @@ class OpenLog:
     writer: LogWriter | None = None
     goal: int | None = None
     held: bool = False
+    until_announced: Callable[[], Awaitable[None]] | None = None
     _unfinished: tuple[int, ...] = ()
     _flush_at_s: float | None = None
 
@@ -324,6 +326,8 @@ async def _read(log: OpenLog, message: StreamTaskLogsResponse, news: _News, room
         records = reader.read(min(room, _INLINE_BYTES), final=final)
     else:
         records = await asyncio.to_thread(reader.read, room, final=final)
+    if log.until_announced is not None and (records or final):
+        await log.until_announced()  # after the reading, during which the process may have started
     if records:
         message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=records)
     done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
@@ -408,4 +412,5 @@ def _open(
         is_final=lambda: attempt is None or attempt.is_final,
         end=cluster_pb2.LogEnd if attempt is None else attempt.log_end,
         writer=writer,
+        until_announced=None if attempt is None else attempt.announcement.wait,
     )

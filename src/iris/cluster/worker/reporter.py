@@ -127,7 +127,7 @@ class Reporter:
     async def _report(self) -> None:
         while not self._is_fenced:
             batch = self._next_batch()
-            sent = [(attempt, attempt.revision) for attempt in batch]
+            sent = [(attempt, attempt.revision, attempt.state) for attempt in batch]
             request = cluster_pb2.Controller.ReportTaskStatesRequest(
                 worker_id=self._registration.worker_id,
                 incarnation=self._registration.incarnation,
@@ -148,7 +148,9 @@ class Reporter:
                 await self._register()
                 continue
             self._lease.renew(sent_s)
-            for attempt, revision in sent:
+            for attempt, revision, state in sent:
+                if state != cluster_pb2.TASK_STATE_BUILDING:
+                    attempt.announcement.acknowledged()
                 if attempt.revision == revision:
                     self._news.pop(attempt.key, None)
                     if attempt.is_final:

@@ -62,7 +62,10 @@ class WorkerService:
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
         with self._worker.reading(directory):
-            return await asyncio.to_thread(page_message, directory.log, writer, request.filter, attempt_id, final)
+            page = await asyncio.to_thread(page_message, directory.log, writer, request.filter, attempt_id, final)
+        if attempt is not None:
+            await attempt.announcement.wait()  # after the reading, during which the process may have started
+        return page
 
     def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any

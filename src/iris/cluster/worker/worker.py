@@ -370,6 +370,7 @@ class Worker:
                 self._finish_unstarted(attempt)
                 return
             attempt.process = self._start(attempt, command)
+            attempt.announcement.process_started()
             attempt.state = cluster_pb2.TASK_STATE_RUNNING
             attempt.started_at_ms = now_ms()
             self._tell(attempt)

@@ -1,0 +1,46 @@
+"""Holds the first lines of an attempt back until the controller knows that the attempt runs.
+
+A task's first line can be on its way to a reader before the worker's report has reached the controller. Without this,
+a reader who sees a line and then asks for the task's status could get BUILDING.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+# Readers wait no longer than this for a controller that does not answer: lines matter more than states.
+LIMIT_S = 5.0
+
+
+class Announcement:
+    """Whether the controller knows that an attempt runs.
+
+    Args:
+        limit_s: Seconds after the start of the process when readers stop waiting for the controller.
+    """
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self._limit_s = limit_s
+        self._until_s: float | None = None  # on the loop's clock; None before the process has started
+        self._is_over = asyncio.Event()
+
+    def process_started(self) -> None:
+        """Begin to hold readers back: the process may write from now on."""
+        self._until_s = asyncio.get_running_loop().time() + self._limit_s
+
+    def acknowledged(self) -> None:
+        """Let readers go on: the controller knows that the attempt runs, or has run."""
+        self._is_over.set()
+
+    async def wait(self) -> None:
+        """Return when readers may have what the process wrote.
+
+        Returns at once before the process has started, because only lines of the source `build` exist then.
+        """
+        if self._until_s is None or self._is_over.is_set():
+            return
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                await self._is_over.wait()
+        except TimeoutError:
+            self._is_over.set()

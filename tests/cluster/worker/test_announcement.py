@@ -1,0 +1,46 @@
+"""Readers are held back until the controller knows that an attempt runs, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+from iris.cluster.worker.announcement import Announcement
+
+
+async def is_held_back(announcement: Announcement) -> bool:
+    waiting = asyncio.create_task(announcement.wait())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    held = not waiting.done()
+    waiting.cancel()
+    return held
+
+
+def test_reader_before_the_process_starts_is_not_held_back() -> None:
+    async def scenario() -> None:
+        assert not await is_held_back(Announcement(limit_s=1e6))
+
+    asyncio.run(scenario())
+
+
+def test_reader_of_a_started_process_is_held_back_until_the_acknowledgement() -> None:
+    async def scenario() -> None:
+        announcement = Announcement(limit_s=1e6)
+        announcement.process_started()
+        assert await is_held_back(announcement)
+        reader = asyncio.create_task(announcement.wait())
+        announcement.acknowledged()
+        await reader
+        assert not await is_held_back(announcement)
+
+    asyncio.run(scenario())
+
+
+def test_reader_when_the_controller_does_not_answer_goes_on_after_the_limit() -> None:
+    async def scenario() -> None:
+        announcement = Announcement(limit_s=0.01)
+        announcement.process_started()
+        await announcement.wait()
+        assert not await is_held_back(announcement)
+
+    asyncio.run(scenario())
