@@ -8,6 +8,7 @@
     ├── AlreadyExistsError                    the name is taken
     ├── ResourceExhaustedError                too large, or too many: a workspace, jobs; or too little left: of a disk
     ├── FailedPreconditionError               right in itself, but not now
+    │   └── ClientClosedError                 … since this client was closed
     ├── UnauthenticatedError                  who are you?
     ├── PermissionDeniedError                 you may not
     ├── DeadlineExceededError (TimeoutError)  no answer in time
@@ -90,6 +91,10 @@ class FailedPreconditionError(IrisError):
     """Right in itself, but not in the state that things are in."""
 
     code = "failed_precondition"
+
+
+class ClientClosedError(FailedPreconditionError):
+    """The client was closed, before the call or during it, in this thread or in another one."""
 
 
 class UnauthenticatedError(IrisError):

@@ -548,7 +548,7 @@ class IrisClient:
                 left_s = end - time.monotonic()
                 if left_s <= 0:
                     raise DeadlineExceededError(f"within {timeout:g} s nobody answered to it: {error}") from error
-            time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))
+            self.cluster.pause(min(left_s, pause_s * random.uniform(0.5, 1.0)))
             pause_s = min(2 * pause_s, longest_s)
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
@@ -558,7 +558,11 @@ class IrisClient:
     # Its own life.
 
     def close(self) -> None:
-        """Closes the connections. A cluster that `local` started ends, with all its jobs."""
+        """Closes the connections. A cluster that `local` started ends, with all its jobs.
+
+        Waits, follows and calls of this client in other threads end within a second with a `ClientClosedError`, and so
+        does each later call. Clients in children after a fork stay open.
+        """
         self.cluster.close()
 
     def __enter__(self) -> Self:

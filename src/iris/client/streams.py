@@ -156,7 +156,7 @@ class Reading:
                     tasks = cluster.list_tasks(job_id, timeout_s=left_s)
                 break
             except (UnavailableError, DeadlineExceededError) as error:
-                time.sleep(trouble.pause(error))
+                self._cluster.pause(trouble.pause(error))
         known = {task.task_index: task for task in tasks}
         for index in task_indices or ():
             if index not in known:
@@ -342,7 +342,7 @@ class Reading:
                 if self.is_out_of_reach(attempt, trouble):
                     yield self.given_up(index, attempt, error)
                     return
-                time.sleep(trouble.pause(error))
+                self._cluster.pause(trouble.pause(error))
 
     def _last(self, count: int) -> Iterator[Items]:
         """The last lines of all, by time, and then on from there."""
@@ -407,7 +407,7 @@ class Reading:
                 if self.is_out_of_reach(attempt, trouble):
                     self.ends[index] = self.given_up(index, attempt, error).end
                     return [], reader
-                time.sleep(trouble.pause(error))
+                self._cluster.pause(trouble.pause(error))
 
     @contextmanager
     def _stream(

@@ -22,6 +22,7 @@ from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
 from iris.errors import (
     ERROR_FOR_CODE,
+    ClientClosedError,
     DeadlineExceededError,
     InternalError,
     IrisError,
@@ -31,6 +32,7 @@ from iris.errors import (
 )
 from iris.rpc.credentials import Credentials, TokenRenewedError
 from iris.rpc.foreign import describe_answer
+from iris.rpc.lifetime import Lifetime, pause
 from iris.rpc.proxies import ProxyFaultError
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 from iris.rpc.tls import CERT_VARIABLE, explain
@@ -76,6 +78,7 @@ class Peer:
         unreachable: The error that says that it does not answer.
         advice: What a person can do then; ends the error's text.
         credentials: What is shown to it, and may have to be renewed.
+        lifetime: The life of the client that calls: no call goes on beyond it.
     """
 
     def __init__(
@@ -85,9 +88,11 @@ class Peer:
         unreachable: type[UnavailableError] = UnavailableError,
         advice: str = "",
         credentials: Credentials | None = None,
+        lifetime: Lifetime | None = None,
     ) -> None:
         self.address = address
         self.who = who
+        self.lifetime = lifetime
         self._unreachable = unreachable
         self._advice = advice
         self.credentials = credentials
@@ -99,6 +104,8 @@ class Peer:
             error: What connectrpc raised.
             answer: The status and headers of the HTTP answer that the error was made of, if there was one.
         """
+        if isinstance(error.__cause__, ClientClosedError):
+            return ClientClosedError(str(error.__cause__))
         if error.code is Code.UNAVAILABLE and error.__cause__ is not None:
             return self._unreachable(self._broken(error.__cause__))
         if error.code is Code.DEADLINE_EXCEEDED and error.__cause__ is not None:
@@ -177,7 +184,7 @@ def call(
             pause_s = _pause_s(attempt)
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
                 raise peer.error(error, response) from error
-            time.sleep(pause_s)
+            pause(peer.lifetime, pause_s)
         else:
             if peer.credentials:
                 peer.credentials.accepted()

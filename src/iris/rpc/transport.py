@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import os
+import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
+from iris.rpc.lifetime import Lifetime
 from iris.rpc.proxies import Proxy, ProxyFaultError, find_proxy
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 from iris.rpc.tls import ClientTls
@@ -42,13 +44,17 @@ class HttpTransport:
         http2: Speak HTTP/2 from the first byte, without TLS too ("prior knowledge"). Without it a TLS server that
             offers HTTP/2 gets it, everybody else HTTP/1.1.
         tls: How to know an https server.
+        lifetime: The life of the client, where that has several transports. Closing it ends all reads.
 
     Raises:
         FailedPreconditionError: One of the files that `tls` names, or a proxy of the environment, cannot be used.
         MissingExtraError: The environment names a SOCKS proxy, and the extra [socks] is not installed.
     """
 
-    def __init__(self, address: str, *, http2: bool = False, tls: ClientTls | None = None) -> None:
+    def __init__(
+        self, address: str, *, http2: bool = False, tls: ClientTls | None = None, lifetime: Lifetime | None = None
+    ) -> None:
+        self._lifetime = lifetime or Lifetime(f"the client of {address}")
         self._tls = address.startswith("https://")
         self._context = (tls or ClientTls()).context() if self._tls else None
         self._http2 = http2
@@ -62,9 +68,13 @@ class HttpTransport:
         return SyncClient(self)
 
     def close(self) -> None:
-        """Closes the connections. In a child after a fork they are the parent's, and stay open there."""
+        """Closes the connections, and ends the calls and streams of other threads. In a child after a fork the
+        connections are the parent's, and stay open there."""
+        self._lifetime.close()
         if self._pid == os.getpid():
-            self._pool.close()
+            for connection in self._pool.connections:
+                if connection.is_idle():  # the thread that uses it closes it: else its number may be another file's
+                    connection.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:
         """Sends one request; the seam that connectrpc calls.
@@ -72,9 +82,11 @@ class HttpTransport:
         Raises:
             ConnectionError: The connection is at fault.
             TimeoutError: The call's time is over, or a stream was silent for too long.
+            ClientClosedError: The client was closed before or meanwhile.
         """
         import httpcore
 
+        self._lifetime.check()
         url = self._urls.get(request.url) or self._urls.setdefault(request.url, httpcore.URL(request.url))
         content = request.content
         body = content if isinstance(content, bytes) else b"".join(content)
@@ -92,6 +104,7 @@ class HttpTransport:
             ) as response:
                 answer = b"".join(_until(response.iter_stream(), end))
         except Exception as error:
+            self._lifetime.check()
             _raise_as_ours(error, self._proxy)
             raise
         return SyncResponse(status=response.status, headers=_headers(response), content=answer)
@@ -116,7 +129,7 @@ class HttpTransport:
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
             )
             extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)  # httpcore looks anew for the body
-            answer = _Body(response, opened.pop_all())
+            answer = _Body(response, opened.pop_all(), self._lifetime)
             if handle is not None:
                 handle.opened(answer)
             return SyncResponse(status=response.status, headers=_headers(response), content=answer)
@@ -136,7 +149,7 @@ class HttpTransport:
         over_tls = self._tls or (self._proxy is not None and self._proxy.scheme == "https")
         plain_http1 = not self._http2 and not over_tls
         return httpcore.ConnectionPool(
-            network_backend=_one_write_backend() if plain_http1 else None,
+            network_backend=_backends()[plain_http1](self._lifetime),
             ssl_context=self._context,
             proxy=_httpcore_proxy(self._proxy) if self._proxy else None,
             max_connections=None,
@@ -147,14 +160,40 @@ class HttpTransport:
 
 
 @cache
-def _one_write_backend() -> httpcore.NetworkBackend:
-    """Sends the head and the body of a request in one packet, where httpcore writes them one after the other: the
-    server is woken once, not twice. For HTTP/1.1 only, where nobody writes while another reads."""
+def _backends() -> tuple[Callable[[Lifetime], httpcore.NetworkBackend], Callable[[Lifetime], httpcore.NetworkBackend]]:
+    """What opens connections: both kinds tell a `Lifetime` of each.
+
+    The second kind sends the head and the body of a request in one packet, where httpcore writes them one after the
+    other: the server is woken once, not twice. It is for HTTP/1.1 only, where nobody writes while another reads.
+    """
     import httpcore
 
-    class OneWriteStream(httpcore.NetworkStream):
-        def __init__(self, stream: httpcore.NetworkStream) -> None:
+    class Stream(httpcore.NetworkStream):
+        def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime) -> None:
             self._stream = stream
+            self._lifetime = lifetime
+            lifetime.add(stream.get_extra_info("socket"))
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self._stream.write(buffer, timeout)
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self._stream.read(max_bytes, timeout)
+
+        def close(self) -> None:
+            self._stream.close()
+
+        def start_tls(
+            self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        ) -> httpcore.NetworkStream:
+            return Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._lifetime)
+
+        def get_extra_info(self, info: str) -> Any:
+            return self._stream.get_extra_info(info)
+
+    class OneWriteStream(Stream):
+        def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime) -> None:
+            super().__init__(stream, lifetime)
             self._unsent = b""
 
         def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -166,22 +205,26 @@ def _one_write_backend() -> httpcore.NetworkBackend:
             self._flush(timeout)
             return self._stream.read(max_bytes, timeout)
 
-        def close(self) -> None:
-            self._stream.close()
-
-        def get_extra_info(self, info: str) -> Any:
-            return self._stream.get_extra_info(info)
-
         def _flush(self, timeout: float | None) -> None:
             unsent, self._unsent = self._unsent, b""
             if unsent:
                 self._stream.write(unsent, timeout)
 
-    class OneWriteBackend(httpcore.SyncBackend):
-        def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-            return OneWriteStream(super().connect_tcp(*args, **kwargs))
+    class Backend(httpcore.SyncBackend):
+        def __init__(self, lifetime: Lifetime) -> None:
+            self._lifetime = lifetime
 
-    return OneWriteBackend()
+        def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+            return Stream(super().connect_tcp(*args, **kwargs), self._lifetime)
+
+    class OneWriteBackend(httpcore.SyncBackend):
+        def __init__(self, lifetime: Lifetime) -> None:
+            self._lifetime = lifetime
+
+        def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+            return OneWriteStream(super().connect_tcp(*args, **kwargs), self._lifetime)
+
+    return Backend, OneWriteBackend
 
 
 def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:
@@ -212,7 +255,8 @@ def _headers(response: httpcore.Response) -> Headers:
 class _Body:
     """The body of a stream as it comes; closing it closes the connection, which is how the server learns of it."""
 
-    def __init__(self, response: httpcore.Response, opened: ExitStack) -> None:
+    def __init__(self, response: httpcore.Response, opened: ExitStack, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
         self._response = response
         self._opened = opened
         self._parts = iter(response.stream)  # type: ignore[arg-type]
@@ -225,9 +269,11 @@ class _Body:
             return next(self._parts)
         except StopIteration:
             self.close()
+            self._lifetime.check()
             raise
         except Exception as error:
             self.close()
+            self._lifetime.check()
             _raise_as_ours(error)
             raise
 

@@ -29,6 +29,7 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
 from iris.rpc.credentials import Bearer, Credentials
+from iris.rpc.lifetime import Lifetime
 from iris.rpc.neighbour import Neighbour, own
 from iris.rpc.streaming import StreamHandle
 from iris.rpc.tls import ClientTls
@@ -38,6 +39,7 @@ from iris.rpc.transport import HttpTransport
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
+_SHORTEST_WAIT_S = 1.0  # for the first answer to a wait, whose own time may be shorter
 _TELL_SILENCE_S = 2.0  # a controller that is started again takes one
 _PROBE_MS = 500
 # What is listed in one call: a server that answers with more, or all at once, is understood as well.
@@ -85,7 +87,8 @@ class RemoteClusterClient:
         # What was found for ourselves is shown to ourselves only.
         self._neighbour = Neighbour(self.controller_address, None if is_given else own)
         self._timeout_s = timeout_s
-        self._transport = HttpTransport(self.controller_address, http2=http2, tls=self._tls)
+        self._lifetime = Lifetime(f"the client of the cluster at {self.controller_address}")
+        self._transport = HttpTransport(self.controller_address, http2=http2, tls=self._tls, lifetime=self._lifetime)
         self._controller = cluster_connect.ControllerServiceClientSync(
             self.controller_address,
             accept_compression=(),
@@ -99,6 +102,7 @@ class RemoteClusterClient:
             ControllerUnreachableError,
             advice="check the address, or start a cluster on this machine with 'iris up'",
             credentials=self._credentials,
+            lifetime=self._lifetime,
         )
         # Made once per worker address and kept. No lock: `setdefault` on a dict is atomic, and a lock that another
         # thread holds while we are forked would never be released in the child.
@@ -183,7 +187,8 @@ class RemoteClusterClient:
 
         Args:
             job_id: The job.
-            timeout: Seconds after which to give up; None waits for ever.
+            timeout: Seconds after which to give up; None waits for ever. The controller is asked once in any case, and
+                has a second to answer.
             patience_s: For how long to try again when the controller does not answer.
             longest_pause_s: Between two such tries.
             include_tasks: With the tasks that have changed, the first time with all.
@@ -201,8 +206,19 @@ class RemoteClusterClient:
         silent_since: float | None = None
         is_told = False
         unreachable: UnavailableError | None = None
+        if timeout is not None and timeout < _SHORTEST_WAIT_S:
+            try:
+                job = self._ask_for_job(job_id)
+            except UnavailableError as error:
+                unreachable = error
+            except DeadlineExceededError:
+                pass
+            else:
+                yield job
+                if is_job_finished(job.state):
+                    return
         pause_s = 0.05
-        while True:
+        while end is None or end - time.monotonic() > 0.01:
             left_ms = None if end is None else max(1, int((end - time.monotonic()) * 1000))
             try:
                 watched = self._controller.watch_job(request, timeout_ms=left_ms)
@@ -225,11 +241,14 @@ class RemoteClusterClient:
                     is_told = True
                     on_silence(error)
             left_s = math.inf if end is None else end - time.monotonic()
-            if left_s <= 0.01:
-                known = f", as far as is known: {unreachable}" if unreachable else ""
-                raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}")
-            time.sleep(min(pause_s * random.uniform(0.5, 1.5), left_s))
+            self.pause(min(pause_s * random.uniform(0.5, 1.5), left_s))
             pause_s = min(pause_s * 2, longest_pause_s)
+        known = f", as far as is known: {unreachable}" if unreachable else ""
+        raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}")
+
+    def _ask_for_job(self, job_id: str) -> cluster_pb2.JobStatus:
+        request = cluster_pb2.Controller.GetJobStatusRequest(job_id=job_id)
+        return call(self._controller.get_job_status, request, self._peer, timeout_s=_SHORTEST_WAIT_S).job
 
     # Tasks.
 
@@ -479,8 +498,18 @@ class RemoteClusterClient:
 
     # Its own life.
 
+    def pause(self, seconds: float) -> None:
+        """Sleeps until the next try of something.
+
+        Raises:
+            ClientClosedError: This client was closed before or meanwhile.
+        """
+        self._lifetime.pause(seconds)
+
     def close(self) -> None:
-        """Closes the connections; the cluster goes on."""
+        """Closes the connections; the cluster goes on. Waits, follows and calls of other threads end within a second
+        with a `ClientClosedError`, and so does each later call. Children after a fork are not concerned."""
+        self._lifetime.close()
         self._transport.close()
         for worker in list(self._workers.values()):
             worker.transport.close()
@@ -496,7 +525,7 @@ class RemoteClusterClient:
     def _worker(self, worker_id: str, address: str) -> _WorkerStub:
         known = self._workers.get(address)
         return known or self._workers.setdefault(
-            address, _WorkerStub(worker_id, address, self._users, self._credentials, self._tls)
+            address, _WorkerStub(worker_id, address, self._users, self._credentials, self._tls, self._lifetime)
         )
 
     def _users(self) -> Iterable[int]:
@@ -515,8 +544,9 @@ class _WorkerStub:
         users: Callable[[], Iterable[int]],
         credentials: Credentials,
         tls: ClientTls,
+        lifetime: Lifetime,
     ) -> None:
-        self.transport = HttpTransport(address, tls=tls)
+        self.transport = HttpTransport(address, tls=tls, lifetime=lifetime)
         self.neighbour = Neighbour(address, users)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
@@ -531,6 +561,7 @@ class _WorkerStub:
             WorkerUnreachableError,
             advice="it may have ended, or not be reachable from here",
             credentials=credentials,
+            lifetime=lifetime,
         )
 
 

@@ -1,0 +1,110 @@
+"""The life of a client: closing it ends what its other threads are waiting for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import weakref
+from contextlib import suppress
+
+from iris.errors import ClientClosedError
+
+
+class Lifetime:
+    """Tells whether a client was closed, and ends its reads and pauses when it is.
+
+    A child after `os.fork()` has a copy: closing the parent's client does not close the child's, and the other way
+    round. There is no lock, because a lock that another thread holds during the fork would never be released in the
+    child. Single operations on a dict are atomic.
+
+    Args:
+        whose: The client, as a person knows it. It begins the error's text.
+    """
+
+    def __init__(self, whose: str) -> None:
+        self._whose = whose
+        self._closed = False
+        self._pid = os.getpid()
+        self._wake = threading.Event()
+        self._sockets: dict[int, weakref.ref[socket.socket]] = {}
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client was closed in this process, or before this process was forked."""
+        return self._closed
+
+    def check(self) -> None:
+        """Let open clients pass.
+
+        Raises:
+            ClientClosedError: The client was closed.
+        """
+        if self._closed:
+            raise ClientClosedError(
+                f"{self._whose} was closed: its waits, follows and calls have ended; open another client to go on"
+            )
+
+    def pause(self, seconds: float) -> None:
+        """Sleep for `seconds`.
+
+        Raises:
+            ClientClosedError: The client was closed before or meanwhile.
+        """
+        self.check()
+        self._own_wake().wait(min(max(0.0, seconds), threading.TIMEOUT_MAX))
+        self.check()
+
+    def add(self, opened: socket.socket) -> None:
+        """Note a connection that `close` has to end.
+
+        Raises:
+            ClientClosedError: The client was closed while the connection was being opened.
+        """
+        self._forget_after_fork()
+        key = id(opened)
+        sockets = self._sockets
+        sockets[key] = weakref.ref(opened, lambda _: sockets.pop(key, None))
+        if self._closed:
+            _shut_down(opened)
+            self.check()
+
+    def close(self) -> None:
+        """End every read and pause of this process's threads. May be called again."""
+        self._forget_after_fork()
+        self._closed = True
+        self._own_wake().set()
+        for reference in list(self._sockets.values()):
+            opened = reference()
+            if opened is not None:
+                _shut_down(opened)
+
+    def _own_wake(self) -> threading.Event:
+        self._forget_after_fork()
+        return self._wake
+
+    def _forget_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            # The connections are the parent's, and a thread that does not exist here may hold the event's lock.
+            self._sockets = {}
+            self._wake = threading.Event()
+            self._pid = os.getpid()
+
+
+def pause(lifetime: Lifetime | None, seconds: float) -> None:
+    """Sleep for `seconds`, but not beyond the end of a lifetime.
+
+    Raises:
+        ClientClosedError: The client was closed before or meanwhile.
+    """
+    if lifetime is None:
+        time.sleep(max(0.0, seconds))
+    else:
+        lifetime.pause(seconds)
+
+
+def _shut_down(opened: socket.socket) -> None:
+    """Wake whoever reads from a socket. Closing it would not, and could hand its number to another file."""
+    with suppress(OSError):  # it was closed already
+        opened.shutdown(socket.SHUT_RDWR)
