@@ -127,6 +127,37 @@ def test_a_claim_that_makes_no_sense(changed: dict[str, Any]) -> None:
     refused(jwt.encode(claims(**changed), KEY._private, algorithm="EdDSA"))
 
 
+@pytest.mark.parametrize("claim", ["exp", "iat", "nbf", "task", "attempt"])
+@pytest.mark.parametrize(
+    "number", ["Infinity", "-Infinity", "NaN", "1e999", "9" * 400, "[[1]]", "{}", "true", '"x"', "null"]
+)
+def test_a_signed_token_with_an_odd_number_is_refused_or_read(claim: str, number: str) -> None:
+    body = json.dumps(claims(job="a", task=1, attempt=0) | {claim: "HERE"}).replace('"HERE"', number)
+    token = jwt.PyJWS().encode(body.encode(), KEY._private, algorithm="EdDSA")
+    if is_good(token):
+        known = VERIFIER.verify(token)
+        assert number in ("true", "9" * 400), "a number that Python can count with"
+        assert claim != "exp"
+        assert isinstance(known.expires_at_s, int)
+
+
+@pytest.mark.parametrize("exp", ["Infinity", "1e999", "9" * 400, "1e300"])
+def test_a_signed_token_that_never_expires_is_refused(exp: str) -> None:
+    body = json.dumps(claims(exp="HERE")).replace('"HERE"', exp)
+    refused(jwt.PyJWS().encode(body.encode(), KEY._private, algorithm="EdDSA"))
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_token_that_is_nested_without_end_is_refused(part: int) -> None:
+    parts = KEY.sign(caller()).split(".")
+    parts[part] = base64.urlsafe_b64encode(b"[" * 2500).rstrip(b"=").decode()
+    refused(".".join(parts))
+
+
+def test_a_signed_token_that_is_nested_without_end_is_refused() -> None:
+    refused(jwt.PyJWS().encode(b"[" * 2500, KEY._private, algorithm="EdDSA"))
+
+
 def test_an_extension_that_must_be_understood_is_not() -> None:
     token = jwt.encode(claims(), KEY._private, algorithm="EdDSA", headers={"crit": ["x"], "x": 1})
     refused(token)

@@ -26,6 +26,19 @@ QUEUED_WORKER_TTL_S = 30 * 86400.0
 _ALGORITHM = "EdDSA"
 _CLAIMS = ("jti", "sub", "role", "iat", "exp", "iss")
 _MAX_TOKEN_BYTES = 4096  # ours have some 300
+# Far behind any date, and still exact as a float: timers and clocks count with it.
+_LATEST_EXPIRY_S = 2**53
+# What a JSON parser and `int` raise on what a stranger, or a program that signs with our key, has put into a token:
+# a missing claim, nesting without end, `Infinity`, a number of a thousand digits, a list in place of a word.
+_UNREADABLE = (
+    jwt.InvalidTokenError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _REMEMBERED = 4096  # tokens that were checked; a signature takes as long as all the rest of a small call
 
 
@@ -144,14 +157,14 @@ class Verifier:
                 options={"require": list(_CLAIMS), "verify_exp": False},  # see `verify`
             )
             return _caller(claims)
-        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             # What was given is not repeated here, and neither is the cause, which may.
             raise UnauthenticatedError(f"{self._why(token, error)}; {ADVICE}") from None
 
     def _why(self, token: str, error: Exception) -> str:
         if isinstance(error, jwt.ImmatureSignatureError):
             return "the token is of the future: a clock is wrong"
-        with contextlib.suppress(jwt.InvalidTokenError, AttributeError):
+        with contextlib.suppress(*_UNREADABLE):
             issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
             if isinstance(issuer, str) and issuer != self._issuer:
                 return "the token is of another cluster, or of an earlier life of this one"
@@ -173,7 +186,7 @@ def _caller(claims: dict[str, Any]) -> Caller:
         name=str(claims["sub"]),
         role=str(claims["role"]),
         token_id=str(claims["jti"]),
-        expires_at_s=int(claims["exp"]),
+        expires_at_s=_expiry(claims["exp"]),
         worker_id=str(claims.get("worker", "")),
     )
     if "job" not in claims:
@@ -187,3 +200,10 @@ def _caller(claims: dict[str, Any]) -> Caller:
         task_index=int(claims["task"]),
         attempt_id=int(claims["attempt"]),
     )
+
+
+def _expiry(claim: Any) -> int:
+    expires_at_s = int(claim)
+    if not 0 <= expires_at_s <= _LATEST_EXPIRY_S:
+        raise ValueError("exp is no time")
+    return expires_at_s
