@@ -115,13 +115,22 @@ def test_independent_tasks_have_no_hosts(cluster: RemoteClusterClient) -> None:
     assert [line.data for line in cluster.fetch_task_logs(f"{job_id}/task-1")] == ["none"]
 
 
-def test_the_hosts_of_a_large_gang_are_one_file(client: IrisClient) -> None:
-    script = "stat -c %i $IRIS_HOSTS_FILE; wc -l < $IRIS_HOSTS_FILE"
-    job = client.run(shell(script), replicas=8)
-    job.wait()
-    said = [[line.message for line in task.logs()] for task in job.tasks()]
-    assert [lines[1] for lines in said] == ["8"] * 8
-    assert len({lines[0] for lines in said}) == 2, "one on each of two workers"
+def test_hosts_file_emptied_by_a_task_stays_whole_for_its_peers_and_later_attempts(
+    client: IrisClient, tmp_path: Path
+) -> None:
+    spoil = f"echo someone-else > $IRIS_HOSTS_FILE; touch {tmp_path}/gate"
+    script = f"""
+    if [ $IRIS_TASK_INDEX = 0 ]; then {spoil}; fi
+    while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done
+    stat -c %h $IRIS_HOSTS_FILE; wc -l < $IRIS_HOSTS_FILE
+    [ $IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID != 0.0 ]
+    """
+    spoiling = client.run(shell(script), replicas=8, max_retries_failure=1, retry_pause=0.0)
+    spoiling.wait()
+    later = client.run(shell("stat -c %h $IRIS_HOSTS_FILE; wc -l < $IRIS_HOSTS_FILE"), replicas=8)
+    later.wait()
+    for task in (*spoiling.tasks()[1:], *later.tasks()):
+        assert [line.message for line in task.logs()][-2:] == ["1", "8"], task.task_id
 
 
 def test_an_endpoint_is_waited_for(client: IrisClient) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from support.cluster import wait_for_end
 from support.waiting import wait_until
 
 import iris
-from iris.client import IrisClient
+from iris.client import IrisClient, Job, Task
 from iris.cluster.client.local_server import LocalServer
+from iris.errors import InvalidArgumentError, ResultError
 from iris.rpc import cluster_pb2
 
 SOURCE = Path(iris.__file__).parent
@@ -93,11 +96,52 @@ def make_note(path: Path) -> Note:
     return Note(path)
 
 
-def test_a_result_is_loaded_by_who_asks_for_it_and_nobody_else(client: IrisClient, tmp_path: Path) -> None:
+def test_a_result_is_loaded_by_who_asks_for_it_and_nobody_else(
+    client: IrisClient, shared_cluster: LocalServer, tmp_path: Path
+) -> None:
     notes = tmp_path / "notes"
     job = client.run(make_note, args=[notes])
     wait_until(lambda: client.cluster.get_job_status(job.job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED, "its end")
     assert client.cluster.get_task_status(job.job_id, 0, include_result=True).serialized_result
-    assert not notes.exists()
+    (task,) = job.tasks()
+    repr([job, task, job.status(), task.status(), client.list_jobs(), list(job.logs())])
+    for words in (["status", job.job_id], ["ps"], ["status", job.job_id, "--json"], ["logs", job.job_id]):
+        subprocess.run(
+            [sys.executable, "-m", "iris.cli", "--address", shared_cluster.address, *words],
+            env=os.environ | {"IRIS_TOKEN": client.cluster.token()},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    data = task.result_bytes()
+    assert job.results(loads=bytes) == [data]
+    assert task.result(loads=len) == len(data)
+    assert not notes.exists(), "nobody has asked for the value yet"
     job.results()
     assert [int(line.split()[0]) for line in notes.read_text().splitlines()] == [os.getpid()]
+
+
+def test_results_loader_that_refuses_is_a_result_error(client: IrisClient) -> None:
+    def refuse(data: bytes) -> object:
+        raise ValueError(f"no globals in {len(data)} bytes")
+
+    job = client.run(lambda: 7, replicas=2)
+    with pytest.raises(ResultError, match=r"refuse cannot load it: ValueError: no globals in \d+ bytes") as caught:
+        job.results(loads=refuse)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.task_id == f"{job.job_id}/task-0"
+    assert job.results(loads=pickle.loads) == [7, 7]
+
+
+@pytest.mark.parametrize("loads", [None, b"", "json"])
+def test_results_loader_that_is_no_function_is_refused_before_waiting(client: IrisClient, loads: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="loads must be a function that takes bytes, got"):
+        Job(client, "no-such-job").results(loads=loads)
+    with pytest.raises(InvalidArgumentError, match="loads must be a function"):
+        Task(client, "no-such-job", 0).result(loads=loads)
+
+
+def test_result_bytes_of_a_task_without_a_result_say_why(client: IrisClient) -> None:
+    job = client.run(["true"])
+    job.wait()
+    with pytest.raises(ResultError, match="a command has no return value"):
+        job.tasks()[0].result_bytes()

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _SHOWN_LINES = 10
 
+# Makes a value of the bytes in which a task has sent it.
+Loads = Callable[[bytes], Any]
+
 
 class LogOptions(TypedDict, total=False):
     """The arguments that `Task.logs` and `Job.logs` hand on; see `IrisClient.stream_task_logs`."""
@@ -225,14 +228,31 @@ class Task:
         """Asks it to end, for good; answers at once. See `IrisClient.terminate` for what becomes of the others."""
         self._client.terminate(self.job_id, self.task_index)
 
-    def result(self) -> Any:
-        """What its callable returned.
+    def result(self, *, loads: Loads = pickle.loads) -> Any:
+        """Return what its callable returned.
+
+        Args:
+            loads: Makes a value of the bytes that the task sent. The default unpickles them, which runs whatever code
+                the job's owner put there, in this program. For jobs of people whom you do not trust pass a function of
+                your own, or use `result_bytes`.
 
         Raises:
-            ResultError: It has not returned, or what it returned cannot be sent; the text says why.
+            ResultError: The task has not returned, what it returned cannot be sent, or `loads` failed; the text says
+                why.
         """
-        status = self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
-        return _unpickle_result(status)
+        _check_loads(loads)
+        return _load_result(self._with_result(), loads)
+
+    def result_bytes(self) -> bytes:
+        """Return what its callable returned as the bytes that the task sent, a pickle; none of it is run.
+
+        Raises:
+            ResultError: The task has not returned, or what it returned cannot be sent; the text says why.
+        """
+        return _result_bytes(self._with_result())
+
+    def _with_result(self) -> cluster_pb2.TaskStatus:
+        return self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
 
 
 class Job:
@@ -286,17 +306,24 @@ class Job:
         """Asks it to end; answers at once. `wait` tells when it has."""
         self._client.terminate(self.job_id)
 
-    def results(self, timeout: float | None = None) -> list[Any]:
-        """Waits for the end, and answers with what the callable returned in each task, in index order.
+    def results(self, timeout: float | None = None, *, loads: Loads = pickle.loads) -> list[Any]:
+        """Wait for the end, and return what the callable returned in each task, in index order.
+
+        Args:
+            timeout: Seconds to wait for the end; None waits for as long as it takes.
+            loads: Makes a value of the bytes that each task sent. The default unpickles them, which runs whatever code
+                the job's owner put there, in this program. For jobs of people whom you do not trust pass a function of
+                your own; `loads=bytes` returns the bytes as they are.
 
         Raises:
             JobFailedError: The job did not succeed.
             ResultError: A task has no result: it failed (within `max_task_failures`), or what it returned is too
-                large or cannot be pickled. The text says which and why.
+                large or cannot be pickled, or `loads` failed. The text says which and why.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
+        _check_loads(loads)
         status = self.wait(timeout)
-        return [Task(self._client, self.job_id, index).result() for index in range(status.num_tasks)]
+        return [Task(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)]
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -335,23 +362,38 @@ class Job:
             return ()  # the log is out of reach; the failure that is being told of matters more
 
 
-def _unpickle_result(task: cluster_pb2.TaskStatus) -> Any:
-    def error(why: str) -> ResultError:
-        return ResultError(f"task {task.task_id!r} has no result: {why}", task_id=task.task_id)
-
+def _result_bytes(task: cluster_pb2.TaskStatus) -> bytes:
     if not is_task_finished(task.state):
-        raise error(f"it is {state_name(task.state)}")
+        raise _no_result(task, f"it is {state_name(task.state)}")
     if task.state != cluster_pb2.TASK_STATE_SUCCEEDED:
-        raise error(f"it ended as {state_name(task.state)}: {task.error}")
+        raise _no_result(task, f"it ended as {state_name(task.state)}: {task.error}")
     if not task.HasField("serialized_result") or not task.serialized_result:
-        raise error(task.result_error or "it returned none")
+        raise _no_result(task, task.result_error or "it returned none")
+    return task.serialized_result
+
+
+def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
+    data = _result_bytes(task)
     try:
-        return pickle.loads(task.serialized_result)
+        return loads(data)
     except Exception as cause:  # whatever it is: unpickling runs the code of what was returned
-        raise error(
+        if loads is not pickle.loads:
+            name = getattr(loads, "__qualname__", repr(loads))
+            raise _no_result(task, f"{name} cannot load it: {type(cause).__name__}: {cause}") from cause
+        raise _no_result(
+            task,
             f"what it returned cannot be unpickled here, on Python {python_version()}: {type(cause).__name__}: {cause}"
-            " (is what it is made of installed here in the worker's versions, its Python included?)"
+            " (is what it is made of installed here in the worker's versions, its Python included?)",
         ) from cause
+
+
+def _check_loads(loads: Loads) -> None:
+    if not callable(loads):
+        raise InvalidArgumentError(f"loads must be a function that takes bytes, got {loads!r}")
+
+
+def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
+    return ResultError(f"task {task.task_id!r} has no result: {why}", task_id=task.task_id)
 
 
 def check_index(task_index: int) -> None:

@@ -4,6 +4,7 @@
                                  work/         its working directory: a copy of the workspace, or empty
                                  entrypoint    the pickled callable
                                  result        what it returned; `result.error`, `result.failure`: why there is none
+                                 hosts         where the tasks of its gang are; the attempt's own, which it may change
                                  handover      its log is not yet with the controller (handover.py); handed_over: it is
 {root}/bundles/{hash}/                         workspaces, unpacked once for all attempts
 {root}/discarded/                              what is being removed
@@ -94,23 +95,6 @@ class AttemptDir:
                 shutil.rmtree(leftover)
         self.path.mkdir(parents=True)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-class HostsFiles:
-    """The files that say where the tasks of a gang are. Those of one gang are one file, by several names: it is large
-    where there are thousands of tasks."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, Path] | None = None
-
-    def write(self, text: str, path: Path) -> None:
-        """Writes one, or gives the last one another name."""
-        if self._last is not None and self._last[0] == text:
-            with contextlib.suppress(OSError):  # it may be gone by now, or have as many names as it can have
-                os.link(self._last[1], path)
-                return
-        path.write_text(text, encoding="utf-8")
-        self._last = (text, path)
 
 
 class WorkerDir:

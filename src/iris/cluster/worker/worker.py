@@ -35,7 +35,7 @@ from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.rendezvous import rendezvous_variables
 from iris.cluster.worker.reporter import AttemptKey, Reporter
-from iris.cluster.worker.task_dir import AttemptDir, HostsFiles, WorkerDir, read_left
+from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import (
@@ -120,7 +120,6 @@ class Worker:
         self._readers: Counter[Path] = Counter()  # of the logs of attempts, by their directories
         self._unpacking: dict[str, asyncio.Lock] = {}
         self._started_at_s = time.monotonic()
-        self._hosts_files = HostsFiles()
         self._count = 0
         self._closing = ""  # why, once it ends
         self._is_draining = False
@@ -397,7 +396,8 @@ class Worker:
     async def _prepare(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> list[str]:
         request, directory = attempt.request, attempt.directory
         if hosts:
-            self._hosts_files.write(hosts, directory.hosts)
+            # One file for each attempt, never a hard link: the task may write to it, and peers read their own.
+            directory.hosts.write_text(hosts, encoding="utf-8")
         for name in request.ports:
             attempt.ports[name.lower()] = self._ports.reserve()
         if request.bundle_hash:
