@@ -29,7 +29,8 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.store import Store
 from iris.cluster.logs.cursor import Position, decode_cursor, encode_cursor
 from iris.cluster.logs.records import LAST_MS, MAGIC, Record, decode, encode, parse_gap
-from iris.cluster.types import JobInfo, check_job_name, make_task_id, parse_bytes, parse_task_id
+from iris.cluster.names import check_job_name
+from iris.cluster.types import JobInfo, make_task_id, parse_bytes, parse_task_id
 from iris.cluster.worker.log_filter import FilteredReader, LogFilter
 from iris.cluster.worker.log_page import read_page
 from iris.cluster.worker.log_reader import LogReader

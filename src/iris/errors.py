@@ -220,7 +220,11 @@ def quoted(text: object) -> str:
     """What was given, for an error: as Python would write it, and not all of it where it is long."""
     if isinstance(text, str) and len(text) > _QUOTED:
         return f"{text[:_QUOTED]!r}… ({len(text):,} characters)"
-    return repr(text)
+    try:
+        written = repr(text)
+    except Exception:  # noqa: BLE001 - a `__repr__` of the user's, or a number of over 4,300 digits
+        return f"an object of type {type(text).__name__}"
+    return written if isinstance(text, str) or len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
 
 
 def shown(text: str) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from iris.cluster.controller import state_dir
 from iris.cluster.engine.local import LocalEngine
 from iris.cluster.engine.options import ENGINES, RAY_ADDRESS, check_engine_options
-from iris.cluster.types import check_label
+from iris.cluster.names import check_label
 from iris.cluster.worker.cgroup import make_room
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.cluster.worker.limits import ENFORCE

@@ -79,7 +79,7 @@ def test_pauses_and_the_time_of_a_job(remote_iris: Iris) -> None:
     assert job["error"] == "job timed out after 4 s"
     assert [attempt["exit_code"] for attempt in job["tasks"][0]["attempts"]] == [5, 5]
     done = remote_iris("run", "--retry-pause", "2m", "--", "true", code=1)
-    assert "retry_pause=120.0: expected seconds, from 0 to 60" in done.stderr
+    assert "retry_pause must be a number of seconds from 0 to 60, got 120.0" in done.stderr
 
 
 def test_an_unknown_job_is_told_with_those_that_are_spelt_alike(remote_iris: Iris) -> None:

@@ -36,11 +36,11 @@ def test_task_status(client: IrisClient) -> None:
     assert (task.task_id, task.exit_code) == (f"{job.job_id}/task-2", 2)
     with pytest.raises(NotFoundError, match="no task 3"):
         client.task_status(job.job_id, task_index=3)
-    with pytest.raises(ValueError, match="task_index=-1"):
+    with pytest.raises(ValueError, match="task_index must be a whole number from 0 to 2147483647, got -1"):
         client.task_status(job.job_id, task_index=-1)
-    with pytest.raises(ValueError, match="task_index='2'"):
+    with pytest.raises(ValueError, match=r"task_index must be .* got '2'"):
         client.task_status(job.job_id, task_index="2")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="task_index=2147483648"):
+    with pytest.raises(ValueError, match=r"task_index must be .* got 2147483648"):
         client.task_status(job.job_id, task_index=2**31)
 
 
@@ -226,21 +226,24 @@ def test_the_address_of_the_environment(shared_cluster: LocalServer, monkeypatch
     [
         ({"name": ""}, "must not be empty"),
         ({"name": "a/b"}, "'a/b'"),
-        ({"name": 5}, "expected text"),
-        ({"name": "caf\udce9"}, "no UTF-8"),
-        ({"env": {"A": "caf\udce9"}}, "no UTF-8"),
-        ({"working_directory": "/caf\udce9"}, "no UTF-8"),
-        ({"replicas": 3_000_000_000}, "replicas=3000000000"),
-        ({"replicas": 0}, "replicas=0"),
-        ({"replicas": "2"}, "replicas='2'"),
+        ({"name": 5}, "a job's name must be text, got 5"),
+        ({"name": "caf\udce9"}, "a form in UTF-8"),
+        ({"env": {"A": "caf\udce9"}}, "a form in UTF-8"),
+        ({"working_directory": "/caf\udce9"}, "a form in UTF-8"),
+        ({"replicas": 3_000_000_000}, "replicas must be a whole number from 1 to 2147483647, got 3000000000"),
+        ({"replicas": 0}, "replicas must be a whole number from 1 to 2147483647, got 0"),
+        ({"replicas": "2"}, "got '2'"),
         ({"replicas": 20_000}, "10000"),
-        ({"env": {"A": 1}}, "'A': 1"),
+        ({"env": {"A": 1}}, "env['A'] must be text, got 1"),
         ({"env": {"A=B": "1"}}, "A=B"),
-        ({"ports": "http"}, "ports='http'"),
+        ({"ports": "http"}, "ports must be a list of names, such as ['http'], got 'http'"),
         ({"ports": ["a b"]}, "a b"),
         ({"ports": ["a", "A"]}, "twice"),
-        ({"timeout": -1}, "timeout=-1"),
-        ({"max_retries_failure": -1}, "max_retries_failure=-1"),
+        (
+            {"timeout": -1},
+            "timeout must be a number of seconds from 0 to 2147483647, or None or math.inf for no limit, got -1",
+        ),
+        ({"max_retries_failure": -1}, "max_retries_failure must be a whole number from 0 to 2147483647, got -1"),
         ({"workspace": "/no/such/folder"}, "/no/such/folder"),
         ({"working_directory": "relative"}, "relative"),
         ({"args": (1,)}, "args and kwargs go with a callable"),

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
+from iris.cluster.names import check_job_name, check_port_name
 from iris.cluster.types import (
     FINAL_STATES,
     STATE_NAMES,
     Entrypoint,
     JobInfo,
     ResourceSpec,
-    check_job_name,
-    check_port_name,
     get_job_info,
     is_job_finished,
     is_task_finished,
@@ -261,13 +260,13 @@ def test_resource_spec() -> None:
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        ({"cpu": -1}, "cpu=-1"),
-        ({"cpu": 0.5}, "cpu=0.5"),
-        ({"cpu": "2"}, "cpu='2'"),
-        ({"cpu": True}, "cpu=True"),
-        ({"cpu": 2**31}, "cpu=2147483648"),
-        ({"gpu": -1}, "gpu=-1"),
-        ({"gpu": 1.0}, "gpu=1.0"),
+        ({"cpu": -1}, "cpu must be a whole number from 0 to 2147483647, got -1"),
+        ({"cpu": 0.5}, "cpu must be a whole number from 0 to 2147483647, got 0.5"),
+        ({"cpu": "2"}, "got '2'"),
+        ({"cpu": True}, "got True"),
+        ({"cpu": 2**31}, "got 2147483648"),
+        ({"gpu": -1}, "gpu must be a whole number from 0 to 2147483647, got -1"),
+        ({"gpu": 1.0}, "got 1.0"),
         ({"memory": "much"}, "'much'"),
         ({"memory": -5}, "-5"),
     ],
@@ -297,7 +296,7 @@ def test_entrypoint_from_callable() -> None:
 
 @pytest.mark.parametrize("thing", ["train", 5, None, ["python"]])
 def test_entrypoint_from_what_cannot_be_called(thing: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="not a callable"):
+    with pytest.raises(InvalidArgumentError, match="function must be a function or another callable, got"):
         Entrypoint.from_callable(thing)
 
 
@@ -316,7 +315,7 @@ def test_entrypoint_from_command() -> None:
         (b"true", "list of words"),
         (["echo", 5], "5"),
         (["echo", "a\0b"], "NUL"),
-        ([b"true"], "not a word"),
+        ([b"true"], "each word of a command must be text"),
     ],
 )
 def test_entrypoint_from_what_is_no_command(command: Any, word: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from iris.cli.moments import read_moment, read_span
-from iris.cluster.types import check_job_name, check_label, check_port_name, parse_bytes
+from iris.cluster.names import check_job_name, check_label, check_port_name
+from iris.cluster.types import parse_bytes
 from iris.errors import InvalidArgumentError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

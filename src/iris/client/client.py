@@ -16,23 +16,41 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from iris.client.job import Job, LogEntry, check_index
+from iris.arguments import (
+    MAX_INT32,
+    check_callable,
+    check_choice,
+    check_flag,
+    check_instance,
+    check_job_id,
+    check_names,
+    check_path,
+    check_seconds,
+    check_task_index,
+    check_task_indices,
+    check_text,
+    check_timeout,
+    check_whole_number,
+)
+from iris.client.job import Job, LogEntry
 from iris.client.lines import join_pieces
 from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
 from iris.client.streams import LogStream, Reading
+from iris.client.submission import (
+    constraints_of,
+    entrypoint_of,
+    placement_of,
+    ports_of,
+    rendezvous_of,
+    resources_message,
+    timeout_seconds,
+    variables_of,
+)
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
-from iris.cluster.types import (
-    TOKEN_VARIABLE,
-    Entrypoint,
-    JobInfo,
-    ResourceSpec,
-    check_job_name,
-    check_label,
-    check_utf8,
-    get_job_info,
-)
+from iris.cluster.names import check_job_name
+from iris.cluster.types import Entrypoint, JobInfo, ResourceSpec, get_job_info
 from iris.errors import (
     DeadlineExceededError,
     InvalidAddressError,
@@ -68,7 +86,8 @@ class IrisClient:
     """
 
     def __init__(self, cluster: RemoteClusterClient) -> None:
-        self.cluster = cluster
+        advice = "IrisClient.remote(address) makes a client of a running cluster"
+        self.cluster = check_instance("cluster", cluster, RemoteClusterClient, advice)
 
     @classmethod
     def remote(
@@ -131,7 +150,7 @@ class IrisClient:
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         replicas: int = 1,
-        resources: ResourceSpec | None = None,
+        resources: ResourceSpec | Mapping[str, int | str] | None = None,
         env: Mapping[str, str] | None = None,
         ports: Sequence[str] = (),
         workspace: str | os.PathLike[str] | None = None,
@@ -143,9 +162,9 @@ class IrisClient:
         max_task_failures: int = 0,
         max_retries_failure: int = 0,
         max_retries_preemption: int = 100,
-        scheduling_timeout: float = 0,
-        timeout: float = 0,
-        job_timeout: float = 0,
+        scheduling_timeout: float | None = 0,
+        timeout: float | None = 0,
+        job_timeout: float | None = 0,
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
@@ -158,9 +177,11 @@ class IrisClient:
             entrypoint: A callable, or a command as a list of words, as in `["python", "train.py"]`.
             args: Positional arguments of the callable.
             kwargs: Named arguments of the callable.
-            name: The job's name and, outside a job, its id; no `/`. Default: made from the entrypoint's name.
+            name: The job's name and, outside a job, its id: no `/`, and no invisible characters (docs/python-api.md has
+                the rule). Default: made from the entrypoint's name.
             replicas: How many tasks.
-            resources: What each task needs, `ResourceSpec(cpu=…, memory=…, gpu=…)`; default: nothing is reserved.
+            resources: What each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or the same as a mapping,
+                `{"cpu": 1, "memory": "2GiB"}`; default: nothing is reserved.
             env: Environment variables for the tasks; those of Iris win.
             ports: Names; each task gets a free port for each, in `IRIS_PORT_<NAME>`.
             workspace: A folder that is sent along; each task starts in a copy of it. `.gitignore` is honoured.
@@ -176,53 +197,54 @@ class IrisClient:
             max_task_failures: How many tasks may fail before the job does.
             max_retries_failure: How often a task that fails is tried again.
             max_retries_preemption: How often a task whose worker is lost is tried again.
-            scheduling_timeout: Seconds that it may wait for room; 0 for ever.
-            timeout: Seconds that an attempt may run; 0 for ever.
-            job_timeout: Seconds that the whole job may take from now on, waiting and retries included; 0 for ever.
+            scheduling_timeout: Seconds that it may wait for room, up to 68 years, rounded up to whole ones; 0, None or
+                `math.inf`: for ever.
+            timeout: Seconds that an attempt may run; bounds and meaning as of `scheduling_timeout`.
+            job_timeout: Seconds that the whole job may take from now on, waiting and retries included; bounds and
+                meaning as of `scheduling_timeout`.
             retry_pause: Seconds before the second retry in a row, doubled from one to the next up to 60; the first
                 comes at once. 0: no pauses.
-            kill_grace_period: Seconds between SIGTERM and SIGKILL when a task is stopped.
+            kill_grace_period: Seconds between SIGTERM and SIGKILL when a task is stopped, up to 24 days.
             max_log_bytes: How much of each attempt's log is kept, in bytes: then the oldest is dropped, and readers
                 are told. 0: what its worker is set to, 10 GiB by default.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) Something of this cannot be meant; the text says what.
+            InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it. Nothing was sent.
             EntrypointError: The callable cannot be sent; the text says why.
             AlreadyExistsError: The name is taken.
             ResourceExhaustedError: The workspace or the callable is too large.
         """
-        entry = _as_entrypoint(entrypoint, args, kwargs or {})
-        spec = resources or ResourceSpec()
-        if isinstance(replicas, bool) or not isinstance(replicas, int) or not 1 <= replicas < 2**31:
-            raise InvalidArgumentError(f"replicas={replicas!r}: expected a whole number from 1")
+        entry = entrypoint_of(entrypoint, args, kwargs)
         if name is None:
             name = f"{entry.default_name}-{secrets.token_hex(4)}"
         check_job_name(name)
-        if working_directory is not None:
-            check_utf8("a working directory", os.fspath(working_directory))
-        folder = None if workspace is None else os.fspath(workspace)
-        bundle = None if folder is None else _pack(folder)
+        directory = "" if working_directory is None else check_path("working_directory", working_directory)
+        folder = None if workspace is None else check_path("workspace", workspace)
+        replicas = check_whole_number("replicas", replicas, least=1, most=MAX_INT32)
         request = cluster_pb2.Controller.LaunchJobRequest(
             name=name,
             submission_id=secrets.token_hex(16),
-            resources=_resources_message(spec, replicas),
-            environment=cluster_pb2.EnvironmentConfig(env_vars=_checked_env(env or {})),
-            ports=_checked_names("ports", ports),
-            independent_tasks=not coscheduled,
-            placement=_placement(placement),
-            constraints=_constraints(constraints or {}),
-            rendezvous=_rendezvous(rendezvous),
-            max_task_failures=_whole("max_task_failures", max_task_failures),
-            max_retries_failure=_whole("max_retries_failure", max_retries_failure),
-            max_retries_preemption=_whole("max_retries_preemption", max_retries_preemption),
-            scheduling_timeout_seconds=math.ceil(_seconds("scheduling_timeout", scheduling_timeout)),
-            timeout_seconds=math.ceil(_seconds("timeout", timeout)),
-            job_timeout_seconds=math.ceil(_seconds("job_timeout", job_timeout)),
-            retry_pause_ms=round(_seconds("retry_pause", retry_pause, most=60) * 1000),
-            kill_grace_period_ms=int(_seconds("kill_grace_period", kill_grace_period) * 1000),
-            working_directory="" if working_directory is None else os.fspath(working_directory),
-            max_log_bytes=_whole("max_log_bytes", max_log_bytes),
+            resources=resources_message(ResourceSpec.given(resources), replicas),
+            environment=cluster_pb2.EnvironmentConfig(env_vars=variables_of(env)),
+            ports=ports_of(ports),
+            independent_tasks=not check_flag("coscheduled", coscheduled),
+            placement=placement_of(placement),
+            constraints=constraints_of(constraints),
+            rendezvous=rendezvous_of(rendezvous),
+            max_task_failures=check_whole_number("max_task_failures", max_task_failures, most=MAX_INT32),
+            max_retries_failure=check_whole_number("max_retries_failure", max_retries_failure, most=MAX_INT32),
+            max_retries_preemption=check_whole_number("max_retries_preemption", max_retries_preemption, most=MAX_INT32),
+            scheduling_timeout_seconds=timeout_seconds("scheduling_timeout", scheduling_timeout),
+            timeout_seconds=timeout_seconds("timeout", timeout),
+            job_timeout_seconds=timeout_seconds("job_timeout", job_timeout),
+            retry_pause_ms=round(check_seconds("retry_pause", retry_pause, most=60) * 1000),
+            kill_grace_period_ms=int(
+                check_seconds("kill_grace_period", kill_grace_period, most=MAX_INT32 // 1000) * 1000
+            ),
+            working_directory=directory,
+            max_log_bytes=check_whole_number("max_log_bytes", max_log_bytes),
         )
+        bundle = None if folder is None else _pack(folder)
         around = self._job_around_us()
         if around is not None:
             request.parent_job_id = around.job_id
@@ -237,11 +259,15 @@ class IrisClient:
             _add_workspace(request, bundle, folder)
         return Job(self, self.cluster.launch_job(request))
 
-    def job(self, job_id: str) -> Job:
-        """A handle on a job that runs, or ran. Nothing is asked: an unknown id is found out by the first call."""
+    def job(self, job_id: str | Job) -> Job:
+        """A handle on a job that runs, or ran. Nothing is asked: an unknown id is found out by the first call.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) `job_id` is neither text nor a `Job`.
+        """
         return Job(self, job_id)
 
-    def status(self, job_id: str) -> cluster_pb2.JobStatus:
+    def status(self, job_id: str | Job) -> cluster_pb2.JobStatus:
         """A job's state now, with all its tasks.
 
         Raises:
@@ -263,7 +289,7 @@ class IrisClient:
         """
         return self.cluster.list_machines()
 
-    def terminate(self, job_id: str, task_index: int | None = None) -> None:
+    def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
         """Asks a job, and its child jobs, to end, or one of its tasks; answers at once. What has ended stays as it is.
 
         A task that is ended so is not tried again. Its job goes on with the others, and is KILLED when they have ended;
@@ -272,15 +298,15 @@ class IrisClient:
         Raises:
             NotFoundError: There is no such job, or it has no such task.
         """
+        job_id = check_job_id(job_id)
         if task_index is None:
             self.cluster.terminate_job(job_id)
         else:
-            check_index(task_index)
-            self.cluster.terminate_task(job_id, task_index)
+            self.cluster.terminate_task(job_id, check_task_index(task_index, none="the whole job"))
 
     def wait(
         self,
-        job_id: str,
+        job_id: str | Job,
         timeout: float | None = None,
         poll_interval: float = 1.0,
         stream_logs: bool = False,
@@ -291,8 +317,8 @@ class IrisClient:
         The controller tells of the end at once; nothing is polled for it.
 
         Args:
-            job_id: The job.
-            timeout: Seconds; None waits for ever.
+            job_id: The job: its id, or a `Job`.
+            timeout: Seconds, from 0 on; None or `math.inf` waits for ever.
             poll_interval: Seconds between two tries, at most, while the controller does not answer.
             stream_logs: Print a task's lines as they come, as `[task-2:stdout] message`.
             stream_task_index: Which task's; default 0.
@@ -301,12 +327,14 @@ class IrisClient:
             NotFoundError: There is no such job, or it has no such task.
             TimeoutError: It has not ended within `timeout` seconds.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        if poll_interval <= 0:
-            raise InvalidArgumentError(f"poll_interval={poll_interval!r}: expected seconds, more than 0")
-        if stream_logs:
+        job_id = check_job_id(job_id)
+        limit_s = check_timeout("timeout", timeout)
+        end = None if limit_s == math.inf else time.monotonic() + limit_s
+        poll_interval = check_seconds("poll_interval", poll_interval, above_zero=True)
+        if stream_task_index is not None:
+            stream_task_index = check_task_index(stream_task_index, "stream_task_index", none="task 0")
+        if check_flag("stream_logs", stream_logs):
             index = 0 if stream_task_index is None else stream_task_index
-            check_index(index)
             wanted = _wanted(True, None, None, 0, 0, 0, None, (), "", "auto", PATIENCE_S, None)
             self._print_lines(job_id, index, wanted if end is None else replace(wanted, until=end))
         elif stream_task_index is not None:
@@ -316,10 +344,10 @@ class IrisClient:
             for _ in self.cluster.watch_job(job_id, timeout=left, longest_pause_s=poll_interval):
                 pass  # until the last state
         except DeadlineExceededError as error:
-            if timeout is None:
+            if end is None:
                 raise
             known = "".join(str(error).partition(", as far as")[1:])
-            raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}") from error
+            raise DeadlineExceededError(f"job {job_id!r} has not ended within {limit_s:g} s{known}") from error
         return self.cluster.get_job_status(job_id)
 
     def _print_lines(self, job_id: str, task_index: int, wanted: Wanted) -> None:
@@ -344,17 +372,16 @@ class IrisClient:
 
     # Tasks.
 
-    def task_status(self, job_id: str, task_index: int) -> cluster_pb2.TaskStatus:
+    def task_status(self, job_id: str | Job, task_index: int) -> cluster_pb2.TaskStatus:
         """One task's state now, with all its attempts.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) The index is no whole number from 0.
+            InvalidArgumentError: (a `ValueError`) The index is not a whole number from 0.
             NotFoundError: There is no such job, or it has no such task.
         """
-        check_index(task_index)
         return self.cluster.get_task_status(job_id, task_index)
 
-    def list_tasks(self, job_id: str) -> list[cluster_pb2.TaskStatus]:
+    def list_tasks(self, job_id: str | Job) -> list[cluster_pb2.TaskStatus]:
         """The states of a job's tasks now, in index order.
 
         Raises:
@@ -364,7 +391,7 @@ class IrisClient:
 
     def fetch_task_logs(
         self,
-        job_id: str,
+        job_id: str | Job,
         task_index: int,
         start_ms: int = 0,
         max_lines: int = 0,
@@ -374,19 +401,21 @@ class IrisClient:
         """The lines of a task until now; `[]` while no worker has had it.
 
         Args:
-            job_id: The job.
+            job_id: The job: its id, or a `Job`.
             task_index: The task, from 0.
             start_ms: Only lines that were completed after this moment, exclusive; 0 for all.
             max_lines: The first N of them; 0 for all.
             attempt_id: Which attempt's; default the newest's.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) A number is negative.
+            InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it.
             NotFoundError: There is no such job, task or attempt.
             WorkerUnreachableError: The worker that has the log does not answer.
         """
-        check_index(task_index)
-        _whole("max_lines", max_lines)
+        job_id, task_index = check_job_id(job_id), check_task_index(task_index)
+        start_ms = check_whole_number("start_ms", start_ms)
+        max_lines = check_whole_number("max_lines", max_lines, most=MAX_INT32)
+        attempt_id = _attempt(attempt_id)
         task = self.cluster.get_task_status(job_id, task_index)
         if not task.attempts and attempt_id is None:
             return []
@@ -407,7 +436,7 @@ class IrisClient:
 
     def stream_task_logs(
         self,
-        job_id: str,
+        job_id: str | Job,
         task_index: int,
         *,
         follow: bool = True,
@@ -420,7 +449,7 @@ class IrisClient:
         sources: Sequence[str] = (),
         regex: str = "",
         route: Route = "auto",
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = PATIENCE_S,
         on_notice: Callable[[str], None] | None = None,
     ) -> LogStream:
         """The lines of a task, through all its attempts, as an iterator: what there is and, with `follow`, what
@@ -429,7 +458,7 @@ class IrisClient:
         A connection that is lost is opened again, and read on from the exact place.
 
         Args:
-            job_id: The job.
+            job_id: The job: its id, or a `Job`.
             task_index: The task, from 0.
             follow: Go on until the task has ended; else end with what there is now.
             cursor: Only what comes after the line that has this `cursor`.
@@ -442,7 +471,8 @@ class IrisClient:
             regex: Only lines in which this pattern (RE2) is found.
             route: `auto` reads straight from a worker where it can be reached from here, and through the controller
                 where not; `worker` and `controller` read in no other way.
-            patience_s: For how long to try, in seconds, when what is read from does not answer.
+            patience_s: For how long to try, in seconds, when what is read from does not answer; None or `math.inf`: for
+                ever.
             on_notice: Told, in words, of lost connections, of retries, and of what is missing at the end of a log;
                 default: a line on stderr.
 
@@ -451,7 +481,7 @@ class IrisClient:
             NotFoundError: There is no such job, task or attempt.
             ControllerUnreachableError, WorkerUnreachableError: No answer for `patience_s`; also in mid-iteration.
         """
-        check_index(task_index)
+        job_id, task_index = check_job_id(job_id), check_task_index(task_index)
         wanted = _wanted(
             follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice
         )
@@ -459,7 +489,7 @@ class IrisClient:
 
     def stream_job_logs(
         self,
-        job_id: str,
+        job_id: str | Job,
         task_indices: Sequence[int] | None = None,
         *,
         follow: bool = True,
@@ -472,14 +502,14 @@ class IrisClient:
         sources: Sequence[str] = (),
         regex: str = "",
         route: Route = "auto",
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = PATIENCE_S,
         on_notice: Callable[[str], None] | None = None,
     ) -> LogStream:
         """The lines of several tasks as one iterator, as `stream_task_logs` gives those of one: what there is, by time,
         then what comes. The lines of one task are always in its order.
 
         Args:
-            job_id: The job.
+            job_id: The job: its id, or a `Job`.
             task_indices: Which tasks; default all of the job.
             follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice:
                 As there; `max_lines` and `tail` count the lines of all tasks together. The `cursor` of a line knows
@@ -488,13 +518,8 @@ class IrisClient:
         Raises:
             InvalidArgumentError, NotFoundError, ControllerUnreachableError, WorkerUnreachableError: As there.
         """
-        if isinstance(task_indices, int | str):
-            raise InvalidArgumentError(f"task_indices={task_indices!r}: expected a list of indices, or None for all")
-        for index in task_indices or ():
-            check_index(index)
-        indices = None if task_indices is None else sorted(set(task_indices))
-        if indices == []:
-            raise InvalidArgumentError("task_indices=[]: expected at least one index, or None for all tasks")
+        job_id = check_job_id(job_id)
+        indices = None if task_indices is None else check_task_indices("task_indices", task_indices)
         wanted = _wanted(
             follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice
         )
@@ -513,7 +538,7 @@ class IrisClient:
             AlreadyExistsError: Another job has the name.
         """
         around = self._job_around_us()
-        return self.cluster.register_endpoint(name, address, around.job_id if around else "", metadata or {})
+        return self.cluster.register_endpoint(name, address, around.job_id if around else "", metadata)
 
     def unregister_endpoint(self, endpoint_id: str) -> None:
         """Takes a name away.
@@ -523,23 +548,25 @@ class IrisClient:
         """
         self.cluster.unregister_endpoint(endpoint_id)
 
-    def lookup_endpoint(self, name: str, timeout: float = 0.0) -> cluster_pb2.Controller.Endpoint:
+    def lookup_endpoint(self, name: str, timeout: float | None = 0.0) -> cluster_pb2.Controller.Endpoint:
         """The endpoint of that name: `.address`, `.metadata`, `.job_id`.
 
         Args:
             name: As it was registered.
-            timeout: For how many seconds to wait until somebody has registered it; 0 does not wait. It is asked for
-                again within a second, and less often the more tasks the job has that this code runs in.
+            timeout: For how many seconds to wait until somebody has registered it; 0 does not wait, None or `math.inf`
+                waits for ever. It is asked for again within a second, and less often the more tasks the job has that
+                this code runs in.
 
         Raises:
             NotFoundError: There is none (yet).
             DeadlineExceededError: (a `TimeoutError`) There was none within the time.
         """
-        if not timeout > 0:
+        limit_s = check_timeout("timeout", timeout)
+        if not limit_s:
             return self.cluster.lookup_endpoint(name)
         around = get_job_info()
         longest_s = max(_LOOKUP_PAUSE_S, _LOOKUP_S_PER_TASK * (around.num_tasks if around is not None else 1))
-        end = time.monotonic() + timeout
+        end = time.monotonic() + limit_s
         pause_s = _FIRST_LOOKUP_PAUSE_S
         while True:
             try:
@@ -547,7 +574,7 @@ class IrisClient:
             except (NotFoundError, UnavailableError) as error:
                 left_s = end - time.monotonic()
                 if left_s <= 0:
-                    raise DeadlineExceededError(f"within {timeout:g} s nobody answered to it: {error}") from error
+                    raise DeadlineExceededError(f"within {limit_s:g} s nobody answered to it: {error}") from error
             self.cluster.pause(min(left_s, pause_s * random.uniform(0.5, 1.0)))
             pause_s = min(2 * pause_s, longest_s)
 
@@ -596,90 +623,55 @@ def _wanted(
     sources: Sequence[str],
     regex: str,
     route: Route,
-    patience_s: float,
+    patience_s: float | None,
     on_notice: Callable[[str], None] | None,
 ) -> Wanted:
-    if not isinstance(sources, list | tuple | set | frozenset) or not all(source in SOURCES for source in sources):
-        raise InvalidArgumentError(f"sources={sources!r}: expected a list of some of {list(SOURCES)}")
-    if not isinstance(regex, str):
-        raise InvalidArgumentError(f"regex={regex!r}: expected a pattern (RE2) as text")
-    check_utf8("a pattern", regex)
-    if route not in ROUTES:
-        raise InvalidArgumentError(f"route={route!r}: expected one of {list(ROUTES)}")
-    if tail is not None and max_lines:
-        raise InvalidArgumentError("tail and max_lines: the last lines or the first ones, not both")
-    if tail is not None and cursor is not None:
-        raise InvalidArgumentError("tail and cursor: the last lines or those after a place, not both")
-    if attempt_id is not None:
-        _whole("attempt_id", attempt_id)
+    check_flag("follow", follow)
+    chosen_sources = [
+        check_choice("each of sources", source, SOURCES)
+        for source in check_names("sources", sources, str(list(SOURCES)))
+    ]
+    regex = check_text("regex", regex, accepted="a pattern (RE2) as text")
+    check_choice("route", route, ROUTES)
+    start_ms, end_ms = check_whole_number("start_ms", start_ms), check_whole_number("end_ms", end_ms)
+    max_lines = check_whole_number("max_lines", max_lines, most=MAX_INT32)
+    attempt_id = _attempt(attempt_id)
+    if tail is not None:
+        tail = check_whole_number("tail", tail, most=MAX_INT32, none="all lines")
+        if max_lines:
+            raise InvalidArgumentError("tail and max_lines: the last lines or the first ones, not both")
+        if cursor is not None:
+            raise InvalidArgumentError("tail and cursor: the last lines or those after a place, not both")
+    if cursor is not None:
+        cursor = check_text("cursor", cursor, accepted="the cursor of a line", none="the beginning")
+    if on_notice is not None:
+        check_callable("on_notice", on_notice, none="a line on stderr")
     follow_until = math.inf
     if end_ms:  # with some patience for what was captured by then and is still on its way
         follow_until = time.monotonic() + end_ms / 1000 - time.time() + _LATE_S
-    chosen = {"start_ms": _whole("start_ms", start_ms), "end_ms": _whole("end_ms", end_ms), "regex": regex}
+    chosen = {"start_ms": start_ms, "end_ms": end_ms, "regex": regex}
     return Wanted(
         follow=follow,
         # What is not asked for is left out: an empty filter is one that lets all of a log pass as it lies.
         filter=cluster_pb2.Worker.FetchLogsFilter(
-            sources=sources,
+            sources=chosen_sources,
             **{name: value for name, value in chosen.items() if value},  # type: ignore[arg-type]
         ),
         cursor=cursor,
         attempt_id=attempt_id,
-        max_lines=_whole("max_lines", max_lines),
-        tail=None if tail is None else _whole("tail", tail),
+        max_lines=max_lines,
+        tail=tail,
         route=route,
-        patience_s=_seconds("patience_s", patience_s),
+        patience_s=check_timeout("patience_s", patience_s),
         on_notice=on_notice or _print_notice,
         follow_until=follow_until,
     )
 
 
-def _placement(placement: str | None) -> cluster_pb2.Placement:
-    if placement not in ("spread", "together", None):
-        raise InvalidArgumentError(f"placement={placement!r}: expected 'spread', 'together' or None")
-    known = {"spread": cluster_pb2.PLACEMENT_SPREAD, "together": cluster_pb2.PLACEMENT_TOGETHER}
-    return known.get(placement or "", cluster_pb2.PLACEMENT_UNSPECIFIED)
-
-
-def _rendezvous(framework: str | None) -> cluster_pb2.Rendezvous:
-    if framework not in ("torch", "jax", None):
-        raise InvalidArgumentError(f"rendezvous={framework!r}: expected 'torch', 'jax' or None")
-    known = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZVOUS_JAX}
-    return known.get(framework or "", cluster_pb2.RENDEZVOUS_UNSPECIFIED)
-
-
-def _constraints(labels: Mapping[str, str]) -> list[cluster_pb2.Constraint]:
-    for key, value in labels.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidArgumentError(f"constraints: {key!r}: {value!r} (expected text for text)")
-        check_label(key, value)
-    return [
-        cluster_pb2.Constraint(
-            key=key, op=cluster_pb2.CONSTRAINT_OP_EQ, value=cluster_pb2.AttributeValue(string_value=value)
-        )
-        for key, value in labels.items()
-    ]
-
-
-def _as_entrypoint(
-    entrypoint: Callable[..., Any] | Sequence[str] | Entrypoint, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Entrypoint:
-    if isinstance(entrypoint, Entrypoint):
-        entry = entrypoint
-    elif callable(entrypoint):
-        return Entrypoint.from_callable(entrypoint, *args, **kwargs)
-    else:
-        entry = Entrypoint.from_command(entrypoint)
-    if args or kwargs:
-        raise InvalidArgumentError("args and kwargs go with a callable; the words of a command are its arguments")
-    return entry
-
-
-def _resources_message(spec: ResourceSpec, replicas: int) -> cluster_pb2.ResourceSpecProto:
-    message = cluster_pb2.ResourceSpecProto(cpu=spec.cpu, memory_bytes=spec.memory_bytes, replicas=replicas)
-    if spec.gpu:
-        message.device.gpu.count = spec.gpu
-    return message
+def _attempt(attempt_id: int | None) -> int | None:
+    if attempt_id is None:
+        return None
+    return check_whole_number("attempt_id", attempt_id, most=MAX_INT32, none="the newest attempt, or all attempts")
 
 
 def _pack(folder: str) -> Bundle:
@@ -692,29 +684,3 @@ def _add_workspace(request: cluster_pb2.Controller.LaunchJobRequest, bundle: Bun
     request.environment.workspace = os.path.basename(os.path.abspath(folder))
     request.bundle_hash = bundle.hash
     request.bundle_blob = bundle.blob
-
-
-def _checked_env(env: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in env.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidArgumentError(f"env {name!r}: {value!r}: names and values of environment variables are text")
-        check_utf8("an environment variable", f"{name}={value}")
-    return {name: value for name, value in env.items() if name != TOKEN_VARIABLE}  # a task has its own
-
-
-def _checked_names(what: str, names: Sequence[str]) -> Sequence[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise InvalidArgumentError(f"{what}={names!r}: expected a list of names, as ['http']")
-    return names
-
-
-def _whole(what: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise InvalidArgumentError(f"{what}={value!r}: expected a whole number from 0")
-    return value
-
-
-def _seconds(what: str, value: float, *, most: int = 2**31 // 1000) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise InvalidArgumentError(f"{what}={value!r}: expected seconds, from 0 to {most}")
-    return value

@@ -6,10 +6,11 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
-from iris.cluster.types import is_task_finished, make_task_id, state_name
-from iris.errors import InvalidArgumentError, IrisError, JobFailedError, ResultError
+from iris.cluster.types import is_task_finished, state_name
+from iris.errors import IrisError, JobFailedError, ResultError
 from iris.rpc import cluster_pb2
 from iris.versions import python_version
 
@@ -195,18 +196,13 @@ class LogEntry:
         )
 
 
-class Task:
-    """A handle on one task of a job."""
+class Task(TaskReference):
+    """A handle on one task of a job; accepted wherever a task id is."""
 
-    def __init__(self, client: IrisClient, job_id: str, task_index: int) -> None:
+    def __init__(self, client: IrisClient, job_id: str | Job, task_index: int) -> None:
         self._client = client
-        self.job_id = job_id
-        self.task_index = task_index
-
-    @property
-    def task_id(self) -> str:
-        """`"{job_id}/task-{index}"`."""
-        return make_task_id(self.job_id, self.task_index)
+        self.job_id = check_job_id(job_id)
+        self.task_index = check_task_index(task_index)
 
     def __repr__(self) -> str:
         return f"Task({self.task_id!r})"
@@ -240,7 +236,7 @@ class Task:
             ResultError: The task has not returned, what it returned cannot be sent, or `loads` failed; the text says
                 why.
         """
-        _check_loads(loads)
+        check_callable("loads", loads)
         return _load_result(self._with_result(), loads)
 
     def result_bytes(self) -> bytes:
@@ -255,12 +251,12 @@ class Task:
         return self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
 
 
-class Job:
-    """A handle on a job. It holds no state: each call asks the controller."""
+class Job(JobReference):
+    """A handle on a job; accepted wherever a job id is. It holds no state: each call asks the controller."""
 
-    def __init__(self, client: IrisClient, job_id: str) -> None:
+    def __init__(self, client: IrisClient, job_id: str | Job) -> None:
         self._client = client
-        self.job_id = job_id
+        self.job_id = check_job_id(job_id)
 
     def __repr__(self) -> str:
         return f"Job({self.job_id!r})"
@@ -288,6 +284,7 @@ class Job:
             JobFailedError: It did not succeed; not with `raise_on_failure=False`.
             TimeoutError: It has not ended within `timeout` seconds.
         """
+        check_flag("raise_on_failure", raise_on_failure)
         status = self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
         if raise_on_failure and status.state != cluster_pb2.JOB_STATE_SUCCEEDED:
             raise self._failure(status)
@@ -321,7 +318,7 @@ class Job:
                 large or cannot be pickled, or `loads` failed. The text says which and why.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
-        _check_loads(loads)
+        check_callable("loads", loads)
         status = self.wait(timeout)
         return [Task(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)]
 
@@ -387,20 +384,5 @@ def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
         ) from cause
 
 
-def _check_loads(loads: Loads) -> None:
-    if not callable(loads):
-        raise InvalidArgumentError(f"loads must be a function that takes bytes, got {loads!r}")
-
-
 def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
     return ResultError(f"task {task.task_id!r} has no result: {why}", task_id=task.task_id)
-
-
-def check_index(task_index: int) -> None:
-    """Refuses an index that no task can have.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) It is no whole number, or negative.
-    """
-    if isinstance(task_index, bool) or not isinstance(task_index, int) or not 0 <= task_index < 2**31:
-        raise InvalidArgumentError(f"task_index={task_index!r}: expected a whole number from 0")

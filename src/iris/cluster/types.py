@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
+from iris.arguments import (
+    MAX_INT32,
+    MAX_INT64,
+    JobReference,
+    TaskReference,
+    check_callable,
+    check_items,
+    check_keyword_arguments,
+    check_task_id,
+    check_task_index,
+    check_utf8,
+    check_whole_number,
+    refuse,
+)
+from iris.errors import InvalidArgumentError, quoted
 
 # JobState and TaskState of the wire have the same numbers; 4 to 8 are final.
 STATE_NAMES = {
@@ -29,127 +44,66 @@ HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
 
 TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
 _TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)
-# Of C0 and C1, the ends of lines of Unicode, and those that turn the direction of text around: a name must look like
-# itself wherever it is printed.
-_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-MAX_NAME_BYTES = 200  # of a job, an endpoint, a worker, a port, in UTF-8
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 def is_job_finished(state: int) -> bool:
-    """Whether a `JobState` is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE."""
-    return state in FINAL_STATES
+    """Whether a `JobState` is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) The state is not a number.
+    """
+    return _check_state(state) in FINAL_STATES
 
 
 def is_task_finished(state: int) -> bool:
-    """Whether a `TaskState` is final. A task that will be retried is PENDING, never in a final state."""
-    return state in FINAL_STATES
+    """Whether a `TaskState` is final. A task that will be retried is PENDING, never in a final state.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) The state is not a number.
+    """
+    return _check_state(state) in FINAL_STATES
 
 
 def state_name(state: int) -> str:
-    """The short name of a `JobState` or `TaskState`, as people read it: `RUNNING`."""
-    return STATE_NAMES.get(state, f"STATE_{state}")
+    """The short name of a `JobState` or `TaskState`, as people read it: `RUNNING`.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) The state is not a number.
+    """
+    return STATE_NAMES.get(_check_state(state), f"STATE_{state}")
 
 
-def make_task_id(job_id: str, task_index: int) -> str:
-    """The id of a task: `"{job_id}/task-{index}"`."""
-    return f"{job_id}/task-{task_index}"
+def _check_state(state: int) -> int:
+    return check_whole_number("state", state, least=-MAX_INT32 - 1, most=MAX_INT32)
 
 
-def parse_task_id(task_id: str) -> tuple[str, int]:
-    """Splits a task id at its last `/` into job id and index.
+def make_task_id(job_id: str | JobReference, task_index: int) -> str:
+    """The id of a task: `"{job_id}/task-{index}"`.
+
+    Args:
+        job_id: The task's job: its id, or a `Job`.
+        task_index: The task's index, from 0.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) The index is not a whole number from 0, or the job id not text.
+    """
+    if isinstance(job_id, JobReference):
+        job_id = job_id.job_id
+    if not isinstance(job_id, str) or not job_id:
+        refuse("job_id", "a job id or a Job, and not empty", job_id)
+    return f"{job_id}/task-{check_task_index(task_index)}"
+
+
+def parse_task_id(task_id: str | TaskReference) -> tuple[str, int]:
+    """Splits a task id at its last `/` into job id and index. A `Task` stands for its id.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The text is no task id.
     """
-    match = _TASK_ID.fullmatch(task_id)
+    match = _TASK_ID.fullmatch(check_task_id(task_id))
     if match is None:
         raise InvalidArgumentError(f"not a task id: {quoted(task_id)} (expected {TASK_ID_FORM})")
     return match["job_id"], int(match["index"])
-
-
-def check_job_name(name: str) -> None:
-    """Refuses a name that a user may not give to a job.
-
-    Raises:
-        InvalidArgumentError: The name is empty, or contains `/` or a control character.
-        ResourceExhaustedError: It is longer than `MAX_NAME_BYTES`.
-    """
-    if not isinstance(name, str):
-        raise InvalidArgumentError(f"not a job name: {name!r} (expected text)")
-    check_name("job", name)
-    if "/" in name:
-        raise InvalidArgumentError(
-            f"not a job name: {name!r} contains '/' (job ids with '/' are made by Iris for the jobs of a job)"
-        )
-
-
-def check_name(kind: str, name: str) -> None:
-    """Refuses a name that people could not read, write and tell from others.
-
-    Args:
-        kind: What it is the name of, for the error.
-        name: The name.
-
-    Raises:
-        InvalidArgumentError: It is empty, or contains a control character.
-        ResourceExhaustedError: It is longer than `MAX_NAME_BYTES`.
-    """
-    article = "an" if kind[0] in "aeiou" else "a"
-    if not name:
-        raise InvalidArgumentError(f"{article} {kind}'s name must not be empty")
-    check_utf8(f"{article} {kind} name", name)
-    size = len(name.encode())
-    if size > MAX_NAME_BYTES:
-        raise ResourceExhaustedError(
-            f"the {kind} name {quoted(name)} is too long: {size:,} bytes in UTF-8, over the limit of {MAX_NAME_BYTES}"
-        )
-    if _CONTROL_CHARACTER.search(name):
-        raise InvalidArgumentError(f"not {article} {kind} name: {name!r} contains a control character")
-
-
-def check_utf8(what: str, text: str) -> None:
-    """Refuses text that cannot be sent: file names that are no UTF-8 come as such.
-
-    Raises:
-        InvalidArgumentError: The text has no form in UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgumentError(
-            f"not {what}: {quoted(text)} is no UTF-8 (is the locale's encoding UTF-8?)"
-        ) from None
-
-
-def check_port_name(name: str) -> None:
-    """Refuses a port name that cannot be part of the name of an environment variable.
-
-    Raises:
-        InvalidArgumentError: The name is not letters, digits and `_`, starting with no digit, or is too long.
-    """
-    if not _PORT_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
-        raise InvalidArgumentError(
-            f"not a port name: {quoted(name)} (expected letters, digits and '_', as in 'http': the task finds"
-            " its port in IRIS_PORT_HTTP)"
-        )
-
-
-def check_label(key: str, value: str) -> None:
-    """Refuses what cannot be a label of a machine on every engine.
-
-    The rule is the one of Kubernetes for label values, with `/` for keys such as `cloud/zone`: 1 to 63 letters, digits,
-    `-`, `_` and `.`, with a letter or digit at both ends.
-
-    Raises:
-        InvalidArgumentError: It is none.
-    """
-    if not all(_LABEL.fullmatch(part) for part in (*key.split("/", 1), value)):
-        raise InvalidArgumentError(
-            f"not a label of machines: {quoted(f'{key}={value}')} (expected KEY=VALUE, each 1 to 63 letters, digits,"
-            " '-', '_' and '.', with a letter or digit at both ends)"
-        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +115,9 @@ class ResourceSpec:
         memory: Bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is killed, and
             fails as out of memory; with zero it may use what there is.
         gpu: Devices; the task sees its own in `CUDA_VISIBLE_DEVICES`.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) An amount is negative, or not a whole number.
     """
 
     cpu: int = 0
@@ -169,10 +126,29 @@ class ResourceSpec:
 
     def __post_init__(self) -> None:
         for name in ("cpu", "gpu"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-                raise InvalidArgumentError(f"{name}={value!r}: expected a whole number from 0")
-        parse_bytes(self.memory)
+            object.__setattr__(self, name, check_whole_number(name, getattr(self, name), most=MAX_INT32))
+        size = parse_bytes(self.memory)
+        if not isinstance(self.memory, str):
+            object.__setattr__(self, "memory", size)
+
+    @classmethod
+    def given(cls, resources: ResourceSpec | Mapping[str, int | str] | None) -> ResourceSpec:
+        """What a user has asked for: a `ResourceSpec`, a mapping such as `{"cpu": 1, "memory": "2GiB"}`, or nothing.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) The mapping has an unknown key, or an amount that is not valid.
+        """
+        if resources is None or isinstance(resources, ResourceSpec):
+            return resources or cls()
+        known = [field.name for field in fields(cls)]
+        if not isinstance(resources, Mapping):
+            refuse("resources", 'a ResourceSpec, a mapping such as {"cpu": 1, "memory": "2GiB"}, or None', resources)
+        for key in resources:
+            if key not in known:
+                near = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=0.5)
+                advice = f"did you mean {near[0]!r}?" if near else "expected 'cpu', 'memory' or 'gpu'"
+                raise InvalidArgumentError(f"resources must not have the key {quoted(key)}: {advice}")
+        return cls(**dict(resources))  # type: ignore[arg-type] # each amount is checked by the class
 
     @property
     def memory_bytes(self) -> int:
@@ -187,13 +163,26 @@ def parse_bytes(size: int | str) -> int:
     """A size in bytes: a whole number, or text with a unit: `"500K"`, `"512MB"` (10**6), `"2GiB"` (2**30).
 
     Raises:
-        InvalidArgumentError: It is neither, or negative.
+        InvalidArgumentError: It is neither, negative, or larger than 2**63 - 1 bytes.
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
-        return size
-    match = _BYTES.fullmatch(size) if isinstance(size, str) else None
+    if not isinstance(size, str):
+        try:
+            return check_whole_number("size", size)
+        except InvalidArgumentError:
+            number = None
+    else:
+        number = _read_size(size)
+    if number is None or number > MAX_INT64:
+        raise InvalidArgumentError(
+            f"not a size: {quoted(size)} (expected bytes from 0 to {MAX_INT64}, or text such as '512MB' or '2GiB')"
+        )
+    return number
+
+
+def _read_size(text: str) -> int | None:
+    match = _BYTES.fullmatch(text)
     if match is None:
-        raise InvalidArgumentError(f"not a size: {quoted(size)} (expected bytes, or text such as '512MB' or '2GiB')")
+        return None
     number, unit, binary = match.groups()
     power = " KMGT".index(unit.upper()) if unit else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
@@ -211,15 +200,31 @@ class Entrypoint:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        args = check_items("args", self.args, "a list of the callable's arguments")
+        kwargs = check_keyword_arguments("kwargs", self.kwargs)
+        if self.callable is not None:
+            check_callable("callable", self.callable)
+            if self.command:
+                refuse("command", "empty where there is a callable", self.command)
+        else:
+            if args or kwargs:
+                raise InvalidArgumentError(
+                    "args and kwargs go with a callable; the words of a command are its arguments"
+                )
+            object.__setattr__(self, "command", _check_command(self.command))
+        object.__setattr__(self, "args", args)
+        object.__setattr__(self, "kwargs", kwargs)
+
     @classmethod
-    def from_callable(cls, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Entrypoint:
+    def from_callable(cls, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Entrypoint:
         """Runs `function(*args, **kwargs)`; what it returns is the task's result.
 
         Raises:
             InvalidArgumentError: It cannot be called.
         """
         if not callable(function):
-            raise InvalidArgumentError(f"not a callable: {function!r} (expected a function, or a list of words)")
+            refuse("function", "a function or another callable", function)
         return cls(callable=function, args=args, kwargs=kwargs)
 
     @classmethod
@@ -229,21 +234,7 @@ class Entrypoint:
         Raises:
             InvalidArgumentError: It is empty, one string instead of a list, or has words that are no strings.
         """
-        if isinstance(command, str | bytes):
-            raise InvalidArgumentError(
-                f"a command is a list of words: {command!r} is one string"
-                " (write ['python', 'train.py'], or ['sh', '-c', '…'] for a shell's)"
-            )
-        if not isinstance(command, Sequence):
-            raise InvalidArgumentError(f"neither a callable nor a command: {command!r} (a command is a list of words)")
-        words = tuple(os.fspath(word) if isinstance(word, os.PathLike) else word for word in command)
-        if not words or not words[0]:
-            raise InvalidArgumentError("a command must not be empty")
-        for word in words:
-            if not isinstance(word, str) or "\0" in word:
-                raise InvalidArgumentError(f"not a word of a command: {word!r} (expected text without NUL)")
-            check_utf8("a word of a command", word)
-        return cls(command=words)
+        return cls(command=_check_command(command))
 
     @property
     def default_name(self) -> str:
@@ -256,6 +247,26 @@ class Entrypoint:
         else:
             text = getattr(self.callable, "__name__", type(self.callable).__name__)
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:100].strip("-.").lower() or "job"
+
+
+def _check_command(command: object) -> tuple[str, ...]:
+    if isinstance(command, str | bytes):
+        raise InvalidArgumentError(
+            f"a command must be a list of words, got {quoted(command)}, which is one string: write"
+            " ['python', 'train.py'], or ['sh', '-c', '…'] for a shell's"
+        )
+    accepted = "a callable, or a command as a list of words such as ['python', 'train.py']"
+    words = tuple(
+        os.fspath(word) if isinstance(word, os.PathLike) else word
+        for word in check_items("entrypoint", command, accepted)
+    )
+    if not words or not words[0]:
+        raise InvalidArgumentError("a command must not be empty")
+    for word in words:
+        if not isinstance(word, str) or "\0" in word:
+            refuse("each word of a command", "text without NUL", word)
+        check_utf8("each word of a command", word)
+    return words
 
 
 @dataclass(frozen=True)
@@ -317,7 +328,13 @@ class JobInfo:
         Raises:
             InvalidArgumentError: (a `ValueError`) A variable is malformed; the text names it.
         """
-        env = os.environ if env is None else env
+        if env is None:
+            env = os.environ
+        if not isinstance(env, Mapping):
+            refuse("env", "a mapping of text to text, or None for os.environ", env)
+        for name, value in env.items():
+            if not isinstance(name, str) or (name.startswith("IRIS_") and not isinstance(value, str)):
+                refuse("env", "a mapping of text to text, or None for os.environ", {name: value})
         job_id = env.get("IRIS_JOB_ID")
         if not job_id:
             return None

@@ -40,6 +40,8 @@ from iris.rpc.tls import CERT_VARIABLE, explain
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0
 TRIES = 5
+# One try of a call takes no longer: the header for deadlines has room for 115 days, and a socket's timeout for 24.
+_LONGEST_TRY_MS = 86_400_000
 FIRST_PAUSE_S = 0.05  # doubled from try to try, with jitter: five tries take about a second
 
 # What the transports raise when the connection is at fault: ours the first, connectrpc's own the others.
@@ -177,7 +179,7 @@ def call(
         response = ResponseMetadata()
         try:
             with response:
-                answer = method(request, timeout_ms=_left_ms(end))
+                answer = method(request, timeout_ms=left_until(end))
         except ConnectError as error:
             if attempt < TRIES and peer.credentials and is_refused(error) and peer.credentials.renew(token):
                 continue
@@ -201,7 +203,7 @@ async def call_async(
         response = ResponseMetadata()
         try:
             with response:
-                return await method(request, timeout_ms=_left_ms(end))
+                return await method(request, timeout_ms=left_until(end))
         except ConnectError as error:
             if _is_cancelled(error):
                 raise asyncio.CancelledError from error
@@ -316,8 +318,9 @@ def _pause_s(attempt: int) -> float:
     return FIRST_PAUSE_S * float(2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
 
 
-def _left_ms(end: float) -> int:
-    return max(1, int((end - time.monotonic()) * 1000))
+def left_until(end: float) -> int:
+    """Milliseconds until a moment of the monotonic clock, for the deadline of one try: at least 1, at most a day."""
+    return int(min(max(1.0, (end - time.monotonic()) * 1000), _LONGEST_TRY_MS))
 
 
 class ForgetfulInterceptor:

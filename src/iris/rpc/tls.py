@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from iris.arguments import check_path, refuse
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 from iris.rpc.address import is_loopback_host
 
@@ -37,17 +38,18 @@ class ClientTls:
         """From what a user gave; what they did not give, `IRIS_CA`, `IRIS_CERT` and `IRIS_CERT_KEY` say.
 
         Raises:
-            InvalidArgumentError: `cert` is neither a path nor a pair of paths.
+            InvalidArgumentError: `ca` is not a path, or `cert` neither a path nor a pair of paths.
         """
         if isinstance(cert, tuple):
             if len(cert) != 2:
-                raise InvalidArgumentError(f"cert={cert!r}: expected a path, or (certificate, key)")
-            own, key = os.fspath(cert[0]), os.fspath(cert[1])
+                refuse("cert", "a path, or a pair of paths (certificate, key)", cert)
+            own, key = check_path("the certificate of cert", cert[0]), check_path("the key of cert", cert[1])
         elif cert is not None:
-            own, key = os.fspath(cert), ""
+            own, key = check_path("cert", cert, none="no certificate"), ""
         else:
             own, key = os.environ.get(CERT_VARIABLE, ""), os.environ.get(KEY_VARIABLE, "")
-        return cls(os.fspath(ca) if ca is not None else os.environ.get(CA_VARIABLE, ""), own, key)
+        trusted = os.environ.get(CA_VARIABLE, "") if ca is None else check_path("ca", ca, none="the public ones")
+        return cls(trusted, own, key)
 
     def variables(self) -> dict[str, str]:
         """The environment of a program that is to call the same server."""

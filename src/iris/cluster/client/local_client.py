@@ -7,8 +7,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from iris.arguments import check_whole_number
 from iris.cluster.client.local_server import remove_directory, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
+
+MAX_WORKERS = 1000  # of a cluster on this machine: each is a process
 
 
 class LocalClusterClient(RemoteClusterClient):
@@ -19,11 +22,13 @@ class LocalClusterClient(RemoteClusterClient):
         workers: How many workers share the machine, so that several "hosts" can be had on one.
 
     Raises:
+        InvalidArgumentError: (a `ValueError`) The number of workers is not valid.
         MissingExtraError: The extra [server] is not installed.
         LocalClusterError: It did not start; the text says why.
     """
 
     def __init__(self, *, workers: int = 1) -> None:
+        workers = check_whole_number("workers", workers, least=1, most=MAX_WORKERS)
         directory = Path(tempfile.mkdtemp(prefix="iris-"))
         self._owner_pid = os.getpid()
         try:

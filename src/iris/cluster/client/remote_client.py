@@ -15,8 +15,27 @@ from typing import Self
 
 from connectrpc.errors import ConnectError
 
+from iris.arguments import (
+    MAX_INT32,
+    JobReference,
+    TaskReference,
+    check_callable,
+    check_flag,
+    check_instance,
+    check_items,
+    check_job_id,
+    check_seconds,
+    check_task_index,
+    check_text,
+    check_text_mapping,
+    check_timeout,
+    check_token,
+    check_whole_number,
+    refuse,
+)
 from iris.cluster.client.here import find_here, find_token
-from iris.cluster.types import TOKEN_VARIABLE, check_utf8, is_job_finished, make_task_id, parse_task_id
+from iris.cluster.names import check_name
+from iris.cluster.types import TOKEN_VARIABLE, is_job_finished, make_task_id, parse_task_id
 from iris.errors import (
     ControllerUnreachableError,
     DeadlineExceededError,
@@ -27,7 +46,7 @@ from iris.errors import (
 )
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
-from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, stream
+from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, left_until, stream
 from iris.rpc.credentials import Bearer, Credentials
 from iris.rpc.lifetime import Lifetime
 from iris.rpc.neighbour import Neighbour, own
@@ -60,7 +79,8 @@ class RemoteClusterClient:
         cert: With https: this client's own certificate, a file, or one of it and one of its key; default: `IRIS_CERT`
             and `IRIS_CERT_KEY`. The cluster of `iris up` on this machine needs neither, for its own user.
         http2: Speak HTTP/2 with the controller also without TLS. Over TLS it is used where the server offers it.
-        timeout_s: For each call, its repetitions included.
+        timeout_s: For each call, its repetitions included, in seconds. None or `math.inf` sets no limit, except that
+            one repetition ends after a day.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
@@ -75,9 +95,11 @@ class RemoteClusterClient:
         ca: str | os.PathLike[str] | None = None,
         cert: str | os.PathLike[str] | tuple[str, str] | None = None,
         http2: bool = False,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
     ) -> None:
         self.controller_address = parse_address(controller_address)
+        token = check_token(token)
+        check_flag("http2", http2)
         self._tls = ClientTls.given(ca, cert)
         if self._tls == ClientTls() and self.controller_address.startswith("https://"):
             here = find_here(self.controller_address)
@@ -86,7 +108,7 @@ class RemoteClusterClient:
         is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
         # What was found for ourselves is shown to ourselves only.
         self._neighbour = Neighbour(self.controller_address, None if is_given else own)
-        self._timeout_s = timeout_s
+        self._timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
         self._lifetime = Lifetime(f"the client of the cluster at {self.controller_address}")
         self._transport = HttpTransport(self.controller_address, http2=http2, tls=self._tls, lifetime=self._lifetime)
         self._controller = cluster_connect.ControllerServiceClientSync(
@@ -117,6 +139,7 @@ class RemoteClusterClient:
         Raises:
             InvalidArgumentError, AlreadyExistsError, ResourceExhaustedError: See `LaunchJob` in cluster.proto.
         """
+        check_instance("request", request, cluster_pb2.Controller.LaunchJobRequest)
         blob = request.bundle_blob
         if len(blob) > _SENT_AT_ONCE_BYTES:
             request.ClearField("bundle_blob")
@@ -131,34 +154,35 @@ class RemoteClusterClient:
         timeout_s = self._timeout_s + size / _SLOWEST_UPLOAD_BYTES_PER_S
         return call(self._controller.launch_job, request, self._peer, timeout_s=timeout_s).job_id
 
-    def get_job_status(self, job_id: str, *, include_result: bool = False) -> cluster_pb2.JobStatus:
+    def get_job_status(self, job_id: str | JobReference, *, include_result: bool = False) -> cluster_pb2.JobStatus:
         """A job with its tasks.
 
         Raises:
             NotFoundError: There is no such job.
         """
-        check_utf8("a job id", job_id)
-        request = cluster_pb2.Controller.GetJobStatusRequest(job_id=job_id, include_result=include_result)
+        request = cluster_pb2.Controller.GetJobStatusRequest(
+            job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
+        )
         return call(self._controller.get_job_status, request, self._peer, timeout_s=self._timeout_s).job
 
-    def terminate_job(self, job_id: str) -> None:
+    def terminate_job(self, job_id: str | JobReference) -> None:
         """Asks a job to end; answers at once. One that has ended stays as it is.
 
         Raises:
             NotFoundError: There is no such job.
         """
-        check_utf8("a job id", job_id)
-        request = cluster_pb2.Controller.TerminateJobRequest(job_id=job_id)
+        request = cluster_pb2.Controller.TerminateJobRequest(job_id=check_job_id(job_id))
         call(self._controller.terminate_job, request, self._peer, timeout_s=self._timeout_s)
 
-    def terminate_task(self, job_id: str, task_index: int) -> None:
+    def terminate_task(self, job_id: str | JobReference, task_index: int) -> None:
         """Asks one task to end, for good; answers at once. One that has ended stays as it is.
 
         Raises:
             NotFoundError: There is no such job, or it has no such task.
         """
-        check_utf8("a job id", job_id)
-        request = cluster_pb2.Controller.TerminateTaskRequest(job_id=job_id, task_index=task_index)
+        request = cluster_pb2.Controller.TerminateTaskRequest(
+            job_id=check_job_id(job_id), task_index=check_task_index(task_index)
+        )
         call(self._controller.terminate_task, request, self._peer, timeout_s=self._timeout_s)
 
     def list_jobs(self) -> list[cluster_pb2.JobStatus]:
@@ -174,10 +198,10 @@ class RemoteClusterClient:
 
     def watch_job(
         self,
-        job_id: str,
+        job_id: str | JobReference,
         *,
         timeout: float | None = None,
-        patience_s: float = 60.0,
+        patience_s: float | None = 60.0,
         longest_pause_s: float = _LONGEST_PAUSE_S,
         include_tasks: bool = False,
         handle: StreamHandle | None = None,
@@ -186,10 +210,10 @@ class RemoteClusterClient:
         """The states of a job as they change, the last of them final. Connects again when the connection is lost.
 
         Args:
-            job_id: The job.
-            timeout: Seconds after which to give up; None waits for ever. The controller is asked once in any case, and
-                has a second to answer.
-            patience_s: For how long to try again when the controller does not answer.
+            job_id: The job: its id, or a `Job`.
+            timeout: Seconds after which to give up; None or `math.inf` waits for ever. The controller is asked once in
+                any case, and has a second to answer.
+            patience_s: For how long to try again when the controller does not answer; None or `math.inf`: for ever.
             longest_pause_s: Between two such tries.
             include_tasks: With the tasks that have changed, the first time with all.
             handle: By which other threads can end it: it does not connect again then.
@@ -200,15 +224,35 @@ class RemoteClusterClient:
             DeadlineExceededError: (a `TimeoutError`) The time has passed.
             ControllerUnreachableError: The controller has not answered for `patience_s`.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        check_utf8("a job id", job_id)
-        request = cluster_pb2.Controller.WatchJobRequest(job_id=job_id, include_tasks=include_tasks)
+        job_id = check_job_id(job_id)
+        request = cluster_pb2.Controller.WatchJobRequest(
+            job_id=job_id, include_tasks=check_flag("include_tasks", include_tasks)
+        )
+        return self._watch(
+            request,
+            check_timeout("timeout", timeout),
+            check_timeout("patience_s", patience_s),
+            check_seconds("longest_pause_s", longest_pause_s, above_zero=True),
+            handle if handle is None else check_instance("handle", handle, StreamHandle),
+            check_callable("on_silence", on_silence),
+        )
+
+    def _watch(
+        self,
+        request: cluster_pb2.Controller.WatchJobRequest,
+        timeout_s: float,
+        patience_s: float,
+        longest_pause_s: float,
+        handle: StreamHandle | None,
+        on_silence: Callable[[UnavailableError], None],
+    ) -> Iterator[cluster_pb2.JobStatus]:
+        end = time.monotonic() + timeout_s
         silent_since: float | None = None
         is_told = False
         unreachable: UnavailableError | None = None
-        if timeout is not None and timeout < _SHORTEST_WAIT_S:
+        if timeout_s < _SHORTEST_WAIT_S:
             try:
-                job = self._ask_for_job(job_id)
+                job = self._ask_for_job(request.job_id)
             except UnavailableError as error:
                 unreachable = error
             except DeadlineExceededError:
@@ -218,8 +262,9 @@ class RemoteClusterClient:
                 if is_job_finished(job.state):
                     return
         pause_s = 0.05
-        while end is None or end - time.monotonic() > 0.01:
-            left_ms = None if end is None else max(1, int((end - time.monotonic()) * 1000))
+        while end - time.monotonic() > 0.01:
+            # No deadline where there is none. One of months is met by several streams, each of at most a day.
+            left_ms = None if end == math.inf else left_until(end)
             try:
                 watched = self._controller.watch_job(request, timeout_ms=left_ms)
                 with closing(stream(watched, self._peer, handle)) as messages:
@@ -240,11 +285,10 @@ class RemoteClusterClient:
                 if silent_s > _TELL_SILENCE_S and not is_told:
                     is_told = True
                     on_silence(error)
-            left_s = math.inf if end is None else end - time.monotonic()
-            self.pause(min(pause_s * random.uniform(0.5, 1.5), left_s))
+            self.pause(min(pause_s * random.uniform(0.5, 1.5), max(0.0, end - time.monotonic())))
             pause_s = min(pause_s * 2, longest_pause_s)
         known = f", as far as is known: {unreachable}" if unreachable else ""
-        raise DeadlineExceededError(f"job {job_id!r} has not ended within {timeout:g} s{known}")
+        raise DeadlineExceededError(f"job {request.job_id!r} has not ended within {timeout_s:g} s{known}")
 
     def _ask_for_job(self, job_id: str) -> cluster_pb2.JobStatus:
         request = cluster_pb2.Controller.GetJobStatusRequest(job_id=job_id)
@@ -253,30 +297,30 @@ class RemoteClusterClient:
     # Tasks.
 
     def get_task_status(
-        self, job_id: str, task_index: int, *, include_result: bool = False, timeout_s: float = math.inf
+        self, job_id: str | JobReference, task_index: int, *, include_result: bool = False, timeout_s: float = math.inf
     ) -> cluster_pb2.TaskStatus:
         """One task. `timeout_s` shortens that of the client.
 
         Raises:
             NotFoundError: There is no such job, or it has no such task.
         """
-        check_utf8("a job id", job_id)
         request = cluster_pb2.Controller.GetTaskStatusRequest(
-            job_id=job_id, task_index=task_index, include_result=include_result
+            job_id=check_job_id(job_id),
+            task_index=check_task_index(task_index),
+            include_result=check_flag("include_result", include_result),
         )
-        timeout_s = min(timeout_s, self._timeout_s)
+        timeout_s = min(check_timeout("timeout_s", timeout_s), self._timeout_s)
         return call(self._controller.get_task_status, request, self._peer, timeout_s=timeout_s).task
 
-    def list_tasks(self, job_id: str, *, timeout_s: float = math.inf) -> list[cluster_pb2.TaskStatus]:
+    def list_tasks(self, job_id: str | JobReference, *, timeout_s: float = math.inf) -> list[cluster_pb2.TaskStatus]:
         """The tasks of a job, in index order. `timeout_s` shortens that of the client, for all calls together.
 
         Raises:
             NotFoundError: There is no such job.
         """
-        check_utf8("a job id", job_id)
-        request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id, page_size=_PAGE)
+        request = cluster_pb2.Controller.ListTasksRequest(job_id=check_job_id(job_id), page_size=_PAGE)
         tasks: list[cluster_pb2.TaskStatus] = []
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + check_timeout("timeout_s", timeout_s)
         while True:
             left_s = min(end - time.monotonic(), self._timeout_s)
             answer = call(self._controller.list_tasks, request, self._peer, timeout_s=left_s)
@@ -288,12 +332,12 @@ class RemoteClusterClient:
     # Logs.
 
     def fetch_task_logs(
-        self, task_id: str, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
+        self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
     ) -> list[LogEntry]:
         """The lines of a task's newest attempt, or of another one; `[]` while no worker has had the task.
 
         Args:
-            task_id: `"{job_id}/task-{index}"`.
+            task_id: `"{job_id}/task-{index}"`, or a `Task`.
             start_ms: Only lines that were completed after this moment, exclusive; 0 for all.
             max_lines: The first N of them; 0 for all.
             attempt_id: Another attempt than the newest.
@@ -302,16 +346,21 @@ class RemoteClusterClient:
             One entry a line; a line of over 1 MiB comes in pieces, all but its last marked `partial`.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) The task id is malformed, or a number is negative.
+            InvalidArgumentError: (a `ValueError`) The task id is malformed, or a number is not valid.
             NotFoundError: There is no such job, task or attempt.
             WorkerUnreachableError: The worker that has the log does not answer.
         """
         job_id, task_index = parse_task_id(task_id)
+        wanted = cluster_pb2.Worker.FetchLogsFilter(
+            start_ms=check_whole_number("start_ms", start_ms),
+            max_lines=check_whole_number("max_lines", max_lines, most=MAX_INT32),
+        )
+        if attempt_id is not None:
+            attempt_id = check_whole_number("attempt_id", attempt_id, most=MAX_INT32, none="the newest attempt")
         task = self.get_task_status(job_id, task_index)
         if not task.attempts and attempt_id is None:
             return []
         attempt = find_attempt(task, attempt_id)
-        wanted = cluster_pb2.Worker.FetchLogsFilter(start_ms=start_ms, max_lines=max_lines)
         entries: list[LogEntry] = []
         while True:
             page = self.fetch_log_page(task_id, attempt, wanted)
@@ -319,10 +368,10 @@ class RemoteClusterClient:
             if page.at_end or (max_lines and len(entries) >= max_lines):
                 return entries
             wanted.start_line = page.next_line
-            wanted.max_lines = max_lines - len(entries) if max_lines else 0
+            wanted.max_lines = int(max_lines) - len(entries) if max_lines else 0
 
     def fetch_log_page(
-        self, task_id: str, attempt: cluster_pb2.TaskAttempt, wanted: cluster_pb2.Worker.FetchLogsFilter
+        self, task_id: str | TaskReference, attempt: cluster_pb2.TaskAttempt, wanted: cluster_pb2.Worker.FetchLogsFilter
     ) -> LogPage:
         """One page of an attempt's log: from the worker that ran it, or through the controller where that worker cannot
         be reached from here, or is gone.
@@ -331,6 +380,9 @@ class RemoteClusterClient:
             NotFoundError: There is no such log.
             WorkerUnreachableError: The worker that has it does not answer.
         """
+        task_id = make_task_id(*parse_task_id(task_id))
+        check_instance("attempt", attempt, cluster_pb2.TaskAttempt)
+        check_instance("wanted", wanted, cluster_pb2.Worker.FetchLogsFilter)
         request = cluster_pb2.Worker.FetchTaskLogsRequest(task_id=task_id, attempt_id=attempt.attempt_id, filter=wanted)
         if self.reaches_worker(attempt.worker_id, attempt.worker_address):
             worker = self._worker(attempt.worker_id, attempt.worker_address)
@@ -364,22 +416,28 @@ class RemoteClusterClient:
             WorkerUnreachableError, ControllerUnreachableError: It does not answer, or the connection broke.
             DeadlineExceededError: It has been silent for too long.
         """
+        check_instance("request", request, cluster_pb2.StreamTaskLogsRequest)
+        if handle is not None:
+            check_instance("handle", handle, StreamHandle)
         if worker is None:
             return stream(self._controller.stream_task_logs(request), self._peer, handle)
-        known = self._worker(*worker)
+        known = self._worker(*_check_worker("worker", worker))
         return stream(known.stub.stream_task_logs(request), known.peer, handle)
 
     def reaches_worker(self, worker_id: str, address: str) -> bool:
         """Whether a worker can be called straight from here: found out once for each address, in half a second at
         most, and from then on known. `lost_worker` makes it forget that it could."""
-        known = self._reachable.get(address)
+        worker_id = check_text("worker_id", worker_id)
+        known = self._reachable.get(check_text("address", address))
         if known is None:
             known = self._reachable[address] = self._probe(worker_id, address)
         return known
 
     def find_routes(self, workers: Iterable[tuple[str, str]]) -> None:
         """Finds out about several workers, by id and address, at once: in half a second for all of them."""
-        unknown = {worker for worker in workers if worker[1] and worker[1] not in self._reachable}
+        pairs = check_items("workers", workers, "a list of pairs of worker id and address")
+        known = {_check_worker("each of workers", pair) for pair in pairs}
+        unknown = {worker for worker in known if worker[1] and worker[1] not in self._reachable}
         threads = [threading.Thread(target=self.reaches_worker, args=worker, daemon=True) for worker in unknown]
         for thread in threads:
             thread.start()
@@ -388,7 +446,7 @@ class RemoteClusterClient:
 
     def lost_worker(self, address: str) -> None:
         """A worker that could be reached does not answer any more: read through the controller from now on."""
-        self._reachable[address] = False
+        self._reachable[check_text("address", address)] = False
 
     def _probe(self, worker_id: str, address: str) -> bool:
         if is_loopback(address) and not is_loopback(self.controller_address):
@@ -416,15 +474,27 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.ListMachinesRequest()
         return call(self._controller.list_machines, request, self._peer, timeout_s=self._timeout_s)
 
-    def register_endpoint(self, name: str, address: str, job_id: str, metadata: Mapping[str, str]) -> str:
+    def register_endpoint(
+        self, name: str, address: str, job_id: str | JobReference = "", metadata: Mapping[str, str] | None = None
+    ) -> str:
         """Gives a name to an address; answers with the endpoint's id.
 
+        Args:
+            name: The endpoint's name.
+            address: Where it can be reached, such as `host:port`.
+            job_id: The job that it belongs to, and goes with: its id, or a `Job`; empty for none.
+            metadata: What readers of the endpoint find beside its address.
+
         Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it.
             AlreadyExistsError: Another job has the name.
             NotFoundError, FailedPreconditionError: The job does not exist, or has ended.
         """
         request = cluster_pb2.Controller.RegisterEndpointRequest(
-            name=name, address=address, job_id=job_id, metadata=metadata
+            name=_check_name("endpoint", name),
+            address=check_text("address", address, empty=False, accepted="an address as text, such as 'host:port'"),
+            job_id=job_id if job_id == "" else check_job_id(job_id),
+            metadata={} if metadata is None else check_text_mapping("metadata", metadata, none="no metadata"),
         )
         return call(self._controller.register_endpoint, request, self._peer, timeout_s=self._timeout_s).endpoint_id
 
@@ -434,7 +504,9 @@ class RemoteClusterClient:
         Raises:
             NotFoundError: There is no such endpoint.
         """
-        request = cluster_pb2.Controller.UnregisterEndpointRequest(endpoint_id=endpoint_id)
+        request = cluster_pb2.Controller.UnregisterEndpointRequest(
+            endpoint_id=check_text("endpoint_id", endpoint_id, empty=False)
+        )
         call(self._controller.unregister_endpoint, request, self._peer, timeout_s=self._timeout_s)
 
     def lookup_endpoint(self, name: str) -> cluster_pb2.Controller.Endpoint:
@@ -443,12 +515,12 @@ class RemoteClusterClient:
         Raises:
             NotFoundError: There is none.
         """
-        request = cluster_pb2.Controller.LookupEndpointRequest(name=name)
+        request = cluster_pb2.Controller.LookupEndpointRequest(name=_check_name("endpoint", name))
         return call(self._controller.lookup_endpoint, request, self._peer, timeout_s=self._timeout_s).endpoint
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """The endpoints whose names start with a prefix, by name."""
-        request = cluster_pb2.Controller.ListEndpointsRequest(prefix=prefix)
+        request = cluster_pb2.Controller.ListEndpointsRequest(prefix=check_text("prefix", prefix))
         return list(call(self._controller.list_endpoints, request, self._peer, timeout_s=self._timeout_s).endpoints)
 
     # Tokens, for admins.
@@ -465,11 +537,14 @@ class RemoteClusterClient:
             request_id: Made for each token, so that the call can be repeated; default: it is made here.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) Something of this cannot be meant.
+            InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it.
             PermissionDeniedError: This client is no admin.
         """
         request = cluster_pb2.Controller.CreateTokenRequest(
-            name=name, role=role, ttl_seconds=ttl_seconds, request_id=request_id or secrets.token_hex(16)
+            name=_check_name("token", name),
+            role=check_text("role", role, empty=False),
+            ttl_seconds=check_whole_number("ttl_seconds", ttl_seconds),
+            request_id=check_text("request_id", request_id) or secrets.token_hex(16),
         )
         return call(self._controller.create_token, request, self._peer, timeout_s=self._timeout_s)
 
@@ -489,7 +564,7 @@ class RemoteClusterClient:
             NotFoundError: There is no such token.
             PermissionDeniedError: This client is no admin.
         """
-        request = cluster_pb2.Controller.RevokeTokenRequest(token_id=token_id)
+        request = cluster_pb2.Controller.RevokeTokenRequest(token_id=check_text("token_id", token_id, empty=False))
         call(self._controller.revoke_token, request, self._peer, timeout_s=self._timeout_s)
 
     def token(self) -> str | None:
@@ -504,7 +579,7 @@ class RemoteClusterClient:
         Raises:
             ClientClosedError: This client was closed before or meanwhile.
         """
-        self._lifetime.pause(seconds)
+        self._lifetime.pause(check_seconds("seconds", seconds))
 
     def close(self) -> None:
         """Closes the connections; the cluster goes on. Waits, follows and calls of other threads end within a second
@@ -563,6 +638,19 @@ class _WorkerStub:
             credentials=credentials,
             lifetime=lifetime,
         )
+
+
+def _check_worker(name: str, value: object) -> tuple[str, str]:
+    accepted = "a pair of worker id and address"
+    pair = check_items(name, value, accepted)
+    if len(pair) != 2:
+        refuse(name, accepted, value)
+    return check_text(f"the worker id of {name}", pair[0]), check_text(f"the address of {name}", pair[1])
+
+
+def _check_name(kind: str, name: str) -> str:
+    check_name(kind, name)
+    return name
 
 
 def _credentials(given: str | Callable[[], str] | None, address: str) -> Credentials:

@@ -53,7 +53,8 @@ from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
 from iris.cluster.engine.base import Engine
-from iris.cluster.types import TOKEN_VARIABLE, check_job_name, is_task_finished, parse_task_id, state_name
+from iris.cluster.names import check_job_name
+from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
 from iris.cluster.worker.handover import UNWANTED
 from iris.cluster.worker.lease import DEFAULT_LEASE_S
 from iris.cluster.worker.run_callable import why_not_on

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from iris.cluster.types import check_name
+from iris.cluster.names import check_name
 from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 

@@ -13,7 +13,8 @@ from iris.cluster.controller.job import Job
 from iris.cluster.controller.limits import check_sizes
 from iris.cluster.controller.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION, SUCCEEDED
 from iris.cluster.engine.base import GangRequest, Placement, Resources
-from iris.cluster.types import check_job_name, check_label, check_port_name, make_task_id, state_name
+from iris.cluster.names import check_job_name, check_label, check_port_name
+from iris.cluster.types import make_task_id, state_name
 from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 

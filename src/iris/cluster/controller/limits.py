@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from iris.cluster.types import check_name
+from iris.cluster.names import check_name
 from iris.cluster.worker.run_callable import MAX_RESULT_BYTES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2

@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, check_port_name, make_task_id, parse_task_id
+from iris.cluster.names import check_port_name
+from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine

@@ -1,0 +1,408 @@
+"""Checks of the arguments that users give, one function for each kind of argument.
+
+Every public function and method of Iris checks its arguments with these, before it sends anything. Each check returns
+the value in the type that the rest of Iris works with (a numpy integer becomes an `int`, a job handle its id), or
+raises InvalidArgumentError: `replicas must be a whole number from 1 to 2147483647, got 0`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from decimal import Decimal
+from numbers import Real
+from typing import Any, NoReturn, TypeVar
+
+from iris.errors import InvalidArgumentError, quoted
+
+# The largest numbers of the wire's integer fields.
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
+# Python's clocks and locks take no longer waits than about 290 years: whoever gives more wants no limit.
+_LONGEST_WAIT_S = 9e9
+
+Kind = TypeVar("Kind")
+Choice = TypeVar("Choice", bound=str)
+
+
+class JobReference:
+    """A handle on a job, accepted wherever a job id is.
+
+    Attributes:
+        job_id: The job's id.
+    """
+
+    job_id: str
+
+
+class TaskReference:
+    """A handle on a task, accepted wherever a task id is.
+
+    Attributes:
+        job_id: The id of the task's job.
+        task_index: The task's index in the job, from 0.
+    """
+
+    job_id: str
+    task_index: int
+
+    @property
+    def task_id(self) -> str:
+        """`"{job_id}/task-{index}"`."""
+        return f"{self.job_id}/task-{self.task_index}"
+
+
+def refuse(name: str, accepted: str, value: object, advice: str = "") -> NoReturn:
+    """Refuse an argument.
+
+    Args:
+        name: The argument's name.
+        accepted: What the argument may be, as the end of "must be".
+        value: The given value.
+        advice: What the caller can do instead, as a clause.
+
+    Raises:
+        InvalidArgumentError: Always.
+    """
+    raise InvalidArgumentError(f"{name} must be {accepted}, got {quoted(value)}{advice and ': ' + advice}")
+
+
+# Numbers.
+
+
+def check_whole_number(
+    name: str, value: object, *, least: int = 0, most: int = MAX_INT64, none: str = "", advice: str = ""
+) -> int:
+    """Return a whole number as an `int`. Any type with `__index__` is one, except `bool`.
+
+    Args:
+        name: The argument's name.
+        value: The given value.
+        least: The smallest accepted number.
+        most: The largest accepted number.
+        none: What None means, where the caller accepts None besides.
+        advice: What the caller of the checked function can do instead.
+
+    Raises:
+        InvalidArgumentError: The value is not a whole number, or is out of bounds.
+    """
+    if type(value) is int and least <= value <= most:
+        return value  # nearly always
+    if not isinstance(value, bool):
+        try:
+            number = operator.index(value)  # type: ignore[arg-type] # whether it has one is found out here
+        except TypeError:
+            pass
+        else:
+            if least <= number <= most:
+                return number
+    refuse(name, f"a whole number from {least} to {most}{_or_none(none)}", value, advice)
+
+
+def check_task_index(value: object, name: str = "task_index", *, none: str = "") -> int:
+    """Return the index of a task.
+
+    Raises:
+        InvalidArgumentError: The value cannot be the index of a task.
+    """
+    return check_whole_number(name, value, most=MAX_INT32, none=none)
+
+
+def check_seconds(name: str, value: object, *, most: float = MAX_INT32, above_zero: bool = False) -> float:
+    """Return a finite number of seconds as a `float`. Any real number is accepted, numpy's and fractions included.
+
+    Args:
+        name: The argument's name.
+        value: The given value.
+        most: The largest accepted number of seconds.
+        above_zero: Refuse 0.
+
+    Raises:
+        InvalidArgumentError: The value is not a number, or is out of bounds.
+    """
+    number = _real(value)
+    if number is None or not 0 <= number <= most or (above_zero and not number):
+        refuse(name, f"a number of seconds {_bounds(most, above_zero)}", value, _duration_advice(value))
+    return number
+
+
+def check_timeout(
+    name: str,
+    value: object,
+    *,
+    most: float = math.inf,
+    above_zero: bool = False,
+) -> float:
+    """Return a timeout in seconds; `math.inf` where there is none: for None, `math.inf`, and anything over 285 years.
+
+    Args:
+        name: The argument's name.
+        value: The given value.
+        most: The largest accepted number of seconds, apart from `math.inf`.
+        above_zero: Refuse 0.
+
+    Raises:
+        InvalidArgumentError: The value is not a number, or is out of bounds.
+    """
+    number = math.inf if value is None else _real(value)
+    if number is None or not number >= 0 or most < number < math.inf or (above_zero and not number):
+        accepted = f"a number of seconds {_bounds(most, above_zero)}, or None or math.inf for no limit"
+        refuse(name, accepted, value, _duration_advice(value))
+    return number if number <= _LONGEST_WAIT_S else math.inf
+
+
+def _real(value: object) -> float | None:
+    """The value as a float, NaN included; None for a value that is not a real number."""
+    if isinstance(value, bool):
+        return None
+    try:
+        if isinstance(value, Real | Decimal):
+            return float(value)
+        return float(operator.index(value))  # type: ignore[arg-type] # whether it has one is found out here
+    except TypeError:
+        return None
+    except OverflowError:
+        # Too large for a float: not the same as `math.inf`, which callers mean.
+        return sys.float_info.max if value > 0 else -sys.float_info.max  # type: ignore[operator]
+    except ValueError:
+        return math.nan  # a signaling NaN of decimal
+
+
+def _bounds(most: float, above_zero: bool) -> str:
+    if most == math.inf:
+        return "above 0" if above_zero else "from 0 on"
+    return f"{'above 0, up to' if above_zero else 'from 0 to'} {most:.15g}"
+
+
+def _duration_advice(value: object) -> str:
+    return "its total_seconds() are a number of seconds" if hasattr(value, "total_seconds") else ""
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return a flag, which is True or False and nothing else. numpy's booleans are accepted.
+
+    Raises:
+        InvalidArgumentError: The value is neither.
+    """
+    kind = type(value)
+    if isinstance(value, bool) or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")):
+        return bool(value)
+    refuse(name, "True or False", value)
+
+
+# Text.
+
+
+def check_text(name: str, value: object, *, empty: bool = True, accepted: str = "text", none: str = "") -> str:
+    """Return text that can be sent.
+
+    Args:
+        name: The argument's name.
+        value: The given value.
+        empty: Accept empty text.
+        accepted: What the argument may be, for the error.
+        none: What None means, where the caller accepts None besides.
+
+    Raises:
+        InvalidArgumentError: The value is not text, or has no form in UTF-8.
+    """
+    if not isinstance(value, str):
+        refuse(name, accepted + _or_none(none), value)
+    if not value and not empty:
+        refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
+    check_utf8(name, value)
+    return str.__str__(value)  # plain text also of an enum whose members are text
+
+
+def check_utf8(what: str, text: str) -> None:
+    """Refuse text that cannot be sent. The names of files that are not UTF-8 are such text.
+
+    Raises:
+        InvalidArgumentError: The text has no form in UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(
+            f"{what} must be text that has a form in UTF-8, got {quoted(text)}: is the locale's encoding UTF-8?"
+        ) from None
+
+
+def check_choice(name: str, value: object, choices: Sequence[Choice], *, none: str = "") -> Choice:
+    """Return one of several words.
+
+    Raises:
+        InvalidArgumentError: The value is none of them.
+    """
+    for choice in choices:
+        if isinstance(value, str) and value == choice:
+            return choice
+    refuse(name, f"one of {', '.join(map(repr, choices))}{_or_none(none)}", value)
+
+
+def check_path(name: str, value: object, *, none: str = "") -> str:
+    """Return a path as text.
+
+    Raises:
+        InvalidArgumentError: The value is neither text nor a path object, is empty, or cannot be a path.
+    """
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path:
+        refuse(name, f"a path, as text or a path object, neither empty nor with NUL{_or_none(none)}", value)
+    check_utf8(name, path)
+    return path
+
+
+# Several values at once.
+
+
+def check_text_mapping(name: str, value: object, *, none: str = "") -> dict[str, str]:
+    """Return a mapping of text to text, as a dict of its own.
+
+    Raises:
+        InvalidArgumentError: The value is not a mapping, or a key or value of it is not text.
+    """
+    if not isinstance(value, Mapping):
+        refuse(name, f"a mapping of text to text{_or_none(none)}", value)
+    for key, text in value.items():
+        if not isinstance(key, str):
+            refuse(f"each key of {name}", "text", key)
+        check_utf8(f"each key of {name}", key)
+        check_text(f"{name}[{quoted(key)}]", text)
+    return dict(value)
+
+
+def check_keyword_arguments(name: str, value: object) -> dict[str, Any]:
+    """Return the named arguments for a callable, as a dict of its own.
+
+    Raises:
+        InvalidArgumentError: The value is not a mapping, or a key of it is not text.
+    """
+    if not isinstance(value, Mapping):
+        refuse(name, "a mapping of the callable's argument names to values, or None", value)
+    for key in value:
+        if not isinstance(key, str):
+            refuse(f"each key of {name}", "the name of an argument", key)
+    return dict(value)
+
+
+def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
+    """Return the items of a list, or of anything else that has items in an order.
+
+    Args:
+        name: The argument's name.
+        value: The given value.
+        accepted: What the argument may be, for the error.
+
+    Raises:
+        InvalidArgumentError: The value has no items, or is text, bytes, a mapping or a set.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set):
+        try:
+            return tuple(value)
+        except TypeError:
+            pass  # a numpy array without dimensions says only now that it has no items
+    refuse(name, accepted, value)
+
+
+def check_names(name: str, value: object, example: str) -> tuple[str, ...]:
+    """Return a list of names.
+
+    Args:
+        name: The argument's name.
+        value: The given value; a set of names is accepted, too.
+        example: A list that would be right, for the error.
+
+    Raises:
+        InvalidArgumentError: The value is not a list of text.
+    """
+    accepted = f"a list of names, such as {example}"
+    names = tuple(value) if isinstance(value, Set) else check_items(name, value, accepted)
+    for item in names:
+        if not isinstance(item, str):
+            refuse(name, accepted, value)
+        check_utf8(f"each of {name}", item)
+    return tuple(map(str.__str__, names))
+
+
+def check_task_indices(name: str, value: object) -> list[int]:
+    """Return the indices of tasks, each once, in order. A set of indices is accepted, too.
+
+    Raises:
+        InvalidArgumentError: The value is not a list of indices, or is empty.
+    """
+    accepted = "a list of at least one task index, or None for all tasks"
+    indices = tuple(value) if isinstance(value, Set) else check_items(name, value, accepted)
+    if not indices:
+        refuse(name, accepted, value)
+    return sorted({check_task_index(index, f"each of {name}") for index in indices})
+
+
+# Handles, and other objects.
+
+
+def check_job_id(value: object, name: str = "job_id") -> str:
+    """Return a job id. A `Job` stands for its id.
+
+    Raises:
+        InvalidArgumentError: The value is neither an id nor a `Job`.
+    """
+    if isinstance(value, JobReference):
+        return value.job_id
+    if isinstance(value, TaskReference):
+        refuse(name, "a job id or a Job", value, f"its job is {quoted(value.job_id)}")
+    return check_text(name, value, empty=False, accepted="a job id or a Job")
+
+
+def check_task_id(value: object, name: str = "task_id") -> str:
+    """Return a task id as text; whether it has the form of one is not checked. A `Task` stands for its id.
+
+    Raises:
+        InvalidArgumentError: The value is neither text nor a `Task`.
+    """
+    if isinstance(value, TaskReference):
+        return value.task_id
+    if not isinstance(value, str):
+        refuse(name, "a task id or a Task", value)
+    return value
+
+
+def check_callable(name: str, value: Kind, *, none: str = "") -> Kind:
+    """Return something that can be called.
+
+    Raises:
+        InvalidArgumentError: The value cannot be called.
+    """
+    if not callable(value):
+        refuse(name, f"a function or another callable{_or_none(none)}", value)
+    return value
+
+
+def check_instance(name: str, value: object, kind: type[Kind], advice: str = "") -> Kind:
+    """Return an object of a class.
+
+    Raises:
+        InvalidArgumentError: The value is an object of another class.
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        refuse(name, f"{article} {kind.__name__}", value, advice)
+    return value
+
+
+def check_token(value: str | Callable[[], str] | None) -> str | Callable[[], str] | None:
+    """Return a token, or a function that returns one.
+
+    Raises:
+        InvalidArgumentError: The value is neither.
+    """
+    if value is None or callable(value):
+        return value
+    return check_text("token", value, accepted="text, or a function that returns text", none="the one in IRIS_TOKEN")
+
+
+def _or_none(meaning: str) -> str:
+    return meaning and f", or None for {meaning}"
