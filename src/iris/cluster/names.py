@@ -82,6 +82,18 @@ def check_name(kind: str, name: str) -> None:
         raise InvalidArgumentError(f"not {article} {kind} name: {quoted(name)} {fault}")
 
 
+def check_token_name(name: str) -> None:
+    """Refuse a name that the holder of a token cannot have.
+
+    Raises:
+        InvalidArgumentError: The name breaks the rule of this module, or is longer than `MAX_NAME_BYTES`.
+    """
+    try:
+        check_name("token", name)
+    except ResourceExhaustedError as error:
+        raise InvalidArgumentError(str(error)) from None
+
+
 def find_unseen(text: str) -> str:
     """Say which character of a text nobody sees, as the end of a sentence; empty where there is none."""
     for place, character in enumerate(text):

@@ -34,7 +34,7 @@ from iris.arguments import (
     refuse,
 )
 from iris.cluster.client.here import find_here, find_token
-from iris.cluster.names import check_name
+from iris.cluster.names import check_name, check_token_name
 from iris.cluster.types import TOKEN_VARIABLE, is_job_finished, make_task_id, parse_task_id
 from iris.errors import (
     ControllerUnreachableError,
@@ -491,7 +491,7 @@ class RemoteClusterClient:
             NotFoundError, FailedPreconditionError: The job does not exist, or has ended.
         """
         request = cluster_pb2.Controller.RegisterEndpointRequest(
-            name=_check_name("endpoint", name),
+            name=_endpoint_name(name),
             address=check_text("address", address, empty=False, accepted="an address as text, such as 'host:port'"),
             job_id=job_id if job_id == "" else check_job_id(job_id),
             metadata={} if metadata is None else check_text_mapping("metadata", metadata, none="no metadata"),
@@ -515,7 +515,7 @@ class RemoteClusterClient:
         Raises:
             NotFoundError: There is none.
         """
-        request = cluster_pb2.Controller.LookupEndpointRequest(name=_check_name("endpoint", name))
+        request = cluster_pb2.Controller.LookupEndpointRequest(name=_endpoint_name(name))
         return call(self._controller.lookup_endpoint, request, self._peer, timeout_s=self._timeout_s).endpoint
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
@@ -540,8 +540,9 @@ class RemoteClusterClient:
             InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it.
             PermissionDeniedError: This client is no admin.
         """
+        check_token_name(name)
         request = cluster_pb2.Controller.CreateTokenRequest(
-            name=_check_name("token", name),
+            name=name,
             role=check_text("role", role, empty=False),
             ttl_seconds=check_whole_number("ttl_seconds", ttl_seconds),
             request_id=check_text("request_id", request_id) or secrets.token_hex(16),
@@ -648,8 +649,8 @@ def _check_worker(name: str, value: object) -> tuple[str, str]:
     return check_text(f"the worker id of {name}", pair[0]), check_text(f"the address of {name}", pair[1])
 
 
-def _check_name(kind: str, name: str) -> str:
-    check_name(kind, name)
+def _endpoint_name(name: str) -> str:
+    check_name("endpoint", name)
     return name
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from iris.cluster.controller.store import Changes, Store, StoredToken
+from iris.cluster.names import check_token_name
 from iris.cluster.types import make_task_id
 from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
@@ -23,7 +24,6 @@ MAX_TTL_S = 10 * 366 * 86400
 _CONTROLLER_TTL_S = 600.0
 _TASK_TTL_S = 366 * 86400.0  # it ends with its attempt
 _LISTED_S = 7 * 86400  # an expired token is shown for so long
-_MAX_NAME_BYTES = 200
 
 Token = cluster_pb2.Controller.Token
 
@@ -110,10 +110,7 @@ class Authority:
             self.on_revoked(token_id)
 
     def _new_token(self, request: cluster_pb2.Controller.CreateTokenRequest) -> StoredToken:
-        if not request.name or len(request.name.encode()) > _MAX_NAME_BYTES or not request.name.isprintable():
-            raise InvalidArgumentError(
-                f"not a name for a token: {request.name[:50]!r} (expected 1 to {_MAX_NAME_BYTES} bytes, printable)"
-            )
+        check_token_name(request.name)
         if request.role not in GIVEN_ROLES:
             raise InvalidArgumentError(f"role={request.role!r}: expected one of {', '.join(GIVEN_ROLES)}")
         if not 0 <= request.ttl_seconds <= MAX_TTL_S:
