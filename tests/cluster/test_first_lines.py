@@ -21,7 +21,7 @@ def late_reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IrisClien
     The seed is one with at most three losses in a row: then a report is less than a second late.
     """
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(failpoints.VARIABLE, "report.before=error:0.7/3999")
+        environment.setenv(failpoints.VARIABLE, "report.before=error:0.6/693")
         cluster = running_cluster(tmp_path_factory.mktemp("late"))
         with cluster as server, IrisClient.remote(server.address) as client:
             yield client
