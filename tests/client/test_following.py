@@ -154,7 +154,7 @@ def test_the_controller_is_killed_and_comes_back_while_a_log_is_followed(tmp_pat
         with running_cluster(directory, port=port) as server:
             client = opened.enter_context(IrisClient.remote(server.address))
             job = client.run(writing.command())
-            reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, on_notice=quiet))
+            reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, partial=True, on_notice=quiet))
             see_all_before_the_gate(reading, writing)
             worker = listener(client.cluster.list_workers()[0].address)
             server.process.kill()
@@ -192,7 +192,7 @@ def test_the_worker_is_killed_while_a_log_is_followed(own: LocalServer, tmp_path
     notices: list[str] = []
     with IrisClient.remote(own.address) as client:
         job = client.run(writing.command())
-        reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, on_notice=notices.append))
+        reading = Reading(client.stream_task_logs(job.job_id, 0, route=route, partial=True, on_notice=notices.append))
         see_all_before_the_gate(reading, writing)
         os.kill(listener(client.cluster.list_workers()[0].address), signal.SIGKILL)
         Path(writing.gate).touch()
@@ -437,7 +437,8 @@ def test_a_line_of_a_hundred_megabytes(client: IrisClient, route: str) -> None:
     )
     job = client.run(python(program))
     digest, size, lines = hashlib.sha256(), 0, 0
-    with memory_bounded(reader=os.getpid()) as look, client.stream_task_logs(job.job_id, 0, route=route) as stream:
+    stream = client.stream_task_logs(job.job_id, 0, route=route, partial=True)
+    with memory_bounded(reader=os.getpid()) as look, stream:
         for entry in stream:
             digest.update(entry.data + (b"" if entry.partial else b"\n"))
             size += len(entry.data)

@@ -21,8 +21,13 @@ JOB = "train-0a1b"
 OUT, ERR, BUILD = range(3)
 
 
-def line_reader(position: Position = Position(), *, whole: bool = True) -> LineReader:  # noqa: B008 - a tuple
-    return LineReader(JOB, 3, position, whole=whole)
+def line_reader(
+    position: Position = Position(),  # noqa: B008 - a tuple
+    *,
+    whole: bool = True,
+    pieces: bool = False,
+) -> LineReader:
+    return LineReader(JOB, 3, position, whole=whole, pieces=pieces)
 
 
 def read(reader: LineReader, *frames: bytes) -> list[LogEntry]:
@@ -139,6 +144,14 @@ def test_flush_shows_what_is_not_finished_and_nothing_twice() -> None:
     assert shown(read(reader, encode(OUT, 9, 10, b"secret\nnext\n"))) == [b"secret\n", b"next\n"]
 
 
+def test_flush_at_the_end_of_an_attempt_marks_the_line_as_ended() -> None:
+    for ended in (False, True):
+        reader = line_reader()
+        read(reader, encode(OUT, 1, 0, b"no newline"))
+        (entry,) = [entry for _, entries in reader.flush(ended=ended) for entry in entries]
+        assert (entry.partial, entry.record.ended) == (True, ended)
+
+
 def test_a_line_that_ends_right_after_it_was_shown() -> None:
     reader = line_reader()
     read(reader, encode(OUT, 1, 0, b"done"))
@@ -146,8 +159,14 @@ def test_a_line_that_ends_right_after_it_was_shown() -> None:
     assert shown(read(reader, encode(OUT, 2, 4, b"\n"))) == [b"\n"]
 
 
+def test_bar_without_pieces_is_one_line() -> None:
+    bar = b"".join(b"\r%3d%% %s" % (percent, b"=" * 50) for percent in range(101))
+    (entry,) = read(line_reader(), *cut(OUT, bar + b"\n", 4096))
+    assert (entry.data, entry.partial) == (bar, False)
+
+
 def test_a_bar_is_cut_where_it_goes_back_to_the_beginning_of_the_line() -> None:
-    reader = line_reader()
+    reader = line_reader(pieces=True)
     bar = b"".join(b"\r%3d%% %s" % (percent, b"=" * 50) for percent in range(101))
     frames = [encode(OUT, at, 56 * at, bar[56 * at : 56 * (at + 1)]) for at in range(101)]
     entries = read(reader, *frames)

@@ -187,7 +187,7 @@ def follow(reach: Reach, request: pytest.FixtureRequest) -> Iterator[Callable[..
     with reach.between(reach.rudeness, request.node.name), reach.open_client() as client:
 
         def begin(job: Job, task_index: int = 0, **more: Any) -> Reading:
-            more = {"route": reach.route, "on_notice": lambda text: None, **more}
+            more = {"route": reach.route, "on_notice": lambda text: None, "partial": True, **more}
             reading = Reading(client.stream_task_logs(job.job_id, task_index, **more))
             readings[reading] = job
             return reading

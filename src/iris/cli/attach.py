@@ -88,7 +88,8 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
         output.note(text)
 
     waiting = _Waiting(connection, job.job_id, output)
-    with waiting, leave_with_reader(), client.stream_job_logs(job.job_id, on_notice=note) as stream:
+    lines_of_job = client.stream_job_logs(job.job_id, on_notice=note, partial=output.shows_pieces)
+    with waiting, leave_with_reader(), lines_of_job as stream:
         for lines in stream.batches():
             output.show_lines(lines)
             output.end_tasks(stream.ends)

@@ -94,6 +94,12 @@ class Output:
         """From now on each line for people is labelled with its task."""
         self._label_width = len(f"task-{num_tasks - 1}")
 
+    @property
+    def shows_pieces(self) -> bool:
+        """Whether unfinished lines are shown as they are written. Programs that read JSON, or labelled lines from a
+        pipe or a file, get whole lines only."""
+        return not self.as_json and (self._stdout.is_terminal or not (self._label_width or self._with_times))
+
     def show_lines(self, entries: Sequence[LogEntry]) -> None:
         """Lines of tasks, batch by batch as `LogStream.batches` gives them; an empty one writes what was held back."""
         if not entries:

@@ -451,6 +451,7 @@ class IrisClient:
         route: Route = "auto",
         patience_s: float | None = PATIENCE_S,
         on_notice: Callable[[str], None] | None = None,
+        partial: bool = False,
     ) -> LogStream:
         """The lines of a task, through all its attempts, as an iterator: what there is and, with `follow`, what
         comes, each line once and in order, until the task has ended and its log was read to the end.
@@ -475,6 +476,8 @@ class IrisClient:
                 ever.
             on_notice: Told, in words, of lost connections, of retries, and of what is missing at the end of a log;
                 default: a line on stderr.
+            partial: Give what stands in an unfinished line within a fifth of a second, as an entry that is `partial`:
+                for prompts and progress bars. Default: give each line once it is finished, as one entry.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument cannot be meant, or the cursor is of another job or task.
@@ -483,7 +486,19 @@ class IrisClient:
         """
         job_id, task_index = check_job_id(job_id), check_task_index(task_index)
         wanted = _wanted(
-            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice
+            follow,
+            cursor,
+            attempt_id,
+            start_ms,
+            end_ms,
+            max_lines,
+            tail,
+            sources,
+            regex,
+            route,
+            patience_s,
+            on_notice,
+            partial=partial,
         )
         return LogStream(Reading(self.cluster, job_id, [task_index], wanted))
 
@@ -504,6 +519,7 @@ class IrisClient:
         route: Route = "auto",
         patience_s: float | None = PATIENCE_S,
         on_notice: Callable[[str], None] | None = None,
+        partial: bool = False,
     ) -> LogStream:
         """The lines of several tasks as one iterator, as `stream_task_logs` gives those of one: what there is, by time,
         then what comes. The lines of one task are always in its order.
@@ -511,9 +527,9 @@ class IrisClient:
         Args:
             job_id: The job: its id, or a `Job`.
             task_indices: Which tasks; default all of the job.
-            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice:
-                As there; `max_lines` and `tail` count the lines of all tasks together. The `cursor` of a line knows
-                where all of the tasks were, so it grows with their number.
+            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice,
+            partial: As there; `max_lines` and `tail` count the lines of all tasks together. The `cursor` of a line
+                knows where all of the tasks were, so it grows with their number.
 
         Raises:
             InvalidArgumentError, NotFoundError, ControllerUnreachableError, WorkerUnreachableError: As there.
@@ -521,7 +537,19 @@ class IrisClient:
         job_id = check_job_id(job_id)
         indices = None if task_indices is None else check_task_indices("task_indices", task_indices)
         wanted = _wanted(
-            follow, cursor, attempt_id, start_ms, end_ms, max_lines, tail, sources, regex, route, patience_s, on_notice
+            follow,
+            cursor,
+            attempt_id,
+            start_ms,
+            end_ms,
+            max_lines,
+            tail,
+            sources,
+            regex,
+            route,
+            patience_s,
+            on_notice,
+            partial=partial,
         )
         return LogStream(Reading(self.cluster, job_id, indices, wanted))
 
@@ -625,6 +653,8 @@ def _wanted(
     route: Route,
     patience_s: float | None,
     on_notice: Callable[[str], None] | None,
+    *,
+    partial: bool = False,
 ) -> Wanted:
     check_flag("follow", follow)
     chosen_sources = [
@@ -664,6 +694,7 @@ def _wanted(
         route=route,
         patience_s=check_timeout("patience_s", patience_s),
         on_notice=on_notice or _print_notice,
+        partial=bool(partial),
         follow_until=follow_until,
     )
 

@@ -60,6 +60,7 @@ class Following:
         self._troubles: dict[int, Trouble] = {}
         self._due: dict[int, float] = {}  # tasks that wait for another try, on the monotonic clock
         self._dying: dict[_Stream, float] = {}  # of lost workers: when they are left, on the monotonic clock
+        self._unfinished: list[Items] = []  # lines that will never be finished, since their attempts were given up
         self._until = min(reading.wanted.until, reading.wanted.follow_until)
 
     def run(self) -> Iterator[Items]:
@@ -74,6 +75,7 @@ class Following:
             while not progress.is_over:
                 self._leave_lost()
                 self._open()
+                yield from self._take_unfinished()
                 if self._events.empty():
                     yield ()
                 try:
@@ -96,8 +98,13 @@ class Following:
                 else:
                     stream.taken()
                     yield from self._take(stream, event)
+                yield from self._take_unfinished()
         finally:
             self.end()
+
+    def wake(self) -> None:
+        """Makes `run` yield soon, also where nothing comes; from any thread."""
+        self._events.put((None, None))
 
     def end(self) -> None:
         """Ends the threads; from any thread."""
@@ -126,6 +133,10 @@ class Following:
             stream = _Stream(reading.cluster, request, worker, self._events, [index for index, _ in positions])
             self._streams.add(stream)
             stream.start()
+
+    def _take_unfinished(self) -> list[Items]:
+        unfinished, self._unfinished = self._unfinished, []
+        return unfinished
 
     def _is_troubled(self) -> bool:
         return any(trouble.tries for trouble in self._troubles.values())
@@ -168,7 +179,9 @@ class Following:
             if not chunk.error and index in self._troubles:
                 self._troubles[index].over()
             come: Iterable[tuple[int, Items]] = reader.read(chunk.records)
-            if chunk.flush or chunk.end.complete:
+            if reading.is_final(chunk.end):
+                come = itertools.chain(come, reader.flush(ended=True))
+            elif chunk.flush and reading.gives_pieces:
                 come = itertools.chain(come, reader.flush())
             for timestamp_ms, items in come:
                 if not reading.is_too_early(index, timestamp_ms):
@@ -219,6 +232,10 @@ class Following:
                 reading.update(self._progress, [reading.cluster.get_task_status(reading.job_id, index)])
             attempt = self._progress.attempt(index) or attempt
             if reading.is_out_of_reach(attempt, trouble):
+                reader = reading.reader(index, attempt.attempt_id)
+                for _, items in reader.flush(ended=True):
+                    reading.place(index, items)
+                    self._unfinished.append(items)
                 reading.ended(self._progress, index, reading.given_up(index, attempt, error).end)
                 return
         self._due[index] = time.monotonic() + trouble.pause(error)

@@ -37,6 +37,7 @@ class LogOptions(TypedDict, total=False):
     route: Route
     patience_s: float
     on_notice: Callable[[str], None] | None
+    partial: bool
 
 
 class Block:
@@ -51,11 +52,15 @@ class Block:
         delivered: How much of each source had been given out before.
         partial: No newline ends them.
         missing: How many bytes are missing, and why, where it is a notice of that.
+
+    Attributes:
+        ended: The attempt has ended, so nothing continues an unfinished line.
     """
 
     __slots__ = (
         "attempt_id",
         "delivered",
+        "ended",
         "job_id",
         "missing",
         "others",
@@ -86,6 +91,7 @@ class Block:
         self.delivered = delivered
         self.partial = partial
         self.missing = missing
+        self.ended = False
         self.others: Callable[[], Mapping[int, Position]] = dict  # where the other tasks are, in a stream of several
         self.others_encoded: bytes | None = None  # the same in a cursor, made when the first is asked for
 
@@ -140,8 +146,9 @@ class LogEntry:
 
     @property
     def partial(self) -> bool:
-        """No newline ends it: the next entry of its source continues the line, or the log ends here. What a task has
-        written of a line that it does not finish is given so, and a line of over 64 MiB in pieces."""
+        """No newline ends it: the log of the attempt ends here, or bytes are missing after it, or the next entry of its
+        source continues the line. The last happens only in a line of over 64 MiB, after `LogStream.flush`, and where
+        pieces were asked for with `partial=True`."""
         return self._block.partial
 
     @property

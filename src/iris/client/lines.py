@@ -12,7 +12,8 @@ from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
 # An unfinished line is held until it is this long, then given out in pieces: so a reader's memory is bounded.
 MAX_LINE_PIECE = 64 << 20
-# A progress bar never ends its line. Beyond this length it is cut where it goes back to the line's start.
+# A progress bar never ends its line. Who wants pieces gets it cut, beyond this length, where it goes back to the line's
+# start.
 _MAX_BAR_BYTES = 4096
 
 
@@ -24,13 +25,15 @@ class LineReader:
         task_index: The task.
         position: The attempt, and from where in it.
         whole: Nothing was filtered out, so that a jump in a source means that something is missing.
+        pieces: Give a long progress bar in pieces. Otherwise only a line of `MAX_LINE_PIECE` bytes is cut.
 
     Attributes:
         jumps: Not `whole`.
     """
 
-    def __init__(self, job_id: str, task_index: int, position: Position, *, whole: bool) -> None:
+    def __init__(self, job_id: str, task_index: int, position: Position, *, whole: bool, pieces: bool = False) -> None:
         self.jumps = not whole
+        self._gives_pieces = pieces
         self._job_id = job_id
         self._task_index = task_index
         self._attempt_id = position.attempt_id
@@ -79,11 +82,17 @@ class LineReader:
                 if entries:
                     yield timestamp_ms, entries
 
-    def flush(self) -> Iterator[tuple[int, list[LogEntry]]]:
-        """The unfinished lines as they are; what continues them comes as lines of its own."""
+    def flush(self, *, ended: bool = False) -> Iterator[tuple[int, list[LogEntry]]]:
+        """Give out the unfinished lines as they are. What continues them comes as an entry of its own.
+
+        Args:
+            ended: Nothing continues them, because the attempt has ended: each is a line that has no newline.
+        """
         for source_id, tail in enumerate(self._tails):
             if tail:
-                yield self._tail_ms[source_id], self._take_tail(source_id)
+                timestamp_ms, entries = self._tail_ms[source_id], self._take_tail(source_id)
+                entries[0].record.ended = ended
+                yield timestamp_ms, entries
 
     def _lines(self, source_id: int, timestamp_ms: int, offset: int, payload: bytes) -> list[LogEntry]:
         tail = self._tails[source_id]
@@ -110,7 +119,7 @@ class LineReader:
         tail = self._tails[source_id]
         if len(tail) >= MAX_LINE_PIECE:
             return self._take_tail(source_id)
-        if len(tail) > _MAX_BAR_BYTES:
+        if self._gives_pieces and len(tail) > _MAX_BAR_BYTES:
             cut = tail.rfind(b"\r", max(1, self._searched[source_id]), len(tail) - 1)
             if cut > 0:
                 return self._take_tail(source_id, cut)
@@ -120,7 +129,8 @@ class LineReader:
     def _take_tail(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         tail = self._tails[source_id]
         block = self._block(source_id, self._tail_ms[source_id], partial=True)
-        data = bytes(tail[:length])
+        with memoryview(tail) as view:  # a slice of the bytearray would be another copy of it
+            data = bytes(view[:length])
         end = block.delivered[source_id] + len(data)
         del tail[: len(data)]
         self._searched[source_id] = 0
@@ -205,8 +215,9 @@ class RawReader:
                 self._received[source_id] = offset + len(payload)
                 yield timestamp_ms, [payload[had:] if had > 0 else payload]
 
-    def flush(self) -> Iterator[tuple[int, list[bytes]]]:
+    def flush(self, *, ended: bool = False) -> Iterator[tuple[int, list[bytes]]]:
         """Nothing: it holds nothing back."""
+        del ended
         return iter(())
 
 

@@ -49,6 +49,7 @@ class Wanted:
     route: Route
     patience_s: float
     on_notice: Callable[[str], None]
+    partial: bool = False  # give unfinished lines in pieces, as they are written
     until: float = math.inf  # on the monotonic clock: ends the stream then, wherever it is
     follow_until: float = math.inf  # on the monotonic clock: what comes later passes no filter
 

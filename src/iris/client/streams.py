@@ -30,6 +30,7 @@ from iris.client.retry import DEAD_WORKER_PATIENCE_S, NotYetError, RefusedError,
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.cursor import Position, decode_cursor, to_message
 from iris.cluster.logs.progress import Progress, Retried, complete_end, end_without_attempt
+from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_task_finished
 from iris.errors import (
     DeadlineExceededError,
@@ -61,6 +62,10 @@ class LogStream(Iterator[LogEntry]):
             for line in lines:
                 print(line.task_index, line.message)
 
+    A line that was written in pieces is one entry, given when it is finished; a line that the task never finishes is
+    given when its attempt ends, and before that only after `flush`. With `partial=True` pieces come as they are
+    written.
+
     Iterated by one thread.
     """
 
@@ -85,6 +90,7 @@ class LogStream(Iterator[LogEntry]):
         if inspect.getgeneratorstate(self._batches) is not inspect.GEN_CREATED:
             raise InvalidArgumentError("raw(): to be asked for before the first line is taken")
         if self._reading.wanted.counts_lines:
+            self._reading.gives_pieces = True
             return self._reading.bytes_of(self._items)
         self._reading.reads_lines = False
         chunks: Iterator[Any] = self._items
@@ -95,6 +101,12 @@ class LogStream(Iterator[LogEntry]):
         and one that is `partial`, or says that bytes are missing, is alone. An empty batch comes before the stream
         waits for more: what was held back until now can be shown. To be asked for instead of lines."""
         return self._batches
+
+    def flush(self) -> None:
+        """Ask for the unfinished lines, from any thread: what has come of them is given next, as entries that are
+        `partial`, and what continues them later is an entry of its own. Their cursors are exact: going on from one
+        repeats nothing and leaves nothing out."""
+        self._reading.ask_for_unfinished()
 
     def close(self) -> None:
         """Ends it, also for another thread that is waiting for a line; the servers stop sending."""
@@ -127,6 +139,7 @@ class Reading:
     Attributes:
         ends: How each task's last attempt that was read to its end has ended.
         reads_lines: Gives lines; else bytes.
+        gives_pieces: Unfinished lines are given as they are written; else once they are finished or never will be.
         is_closed: Nobody wants to read on.
 
     Raises:
@@ -143,7 +156,9 @@ class Reading:
         self._wanted = wanted
         self.ends: dict[int, cluster_pb2.LogEnd] = {}
         self.reads_lines = True
+        self.gives_pieces = wanted.partial
         self.is_closed = False
+        self._is_flush_asked = False
         self._handles: dict[StreamHandle, None] = {}  # of the streams that the iterating thread has open
         self._following: Following | None = None
         trouble = Trouble(wanted, "")
@@ -176,12 +191,13 @@ class Reading:
     def batches(self) -> Generator[Any]:
         """Lines, or bytes, as they came together, until the end; an empty batch when there is nothing more now."""
         wanted = self._wanted
-        if not self.reads_lines:
+        if not self.reads_lines or self.gives_pieces != wanted.partial:
             self._readers = {index: self._new_reader(index, reader.received) for index, reader in self._readers.items()}
         left = wanted.max_lines or math.inf
-        with closing(self._all()) as batches:
+        with closing(self._with_unfinished(self._all())) as batches:
             for items in batches:
-                if wanted.max_lines and items and not items[0].partial:  # the pieces of a line are one line
+                # The pieces of a line are one line, which the last of them ends.
+                if wanted.max_lines and items and (not items[0].partial or items[0].record.ended):
                     yield items[: int(left)]
                     left -= len(items)
                 else:
@@ -197,6 +213,12 @@ class Reading:
             else:
                 yield entry.data if entry.partial else entry.data + b"\n"
 
+    def ask_for_unfinished(self) -> None:
+        """Makes `batches` give the unfinished lines next; from any thread."""
+        self._is_flush_asked = True
+        if self._following is not None:
+            self._following.wake()
+
     def close(self) -> None:
         """Ends it, from any thread."""
         self.is_closed = True
@@ -204,6 +226,18 @@ class Reading:
             handle.abort()
         if self._following is not None:
             self._following.end()
+
+    def _with_unfinished(self, batches: Generator[Items]) -> Generator[Items]:
+        """The same batches, and the unfinished lines where they were asked for."""
+        with closing(batches):
+            for items in batches:
+                yield items
+                if self._is_flush_asked:
+                    self._is_flush_asked = False
+                    for index, reader in self._readers.items():
+                        for _, unfinished in reader.flush():
+                            self.place(index, unfinished)
+                            yield unfinished
 
     def _all(self) -> Generator[Items]:
         if self._wanted.tail is not None:
@@ -248,7 +282,7 @@ class Reading:
 
     def _new_reader(self, index: int, position: Position) -> LineReader | RawReader:
         if self.reads_lines:
-            return LineReader(self._job_id, index, position, whole=self._wanted.is_whole)
+            return LineReader(self._job_id, index, position, whole=self._wanted.is_whole, pieces=self.gives_pieces)
         return RawReader(position, lambda text: self._wanted.on_notice(f"task {index}: {text}"))
 
     def progress(self, positions: Mapping[int, Position], *, follow: bool) -> Progress:
@@ -304,7 +338,8 @@ class Reading:
                     self._caught_up.add(index)
                 return  # there is more to come, in the second stage
             if end is not None:
-                yield from reader.flush()
+                if self.gives_pieces or self.is_final(end):
+                    yield from reader.flush(ended=self.is_final(end))
                 self.ended(progress, index, end)
             else:
                 self.attempt_ended(progress, index)
@@ -377,7 +412,8 @@ class Reading:
         while True:
             reader = self._new_reader(index, Position(attempt.attempt_id))
             request = self.request([to_message(index, reader.received)], follow=False)
-            request.filter.tail = max(count, 1)
+            # What the server counts may be unfinished, once in each source.
+            request.filter.tail = max(count, 1) if self.gives_pieces else count + len(SOURCES)
             worker = self.worker_of(index, attempt)
             lines: list[Any] = []
             try:
@@ -391,7 +427,7 @@ class Reading:
                             if not chunk.end.complete:
                                 self._caught_up.add(index)
                             else:
-                                lines += (line for _, items in reader.flush() for line in items)
+                                lines += (line for _, items in reader.flush(ended=True) for line in items)
                                 self._note_end(index, attempt, chunk.end)
                                 if attempt.attempt_id == len(self._tasks[index].attempts) - 1:
                                     self.ends[index] = chunk.end
@@ -467,6 +503,11 @@ class Reading:
         if since_now:
             request.filter.ClearField("start_ms")
         return request
+
+    @staticmethod
+    def is_final(end: cluster_pb2.LogEnd) -> bool:
+        """Whether nothing more of an attempt will ever be read: its log was read to its end, or is given up."""
+        return end.complete or bool(end.missing_reason)
 
     def is_since_now(self, index: int) -> bool:
         """Whether only what comes is still to be read of a task, and nothing but its time counts. Then it is looked at

@@ -40,7 +40,7 @@ TIME is how long ago (90s, 10m, 1h30m, 2d), a date or time (2026-11-24, 2026-11-
 zone), or seconds since the epoch (@1732445000). A line's time is when its end was written.
 
 What tasks wrote goes to stdout, their stderr too; how they were prepared goes to stderr. With more than one task,
-each line is labelled.
+each line is labelled. An unfinished line shows at once on a terminal, and where the output of one task has no labels.
 
 Exits with 1 when something could not be read, with 141 when who reads the output leaves, as 'head' does, and with 130
 after Ctrl-C.
@@ -75,8 +75,8 @@ after Ctrl-C.
 @click.option("--cursor", metavar="C", help="Go on right after the line with this cursor, of those in --json.")
 @json_option(
     'One line of JSON for each line: {"task", "attempt", "source", "timestamp_ms", "message", "cursor"}, with "partial"'
-    ' where no newline ends it (yet), "data_base64" where the message is not exact, and "missing_bytes" where something'
-    " is missing."
+    ' where no newline ends it, "data_base64" where the message is not exact, and "missing_bytes" where something'
+    " is missing. An unfinished line comes when it is finished, or when its attempt ends."
 )
 @click.option(
     "--raw",
@@ -134,6 +134,7 @@ def logs(
             regex=grep or "",
             route=route,
             on_notice=output.note,
+            partial=output.shows_pieces or not (follow or as_json),  # what there is ends with an unfinished line
             **wanted,
         ) as stream:
             if raw:
