@@ -194,7 +194,7 @@ def text_fields(message: Descriptor, way: tuple[FieldDescriptor, ...] = ()) -> I
             yield from text_fields(field.message_type, (*way, field))
 
 
-def filled(way: tuple[FieldDescriptor, ...], value: str, base: dict[str, Any]) -> dict[str, Any]:
+def filled(way: tuple[FieldDescriptor, ...], value: str | int, base: dict[str, Any]) -> dict[str, Any]:
     """A request in JSON with a value at the end of a way, above what the call needs otherwise."""
     inner: Any = value
     for field in reversed(way):
@@ -266,21 +266,25 @@ def test_names(target: Target, method: MethodDescriptor) -> None:
     assert count or not list(text_fields(method.input_type))
 
 
-def numbers(message: Descriptor) -> Iterator[FieldDescriptor]:
+def numbers(message: Descriptor, way: tuple[FieldDescriptor, ...] = ()) -> Iterator[tuple[FieldDescriptor, ...]]:
+    """The ways to all whole numbers below a message; those in messages that contain themselves once."""
     for field in message.fields:
-        if field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64) and not field.is_repeated:
-            yield field
+        if field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64):
+            yield (*way, field)
+        elif field.message_type is not None and field.message_type not in [step.message_type for step in way]:
+            yield from numbers(field.message_type, (*way, field))
 
 
 @pytest.mark.parametrize("method", methods(), ids=lambda method: f"{method.containing_service.name[:6]}-{method.name}")
 def test_numbers(target: Target, method: MethodDescriptor) -> None:
     base = BASES.get(method.name, {})
-    for field in numbers(method.input_type):
-        edge = 2**31 if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else 2**63
+    for way in numbers(method.input_type):
+        edge = 2**31 if way[-1].cpp_type == FieldDescriptor.CPPTYPE_INT32 else 2**63
         for number in (-1, -edge, edge - 1):
             if method.name == "LaunchJob":
                 base = {**base, "name": f"hostile-{os.urandom(6).hex()}"}
-            attack(target, method, {**base, field.json_name: number}, f"{method.name}.{field.name} = {number}")
+            what = f"{method.name}.{'.'.join(field.name for field in way)} = {number}"
+            attack(target, method, filled(way, number, base), what)
 
 
 @pytest.mark.parametrize(

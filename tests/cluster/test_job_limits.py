@@ -196,6 +196,42 @@ def test_the_jobs_of_an_attempt_end_with_it_and_the_next_one_has_jobs_of_its_own
     assert client.status(f"{job.job_id}/work@1").state == pb.JOB_STATE_SUCCEEDED
 
 
+def test_child_of_a_retry_gets_the_next_free_name_where_others_have_names_like_made_ones(
+    client: IrisClient, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    waiting = f"[ $IRIS_ATTEMPT_ID = 1 ] && exec sleep 300; while [ ! -e {gate} ]; do sleep 0.05; done; exit 1"
+    job = client.run(shell(waiting), max_retries_failure=1)
+
+    def launch(name: str, attempt_id: int, submission_id: str = "") -> str:
+        request = pb.Controller.LaunchJobRequest(
+            name=name,
+            parent_job_id=job.job_id,
+            command=["sleep", "300"],
+            parent_task_index=0,
+            parent_attempt_id=attempt_id,
+            submission_id=submission_id or f"{name} of {attempt_id}",
+            asked_name="what a client says here is dropped",
+        )
+        return client.cluster.launch_job(request).removeprefix(f"{job.job_id}/")
+
+    wait_until(lambda: states(job) == [pb.TASK_STATE_RUNNING], "the first attempt")
+    assert [launch(name, 0) for name in ("c", "c@1", "c@1.2")] == ["c", "c@1", "c@1.2"]
+    with pytest.raises(AlreadyExistsError, match="c@1"):
+        launch("c@1", 0, "another")
+    gate.touch()
+    wait_until(lambda: len(job.status().tasks[0].attempts) == 2, "the second attempt")
+    assert launch("c", 1) == "c@1.3"
+    assert launch("c", 1) == "c@1.3"  # the same submission, after a lost reply
+    with pytest.raises(AlreadyExistsError, match=re.escape("c@1.3")):
+        launch("c", 1, "another")
+    assert launch("c@1", 1) == "c@1@1"  # the user's own, which the attempt before had as well
+    assert launch("c@1.3", 1) == "c@1.3@1"  # a name of the user's, which was made for another job before
+    assert launch("c@1.4", 1) == "c@1.4"
+    job.terminate()
+    job.wait(timeout=60, raise_on_failure=False)
+
+
 def test_a_name_is_taken_for_the_other_tasks_and_within_an_attempt(client: IrisClient, tmp_path: Path) -> None:
     def parent() -> str:
         import os

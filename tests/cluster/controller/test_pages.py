@@ -111,9 +111,9 @@ def test_what_is_no_page_is_refused_with_words(
     for token in ("x", "jobs-", "jobs--1", "jobs-1.5", "jobs-99999999", "jobs-9" + "9" * 100, "jobs-²", of_tasks):
         with pytest.raises(InvalidArgumentError, match="next_page_token"):
             list_jobs(stub, 5, token)
-    with pytest.raises(InvalidArgumentError, match="page_size=-1"):
+    with pytest.raises(InvalidArgumentError, match=r"page_size must be .* got -1"):
         list_jobs(stub, -1, "")
-    with pytest.raises(InvalidArgumentError, match="page_size=-3"):
+    with pytest.raises(InvalidArgumentError, match=r"page_size must be .* got -3"):
         list_tasks(stub, job_id, -3, "")
 
 

@@ -183,10 +183,10 @@ def test_endpoints() -> None:
         endpoints.register(endpoint("big", metadata={"key": "x" * 5000}))
     with pytest.raises(ResourceExhaustedError, match="limit of 200"):
         endpoints.register(endpoint("x" * 201))
-    for name in ("", "a\nb", "\u202ea"):
+    for name in ("", "a\nb", "\u202ea", " ", "\u3164"):
         with pytest.raises(InvalidArgumentError):
             endpoints.register(endpoint(name))
-    for address in ("", "\x1b[31m", "h:1\n"):
+    for address in ("", "\x1b[31m", "h:1\n", " h:1", "h\u200b:1", "\u3164"):
         with pytest.raises(InvalidArgumentError, match="needs an address"):
             endpoints.register(endpoint("x", address=address))
 

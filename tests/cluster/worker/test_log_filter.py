@@ -479,10 +479,10 @@ def test_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"max_lines": -1}, "max_lines=-1: expected a whole number from 0"),
-        ({"tail": -5}, "tail=-5: expected a whole number from 0"),
-        ({"start_ms": -1}, "start_ms=-1: expected a whole number from 0"),
-        ({"end_ms": -1}, "end_ms=-1: expected a whole number from 0"),
+        ({"max_lines": -1}, "max_lines must be a whole number from 0 to 9223372036854775807, got -1"),
+        ({"tail": -5}, "tail must be a whole number from 0 to 9223372036854775807, got -5"),
+        ({"start_ms": -1}, "start_ms must be a whole number from 0 to 9223372036854775807, got -1"),
+        ({"end_ms": -1}, "end_ms must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"sources": ["stdout", "stdin"]}, "sources='stdin': expected stdout, stderr, build"),
         ({"tail": 2, "max_lines": 3}, "tail=2, max_lines=3: expected one of them"),
         ({"regex": "(unclosed"}, r"not a pattern: '\(unclosed': "),

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 
+from iris.arguments import check_whole_number
 from iris.cluster.controller.store import Changes, Store, StoredToken
 from iris.cluster.names import check_token_name
 from iris.cluster.types import make_task_id
@@ -113,10 +114,7 @@ class Authority:
         check_token_name(request.name)
         if request.role not in GIVEN_ROLES:
             raise InvalidArgumentError(f"role={request.role!r}: expected one of {', '.join(GIVEN_ROLES)}")
-        if not 0 <= request.ttl_seconds <= MAX_TTL_S:
-            raise InvalidArgumentError(
-                f"ttl_seconds={request.ttl_seconds}: expected 1 to {MAX_TTL_S}, or 0 for 30 days"
-            )
+        check_whole_number("ttl_seconds", request.ttl_seconds, most=MAX_TTL_S, advice="0 means 30 days")
         now_s = int(time.time())
         token = Token(
             token_id=secrets.token_hex(8),

@@ -34,6 +34,7 @@ from iris.cluster.controller.launch import (
     LaunchJobRequest,
     check_launch,
     check_parent,
+    is_passed_over,
     job_id_of,
     make_job,
     names_of,
@@ -216,9 +217,12 @@ class Controller:
         """Gives a request the name that it will have; answers with the job of which it is the repeat, if any: the
         reply was lost."""
         parent = self._jobs.get(request.parent_job_id)
-        taken = ""
+        asked_name, taken = request.name, ""
         for name in names_of(request):
             request.name = name
+            request.ClearField("asked_name")
+            if name != asked_name:
+                request.asked_name = asked_name
             await self._saver.until_launched(job_id_of(request))
             known = self._jobs.get(job_id_of(request))
             if known is None:
@@ -226,7 +230,7 @@ class Controller:
             if request.submission_id and request.submission_id == known.launch.submission_id:
                 return known
             taken = f"{known.job.job_id!r} already ({state_name(known.job.state)})"
-            if parent is None or not why_orphaned(known.launch, parent.job):
+            if not is_passed_over(asked_name, request, known.launch, None if parent is None else parent.job):
                 break
         raise AlreadyExistsError(f"there is a job named {taken}: choose another name")
 

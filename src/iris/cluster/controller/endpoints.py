@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from iris.cluster.names import check_name
+from iris.cluster.names import check_name, find_unseen
 from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
@@ -51,9 +51,11 @@ class Endpoints:
             AlreadyExistsError: Another job has the name.
         """
         check_name("endpoint", request.name)
-        if not request.address.isprintable() or not request.address:
-            given = f", not {quoted(request.address)}" if request.address else ""
-            raise InvalidArgumentError(f"endpoint {request.name!r} needs an address, as 'host:port'{given}")
+        fault = find_unseen(request.address) if request.address else "is empty"
+        if fault:
+            raise InvalidArgumentError(
+                f"endpoint {request.name!r} needs an address, as 'host:port': {quoted(request.address)} {fault}"
+            )
         known = self._by_name.get(request.name)
         if known is not None and known.job_id != request.job_id:
             owner = f"job {known.job_id!r}" if known.job_id else "nobody's job; unregister it first"

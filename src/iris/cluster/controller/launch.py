@@ -5,9 +5,11 @@ What this controller cannot do is refused, never ignored.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
+from iris.arguments import check_whole_number
 from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.limits import check_sizes
@@ -68,16 +70,38 @@ def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
 
 
 def names_of(request: LaunchJobRequest) -> Iterator[str]:
-    """The names that it may have: the one that was given and, for a retried attempt of its parent, one that tells its
-    jobs from those that an attempt before it left behind.
+    """Yield the names that a job may have, in the order in which they are tried.
+
+    The first is the asked one. For a child job that an attempt submits, others follow without end: `train@1`,
+    `train@1.2`, `train@1.3`. A user can give these names to other jobs; `is_passed_over` says which jobs do not count.
 
     Raises:
-        InvalidArgumentError: It is no name.
+        InvalidArgumentError: The asked name is not valid.
     """
-    check_job_name(request.name)
-    yield request.name
-    if request.HasField("parent_attempt_id") and request.parent_attempt_id > 0:
-        yield f"{request.name}@{request.parent_attempt_id}"
+    name = request.name
+    check_job_name(name)
+    yield name
+    if request.HasField("parent_attempt_id"):
+        made = f"{name}@{request.parent_attempt_id}"
+        yield made
+        for number in itertools.count(2):
+            yield f"{made}.{number}"
+
+
+def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobRequest, parent: Job | None) -> bool:
+    """Whether the next name is tried where a job already has a name, instead of refusing the request.
+
+    Args:
+        asked_name: The name that the request asked for.
+        request: Submits the new job.
+        known: Has submitted the job that has the name.
+        parent: The parent of both; None where there is none.
+    """
+    if parent is None or not request.HasField("parent_attempt_id"):
+        return False
+    if (known.asked_name or known.name) != asked_name:
+        return True  # made for a job that was asked for under another name, or a user's name that looks like a made one
+    return request.parent_attempt_id > 0 and bool(why_orphaned(known, parent))
 
 
 def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:
@@ -148,8 +172,7 @@ def _check_entrypoint(request: LaunchJobRequest) -> None:
 
 
 def _check_numbers(request: LaunchJobRequest) -> None:
-    if not 0 <= request.resources.replicas <= MAX_REPLICAS:
-        raise InvalidArgumentError(f"replicas={request.resources.replicas}: expected 1 to {MAX_REPLICAS}")
+    check_whole_number("replicas", replicas_of(request), least=1, most=MAX_REPLICAS)
     for name, value in (
         ("cpu", request.resources.cpu),
         ("memory_bytes", request.resources.memory_bytes),
@@ -163,10 +186,8 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("max_retries_preemption", request.max_retries_preemption),
         ("kill_grace_period_ms", request.kill_grace_period_ms),
     ):
-        if value < 0:
-            raise InvalidArgumentError(f"{name}={value}: expected a number from 0")
-    if not 0 <= request.retry_pause_ms <= LONGEST_PAUSE_MS:
-        raise InvalidArgumentError(f"retry_pause_ms={request.retry_pause_ms}: expected 0 to {LONGEST_PAUSE_MS}")
+        check_whole_number(name, value)
+    check_whole_number("retry_pause_ms", request.retry_pause_ms, most=LONGEST_PAUSE_MS)
 
 
 def _check_environment(request: LaunchJobRequest) -> None:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from iris.arguments import check_whole_number
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
 LONGEST_PAGE = 1000
@@ -53,8 +54,7 @@ def cut_page(
         InvalidArgumentError: The size is negative, or the token none of this list.
         ResourceExhaustedError: All of it is too large for one message.
     """
-    if page_size < 0:
-        raise InvalidArgumentError(f"page_size={page_size}: expected a number from 0 (0: all {what} at once)")
+    check_whole_number("page_size", page_size)
     number = _number_of(what, page_token, total)
     end = min(total, number + min(page_size, LONGEST_PAGE)) if page_size else total
     items: list[Item] = []
