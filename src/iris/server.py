@@ -38,6 +38,7 @@ from iris.errors import (
 )
 from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
+from iris.rpc.inherited import use_defaults
 from iris.rpc.process import (
     bind,
     own_host_towards,
@@ -88,6 +89,7 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
 
 def main() -> None:
     """Serves until SIGTERM, or the end of the parent where one is named."""
+    use_defaults()
     arguments = _parse_arguments()
     if not sys.platform.startswith("linux"):
         sys.exit("iris: clusters run on Linux; from here, reach one with IrisClient.remote(address)")

@@ -146,7 +146,7 @@ def reapers(worker: int) -> list[int]:
 
 
 def has_socket(pid: int) -> bool:
-    """Whether a process has sockets, as workers have, and reapers have not."""
+    """Whether a process has sockets, as workers and launchers have, and reapers have not."""
     try:
         names = os.listdir(f"/proc/{pid}/fd")
         return any(os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:") for name in names)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 
 from iris.errors import MissingExtraError
+from iris.rpc.inherited import open_standard_descriptors
 
 
 def main() -> None:
     """The program `iris`."""
+    open_standard_descriptors()  # before anything else is opened: a daemon may have closed them
     try:
         import click  # noqa: F401
         import rich  # noqa: F401 - the package alone: what is in it is loaded when a table is shown

@@ -18,6 +18,7 @@ from support.waiting import wait_until
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.cleanup import Cleanup
 from iris.cluster.worker.controller_line import ControllerLine, connect
+from iris.cluster.worker.launcher import Launcher
 from iris.cluster.worker.limits import Enforcement
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import LogWriter
@@ -66,6 +67,7 @@ class Disk:
             base_env={},
             file_limit=1024,
             reaper=Reaper(os.getpid(), -1),  # it is told nothing, since nothing starts
+            launcher=Launcher(os.getpid(), socket.socket()),
             enforcement=Enforcement("none", "token"),
         )
 

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from support.cluster import shell
+from support.cluster import is_alive, shell
+from support.waiting import wait_until
 
+from iris.cluster.worker.launcher import Program, start_launcher
 from iris.cluster.worker.log_store import Source
 from iris.cluster.worker.process import AttemptProcess, Exit
 
@@ -28,25 +30,21 @@ def test_all_that_is_in_the_pipes_is_taken_where_nobody_waits_for_their_ends(tmp
         is_first = not any(captured.values())
         captured[source] += len(data)
         if is_first:
-            os.waitid(os.P_PID, running[0].pid, os.WEXITED | os.WNOWAIT)  # busy until it has ended
+            wait_until(lambda: not is_alive(running[0].pid), "its end")  # busy until then
+
+    launcher = start_launcher()
 
     async def run() -> Exit:
-        running.append(
-            AttemptProcess(
-                shell(f"{holder}head -c {size} /dev/zero; head -c {size} /dev/zero >&2"),
-                cwd=tmp_path,
-                env=dict(os.environ),
-                file_limit=1024,
-                append=append,
-                end_strays=nothing,
-                drain_s=0,
-            )
-        )
+        script = f"{holder}head -c {size} /dev/zero; head -c {size} /dev/zero >&2"
+        program = Program(shell(script), str(tmp_path), dict(os.environ), file_limit=1024)
+        running.append(await AttemptProcess.start(program, launcher, append=append, end_strays=nothing, drain_s=0))
         return await running[0].wait()
 
     try:
         assert asyncio.run(run()).code == 0
         assert captured == {"stdout": size, "stderr": size}
     finally:
+        launcher.close()
+        os.waitpid(launcher.pid, 0)
         if holds:
             os.kill(int((tmp_path / "pid").read_text()), 9)

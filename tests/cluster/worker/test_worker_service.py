@@ -64,7 +64,7 @@ class WorkerClient:
 
 @pytest.fixture
 def worker(cluster: RemoteClusterClient) -> Iterator[WorkerClient]:
-    client = WorkerClient(cluster.list_workers()[0].address)
+    client = WorkerClient(wait_until(cluster.list_workers, "a worker")[0].address)
     yield client
     client.close()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import LocalClusterError, MissingExtraError
+from iris.rpc.inherited import above_standard
 
 _READY_S = 60.0  # a machine that is busy takes long; one that is broken says so at once
 _STOP_S = 30.0
@@ -179,7 +180,7 @@ def start_server(
         raise MissingExtraError("A cluster on this machine", "server")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     messages = directory / "server.log"
-    ready, ready_end = os.pipe()
+    ready, ready_end = (above_standard(end) for end in os.pipe())
     # -P: the current folder is the user's; a file in it that is named like one of ours, or of Python's, is not for us.
     command = [sys.executable, "-P", "-m", "iris.server", "--directory", str(directory), "--host", host]
     command += ["--port", str(port), "--ready-fd", str(ready_end)]

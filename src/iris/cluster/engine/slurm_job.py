@@ -21,6 +21,7 @@ from typing import IO
 
 from iris.cluster.engine.slurm_comment import Comment, count_slots
 from iris.cluster.engine.slurm_slot import END_NOW
+from iris.rpc.inherited import reset_signals
 
 _LINE = re.compile(r"(began|ended) (\d+) (.*)")
 _AGAIN_S = 1.0  # after slurmctld could not be told
@@ -34,6 +35,7 @@ _GIVE_UP_S = 600.0
 
 def main() -> None:
     """Runs a gang to its end."""
+    reset_signals()
     gang = json.load(sys.stdin)
     told = _Telling(os.environ["SLURM_JOB_ID"])
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")):

@@ -22,6 +22,7 @@ from typing import Any
 
 from iris.cluster.engine.worker_process import WorkerProcess, start
 from iris.cluster.worker.standing import identity_file
+from iris.rpc.inherited import reset_signals
 
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
@@ -31,6 +32,7 @@ _DIRECTORY = "iris-slurm-"  # below the machine's temporary directory, then the 
 
 def main() -> None:
     """Runs one slot to its end."""
+    reset_signals()
     gang = json.load(sys.stdin)
     rank = int(os.environ["SLURM_PROCID"])
     node = os.environ["SLURMD_NODENAME"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from iris.cluster.types import is_task_finished
 from iris.cluster.worker.announcement import Announcement
@@ -23,6 +24,7 @@ class Attempt:
         number: Counts the attempts of this worker; part of the mark that its processes inherit.
         stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
         timed_out: It is being ended because it ran for too long.
+        is_starting: Its process is being started, and is not known here yet.
         holder: What keeps it to its limits, once it has begun to start.
         exceeded: It is being ended because it exceeded them.
         out_of_memory: It failed because memory ran out.
@@ -51,6 +53,7 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     stop_grace_s: float | None = None
     timed_out: bool = False
+    is_starting: bool = False
     holder: Holder | None = None
     exceeded: Exceeded | None = None
     out_of_memory: bool = False
@@ -62,6 +65,11 @@ class Attempt:
     def key(self) -> tuple[str, int]:
         """Task id and attempt id: what names an attempt everywhere."""
         return self.request.task_id, self.request.attempt_id
+
+    @property
+    def working_directory(self) -> Path:
+        """Where its process starts."""
+        return Path(self.request.working_directory) if self.request.working_directory else self.directory.work
 
     @property
     def is_final(self) -> bool:

@@ -22,6 +22,7 @@ from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine, connect
 from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.launcher import Launcher
 from iris.cluster.worker.lease import Lease, span
 from iris.cluster.worker.limits import ENFORCE, Enforcement
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
@@ -147,15 +148,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(token: str, reaper: Reaper) -> None:
+def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Runs a worker until SIGTERM or the end of its parent."""
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     become_subreaper()
-    run_loop(_serve(arguments, token, reaper))
+    run_loop(_serve(arguments, token, reaper, launcher))
 
 
-async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> None:
+async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, launcher: Launcher) -> None:
     # 0. Nothing is made on disk for a parent that is gone.
     if arguments.parent_pid:
         when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # the reaper ends what runs
@@ -211,6 +212,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
         base_env=base_env | (controller_tls.variables() if controller.address.startswith("https://") else {}),
         file_limit=file_limit,
         reaper=reaper,
+        launcher=launcher,
         enforcement=Enforcement(arguments.enforce, token, arguments.task_max_processes),
         max_log_bytes=arguments.max_log_bytes,
     )
@@ -254,6 +256,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper) -> N
     cleanup = Cleanup(worker, directory, arguments.keep_attempts, keep_log_s)
     # Nobody would end what runs if we were killed, or hold us to our lease: better that all of it is tried elsewhere.
     when_child_ends(reaper.pid, lambda: give_up("its reaper has ended"))
+    when_child_ends(launcher.pid, lambda: give_up("its launcher, which starts tasks, has ended"))
     # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -7,17 +7,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import resource
 import signal
-import subprocess
 import sys
 import termios
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from iris.cluster.worker.launcher import Launcher, Program
 from iris.cluster.worker.log_store import Source
+from iris.cluster.worker.processes import read_process
 from iris.errors import EntrypointError
 from iris.failpoints import failpoint
 from iris.rpc.process import happens
@@ -26,6 +27,7 @@ _READ_BYTES = 256 * 1024
 _PIPE_BYTES = 1024 * 1024  # room for a burst while the loop is busy: the task is not slowed by its capture
 # After the processes of an attempt were killed their pipes end at once; only something that escaped holds one open.
 _DRAIN_S = 1.0
+_LOOK_S = 0.05  # where the system does not tell of the end of a process
 
 Append = Callable[[Source, bytes], None]
 
@@ -38,7 +40,7 @@ class Exit:
         code: What a shell would say: its exit code, 128 + n when signal n ended it.
         signal: That signal; None when none did.
         cpu_s: CPU seconds that it and its waited-for children used.
-        memory_peak_bytes: The largest resident set of one of them.
+        memory_peak_bytes: The largest resident set of one of them; 0 where that is not known.
     """
 
     code: int
@@ -48,33 +50,34 @@ class Exit:
 
 
 class AttemptProcess:
-    """Runs a command; `wait` answers when it has ended, nothing of it is left and all it wrote was captured.
+    """The processes of an attempt, whose program has begun; `start` makes one.
+
+    `wait` answers when the program has ended, nothing of it is left and all it wrote was captured.
 
     Args:
-        command: argv.
-        cwd: Its working directory.
-        env: All of its environment.
-        file_limit: How many files it may open (the soft limit): ours is higher than what programs are used to.
+        pid: The main process, which leads a session and a process group.
+        launcher: What has started it.
+        stdout: The pipe that it writes to.
+        stderr: Likewise.
         append: Takes what it writes, with the source, as it comes; called on the loop.
         end_strays: Ends what the attempt started and its group does not hold.
         drain_s: For how long its pipes are waited for after its end, when something that escaped holds them open.
-
-    Raises:
-        EntrypointError: The command cannot be started; the text says why.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        pid: int,
+        launcher: Launcher,
+        stdout: int,
+        stderr: int,
         *,
-        cwd: Path,
-        env: Mapping[str, str],
-        file_limit: int,
         append: Append,
         end_strays: Callable[[], Awaitable[None]],
         drain_s: float = _DRAIN_S,
     ) -> None:
+        self.pid = pid
         self._loop = asyncio.get_running_loop()
+        self._launcher = launcher
         self._append = append
         self._end_strays = end_strays
         self._drain_s = drain_s
@@ -82,35 +85,46 @@ class AttemptProcess:
         self._drained = asyncio.Event()
         self._exited = asyncio.Event()
         self._kill_timer: asyncio.TimerHandle | None = None
-        pipes: list[int] = []
-        try:
-            stdout, stdout_end = _pipe(pipes)
-            stderr, stderr_end = _pipe(pipes)
-            # No shell, no preexec_fn: with neither, Python starts the process by vfork, in well under a millisecond.
-            self._popen = subprocess.Popen(
-                list(command),
-                cwd=cwd,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout_end,
-                stderr=stderr_end,
-                start_new_session=True,
-            )
-        except OSError as error:
-            for end in pipes:
-                os.close(end)
-            raise EntrypointError(_why_not_started(command, cwd, env, error)) from error
-        os.close(stdout_end)
-        os.close(stderr_end)
-        self.pid = self._popen.pid
-        # From outside, since a change in the child would rule out vfork; a program that looks at its limit in its very
-        # first moment may still see ours.
-        with contextlib.suppress(OSError, ValueError):  # it may have ended, or the limit be beyond its own
-            hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[1]
-            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (file_limit, hard))
         self._capture(stdout, "stdout")
         self._capture(stderr, "stderr")
         self._watch_exit()
+
+    @classmethod
+    async def start(
+        cls,
+        program: Program,
+        launcher: Launcher,
+        *,
+        append: Append,
+        end_strays: Callable[[], Awaitable[None]],
+        stdin: int | None = None,
+        drain_s: float = _DRAIN_S,
+    ) -> Self:
+        """Starts a program.
+
+        Args:
+            program: What runs, and with what.
+            launcher: What starts it.
+            append: See the class.
+            end_strays: See the class.
+            stdin: The descriptor of its standard input; None: it has none (/dev/null).
+            drain_s: See the class.
+
+        Raises:
+            EntrypointError: It cannot be started; the text says why.
+        """
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+            try:
+                if stdin is None:
+                    stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                    theirs.callback(os.close, stdin)
+                stdout, stdout_end = _pipe(undo, theirs)
+                stderr, stderr_end = _pipe(undo, theirs)
+                pid = await launcher.start(program, [stdin, stdout_end, stderr_end])
+            except OSError as error:
+                raise EntrypointError(_why_not_started(program, error)) from error
+            undo.pop_all()
+        return cls(pid, launcher, stdout, stderr, append=append, end_strays=end_strays, drain_s=drain_s)
 
     async def wait(self) -> Exit:
         """Waits for the end, in this order:
@@ -127,9 +141,9 @@ class AttemptProcess:
             self._kill_timer.cancel()
         self.signal_group(signal.SIGKILL)
         failpoint("reap.before")
-        _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
+        collected = await self._launcher.collect(self.pid)
         failpoint("reap.after")
-        self._popen.returncode = code = os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(collected.status)
         await self._end_strays()
         if not await happens(self._drained, self._drain_s):
             for pipe in list(self._open_pipes):
@@ -138,8 +152,8 @@ class AttemptProcess:
         return Exit(
             code=code if code >= 0 else 128 - code,
             signal=-code if code < 0 else None,
-            cpu_s=usage.ru_utime + usage.ru_stime,
-            memory_peak_bytes=usage.ru_maxrss * 1024,
+            cpu_s=collected.cpu_s,
+            memory_peak_bytes=collected.memory_peak_bytes,
         )
 
     @property
@@ -203,8 +217,7 @@ class AttemptProcess:
         try:
             pidfd = os.pidfd_open(self.pid)
         except OSError:
-            # A kernel before 5.3, or a sandbox without the call: a thread waits, and leaves the zombie to `wait`.
-            self._loop.run_in_executor(None, self._wait_in_thread)
+            self._look_for_exit()
             return
 
         def exited() -> None:
@@ -214,9 +227,12 @@ class AttemptProcess:
 
         self._loop.add_reader(pidfd, exited)
 
-    def _wait_in_thread(self) -> None:
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        self._loop.call_soon_threadsafe(self._exited.set)
+    def _look_for_exit(self) -> None:
+        """For a kernel before 5.3, or a sandbox without pidfd_open."""
+        if read_process(self.pid) is None:
+            self._exited.set()
+        else:
+            self._loop.call_later(_LOOK_S, self._look_for_exit)
 
 
 def now_ms() -> int:
@@ -224,14 +240,17 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _pipe(opened: list[int]) -> tuple[int, int]:
-    ends = os.pipe()
-    opened += ends
-    return ends
+def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    ours.callback(os.close, reading)
+    theirs.callback(os.close, writing)
+    return reading, writing
 
 
-def _why_not_started(command: Sequence[str], cwd: Path, env: Mapping[str, str], error: OSError) -> str:
-    program = command[0]
+def _why_not_started(started: Program, error: OSError) -> str:
+    program, cwd, env = started.command[0], Path(started.cwd), started.env
+    if isinstance(error, ConnectionError):
+        return "the process of the worker that starts tasks has ended: somebody has killed it"
     if not cwd.is_dir():
         return f"the working directory {str(cwd)!r} does not exist on the worker"
     if error.errno in (errno.EMFILE, errno.ENFILE):

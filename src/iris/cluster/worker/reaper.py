@@ -24,6 +24,8 @@ import signal
 import time
 
 from iris.cluster.worker import cgroup
+from iris.cluster.worker.launcher import Launcher
+from iris.rpc.identity import identify_process
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -91,8 +93,13 @@ class Reaper:
             os.write(self._pipe, line)
 
 
-def start_reaper(worker_token: str) -> Reaper:
-    """Forks the reaper of this process; call it before there are threads."""
+def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
+    """Forks the reaper of this process; call it before there are threads.
+
+    Args:
+        worker_token: Begins the marks of what this worker starts.
+        launcher: What starts it.
+    """
     reading, writing = os.pipe()
     worker_pid = os.getpid()
     pid = os.fork()
@@ -102,16 +109,20 @@ def start_reaper(worker_token: str) -> Reaper:
             os.setsid()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
-            _reap_at_end(reading, worker_token, worker_pid)
+            known = None
+            if launcher is not None:
+                known = launcher.pid, identify_process(launcher.pid)
+                launcher.close()  # the connection ends with the worker
+            _reap_at_end(reading, worker_token, worker_pid, known)
         finally:
             os._exit(0)
     os.close(reading)
     return Reaper(pid, writing)
 
 
-def _reap_at_end(reading: int, worker_token: str, worker_pid: int) -> None:
+def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tuple[int, str] | None) -> None:
     """1. Waits for the worker's end, or for its deadline.
-    2. Kills the worker. First of all: what it starts after its attempts were killed would be seen by nobody.
+    2. Kills the worker, and its launcher. First of all: nobody would see what they start after step 3.
     3. Kills the groups of its attempts, then what carries its mark, until nothing of that is found twice in a row: a
        process that was being started takes a moment until it shows its mark.
     """
@@ -119,6 +130,8 @@ def _reap_at_end(reading: int, worker_token: str, worker_pid: int) -> None:
     with contextlib.suppress(OSError):
         if os.getppid() == worker_pid:
             os.kill(worker_pid, signal.SIGKILL)
+    if launcher is not None:
+        _kill_launcher(*launcher)
     for group in groups:
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
@@ -126,6 +139,16 @@ def _reap_at_end(reading: int, worker_token: str, worker_pid: int) -> None:
     if place is not None:
         place.sweep(f"{worker_token}.", kill=True)
     kill_marked(worker_token)
+
+
+def _kill_launcher(pid: int, identity: str) -> None:
+    """Returns when it is gone: by its identity, since its process id may be another's by now."""
+    for _ in range(_PASSES):
+        if not identity or identify_process(pid) != identity:
+            return
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(_PASS_PAUSE_S)
 
 
 def _wait_for_end(reading: int) -> set[int]:

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iris.cluster.worker.forked_worker import ORDER_S, Order, inside, remove
+from iris.rpc.inherited import use_defaults
 
 IDLE_S = 600.0
 _PAUSE_S = 0.02
@@ -219,12 +220,13 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         own += ["--identity-file", str(scratch / "identity"), "--credentials", f"/dev/fd/{reading}"]
         sys.argv = ["iris.cluster.worker", *own, *order.arguments]
 
-        from iris.cluster.worker import reaper
+        from iris.cluster.worker import launcher, reaper
 
-        own_reaper = reaper.start_reaper(token)
+        own_launcher = launcher.start_launcher()
+        own_reaper = reaper.start_reaper(token, own_launcher)
         from iris.cluster.worker.daemon import run
 
-        run(token, own_reaper)
+        run(token, own_reaper, own_launcher)
         code = 0
     except SystemExit as ended:
         if isinstance(ended.code, str):
@@ -259,6 +261,7 @@ def _clean_up(worker: _Worker, exit_code: int) -> None:
 
 def main() -> None:
     """Loads what workers need, then forks them. The lock is held until the end."""
+    use_defaults()
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
     if os.fork():

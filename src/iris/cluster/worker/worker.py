@@ -13,7 +13,6 @@ import logging
 import os
 import random
 import re
-import resource
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ from iris.cluster.worker import run_callable, usage
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.controller_line import ControllerLine
 from iris.cluster.worker.handover import Handover
+from iris.cluster.worker.launcher import Launcher, Program
 from iris.cluster.worker.limits import Enforcement, Exceeded
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
@@ -81,6 +81,7 @@ class Worker:
         base_env: What the environment of each task starts from.
         file_limit: How many files a task may open (the soft limit).
         reaper: What ends the attempts' processes when this one is killed.
+        launcher: What starts them.
         enforcement: What keeps attempts to their limits.
         max_log_bytes: What is kept of the log of an attempt whose job does not say it.
     """
@@ -98,6 +99,7 @@ class Worker:
         base_env: Mapping[str, str],
         file_limit: int,
         reaper: Reaper,
+        launcher: Launcher,
         enforcement: Enforcement,
         max_log_bytes: int = DEFAULT_MAX_LOG_BYTES,
     ) -> None:
@@ -111,6 +113,7 @@ class Worker:
         self._base_env = base_env
         self._file_limit = file_limit
         self._reaper = reaper
+        self._launcher = launcher
         self._enforcement = enforcement
         self._watch = Watch(enforcement)
         self._max_log_bytes = max_log_bytes
@@ -369,7 +372,7 @@ class Worker:
             if attempt.stop_grace_s is not None:
                 self._finish_unstarted(attempt)
                 return
-            attempt.process = self._start(attempt, command)
+            process = await self._start(attempt, command)
             attempt.announcement.process_started()
             attempt.state = cluster_pb2.TASK_STATE_RUNNING
             attempt.started_at_ms = now_ms()
@@ -378,10 +381,10 @@ class Worker:
             timer = None
             if timeout_s > 0:
                 timer = asyncio.get_running_loop().call_later(timeout_s, self._time_out, attempt)
-            exited = await attempt.process.wait()
+            exited = await process.wait()
             if timer is not None:
                 timer.cancel()
-            self._reaper.group_ended(attempt.process.pid)
+            self._reaper.group_ended(process.pid)
             self._conclude(attempt, exited)
         except IrisError as error:
             if attempt.stop_grace_s is not None and attempt.process is None:
@@ -445,29 +448,32 @@ class Worker:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
-        directory = attempt.request.working_directory or str(attempt.directory.work)
+    async def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
         attempt.holder = holder = self._enforcement.hold(attempt.number, attempt.request.resources.memory_bytes)
 
         async def end_rest() -> None:
             holder.kill()
             await self._end_strays()
 
-        mark = make_mark(self._token, attempt.number, self._base_env.get(MARK_VARIABLE, ""))
         env = self._build_iris_env(attempt)
-        env[MARK_VARIABLE] = mark
+        env[MARK_VARIABLE] = make_mark(self._token, attempt.number, self._base_env.get(MARK_VARIABLE, ""))
         failpoint("spawn.before")
-        process = AttemptProcess(
-            command,
-            cwd=Path(directory),
-            env=env,
-            file_limit=self._file_limit,
-            append=lambda source, data: attempt.log.append(source, data, now_ms()),
-            end_strays=end_rest,
-        )
+        attempt.is_starting = True
+        try:
+            process = await AttemptProcess.start(
+                Program(command, str(attempt.working_directory), env, self._file_limit),
+                self._launcher,
+                append=lambda source, data: attempt.log.append(source, data, now_ms()),
+                end_strays=end_rest,
+            )
+        finally:
+            attempt.is_starting = False
+        attempt.process = process
         failpoint("spawn.after")
         self._reaper.group_started(process.pid)
         holder.enter(process.pid)
+        if attempt.stop_grace_s is not None:  # somebody wanted it to end meanwhile
+            process.stop(attempt.stop_grace_s)
         return process
 
     def _build_iris_env(self, attempt: Attempt) -> dict[str, str]:
@@ -619,14 +625,12 @@ class Worker:
 
     def _kill_orphans(self) -> bool:
         """Collects those that have ended, kills those whose attempt has; True when it has killed somebody."""
-        own = {self._reaper.pid}
+        own = {self._reaper.pid, self._launcher.pid}
         going_on = []
         for key in self._runs:
             attempt = self._attempts[key]
-            if attempt.process is not None:
-                own.add(attempt.process.pid)
-                if not attempt.process.has_exited:
-                    going_on.append(self._mark_of(attempt))
+            if attempt.is_starting or (attempt.process is not None and not attempt.process.has_exited):
+                going_on.append(self._mark_of(attempt))
         killed = False
         for pid in orphans(own):
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
@@ -679,10 +683,7 @@ def _count_exit(attempt: Attempt, exited: Exit) -> None:
     lived_s = max(now_ms() - attempt.started_at_ms, 1) / 1000
     attempt.usage.memory_bytes = 0
     attempt.usage.processes = 0
-    # Between vfork and exec a process shares our own memory, and the system counts that as its peak: a smaller peak
-    # than our own is not known.
-    if exited.memory_peak_bytes > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024:
-        attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
+    attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
     attempt.usage.cores = exited.cpu_s / lived_s
     attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
 
