@@ -68,6 +68,7 @@ WRONG: dict[str, list[Any]] = {
     "loads": [*NO_CALLABLE, None],
     "on_silence": [*NO_CALLABLE, None],
     "follow": NO_FLAG,
+    "partial": NO_FLAG,
     "timeout": NO_SECONDS,
     "IrisClient.run.timeout": [*NO_SECONDS, BEYOND_INT32, 10**400],
     "timeout_s": NO_SECONDS,

@@ -694,7 +694,7 @@ def _wanted(
         route=route,
         patience_s=check_timeout("patience_s", patience_s),
         on_notice=on_notice or _print_notice,
-        partial=bool(partial),
+        partial=check_flag("partial", partial),
         follow_until=follow_until,
     )
 
