@@ -162,7 +162,7 @@ def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: 
 
     end = time.monotonic() + _WORKERS_READY_S
     tls = Here(state_dir, door.tls_cert, door.client_ca).tls()
-    with RemoteClusterClient(server.address, token=server.token, ca=tls.ca, cert=tls.cert) as cluster:
+    with RemoteClusterClient(server.address, token=server.token, ca=tls.ca or None, cert=tls.cert or None) as cluster:
         while (ready := sum(worker.healthy for worker in cluster.list_workers())) < workers:
             output.set_status(f"starting a cluster on this machine… {ready} of {workers} workers are there")
             if server.process.poll() is not None or time.monotonic() > end:
