@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from iris.cli.tables import plain, table_of, words_of_time
+from iris.clock import now_ms
 from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
 
 def _waiting_table(waiting: Sequence[cluster_pb2.Controller.WaitingGang]) -> RenderableType:
     table = table_of("", "WAITING", "NEEDS", "SINCE", "WHY")
-    now_ms = time.time_ns() // 1_000_000
+    now = now_ms()
     for gang in waiting:
         table.add_row(
             "*" if gang.has_reservation else "",
             plain(gang.job_id),
             plain(_needs(gang)),
-            words_of_time(now_ms - gang.since_ms),
+            words_of_time(now - gang.since_ms),
             plain(gang.reason.removeprefix("waiting: ")),
         )
     return table

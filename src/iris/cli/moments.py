@@ -7,6 +7,7 @@ import re
 import time
 from datetime import datetime
 
+from iris.clock import now_ms
 from iris.errors import InvalidArgumentError, quoted
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
@@ -50,7 +51,7 @@ def read_moment(text: str) -> int:
     seconds = _span_seconds(given)
     try:
         if seconds is not None:
-            milliseconds = time.time_ns() // 1_000_000 - round(seconds * 1000)
+            milliseconds = now_ms() - round(seconds * 1000)
         elif epoch := _EPOCH.fullmatch(given):
             milliseconds = round(float(epoch[1]) * 1000)
         elif _DATE.match(given):

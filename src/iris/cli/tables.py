@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from iris.clock import now_ms
 from iris.cluster.types import is_job_finished, state_name
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ _STATE_STYLES = {
 def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
     """One row for each job."""
     table = table_of("JOB", "STATE", "TASKS", "AGE", "TIME", "")
-    now_ms = _now_ms()
+    now = now_ms()
     for job in jobs:
         table.add_row(
             plain(job.job_id),
             _state(job.state),
             count_tasks(job),
-            words_of_time(now_ms - job.submitted_at_ms) if job.submitted_at_ms else "",
-            _time_taken(job.started_at_ms, job.finished_at_ms, now_ms),
+            words_of_time(now - job.submitted_at_ms) if job.submitted_at_ms else "",
+            _time_taken(job.started_at_ms, job.finished_at_ms, now),
             plain(_first_line(job.status_message or job.error)),
         )
     return table
@@ -48,7 +48,7 @@ def job_view(job: cluster_pb2.JobStatus) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
-    now_ms = _now_ms()
+    now = now_ms()
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -65,21 +65,21 @@ def job_view(job: cluster_pb2.JobStatus) -> RenderableType:
         fact("exit code", str(job.exit_code))
     fact("parent", job.parent_job_id)
     fact("owner", job.owner)
-    fact("age", words_of_time(now_ms - job.submitted_at_ms) if job.submitted_at_ms else "")
-    fact("time", _time_taken(job.started_at_ms, job.finished_at_ms, now_ms))
+    fact("age", words_of_time(now - job.submitted_at_ms) if job.submitted_at_ms else "")
+    fact("time", _time_taken(job.started_at_ms, job.finished_at_ms, now))
     fact("failures", _failures(job))
-    return Group(facts, "", _tasks_table(job.tasks, now_ms))
+    return Group(facts, "", _tasks_table(job.tasks, now))
 
 
 def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
     """One row for each token."""
     table = table_of("ID", "NAME", "ROLE", "AGE", "")
-    now_ms = _now_ms()
+    now = now_ms()
     for token in tokens:
-        left_ms = token.expires_at_ms - now_ms
+        left_ms = token.expires_at_ms - now
         state = "revoked" if token.revoked_at_ms else f"for {words_of_time(left_ms)}" if left_ms > 0 else "expired"
         table.add_row(
-            token.token_id, plain(token.name), token.role, words_of_time(now_ms - token.created_at_ms), plain(state)
+            token.token_id, plain(token.name), token.role, words_of_time(now - token.created_at_ms), plain(state)
         )
     return table
 
@@ -170,7 +170,3 @@ def _failures(job: cluster_pb2.JobStatus) -> str:
     counts = ((job.failure_count, "failed"), (job.preemption_count, "lost with their worker"))
     said = ", ".join(f"{count} {what}" for count, what in counts if count)
     return f"attempts: {said}" if said else ""
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -46,6 +46,7 @@ from iris.client.submission import (
     timeout_seconds,
     variables_of,
 )
+from iris.clock import wall_s
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
@@ -678,7 +679,7 @@ def _wanted(
         check_callable("on_notice", on_notice, none="a line on stderr")
     follow_until = math.inf
     if end_ms:  # with some patience for what was captured by then and is still on its way
-        follow_until = time.monotonic() + end_ms / 1000 - time.time() + _LATE_S
+        follow_until = time.monotonic() + end_ms / 1000 - wall_s() + _LATE_S
     chosen = {"start_ms": start_ms, "end_ms": end_ms, "regex": regex}
     return Wanted(
         follow=follow,

@@ -30,6 +30,7 @@ class Caller:
         task_index: the task,
         attempt_id: and the attempt that it was given to.
         worker_id: Of a worker's: its id. Of the controller's: the worker that it is for, and for no other.
+        incarnation: Of the controller's: the process of that worker which takes it whatever the time is; empty: none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Caller:
     task_index: int = -1
     attempt_id: int = -1
     worker_id: str = ""
+    incarnation: str = ""
 
     def owns(self, job_id: str) -> bool:
         """Whether a job is the one that this task belongs to."""

@@ -75,6 +75,49 @@ def test_the_controllers_token_is_for_one_worker_and_used_for_a_while() -> None:
     assert books.verifier.verify(books.controller_token("w-2")).worker_id == "w-2"
 
 
+def test_an_expired_worker_token_is_good_while_that_worker_is_live() -> None:
+    books = authority()
+    live: set[tuple[str, str]] = set()
+    books.is_worker_live = lambda worker_id, incarnation: any(
+        worker_id == known and incarnation in ("", process) for known, process in live
+    )
+    expired = KEY.sign(Caller("w", WORKER, "x", time.time() - 30 * 3600, worker_id="w"))
+    with pytest.raises(UnauthenticatedError, match="has expired"):
+        books.identify(expired)
+    live.add(("w", "process-1"))
+    known = books.identify(expired)
+    books.check_process(known, "process-1")
+    with pytest.raises(UnauthenticatedError, match="has expired"):
+        books.check_process(known, "process-2")  # another process may not take its place by it
+    assert books.identify(books.renewed(known)).worker_id == "w"
+    made_by_a_person, _ = make(books, "w", WORKER)
+    listed = Caller("w", WORKER, made_by_a_person, time.time() - 30 * 3600, worker_id="w")
+    with pytest.raises(UnauthenticatedError, match="has expired"):
+        books.identify(KEY.sign(listed))
+
+
+def test_an_expired_task_token_is_good_while_its_attempt_is_live() -> None:
+    books = authority()
+    books.is_live = lambda *attempt: attempt == ("a", 0, 1)
+
+    def expired(attempt_id: int) -> str:
+        over_s = time.time() - 3600
+        return KEY.sign(Caller("a/task-0", TASK, "x", over_s, job_id="a", task_index=0, attempt_id=attempt_id))
+
+    assert books.identify(expired(1)).attempt_id == 1
+    with pytest.raises(UnauthenticatedError, match="has ended"):
+        books.identify(expired(0))
+
+
+def test_tokens_made_before_the_clock_was_set_back_are_made_anew(tmp_path: Path) -> None:
+    books = authority()
+    ahead = Caller("w", WORKER, "x", time.time() + 40 * 86400, worker_id="w")
+    assert books.renewed(ahead) != "", "its expiry is further away than that of any token of a worker"
+    first = books.controller_token("w", "p")
+    books._of_controller["w", "p"] = (time.time() + 3600, first)  # as made an hour ahead of now
+    assert books.controller_token("w", "p") != first
+
+
 def test_a_worker_is_told_of_revocations_once() -> None:
     books = authority()
     assert books.revocations(0) == (0, [])

@@ -52,6 +52,19 @@ def test_a_worker_trusts_its_own_controller_only() -> None:
         trust.identify(token("controller", worker_id="w", key=SigningKey.new()))
 
 
+def test_a_controllers_token_for_this_process_is_good_whatever_the_clocks_say() -> None:
+    trust = Trust("w", shared_key().public, "process-1")
+
+    def shown(ttl_s: float, incarnation: str) -> str:
+        return token("controller", ttl_s=ttl_s, worker_id="w", incarnation=incarnation)
+
+    assert trust.identify(shown(-30 * 3600, "process-1")).role == "controller"
+    for incarnation in ("process-0", ""):
+        assert trust.identify(shown(600, incarnation)).role == "controller"
+        with pytest.raises(UnauthenticatedError, match="has expired"):
+            trust.identify(shown(-30 * 3600, incarnation))
+
+
 def test_the_key_that_is_known_first_stays() -> None:
     trust = Trust("w")
     with pytest.raises(UnavailableError, match="does not know its controller's key yet"):

@@ -9,6 +9,7 @@ import os
 import pwd
 from pathlib import Path
 
+from iris.clock import wall_s
 from iris.cluster.controller.authority import DEFAULT_TTL_S, MAX_TTL_S, Authority, Token
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
@@ -16,6 +17,7 @@ from iris.rpc.caller import ADMIN
 from iris.rpc.process import happens
 from iris.rpc.secret_file import write_secret
 
+_LOOK_S = 30.0  # how often the time of the token is looked at
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,7 @@ class AdminToken:
         self._token_id = ""
         self._revoked = asyncio.Event()
         self._unwritten: tuple[Token, str] | None = None  # made, and not in the file yet
+        self._renew_at_s = 0.0
         self.secret = ""
         self._make()
         authority.on_revoked = self._look
@@ -48,11 +51,13 @@ class AdminToken:
         """Keeps the file good, for as long as the cluster is up."""
         if self._path is None:
             return
-        wait_s: float = DEFAULT_TTL_S / 2
+        is_made = True
         while True:
-            await happens(self._revoked, wait_s)
+            was_revoked = await happens(self._revoked, _LOOK_S if is_made else self._retry_s)
             self._revoked.clear()
-            wait_s = DEFAULT_TTL_S / 2 if self._is_made() else self._retry_s
+            # By the wall clock, as the token's end is: somebody may set it.
+            if was_revoked or not is_made or self._renew_at_s <= wall_s():
+                is_made = self._is_made()
 
     def _is_made(self) -> bool:
         try:
@@ -78,6 +83,7 @@ class AdminToken:
             write_secret(self._path, f"{secret}\n")
         self._unwritten = None
         self._token_id, self.secret = token.token_id, secret
+        self._renew_at_s = token.expires_at_ms / 1000 - ttl_s / 2
 
 
 def user_name() -> str:

@@ -7,10 +7,10 @@ controller's own are not stored at all: they say in themselves what they are for
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 
 from iris.arguments import check_whole_number
+from iris.clock import now_for_ages_ms, now_ms, wall_s
 from iris.cluster.controller.store import Changes, Store, StoredToken
 from iris.cluster.names import check_token_name
 from iris.cluster.types import make_task_id
@@ -18,7 +18,7 @@ from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedErro
 from iris.rpc import cluster_pb2
 from iris.rpc.caller import CONTROLLER, GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
 from iris.rpc.gate import Doors
-from iris.rpc.tokens import WORKER_TTL_S, SigningKey, Verifier, revoked, worker_token
+from iris.rpc.tokens import QUEUED_WORKER_TTL_S, WORKER_TTL_S, SigningKey, Verifier, revoked, worker_token
 
 DEFAULT_TTL_S = 30 * 86400
 MAX_TTL_S = 10 * 366 * 86400
@@ -40,6 +40,7 @@ class Authority:
         verifier: Checks them.
         doors: The streams that are open at the controller.
         is_live: Whether an attempt goes on (job, task, attempt); the controller sets it.
+        is_worker_live: Whether a worker (id, incarnation; empty: any) is live; the controller sets it.
         on_revoked: Called with the id of a token that was revoked.
         changed: Keeps a token that was made or revoked, or forgets one (None); at once, until the controller has a
             better way.
@@ -51,32 +52,53 @@ class Authority:
         self.verifier = Verifier(key.public)
         self.doors = Doors()
         self.is_live: Callable[[str, int, int], bool] = lambda job_id, task_index, attempt_id: False
+        self.is_worker_live: Callable[[str, str], bool] = lambda worker_id, incarnation: False
         self.on_revoked: Callable[[str], None] = lambda token_id: None
         self._tokens = {stored.token.token_id: stored for stored in store.load_tokens()}
         self._by_request = {stored.request_id: stored for stored in self._tokens.values() if stored.request_id}
         self.forget_old_tokens()
         self._revocations = max((stored.revocation for stored in self._tokens.values()), default=0)
-        self._of_controller: dict[str, tuple[float, str]] = {}
+        self._of_controller: dict[tuple[str, str], tuple[float, str]] = {}
 
     # As a judge.
 
     def identify(self, token: str) -> Caller:
         """Whose token it is."""
-        known = self.verifier.verify(token)
+        known = self.verifier.read(token)
         self.check(known)
         return known
 
     def check(self, known: Caller) -> None:
-        """Raises UnauthenticatedError when a token is not good any more."""
-        self.verifier.check_time(known)
+        """Raises UnauthenticatedError when a token is not good any more.
+
+        A task's token is good for as long as its attempt is live, and a worker's that the cluster itself has made for
+        as long as the worker is: somebody may set the clock, and nothing that runs may end because of it.
+        """
         stored = self._tokens.get(known.token_id)
         if stored is not None and stored.token.revoked_at_ms:
             raise revoked(known)
-        if known.role == TASK and not self.is_live(known.job_id, known.task_index, known.attempt_id):
-            raise UnauthenticatedError(
-                f"attempt {known.attempt_id} of task {known.task_index} of job {known.job_id!r}, which this token was"
-                " given to, has ended"
-            )
+        if known.role == TASK:
+            if not self.is_live(known.job_id, known.task_index, known.attempt_id):
+                raise UnauthenticatedError(
+                    f"attempt {known.attempt_id} of task {known.task_index} of job {known.job_id!r}, which this token"
+                    " was given to, has ended"
+                )
+        elif self.verifier.has_expired(known) and not (
+            self._is_of_our_worker(known) and self.is_worker_live(known.worker_id, "")
+        ):
+            self.verifier.check_time(known)
+
+    def check_process(self, known: Caller, incarnation: str) -> None:
+        """Raises UnauthenticatedError when a worker registers by an expired token, and is not the process that is live.
+
+        By an expired token a live process may go on, and nobody may take its place.
+        """
+        if self.verifier.has_expired(known) and not self.is_worker_live(known.worker_id, incarnation):
+            self.verifier.check_time(known)
+
+    def _is_of_our_worker(self, known: Caller) -> bool:
+        """Whether the cluster has made the token for a worker by itself; those that people make are listed."""
+        return known.role == WORKER and known.token_id not in self._tokens
 
     # Tokens that people make.
 
@@ -101,9 +123,9 @@ class Authority:
         if not stored.token.revoked_at_ms:
             gone = Token()
             gone.CopyFrom(stored.token)
-            gone.revoked_at_ms = _now_ms()
+            gone.revoked_at_ms = now_ms()
             # Higher than what a worker has heard of an earlier life, which may not have come to keep it.
-            self._revocations = max(self._revocations + 1, time.time_ns() // 1000)
+            self._revocations = max(self._revocations + 1, int(wall_s() * 1_000_000))
             stored = StoredToken(gone, stored.request_id, self._revocations)
             self.changed(token_id, stored)
             self._tokens[token_id] = stored
@@ -115,7 +137,7 @@ class Authority:
         if request.role not in GIVEN_ROLES:
             raise InvalidArgumentError(f"role={request.role!r}: expected one of {', '.join(GIVEN_ROLES)}")
         check_whole_number("ttl_seconds", request.ttl_seconds, most=MAX_TTL_S, advice="0 means 30 days")
-        now_s = int(time.time())
+        now_s = int(wall_s())
         token = Token(
             token_id=secrets.token_hex(8),
             name=request.name,
@@ -142,7 +164,7 @@ class Authority:
 
     def forget_old_tokens(self) -> None:
         """Drops those that expired long ago."""
-        until_ms = _now_ms() - _LISTED_S * 1000
+        until_ms = now_for_ages_ms() - _LISTED_S * 1000
         old = [stored for stored in self._tokens.values() if stored.token.expires_at_ms < until_ms]
         for stored in old:
             self.changed(stored.token.token_id, None)
@@ -158,7 +180,7 @@ class Authority:
                 make_task_id(job_id, task_index),
                 TASK,
                 secrets.token_hex(8),
-                time.time() + _TASK_TTL_S,
+                wall_s() + _TASK_TTL_S,
                 job_id=job_id,
                 task_index=task_index,
                 attempt_id=attempt_id,
@@ -172,31 +194,45 @@ class Authority:
     def renewed(self, known: Caller) -> str:
         """The next token of a worker, when half of the time of the one that it has is over; else empty. One that a
         person made is not prolonged: it could not be revoked any more."""
-        is_young = known.expires_at_s - time.time() > WORKER_TTL_S / 2
-        is_ours = known.role == WORKER and known.token_id not in self._tokens
-        return self.worker_token(known.worker_id) if is_ours and not is_young else ""
+        left_s = known.expires_at_s - wall_s()
+        # One that is good for longer than any that we make was made before somebody set the clock back.
+        is_young = WORKER_TTL_S / 2 < left_s <= QUEUED_WORKER_TTL_S + LEEWAY_S
+        return self.worker_token(known.worker_id) if self._is_of_our_worker(known) and not is_young else ""
 
-    def controller_token(self, worker_id: str) -> str:
-        """By which the controller shows a worker who it is. Of no use to that worker, or to anybody else."""
-        now_s = time.time()
-        expires_at_s, token = self._of_controller.get(worker_id, (0.0, ""))
-        if expires_at_s - now_s < _CONTROLLER_TTL_S / 2:
-            expires_at_s = now_s + _CONTROLLER_TTL_S
-            holder = Caller(CONTROLLER, CONTROLLER, secrets.token_hex(8), expires_at_s, worker_id=worker_id)
-            token = self._key.sign(holder)
-            self._of_controller[worker_id] = (expires_at_s, token)
+    def controller_token(self, worker_id: str, incarnation: str = "") -> str:
+        """By which the controller shows a process of a worker who it is. Of no use to that worker, or to anybody else.
+
+        The process takes it whatever the time is. Only a worker of an older release looks at the time of the token.
+        """
+        key = (worker_id, incarnation)
+        expires_at_s, token = self._of_controller.get(key, (0.0, ""))
+        left_s = expires_at_s - wall_s()
+        if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:  # longer: somebody has set the clock back
+            expires_at_s = wall_s() + _CONTROLLER_TTL_S
+            token = self._key.sign(
+                Caller(
+                    CONTROLLER,
+                    CONTROLLER,
+                    secrets.token_hex(8),
+                    expires_at_s,
+                    worker_id=worker_id,
+                    incarnation=incarnation,
+                )
+            )
+            self._of_controller[key] = (expires_at_s, token)
         return token
 
     def forget_worker(self, worker_id: str) -> None:
         """It is called no more."""
-        self._of_controller.pop(worker_id, None)
+        for key in [key for key in self._of_controller if key[0] == worker_id]:
+            del self._of_controller[key]
 
     def revocations(self, known_to_worker: int) -> tuple[int, list[str]]:
         """The number of the last revocation, and which tokens are revoked that would still be good: none, where a
         worker knows of that one."""
         if known_to_worker == self._revocations:
             return self._revocations, []
-        good_until_ms = _now_ms() - int(LEEWAY_S * 1000)
+        good_until_ms = now_ms() - int(LEEWAY_S * 1000)
         return self._revocations, [
             token_id
             for token_id, stored in self._tokens.items()
@@ -210,7 +246,3 @@ def _keep_at_once(store: Store) -> Callable[[str, StoredToken | None], None]:
         store.write(changes.remove_token(token_id) if stored is None else changes.save_token(stored))
 
     return keep
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

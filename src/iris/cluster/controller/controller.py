@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from pyqwest import Client
 
+from iris.clock import now_ms, stamp
 from iris.cluster.controller import status, workers
 from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.endpoints import Endpoints
@@ -124,6 +124,7 @@ class Controller:
         self._saver = Saver(store, self._launched, self._refused, self._follow)
         self.authority = authority or Authority(SigningKey.new(), store)
         self.authority.is_live = self._is_live
+        self.authority.is_worker_live = self._is_worker_live
         self.authority.changed = self._saver.token_changed
         self.fleet = Fleet(lease_s, store, self._saver, self.authority, http_client, self._lose_attempts)
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
@@ -150,7 +151,7 @@ class Controller:
         snapshot = self._scheduler.with_forgotten(await self._engine.snapshot())
         self._scheduler.adopt(snapshot)
         for record in list(self._unfinished.values()):
-            self._apply(record, record.job.recover(snapshot, _now_ms()))
+            self._apply(record, record.job.recover(snapshot, now_ms()))
         self._scheduler.take_snapshot(snapshot)  # all that was lost meanwhile at once, before workers register
         self._end_what_belongs_to_ended_jobs()
         self._in_background(self._scheduler.run())
@@ -194,7 +195,8 @@ class Controller:
         if known is not None:
             return known.job.job_id
         check_job_name(request.name)
-        job = make_job(request, _now_ms())
+        job = make_job(request, now_ms())
+        job.submitted_stamp = stamp()
         if request.parent_job_id:
             parent = self._job(request.parent_job_id).job
             check_parent(request, parent)
@@ -293,14 +295,14 @@ class Controller:
     async def terminate_job(self, job_id: str) -> None:
         """Asks a job to end."""
         record = self._job(job_id)
-        self._apply(record, record.job.terminate("terminated by a user", _now_ms()))
+        self._apply(record, record.job.terminate("terminated by a user", now_ms()))
         await self._saver.saved()
 
     async def terminate_task(self, job_id: str, task_index: int) -> None:
         """Asks one task to end."""
         record = self._job(job_id)
         record.check_index(task_index)
-        self._apply(record, record.job.terminate_task(task_index, "terminated by a user", _now_ms()))
+        self._apply(record, record.job.terminate_task(task_index, "terminated by a user", now_ms()))
         await self._saver.saved()
 
     async def watch_job(
@@ -381,7 +383,7 @@ class Controller:
                 self.fleet.fence(attempt.worker_id, attempt.worker_incarnation)
             names = ", ".join(sorted({attempt.worker_id for attempt in lost.values()}))
             ids = {index: attempt.attempt_id for index, attempt in lost.items()}
-            self._apply(record, record.job.attempts_lost(ids, f"worker {names} was lost: {why}", _now_ms()))
+            self._apply(record, record.job.attempts_lost(ids, f"worker {names} was lost: {why}", now_ms()))
 
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
         """The workers, and how they are."""
@@ -448,7 +450,7 @@ class Controller:
                 if report.serialized_result:
                     results.append((report.task_index, report.serialized_result))
                 end = _attempt_end(report)
-                instructions += job.attempt_ended(report.task_index, report.attempt_id, end, _now_ms())
+                instructions += job.attempt_ended(report.task_index, report.attempt_id, end, now_ms())
         self._apply(record, instructions, results)
         return unwanted
 
@@ -526,7 +528,7 @@ class Controller:
     def _end_if_orphaned(self, child: JobRecord, parent: JobRecord) -> None:
         reason = why_orphaned(child.launch, parent.job) if child.job.ending is None else ""
         if reason:
-            self._apply(child, child.job.terminate(reason, _now_ms()))
+            self._apply(child, child.job.terminate(reason, now_ms()))
 
     async def _start_meeting(self, record: JobRecord, starts: Sequence[StartAttempt], hosts: Sequence[str]) -> None:
         """Starts the attempts of a rendezvous:
@@ -596,16 +598,16 @@ class Controller:
             return None
 
     def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:
-        end = AttemptEnd(FAILED, _now_ms(), error=error)
+        end = AttemptEnd(FAILED, now_ms(), error=error)
         for start in starts:
-            self._apply(record, record.job.attempt_ended(start.task_index, start.attempt_id, end, _now_ms()))
+            self._apply(record, record.job.attempt_ended(start.task_index, start.attempt_id, end, now_ms()))
 
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
         still_live = _still_live(record.job)
         worker = await self.fleet.registered(stop.worker_id, lambda: still_live(stop.task_index, stop.attempt_id))
         if worker is not None and not await workers.stop_attempt(worker, record.job.job_id, stop, still_live):
-            end = AttemptEnd(KILLED, _now_ms(), error="stopped before it started")
-            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, _now_ms()))
+            end = AttemptEnd(KILLED, now_ms(), error="stopped before it started")
+            self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, now_ms()))
 
     # Small things.
 
@@ -633,6 +635,19 @@ class Controller:
         if record is None or not 0 <= task_index < len(record.job.tasks):
             return False
         return _still_live(record.job)(task_index, attempt_id)
+
+    def _is_worker_live(self, worker_id: str, incarnation: str) -> bool:
+        """Whether a worker's process (empty: any of that worker) is live, as far as is known: it has registered, or,
+        after a restart of ours, an attempt that goes on was placed on it and it has yet to register."""
+        if self.fleet.is_live(worker_id, incarnation):
+            return True
+        if worker_id in self.fleet.workers or self.fleet.is_over(worker_id, incarnation):
+            return False
+        return any(
+            attempt.worker_id == worker_id and incarnation in ("", attempt.worker_incarnation)
+            for record in self._unfinished.values()
+            for attempt in record.job.live_attempts().values()
+        )
 
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
@@ -664,10 +679,6 @@ class Controller:
             _log.error("in the background", exc_info=task.exception())
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _still_live(job: Job) -> Callable[[int, int], bool]:
     def still_live(task_index: int, attempt_id: int) -> bool:
         attempt = job.tasks[task_index].live_attempt
@@ -686,7 +697,7 @@ def _by_job(reports: Iterable[Report]) -> dict[str, list[Report]]:
 def _attempt_end(report: Report) -> AttemptEnd:
     return AttemptEnd(
         state=report.state,
-        finished_at_ms=report.finished_at_ms or _now_ms(),
+        finished_at_ms=report.finished_at_ms or now_ms(),
         exit_code=report.exit_code if report.HasField("exit_code") else None,
         term_signal=report.term_signal if report.HasField("term_signal") else None,
         error=report.error,

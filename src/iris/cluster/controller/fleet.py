@@ -15,6 +15,7 @@ from functools import partial
 from pyqwest import Client
 
 from iris import versions
+from iris.clock import now_for_ages_ms, now_ms
 from iris.cluster.controller.authority import Authority
 from iris.cluster.controller.limits import MAX_WORKERS, check_worker
 from iris.cluster.controller.saver import Saver
@@ -146,7 +147,7 @@ class Fleet:
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
             self.fence(worker_id, known.place.incarnation)
-        bearer = Bearer(partial(self._authority.controller_token, worker_id), Neighbour(request.address))
+        bearer = Bearer(partial(self._authority.controller_token, worker_id, incarnation), Neighbour(request.address))
         # What it is granted counts once it is known to have heard of it: with its next report.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
@@ -165,6 +166,22 @@ class Fleet:
         while (worker := self.workers.get(worker_id)) is None and still_wanted():
             await happens(self._registration, _LOOK_S)
         return worker
+
+    def is_live(self, worker_id: str, incarnation: str) -> bool:
+        """Whether a process of a worker has registered, and has not been silent for longer than its lease.
+
+        Args:
+            worker_id: The worker.
+            incarnation: Its process; empty: whichever is registered.
+        """
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.gone or worker.is_lost(time.monotonic()):
+            return False
+        return incarnation in ("", worker.place.incarnation)
+
+    def is_over(self, worker_id: str, incarnation: str) -> bool:
+        """Whether a worker does not come again, or nobody listens to this process of it any more."""
+        return worker_id in self._forgotten or (worker_id, incarnation) in self._fenced
 
     def end(self, worker_id: str) -> None:
         """The process of a worker is certainly dead, or as good as that: it is called no more."""
@@ -187,7 +204,7 @@ class Fleet:
         until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
         while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
             del self._forgotten[oldest]
-        until_ms = time.time_ns() // 1_000_000 - KEEP_FENCED_MS
+        until_ms = now_for_ages_ms() - KEEP_FENCED_MS
         while self._fenced and self._fenced[process := next(iter(self._fenced))] < until_ms:
             del self._fenced[process]
             self._saver.unfence(*process)
@@ -211,7 +228,7 @@ class Fleet:
     def fence(self, worker_id: str, incarnation: str) -> None:
         """From now on nobody listens to this process of a worker: what it ran is given up."""
         if incarnation and (worker_id, incarnation) not in self._fenced:
-            self._fenced[worker_id, incarnation] = time.time_ns() // 1_000_000
+            self._fenced[worker_id, incarnation] = now_ms()
             self._saver.fence(worker_id, incarnation)
 
     async def watch_leases(self) -> None:

@@ -122,6 +122,7 @@ class Job:
 
     Attributes:
         retry_pause_ms: Before the second retry in a row, see `backoff`.
+        submitted_stamp: When it was submitted, by a clock that nobody can set; empty where that is not known.
         ending: The final state that was decided while attempts still have to be stopped; None before.
         first_failed: The index of the first task that failed for good; None while none has.
         gangs: The placements that are asked for or held, by id.
@@ -150,6 +151,7 @@ class Job:
     revision: int = 1
     owner: str = ""
     rendezvous: bool = False
+    submitted_stamp: str = ""
     tally: Tally = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

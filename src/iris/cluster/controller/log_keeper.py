@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from iris.clock import now_for_ages_ms
 from iris.cluster.controller.log_location import LogLocation
 from iris.cluster.controller.log_pieces import LogPieces, Piece
 from iris.cluster.controller.log_retention import Retention
@@ -39,10 +40,6 @@ _OLD = ".old-"
 _log = logging.getLogger(__name__)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 @dataclass(frozen=True, slots=True)
 class Keeping:
     """How logs are kept.
@@ -52,14 +49,14 @@ class Keeping:
         retention: For how long.
         location: Where they are copied to once they are complete; None: nowhere.
         max_log_bytes: What is taken of an attempt, about, where its job does not say that.
-        now_ms: The time.
+        now_ms: The time, as ages are measured by it.
     """
 
     directories: LogDirs
     retention: Retention = field(default_factory=Retention)
     location: LogLocation | None = None
     max_log_bytes: int = DEFAULT_MAX_LOG_BYTES
-    now_ms: Callable[[], int] = _now_ms
+    now_ms: Callable[[], int] = now_for_ages_ms
 
 
 class LogKeeper:

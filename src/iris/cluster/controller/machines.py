@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from iris.clock import now_ms
 from iris.cluster.controller.queue import Held, Waiting
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.engine.base import Machine, Placement, Resources
@@ -54,7 +55,7 @@ def waiting_messages(
     waiting: Sequence[tuple[JobRecord, Waiting]], reserved_for: str
 ) -> list[cluster_pb2.Controller.WaitingGang]:
     """Gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
-    began_ms = time.time_ns() / 1e6 - time.monotonic() * 1000
+    began_ms = now_ms() - time.monotonic() * 1000
     messages = []
     for record, entry in waiting:
         gang = record.job.gangs.get(entry.gang.gang_id)

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from iris.clock import ms_since, now_ms
 from iris.cluster.controller import machines, queue
 from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
 from iris.cluster.controller.explanations import Apply, Explanations
 from iris.cluster.controller.fleet import Fleet
+from iris.cluster.controller.job import Job
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.room import Layout
@@ -107,9 +109,7 @@ class Scheduler:
         """A job's time runs, from its submission on."""
         limit_s = record.launch.job_timeout_seconds
         if limit_s and not record.job.is_finished:
-            # Before a restart of ours only the wall clock has counted; it can have been set meanwhile.
-            gone_s = max(0.0, (_now_ms() - record.job.submitted_at_ms) / 1000)
-            self._timers.set(("job", record.job.job_id), time.monotonic() + limit_s - gone_s)
+            self._timers.set(("job", record.job.job_id), time.monotonic() + limit_s - _age_ms(record.job) / 1000)
             self._wake.set()
 
     def job_ended(self, job_id: str) -> None:
@@ -495,11 +495,12 @@ class Scheduler:
         if lost:
             names = ", ".join(sorted({attempt.worker_id for attempt in live.values()}))
             error = f"worker {names} was lost: {reason}"
-            self._apply(record, record.job.attempts_lost(lost, error, _now_ms()))
+            self._apply(record, record.job.attempts_lost(lost, error, now_ms()))
 
     def _limit_placement(self, record: JobRecord, gang_id: str, not_before_ms: int) -> float:
         """Sets the end of the time to be placed in; answers with its beginning, in monotonic seconds."""
-        wait_ms = min(not_before_ms - _now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
+        wait_ms = min(not_before_ms - now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
+        wait_ms = max(wait_ms, -_age_ms(record.job))  # the wall clock may have been set ahead since
         since_s = time.monotonic() + wait_ms / 1000
         limit_s = record.launch.scheduling_timeout_seconds
         if limit_s:
@@ -516,7 +517,7 @@ class Scheduler:
         else:
             record = self._jobs[name]
             error = f"job timed out after {record.launch.job_timeout_seconds} s"
-            self._apply(record, record.job.time_out(error, _now_ms()))
+            self._apply(record, record.job.time_out(error, now_ms()))
 
     def _join(self, request: GangRequest, since_s: float) -> None:
         self._line.join(queue.Waiting(request, since_s))
@@ -535,14 +536,14 @@ class Scheduler:
             return
         why = f" ({gang.reason})" if gang.reason else ""
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
-        self._apply(record, record.job.unschedulable(error, _now_ms()))
+        self._apply(record, record.job.unschedulable(error, now_ms()))
 
     def _reject(self, gang_id: str, error: str) -> None:
         self._line.leave(gang_id)
         self._newcomers.pop(gang_id, None)
         self._forget_submitted(gang_id)
         record = self._record_of(gang_id)
-        self._apply(record, record.job.unschedulable(error, _now_ms()))
+        self._apply(record, record.job.unschedulable(error, now_ms()))
 
     def _hold(self, record: JobRecord, request: GangRequest, known: GangStatus, since_s: float) -> None:
         self._held[request.gang_id] = self._as_held(request, known, since_s)
@@ -565,6 +566,11 @@ class Scheduler:
         return queue.Held(request, since_s, tuple(slot.machine for slot in known.slots), indices)
 
 
+def _age_ms(job: Job) -> int:
+    """For how long a job has been there, also before a restart of ours, and wherever the wall clock was set."""
+    return ms_since(job.submitted_stamp, job.submitted_at_ms)
+
+
 def _job_id_of(gang_id: str) -> str:
     return gang_id.rpartition("@")[0]
 
@@ -577,10 +583,6 @@ def _forgotten(record: JobRecord, gang_id: str) -> GangStatus:
         for index in record.job.gangs[gang_id].task_indices
     )
     return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _in_short(absent: Sequence[str]) -> str:

@@ -66,6 +66,7 @@ class ControllerService:
         self, request: Controller.RegisterWorkerRequest, ctx: Any
     ) -> Controller.RegisterWorkerResponse:
         """A worker is there."""
+        self._controller.authority.check_process(caller(), request.incarnation)
         answer = await self._controller.register_worker(request)
         if answer.accepted:
             answer.token_key = self._controller.authority.verifier.public

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 
+from iris.clock import now_ms
 from iris.cluster.controller.job import Gang, Job
 from iris.cluster.controller.pages import MOST_BYTES
 from iris.cluster.controller.record import JobRecord
@@ -166,4 +166,4 @@ def _why_waiting(job: Job, gang: Gang) -> str:
 def _pause_ms(job: Job, gang: Gang) -> int:
     """How long a gang still pauses between attempts; 0 or less when it does not."""
     task = job.tasks[gang.task_indices[0]]
-    return 0 if gang.placed or not task.attempts else task.not_before_ms - time.time_ns() // 1_000_000
+    return 0 if gang.placed or not task.attempts else task.not_before_ms - now_ms()

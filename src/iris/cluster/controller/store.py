@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 from google.protobuf.message import DecodeError
 
+from iris.clock import now_ms
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.schema import check_version, migrate, sync_directory
 from iris.cluster.controller.task import Stop, Task, TaskAttempt
@@ -88,7 +88,7 @@ class Changes:
 
     def fence(self, worker_id: str, incarnation: str) -> Self:
         """A worker's process that was declared lost."""
-        self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, _now_ms()))
+        self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, now_ms()))
         return self
 
     def unfence(self, worker_id: str, incarnation: str) -> Self:
@@ -277,10 +277,6 @@ class Store:
             raise kind(f"the controller cannot write {self._name}: {error}") from error
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 _JOB_FIELDS = (
     "job_id",
     "submitted_at_ms",
@@ -298,6 +294,7 @@ _JOB_FIELDS = (
     "revision",
     "owner",
     "rendezvous",
+    "submitted_stamp",
 )
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pyqwest import Client
 
+from iris.clock import now_ms
 from iris.cluster.controller.job import Job, StartAttempt, StopAttempt
 from iris.cluster.controller.launch import LaunchJobRequest
 from iris.cluster.controller.task import WorkerPlace
@@ -79,7 +80,7 @@ class WorkerRecord:
         """It has called, as one that has been granted this lease."""
         self.lease_s = lease_s
         self.heard_s = time.monotonic()
-        self.last_heartbeat_ms = time.time_ns() // 1_000_000
+        self.last_heartbeat_ms = now_ms()
 
 
 def new_record(
@@ -105,7 +106,7 @@ def new_record(
         stub,
         lease_s,
         heard_s=now_s,
-        last_heartbeat_ms=time.time_ns() // 1_000_000,
+        last_heartbeat_ms=now_ms(),
         registered_s=now_s,
         python_version=request.python_version,
         visible_devices=tuple(request.visible_devices),

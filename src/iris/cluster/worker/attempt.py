@@ -28,6 +28,7 @@ class Attempt:
         holder: What keeps it to its limits, once it has begun to start.
         exceeded: It is being ended because it exceeded them.
         out_of_memory: It failed because memory ran out.
+        started_s: When its process started, on the monotonic clock.
         reported: The controller has acknowledged its end.
         revision: Counts what there is to report.
         announcement: Whether the controller knows that the attempt runs.
@@ -49,6 +50,7 @@ class Attempt:
     build_finished_ms: int = 0
     from_cache: bool = False
     started_at_ms: int = 0
+    started_s: float = 0.0
     finished_at_ms: int = 0
     usage: Usage = field(default_factory=Usage)
     stop_grace_s: float | None = None

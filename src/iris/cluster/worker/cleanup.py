@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.clock import now_for_ages_ms
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
 from iris.cluster.worker.worker import Worker
 
@@ -60,7 +61,7 @@ class Cleanup:
         directory: WorkerDir,
         keep_s: float = DEFAULT_KEEP_S,
         keep_log_s: float | None = None,
-        now_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = lambda: now_for_ages_ms() / 1000,
     ) -> None:
         self._worker = worker
         self._directory = directory

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from iris import failpoints, versions
+from iris import clock, failpoints, versions
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine, connect
@@ -165,7 +165,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         own.write(arguments.identity_file)  # before anything can run that somebody would have to know of
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)
-    base_env.pop(failpoints.VARIABLE, None)
+    for name in (failpoints.VARIABLE, clock.VARIABLE):
+        base_env.pop(name, None)
     file_limit = arguments.task_file_limit or descriptors()
     raise_file_limit()
     use_no_proxy()
@@ -196,7 +197,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         address, advertise_host = advertised(advertise, port_of(listener), tls=tls is not None)
     except IrisError as error:
         sys.exit(f"iris: {error}")
-    trust = Trust(arguments.worker_id, given.token_key)
+    trust = Trust(arguments.worker_id, given.token_key, arguments.incarnation or token)
     lease = Lease(arguments.lease, reaper.set_deadline)
     # 2. The worker, behind its door.
     logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import termios
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,11 +232,6 @@ class AttemptProcess:
             self._exited.set()
         else:
             self._loop.call_later(_LOOK_S, self._look_for_exit)
-
-
-def now_ms() -> int:
-    """The wall clock, in milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

@@ -62,10 +62,12 @@ class Trust:
     Args:
         worker_id: Whose it is.
         token_key: See `WorkerCredentials`.
+        incarnation: Of this process of the worker.
     """
 
-    def __init__(self, worker_id: str, token_key: bytes = b"") -> None:
+    def __init__(self, worker_id: str, token_key: bytes = b"", incarnation: str = "") -> None:
         self._worker_id = worker_id
+        self._incarnation = incarnation
         self._key = token_key
         self._verifier: Verifier | None = None
         self._revoked: frozenset[str] = frozenset()
@@ -96,14 +98,24 @@ class Trust:
             from iris.rpc.tokens import Verifier  # a tenth of a second, which the start need not wait for
 
             self._verifier = Verifier(self._key)
-        known = self._verifier.verify(token)
+        known = self._verifier.read(token)
         self.check(known)
         return known
 
     def check(self, known: Caller) -> None:
-        """Raises UnauthenticatedError when a token is not good any more."""
+        """Raises UnauthenticatedError when a token is not good any more.
+
+        A token that the controller has made for this very process ends with it: whatever the clocks of the two say, it
+        is good until then.
+        """
         assert self._verifier is not None, "nobody was let in"
-        self._verifier.check_time(known)
+        is_for_this_process = (
+            known.role == CONTROLLER
+            and bool(self._incarnation)
+            and (known.worker_id, known.incarnation) == (self._worker_id, self._incarnation)
+        )
+        if not is_for_this_process:
+            self._verifier.check_time(known)
         if known.token_id in self._revoked:
             from iris.rpc.tokens import revoked
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from iris.clock import now_ms
 from iris.cluster.names import check_port_name
 from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, make_task_id, parse_task_id
 from iris.cluster.worker import run_callable, usage
@@ -31,7 +32,7 @@ from iris.cluster.worker.limits import Enforcement, Exceeded
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.worker.ports import PortReservations
-from iris.cluster.worker.process import AttemptProcess, Exit, now_ms
+from iris.cluster.worker.process import AttemptProcess, Exit
 from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.rendezvous import rendezvous_variables
@@ -375,7 +376,7 @@ class Worker:
             process = await self._start(attempt, command)
             attempt.announcement.process_started()
             attempt.state = cluster_pb2.TASK_STATE_RUNNING
-            attempt.started_at_ms = now_ms()
+            attempt.started_at_ms, attempt.started_s = now_ms(), time.monotonic()
             self._tell(attempt)
             timeout_s = attempt.request.timeout_seconds
             timer = None
@@ -680,7 +681,7 @@ def _grace_s(attempt: Attempt) -> float:
 
 
 def _count_exit(attempt: Attempt, exited: Exit) -> None:
-    lived_s = max(now_ms() - attempt.started_at_ms, 1) / 1000
+    lived_s = max(time.monotonic() - attempt.started_s, 0.001)
     attempt.usage.memory_bytes = 0
     attempt.usage.processes = 0
     attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)

@@ -1,0 +1,91 @@
+"""The clocks of this program: the wall clock, which people read and may set, and times that its steps cannot change.
+
+A test sets the wall clock of real processes by a file. Never in production:
+
+    IRIS_CLOCK_FILE=/path/of/a/file      its text is a number of seconds, which is added to the wall clock
+
+The file may change at any time; a missing or empty file adds nothing. Servers hand the variable on to their workers;
+tasks do not get it. A process that has it says so on its stderr at its start.
+
+Nothing else in `iris` reads the wall clock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+VARIABLE = "IRIS_CLOCK_FILE"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def wall_s() -> float:
+    """The wall clock, in seconds since the Unix epoch."""
+    return time.time() + _added_s()
+
+
+def now_ms() -> int:
+    """The wall clock, in milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000 + round(_added_s() * 1000)
+
+
+def boot_ms() -> int:
+    """Milliseconds since this machine was started, the time in which it slept included; no step changes them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1_000_000
+
+
+def now_for_ages_ms() -> int:
+    """The time that tells how old something is that may be deleted for its age.
+
+    The wall clock, or where it would be if nobody had set it since this process started, whichever is earlier: a step
+    makes nothing old at once, and what is deleted late does no harm.
+    """
+    return min(now_ms(), _STARTED_MS + boot_ms() - _STARTED_BOOT_MS)
+
+
+def stamp() -> str:
+    """This moment, for `ms_since` in this process or in a later one."""
+    return f"{_boot_id()}:{boot_ms()}"
+
+
+def ms_since(then: str, then_ms: int) -> int:
+    """How many milliseconds have passed, 0 or more.
+
+    Args:
+        then: The `stamp` of the moment.
+        then_ms: The same moment by the wall clock, which counts where the machine was started again since.
+    """
+    boot_id, _, at_ms = then.partition(":")
+    if boot_id and boot_id == _boot_id() and at_ms.isdecimal():
+        return max(0, boot_ms() - int(at_ms))
+    return max(0, now_ms() - then_ms)
+
+
+@cache
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""  # no Linux, or a sandbox: the wall clock counts
+
+
+def _nothing() -> float:
+    return 0.0
+
+
+def _from_file() -> float:
+    try:
+        return float(Path(_file).read_text() or 0)
+    except (FileNotFoundError, ValueError):  # it is being written
+        return 0.0
+
+
+_file = os.environ.get(VARIABLE, "")
+_added_s: Callable[[], float] = _from_file if _file else _nothing
+if _file:
+    os.write(2, f"iris clock: the wall clock is moved by what {_file} says\n".encode())
+_STARTED_MS, _STARTED_BOOT_MS = now_ms(), boot_ms()

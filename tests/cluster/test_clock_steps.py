@@ -1,0 +1,131 @@
+"""The wall clock of a whole cluster is set, while it runs and between two of its lives: nothing ends by that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import launch, shell, wait_for_end, wait_for_state
+from support.standing_cluster import Proofs, StandingCluster, standing_cluster
+from support.tokens import token
+from support.waiting import wait_until
+
+from iris.clock import VARIABLE
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.rpc import cluster_pb2 as pb
+
+LEASE_S = 2.0
+HOUR_S = 3600
+BACK, AHEAD, FAR_AHEAD = -HOUR_S, 30 * HOUR_S, 40 * 24 * HOUR_S
+
+
+class Clock:
+    """The wall clock of the cluster, set by a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.write_text("0")
+
+    def set(self, seconds: int) -> None:
+        """So many seconds from the right time."""
+        beside = self._path.with_suffix(".new")
+        beside.write_text(str(seconds))
+        beside.rename(self._path)
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "clock"))
+    monkeypatch.setenv("IRIS_TOKEN", token(ttl_s=365 * 24 * HOUR_S))  # what a person made ends by the wall clock
+    return Clock(tmp_path / "clock")
+
+
+@pytest.fixture
+def proofs(tmp_path: Path) -> Proofs:
+    return Proofs(tmp_path / "proofs")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, clock: Clock) -> Iterator[StandingCluster]:
+    with standing_cluster(tmp_path / "state", lease_s=LEASE_S) as started:
+        yield started
+
+
+def wait_for_heartbeats(client: RemoteClusterClient, count: int = 6) -> None:
+    """Until the worker was heard so often that more than a lease has passed."""
+    seen: set[int] = set()
+
+    def heard() -> bool:
+        seen.update(worker.last_heartbeat_ms for worker in client.list_workers())
+        return len(seen) > count
+
+    wait_until(heard, f"{count} heartbeats")
+
+
+@pytest.mark.parametrize("step_s", [BACK, AHEAD, FAR_AHEAD])
+def test_a_task_goes_on_when_the_clock_is_set(
+    cluster: StandingCluster, clock: Clock, proofs: Proofs, step_s: int
+) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+        clock.set(step_s)
+        wait_for_heartbeats(client)
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+        clock.set(0)
+        wait_for_heartbeats(client)
+        proofs.open()
+        (task,) = wait_for_end(client, job_id).tasks
+    assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize("step_s", [BACK, AHEAD])
+def test_a_task_goes_on_when_the_clock_is_set_and_the_controller_restarts(
+    cluster: StandingCluster, clock: Clock, proofs: Proofs, step_s: int
+) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, proofs.command(), job_timeout_seconds=600)
+        proofs.wait_for()
+    cluster.kill()
+    clock.set(step_s)
+    cluster.start()
+    with cluster.client() as client:
+        wait_for_heartbeats(client)
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+        proofs.open()
+        (task,) = wait_for_end(client, job_id).tasks
+    assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1), task
+
+
+@pytest.mark.parametrize("step_s", [BACK, AHEAD])
+def test_jobs_start_at_once_when_the_clock_is_set_and_the_worker_restarts(
+    cluster: StandingCluster, clock: Clock, step_s: int
+) -> None:
+    with cluster.client() as client:
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+        before = cluster.worker()
+        clock.set(step_s)
+        cluster.kill_worker()
+        wait_until(lambda: cluster.worker() != before, "another process of the worker")
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_job_that_waits_keeps_its_scheduling_timeout_when_the_clock_is_set_ahead_and_the_controller_restarts(
+    cluster: StandingCluster, clock: Clock, proofs: Proofs
+) -> None:
+    with cluster.client() as client:
+        (worker,) = wait_until(client.list_workers, "the worker")
+        cores = worker.metadata.cpu_count
+        running = launch(client, proofs.command(), resources=pb.ResourceSpecProto(cpu=cores))
+        wait_for_state(client, running, pb.JOB_STATE_RUNNING)
+        waits = launch(client, shell("true"), resources=pb.ResourceSpecProto(cpu=cores), scheduling_timeout_seconds=600)
+    cluster.kill()
+    clock.set(AHEAD)
+    cluster.start()
+    with cluster.client() as client:
+        wait_for_heartbeats(client)
+        assert client.get_job_status(waits).state == pb.JOB_STATE_PENDING
+        proofs.open()
+        assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
+        assert wait_for_end(client, running).state == pb.JOB_STATE_SUCCEEDED

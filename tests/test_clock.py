@@ -1,0 +1,57 @@
+"""The clocks: what steps of the wall clock change, and what they do not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import iris
+from iris.clock import VARIABLE, ms_since, now_ms, stamp
+
+SOURCE = Path(iris.__file__).parent
+HOUR_MS = 3_600_000
+
+_STEPS = """
+import sys
+from iris.clock import ms_since, now_for_ages_ms, now_ms, stamp
+before, mark = now_ms(), stamp()
+open(sys.argv[1], "w").write(sys.argv[2])
+print(now_ms() - before, now_for_ages_ms() - before, ms_since(mark, before))
+"""
+
+
+def stepped(tmp_path: Path, seconds: int) -> list[int]:
+    """In a program whose wall clock is set: the hours by which it moves, the time for ages does, and a span does."""
+    file = tmp_path / "clock"
+    command = [sys.executable, "-c", _STEPS, str(file), str(seconds)]
+    environment = {**os.environ, VARIABLE: str(file)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "the wall clock is moved" in ended.stderr
+    return [round(int(word) / HOUR_MS) for word in ended.stdout.split()]
+
+
+def test_a_clock_set_ahead_makes_nothing_old(tmp_path: Path) -> None:
+    assert stepped(tmp_path, 30 * 3600) == [30, 0, 0]
+
+
+def test_a_clock_set_back_makes_nothing_old(tmp_path: Path) -> None:
+    assert stepped(tmp_path, -3600) == [-1, -1, 0]
+
+
+def test_a_stamp_of_this_boot_counts_and_no_wall_clock() -> None:
+    assert ms_since(stamp(), now_ms() - 30 * HOUR_MS) < HOUR_MS
+
+
+def test_a_stamp_of_another_boot_leaves_the_wall_clock() -> None:
+    for then in ("another-boot:5", "", "nonsense"):
+        assert HOUR_MS <= ms_since(then, now_ms() - HOUR_MS) < 2 * HOUR_MS
+        assert ms_since(then, now_ms() + HOUR_MS) == 0
+
+
+def test_only_the_clock_module_reads_the_wall_clock() -> None:
+    reads = re.compile(r"\btime\.(?:time|time_ns)\b|datetime\.now\(\)")
+    found = [path.name for path in SOURCE.rglob("*.py") if path.name != "clock.py" and reads.search(path.read_text())]
+    assert found == []
