@@ -1,53 +1,38 @@
 """Packs a folder, so that it can be sent along with a job: the workspace.
 
-What is left out: what `.gitignore` files name (those above the folder too, up to the top of its git checkout, and
-the checkout's `.git/info/exclude`), every `.git`, `__pycache__` and virtual environment, sockets, pipes and
-devices, and folders of which nothing else remains. Unlike git, a file that is ignored and yet tracked is left out
-as well, and the user's global ignore file is not read: what is sent depends on the folder alone.
+Which of its files are sent is decided in workspace_files.py.
 """
 
 from __future__ import annotations
 
 import builtins
-import gzip
 import hashlib
-import io
 import os
 import stat
+import struct
 import tarfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
-from iris.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
+from iris.cluster.client.workspace_files import FoundFiles, LeftOut, Member, unreadable
+from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
 # A workspace is for code: it is kept in the memory of client, controller and worker while it travels, and each
 # attempt gets its own copy. The worker holds the same two limits when it unpacks (worker/workspace.py).
 MAX_WORKSPACE_BYTES = 100 * 1024**2  # of the files, before compression
 MAX_WORKSPACE_MEMBERS = 50_000  # files, links and folders
 
-_LEFT_OUT = frozenset({".git", "__pycache__"})
+_CHUNK_BYTES = 1024**2  # of the tar, compressed by itself
+_SAMPLE_BYTES = 32 * 1024
+_COMPRESSIBLE = 0.9  # what a sample must shrink to, for its chunk to be worth compressing
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-
-@dataclass(frozen=True)
-class _Rule:
-    """One line of a `.gitignore`.
-
-    Attributes:
-        above: The file's folder relative to the top of the checkout: empty, or with "/" at its end.
-        pattern: The line without the "/" at its end.
-        folders_only: Whether there was one.
-    """
-
-    above: str
-    pattern: GitIgnoreSpecPattern
-    folders_only: bool
-
-
-_Rules = tuple[_Rule, ...]  # from the weakest to the strongest
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 @dataclass(frozen=True)
@@ -59,118 +44,80 @@ class Bundle:
         blob: A gzipped tar, with names relative to the folder.
         files: How many files and links are in it.
         bytes: The size of the files, before compression.
+        left_out: What of the folder cannot be sent, and why.
     """
 
     hash: str
     blob: builtins.bytes
     files: int
     bytes: int
+    left_out: tuple[LeftOut, ...] = ()
 
 
-def pack_workspace(folder: str | os.PathLike[str]) -> Bundle:
-    """Packs a folder with all that is below it, except what the module's docstring says is left out.
+def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambda done, total: None) -> Bundle:
+    """Pack a folder with all that is below it, except what workspace_files.py leaves out.
 
     Executable files stay executable, other permissions and all times are dropped. Symbolic links stay links. A
     file that grows meanwhile is sent as long as it was found.
 
+    Args:
+        folder: The folder.
+        on_progress: Called with the bytes of files that are packed, and those of all files, some times a megabyte.
+
     Raises:
-        InvalidArgumentError: There is no such folder, or it has a link that leads out of it.
+        InvalidArgumentError: There is no such folder.
         ResourceExhaustedError: It is over `MAX_WORKSPACE_BYTES` or `MAX_WORKSPACE_MEMBERS`.
-        FailedPreconditionError: Something in it cannot be read, or was changed while it was packed.
+        FailedPreconditionError: An ignore file in it cannot be read, or something was changed while it was packed.
     """
-    root = Path(folder).resolve()
-    if not root.is_dir():
+    try:
+        root = Path(folder).resolve()
+        is_folder = root.is_dir()
+    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a link in a circle
+        raise InvalidArgumentError(f"not a workspace: {os.fspath(folder)!r} ({error})") from error
+    if not is_folder:
         what = "not a folder" if root.exists() else "no such folder"
         raise InvalidArgumentError(f"not a workspace: {os.fspath(folder)!r} ({what})")
-    members = _scan(root)
-    blob = _write(root, members)
+    found = FoundFiles(root)
+    members = _scan(found)
+    blob = _write(root, members, on_progress)
     return Bundle(
         hash=hashlib.sha256(blob).hexdigest(),
         blob=blob,
         files=sum(not member.isdir() for member in members),
         bytes=sum(member.size for member in members),
+        left_out=tuple(found.left_out),
     )
 
 
-def _scan(root: Path) -> list[tarfile.TarInfo]:
-    """What is to be packed, in the order of the names. Reads no file's content, so that limits come first."""
-    base, rules = _rules_above(root)
+def _scan(found: FoundFiles) -> list[tarfile.TarInfo]:
+    """Return what is to be packed, in the order of the names. Limits come first: no file's content is read."""
     members = []
-    for member in _walk(root, "", base, rules):
-        members.append(member)
+    for member in found.members():
+        members.append(_tar_info(member))
         if len(members) > MAX_WORKSPACE_MEMBERS:
-            raise _too_many(root, members)
+            raise _too_many(found.root, members)
     if sum(member.size for member in members) > MAX_WORKSPACE_BYTES:
-        raise _too_large(root, members)
+        raise _too_large(found.root, members)
     return sorted(members, key=lambda member: member.name)
 
 
-def _walk(root: Path, folder: str, base: str, rules: _Rules) -> Iterator[tarfile.TarInfo]:
-    """Yields the members below `folder`, and last the folder itself, unless all in it is left out.
-
-    Args:
-        root: The workspace.
-        folder: Relative to the workspace: empty, or with "/" at its end.
-        base: The workspace relative to the top of its checkout, in the same form.
-        rules: What is ignored, by the files above `folder`.
-    """
-    try:
-        with os.scandir(root / folder) as entries:
-            children = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise _unreadable(root, folder, error) from error
-
-    for child in children:
-        if child.name == ".gitignore" and child.is_file(follow_symlinks=False):
-            rules += _read_rules(Path(child.path), base + folder)
-
-    some = False
-    for child in children:
-        name = folder + child.name
-        if child.name in _LEFT_OUT or _is_virtual_environment(child):
-            continue
-        try:
-            status = child.stat(follow_symlinks=False)
-        except OSError as error:
-            raise _unreadable(root, name, error) from error
-        is_folder = stat.S_ISDIR(status.st_mode)
-        if _ignored(base + name, is_folder, rules):
-            continue
-        if is_folder:
-            for member in _walk(root, name + "/", base, rules):
-                some = True
-                yield member
-            continue
-        member = tarfile.TarInfo(name)  # owner 0, time 0
-        if stat.S_ISLNK(status.st_mode):
-            member.type = tarfile.SYMTYPE
-            member.linkname = _link_target(root, name)
-        elif stat.S_ISREG(status.st_mode):
-            member.size = status.st_size
-            member.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-        else:
-            continue
-        some = True
-        yield member
-
-    if folder and (some or not children):
-        member = tarfile.TarInfo(folder.rstrip("/"))
-        member.type = tarfile.DIRTYPE
-        member.mode = 0o755
-        yield member
+def _tar_info(member: Member) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(member.name)  # owner 0, time 0
+    if member.kind == stat.S_IFDIR:
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+    elif member.kind == stat.S_IFLNK:
+        info.type, info.linkname = tarfile.SYMTYPE, member.target
+    else:
+        info.size, info.mode = member.size, 0o755 if member.is_executable else 0o644
+    return info
 
 
-def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-
-
-def _write(root: Path, members: list[tarfile.TarInfo]) -> bytes:
-    buffer = io.BytesIO()
-    # No file name and no time in gzip's header: both would be part of the hash.
-    with (
-        gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as packed,
-        tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as tar,
-    ):
+def _write(root: Path, members: list[tarfile.TarInfo], on_progress: Progress = lambda done, total: None) -> bytes:
+    total = sum(member.size for member in members)
+    packed = _PackedStream(lambda done: on_progress(min(done, total), total))
+    with tarfile.open(
+        mode="w|", fileobj=cast(IO[bytes], packed), format=tarfile.PAX_FORMAT, bufsize=_CHUNK_BYTES
+    ) as tar:
         for member in members:
             if not member.isreg():
                 tar.addfile(member)
@@ -179,113 +126,36 @@ def _write(root: Path, members: list[tarfile.TarInfo]) -> bytes:
                 with open(root / member.name, "rb") as file:
                     tar.addfile(member, file)  # OSError, too, when the file is shorter by now
             except OSError as error:
-                raise _unreadable(root, member.name, error) from error
-    return buffer.getvalue()
+                raise unreadable(root, member.name, error) from error
+    return b"".join(packed.parts)
 
 
-def _link_target(root: Path, name: str) -> str:
-    """Where a link leads, as text that means the same on another machine.
+class _PackedStream:
+    """Compresses what is written to it, chunk by chunk, each as a gzip file of its own: so they make one together.
 
-    Raises:
-        InvalidArgumentError: It leads out of the workspace.
+    What does not get smaller, as images and weights, is stored: to try takes most of the time of packing.
     """
-    link = root / name
-    target = os.readlink(link)
-    real = os.path.realpath(link)
-    if not Path(real).is_relative_to(root):
-        raise InvalidArgumentError(
-            f"cannot send the workspace {str(root)!r}: the link {name!r} leads out of it, to {target!r}"
-            f" (put what it leads to into the folder, or name the link in {str(root / '.gitignore')!r})"
-        )
-    # Absolute, or by way of a folder above: it is inside, but only on this machine.
-    steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
-    if os.path.isabs(target) or steps[0] == os.pardir:
-        target = os.path.relpath(real, link.parent)
-    return target.replace(os.sep, "/")
+
+    def __init__(self, on_written: Callable[[int], None]) -> None:
+        self.parts: list[bytes] = []
+        self._on_written = on_written
+        self._written = 0
+
+    def write(self, data: bytes) -> int:
+        """Compress a chunk."""
+        sample = data[:_SAMPLE_BYTES]
+        is_worth_it = len(zlib.compress(sample, _FAST_COMPRESSION)) < _COMPRESSIBLE * len(sample)
+        self.parts.append(_gzip(data, _FAST_COMPRESSION if is_worth_it else _NO_COMPRESSION))
+        self._written += len(data)
+        self._on_written(self._written)
+        return len(data)
 
 
-def _rules_above(root: Path) -> tuple[str, _Rules]:
-    """The workspace relative to the top of its git checkout, and what the checkout ignores by files above it."""
-    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
-    if top is None:
-        return "", ()
-    rules = _read_rules(_git_folder(top) / "info" / "exclude", "")
-    base = ""
-    for part in root.relative_to(top).parts:
-        rules += _read_rules(top / base / ".gitignore", base)
-        if _ignored(base + part, True, rules):
-            # A folder that its checkout ignores, and that is asked for all the same: only its own rules count.
-            return "", ()
-        base += part + "/"
-    return base, rules
-
-
-def _git_folder(top: Path) -> Path:
-    """Where a checkout has its `info/exclude`; `.git` is a file in a worktree and in a submodule."""
-    git = top / ".git"
-    try:
-        if git.is_file():
-            git = top / git.read_text().removeprefix("gitdir:").strip()
-        common = git / "commondir"
-        return git / common.read_text().strip() if common.is_file() else git
-    except (OSError, UnicodeDecodeError):
-        return git  # no checkout that git could read; it has no rules then
-
-
-def _read_rules(file: Path, above: str) -> _Rules:
-    """The rules in a file of `.gitignore`'s form; none when there is no such file.
-
-    Args:
-        file: Where to read.
-        above: The folder that the rules are relative to, relative to the top of the checkout.
-
-    Raises:
-        FailedPreconditionError: The file cannot be read.
-    """
-    try:
-        # As the names of files are decoded, so that they compare; git, too, skips a byte order mark.
-        text = file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ()
-    except OSError as error:
-        raise FailedPreconditionError(f"cannot read {str(file)!r}: {error.strerror}") from error
-    rules = []
-    for line in text.split("\n"):
-        line = line if line.endswith("\\ ") else line.rstrip()
-        try:
-            pattern = GitIgnoreSpecPattern(line.removesuffix("/"))
-        except ValueError:
-            continue  # no pattern; git passes over it as well
-        if pattern.include is not None:
-            rules.append(_Rule(above, pattern, folders_only=line.endswith("/")))
-    return tuple(rules)
-
-
-def _ignored(path: str, is_folder: bool, rules: _Rules) -> bool:
-    """Whether the strongest rule that names a path says that it is ignored.
-
-    Folders above the path are not looked at: nobody walks into one that is ignored, as git says. That is why the
-    patterns are asked one by one, and not `pathspec.GitIgnoreSpec`: it takes each path by itself, so that in
-    `data/**`, `!data/keep` the first line names `data/` as well, and `!/src` all that is below `src`.
-
-    Args:
-        path: Relative to the top of the checkout.
-    """
-    for rule in reversed(rules):
-        if is_folder or not rule.folders_only:
-            found = rule.pattern.match_file(path[len(rule.above) :])
-            # A group that took part means that the pattern names a folder above the path, not the path.
-            if found is not None and found.match.lastindex is None:
-                return bool(rule.pattern.include)
-    return False
-
-
-def _unreadable(root: Path, name: str, error: OSError) -> FailedPreconditionError:
-    reason = error.strerror or "it was changed while it was packed"
-    return FailedPreconditionError(
-        f"cannot send the workspace {str(root)!r}: {name or '.'!r} cannot be read: {reason}"
-        " (try again, or name it in .gitignore)"
-    )
+def _gzip(data: bytes, level: int) -> bytes:
+    """Return data as a gzip file. Its header, which is part of the hash, has no name, no time and no system."""
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = deflate.compress(data) + deflate.flush()
+    return _GZIP_HEADER + body + struct.pack("<LL", zlib.crc32(data), len(data))
 
 
 def _too_large(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedError:

@@ -1,0 +1,275 @@
+"""Finds out which files of a folder are sent, and which cannot be: nothing here reads the content of a file.
+
+What is left out without being asked: every `.git`, `__pycache__` and virtual environment, and folders of which nothing
+else remains. What is ignored is left out as well, by git's own answer inside a checkout, and else by the same rules,
+see ignore_rules.py. A repository inside the folder has its own rules, as git has it: those around it do not count.
+
+What cannot be sent is left out and listed: links that lead out of the folder or nowhere, sockets, pipes and devices,
+and what this user may not read. The job may well do without it: a job that does not says so itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from iris.cluster.client.git_checkout import Ignored, find_ignored, git_folder
+from iris.cluster.client.ignore_rules import Rule, is_ignored, parse_rules
+from iris.errors import FailedPreconditionError
+
+_NEVER_SENT = frozenset({".git", "__pycache__"})
+_IGNORE_FILE = ".gitignore"
+
+
+class WhyLeftOut(Enum):
+    """Why something of a folder cannot be sent."""
+
+    LINK_OUT = "a link that leads out of the folder"
+    LINK_BROKEN = "a link that cannot be followed"
+    SPECIAL = "a socket, pipe or device"
+    UNREADABLE = "not readable for this user"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that cannot be sent.
+
+    Attributes:
+        name: Relative to the folder.
+        why: The reason.
+        target: Of a link: what it says.
+    """
+
+    name: str
+    why: WhyLeftOut
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Something that is sent.
+
+    Attributes:
+        name: Relative to the folder, with "/" between its parts.
+        kind: `stat.S_IFREG`, `stat.S_IFLNK` or `stat.S_IFDIR`.
+        size: Of a file, in bytes.
+        is_executable: Of a file, whether its owner may run it.
+        target: Of a link: where it leads, as text that means the same on another machine.
+    """
+
+    name: str
+    kind: int
+    size: int = 0
+    is_executable: bool = False
+    target: str = ""
+
+
+@dataclass(slots=True)
+class FoundFiles:
+    """What is found below a folder, as it is found.
+
+    Attributes:
+        root: The folder, without links in its path.
+        left_out: What cannot be sent, so far.
+    """
+
+    root: Path
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def members(self) -> Iterator[Member]:
+        """Yield what is sent: each folder after what is below it.
+
+        Raises:
+            FailedPreconditionError: An ignore file cannot be read, or the folder was changed meanwhile.
+        """
+        return self._walk("", _scope_of(self.root, is_asked_for=True))
+
+    def _walk(self, folder: str, scope: _Scope) -> Iterator[Member]:
+        """Yield the members below `folder`, and last the folder itself, unless all in it is left out.
+
+        Args:
+            folder: Relative to the root: empty, or with "/" at its end.
+            scope: What is ignored there.
+        """
+        try:
+            with os.scandir(self.root / folder) as entries:
+                children = sorted(entries, key=lambda entry: entry.name)
+        except PermissionError as error:
+            if not folder:
+                raise unreadable(self.root, folder, error) from error
+            self.left_out.append(LeftOut(folder.rstrip("/"), WhyLeftOut.UNREADABLE))
+            return
+        except OSError as error:
+            raise unreadable(self.root, folder, error) from error
+        scope = scope.enter(self.root / folder, children)
+        some = False
+        for child in children:
+            if child.name in _NEVER_SENT or _is_virtual_environment(child):
+                continue
+            name = folder + child.name
+            try:
+                status = child.stat(follow_symlinks=False)
+            except OSError as error:
+                raise unreadable(self.root, name, error) from error
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if scope.ignores(child.name, is_folder):
+                continue
+            if is_folder:
+                for member in self._walk(name + "/", scope.below(self.root / name, child.name)):
+                    some = True
+                    yield member
+                continue
+            found = self._file_or_link(name, status)
+            if isinstance(found, LeftOut):
+                self.left_out.append(found)
+            else:
+                some = True
+                yield found
+        if folder and (some or not children):
+            yield Member(folder.rstrip("/"), stat.S_IFDIR)
+
+    def _file_or_link(self, name: str, status: os.stat_result) -> Member | LeftOut:
+        if stat.S_ISLNK(status.st_mode):
+            return self._link(name)
+        if not stat.S_ISREG(status.st_mode):
+            return LeftOut(name, WhyLeftOut.SPECIAL)
+        if not os.access(self.root / name, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            return LeftOut(name, WhyLeftOut.UNREADABLE)
+        return Member(name, stat.S_IFREG, status.st_size, bool(status.st_mode & stat.S_IXUSR))
+
+    def _link(self, name: str) -> Member | LeftOut:
+        link = self.root / name
+        try:
+            target = os.readlink(link)
+        except OSError as error:
+            raise unreadable(self.root, name, error) from error
+        real = os.path.realpath(link)
+        if not Path(real).is_relative_to(self.root):
+            return LeftOut(name, WhyLeftOut.LINK_OUT, target)
+        try:
+            link.stat()
+        except OSError as error:  # what is not there yet, the task may make
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
+        # Absolute, or by way of a folder above: it is inside, but only on this machine.
+        steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
+        if os.path.isabs(target) or steps[0] == os.pardir:
+            target = os.path.relpath(real, link.parent)
+        return Member(name, stat.S_IFLNK, target=target.replace(os.sep, "/"))
+
+
+class _Scope:
+    """What is ignored in one folder."""
+
+    def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
+        """Return the scope with the folder's own ignore file."""
+        return self
+
+    def ignores(self, child: str, is_folder: bool) -> bool:
+        """Return whether something in the folder is ignored."""
+        raise NotImplementedError
+
+    def below(self, folder: Path, child: str) -> _Scope:
+        """Return the scope of a folder in this one."""
+        return _scope_of(folder) if git_folder(folder) is not None else self._descend(os.fsencode(child) + b"/")
+
+    def _descend(self, child: bytes) -> _Scope:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerOfGit(_Scope):
+    """By what git has said of a checkout, or of a folder in it."""
+
+    ignored: Ignored
+    base: bytes = b""  # this folder, relative to the one that git was asked for
+
+    def ignores(self, child: str, is_folder: bool) -> bool:
+        return self.base + os.fsencode(child) + b"/" * is_folder in self.ignored.paths
+
+    def _descend(self, child: bytes) -> _Scope:
+        return _AnswerOfGit(self.ignored, self.base + child)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules(_Scope):
+    """By the rules of the ignore files, where git does not say."""
+
+    rules: tuple[Rule, ...] = ()
+    base: bytes = b""  # this folder, relative to the top of its checkout
+
+    def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
+        has_own = any(child.name == _IGNORE_FILE and child.is_file(follow_symlinks=False) for child in children)
+        return _Rules(self.rules + _read_rules(folder / _IGNORE_FILE, self.base), self.base) if has_own else self
+
+    def ignores(self, child: str, is_folder: bool) -> bool:
+        return is_ignored(self.base + os.fsencode(child), is_folder, self.rules)
+
+    def _descend(self, child: bytes) -> _Scope:
+        return _Rules(self.rules, self.base + child)
+
+
+def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
+    """Return what is ignored in a folder that begins a scope.
+
+    Args:
+        folder: The folder that is sent, or a repository in it.
+        is_asked_for: Whether the checkout's rules may ignore the folder itself. If they do, only its own rules count,
+            because somebody asked for the folder all the same.
+    """
+    top = next((above for above in (folder, *folder.parents) if os.path.exists(above / ".git")), None)
+    if top is None:
+        return _Rules()
+    ignored = find_ignored(folder)
+    if ignored is None:
+        return _rules_around(folder) if is_asked_for else _rules_around(folder, top=folder)
+    return _Rules() if ignored.itself else _AnswerOfGit(ignored)
+
+
+def _rules_around(folder: Path, top: Path | None = None) -> _Rules:
+    """Return what the checkout of a folder ignores by files above the folder."""
+    top = top or next((above for above in (folder, *folder.parents) if git_folder(above) is not None), None)
+    repository = None if top is None else git_folder(top)
+    if top is None or repository is None:
+        return _Rules()
+    rules = _read_rules(repository / "info" / "exclude", b"")
+    base = b""
+    at = top
+    for part in folder.relative_to(top).parts:
+        if not (at / _IGNORE_FILE).is_symlink():  # git does not follow one either
+            rules += _read_rules(at / _IGNORE_FILE, base)
+        if is_ignored(base + os.fsencode(part), True, rules):
+            return _Rules()
+        base += os.fsencode(part) + b"/"
+        at /= part
+    return _Rules(rules, base)
+
+
+def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
+    try:
+        return parse_rules(file.read_bytes(), above)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ()
+    except OSError as error:
+        raise FailedPreconditionError(f"cannot read {str(file)!r}: {error.strerror}") from error
+
+
+def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+    except OSError:  # a link that leads in a circle, or to where this user may not look
+        return False
+
+
+def unreadable(root: Path, name: str, error: OSError) -> FailedPreconditionError:
+    """The error for what cannot be read, or has changed, while a folder is packed."""
+    reason = error.strerror or "it was changed while it was packed"
+    return FailedPreconditionError(
+        f"cannot send the workspace {str(root)!r}: {name or '.'!r} cannot be read: {reason}"
+        " (try again, or name it in .gitignore)"
+    )
