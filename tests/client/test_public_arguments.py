@@ -65,6 +65,7 @@ WRONG: dict[str, list[Any]] = {
     "route": [*NO_TEXT, "direct", "", None],
     "patience_s": NO_SECONDS,
     "on_notice": NO_CALLABLE,
+    "on_progress": NO_CALLABLE,
     "loads": [*NO_CALLABLE, None],
     "on_silence": [*NO_CALLABLE, None],
     "follow": NO_FLAG,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from iris.arguments import (
     MAX_INT32,
@@ -35,6 +35,7 @@ from iris.arguments import (
 from iris.client.job import Job, LogEntry
 from iris.client.lines import join_pieces
 from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
+from iris.client.sending import Progress, WorkspaceSending
 from iris.client.streams import LogStream, Reading
 from iris.client.submission import (
     constraints_of,
@@ -62,9 +63,6 @@ from iris.errors import (
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
 from iris.versions import python_version
-
-if TYPE_CHECKING:
-    from iris.cluster.client.workspace import Bundle
 
 # How long a list of lines is waited for when its worker does not answer.
 _FETCH_PATIENCE_S = 5.0
@@ -169,6 +167,8 @@ class IrisClient:
         retry_pause: float = 1.0,
         kill_grace_period: float = 10.0,
         max_log_bytes: int = 0,
+        on_notice: Callable[[str], None] | None = None,
+        on_progress: Progress | None = None,
     ) -> Job:
         """Submits a job, and answers with a handle on it; `wait` tells how it ended.
 
@@ -185,7 +185,8 @@ class IrisClient:
                 `{"cpu": 1, "memory": "2GiB"}`; default: nothing is reserved.
             env: Environment variables for the tasks; those of Iris win.
             ports: Names; each task gets a free port for each, in `IRIS_PORT_<NAME>`.
-            workspace: A folder that is sent along; each task starts in a copy of it. `.gitignore` is honoured.
+            workspace: A folder that is sent along; each task starts in a copy of it. What git ignores is left out, and
+                what cannot be sent: links that lead out of the folder, sockets, files that you may not read.
             working_directory: A directory of the worker's machine to start in, instead of one of the attempt's own.
             coscheduled: All tasks start together or none does, and a retry restarts all. False: each on its own.
             placement: `"spread"`: each task on a machine that no other task of the job has; `"together"`: all on one.
@@ -208,6 +209,10 @@ class IrisClient:
             kill_grace_period: Seconds between SIGTERM and SIGKILL when a task is stopped, up to 24 days.
             max_log_bytes: How much of each attempt's log is kept, in bytes: then the oldest is dropped, and readers
                 are told. 0: what its worker is set to, 10 GiB by default.
+            on_notice: Told, in words, what of the workspace is left out because it cannot be sent, and, without
+                `on_progress`, of packing and sending that take longer than a second; default: a line on stderr.
+            on_progress: Called as `on_progress(stage, done, total)` while the workspace is packed and sent: "packing"
+                or "sending", the bytes done and the bytes in all. Nothing is sent that the cluster has already.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it. Nothing was sent.
@@ -245,7 +250,11 @@ class IrisClient:
             working_directory=directory,
             max_log_bytes=check_whole_number("max_log_bytes", max_log_bytes),
         )
-        bundle = None if folder is None else _pack(folder)
+        for option, told in (("on_notice", on_notice), ("on_progress", on_progress)):
+            if told is not None:
+                check_callable(option, told, none="a line on stderr")
+        sending = None if folder is None else WorkspaceSending(folder, on_notice or _print_notice, on_progress)
+        bundle = None if sending is None else sending.pack()
         around = self._job_around_us()
         if around is not None:
             request.parent_job_id = around.job_id
@@ -256,9 +265,10 @@ class IrisClient:
         else:
             request.serialized_entrypoint = pickle_entrypoint(entry, workspace=None if folder is None else Path(folder))
             request.pickled_by = python_version()
-        if bundle is not None and folder is not None:
-            _add_workspace(request, bundle, folder)
-        return Job(self, self.cluster.launch_job(request))
+        if bundle is None or sending is None:
+            return Job(self, self.cluster.launch_job(request))
+        sending.add(bundle, request)
+        return Job(self, sending.launch(self.cluster, request))
 
     def job(self, job_id: str | Job) -> Job:
         """A handle on a job that runs, or ran. Nothing is asked: an unknown id is found out by the first call.
@@ -704,15 +714,3 @@ def _attempt(attempt_id: int | None) -> int | None:
     if attempt_id is None:
         return None
     return check_whole_number("attempt_id", attempt_id, most=MAX_INT32, none="the newest attempt, or all attempts")
-
-
-def _pack(folder: str) -> Bundle:
-    from iris.cluster.client.workspace import pack_workspace  # with pathspec, which few jobs need
-
-    return pack_workspace(folder)
-
-
-def _add_workspace(request: cluster_pb2.Controller.LaunchJobRequest, bundle: Bundle, folder: str) -> None:
-    request.environment.workspace = os.path.basename(os.path.abspath(folder))
-    request.bundle_hash = bundle.hash
-    request.bundle_blob = bundle.blob

@@ -22,6 +22,7 @@ from iris.rpc.lifetime import Lifetime
 from iris.rpc.proxies import Proxy, ProxyFaultError, find_proxy
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 from iris.rpc.tls import ClientTls
+from iris.rpc.uploads import in_slices
 
 if TYPE_CHECKING:
     import httpcore  # elsewhere imported where it is used: `import iris.client` need not wait for it
@@ -99,8 +100,11 @@ class HttpTransport:
             if streams:
                 return self._open_stream(request.method, url, headers, body, extensions, deadline_s)
             end = time.monotonic() + (extensions["timeout"]["read"] or math.inf)
+            slices = in_slices(body)
+            if slices is not None:
+                headers.append((b"content-length", b"%d" % len(body)))
             with self._current_pool().stream(
-                request.method, url, headers=headers, content=body, extensions=extensions
+                request.method, url, headers=headers, content=slices or body, extensions=extensions
             ) as response:
                 answer = b"".join(_until(response.iter_stream(), end))
         except Exception as error:

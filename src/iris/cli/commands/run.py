@@ -10,6 +10,7 @@ import click
 from iris.cli.clusters import Connection, connect_or_embed
 from iris.cli.options import DURATION, JOB_NAME, LABEL, PORT_NAME, SIZE, VARIABLE, address_option, json_option
 from iris.cli.output import Output
+from iris.cli.sending import show_progress
 from iris.cluster.types import ResourceSpec
 from iris.errors import FailedPreconditionError
 
@@ -29,7 +30,8 @@ as long as this command.
 
 Where it runs: on a cluster of this machine, in the current folder itself, with the environment of this shell.
 On another cluster, and on Ray and Slurm, in a copy of the current folder (without what .gitignore
-names), with the environment of its workers. With --workspace DIR, in a copy of DIR in any case.
+names), with the environment of its workers. With --workspace DIR, in a copy of DIR in any case. Links that
+lead out of the folder, and what you may not read, are left out with a notice; --no-workspace sends nothing.
 
 Ctrl-C stops the job when the cluster lives for this command only; a second one stops it at once. On another
 cluster it only ends the watching.
@@ -93,6 +95,11 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     type=click.Path(exists=True, file_okay=False),
     help="Send this folder along; each task runs in a copy of it.",
 )
+@click.option(
+    "--no-workspace",
+    is_flag=True,
+    help="Send no folder along: where a copy of the current folder would be sent, tasks start in an empty one.",
+)
 @click.option("--spread", is_flag=True, help="Give each task a machine that no other task of the job has.")
 @click.option("--together", is_flag=True, help="Put all tasks on one machine.")
 @click.option(
@@ -131,6 +138,7 @@ def run(
     job_timeout: float,
     scheduling_timeout: float,
     workspace: str | None,
+    no_workspace: bool,
     spread: bool,
     together: bool,
     constraints: tuple[tuple[str, str], ...],
@@ -143,6 +151,8 @@ def run(
 ) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
+    if workspace is not None and no_workspace:
+        raise click.UsageError("--workspace and --no-workspace exclude each other")
     if spread and together:
         raise click.UsageError("--spread and --together exclude each other")
     if independent and (spread or together):
@@ -162,7 +172,7 @@ def run(
             resources=ResourceSpec(cpu=cpu, memory=memory, gpu=gpu),
             env=inherited | dict(env),
             ports=ports,
-            workspace=workspace or (None if folder else _current_folder()),
+            workspace=workspace or (None if folder or no_workspace else _current_folder()),
             working_directory=folder,
             coscheduled=not independent,
             placement="spread" if spread else "together" if together else None,
@@ -174,7 +184,10 @@ def run(
             scheduling_timeout=scheduling_timeout,
             timeout=timeout,
             job_timeout=job_timeout,
+            on_notice=output.note,
+            on_progress=show_progress(output),
         )
+        output.set_status("")
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
         if detach:
             output.answer(submitted, lambda: job.job_id)

@@ -1,0 +1,38 @@
+"""Tells how much of a large request has been sent, to whoever asked for it around the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_SLICE_BYTES = 256 * 1024
+
+Report = Callable[[int, int], None]  # bytes sent, bytes in all
+_report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=None)
+
+
+@contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Have a function told, inside of the block, how much of each request over 256 KiB this thread has sent."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
+
+
+def in_slices(body: bytes) -> Iterator[bytes] | None:
+    """Return a body in slices, each of which is reported once it is sent; None: nobody asked, or it is small."""
+    report = _report.get()
+    if report is None or len(body) <= _SLICE_BYTES:
+        return None
+    return _slices(body, report)
+
+
+def _slices(body: bytes, report: Report) -> Iterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(body), _SLICE_BYTES):
+        report(start, len(body))
+        yield bytes(view[start : start + _SLICE_BYTES])
+    report(len(body), len(body))
