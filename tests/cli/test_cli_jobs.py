@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from support.cluster import unique
 
 Iris = Any  # tests/cli/conftest.py
@@ -111,3 +112,29 @@ main()
     done = subprocess.run([sys.executable, "-c", program, "ps"], capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 1
     assert done.stderr == "iris: The command iris needs the extra [cli]: pip install 'iris-cluster[cli]'\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--replicas", "0", "must be a whole number from 1 to 2147483647, got 0"),
+        ("--replicas", "99999999999", "must be a whole number from 1 to 2147483647, got 99999999999"),
+        ("--retries", "two", "must be a whole number from 0 to 2147483647, got 'two'"),
+        ("--cpu", "0.5", "must be a whole number from 0 to 2147483647, got '0.5'"),
+        ("--timeout", "99999999999", "must be at most 2147483647 seconds (68 years), got '99999999999'"),
+        ("--job-timeout", "100000d", "must be at most 2147483647 seconds (68 years), got '100000d'"),
+        ("--name", "a\u200bb", "the invisible character U+200B (ZERO WIDTH SPACE)"),
+        ("--name", " ", "begins or ends with a space"),
+    ],
+)
+def test_option_out_of_bounds_is_refused_by_its_name_before_a_cluster_starts(
+    iris: Iris, option: str, value: str, problem: str
+) -> None:
+    done = iris("run", option, value, "--", "true", code=2)
+    assert f"Invalid value for '{option}'" in done.stderr
+    assert problem in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--job-timeout", "--scheduling-timeout"])
+def test_limit_of_years_is_accepted(remote_iris: Iris, option: str) -> None:
+    assert remote_iris("run", option, "3650d", "--", "echo", "done").stdout == "done\n"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
+from iris.arguments import MAX_INT32, check_whole_number
 from iris.cli.moments import read_moment, read_span
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import parse_bytes
-from iris.errors import InvalidArgumentError
+from iris.errors import InvalidArgumentError, quoted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,7 +78,26 @@ def _read_label(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _read_limit(text: str) -> float:
+    seconds = read_span(text)
+    if seconds > MAX_INT32:
+        raise InvalidArgumentError(
+            f"a time limit must be at most {MAX_INT32} seconds (68 years), got {quoted(text)}:"
+            " without the option there is none"
+        )
+    return seconds
+
+
+def _read_count(text: str, *, least: int = 0) -> int:
+    number = int(text) if _DIGITS.fullmatch(text) else text
+    return check_whole_number("the number", number, least=least, most=MAX_INT32)
+
+
+_DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
+COUNT = _Checked("N", _read_count)
+POSITIVE_COUNT = _Checked("N", partial(_read_count, least=1))
 DURATION = _Checked("TIME", read_span)
+LIMIT = _Checked("TIME", _read_limit)
 MOMENT = _Checked("TIME", read_moment)
 SIZE = _Checked("SIZE", parse_bytes)
 VARIABLE = _Checked("NAME=VALUE", _read_variable)

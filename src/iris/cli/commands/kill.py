@@ -9,7 +9,7 @@ import click
 from iris.cli.clusters import connect
 from iris.cli.documents import job_document, task_document
 from iris.cli.lookup import known_job
-from iris.cli.options import address_option, json_option
+from iris.cli.options import COUNT, address_option, json_option
 from iris.cli.output import Output
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.errors import NotFoundError
@@ -34,7 +34,7 @@ without one of its tasks.
 
 
 @click.command(help=_HELP, short_help="End jobs.")
-@click.option("--task", "task_index", metavar="N", type=click.IntRange(min=0), help="End this task of one job.")
+@click.option("--task", "task_index", metavar="N", type=COUNT, help="End this task of one job.")
 @click.option("--wait", is_flag=True, help="Return when they have ended.")
 @json_option()
 @address_option

@@ -10,7 +10,7 @@ import click
 
 from iris.cli.clusters import Connection, connect
 from iris.cli.lookup import known_job
-from iris.cli.options import MOMENT, address_option, json_option
+from iris.cli.options import COUNT, MOMENT, address_option, json_option
 from iris.cli.output import LONGEST_CURSOR, Output
 from iris.cli.reader import leave_with_reader
 from iris.cluster.logs.records import SOURCES
@@ -52,17 +52,15 @@ after Ctrl-C.
     "--task",
     "tasks",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=COUNT,
     multiple=True,
     help="Only this task, from 0; may be given several times.",
 )
-@click.option("--attempt", metavar="N", type=click.IntRange(min=0), help="Only this attempt of each task, from 0.")
+@click.option("--attempt", metavar="N", type=COUNT, help="Only this attempt of each task, from 0.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the job has ended.")
 @click.option("--since", type=MOMENT, help="Only lines after this time.")
 @click.option("--until", type=MOMENT, help="Only lines up to this time.")
-@click.option(
-    "--tail", metavar="N", type=click.IntRange(min=0), help="Only the last N lines, counted over all tasks together."
-)
+@click.option("--tail", metavar="N", type=COUNT, help="Only the last N lines, counted over all tasks together.")
 @click.option("--grep", metavar="RE", help="Only lines in which this pattern (RE2) is found.")
 @click.option(
     "--source",

@@ -8,7 +8,19 @@ from typing import Literal
 import click
 
 from iris.cli.clusters import Connection, connect_or_embed
-from iris.cli.options import DURATION, JOB_NAME, LABEL, PORT_NAME, SIZE, VARIABLE, address_option, json_option
+from iris.cli.options import (
+    COUNT,
+    DURATION,
+    JOB_NAME,
+    LABEL,
+    LIMIT,
+    PORT_NAME,
+    POSITIVE_COUNT,
+    SIZE,
+    VARIABLE,
+    address_option,
+    json_option,
+)
 from iris.cli.output import Output
 from iris.cli.sending import show_progress
 from iris.cluster.types import ResourceSpec
@@ -47,10 +59,10 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     # Options end where the command begins, so that it may have its own without '--'.
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("--replicas", metavar="N", type=click.IntRange(min=1), default=1, help="How many tasks; default 1.")
-@click.option("--cpu", metavar="N", type=click.IntRange(min=0), default=0, help="Cores that each task needs.")
+@click.option("--replicas", metavar="N", type=POSITIVE_COUNT, default=1, help="How many tasks; default 1.")
+@click.option("--cpu", metavar="N", type=COUNT, default=0, help="Cores that each task needs.")
 @click.option("--memory", type=SIZE, default=0, help="Memory that each task needs, and may use: 512MB, 2GiB.")
-@click.option("--gpu", metavar="N", type=click.IntRange(min=0), default=0, help="GPUs that each task needs.")
+@click.option("--gpu", metavar="N", type=COUNT, default=0, help="GPUs that each task needs.")
 @click.option("--env", type=VARIABLE, multiple=True, help="A variable for the tasks; may be given several times.")
 @click.option(
     "--port",
@@ -63,14 +75,14 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
 @click.option(
     "--max-task-failures",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=0,
     help="How many tasks may fail before the job does; default 0.",
 )
 @click.option(
     "--retries",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=0,
     help="How often a task that fails is tried again; default 0.",
 )
@@ -80,15 +92,11 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     default=1.0,
     help="Before the second retry in a row, then doubled up to 60s; default 1s, 0 for none. The first comes at once.",
 )
+@click.option("--timeout", type=LIMIT, default=0.0, help="How long an attempt may run: 90s, 10m, 2h; default for ever.")
 @click.option(
-    "--timeout", type=DURATION, default=0.0, help="How long an attempt may run: 90s, 10m, 2h; default for ever."
+    "--job-timeout", type=LIMIT, default=0.0, help="How long the whole job may take from now on; default for ever."
 )
-@click.option(
-    "--job-timeout", type=DURATION, default=0.0, help="How long the whole job may take from now on; default for ever."
-)
-@click.option(
-    "--scheduling-timeout", type=DURATION, default=0.0, help="How long it may wait for room; default for ever."
-)
+@click.option("--scheduling-timeout", type=LIMIT, default=0.0, help="How long it may wait for room; default for ever.")
 @click.option(
     "--workspace",
     metavar="DIR",
