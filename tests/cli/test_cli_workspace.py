@@ -12,8 +12,11 @@ import pytest
 from support.terminal import Terminal
 from support.waiting import wait_until
 
+from iris.cli.attach import QuickPreparation
 from iris.cli.output import Output
 from iris.cli.sending import show_progress
+from iris.client.job import Block, LogEntry
+from iris.cluster.logs.records import SOURCES
 
 Iris = Any  # tests/cli/conftest.py
 
@@ -24,6 +27,7 @@ def test_link_out_of_the_folder_is_left_out_with_a_notice(remote_iris: Iris) -> 
     (remote_iris.folder / "a.py").write_text("")
     done = remote_iris("run", "--", "sh", "-c", "ls -A")
     assert done.stdout == "a.py\n"
+    assert "copying workspace" not in done.stderr, "it took no time"
     notices = [line for line in done.stderr.splitlines() if "not sent with the workspace" in line]
     assert notices == [
         "iris: not sent with the workspace: 'data' (a link that leads out of the folder, to '/mnt'),"
@@ -39,6 +43,19 @@ def test_no_workspace_sends_nothing(remote_iris: Iris) -> None:
     assert done.stdout == "end\n"
     assert "not sent" not in done.stderr
     assert "exclude each other" in remote_iris("run", "--no-workspace", "--workspace", ".", "true", code=2).stderr
+
+
+def build_line(message: str, timestamp_ms: int, source: str = "build") -> LogEntry:
+    block = Block("job", 0, 0, SOURCES.index(source), timestamp_ms, (0, 0, 0))
+    return LogEntry(message.encode(), len(message) + 1, block)
+
+
+def test_preparation_is_shown_once_it_takes_a_second() -> None:
+    is_quick = QuickPreparation()
+    assert is_quick([build_line("fetching", 10_000)])
+    assert is_quick([build_line("copying", 10_999)])
+    assert not is_quick([build_line("still copying", 11_000)])
+    assert not is_quick([build_line("output", 10_001, "stdout")])
 
 
 def tell_until(told: Callable[[], object], what: str) -> None:
@@ -69,8 +86,11 @@ def test_large_workspace_is_sent_with_a_bar_that_goes(remote_iris: Iris) -> None
 def test_bar_of_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     program = """
 import time
+from iris.cli.attach import QuickPreparation
 from iris.cli.output import Output
 from iris.cli.sending import show_progress
+from iris.client.job import Block, LogEntry
+from iris.cluster.logs.records import SOURCES
 output = Output()
 show = show_progress(output)
 show("packing", 0, 60_000_000)

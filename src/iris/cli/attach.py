@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 _SHOW_WAITING_AFTER_S = 1.0
+_SHOW_PREPARING_AFTER_MS = 1000
 _END_OF_WATCH_S = 2.0  # it may be just opening a connection
 # Of the task that failed, again, unless they are among so many that were shown last.
 _LAST_LINES = 10
@@ -90,13 +91,30 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
     waiting = _Waiting(connection, job.job_id, output)
     lines_of_job = client.stream_job_logs(job.job_id, on_notice=note, partial=output.shows_pieces)
     with waiting, leave_with_reader(), lines_of_job as stream:
+        is_quick = QuickPreparation()
         for lines in stream.batches():
-            output.show_lines(lines)
+            if output.as_json or not (lines and is_quick(lines)):
+                output.show_lines(lines)
             output.end_tasks(stream.ends)
-            if lines:
+            if lines and lines[0].source != "build":
                 just_shown.extend([lines[0].task_index] * min(len(lines), _JUST_SHOWN))
     output.end_lines()
     return client.wait(job.job_id)
+
+
+class QuickPreparation:
+    """Tells which lines say no more than that a task was prepared within a second: nobody needs to see them."""
+
+    def __init__(self) -> None:
+        self._began_ms: dict[tuple[int, int], int] = {}
+
+    def __call__(self, lines: Sequence[LogEntry]) -> bool:
+        """Return whether these lines, all of one source of one attempt, are of that kind."""
+        last = lines[-1]
+        if last.source != "build" or last.missing_bytes:
+            return False
+        began_ms = self._began_ms.setdefault((last.task_index, last.attempt_id), lines[0].timestamp_ms)
+        return last.timestamp_ms - began_ms < _SHOW_PREPARING_AFTER_MS
 
 
 def _say_how_to_come_back(connection: Connection, job: Job, output: Output) -> None:

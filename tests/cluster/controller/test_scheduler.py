@@ -186,6 +186,26 @@ def test_a_machine_that_is_away_is_waited_for(
     says(client, waits, "still starting")
 
 
+def test_gang_that_fits_only_task_by_task_is_told_of_independent_tasks(client: RemoteClusterClient) -> None:
+    error = wait_for_end(client, cpus(client, 1, replicas=60)).error
+    assert error.startswith("it can never be placed: needs 60 x (1 cpu); there are only 4 cpu. ")
+    assert "--independent" in error
+    assert "coscheduled=False" in error
+    spread = cpus(client, 1, replicas=2, placement=pb.PLACEMENT_SPREAD)
+    assert "--independent" in wait_for_end(client, spread).error
+
+
+def test_gang_that_no_way_would_place_is_not_told_of_independent_tasks(client: RemoteClusterClient) -> None:
+    for hopeless in (
+        cpus(client, 5),
+        cpus(client, 5, replicas=60),
+        cpus(client, 1, replicas=60, rendezvous=pb.RENDEZVOUS_TORCH),
+    ):
+        error = wait_for_end(client, hopeless).error
+        assert "it can never be placed" in error
+        assert "--independent" not in error
+
+
 def test_what_fits_nowhere_waits_for_machines_on_an_elastic_engine(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:

@@ -28,6 +28,7 @@ from iris.cluster.engine.base import (
     GangState,
     GangStatus,
     Machine,
+    Placement,
     Resources,
     Slot,
 )
@@ -347,7 +348,8 @@ class Scheduler:
         if not self._engine.elastic:
             for kind in plan.impossible:
                 for gang_id in list(self._line.by_kind().get(kind, ())):
-                    self._reject(gang_id, f"it can never be placed: {plan.why(kind)}")
+                    advice = self._advice_for(gang_id, plan.layout)
+                    self._reject(gang_id, f"it can never be placed: {plan.why(kind)}{advice}")
         just_asked = {gang.gang_id for gang in plan.submit}
         for gang_id, words in self._words.items():
             if tell_all or gang_id in just_asked:
@@ -537,6 +539,18 @@ class Scheduler:
         why = f" ({gang.reason})" if gang.reason else ""
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
         self._apply(record, record.job.unschedulable(error, now_ms()))
+
+    def _advice_for(self, gang_id: str, layout: Layout) -> str:
+        """What cures a gang that is too large as a whole, while each of its tasks alone would have room; else empty."""
+        record = self._record_of(gang_id)
+        slots, need, _, labels = self._line.kind_of(gang_id)
+        alone = GangRequest(gang_id, 1, need, Placement.ANY, labels)
+        if slots == 1 or record.launch.rendezvous or not layout.fits_with_all_alive(alone):
+            return ""
+        return (
+            ". Its tasks have to start together; tasks that may start one by one, as there is room, are run with"
+            " --independent, or coscheduled=False in Python"
+        )
 
     def _reject(self, gang_id: str, error: str) -> None:
         self._line.leave(gang_id)
