@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from iris.cli.clusters import Connection
 from iris.cli.documents import job_document
-from iris.cli.outlet import OutputClosedError
 from iris.cli.output import LONGEST_CURSOR, Output
 from iris.cli.reader import leave_with_reader
 from iris.cluster.types import state_name
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 from iris.rpc.streaming import StreamHandle
+from iris.terminal.outlet import OutputClosedError
 
 if TYPE_CHECKING:
     from iris.client import Job, LogEntry

@@ -2,7 +2,8 @@
 
 stdout is for answers and for what tasks write, stderr for what we say besides. Nothing is held back: each write is
 out before the call returns, so that pipes are live. Lines of tasks are the exception: they come in batches, and are out
-before the stream of them waits for more. How they look, also while they are unfinished, is decided in `lines.py`.
+before the stream of them waits for more. How they look, also while they are unfinished, is decided in
+`iris/terminal/lines.py`; what an output cannot encode is replaced.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from iris.cli.lines import Lines
 from iris.cli.moments import write_moment
-from iris.cli.outlet import DIM, RED, Outlet, OutputClosedError
 from iris.errors import IrisError
+from iris.terminal.controls import ControlFilter, visible
+from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
+from iris.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,14 +31,10 @@ if TYPE_CHECKING:
     from iris.client.job import LogEntry
 
 _HELD_BYTES = 64 * 1024
-_MOST_ROWS = 8
 # A cursor that takes more than two rows of a terminal (it knows the place in each task's log) is no use to a person.
 LONGEST_CURSOR = 160
 # One for each task in turn; red is for errors.
 _LABEL_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-# Rows are cut by the terminal, which knows how wide each character is: lines do not wrap while they are drawn.
-_NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Output:
@@ -55,9 +53,9 @@ class Output:
         self._lock = threading.RLock()  # lines come from one thread, notes from others
         self._stdout = Outlet(sys.stdout)
         self._stderr = Outlet(sys.stderr)
-        self._lines = Lines(self._stdout.is_terminal)
-        same = self._stdout.place == self._stderr.place
-        self._lines_apart = self._lines if same else Lines(self._stderr.is_terminal)
+        self._screen = Screen(self._stdout, self._stderr)
+        self._lines, self._lines_apart = self._screen.lines, self._screen.lines_apart
+        self._to_json = json.JSONEncoder(ensure_ascii=not self._stdout.is_unicode)
         self._label_width = 0
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -65,8 +63,6 @@ class Output:
         self._last_added: LogEntry | None = None
         self._last_shown: LogEntry | None = None
         self._is_writing = self._is_interrupted = False
-        self._status = ""
-        self._drawn: list[bytes] = []  # rows that stand on the terminal below all else
 
     # Answers.
 
@@ -78,15 +74,15 @@ class Output:
             text: For people; only called for them. A table of `tables.py`, or text.
         """
         if self.as_json:
-            self._out(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+            self._out(json.dumps(document, ensure_ascii=not self._stdout.is_unicode, indent=2) + "\n")
             return
         shown = text()
-        self._out(shown + "\n" if isinstance(shown, str) else self._render(shown))
+        self._out(visible(shown) + "\n" if isinstance(shown, str) else self._render(shown))
 
     def event(self, document: Mapping[str, Any]) -> None:
         """One line of JSON in a stream of them; nothing for people."""
         if self.as_json:
-            self._out(_to_json(document) + "\n")
+            self._out(self._to_json.encode(document) + "\n")
 
     # What tasks write.
 
@@ -108,14 +104,14 @@ class Output:
         first = entries[0]
         with self._lock:
             if self.as_json:
-                self._hold(_as_json(entries))
+                self._hold(self._as_json(entries))
             elif first.missing_bytes:
                 said = first.message.removeprefix("[iris: ").removesuffix("]")
                 self.note(f"task {first.task_index}: {said}")
             elif first.source == "build" or (self._stderr_apart and first.source == "stderr"):
                 # What we did to prepare a task is never its output.
                 self.flush()
-                self._emit(self._stderr, self._lines_apart.add(entries, self._prefix(first, self._stderr)))
+                self._screen.emit(self._stderr, self._lines_apart.add(entries, self._prefix(first, self._stderr)))
             else:
                 self._hold(self._lines.add(entries, self._prefix(first, self._stdout)))
             self._last_added = entries[-1]
@@ -130,7 +126,8 @@ class Output:
             self.flush()
             for entry in entries:
                 label = self._label(entry.task_index, self._stderr).encode()
-                self._say(b"%b %b\n" % (label, entry.data.rstrip(b"\r").rpartition(b"\r")[2]))
+                text = ControlFilter().filter(entry.data.rstrip(b"\r").rpartition(b"\r")[2], ends_line=True)
+                self._say(b"%b %b\n" % (label, text))
 
     def flush(self) -> None:
         """Writes what was held back."""
@@ -141,9 +138,9 @@ class Output:
             try:
                 if self._held:
                     held, self._held, self._held_bytes = b"".join(self._held), [], 0
-                    self._emit(self._stdout, held)
-                elif self._drawn != self._rows():
-                    self._emit(self._stdout, b"")
+                    self._screen.emit(self._stdout, held)
+                else:
+                    self._screen.refresh()
                 self._last_shown = self._last_added
             finally:
                 self._is_writing = False
@@ -178,9 +175,9 @@ class Output:
         """No more of them come, of this task or of any: unfinished ones are ended."""
         with self._lock:
             self.flush()
-            self._emit(self._stdout, self._lines.end(task_index))
+            self._screen.emit(self._stdout, self._lines.end(task_index))
             if self._lines_apart is not self._lines:
-                self._emit(self._stderr, self._lines_apart.end(task_index))
+                self._screen.emit(self._stderr, self._lines_apart.end(task_index))
 
     def drop_lines(self) -> None:
         """No more of them are wanted: what was held back is not written."""
@@ -210,65 +207,34 @@ class Output:
 
     def set_status(self, text: str) -> None:
         """A line on the terminal that stays until something else is said; empty takes it away."""
-        if not self.has_status_line or text == self._status:
+        if not self.has_status_line or text == self._screen.status:
             return
         with self._lock:
-            self._say(self._lines_apart.interrupt() if text else b"", status=text)
+            self._say(self._lines_apart.interrupt() if text else b"", status=visible(text).replace("\n", " "))
 
     # Inside.
 
     def _say_line(self, begin: str, style: str, text: str) -> None:
         with self._lock:
             self.flush()
-            self._say(f"{self._stderr.paint(begin, style)} {text}\n".encode(errors="replace"))
+            self._say(self._stderr.encode(f"{self._stderr.paint(begin, style)} {visible(text)}\n"))
 
     def _say(self, data: bytes, status: str = "") -> None:
         try:
-            self._emit(self._stderr, self._lines_apart.interrupt() + data, status)
+            self._screen.emit(self._stderr, self._lines_apart.interrupt() + data, status)
         except (OutputClosedError, IrisError):
             pass
 
     def _out(self, text: str) -> None:
         with self._lock:
             self.flush()
-            self._emit(self._stdout, text.encode(errors="replace"))
+            self._screen.emit(self._stdout, self._stdout.encode(text))
 
     def _hold(self, data: bytes) -> None:
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes >= _HELD_BYTES:
             self.flush()
-
-    def _emit(self, outlet: Outlet, data: bytes, status: str = "") -> None:
-        """Writes above the rows that stand on the terminal, and draws them again; one write where it can be."""
-        self._status = status
-        erase = b""
-        if self._drawn:
-            up = len(self._drawn) - 1
-            erase = b"\r" + (b"\x1b[%dA" % up if up else b"") + b"\x1b[J"
-        self._drawn = self._rows()
-        draw = _NO_WRAP + b"\n".join(self._drawn) + _WRAP if self._drawn else b""
-        if outlet.is_terminal:
-            outlet.write(erase + data + draw)
-            return
-        screen = self._stdout if self._stdout.is_terminal else self._stderr
-        if erase:
-            screen.write(erase)
-        outlet.write(data)
-        if draw:
-            screen.write(draw)
-
-    def _rows(self) -> list[bytes]:
-        rows = self._lines.rows()
-        if self._lines_apart is not self._lines:
-            rows += self._lines_apart.rows()
-        if rows:
-            most = max(1, min(_MOST_ROWS, shutil.get_terminal_size().lines // 2))
-            if len(rows) > most:
-                rows[most - 1 :] = [f"… and {len(rows) - most + 1} more unfinished lines".encode()]
-        if self._status:
-            rows.append(self._stderr.paint(f"iris: {self._status}", DIM).encode(errors="replace"))
-        return rows
 
     def _prefix(self, entry: LogEntry, outlet: Outlet) -> bytes:
         parts = []
@@ -281,6 +247,26 @@ class Output:
     def _label(self, index: int, outlet: Outlet) -> str:
         label = f"task-{index}".ljust(self._label_width) + " |"
         return outlet.paint(label, f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m")
+
+    def _as_json(self, entries: Sequence[LogEntry]) -> bytes:
+        """A document for each line. What they share is written out once, since a log has millions of them."""
+        first = entries[0]
+        begin = (
+            f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
+            f' "timestamp_ms": {first.timestamp_ms}, "message": '
+        )
+        end = ', "partial": true}\n' if first.partial and not first.missing_bytes else "}\n"
+        if first.missing_bytes:
+            end = f', "missing_bytes": {first.missing_bytes}}}\n'
+        lines = []
+        to_json = self._to_json.encode
+        for entry in entries:
+            message = entry.message
+            exact = ""
+            if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
+                exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'  # the message is not exact
+            lines.append(f'{begin}{to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
+        return "".join(lines).encode()
 
     def _render(self, table: RenderableType) -> str:
         from rich.console import Console
@@ -298,26 +284,6 @@ class Output:
         with console.capture() as captured:
             console.print(table)
         return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
-
-
-def _as_json(entries: Sequence[LogEntry]) -> bytes:
-    """A document for each line. What they share is written out once, since a log has millions of them."""
-    first = entries[0]
-    begin = (
-        f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
-        f' "timestamp_ms": {first.timestamp_ms}, "message": '
-    )
-    end = ', "partial": true}\n' if first.partial and not first.missing_bytes else "}\n"
-    if first.missing_bytes:
-        end = f', "missing_bytes": {first.missing_bytes}}}\n'
-    lines = []
-    for entry in entries:
-        message = entry.message
-        exact = ""
-        if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
-            exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'  # the message is not exact
-        lines.append(f'{begin}{_to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
-    return "".join(lines).encode()
 
 
 def report_error(text: str) -> None:

@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from typing import Any
 
 import click
@@ -22,9 +25,10 @@ from iris.cli.commands.status import status
 from iris.cli.commands.token import token
 from iris.cli.commands.up import up
 from iris.cli.options import ADDRESS_HELP, CONTEXT
-from iris.cli.outlet import OutputClosedError
 from iris.cli.output import report_error
 from iris.errors import IrisError
+from iris.terminal.encoding import ReplacingStream
+from iris.terminal.outlet import OutputClosedError
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -74,6 +78,23 @@ for command in (run, ps, status, logs, kill, machines, up, down, token):
 
 def run_program() -> int:
     """Runs `sys.argv`, and answers with the exit code."""
+    # Help and errors of click go through these.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = ReplacingStream(sys.stdout)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = ReplacingStream(sys.stderr)
+    code = _run()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left cannot be written, and Python would say so at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OUTPUT_CLOSED
+    return code
+
+
+def _run() -> int:
     try:
         code = program.main(prog_name="iris", standalone_mode=False)
     except click.ClickException as error:
@@ -81,8 +102,10 @@ def run_program() -> int:
         return error.exit_code
     except (_Interrupted, click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except OutputClosedError:
+    except (OutputClosedError, BrokenPipeError):
         return EXIT_OUTPUT_CLOSED
+    except SystemExit:
+        return EXIT_OUTPUT_CLOSED  # what click makes of a broken pipe, and of nothing else here
     except IrisError as error:
         report_error(str(error))
         return EXIT_ERROR

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from iris.cli.outlet import OutputClosedError
+from iris.terminal.outlet import OutputClosedError
 
 
 @contextlib.contextmanager

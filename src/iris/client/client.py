@@ -7,8 +7,6 @@ import math
 import os
 import random
 import secrets
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +32,7 @@ from iris.arguments import (
 )
 from iris.client.job import Job, LogEntry
 from iris.client.lines import join_pieces
+from iris.client.printing import print_notice, print_task
 from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
 from iris.client.sending import Progress, WorkspaceSending
 from iris.client.streams import LogStream, Reading
@@ -253,7 +252,7 @@ class IrisClient:
         for option, told in (("on_notice", on_notice), ("on_progress", on_progress)):
             if told is not None:
                 check_callable(option, told, none="a line on stderr")
-        sending = None if folder is None else WorkspaceSending(folder, on_notice or _print_notice, on_progress)
+        sending = None if folder is None else WorkspaceSending(folder, on_notice or print_notice, on_progress)
         bundle = None if sending is None else sending.pack()
         around = self._job_around_us()
         if around is not None:
@@ -331,8 +330,10 @@ class IrisClient:
             job_id: The job: its id, or a `Job`.
             timeout: Seconds, from 0 on; None or `math.inf` waits for ever.
             poll_interval: Seconds between two tries, at most, while the controller does not answer.
-            stream_logs: Print a task's lines as they come, as `[task-2:stdout] message`.
-            stream_task_index: Which task's; default 0.
+            stream_logs: Print a task's lines as they come, as `[task-2:stdout] message`. On a terminal an unfinished
+                line, such as a progress bar, shows as it moves; elsewhere lines are printed whole. What steers a
+                terminal is left out, colours stay.
+            stream_task_index: Which task's; default 0, with a line on stderr that says so where there are others.
 
         Raises:
             NotFoundError: There is no such job, or it has no such task.
@@ -347,7 +348,9 @@ class IrisClient:
         if check_flag("stream_logs", stream_logs):
             index = 0 if stream_task_index is None else stream_task_index
             wanted = _wanted(True, None, None, 0, 0, 0, None, (), "", "auto", PATIENCE_S, None)
-            self._print_lines(job_id, index, wanted if end is None else replace(wanted, until=end))
+            if stream_task_index is None:
+                self._tell_of_other_tasks(job_id, math.inf if end is None else end - time.monotonic())
+            print_task(self.cluster, job_id, index, wanted if end is None else replace(wanted, until=end))
         elif stream_task_index is not None:
             raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
         left = None if end is None else max(0.0, end - time.monotonic())
@@ -361,25 +364,18 @@ class IrisClient:
             raise DeadlineExceededError(f"job {job_id!r} has not ended within {limit_s:g} s{known}") from error
         return self.cluster.get_job_status(job_id)
 
-    def _print_lines(self, job_id: str, task_index: int, wanted: Wanted) -> None:
-        """Prints the lines of a task until its end, or until the time is over."""
-        left_s = wanted.until - time.monotonic()
-        timer = None
+    def _tell_of_other_tasks(self, job_id: str, timeout_s: float) -> None:
+        """Says that only task 0 is shown, where there are more and none was chosen."""
         try:
-            with LogStream(Reading(self.cluster, job_id, [task_index], wanted)) as stream:
-                if left_s < threading.TIMEOUT_MAX:
-                    # Wherever the stream waits then, for a server that is silent, too.
-                    timer = threading.Timer(left_s, stream.close)
-                    timer.daemon = True
-                    timer.start()
-                for entry in stream:
-                    print(f"[task-{task_index}:{entry.source}] {entry.message}", flush=True)  # noqa: T201 - the verb
+            count = self.cluster.get_job_status(job_id, timeout_s=timeout_s).num_tasks
         except (UnavailableError, DeadlineExceededError):
-            if time.monotonic() < wanted.until:
-                raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+            return  # who reads the lines has the same trouble, and tells of it
+        if count > 1:
+            others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
+            print_notice(
+                f"showing task 0 of {count}; {others} not shown. For another task: stream_task_index=N;"
+                f" for all of them: job.logs(follow=True), or in a terminal: iris logs -f {job_id}"
+            )
 
     # Tasks.
 
@@ -647,10 +643,6 @@ class IrisClient:
         return inside if parse_address(inside.controller_address) == self.cluster.controller_address else None
 
 
-def _print_notice(text: str) -> None:
-    print(f"iris: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the default of `on_notice`
-
-
 def _wanted(
     follow: bool,
     cursor: str | None,
@@ -704,7 +696,7 @@ def _wanted(
         tail=tail,
         route=route,
         patience_s=check_timeout("patience_s", patience_s),
-        on_notice=on_notice or _print_notice,
+        on_notice=on_notice or print_notice,
         partial=check_flag("partial", partial),
         follow_until=follow_until,
     )

@@ -12,6 +12,7 @@ from iris.cluster.logs.records import SOURCES, Offsets, Source
 from iris.cluster.types import is_task_finished, state_name
 from iris.errors import IrisError, JobFailedError, ResultError
 from iris.rpc import cluster_pb2
+from iris.terminal.controls import visible
 from iris.versions import python_version
 
 if TYPE_CHECKING:
@@ -332,7 +333,7 @@ class Job(JobReference):
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
         if not status.HasField("first_failed_task_index"):
-            return JobFailedError(text, job_id=self.job_id, status=status)
+            return JobFailedError(visible(text), job_id=self.job_id, status=status)
         index = status.first_failed_task_index
         task = status.tasks[index] if index < len(status.tasks) else self._client.task_status(self.job_id, index)
         exit_code = task.exit_code if task.HasField("exit_code") else None
@@ -347,7 +348,7 @@ class Job(JobReference):
             f" or: iris logs {self.job_id} --task {index}"
         )
         return JobFailedError(
-            text,
+            visible(text),  # a traceback shows it on a terminal, which nothing that a task wrote is to steer
             job_id=self.job_id,
             status=status,
             task_index=index,
@@ -392,4 +393,4 @@ def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
 
 
 def _no_result(task: cluster_pb2.TaskStatus, why: str) -> ResultError:
-    return ResultError(f"task {task.task_id!r} has no result: {why}", task_id=task.task_id)
+    return ResultError(visible(f"task {task.task_id!r} has no result: {why}"), task_id=task.task_id)

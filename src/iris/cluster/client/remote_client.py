@@ -154,8 +154,10 @@ class RemoteClusterClient:
         timeout_s = self._timeout_s + size / _SLOWEST_UPLOAD_BYTES_PER_S
         return call(self._controller.launch_job, request, self._peer, timeout_s=timeout_s).job_id
 
-    def get_job_status(self, job_id: str | JobReference, *, include_result: bool = False) -> cluster_pb2.JobStatus:
-        """A job with its tasks.
+    def get_job_status(
+        self, job_id: str | JobReference, *, include_result: bool = False, timeout_s: float = math.inf
+    ) -> cluster_pb2.JobStatus:
+        """A job with its tasks. `timeout_s` shortens that of the client.
 
         Raises:
             NotFoundError: There is no such job.
@@ -163,7 +165,8 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.GetJobStatusRequest(
             job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
         )
-        return call(self._controller.get_job_status, request, self._peer, timeout_s=self._timeout_s).job
+        timeout_s = min(timeout_s, self._timeout_s)
+        return call(self._controller.get_job_status, request, self._peer, timeout_s=timeout_s).job
 
     def terminate_job(self, job_id: str | JobReference) -> None:
         """Asks a job to end; answers at once. One that has ended stays as it is.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from iris.cli.lines import Lines
 from iris.client.job import Block, LogEntry
 from iris.cluster.logs.records import SOURCES
+from iris.terminal.lines import Lines
 
 
 def entries(task: int, text: bytes, *, source: str = "stdout", attempt: int = 0) -> list[LogEntry]:
@@ -71,7 +71,7 @@ def test_rule_4_a_terminal_has_rows_for_unfinished_lines() -> None:
 def test_rows_have_nothing_that_moves_the_cursor() -> None:
     lines = Lines(True)
     labelled(lines, (0, b"\x1b[31mred\x1b[0m\x1b[2A\x1b[2K\x1b]0;title\x07\x08\x00 \x1b7\tend\x1b"))
-    assert lines.rows() == [b"t0 | red \tend"]
+    assert lines.rows() == [b"t0 | \x1b[31mred\x1b[0m \tend"]
 
 
 def test_a_bar_that_was_wiped_out_leaves_nothing() -> None:

@@ -16,21 +16,43 @@ is kept; a *prefix* is a label or a time before each line:
 5. With a prefix in a pipe or a file such a line, a progress bar, is held until it is finished; else its states would
    be cut apart. Only what would be held of it beyond 64 KiB is written before.
 6. At the end an unfinished line is ended, except in a pipe or file without a prefix.
+7. With a prefix, what steers a terminal is left out of the bytes (`controls.py`), because a task shares the screen with
+   others. Colours stay, and end with their line.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from iris.client.job import LogEntry
+from iris.terminal.controls import RESET, ControlFilter, active_colours, is_harmless
 
 _LONGEST_HELD = 64 * 1024
 _SPACE, _CONTINUED = b" ", "…".encode()
-# What moves the cursor or changes more than the text that follows, has no place in a row.
-_CONTROLS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Entry(Protocol):
+    """A line of a task, or a piece of one."""
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes, without the newline."""
+
+    @property
+    def task_index(self) -> int:
+        """The task."""
+
+    @property
+    def attempt_id(self) -> int:
+        """The attempt of the task."""
+
+    @property
+    def source(self) -> str:
+        """`stdout`, `stderr` or `build`."""
+
+    @property
+    def partial(self) -> bool:
+        """No newline ends it."""
 
 
 class _Line(NamedTuple):
@@ -54,8 +76,9 @@ class Lines:
         self._open_has_prefix = False
         self._broken: set[_Line] = set()  # unfinished lines of which a part was written, with others after it
         self._held: dict[_Line, tuple[bytes, bytes]] = {}  # prefix and data of unfinished lines that were not written
+        self._filters: dict[_Line, ControlFilter] = {}  # of those that have written more than plain text
 
-    def add(self, entries: Sequence[LogEntry], prefix: bytes) -> bytes:
+    def add(self, entries: Sequence[Entry], prefix: bytes) -> bytes:
         """Lines of one task, attempt and source, all of them finished, or one that is not.
 
         Args:
@@ -70,6 +93,7 @@ class Lines:
             self._set_open(line if first.partial else None, prefix)
             return begin + b"\n".join(data) + (b"" if first.partial else b"\n")
         ended = self._end_earlier_attempt(line) if self._held else b""
+        data = self._without_controls(line, data, is_finished=not first.partial)
         if line in self._held:
             data[0] = self._held.pop(line)[1] + data[0]
         if first.partial:
@@ -107,8 +131,17 @@ class Lines:
         """What is to be seen below all lines for now (rule 4)."""
         if not self._is_terminal:
             return []
-        states = ((prefix, _CONTROLS.sub(b"", _last_state(data))) for _, (prefix, data) in sorted(self._held.items()))
-        return [prefix + _SPACE + state for prefix, state in states if state.strip()]
+        states = ((prefix, _last_state(data).rstrip(b"\r")) for _, (prefix, data) in sorted(self._held.items()))
+        return [prefix + _SPACE + _colours_ended(state) for prefix, state in states if state.strip()]
+
+    def _without_controls(self, line: _Line, data: list[bytes], *, is_finished: bool) -> list[bytes]:
+        """What is shown of lines, or of a piece of one (rule 7)."""
+        known = self._filters.get(line)
+        if known is None and is_harmless(b"\n".join(data)):
+            return data
+        if known is None:
+            known = self._filters[line] = ControlFilter()
+        return [known.filter(text, ends_line=is_finished) for text in data]
 
     def _unfinished(self, line: _Line, data: bytes, prefix: bytes) -> bytes:
         if self._is_terminal:
@@ -119,7 +152,7 @@ class Lines:
         begin = self._begin(line, prefix)
         self._set_open(line, prefix)
         # On a terminal there are the rows below, so it cannot stay open.
-        return begin + data + (self.interrupt() if self._is_terminal else b"")
+        return begin + _colours_ended(data) + (self.interrupt() if self._is_terminal else b"")
 
     def _begin(self, line: _Line, prefix: bytes) -> bytes:
         if self._open == line:
@@ -139,7 +172,7 @@ class Lines:
         begin = self._begin(line, prefix)
         self._open = None
         self._broken.discard(line)
-        return begin + data + b"\n"
+        return begin + _colours_ended(data) + b"\n"
 
     def _set_open(self, line: _Line | None, prefix: bytes) -> None:
         self._open = line
@@ -152,4 +185,9 @@ def _is_bar(data: bytes) -> bool:
 
 def _last_state(data: bytes) -> bytes:
     """What a terminal shows of a line that went back to its beginning, with the `\\r` at its end, if there is one."""
-    return data[data.rstrip(b"\r").rfind(b"\r") + 1 :]
+    at = data.rstrip(b"\r").rfind(b"\r") + 1
+    return active_colours(data[:at]) + data[at:]
+
+
+def _colours_ended(data: bytes) -> bytes:
+    return data + RESET if active_colours(data) else data

@@ -7,6 +7,7 @@ import select
 from typing import TextIO
 
 from iris.errors import IrisError
+from iris.terminal.encoding import encode_text, has_all_characters
 
 RED, DIM = "\x1b[31m", "\x1b[2m"
 _RESET = "\x1b[0m"
@@ -27,9 +28,12 @@ class Outlet:
         is_terminal: Whether a person looks at it, and text can be taken back there.
         has_colour: Whether `paint` colours.
         place: Where it leads: the same for two that end in the same terminal, pipe or file.
+        is_unicode: Whether it takes every character.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.is_unicode = has_all_characters(self._encoding)
         try:
             self._fd = -1 if stream is None else stream.fileno()  # None: it was closed before we started
             status = os.fstat(self._fd)
@@ -43,6 +47,18 @@ class Outlet:
     def paint(self, text: str, style: str) -> str:
         """The text in a colour, where that is wanted."""
         return f"{style}{text}{_RESET}" if self.has_colour else text
+
+    def size(self) -> os.terminal_size:
+        """Columns and lines of the terminal, now; 80 and 24 where it does not tell."""
+        try:
+            size = os.get_terminal_size(self._fd)
+        except OSError:
+            size = os.terminal_size((0, 0))
+        return os.terminal_size((size.columns or 80, size.lines or 24))
+
+    def encode(self, text: str) -> bytes:
+        """The text as it is written there; characters that the outlet lacks are replaced."""
+        return encode_text(text, self._encoding)
 
     def write(self, data: bytes) -> None:
         """Returns when all of it is out.

@@ -1,0 +1,110 @@
+r"""Output of tasks among the lines of others: colours stay, and what else steers a terminal is left out.
+
+Dropped are the sequences that move the cursor, clear, scroll, set modes, titles, links and character sets, or make the
+terminal answer, in 7-bit and 8-bit form, and all control characters except tab, `\r` and newline. Of a link (OSC 8) the
+text stays. A sequence may come in pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import TypeVar
+
+T = TypeVar("T", str, bytes)
+RESET = b"\x1b[0m"
+_MOST_COLOURS = 16  # sequences that are repeated at the start of a line
+_LONGEST_PENDING = 64  # characters of a sequence whose end has not come
+_CSI = "(?:\x1b\\[|\x9b)"
+_STRING = "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])"  # OSC, DCS, SOS, PM, APC
+_TOKENS = re.compile(
+    f"(?P<colour>{_CSI}[0-9;:]*m)"
+    f"|(?P<pending>{_CSI}[0-?]*[ -/]*\\Z|\x1b[ -/]*\\Z|(?P<string>{_STRING})[^\x07\x1b\x9c]*(?P<escape>\x1b?)\\Z)"
+    f"|{_CSI}[0-?]*[ -/]*[@-~]?"
+    f"|{_STRING}[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|\x1b[ -/]*[0-~]?"
+    "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
+)
+_STEERS = re.compile(b"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+_COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
+# What a terminal does not show as it is: controls of C0 and C1, the line ends of Unicode, and what turns the direction
+# of text around.
+_NOT_VISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def is_harmless(data: bytes) -> bool:
+    """Return whether nothing in the data steers a terminal, and no colour does either. Fast."""
+    if _STEERS.search(data):
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False  # a stray byte may be a control of 8 bits
+    return True
+
+
+def visible(text: str) -> str:
+    """Return text of somebody else for a message of ours: controls other than newline and tab become escapes."""
+    return _NOT_VISIBLE.sub(lambda found: repr(found.group())[1:-1], text)
+
+
+def active_colours(data: bytes) -> bytes:
+    """Return the colour sequences that are in force after the data."""
+    active: list[bytes] = []
+    for found in _COLOURS.finditer(data):
+        _apply(found.group(1).decode(), found.group(), active)
+    return b"".join(active)
+
+
+class ControlFilter:
+    """Filters what one task writes to one source, line by line. Each line it gives stands for itself: colours that are
+    in force begin again at its start, and end at its end."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._pending = ""
+        self._colours: list[str] = []
+        self._is_in_line = False
+
+    def filter(self, data: bytes, *, ends_line: bool) -> bytes:
+        """Return what is shown of a line, or of a piece of one.
+
+        Args:
+            data: Without the newline.
+            ends_line: The line is finished. Otherwise more of it comes.
+        """
+        begin = "" if self._is_in_line else "".join(self._colours)
+        text, self._pending = self._pending + self._decoder.decode(data, final=ends_line), ""
+        shown = begin + _TOKENS.sub(self._keep, text)
+        self._is_in_line = not ends_line
+        if ends_line:
+            self._pending = ""
+            self._decoder.reset()
+            if self._colours:
+                shown += RESET.decode()
+        return shown.encode("utf-8", "surrogateescape")
+
+    def _keep(self, found: re.Match[str]) -> str:
+        sequence = found.group()
+        if found["colour"] is not None:
+            parameters = sequence.removeprefix("\x1b[").removeprefix("\x9b")[:-1]
+            colour = f"\x1b[{parameters}m"
+            _apply(parameters, colour, self._colours)
+            return colour
+        if found["string"] is not None:
+            self._pending = found["string"] + found["escape"]  # of what is in it nothing is shown in any case
+        elif found["pending"] is not None and len(sequence) <= _LONGEST_PENDING:
+            self._pending = sequence
+        return ""
+
+
+def _apply(parameters: str, colour: T, active: list[T]) -> None:
+    """Note a colour sequence among those that are in force."""
+    numbers = parameters.split(";")
+    if not numbers[0].strip("0"):  # 0, or nothing, resets all
+        active.clear()
+        if len(numbers) == 1:
+            return
+    if active[-1:] != [colour]:
+        active.append(colour)
+    del active[:-_MOST_COLOURS]
