@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,23 @@ def test_a_program_of_the_pages_runs(program: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(program)
     ran = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
+    (command,) = re.findall(
+        r"^pip install uv && (uv run .*iris run .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    options = shlex.split(command.partition(" iris run ")[0])
+    assert "--no-dev" in options
+    extras = {options[index + 1] for index, option in enumerate(options) if option == "--extra"}
+    assert extras == {"server", "cli"}, "what iris run needs without a cluster"
+
+
+def test_install_commands_of_the_pages_name_extras_that_there_are() -> None:
+    known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        commands = re.findall(r"pip install '?([^\s'`]+)", page.read_text())
+        for command in commands:
+            assert command == "uv" or command.startswith((".", "iris-cluster[")), f"{page.name}: {command}"
+            _, _, extras = command.partition("[")
+            assert set(filter(None, extras.partition("]")[0].split(","))) <= known, f"{page.name}: {command}"

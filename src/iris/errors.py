@@ -156,7 +156,9 @@ class MissingExtraError(IrisError, ImportError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra [{extra}]: pip install 'iris-cluster[{extra}]'")
+        super().__init__(
+            f"{what} needs the extra [{extra}]: pip install 'iris-cluster[{extra}]', or '.[{extra}]' in a checkout"
+        )
 
 
 class LocalClusterError(IrisError):

@@ -111,7 +111,9 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", program, "ps"], capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 1
-    assert done.stderr == "iris: The command iris needs the extra [cli]: pip install 'iris-cluster[cli]'\n"
+    assert done.stderr == (
+        "iris: The command iris needs the extra [cli]: pip install 'iris-cluster[cli]', or '.[cli]' in a checkout\n"
+    )
 
 
 @pytest.mark.parametrize(
