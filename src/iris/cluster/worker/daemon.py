@@ -257,7 +257,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     cleanup = Cleanup(worker, directory, arguments.keep_attempts, keep_log_s)
     # Nobody would end what runs if we were killed, or hold us to our lease: better that all of it is tried elsewhere.
     when_child_ends(reaper.pid, lambda: give_up("its reaper has ended"))
-    when_child_ends(launcher.pid, lambda: give_up("its launcher, which starts tasks, has ended"))
+    when_child_ends(launcher.pid, _end_without_launcher)
     # 4. Serve until told to end; then end what runs, say so if anybody listens, and go.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -289,6 +289,13 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     await server.close()
     if arguments.identity_file is not None and not given_up:
         arguments.identity_file.unlink(missing_ok=True)
+
+
+def _end_without_launcher() -> None:
+    """Ends this worker as a SIGKILL would, and its reaper ends what it runs: nothing can be started any more, and how
+    the main processes of tasks end went with their parent."""
+    logging.warning("this worker ends: its launcher, which starts tasks, was killed")
+    os._exit(1)
 
 
 def _credentials(path: str) -> WorkerCredentials:

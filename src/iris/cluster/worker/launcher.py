@@ -166,6 +166,7 @@ def start_launcher() -> Launcher:
         try:
             ours.close()
             os.setsid()  # a terminal's Ctrl-C, or a signal to the worker's group, is not for it
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))  # meant for the worker
             gc.freeze()
             _serve(theirs, worker_pid)
         finally:
