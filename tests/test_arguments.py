@@ -143,7 +143,7 @@ def test_handles_stand_for_ids() -> None:
     assert arguments.check_job_id(job) == "sweep/train"
     assert arguments.check_task_id(task) == "sweep/train/task-3"
     with pytest.raises(
-        InvalidArgumentError, match=r"job_id must be a job id or a Job, got .*: its job is 'sweep/train'"
+        InvalidArgumentError, match=r"job_id must be a job id or a Job, got .*: its job_id is 'sweep/train'"
     ):
         arguments.check_job_id(task)
 

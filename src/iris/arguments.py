@@ -74,7 +74,14 @@ def refuse(name: str, accepted: str, value: object, advice: str = "") -> NoRetur
 
 
 def check_whole_number(
-    name: str, value: object, *, least: int = 0, most: int = MAX_INT64, none: str = "", advice: str = ""
+    name: str,
+    value: object,
+    *,
+    least: int = 0,
+    most: int = MAX_INT64,
+    none: str = "",
+    accepted: str = "",
+    advice: str = "",
 ) -> int:
     """Return a whole number as an `int`. Any type with `__index__` is one, except `bool`.
 
@@ -84,6 +91,7 @@ def check_whole_number(
         least: The smallest accepted number.
         most: The largest accepted number.
         none: What None means, where the caller accepts None besides.
+        accepted: What the argument may be, for the error; default: a whole number within the bounds.
         advice: What the caller of the checked function can do instead.
 
     Raises:
@@ -99,7 +107,7 @@ def check_whole_number(
         else:
             if least <= number <= most:
                 return number
-    refuse(name, f"a whole number from {least} to {most}{_or_none(none)}", value, advice)
+    refuse(name, (accepted or f"a whole number from {least} to {most}") + _or_none(none), value, advice)
 
 
 def check_task_index(value: object, name: str = "task_index", *, none: str = "") -> int:
@@ -352,8 +360,9 @@ def check_job_id(value: object, name: str = "job_id") -> str:
     """
     if isinstance(value, JobReference):
         return value.job_id
-    if isinstance(value, TaskReference):
-        refuse(name, "a job id or a Job", value, f"its job is {quoted(value.job_id)}")
+    known = getattr(value, "job_id", None)  # a Task has one, and a status does
+    if isinstance(known, str):
+        refuse(name, "a job id or a Job", value, f"its job_id is {quoted(known)}")
     return check_text(name, value, empty=False, accepted="a job id or a Job")
 
 

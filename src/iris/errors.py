@@ -226,7 +226,10 @@ def quoted(text: object) -> str:
         written = repr(text)
     except Exception:  # noqa: BLE001 - a `__repr__` of the user's, or a number of over 4,300 digits
         return f"an object of type {type(text).__name__}"
-    return written if isinstance(text, str) or len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
+    if isinstance(text, str):
+        return written
+    written = " ".join(written.split())  # messages of the wire write themselves as many lines
+    return written if len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
 
 
 def shown(text: str) -> str:

@@ -93,7 +93,7 @@ def test_task_given_as_job_is_refused_and_its_job_goes_on(client: IrisClient) ->
     job = client.run(["sleep", "600"])
     [task] = job.tasks()
     with pytest.raises(
-        InvalidArgumentError, match=f"job_id must be a job id or a Job, got .*its job is '{job.job_id}'"
+        InvalidArgumentError, match=f"job_id must be a job id or a Job, got .*its job_id is '{job.job_id}'"
     ):
         client.terminate(task)  # type: ignore[arg-type]
     assert client.status(job).state not in (pb.JOB_STATE_KILLED, pb.JOB_STATE_FAILED)

@@ -193,7 +193,7 @@ SAID_AS: dict[str, tuple[str, ...]] = {
     "task_id": ("task id",),
     "job_id": ("task id",),
     "cert": ("certificate", "key"),
-    "size": ("not a size",),
+    "size": ("a size",),
 }
 # Not for users: made by Iris, and called by its own parts.
 NOT_PUBLIC = {"LogStream.__init__", "JobInfo.__init__"}

@@ -175,6 +175,9 @@ def test_job_info_outside_a_job_is_none(env: Mapping[str, str]) -> None:
     [
         ("IRIS_TASK_INDEX", "two"),
         ("IRIS_TASK_INDEX", "-1"),
+        ("IRIS_TASK_INDEX", "2147483648"),
+        ("IRIS_ATTEMPT_ID", "9" * 50),
+        ("IRIS_JOB_ID", "caf\udce9"),
         ("IRIS_TASK_INDEX", "1.5"),
         ("IRIS_NUM_TASKS", "0"),
         ("IRIS_NUM_TASKS", "many"),
@@ -241,13 +244,13 @@ def test_parse_bytes(size: int | str, number: int) -> None:
     [-1, True, 1.5, None, "", " ", "-1", "-1MB", "MB", "1XB", "1PB1", "1.GB", ".5GB", "1e9", "\u0661MB", "1,5GB", []],
 )
 def test_parse_bytes_refuses(size: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="not a size") as caught:
+    with pytest.raises(InvalidArgumentError, match="a size must be a number of bytes") as caught:
         parse_bytes(size)
     assert repr(size) in str(caught.value)
 
 
 def test_a_unit_with_i_and_no_prefix_is_no_size() -> None:
-    with pytest.raises(InvalidArgumentError, match="not a size"):
+    with pytest.raises(InvalidArgumentError, match="a size must be a number of bytes"):
         parse_bytes("5iB")
 
 

@@ -127,7 +127,7 @@ class ResourceSpec:
     def __post_init__(self) -> None:
         for name in ("cpu", "gpu"):
             object.__setattr__(self, name, check_whole_number(name, getattr(self, name), most=MAX_INT32))
-        size = parse_bytes(self.memory)
+        size = _check_bytes("memory", self.memory)
         if not isinstance(self.memory, str):
             object.__setattr__(self, "memory", size)
 
@@ -165,18 +165,17 @@ def parse_bytes(size: int | str) -> int:
     Raises:
         InvalidArgumentError: It is neither, negative, or larger than 2**63 - 1 bytes.
     """
-    if not isinstance(size, str):
-        try:
-            return check_whole_number("size", size)
-        except InvalidArgumentError:
-            number = None
-    else:
+    return _check_bytes("a size", size)
+
+
+def _check_bytes(name: str, size: object) -> int:
+    accepted = f"a number of bytes from 0 to {MAX_INT64}, or text such as '512MB' or '2GiB'"
+    if isinstance(size, str):
         number = _read_size(size)
-    if number is None or number > MAX_INT64:
-        raise InvalidArgumentError(
-            f"not a size: {quoted(size)} (expected bytes from 0 to {MAX_INT64}, or text such as '512MB' or '2GiB')"
-        )
-    return number
+        if number is None or number > MAX_INT64:
+            refuse(name, accepted, size)
+        return number
+    return check_whole_number(name, size, accepted=accepted)
 
 
 def _read_size(text: str) -> int | None:
@@ -338,6 +337,7 @@ class JobInfo:
         job_id = env.get("IRIS_JOB_ID")
         if not job_id:
             return None
+        check_utf8("IRIS_JOB_ID", job_id)
         task_id = env.get("IRIS_TASK_ID") or None
         if task_id is not None:
             try:
@@ -362,7 +362,7 @@ class JobInfo:
         )
 
 
-def _whole_number(env: Mapping[str, str], name: str, *, default: int, low: int, high: int | None = None) -> int:
+def _whole_number(env: Mapping[str, str], name: str, *, default: int, low: int, high: int = MAX_INT32) -> int:
     text = env.get(name)
     if not text:
         return default
@@ -370,9 +370,8 @@ def _whole_number(env: Mapping[str, str], name: str, *, default: int, low: int, 
         value = int(text)
     except ValueError:
         value = low - 1
-    if value < low or (high is not None and value > high):
-        bounds = f"from {low}" if high is None else f"from {low} to {high}"
-        raise InvalidArgumentError(f"{name}={text!r}: expected a whole number {bounds}")
+    if not low <= value <= high:
+        raise InvalidArgumentError(f"{name}={quoted(text)}: expected a whole number from {low} to {high}")
     return value
 
 

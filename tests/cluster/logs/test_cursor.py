@@ -27,7 +27,7 @@ def test_a_place_comes_back() -> None:
         {},
         {0: Position()},
         {0: Position(0, (0x7F, 0x80, 0x3FFF))},
-        {0: Position(0, (0x4000, 2**63 - 1, 2**64 - 1))},
+        {0: Position(0, (0x4000, 2**63 - 2, 2**63 - 1))},
         {2**31 - 1: Position(2**31 - 1, (2**63 - 1, 2**63 - 1, 2**63 - 1))},
     ],
 )
@@ -167,3 +167,22 @@ def test_no_offsets_are_the_beginning() -> None:
 def test_a_place_that_cannot_be(message: cluster_pb2.LogPosition) -> None:
     with pytest.raises(InvalidArgumentError, match=f"task {message.task_index}.*attempt {message.attempt_id}"):
         from_message(message)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {2**31: Position(0, (0, 0, 0))},
+        {0: Position(2**31, (0, 0, 0))},
+        {0: Position(0, (0, 2**63, 0))},
+    ],
+    ids=["task", "attempt", "offset"],
+)
+def test_cursor_with_a_number_that_the_wire_cannot_carry_is_refused(places: dict[int, Position]) -> None:
+    with pytest.raises(InvalidArgumentError, match="is no place in the logs"):
+        decode_cursor("job", encode_cursor("job", places))
+
+
+def test_cursor_that_ends_within_a_place_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="is no place in the logs"):
+        decode_cursor("job", encode_cursor("job", {}, others=b"\1\2\3"))

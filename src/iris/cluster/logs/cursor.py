@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from zlib import crc32
 
+from iris.arguments import MAX_INT32, MAX_INT64
 from iris.cluster.logs.records import BEGINNING, Offsets
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
@@ -65,6 +66,9 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
     if not body or body[0] != _VERSION or crc32(body, crc32(job_id.encode())).to_bytes(4, "little") != check:
         raise error
     numbers = list(_varints(body[1:]))
+    indices = numbers[::5] + numbers[1::5]  # of tasks and attempts
+    if len(numbers) % 5 or max(numbers, default=0) > MAX_INT64 or max(indices, default=0) > MAX_INT32:
+        raise error
     return {
         task_index: Position(attempt_id, (out, err, build))
         for task_index, attempt_id, out, err, build in zip(*[iter(numbers)] * 5, strict=True)
