@@ -11,7 +11,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,63 +19,12 @@ from typing import Any
 import click
 import cloudpickle
 import pytest
+from support.callers import Caller
 
 from iris.cluster.client.pickling import MAX_ENTRYPOINT_BYTES, pickle_entrypoint
 from iris.cluster.types import Entrypoint
-from iris.cluster.worker import run_callable
 from iris.errors import EntrypointError, ResourceExhaustedError
 from iris.versions import python_version
-
-# A module of the caller's: writes what a client would send.
-SUBMIT = """
-    import os
-    from pathlib import Path
-    from iris.cluster.client.pickling import pickle_entrypoint
-    from iris.cluster.types import Entrypoint
-
-    def submit(function, *args, workspace=None, **kwargs):
-        entrypoint = Entrypoint.from_callable(function, *args, **kwargs)
-        Path(os.environ["ENTRYPOINT"]).write_bytes(pickle_entrypoint(entrypoint, workspace=workspace))
-"""
-
-
-class Caller:
-    """A folder with the caller's programs and modules, and a worker's where none of them can be imported."""
-
-    def __init__(self, path: Path) -> None:
-        self.folder = path / "caller"
-        self.entrypoint = path / "entrypoint"
-        self.work = path / "work"
-        self.result = path / "result"
-        self.work.mkdir()
-        self.write({"submit.py": SUBMIT})
-
-    def write(self, sources: dict[str, str]) -> None:
-        for name, source in sources.items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(source))
-
-    def submit(self, *arguments: str, stdin: str = "", **env: str) -> None:
-        """Runs `python ARGUMENTS` in the caller's folder: a program that calls `submit`."""
-        subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env={**os.environ, "ENTRYPOINT": str(self.entrypoint), **env},
-            input=textwrap.dedent(stdin),
-            text=True,
-            check=True,
-        )
-
-    def run(self) -> Any:
-        """Runs what was submitted as a worker does, and returns what it returned."""
-        done = self.try_to_run()
-        assert done.returncode == 0, done.stderr
-        return pickle.loads(self.result.read_bytes())
-
-    def try_to_run(self) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", run_callable.__file__, self.entrypoint, self.result, python_version()]
-        return subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ class Ended:
     result: bytes | None
     error: str | None
     failure: str | None
+    exception: bytes | None
+    traceback: str | None
 
     def value(self) -> Any:
         """What the callable returned."""
@@ -88,9 +90,10 @@ class Worker:
             text=True,
             check=False,
         )
-        expected = [self.result, Path(f"{self.result}.error"), Path(f"{self.result}.failure")]
+        names = ("", ".error", ".failure", ".exception", ".traceback")
+        expected = [Path(f"{self.result}{name}") for name in names]
         assert set(self.result.parent.glob("result*")) <= set(expected), "a file was written beside and not renamed"
-        result, error, failure = (path.read_bytes() if path.is_file() else None for path in expected)
+        result, error, failure, exception, trace = (path.read_bytes() if path.is_file() else None for path in expected)
         return Ended(
             done.returncode,
             done.stdout,
@@ -98,6 +101,8 @@ class Worker:
             result,
             None if error is None else error.decode(),
             None if failure is None else failure.decode(),
+            exception,
+            None if trace is None else trace.decode(),
         )
 
 
@@ -177,7 +182,9 @@ def test_an_exception(worker: Worker) -> None:
     assert lines[0] == "Traceback (most recent call last):"
     assert "in failing" in lines[1], "the traceback begins with the user's code"
     assert "run_callable" not in ended.stderr.replace("test_run_callable", "")
+    assert lines[2:5:2] == ['    deeper("shard 3")', '    raise ValueError(f"bad {what}")']
     assert lines[-1] == "ValueError: bad shard 3"
+    assert ended.traceback == ended.stderr
 
 
 def test_the_arguments_do_not_fit(worker: Worker) -> None:
@@ -456,7 +463,7 @@ def test_processes_run_what_is_in_the_workspace(worker: Worker, start_method: st
     assert worker.run(main).value() == [1, 4, 9]
 
 
-def test_a_module_that_is_installed_here_stays_what_it_is(worker: Worker) -> None:
+def test_module_of_another_version_on_the_worker_is_the_callers_for_everyone(worker: Worker) -> None:
     (worker.work / "helper.py").write_text("def value(): return 'of the worker'")
     ended = worker.run_script(
         """
@@ -468,7 +475,7 @@ def test_a_module_that_is_installed_here_stays_what_it_is(worker: Worker) -> Non
         """,
         helper="def value(): return 'of the caller'",
     )
-    assert ended.value() == ("of the caller", "of the worker")
+    assert ended.value() == ("of the caller", "of the caller")
 
 
 def test_a_job_of_a_job(worker: Worker) -> None:

@@ -14,24 +14,24 @@ not seen: what it imports must be on the worker, or in the workspace.
 
 from __future__ import annotations
 
-import dis
 import inspect
-import io
 import os
 import site
 import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
-from cloudpickle.cloudpickle import dynamic_subimport
 
+from iris.cluster.client.unpicklable import CountingBuffer, find_culprit
+from iris.cluster.pickles.by_value import ByValuePickler
+from iris.cluster.pickles.module_sources import IDENTITY, places_of, root_of
+from iris.cluster.pickles.trailer import append_trailer
 from iris.cluster.types import Entrypoint
 from iris.errors import EntrypointError, ResourceExhaustedError
 
@@ -40,11 +40,6 @@ MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the controller keeps it, and sends it to 
 # cloudpickle is told for the whole process what goes by value: two threads must not take it back under each other.
 # Reentrant, since an argument's `__reduce__` may submit a job.
 _REGISTRY_LOCK = threading.RLock()
-
-# What describes where a module came from, and means nothing elsewhere.
-_NOT_SENT = frozenset({"__builtins__", "__cached__", "__loader__", "__path__", "__spec__"})
-
-_MAX_WAY = 6  # how far an error looks into what cannot be pickled; each step pickles it once more
 
 _IRIS = str(Path(__file__).resolve().parents[2])
 
@@ -70,55 +65,28 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
             raise EntrypointError(
                 f"{name} is a generator function: calling it runs none of it. Send a function that goes through it"
             )
-    buffer = _CountingBuffer()
+    buffer = CountingBuffer(MAX_ENTRYPOINT_BYTES)
     with _own_modules_by_value(workspace) as own:
+        pickler = ByValuePickler(buffer, own)
         try:
-            _Pickler(buffer, own).dump((function, entrypoint.args, dict(entrypoint.kwargs)))
+            pickler.dump((function, entrypoint.args, dict(entrypoint.kwargs)))
         except Exception as error:
-            culprit = _find_culprit(entrypoint, own)
+            culprit = find_culprit(entrypoint, own)
             raise EntrypointError(
                 f"{name} cannot be sent to a worker, because of {culprit}: {type(error).__name__}: {error}. Create it"
                 " inside the function; or move the code into a module of its own, and send its folder along as the"
                 " workspace"
             ) from error
-    if buffer.size > MAX_ENTRYPOINT_BYTES:
+        trailer = pickler.trailer()
+    pickled = append_trailer(buffer.getvalue(), trailer)
+    size = max(buffer.size, len(pickled))
+    if size > MAX_ENTRYPOINT_BYTES:
         raise ResourceExhaustedError(
-            f"{name} is too large to be sent to a worker: {buffer.size / 1024**2:.1f} MiB with its arguments and the"
+            f"{name} is too large to be sent to a worker: {size / 1024**2:.1f} MiB with its arguments and the"
             f" globals that it uses, over the limit of {MAX_ENTRYPOINT_BYTES // 1024**2} MiB. Have the task load"
             " large data itself, from where it is stored"
         )
-    return buffer.getvalue()
-
-
-class _CountingBuffer(io.BytesIO):
-    """Counts what is written, and keeps it up to the limit: an error can say a size that memory would not hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.size = 0
-
-    def write(self, data: Any, /) -> int:
-        count = memoryview(data).nbytes
-        self.size += count
-        return super().write(data) if self.size <= MAX_ENTRYPOINT_BYTES else count
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes no types
-    """cloudpickle's, except for modules by value.
-
-    cloudpickle sends what is in a module before the module, so that two modules which import each other never end.
-    Here an empty module goes first, and then what is in it.
-    """
-
-    def __init__(self, buffer: io.BytesIO, own: frozenset[str]) -> None:
-        super().__init__(buffer)
-        self._own = own
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, types.ModuleType) and obj.__name__ in self._own and sys.modules.get(obj.__name__) is obj:
-            state = {name: value for name, value in vars(obj).items() if name not in _NOT_SENT}
-            return dynamic_subimport, (obj.__name__, {}), state
-        return super().reducer_override(obj)
+    return pickled
 
 
 @contextmanager
@@ -131,12 +99,20 @@ def _own_modules_by_value(workspace: Path | None) -> Iterator[frozenset[str]]:
         for module in added:
             cloudpickle.register_pickle_by_value(module)
         try:
-            yield frozenset(module.__name__ for module in own)
+            yield frozenset(module.__name__ for module in own) | _with_submodules(before)
         finally:
             still = cloudpickle.list_registry_pickle_by_value()
             for module in added:
                 if module.__name__ in still:
                     cloudpickle.unregister_pickle_by_value(module)
+
+
+def _with_submodules(registered: Set[str]) -> frozenset[str]:
+    """Return the loaded modules that the caller has registered with cloudpickle, and the modules below them."""
+    if not registered:
+        return frozenset()
+    below = tuple(f"{name}." for name in registered)
+    return frozenset(name for name in sys.modules.copy() if name in registered or name.startswith(below))
 
 
 def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
@@ -148,10 +124,13 @@ def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
         # Under another name than its own it is an alias, and `__main__` goes by value anyway.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        places = _places(module)
+        if IDENTITY in vars(module):  # this process is a task, and its own caller sent the module
+            yield module
+            continue
+        places = places_of(module)
         if not places or any(_is_below(place, installed) for place in places):
             continue
-        roots = [_root(name, place) for place in places]
+        roots = [root_of(name, place) for place in places]
         for root in roots:
             if root not in has_metadata:
                 has_metadata[root] = _has_metadata(root)
@@ -159,23 +138,6 @@ def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
             continue
         if any(root != top for root in roots):
             yield module
-
-
-def _places(module: types.ModuleType) -> list[str]:
-    """Where a module's source is: one file; or the folders of a package that is no more than folders."""
-    file = getattr(module, "__file__", None)
-    if file is not None:
-        return [file] if file.endswith((".py", ".pyc")) else []
-    return list(getattr(module, "__path__", []))
-
-
-def _root(name: str, place: str) -> str:
-    """The folder from which a module was imported: the one to have on `sys.path`."""
-    depth = name.count(".") + (os.path.basename(place) in ("__init__.py", "__init__.pyc"))
-    folder = os.path.realpath(place)
-    for _ in range(depth + 1):
-        folder = os.path.dirname(folder)
-    return folder
 
 
 def _installed_folders() -> tuple[str, ...]:
@@ -208,72 +170,3 @@ def _name(function: object) -> str:
         return _name(function.func)
     name = getattr(function, "__qualname__", None)
     return f"the callable {name!r}" if name else f"the callable of type {type(function).__qualname__!r}"
-
-
-def _find_culprit(entrypoint: Entrypoint, own: frozenset[str]) -> str:
-    """The way to what cannot be pickled, as far as it can be told: "the global 'LOCK' (a lock)"."""
-    parts: list[tuple[str, Any]] = [(f"argument {index}", value) for index, value in enumerate(entrypoint.args)]
-    parts += [(f"the argument {name!r}", value) for name, value in entrypoint.kwargs.items()]
-    parts.append(("the callable itself", entrypoint.callable))
-    way: list[str] = []
-    found: Any = None
-    seen: set[int] = set()
-    while len(way) < _MAX_WAY:
-        culprit = next((part for part in parts if not _pickles(part[1], own)), None)
-        if culprit is None:
-            break
-        label, found = culprit
-        way.append(label)
-        seen.add(id(found))
-        parts = [part for part in _parts(found) if id(part[1]) not in seen]
-    if not way:
-        return "all of it together"
-    if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # what is in it says enough
-    return f"{', in it '.join(way)} (a {type(found).__qualname__})"
-
-
-def _pickles(value: object, own: frozenset[str]) -> bool:
-    try:
-        _Pickler(_CountingBuffer(), own).dump(value)
-    except Exception:  # noqa: BLE001 - whatever the dump of the whole has failed with
-        return False
-    return True
-
-
-def _parts(whole: Any) -> list[tuple[str, Any]]:
-    """What is pickled as part of a value, with names for people."""
-    if isinstance(whole, dict):
-        return [(f"the item {key!r}", value) for key, value in whole.items()]
-    if isinstance(whole, list | tuple | set | frozenset):
-        return [(f"the item {index}", value) for index, value in enumerate(whole)]
-    if isinstance(whole, partial):
-        return [("the function", whole.func), ("the arguments", whole.args), ("the arguments", whole.keywords)]
-    if isinstance(whole, types.MethodType):
-        return [("the object", whole.__self__), ("the method", whole.__func__)]
-    if isinstance(whole, types.FunctionType):
-        return _parts_of_function(whole)
-    return [(f"the attribute {name!r}", value) for name, value in getattr(whole, "__dict__", {}).items()]
-
-
-def _parts_of_function(function: types.FunctionType) -> list[tuple[str, Any]]:
-    parts: list[tuple[str, Any]] = []
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            parts.append((f"the variable {name!r} of a function around it", cell.cell_contents))
-        except ValueError:
-            pass  # not assigned yet
-    parts += [
-        (f"the global {name!r}", function.__globals__[name])
-        for name in _names(function.__code__)
-        if name in function.__globals__
-    ]
-    parts += [("a default value", value) for value in function.__defaults__ or ()]
-    parts += [(f"the default of {name!r}", value) for name, value in (function.__kwdefaults__ or {}).items()]
-    return [*parts, *((f"the attribute {name!r}", value) for name, value in vars(function).items())]
-
-
-def _names(code: types.CodeType) -> list[str]:
-    names = [step.argval for step in dis.get_instructions(code) if step.opname.endswith("_GLOBAL")]
-    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return [*names, *(name for const in inner for name in _names(const))]

@@ -10,38 +10,40 @@ It unpickles (callable, args, kwargs), calls, and ends as Python ends a script: 
 functions run, `sys.exit()` has its code, an uncaught exception is a traceback and 1, Ctrl-C is 130. A coroutine
 function is run with `asyncio.run`. Beside the exit code the worker finds:
 
-    RESULT_FILE           the cloudpickle of the return value, None included
+    RESULT_FILE           the pickle of the return value, None included
     RESULT_FILE.error     why there is none, though the task succeeded: one sentence
     RESULT_FILE.failure   why the task failed: one sentence, or the last line of the traceback
+    RESULT_FILE.exception the pickle of the exception that it raised, if it can be pickled and is not too large
+    RESULT_FILE.traceback the exception's traceback as text
 
 To the code that it runs it looks like the script that the callable came from. The current directory is first on
 `sys.path`. `__main__` is a new module with the caller's `__main__` functions and classes that were sent, not this
-program. A module that travelled by value and that nobody could import here is entered into `sys.modules` with as
-much of it as was sent; one that can be imported here stays what it is, beside the copy that was sent. So processes
-that are forked can be handed such functions by name, as `multiprocessing` and `concurrent.futures` do. Processes
-that are spawned import what they run: for them the modules must be on the worker, or in the workspace.
+program. A module whose code was sent is imported where this machine has it with the same source; else the copy that
+was sent is entered into `sys.modules` (`iris.cluster.pickles.task_modules`). So processes that are forked can be
+handed such functions by name, as `multiprocessing` and `concurrent.futures` do. Processes that are spawned import what
+they run: for them the modules must be on the worker, or in the workspace.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
-import pickle
 import sys
+import threading
+import traceback
 import types
-from collections.abc import Callable
-from typing import Any, BinaryIO
-
-import cloudpickle
+from collections.abc import Callable, Sequence
+from typing import Any
 
 MAX_RESULT_BYTES = 8 * 1024**2  # results are kept in the controller's database and travel in one message
+MAX_EXCEPTION_BYTES = 256 * 1024
+MAX_TRACEBACK_BYTES = 32 * 1024
 OUT_OF_MEMORY = "out of memory: "  # begins the sentence of a failure that is one
 _MAX_SENTENCE = 1000  # characters
 _PID = os.getpid()
-
-# Where cloudpickle says that things come from; the names are part of what it pickles, so they stay.
-_CLOUDPICKLE = "cloudpickle.cloudpickle"
+_PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "pickles")
 
 
 def main() -> None:
@@ -51,9 +53,12 @@ def main() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(path for path in sys.path if path not in ("", os.getcwd(), here))]
     sys.argv[:] = [entrypoint]
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _show_thread_error
+    own: Sequence[str] = ()  # the modules that go back by value
     try:
         _check_python(rest[0] if rest else "")
-        function, args, kwargs = _load(entrypoint)
+        (function, args, kwargs), own = _load(entrypoint)
         sys.argv[0] = getattr(function, "__name__", type(function).__name__)
         value = function(*args, **kwargs)
         if isinstance(value, types.CoroutineType):
@@ -61,9 +66,20 @@ def main() -> None:
 
             value = asyncio.run(value)
     except BaseException as error:  # noqa: BLE001 - nobody but the interpreter is above
-        _end(error, result)
+        _end(error, result, own)
     else:
-        _keep(value, result)
+        _keep(value, result, own)
+
+
+def _load_pickles(name: str) -> Any:
+    """Return a module of `iris.cluster.pickles` without importing `iris`; see the docstring of that package."""
+    package = "_iris_pickles"
+    if package not in sys.modules:
+        file = os.path.join(_PICKLES, "__init__.py")
+        spec = importlib.util.spec_from_file_location(package, file, submodule_search_locations=[_PICKLES])
+        assert spec is not None
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{package}.{name}")
 
 
 class _CannotStart(Exception):
@@ -88,13 +104,15 @@ def why_not_on(python: str, pickled_by: str) -> str:
     )
 
 
-_Loaded = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], list[str]]
 
 
 def _load(entrypoint: str) -> _Loaded:
+    """Return the callable with its arguments, and the names of the modules that go back by value."""
     try:
         with open(entrypoint, "rb") as file:
-            return _Unpickler(file).load_all()
+            loaded, modules = _load_pickles("loading").load_in_task(file.read())
+            return loaded, modules.own_names()
     except ModuleNotFoundError as error:
         raise _CannotStart(f"the callable cannot be unpickled on the worker: {_describe(error)}") from error
     except Exception as error:
@@ -104,92 +122,7 @@ def _load(entrypoint: str) -> _Loaded:
         ) from error
 
 
-class _Unpickler(pickle.Unpickler):
-    """Gives what travelled by value a module to live in.
-
-    `cloudpickle` makes such functions and classes in no module, where nothing can find them by name. Here the
-    functions of a module have that module's names as their globals, as where they came from.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        # Without __file__: a spawned process would run it, and it is the caller's script.
-        main = sys.modules["__main__"] = types.ModuleType("__main__")
-        self._homes: dict[str, types.ModuleType] = {"__main__": main}
-        self._globals: dict[str, dict[str, Any]] = {}  # by module: the dict that was sent for its functions
-        self._made: list[Any] = []  # the functions and classes
-
-    def load_all(self) -> _Loaded:
-        """Unpickles, then gives functions and classes their names, where nothing that was sent has them."""
-        loaded: _Loaded = self.load()
-        for thing in self._made:
-            home = self._homes.get(thing.__module__)
-            if home is not None and thing.__qualname__.isidentifier():
-                vars(home).setdefault(thing.__qualname__, thing)
-        return loaded
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        found = super().find_class(module_name, global_name)
-        if module_name == _CLOUDPICKLE:
-            if global_name == "_make_function":
-                return lambda code, names, *rest: self._note(found(code, self._globals_of(names), *rest))
-            if global_name in ("_make_skeleton_class", "_make_skeleton_enum"):
-                return lambda *args: self._note(found(*args))
-            if global_name == "dynamic_subimport":
-                # With a state it is a module that some code has made up: its name need not be the only one.
-                return lambda name, state: found(name, state) if state else self._home(name)
-        return found
-
-    def _note(self, thing: Any) -> Any:
-        self._made.append(thing)
-        return thing
-
-    def _globals_of(self, names: dict[str, Any]) -> dict[str, Any]:
-        """The dict to be a function's globals.
-
-        Args:
-            names: What was sent for it, one dict for all functions of a module; it describes the module.
-        """
-        name = names.get("__name__")
-        # Two dicts may say the same name (of code that was run by `exec`, say): the second stays by itself.
-        if not isinstance(name, str) or self._globals.setdefault(name, names) is not names:
-            return names
-        home = vars(self._home(name))
-        home["__package__"] = names.get("__package__")
-        if name != "__main__":
-            home["__file__"] = names.get("__file__")
-        if "__path__" in names:
-            home["__path__"] = []  # a package, with nothing that could be imported from the caller's disk
-        return home
-
-    def _home(self, name: str) -> types.ModuleType:
-        """The module for what was sent of a module, entered into `sys.modules` if its name is free."""
-        home = self._homes.get(name)
-        if home is None:
-            home = self._homes[name] = types.ModuleType(name)
-            package, _, leaf = name.rpartition(".")
-            if package:
-                parent = self._home(package)
-                vars(parent).setdefault("__path__", [])
-                setattr(parent, leaf, home)
-                is_free = sys.modules.get(package) is parent
-            else:
-                is_free = not _is_importable(name)
-            if is_free:
-                sys.modules[name] = home
-                # What the task returns, or sends to jobs of its own, goes on by value.
-                cloudpickle.register_pickle_by_value(home)
-        return home
-
-
-def _is_importable(name: str) -> bool:
-    try:
-        return name in sys.modules or importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return True  # no name for a module: leave it alone
-
-
-def _end(error: BaseException, result: str) -> None:
+def _end(error: BaseException, result: str, own: Sequence[str]) -> None:
     """Says why the callable did not return, and raises the `SystemExit` that Python would have ended with."""
     if isinstance(error, SystemExit):
         code = 0 if error.code is None else error.code
@@ -204,19 +137,47 @@ def _end(error: BaseException, result: str) -> None:
         _tell(result + ".failure", str(error))
         cause = error.__cause__
         if cause is not None and _trim(cause).__traceback__ is not None:  # it came from the user's own modules
-            sys.excepthook(type(cause), cause, cause.__traceback__)
+            _show_error(cause)
         sys.exit(f"iris: {error}")
     _tell(result + ".failure", _describe(error))
-    sys.excepthook(type(error), _trim(error), error.__traceback__)
+    _trim(error)
+    if not isinstance(error, KeyboardInterrupt):
+        _keep_exception(error, result, own)
+    _show_error(error)
     sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
 def _trim(error: BaseException) -> BaseException:
     """Lets the traceback of an error begin where the user's code does."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code.co_filename == _trim.__code__.co_filename:
-        traceback = traceback.tb_next
-    return error.with_traceback(traceback)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, _PICKLES + os.sep)):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _show_error(error: BaseException) -> None:
+    """Print a traceback as Python does at its end.
+
+    Before Python 3.13 the interpreter's own way reads source lines from files only, and shows none of code that was
+    sent from another machine.
+    """
+    if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return
+    with contextlib.suppress(OSError, ValueError):  # it is closed, for example
+        traceback.print_exception(error)
+
+
+def _show_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, with source lines."""
+    if args.exc_value is None or args.exc_type is SystemExit or sys.stderr is None:
+        threading.__excepthook__(args)
+        return
+    name = threading.get_ident() if args.thread is None else args.thread.name
+    text = "".join(traceback.format_exception(args.exc_value))
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"Exception in thread {name}:\n{text}")
+        sys.stderr.flush()
 
 
 def _describe(error: BaseException) -> str:
@@ -229,7 +190,7 @@ def _describe(error: BaseException) -> str:
     described = f"{name}: {text}" if text else name
     if isinstance(error, MemoryError):
         described = f"{OUT_OF_MEMORY}{described} (it asked the system for more than it could get)"
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and not hasattr(error, "iris_reason"):
         described += " (install it on the worker, or send it along in a workspace, without .gitignore naming it)"
     return described
 
@@ -242,10 +203,20 @@ def _one_line(value: object) -> str:
     return text if len(text) <= _MAX_SENTENCE else text[: _MAX_SENTENCE - 1] + "…"
 
 
-def _keep(value: object, result: str) -> None:
+def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> None:
+    """Stores an exception for the caller, as far as it can be pickled; its traceback as text in any case."""
+    with contextlib.suppress(Exception):
+        text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
+        _write(result + ".traceback", text[-MAX_TRACEBACK_BYTES:])
+        data = _load_pickles("by_value").dumps(error, own)
+        if len(data) <= MAX_EXCEPTION_BYTES:
+            _write(result + ".exception", data)
+
+
+def _keep(value: object, result: str, own: Sequence[str]) -> None:
     """Stores the return value, or else the reason why not."""
     try:
-        data = cloudpickle.dumps(value)
+        data = _load_pickles("by_value").dumps(value, own)
     except Exception as error:  # noqa: BLE001 - a __reduce__ of the user's
         _tell(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
         return

@@ -1,0 +1,45 @@
+"""Loads pickles of callables in tasks, and pickles of results and exceptions in the caller's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+from .caller_modules import CallerModules
+from .resolving import Modules, ResolvingUnpickler, SourceDiffersError
+from .source_lines import show_lines
+from .task_modules import TaskModules
+from .trailer import Trailer, read_trailer
+
+_M = TypeVar("_M", bound=Modules)
+
+
+def load_in_task(data: bytes) -> tuple[Any, TaskModules]:
+    """Return what a caller has sent, and the modules that it lives in; once in a process, which is the task's."""
+    trailer = read_trailer(data)
+    if trailer is not None:
+        show_lines(trailer.lines)
+    value, modules, made = _load(data, trailer, TaskModules)
+    modules.add_definitions(made)
+    return value, modules
+
+
+def load_here(data: bytes) -> Any:
+    """Return what a task has sent."""
+    value, _, _ = _load(data, read_trailer(data), CallerModules)
+    return value
+
+
+def _load(
+    data: bytes, trailer: Trailer | None, make: Callable[[Trailer | None, Collection[str]], _M]
+) -> tuple[Any, _M, list[Any]]:
+    differing: set[str] = set()
+    while True:
+        modules = make(trailer, differing)
+        unpickler = ResolvingUnpickler(data, modules)
+        try:
+            return unpickler.load(), modules, unpickler.made
+        except SourceDiffersError as error:
+            if error.module in differing:
+                raise
+            differing.add(error.module)  # all of its unit is then what was sent; decided anew from the beginning

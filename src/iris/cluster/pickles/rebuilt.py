@@ -1,0 +1,121 @@
+"""Objects that pickle as a bare name, such as the wrappers of `functools.lru_cache`, made anew on the other side.
+
+A bare name in `__main__`, or in a module that goes by value, cannot be found on the other side. The reductions here
+use public constructors of the standard library only, so any unpickler loads them.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import pickle
+import types
+from typing import Any
+
+_TYPE_PARAMETERS = frozenset({"ParamSpec", "TypeVarTuple"})
+_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # `functools.lru_cache` sets them
+NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # `copyreg.__newobj__`
+_DISPATCHER_CODE = vars(functools)["singledispatch"](lambda _: None).__code__
+_DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
+
+
+class ReducesByNameError(pickle.PicklingError):
+    """An object pickles as a name that the other side cannot find, and cannot be made anew."""
+
+
+class Rebuilt:
+    """Stands for an object in a pickle; `ByValuePickler` writes its reduction."""
+
+    def __init__(self, reduced: Any) -> None:
+        self.reduced = reduced
+
+
+def rebuild(obj: Any) -> Any:
+    """Return a reduction that makes an object anew which pickles as a name.
+
+    Raises:
+        ReducesByNameError: There is no way to make it anew; the text says what to do.
+    """
+    kind = type(obj)
+    if isinstance(obj, functools.cached_property):  # it holds a lock before Python 3.12
+        return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
+    if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
+        parameters = obj.cache_parameters()
+        decorator = Rebuilt((functools.lru_cache, (parameters["maxsize"], parameters["typed"])))
+        return operator.call, (decorator, obj.__wrapped__), _rest(vars(obj), _WRAPPER_STATE)
+    if kind.__module__ in ("typing", "typing_extensions"):
+        return _rebuild_typing(obj)
+    if kind.__module__ != "builtins" and isinstance(kind.__init__, types.FunctionType | types.WrapperDescriptorType):
+        try:
+            object.__new__(kind)
+        except TypeError:
+            pass  # it is made in C
+        else:
+            return NEW_OBJECT, (kind,), obj.__getstate__()
+    raise _cannot_rebuild(obj)
+
+
+def _rebuild_typing(obj: Any) -> Any:
+    kind: Any = type(obj)
+    if kind.__name__ in _TYPE_PARAMETERS:
+        options = (
+            {name: getattr(obj, f"__{name}__") for name in ("bound", "covariant", "contravariant")}
+            if (kind.__name__ == "ParamSpec")
+            else {}
+        )
+        return functools.partial(kind, obj.__name__, **options), ()
+    if kind.__name__ == "NewType":
+        return kind, (obj.__name__, obj.__supertype__), {"__module__": obj.__module__}
+    if kind.__name__ == "TypeAliasType":
+        return functools.partial(kind, obj.__name__, obj.__value__, type_params=obj.__type_params__), ()
+    raise _cannot_rebuild(obj)
+
+
+def _cannot_rebuild(obj: Any) -> ReducesByNameError:
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None) or type(obj).__qualname__
+    return ReducesByNameError(
+        f"{name!r} (a {type(obj).__module__}.{type(obj).__qualname__}) pickles as a name only, and a worker cannot find"
+        f" that name in {getattr(obj, '__module__', None) or '__main__'!r}"
+    )
+
+
+def is_dispatcher(function: types.FunctionType) -> bool:
+    """Whether a function was made by `functools.singledispatch`."""
+    return function.__code__ is _DISPATCHER_CODE and hasattr(function, "registry")
+
+
+def rebuild_dispatcher(function: Any) -> Any:
+    """Return a reduction that makes a function of `functools.singledispatch` anew.
+
+    The caches inside the original cannot be pickled. The implementations are registered after the function exists,
+    because they may call it.
+    """
+    registered = [(kind, call) for kind, call in function.registry.items() if kind is not object]
+    attributes = _rest(vars(function), _DISPATCHER_STATE)
+    return (
+        functools.singledispatch,
+        (function.registry[object],),
+        (registered, attributes),
+        None,
+        None,
+        _fill_dispatcher,
+    )
+
+
+def _rest(attributes: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in known}
+
+
+def _make_fill_dispatcher() -> types.FunctionType:
+    def fill(dispatcher: Any, state: Any) -> None:
+        registered, attributes = state
+        for kind, implementation in registered:
+            dispatcher.register(kind, implementation)
+        for name in attributes:
+            setattr(dispatcher, name, attributes[name])
+
+    # Without globals it belongs to no module and goes by value: the other side need not have this module.
+    return types.FunctionType(fill.__code__, {}, "fill")
+
+
+_fill_dispatcher = _make_fill_dispatcher()

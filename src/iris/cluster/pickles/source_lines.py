@@ -1,0 +1,65 @@
+"""The source text of code that travels by value, so that tracebacks show it where its files do not exist."""
+
+from __future__ import annotations
+
+import linecache
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_MAX_WHOLE_CHARACTERS = 128 * 1024  # of longer files only the lines of the code that travels are sent
+_MAX_CHARACTERS = 2 * 1024**2  # of all files together
+
+
+class SourceLines:
+    """Collects the source text of code objects."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, list[tuple[int, int]]] = {}
+        self._globals: dict[str, dict[str, Any]] = {}
+
+    def add_globals(self, function: types.FunctionType) -> None:
+        """Note the globals of a function: a loader in them may have the source of its module."""
+        self._globals.setdefault(function.__code__.co_filename, function.__globals__)
+
+    def add(self, code: types.CodeType) -> None:
+        """Note a code object; the code objects inside it lie within its lines."""
+        numbers = [line for _, _, line in code.co_lines() if line is not None]
+        last = max([code.co_firstlineno, *numbers])
+        for inner in code.co_consts:
+            if isinstance(inner, types.CodeType):
+                last = max(last, *(line for _, _, line in inner.co_lines() if line is not None), 0)
+        self._spans.setdefault(code.co_filename, []).append((code.co_firstlineno, last))
+
+    def collect(self) -> dict[str, str]:
+        """Return the source text by file name, as far as it can be read and fits in."""
+        collected: dict[str, str] = {}
+        budget = _MAX_CHARACTERS
+        for filename, spans in self._spans.items():
+            linecache.checkcache(filename)
+            lines = linecache.getlines(filename, self._globals.get(filename))
+            if sum(map(len, lines)) > _MAX_WHOLE_CHARACTERS:
+                lines = _only(lines, spans)
+            text = "".join(lines)
+            if text and len(text) <= budget:
+                collected[filename] = text
+                budget -= len(text)
+        return collected
+
+
+def _only(lines: list[str], spans: Iterable[tuple[int, int]]) -> list[str]:
+    """Return the lines with those outside of the spans empty: the others keep their numbers."""
+    kept = ["\n"] * min(len(lines), max(last for _, last in spans) + 1)
+    for first, last in spans:
+        kept[first - 1 : last + 1] = lines[first - 1 : last + 1]  # one more: a closing bracket has no code
+    return kept
+
+
+def show_lines(lines: Mapping[str, str]) -> None:
+    """Let `traceback` and `inspect` show source text for file names.
+
+    The entries have no modification time, so `linecache.checkcache` keeps them whatever this machine has in a file of
+    that name.
+    """
+    for filename, text in lines.items():
+        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)

@@ -1,0 +1,222 @@
+"""The modules of a task's process: the worker's own where their source is the caller's, else what the caller sent."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Collection, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+import cloudpickle
+
+from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
+from .trailer import ModuleSource, Trailer
+
+_Unit = tuple[str, str]  # the first part of a module's name, and the folder that the caller imported it from
+
+
+class TaskModules:
+    """Decides, before anything is unpickled, where each module whose code was sent comes from.
+
+    A unit is what the caller imported under one first name from one folder: a package, or a module beside a script.
+    All modules of a unit come from one place. In order:
+
+    1. A unit of which this machine has another version is what was sent, and takes its names before anything can
+       import the other version.
+    2. Modules with the same source here are imported.
+    3. The others are what was sent, and take their names where those are free.
+
+    Args:
+        trailer: What the caller says of the modules; None when it has said nothing.
+        differing: Modules that turned out to be other than what was sent although their source is the same.
+    """
+
+    def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
+        self._sources: Mapping[str, ModuleSource] = {} if trailer is None else trailer.modules
+        self._is_told = trailer is not None
+        self._imported: dict[str, types.ModuleType] = {}
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        # Without __file__: a spawned process would run it, and it is the caller's script.
+        self._homes: dict[str, types.ModuleType] = {"__main__": main}
+        self._globals: dict[str, dict[str, Any]] = {}  # by module: the dict that was sent for its functions
+        if "__main__" in self._sources:
+            setattr(main, IDENTITY, self._sources["__main__"])
+        self._not_sent = _NotSentFinder()
+        self._decide(differing)
+
+    def imported(self, name: str) -> types.ModuleType | None:
+        """Return this machine's own module, where its source is the same."""
+        return self._imported.get(name)
+
+    def own_names(self) -> list[str]:
+        """Return the names of the modules that were sent and that the whole process sees."""
+        return [name for name, home in self._homes.items() if name != "__main__" and sys.modules.get(name) is home]
+
+    def add_definitions(self, made: Sequence[Any]) -> None:
+        """Give functions and classes that were sent their names, where nothing that was sent has them."""
+        for thing in made:
+            home = self._homes.get(thing.__module__)
+            if home is not None and thing.__qualname__.isidentifier():
+                vars(home).setdefault(thing.__qualname__, thing)
+
+    def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
+        """Return the globals for the functions of a module that was sent.
+
+        Args:
+            names: Describe the module; one dict for all functions of the module.
+        """
+        name = names.get("__name__")
+        # Two dicts may say the same name (of code that was run by `exec`, for example): the second stays by itself.
+        if not isinstance(name, str) or self._globals.setdefault(name, names) is not names:
+            return names
+        home = vars(self.make_module(name))
+        home["__package__"] = names.get("__package__")
+        if name != "__main__":
+            home["__file__"] = names.get("__file__")
+        if "__path__" in names:
+            home["__path__"] = []  # a package, with nothing that could be imported from the caller's disk
+        return home
+
+    def make_module(self, name: str) -> types.ModuleType:
+        """Return the module for what was sent of a module, entered into `sys.modules` if its name is free."""
+        home = self._homes.get(name)
+        return self._add_home(name) if home is None else home
+
+    def _decide(self, differing: Collection[str]) -> None:
+        names = sorted(name for name in self._sources if name != "__main__")
+        found = {name: find_module(name) for name in names}
+        for name in names:
+            self._import_folders(name, found[name])
+        others: dict[_Unit, str] = {}  # the units of which this machine has another version, with one module of it
+        for name in names:
+            if name in differing or self._is_other(name, found):
+                others.setdefault(self._unit(name), name)
+        for unit, name in others.items():
+            _forget_imported(unit[0], found[name])
+            self._not_sent.add(name, self._sources[name], found[name], "it differs from the caller's")
+        for name in names:
+            if self._unit(name) in others and name not in self._imported:
+                self._add_home(name)
+        for name in names:
+            if self._unit(name) not in others and found[name] is not None:
+                self._import(name, found[name])
+        for name in names:
+            if name not in self._imported and name not in self._homes:
+                self._add_home(name)
+
+    def _unit(self, name: str) -> _Unit:
+        return name.partition(".")[0], self._sources[name].root
+
+    def _is_other(self, name: str, found: Mapping[str, FoundModule | None]) -> bool:
+        here = found[name]
+        if here is not None:
+            return here.digest != self._sources[name].digest
+        # A package of this machine that lacks the module is of another version. Folders may be in several places.
+        above = found.get(name.rpartition(".")[0])
+        return above is not None and above.digest != FOLDER
+
+    def _import_folders(self, name: str, here: FoundModule | None) -> None:
+        """Import a package of only folders, which runs nothing: this machine's own part of it stays importable."""
+        above = name.rpartition(".")[0]
+        is_folder = here is not None and here.digest == FOLDER == self._sources[name].digest
+        if is_folder and (not above or above in self._imported):
+            self._import(name, here)
+
+    def _import(self, name: str, here: FoundModule | None) -> None:
+        try:
+            module = importlib.import_module(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the user's own code; what was sent need not use what fails
+            self._not_sent.add(name, self._sources[name], here, f"importing it failed with {error!r}")
+            return
+        if source_of(module).digest == self._sources[name].digest:
+            self._imported[name] = module
+
+    def _add_home(self, name: str) -> types.ModuleType:
+        home = self._homes[name] = types.ModuleType(name)
+        source = self._sources.get(name)
+        package, _, leaf = name.rpartition(".")
+        if source is not None:
+            setattr(home, IDENTITY, source)
+            if source.file.endswith((".py", ".pyc")):
+                home.__file__ = source.file
+        if package:
+            parent = self._parent(package)
+            vars(parent).setdefault("__path__", [])
+            setattr(parent, leaf, home)
+        # A client without trailers does not say whose the module is: then its copy gives way to this machine's own.
+        is_free = sys.modules.get(package) is self._homes.get(package) if package else not _is_importable(name)
+        if source is not None or (is_free and not self._is_told):
+            sys.modules[name] = home
+            # What the task returns, or sends to jobs of its own, goes on by value.
+            cloudpickle.register_pickle_by_value(home)
+        return home
+
+    def _parent(self, package: str) -> types.ModuleType:
+        parent = self._imported.get(package) or self._homes.get(package)
+        if parent is None and self._is_told and package not in self._sources:
+            with contextlib.suppress(Exception):
+                parent = importlib.import_module(package)  # it is installed at the caller's
+        return self._add_home(package) if parent is None else parent
+
+
+def _forget_imported(first_name: str, here: FoundModule | None) -> None:
+    """Remove the modules of another version from `sys.modules`."""
+    if here is None:
+        return
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == first_name and isinstance(module, types.ModuleType):
+            places = places_of(module)
+            if places and root_of(name, places[0]) == here.root:
+                del sys.modules[name]
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return True  # no name for a module: leave it alone
+
+
+class _NotSentFinder:
+    """Refuses to import the rest of a package of which a part was sent, where this machine has another version."""
+
+    def __init__(self) -> None:
+        self._refused: dict[tuple[str, str], tuple[str, str, str, str]] = {}
+
+    def add(self, name: str, source: ModuleSource, here: FoundModule | None, reason: str) -> None:
+        """Refuse imports below the first part of a module's name from the folder where this machine has it."""
+        if here is not None and here.root:
+            key = name.partition(".")[0], here.root
+            if not self._refused and self not in sys.meta_path:
+                sys.meta_path.insert(0, self)
+            self._refused.setdefault(key, (name, source.file, here.file, reason))
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Let the other finders find a module, or say why it must not be imported.
+
+        Raises:
+            ModuleNotFoundError: The module is this machine's own, and the package that it belongs to was sent.
+        """
+        first = name.partition(".")[0]
+        if first == name or not any(key[0] == first for key in self._refused):
+            return None
+        here = find_module(name, skip=self)
+        refused = None if here is None else self._refused.get((first, here.root))
+        if refused is None:
+            return None
+        sent, its_file, my_file, reason = refused
+        error = ModuleNotFoundError(
+            f"No module named {name!r}: {sent!r} is the copy that the caller sent of {its_file}, because this worker's"
+            f" {my_file} cannot be used: {reason}. {name!r} was not sent with it. Give the worker the caller's version"
+            f" of {first!r}; or import {name!r} at the top of the module that uses it, so that it is sent too; or send"
+            " the folder along as the workspace",
+            name=name,
+        )
+        error.iris_reason = reason  # type: ignore[attr-defined] # says that the text needs no advice of the runner's
+        raise error
