@@ -19,7 +19,7 @@ import cloudpickle
 from cloudpickle.cloudpickle import _class_setstate, _make_function, dynamic_subimport
 
 from .module_sources import IDENTITY, source_of
-from .rebuilt import NEW_OBJECT, Rebuilt, is_dispatcher, rebuild, rebuild_dispatcher
+from .rebuilt import NEW_OBJECT, Rebuilt, is_dispatcher, make_empty, rebuild, rebuild_dispatcher
 from .source_lines import SourceLines
 from .trailer import ModuleSource, Trailer, append_trailer
 
@@ -61,7 +61,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         self._own = own
         self._travelled: set[str] = set()
         self._lines = SourceLines()
-        self._constants: dict[int, str] | None = None
+        self._constants: dict[int, list[tuple[str, str]]] | None = None
 
     def trailer(self) -> Trailer:
         """Return where the code that was pickled comes from."""
@@ -134,10 +134,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         if not isinstance(reduced, tuple):
             return reduced  # pickle refuses it
         if reduced[0] is NEW_OBJECT and len(reduced[1]) == 1 and not any(reduced[2:]):
-            mark = self._find_constants().get(id(obj))
-            if mark is not None:
-                self._travelled.add(mark.removeprefix(MARK).partition(":")[0])
-                return self._with_mark(mark, reduced)
+            places = self._find_constants().get(id(obj))
+            if places:
+                self._travelled.update(module for module, _ in places)
+                marks = " ".join(f"{MARK}{module}:{name}" for module, name in places)
+                return self._with_mark(marks, make_empty(*reduced[1]))
         return reduced
 
     def _goes_by_name(self, obj: Any, name: str | None = None) -> bool:
@@ -168,14 +169,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         # The mark needs a call that gives its second argument back, in every release and without Iris.
         return typing.cast, (mark, Rebuilt(reduced))
 
-    def _find_constants(self) -> dict[int, str]:
-        """Return the marks of the objects that are globals of own modules and may have no state, such as sentinels."""
+    def _find_constants(self) -> dict[int, list[tuple[str, str]]]:
+        """Return by id where the globals of own modules are: a sentinel is one in each module that imports it."""
         if self._constants is None:
             self._constants = {}
-            for name in ("__main__", *self._own):
+            for name in (*self._own, "__main__"):
                 module = sys.modules.get(name)
                 for key, value in list(vars(module).items()) if isinstance(module, types.ModuleType) else ():
-                    self._constants.setdefault(id(value), f"{MARK}{name}:{key}")
+                    self._constants.setdefault(id(value), []).append((name, key))
         return self._constants
 
 

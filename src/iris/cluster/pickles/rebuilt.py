@@ -51,8 +51,16 @@ def rebuild(obj: Any) -> Any:
         except TypeError:
             pass  # it is made in C
         else:
-            return NEW_OBJECT, (kind,), obj.__getstate__()
+            return (*make_empty(kind), obj.__getstate__())
     raise _cannot_rebuild(obj)
+
+
+def make_empty(kind: type) -> tuple[Any, ...]:
+    """Return a reduction that makes an instance without calling `__init__`.
+
+    `pickle` writes its own `copyreg.__newobj__` only for the very object that it pickles.
+    """
+    return operator.methodcaller("__new__", kind), (kind,)
 
 
 def _rebuild_typing(obj: Any) -> Any:

@@ -144,8 +144,11 @@ class ResolvingUnpickler(pickle.Unpickler):
     def _resolve_value(self, mark: Any, value: Any) -> Any:
         if not isinstance(mark, str) or not mark.startswith(MARK):
             return typing.cast(mark, value)
-        found = self._find(mark)
-        return value if found is None or type(found) is not type(value) else found
+        for one in mark.split(" "):
+            found = self._find(one)
+            if found is not None and type(found) is type(value):
+                return found
+        return value
 
     def _find(self, mark: str | None) -> Any:
         """Return what a mark names in a module of this machine; None when the module is not the same here."""
