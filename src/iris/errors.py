@@ -21,7 +21,8 @@
     ├── MissingExtraError (ImportError)       the part of Iris for this is not installed
     ├── LocalClusterError                     a cluster on this machine did not start, or died
     ├── JobFailedError                        a job that was waited for did not succeed
-    └── ResultError                           a task has no return value to hand out
+    ├── ResultError                           a task has no return value to hand out
+    └── RemoteTraceback                       where in a task an exception was raised: the cause of the exception
 
 `InvalidArgumentError` is a `ValueError` and so on, so that code which knows nothing of Iris can catch them.
 The text of an error says what was given and what would be right, or what to do next.
@@ -207,6 +208,13 @@ class ResultError(IrisError):
     def __init__(self, text: str, *, task_id: str) -> None:
         super().__init__(text)
         self.task_id = task_id
+
+
+class RemoteTraceback(IrisError):
+    """The traceback of an exception that a task raised: the `__cause__` of that exception."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{super().__str__()}"""'
 
 
 def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError:

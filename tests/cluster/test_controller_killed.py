@@ -123,6 +123,20 @@ def test_a_result_arrives_that_was_returned_while_the_controller_was_away(
         assert job.results() == [42]
 
 
+def test_exception_of_a_task_survives_the_controller(cluster: StandingCluster) -> None:
+    def fail() -> None:
+        raise KeyError("shard")
+
+    with IrisClient.remote(cluster.address) as client:
+        job = client.run(fail)
+        assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_FAILED
+        cluster.kill()
+        cluster.start()
+        error = job.tasks()[0].exception()
+    assert isinstance(error, KeyError)
+    assert 'raise KeyError("shard")' in str(error.__cause__)
+
+
 def test_controller_and_workers_are_killed(cluster: StandingCluster, proofs: Proofs) -> None:
     with cluster.client() as client:
         job_id = launch(client, proofs.command(), replicas=2)

@@ -21,8 +21,14 @@ from iris.errors import InvalidArgumentError, ResultError
 from iris.rpc import cluster_pb2
 
 SOURCE = Path(iris.__file__).parent
-# Who loads pickles: the program of a task's own process, and a client the results that its user asks for.
-LOADERS = {"cluster/worker/run_callable.py": {"Unpickler"}, "client/job.py": {"loads"}}
+LOADERS = {"cluster/pickles/resolving.py": {"Unpickler"}}
+# Who uses it: the program of a task's own process; and a client, for the results that its user asks for.
+LOADING = {"load_in_task", "load_here", "ResolvingUnpickler"}
+USERS = {
+    "cluster/worker/run_callable.py": {"load_in_task"},
+    "client/job.py": {"load_here"},
+    "client/exceptions.py": {"load_here"},
+}
 UNPICKLING = {"loads", "load", "Unpickler", "_Unpickler", "_loads", "_load"}
 PICKLING_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib", "marshal", "multiprocessing"}
 
@@ -51,12 +57,21 @@ def test_the_search_finds_what_it_is_for() -> None:
     assert unpickling("import json\njson.loads('')\nimport pickle\npickle.dumps(1)") == set()
 
 
-def test_pickles_are_loaded_in_two_places_only() -> None:
-    found = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        if names := unpickling(path.read_text()):
-            found[str(path.relative_to(SOURCE))] = names
-    assert found == LOADERS
+def loading(program: str) -> set[str]:
+    """The names of our own loader that a program mentions."""
+    nodes = list(ast.walk(ast.parse(program)))
+    named = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    named |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    return (
+        named | {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    ) & LOADING
+
+
+def test_pickles_are_loaded_in_tasks_and_for_results_only() -> None:
+    programs = {str(path.relative_to(SOURCE)): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
+    assert {name: names for name, text in programs.items() if (names := unpickling(text))} == LOADERS
+    ours = {name: text for name, text in programs.items() if not name.startswith("cluster/pickles/")}
+    assert {name: names for name, text in ours.items() if (names := loading(text))} == USERS
 
 
 class Note:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
+from iris.client.exceptions import load_exception
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
+from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import is_task_finished, state_name
 from iris.errors import IrisError, JobFailedError, ResultError
 from iris.rpc import cluster_pb2
@@ -232,7 +233,7 @@ class Task(TaskReference):
         """Asks it to end, for good; answers at once. See `IrisClient.terminate` for what becomes of the others."""
         self._client.terminate(self.job_id, self.task_index)
 
-    def result(self, *, loads: Loads = pickle.loads) -> Any:
+    def result(self, *, loads: Loads = load_here) -> Any:
         """Return what its callable returned.
 
         Args:
@@ -242,7 +243,7 @@ class Task(TaskReference):
 
         Raises:
             ResultError: The task has not returned, what it returned cannot be sent, or `loads` failed; the text says
-                why.
+                why. Where the callable raised an exception, `__cause__` is what `exception` returns.
         """
         check_callable("loads", loads)
         return _load_result(self._with_result(), loads)
@@ -254,6 +255,18 @@ class Task(TaskReference):
             ResultError: The task has not returned, or what it returned cannot be sent; the text says why.
         """
         return _result_bytes(self._with_result())
+
+    def exception(self, *, loads: Loads = load_here) -> BaseException | None:
+        """Return what its callable raised in its newest attempt; None when it raised nothing.
+
+        The exception has its traceback in the task as text in its `__cause__`, a `RemoteTraceback`. Where the exception
+        cannot be pickled there, or cannot be loaded here, the `RemoteTraceback` itself is returned.
+
+        Args:
+            loads: As in `result`.
+        """
+        check_callable("loads", loads)
+        return load_exception(self._with_result(), loads)
 
     def _with_result(self) -> cluster_pb2.TaskStatus:
         return self._client.cluster.get_task_status(self.job_id, self.task_index, include_result=True)
@@ -311,7 +324,7 @@ class Job(JobReference):
         """Asks it to end; answers at once. `wait` tells when it has."""
         self._client.terminate(self.job_id)
 
-    def results(self, timeout: float | None = None, *, loads: Loads = pickle.loads) -> list[Any]:
+    def results(self, timeout: float | None = None, *, loads: Loads = load_here) -> list[Any]:
         """Wait for the end, and return what the callable returned in each task, in index order.
 
         Args:
@@ -321,14 +334,26 @@ class Job(JobReference):
                 your own; `loads=bytes` returns the bytes as they are.
 
         Raises:
-            JobFailedError: The job did not succeed.
+            JobFailedError: The job did not succeed. Where the first task that failed raised an exception, `__cause__`
+                is what `Task.exception` returns.
             ResultError: A task has no result: it failed (within `max_task_failures`), or what it returned is too
                 large or cannot be pickled, or `loads` failed. The text says which and why.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
-        status = self.wait(timeout)
+        try:
+            status = self.wait(timeout)
+        except JobFailedError as failed:
+            raise failed from self._exception_of(failed.task_index, loads)
         return [Task(self._client, self.job_id, index).result(loads=loads) for index in range(status.num_tasks)]
+
+    def _exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
+        if task_index is None:
+            return None
+        try:
+            return Task(self._client, self.job_id, task_index).exception(loads=loads)
+        except IrisError:
+            return None  # the controller is out of reach; the failure that is being told of matters more
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -367,22 +392,22 @@ class Job(JobReference):
             return ()  # the log is out of reach; the failure that is being told of matters more
 
 
-def _result_bytes(task: cluster_pb2.TaskStatus) -> bytes:
+def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:
     if not is_task_finished(task.state):
         raise _no_result(task, f"it is {state_name(task.state)}")
     if task.state != cluster_pb2.TASK_STATE_SUCCEEDED:
-        raise _no_result(task, f"it ended as {state_name(task.state)}: {task.error}")
+        raise _no_result(task, f"it ended as {state_name(task.state)}: {task.error}") from load_exception(task, loads)
     if not task.HasField("serialized_result") or not task.serialized_result:
         raise _no_result(task, task.result_error or "it returned none")
     return task.serialized_result
 
 
 def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
-    data = _result_bytes(task)
+    data = _result_bytes(task, loads)
     try:
         return loads(data)
     except Exception as cause:  # whatever it is: unpickling runs the code of what was returned
-        if loads is not pickle.loads:
+        if loads is not load_here:
             name = getattr(loads, "__qualname__", repr(loads))
             raise _no_result(task, f"{name} cannot load it: {type(cause).__name__}: {cause}") from cause
         raise _no_result(

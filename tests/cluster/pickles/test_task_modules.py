@@ -457,3 +457,139 @@ def test_results_are_of_the_callers_classes_in_any_process(caller: Caller, impor
     assert caller.try_to_run(**({"PYTHONPATH": path} if importable else {})).returncode == 0
     env = {**os.environ, "PYTHONPATH": path, "RESULT": str(caller.result), "ENTRYPOINT": ""}
     subprocess.run([sys.executable, "script.py", "again"], cwd=caller.folder, env=env, check=True)
+
+
+def test_results_leave_the_callers_modules_as_they_are(caller: Caller) -> None:
+    caller.write(
+        {
+            "src/counter.py": """
+                COUNT = [0]
+                TOTAL = 0
+                class Flag:
+                    def __init__(self): self.on = False
+                FLAG = Flag()
+                def add():
+                    global TOTAL
+                    COUNT.append(1); TOTAL += 1; FLAG.on = True
+                    return COUNT, TOTAL, FLAG
+            """,
+            "script.py": """
+                import os, sys
+                from pathlib import Path
+                from submit import submit
+                import counter
+                from iris.cluster.pickles.loading import load_here
+                def task():
+                    counter.add()
+                    return counter.add, counter.COUNT, counter.FLAG
+                if len(sys.argv) == 1:
+                    submit(task)
+                else:
+                    add, count, flag = load_here(Path(os.environ["RESULT"]).read_bytes())
+                    assert add is counter.add
+                    assert (count, flag.on, type(flag)) == ([0, 1], True, counter.Flag)
+                    assert (counter.COUNT, counter.TOTAL, counter.FLAG.on) == ([0], 0, False)
+            """,
+        }
+    )
+    path = pythonpath(caller.folder / "src")
+    caller.submit("script.py", PYTHONPATH=path)
+    for env in ({}, {"PYTHONPATH": path}):
+        assert caller.try_to_run(**env).returncode == 0
+        ask = {**os.environ, "PYTHONPATH": path, "RESULT": str(caller.result), "ENTRYPOINT": ""}
+        subprocess.run([sys.executable, "script.py", "again"], cwd=caller.folder, env=ask, check=True)
+
+
+# --- data of modules
+
+REGISTRY = """
+    MODELS = {}
+    ORDER = []
+    class Registry:
+        def __init__(self): self.names = set()
+    NAMES = Registry()
+    def register(function):
+        MODELS[function.__name__] = function
+        ORDER.append(function.__name__)
+        NAMES.names.add(function.__name__)
+        return function
+"""
+PLUGINS = """
+    from registry import register
+    @register
+    def resnet(): return 50
+"""
+REGISTERING = """
+    from submit import submit
+    from registry import MODELS, NAMES, ORDER, register
+    @register
+    def mine(): return 1
+    def task():
+        import plugins, registry
+        same = [MODELS is registry.MODELS, ORDER is registry.ORDER, NAMES is registry.NAMES]
+        return {name: model() for name, model in MODELS.items()}, ORDER, sorted(NAMES.names), same
+    if __name__ == "__main__":
+        submit(task{workspace})
+"""
+
+
+@pytest.mark.parametrize("layout", ["PYTHONPATH", "workspace"])
+def test_registry_is_one_object_for_the_script_and_for_modules(caller: Caller, layout: str) -> None:
+    workspace = ', workspace="src"' if layout == "workspace" else ""
+    script = REGISTERING.replace("{workspace}", workspace)
+    caller.write({"src/registry.py": REGISTRY, "src/plugins.py": PLUGINS, "script.py": script})
+    path = pythonpath(caller.folder / "src")
+    caller.submit("script.py", PYTHONPATH=path)
+    shutil.copytree(caller.folder / "src", caller.work, dirs_exist_ok=True)
+    names = ["mine", "resnet"]
+    assert caller.run() == ({"mine": 1, "resnet": 50}, names, names, [True] * 3)
+
+
+SETTINGS = """
+    import argparse
+    from pathlib import Path
+    class Config:
+        def __init__(self): self.rate = 0.1; self.sizes = [1]
+    DEBUG = False
+    OPTIONS = {"rate": 0.1}
+    CONFIG = Config()
+    args = None
+    HOME = Path(__file__).parent
+    def read():
+        return DEBUG, OPTIONS, CONFIG.rate, CONFIG.sizes, args.batch, CONFIG.me is CONFIG
+    def where():
+        return __file__, Path(__file__).parent
+"""
+SETTING = """
+    import argparse, os, sys
+    from os import environ
+    from submit import submit
+    import settings
+    from settings import CONFIG, OPTIONS
+    def task():
+        import reader
+        return settings.read(), reader.read(), CONFIG.rate, OPTIONS["rate"], settings.where()[0], environ["WHO"]
+    if __name__ == "__main__":
+        settings.DEBUG = True
+        settings.OPTIONS["rate"] = CONFIG.rate = 0.5
+        CONFIG.sizes.append(2)
+        CONFIG.me = CONFIG
+        settings.args = argparse.Namespace(batch=32)
+        submit(task)
+"""
+
+
+def test_data_that_the_caller_has_set_in_its_modules_reaches_everyone_in_the_task(caller: Caller) -> None:
+    reader = "import settings\ndef read(): return settings.DEBUG, settings.args.batch, settings.CONFIG.rate"
+    caller.write({"src/settings.py": SETTINGS, "src/reader.py": reader, "script.py": SETTING})
+    elsewhere = caller.folder / "elsewhere"
+    shutil.copytree(caller.folder / "src", elsewhere)
+    caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"), WHO="caller")
+    assert caller.run(PYTHONPATH=pythonpath(elsewhere), WHO="worker") == (
+        (True, {"rate": 0.5}, 0.5, [1, 2], 32, True),
+        (True, 32, 0.5),
+        0.5,
+        0.5,
+        str(elsewhere / "settings.py"),
+        "worker",
+    )

@@ -31,6 +31,7 @@ import cloudpickle
 from iris.cluster.client.unpicklable import CountingBuffer, find_culprit
 from iris.cluster.pickles.by_value import ByValuePickler
 from iris.cluster.pickles.module_sources import IDENTITY, places_of, root_of
+from iris.cluster.pickles.rebuilt import ReducesByNameError
 from iris.cluster.pickles.trailer import append_trailer
 from iris.cluster.types import Entrypoint
 from iris.errors import EntrypointError, ResourceExhaustedError
@@ -66,14 +67,15 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
                 f"{name} is a generator function: calling it runs none of it. Send a function that goes through it"
             )
     buffer = CountingBuffer(MAX_ENTRYPOINT_BYTES)
-    with _own_modules_by_value(workspace) as own:
-        pickler = ByValuePickler(buffer, own)
+    with _own_modules_by_value(workspace) as (own, by_name):
+        pickler = ByValuePickler(buffer, own, by_name)
         try:
             pickler.dump((function, entrypoint.args, dict(entrypoint.kwargs)))
         except Exception as error:
             culprit = find_culprit(entrypoint, own)
+            why = str(error) if isinstance(error, ReducesByNameError) else f"{type(error).__name__}: {error}"
             raise EntrypointError(
-                f"{name} cannot be sent to a worker, because of {culprit}: {type(error).__name__}: {error}. Create it"
+                f"{name} cannot be sent to a worker, because of {culprit}: {why}. Create it"
                 " inside the function; or move the code into a module of its own, and send its folder along as the"
                 " workspace"
             ) from error
@@ -90,16 +92,20 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
 
 
 @contextmanager
-def _own_modules_by_value(workspace: Path | None) -> Iterator[frozenset[str]]:
-    """Has cloudpickle send the caller's own modules by value for a while; yields their names."""
+def _own_modules_by_value(workspace: Path | None) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
+    """Has cloudpickle send the caller's own modules by value for a while.
+
+    Yields:
+        The names of the modules that go by value, and of those that the workspace has, which go by name.
+    """
     with _REGISTRY_LOCK:
-        own = list(_own_modules(workspace))
+        own, in_workspace = _own_modules(workspace)
         before = cloudpickle.list_registry_pickle_by_value()
         added = [module for module in own if module.__name__ not in before]
         for module in added:
             cloudpickle.register_pickle_by_value(module)
         try:
-            yield frozenset(module.__name__ for module in own) | _with_submodules(before)
+            yield frozenset(module.__name__ for module in own) | _with_submodules(before), in_workspace
         finally:
             still = cloudpickle.list_registry_pickle_by_value()
             for module in added:
@@ -115,8 +121,9 @@ def _with_submodules(registered: Set[str]) -> frozenset[str]:
     return frozenset(name for name in sys.modules.copy() if name in registered or name.startswith(below))
 
 
-def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
-    """The modules that the caller has imported and that a worker has no way to import."""
+def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozenset[str]]:
+    """The caller's own modules that it has imported: those that go by value, and the names of those that go by name."""
+    by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
     has_metadata: dict[str, bool] = {}  # by folder: whether pip has installed things there
@@ -125,7 +132,7 @@ def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
         if IDENTITY in vars(module):  # this process is a task, and its own caller sent the module
-            yield module
+            by_value.append(module)
             continue
         places = places_of(module)
         if not places or any(_is_below(place, installed) for place in places):
@@ -137,7 +144,10 @@ def _own_modules(workspace: Path | None) -> Iterator[types.ModuleType]:
         if any(has_metadata[root] for root in roots):
             continue
         if any(root != top for root in roots):
-            yield module
+            by_value.append(module)
+        else:
+            by_name.add(name)
+    return by_value, frozenset(by_name)
 
 
 def _installed_folders() -> tuple[str, ...]:

@@ -43,6 +43,7 @@ from iris.cluster.controller.launch import (
 from iris.cluster.controller.limits import Limits, Quotas, trim_report
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
+from iris.cluster.controller.outcomes import add_outcome, outcome_of, result_in
 from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.rendezvous import Meeting
@@ -244,7 +245,7 @@ class Controller:
             self._update_addresses(task)
         await self._saver.settled()
         if include_result:
-            answer.serialized_result = await self._saver.read(self._store.result, job_id, 0)
+            answer.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
         return answer
 
     def count_jobs(self) -> tuple[int, int]:
@@ -271,7 +272,7 @@ class Controller:
         answer = self._update_addresses(status.task_status(record, task_index))
         await self._saver.settled()
         if include_result:
-            answer.serialized_result = await self._saver.read(self._store.result, job_id, task_index)
+            add_outcome(answer, await self._saver.read(self._store.result, job_id, task_index))
         return answer
 
     async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
@@ -447,8 +448,8 @@ class Controller:
             if report.started_at_ms:
                 instructions += job.attempt_running(report.task_index, report.attempt_id, report.started_at_ms)
             if is_task_finished(report.state):
-                if report.serialized_result:
-                    results.append((report.task_index, report.serialized_result))
+                if outcome := outcome_of(report):
+                    results.append((report.task_index, outcome))
                 end = _attempt_end(report)
                 instructions += job.attempt_ended(report.task_index, report.attempt_id, end, now_ms())
         self._apply(record, instructions, results)

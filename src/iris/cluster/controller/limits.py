@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from iris.cluster.names import check_name
-from iris.cluster.worker.run_callable import MAX_RESULT_BYTES
+from iris.cluster.worker.run_callable import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.address import parse_address
@@ -143,6 +143,10 @@ def trim_report(report: Report) -> None:
     if size > MAX_RESULT_BYTES:
         report.ClearField("serialized_result")
         report.result_error = f"the result is too large: {size:,} bytes, over the limit of {MAX_RESULT_BYTES:,}"
+    if len(report.exception.pickled) > MAX_EXCEPTION_BYTES:
+        report.exception.ClearField("pickled")
+    if len(report.exception.traceback) > MAX_TRACEBACK_BYTES:
+        report.exception.traceback = report.exception.traceback[-MAX_TRACEBACK_BYTES:]
     if len(report.error) > MAX_ERROR_CHARACTERS:
         report.error = report.error[:MAX_ERROR_CHARACTERS] + "…"
     if len(report.result_error) > MAX_ERROR_CHARACTERS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 import types
 import typing
@@ -18,16 +19,20 @@ from typing import Any
 import cloudpickle
 from cloudpickle.cloudpickle import _class_setstate, _make_function, dynamic_subimport
 
+from .merging import ATOMS, has_plain_state
 from .module_sources import IDENTITY, source_of
 from .rebuilt import NEW_OBJECT, Rebuilt, is_dispatcher, make_empty, rebuild, rebuild_dispatcher
 from .source_lines import SourceLines
 from .trailer import ModuleSource, Trailer, append_trailer
 
 MARK = "iris:"  # begins the name of what can be resolved: "iris:module:qualified.name"
+STATE_FOLLOWS = "iris-state"  # begins the marks of an object whose state is not yet part of it
 APART = "__iris_apart__"  # among the globals of a function that are not the dict of the module they name
 
 # What describes where a module came from, and means nothing elsewhere.
 _NOT_SENT = frozenset({"__builtins__", "__cached__", "__loader__", "__path__", "__spec__", IDENTITY})
+_FLAT = (int, float, complex, bool, str, bytes, type(None))
+_NOT_SHARED = (*ATOMS, type, types.FunctionType, types.ModuleType)
 _CODE_ARGUMENTS = (
     *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_nlocals", "co_stacksize", "co_flags", "co_code"),
     *("co_consts", "co_names", "co_varnames", "co_filename", "co_name", "co_qualname", "co_firstlineno"),
@@ -36,11 +41,11 @@ _CODE_ARGUMENTS = (
 
 
 def dumps(value: object, own: Collection[str] = ()) -> bytes:
-    """Return the pickle of a value with its trailer; see `ByValuePickler`."""
+    """Return the pickle of a value for the caller, who has the source lines; see `ByValuePickler`."""
     buffer = io.BytesIO()
     pickler = ByValuePickler(buffer, own)
     pickler.dump(value)
-    return append_trailer(buffer.getvalue(), pickler.trailer())
+    return append_trailer(buffer.getvalue(), Trailer(pickler.sources(), shared=pickler.shared))
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes no types
@@ -54,17 +59,28 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         buffer: Receives the pickle.
         own: The names of the modules that go by value; they must be registered with cloudpickle. `__main__` always
             goes by value.
+
+        by_name: The names of the caller's modules that go by name. Objects in their globals are shared with them.
+
+    Attributes:
+        shared: As in `Trailer`, for what was pickled so far.
     """
 
-    def __init__(self, buffer: io.BytesIO, own: Collection[str]) -> None:
+    def __init__(self, buffer: io.BytesIO, own: Collection[str], by_name: Collection[str] = ()) -> None:
         super().__init__(buffer)
         self._own = own
+        self._by_name = by_name
         self._travelled: set[str] = set()
         self._lines = SourceLines()
-        self._constants: dict[int, list[tuple[str, str]]] | None = None
+        self.shared: dict[str, dict[str, list[str]]] = {}
+        self._places: dict[int, list[tuple[str, str]]] | None = None
 
     def trailer(self) -> Trailer:
-        """Return where the code that was pickled comes from."""
+        """Return where the code that was pickled comes from, with its source lines."""
+        return Trailer(self.sources(), self._lines.collect(), self.shared)
+
+    def sources(self) -> dict[str, ModuleSource]:
+        """Return the modules whose code was pickled, and the packages that contain them."""
         modules: dict[str, ModuleSource] = {}
         for travelled in self._travelled:
             name = travelled
@@ -73,7 +89,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
                 if isinstance(module, types.ModuleType) and (name in self._own or name == "__main__"):
                     modules[name] = source_of(module)
                 name = name.rpartition(".")[0]
-        return Trailer(modules, self._lines.collect())
+        return modules
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how to pickle an object, as `pickle.Pickler` documents it."""
@@ -111,9 +127,21 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         if isinstance(home, str):
             if self._is_own(home) and vars(sys.modules[home]) is function.__globals__:
                 self._travelled.add(home)
+                self._note_shared(home, reduced[2][1]["__globals__"])
             else:
                 names[APART] = True
         return reduced[0], (code, names, self._mark(function), *rest), *reduced[2:]
+
+    def _note_shared(self, home: str, used: dict[str, Any]) -> None:
+        """Note which of the globals that a function uses are objects of other modules, which imports would share."""
+        for name, value in used.items():
+            if isinstance(value, _NOT_SHARED):
+                continue
+            places = [(module, key) for module, key in self._find_globals().get(id(value), ()) if module != home]
+            targets = [f"{module}:{key}" for module, key in places if module != "__main__"]
+            if targets:
+                self._travelled.update(module for module, _ in places)
+                self.shared.setdefault(home, {})[name] = targets
 
     def _reduce_class(self, kind: type) -> Any:
         reduced = super().reducer_override(kind)
@@ -126,20 +154,32 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
 
     def _reduce_instance(self, obj: Any) -> Any:
         reducer = self.dispatch_table.get(type(obj))
+        if obj is os.environ:
+            return getattr, (os, "environ")  # a copy would have the caller's variables, and change nobody's
         if reducer is None and type(obj) is functools.cached_property:
-            return rebuild(obj)
+            return rebuild(obj, "")
         reduced = obj.__reduce_ex__(self.proto) if reducer is None else reducer(obj)
         if isinstance(reduced, str):
-            return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj), reduced)
+            return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj, reduced), reduced)
         if not isinstance(reduced, tuple):
             return reduced  # pickle refuses it
-        if reduced[0] is NEW_OBJECT and len(reduced[1]) == 1 and not any(reduced[2:]):
-            places = self._find_constants().get(id(obj))
-            if places:
-                self._travelled.update(module for module, _ in places)
-                marks = " ".join(f"{MARK}{module}:{name}" for module, name in places)
-                return self._with_mark(marks, make_empty(*reduced[1]))
+        if reduced[0] is NEW_OBJECT and len(reduced[1]) == 1 and not any(reduced[3:]):
+            return self._reduce_global(obj, reduced)
         return reduced
+
+    def _reduce_global(self, obj: Any, reduced: Any) -> Any:
+        """Mark an object with a plain state that is a global of own modules, such as a sentinel or a configuration."""
+        places = self._find_globals().get(id(obj))
+        state = reduced[2]
+        if not places or not (not state or has_plain_state(obj)):
+            return reduced
+        self._travelled.update(module for module, _ in places)
+        marks = " ".join(f"{MARK}{module}:{name}" for module, name in places)
+        empty = make_empty(*reduced[1])
+        if not state or all(isinstance(value, _FLAT) for value in vars(obj).values()):
+            return self._with_mark(marks, (*empty, state))
+        # The state may refer to the object, so it comes after it.
+        return (*self._with_mark(f"{STATE_FOLLOWS} {marks}", empty), state)
 
     def _goes_by_name(self, obj: Any, name: str | None = None) -> bool:
         """Whether the other side can be expected to find an object by its name."""
@@ -169,15 +209,15 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         # The mark needs a call that gives its second argument back, in every release and without Iris.
         return typing.cast, (mark, Rebuilt(reduced))
 
-    def _find_constants(self) -> dict[int, list[tuple[str, str]]]:
-        """Return by id where the globals of own modules are: a sentinel is one in each module that imports it."""
-        if self._constants is None:
-            self._constants = {}
-            for name in (*self._own, "__main__"):
+    def _find_globals(self) -> dict[int, list[tuple[str, str]]]:
+        """Return by id where objects are globals of own modules: a sentinel is one in each module that imports it."""
+        if self._places is None:
+            self._places = {}
+            for name in (*self._own, *self._by_name, "__main__"):
                 module = sys.modules.get(name)
                 for key, value in list(vars(module).items()) if isinstance(module, types.ModuleType) else ():
-                    self._constants.setdefault(id(value), []).append((name, key))
-        return self._constants
+                    self._places.setdefault(id(value), []).append((name, key))
+        return self._places
 
 
 def _module_of(obj: object, name: str) -> str | None:

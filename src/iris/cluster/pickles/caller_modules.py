@@ -42,6 +42,10 @@ class CallerModules:
             module = importlib.import_module(name)
         return module if source_of(module).digest == source.digest else None
 
+    def sharing(self, name: str) -> types.ModuleType | None:
+        """Return None: what a task has in its globals does not change those of this process."""
+        return None
+
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the globals for the functions of a module that was sent: a dict of their own."""
         return names

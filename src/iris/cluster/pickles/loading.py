@@ -36,9 +36,9 @@ def _load(
     differing: set[str] = set()
     while True:
         modules = make(trailer, differing)
-        unpickler = ResolvingUnpickler(data, modules)
+        unpickler = ResolvingUnpickler(data, modules, {} if trailer is None else trailer.shared)
         try:
-            return unpickler.load(), modules, unpickler.made
+            return unpickler.load_all(), modules, unpickler.made
         except SourceDiffersError as error:
             if error.module in differing:
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import pickle
+import sys
 import types
 from typing import Any
 
@@ -30,8 +31,12 @@ class Rebuilt:
         self.reduced = reduced
 
 
-def rebuild(obj: Any) -> Any:
+def rebuild(obj: Any, name: str) -> Any:
     """Return a reduction that makes an object anew which pickles as a name.
+
+    Args:
+        obj: The object.
+        name: The name that it pickles as.
 
     Raises:
         ReducesByNameError: There is no way to make it anew; the text says what to do.
@@ -44,7 +49,7 @@ def rebuild(obj: Any) -> Any:
         decorator = Rebuilt((functools.lru_cache, (parameters["maxsize"], parameters["typed"])))
         return operator.call, (decorator, obj.__wrapped__), _rest(vars(obj), _WRAPPER_STATE)
     if kind.__module__ in ("typing", "typing_extensions"):
-        return _rebuild_typing(obj)
+        return _rebuild_typing(obj, name)
     if kind.__module__ != "builtins" and isinstance(kind.__init__, types.FunctionType | types.WrapperDescriptorType):
         try:
             object.__new__(kind)
@@ -52,7 +57,7 @@ def rebuild(obj: Any) -> Any:
             pass  # it is made in C
         else:
             return (*make_empty(kind), obj.__getstate__())
-    raise _cannot_rebuild(obj)
+    raise _cannot_rebuild(obj, name)
 
 
 def make_empty(kind: type) -> tuple[Any, ...]:
@@ -63,7 +68,7 @@ def make_empty(kind: type) -> tuple[Any, ...]:
     return operator.methodcaller("__new__", kind), (kind,)
 
 
-def _rebuild_typing(obj: Any) -> Any:
+def _rebuild_typing(obj: Any, name: str) -> Any:
     kind: Any = type(obj)
     if kind.__name__ in _TYPE_PARAMETERS:
         options = (
@@ -76,15 +81,14 @@ def _rebuild_typing(obj: Any) -> Any:
         return kind, (obj.__name__, obj.__supertype__), {"__module__": obj.__module__}
     if kind.__name__ == "TypeAliasType":
         return functools.partial(kind, obj.__name__, obj.__value__, type_params=obj.__type_params__), ()
-    raise _cannot_rebuild(obj)
+    raise _cannot_rebuild(obj, name)
 
 
-def _cannot_rebuild(obj: Any) -> ReducesByNameError:
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None) or type(obj).__qualname__
-    return ReducesByNameError(
-        f"{name!r} (a {type(obj).__module__}.{type(obj).__qualname__}) pickles as a name only, and a worker cannot find"
-        f" that name in {getattr(obj, '__module__', None) or '__main__'!r}"
-    )
+def _cannot_rebuild(obj: Any, name: str) -> ReducesByNameError:
+    kind = f"{type(obj).__module__}.{type(obj).__name__}"
+    module = getattr(obj, "__module__", None)
+    place = f" in {module!r}" if isinstance(module, str) and module in sys.modules else ""
+    return ReducesByNameError(f"{kind} pickles as a name only, and a worker cannot find {name!r}{place}")
 
 
 def is_dispatcher(function: types.FunctionType) -> bool:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import io
 import pickle
 import types
-import typing
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import cloudpickle.cloudpickle
 
-from .by_value import APART, MARK
+from .by_value import APART, MARK, STATE_FOLLOWS
+from .merging import CodeDiffersError, has_plain_state, merge_global, replace_state
 
 _CLOUDPICKLE = "cloudpickle.cloudpickle"
 
@@ -37,6 +38,9 @@ class Modules(Protocol):
     def imported(self, name: str) -> types.ModuleType | None:
         """Return this machine's own module, where its source is the same."""
 
+    def sharing(self, name: str) -> types.ModuleType | None:
+        """Return this machine's own module, whose globals are to have the sent values; None: they stay as they are."""
+
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the globals for the functions of a module that was sent; `names` describe the module."""
 
@@ -50,12 +54,15 @@ class ResolvingUnpickler(pickle.Unpickler):
     Args:
         data: The pickle.
         modules: Decides what its code becomes.
+        shared: As in `Trailer`.
     """
 
-    def __init__(self, data: bytes, modules: Modules) -> None:
+    def __init__(self, data: bytes, modules: Modules, shared: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         super().__init__(io.BytesIO(data))
         self._modules = modules
+        self._shared = shared
         self._resolved: dict[int, object] = {}
+        self._merges: list[tuple[str, str, Any, dict[str, Any], str]] = []
         self.made: list[Any] = []  # the functions and classes that were made of what was sent
         self._calls = {
             (_CLOUDPICKLE, "_make_function"): self._make_function,
@@ -66,6 +73,23 @@ class ResolvingUnpickler(pickle.Unpickler):
             (_CLOUDPICKLE, "dynamic_subimport"): self._make_module,
             ("typing", "cast"): self._resolve_value,
         }
+
+    def load_all(self) -> Any:
+        """Return what was pickled, once the globals of imported modules have the sent values.
+
+        Raises:
+            SourceDiffersError: What was sent is not what an imported module has.
+        """
+        loaded = self.load()
+        for module_name, name, sent, holder, key in self._merges:  # now, since `sent` may refer to itself
+            own = self._modules.sharing(module_name)
+            # What describes a module is this machine's, such as `__file__`.
+            if own is not None and not (name.startswith("__") and name.endswith("__")):
+                try:
+                    holder[key] = merge_global(vars(own), name, sent)
+                except CodeDiffersError:
+                    raise SourceDiffersError(module_name) from None
+        return loaded
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """Return what a name in the pickle stands for."""
@@ -92,14 +116,24 @@ class ResolvingUnpickler(pickle.Unpickler):
         return self._modules.make_globals(names) if own is None else vars(own)
 
     def _set_function_state(self, function: types.FunctionType, state: Any) -> None:
-        if id(function) in self._resolved:
-            return
-        own = self._modules.imported(function.__globals__.get("__name__", ""))
+        sent = state[1]["__globals__"]
+        module_name = function.__globals__.get("__name__", "")
+        own = self._modules.imported(module_name)
         if own is not None and function.__globals__ is vars(own):
-            # The globals are those of the imported module: what others have imported from it stays what it is.
-            sent = state[1]["__globals__"]
+            self._merges += [(module_name, name, value, vars(own), name) for name, value in sent.items()]
             state[1]["__globals__"] = {name: value for name, value in sent.items() if name not in vars(own)}
-        cloudpickle.cloudpickle._function_setstate(function, state)
+        else:
+            self._merge_shared(module_name, function.__globals__, sent)
+        if id(function) not in self._resolved:
+            cloudpickle.cloudpickle._function_setstate(function, state)
+
+    def _merge_shared(self, module_name: str, holder: dict[str, Any], sent: Mapping[str, Any]) -> None:
+        for name, targets in self._shared.get(module_name, {}).items():
+            for target in targets if name in sent else ():
+                place, _, key = target.partition(":")
+                if self._modules.sharing(place) is not None:
+                    self._merges.append((place, key, sent[name], holder, name))
+                    break
 
     def _make_class(self, *args: Any) -> Any:
         return self._find_or_make_class(cloudpickle.cloudpickle._make_skeleton_class, *args)
@@ -124,9 +158,12 @@ class ResolvingUnpickler(pickle.Unpickler):
         return made
 
     def _set_class_state(self, thing: Any, state: Any) -> None:
-        if id(thing) in self._resolved:
+        if isinstance(thing, types.ModuleType) and id(thing) in self._resolved:
+            name = thing.__name__
+            self._merges += [(name, key, value, vars(thing), key) for key, value in state[0].items()]
+        elif id(thing) in self._resolved:
             return
-        if isinstance(thing, types.ModuleType):
+        elif isinstance(thing, types.ModuleType):
             vars(thing).update(state[0])
         else:
             cloudpickle.cloudpickle._class_setstate(thing, state)
@@ -141,12 +178,23 @@ class ResolvingUnpickler(pickle.Unpickler):
         self._resolved[id(own)] = own
         return own
 
-    def _resolve_value(self, mark: Any, value: Any) -> Any:
-        if not isinstance(mark, str) or not mark.startswith(MARK):
-            return typing.cast(mark, value)
-        for one in mark.split(" "):
-            found = self._find(one)
-            if found is not None and type(found) is type(value):
+    def _resolve_value(self, marks: Any, value: Any) -> Any:
+        words = marks.split(" ") if isinstance(marks, str) else [""]
+        state_follows = words[0] == STATE_FOLLOWS
+        for mark in words[state_follows:]:
+            if not mark.startswith(MARK):
+                break  # code of the user's calls `typing.cast`
+            module_name, qualname = _split(mark)
+            sharing = self._modules.sharing(module_name)
+            own = sharing if state_follows else sharing or self._modules.imported(module_name)
+            found = None if own is None else _look_up(own, qualname)
+            if found is None or type(found) is not type(value):
+                continue
+            if state_follows or not has_plain_state(found):
+                return found
+            if sharing is not None:
+                replace_state(found, value)
+            if vars(found) == vars(value):
                 return found
         return value
 
@@ -155,16 +203,21 @@ class ResolvingUnpickler(pickle.Unpickler):
         if mark is None or not mark.startswith(MARK):
             return None
         module_name, qualname = _split(mark)
-        found: Any = self._modules.imported(module_name)
-        if found is None:
+        own = self._modules.imported(module_name)
+        if own is None:
             return None
-        for part in qualname.split("."):
-            try:
-                found = getattr(found, part)
-            except AttributeError:
-                raise SourceDiffersError(module_name) from None
+        found = _look_up(own, qualname)
+        if found is None:
+            raise SourceDiffersError(module_name)
         self._resolved[id(found)] = found
         return found
+
+
+def _look_up(found: Any, qualname: str) -> Any:
+    """Return what a dotted name stands for in a module; None when there is nothing."""
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _split(mark: str | None) -> tuple[str, str]:

@@ -39,6 +39,7 @@ class TaskModules:
         self._sources: Mapping[str, ModuleSource] = {} if trailer is None else trailer.modules
         self._is_told = trailer is not None
         self._imported: dict[str, types.ModuleType] = {}
+        self._sharing: dict[str, types.ModuleType | None] = {}
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         # Without __file__: a spawned process would run it, and it is the caller's script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
@@ -51,6 +52,14 @@ class TaskModules:
     def imported(self, name: str) -> types.ModuleType | None:
         """Return this machine's own module, where its source is the same."""
         return self._imported.get(name)
+
+    def sharing(self, name: str) -> types.ModuleType | None:
+        """Return this machine's own module, whose globals are to have the sent values."""
+        if name not in self._sources and name not in self._sharing:
+            self._sharing[name] = None
+            with contextlib.suppress(Exception):
+                self._sharing[name] = importlib.import_module(name)  # one that goes by name
+        return self._imported.get(name) or self._sharing.get(name)
 
     def own_names(self) -> list[str]:
         """Return the names of the modules that were sent and that the whole process sees."""

@@ -37,10 +37,13 @@ class Trailer:
     Attributes:
         modules: The modules whose code travels by value, and the packages that contain them.
         lines: Source text by file name, as tracebacks show it.
+        shared: By module and global of its functions, where the modules in `modules` have the same object:
+            `{"__main__": {"MODELS": ["registry:MODELS"]}}`.
     """
 
     modules: dict[str, ModuleSource] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
+    shared: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def append_trailer(pickled: bytes, trailer: Trailer) -> bytes:
@@ -62,6 +65,6 @@ def read_trailer(data: bytes) -> Trailer | None:
     try:
         fields = json.loads(zlib.decompress(data[end - length : end]))
         modules = {name: ModuleSource(**source) for name, source in fields["modules"].items()}
-        return Trailer(modules, fields["lines"])
+        return Trailer(modules, fields["lines"], fields["shared"])
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
         return None  # the pickle only happens to end like that

@@ -22,6 +22,7 @@ class Attempt:
     Attributes:
         request: What the controller asked for.
         number: Counts the attempts of this worker; part of the mark that its processes inherit.
+        exception: What its callable raised.
         stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
         timed_out: It is being ended because it ran for too long.
         is_starting: Its process is being started, and is not known here yet.
@@ -46,6 +47,7 @@ class Attempt:
     error: str = ""
     result: bytes = b""
     result_error: str = ""
+    exception: cluster_pb2.TaskException | None = None
     build_started_ms: int = 0
     build_finished_ms: int = 0
     from_cache: bool = False
@@ -127,6 +129,8 @@ class Attempt:
             message.out_of_memory = self.out_of_memory
             if self.result:
                 message.serialized_result = self.result
+            if self.exception is not None:
+                message.exception.CopyFrom(self.exception)
             if self.exit_code is not None:
                 message.exit_code = self.exit_code
             if self.term_signal is not None:
@@ -157,4 +161,6 @@ class Attempt:
             status.term_signal = self.term_signal
         if include_result and self.result:
             status.serialized_result = self.result
+        if include_result and self.exception is not None:
+            status.exception.CopyFrom(self.exception)
         return status

@@ -38,8 +38,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 MAX_RESULT_BYTES = 8 * 1024**2  # results are kept in the controller's database and travel in one message
-MAX_EXCEPTION_BYTES = 256 * 1024
-MAX_TRACEBACK_BYTES = 32 * 1024
+# The controller keeps an exception of each task that failed.
+MAX_EXCEPTION_BYTES = 64 * 1024
+MAX_TRACEBACK_BYTES = 16 * 1024
 OUT_OF_MEMORY = "out of memory: "  # begins the sentence of a failure that is one
 _MAX_SENTENCE = 1000  # characters
 _PID = os.getpid()
@@ -207,10 +208,19 @@ def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> No
     """Stores an exception for the caller, as far as it can be pickled; its traceback as text in any case."""
     with contextlib.suppress(Exception):
         text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
-        _write(result + ".traceback", text[-MAX_TRACEBACK_BYTES:])
+        _write(result + ".traceback", _end_of(text))
         data = _load_pickles("by_value").dumps(error, own)
         if len(data) <= MAX_EXCEPTION_BYTES:
             _write(result + ".exception", data)
+
+
+def _end_of(text: bytes) -> bytes:
+    """Return the last lines of a traceback, which say what was raised, as many as are kept."""
+    if len(text) <= MAX_TRACEBACK_BYTES:
+        return text
+    cut = b"(the beginning was cut)\n"
+    rest = text[len(cut) - MAX_TRACEBACK_BYTES :]
+    return cut + rest[rest.find(b"\n", 0, -1) + 1 :]
 
 
 def _keep(value: object, result: str, own: Sequence[str]) -> None:

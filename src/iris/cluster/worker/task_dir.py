@@ -80,6 +80,16 @@ class AttemptDir:
         return self.path / "result.failure"
 
     @property
+    def exception(self) -> Path:
+        """The pickled exception that a callable raised."""
+        return self.path / "result.exception"
+
+    @property
+    def traceback(self) -> Path:
+        """The traceback of the exception that a callable raised, as text."""
+        return self.path / "result.traceback"
+
+    @property
     def hosts(self) -> Path:
         """Where the tasks of the attempt's gang are: one host a line, by task index."""
         return self.path / "hosts"

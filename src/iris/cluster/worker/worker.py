@@ -527,6 +527,7 @@ class Worker:
         """It failed by itself, or since it exceeded its limits, or the machine's."""
         error = _sentence(attempt.directory.failure) or _describe_exit(exited)
         attempt.out_of_memory = error.startswith(run_callable.OUT_OF_MEMORY)
+        attempt.exception = _read_exception(attempt)
         if exceeded is not None:
             attempt.out_of_memory |= exceeded.out_of_memory
             was_killed = attempt.exceeded is not None or exceeded.out_of_memory
@@ -701,6 +702,15 @@ def _describe_exit(exited: Exit) -> str:
         return f"exit code {exited.code}"
     hint = " (not by Iris; the system does that to a process when memory runs out)" if exited.signal == 9 else ""
     return f"killed by {_signal_name(exited.signal)}{hint}"
+
+
+def _read_exception(attempt: Attempt) -> cluster_pb2.TaskException | None:
+    exception = cluster_pb2.TaskException(attempt_id=attempt.request.attempt_id)
+    with contextlib.suppress(IrisError, FileNotFoundError):
+        text = read_left(attempt.directory.traceback, run_callable.MAX_TRACEBACK_BYTES)
+        exception.traceback = text.decode("utf-8", "replace")
+        exception.pickled = read_left(attempt.directory.exception, run_callable.MAX_EXCEPTION_BYTES)
+    return exception if exception.traceback else None
 
 
 def _sentence(path: Path) -> str:
