@@ -242,7 +242,10 @@ def test_other_modules_import_the_copy_that_was_sent(caller: Caller, tmp_path: P
     caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"))
     # What was not sent of conf.py (MISSING) cannot be imported; nothing falls back to the other conf.py.
     done = caller.try_to_run(PYTHONPATH=pythonpath(tmp_path / "elsewhere"))
-    assert "cannot import name 'MISSING' from 'conf'" in done.stderr
+    failure = Path(f"{caller.result}.failure").read_text()
+    assert failure.startswith("ImportError: cannot import name 'MISSING' from 'conf'")
+    assert "the task has only the part of 'conf' that the callable refers to, from " in failure
+    assert "workspace" in done.stderr
     source = (caller.folder / "script.py").read_text()
     (caller.folder / "script.py").write_text(source.replace("import MISSING,", "import is_missing, MISSING,"))
     text = (caller.folder / "script.py").read_text().replace("    from heavy", "    is_missing\n    from heavy")
@@ -593,3 +596,23 @@ def test_data_that_the_caller_has_set_in_its_modules_reaches_everyone_in_the_tas
         str(elsewhere / "settings.py"),
         "worker",
     )
+
+
+def test_attribute_of_a_module_that_was_not_sent_is_explained(caller: Caller) -> None:
+    caller.write(
+        {
+            "helper.py": "def sent(): return 1\ndef not_sent(): return 2",
+            "script.py": """
+                from submit import submit
+                from helper import sent
+                def task():
+                    import helper
+                    return sent() + helper.not_sent()
+                submit(task)
+            """,
+        }
+    )
+    caller.submit("script.py")
+    done = caller.try_to_run()
+    assert "module 'helper' has no attribute 'not_sent'" in done.stderr
+    assert "only the part of 'helper' that the callable refers to" in done.stderr

@@ -3,13 +3,15 @@
 What is sent by value and what by name:
 
 * `__main__` (a script, `python -m`, a notebook, a prompt) goes by value, and so does every module of the caller's
-  own: one with a source file that is neither installed, nor of the standard library, nor of Iris.
+  own: one with a source file that is neither installed, nor of the standard library, nor of Iris. An editable install
+  is the caller's own. So are modules that the caller has registered with `cloudpickle.register_pickle_by_value`.
 * Everything else goes by name, and has to be installed on the worker.
 * With a workspace, own modules that a task can import from its top go by name: their files are there.
 
 By value means all that a function refers to, as it is now: the globals it names, the modules it names with all that
 is in them, its defaults, and what it takes from the functions around it. An import that runs inside a function is
-not seen: what it imports must be on the worker, or in the workspace.
+not seen: what it imports must be on the worker, or in the workspace. Where the worker can import a module of the same
+source, the task uses that one instead of what was sent; `iris.cluster.pickles.task_modules` decides that.
 """
 
 from __future__ import annotations

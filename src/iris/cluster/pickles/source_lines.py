@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
+import tokenize
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,10 +51,21 @@ class SourceLines:
 
 def _only(lines: list[str], spans: Iterable[tuple[int, int]]) -> list[str]:
     """Return the lines with those outside of the spans empty: the others keep their numbers."""
-    kept = ["\n"] * min(len(lines), max(last for _, last in spans) + 1)
-    for first, last in spans:
-        kept[first - 1 : last + 1] = lines[first - 1 : last + 1]  # one more: a closing bracket has no code
-    return kept
+    kept = ["\n"] * len(lines)
+    end = 0
+    for first, last_with_code in spans:
+        last = max(last_with_code, first - 1 + _count_block(lines[first - 1 :]))
+        kept[first - 1 : last] = lines[first - 1 : last]
+        end = max(end, last)
+    return kept[:end]
+
+
+def _count_block(lines: list[str]) -> int:
+    """Return how many lines a definition has that starts with the first line; its last ones may have no code."""
+    try:
+        return len(inspect.getblock(lines))
+    except (SyntaxError, IndentationError, tokenize.TokenError):
+        return 1
 
 
 def show_lines(lines: Mapping[str, str]) -> None:

@@ -72,6 +72,21 @@ class TaskModules:
             if home is not None and thing.__qualname__.isidentifier():
                 vars(home).setdefault(thing.__qualname__, thing)
 
+    def explain(self, error: BaseException) -> str:
+        """Return what to do where an error is about a part of a module that was not sent; else nothing."""
+        name: object = None
+        if isinstance(error, AttributeError):
+            name = getattr(error.obj, "__name__", None) if isinstance(error.obj, types.ModuleType) else None
+        elif isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+            name = error.name
+        if not isinstance(name, str) or name not in self.own_names():
+            return ""
+        file = self._sources[name].file if name in self._sources else "the caller"
+        return (
+            f"the task has only the part of {name!r} that the callable refers to, from {file}: refer to the rest of it"
+            " in a function that is sent, install the module on the worker, or send its folder along as the workspace"
+        )
+
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the globals for the functions of a module that was sent.
 

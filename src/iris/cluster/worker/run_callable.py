@@ -56,10 +56,10 @@ def main() -> None:
     sys.argv[:] = [entrypoint]
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _show_thread_error
-    own: Sequence[str] = ()  # the modules that go back by value
+    modules = None
     try:
         _check_python(rest[0] if rest else "")
-        (function, args, kwargs), own = _load(entrypoint)
+        (function, args, kwargs), modules = _load(entrypoint)
         sys.argv[0] = getattr(function, "__name__", type(function).__name__)
         value = function(*args, **kwargs)
         if isinstance(value, types.CoroutineType):
@@ -67,9 +67,9 @@ def main() -> None:
 
             value = asyncio.run(value)
     except BaseException as error:  # noqa: BLE001 - nobody but the interpreter is above
-        _end(error, result, own)
+        _end(error, result, modules)
     else:
-        _keep(value, result, own)
+        _keep(value, result, modules.own_names())
 
 
 def _load_pickles(name: str) -> Any:
@@ -105,15 +105,15 @@ def why_not_on(python: str, pickled_by: str) -> str:
     )
 
 
-_Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], list[str]]
+_Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def _load(entrypoint: str) -> _Loaded:
-    """Return the callable with its arguments, and the names of the modules that go back by value."""
+    """Return the callable with its arguments, and the `TaskModules` that it lives in."""
     try:
         with open(entrypoint, "rb") as file:
-            loaded, modules = _load_pickles("loading").load_in_task(file.read())
-            return loaded, modules.own_names()
+            loaded: _Loaded = _load_pickles("loading").load_in_task(file.read())
+            return loaded
     except ModuleNotFoundError as error:
         raise _CannotStart(f"the callable cannot be unpickled on the worker: {_describe(error)}") from error
     except Exception as error:
@@ -123,7 +123,7 @@ def _load(entrypoint: str) -> _Loaded:
         ) from error
 
 
-def _end(error: BaseException, result: str, own: Sequence[str]) -> None:
+def _end(error: BaseException, result: str, modules: Any) -> None:
     """Says why the callable did not return, and raises the `SystemExit` that Python would have ended with."""
     if isinstance(error, SystemExit):
         code = 0 if error.code is None else error.code
@@ -140,10 +140,13 @@ def _end(error: BaseException, result: str, own: Sequence[str]) -> None:
         if cause is not None and _trim(cause).__traceback__ is not None:  # it came from the user's own modules
             _show_error(cause)
         sys.exit(f"iris: {error}")
-    _tell(result + ".failure", _describe(error))
+    advice = "" if modules is None else modules.explain(error)
+    _tell(result + ".failure", f"{_describe(error)} ({advice})" if advice else _describe(error))
+    if advice:
+        error.add_note(f"({advice})")
     _trim(error)
     if not isinstance(error, KeyboardInterrupt):
-        _keep_exception(error, result, own)
+        _keep_exception(error, result, () if modules is None else modules.own_names())
     _show_error(error)
     sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
