@@ -213,6 +213,12 @@ def test_exception_is_loaded_by_who_asks_for_results_and_nobody_else(client: Iri
     client.cluster.get_job_status(job.job_id)
     client.list_tasks(job.job_id)
     assert not client.task_status(job.job_id, 0).HasField("exception"), "only where results are asked for"
+    with pytest.raises(ResultError) as no_result:
+        job.tasks()[0].result_bytes()
+    with pytest.raises(JobFailedError) as not_loaded:
+        job.results(loads=bytes)
+    for cause in (no_result.value.__cause__, not_loaded.value.__cause__, job.tasks()[0].exception(loads=len)):
+        assert isinstance(cause, RemoteTraceback)
     assert not notes.exists()
     results_error(job)
     assert notes.read_text().split() == [str(os.getpid())]

@@ -27,7 +27,6 @@ LOADING = {"load_in_task", "load_here", "ResolvingUnpickler"}
 USERS = {
     "cluster/worker/run_callable.py": {"load_in_task"},
     "client/job.py": {"load_here"},
-    "client/exceptions.py": {"load_here"},
 }
 UNPICKLING = {"loads", "load", "Unpickler", "_Unpickler", "_loads", "_load"}
 PICKLING_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib", "marshal", "multiprocessing"}
@@ -62,9 +61,8 @@ def loading(program: str) -> set[str]:
     nodes = list(ast.walk(ast.parse(program)))
     named = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     named |= {node.id for node in nodes if isinstance(node, ast.Name)}
-    return (
-        named | {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
-    ) & LOADING
+    named |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return named & LOADING
 
 
 def test_pickles_are_loaded_in_tasks_and_for_results_only() -> None:
