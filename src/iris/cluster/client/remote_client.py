@@ -165,7 +165,7 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.GetJobStatusRequest(
             job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
         )
-        timeout_s = min(timeout_s, self._timeout_s)
+        timeout_s = min(check_timeout("timeout_s", timeout_s), self._timeout_s)
         return call(self._controller.get_job_status, request, self._peer, timeout_s=timeout_s).job
 
     def terminate_job(self, job_id: str | JobReference) -> None:
