@@ -322,3 +322,37 @@ def test_a_full_disk_is_told(remote_iris: Iris) -> None:
         )
     assert logs.returncode == 1
     assert b"cannot write the output: No space left on device" in logs.stderr
+
+
+# How it ends.
+
+
+def test_follow_of_a_job_exits_with_the_code_of_the_job(remote_iris: Iris) -> None:
+    fails = remote_iris.detach("echo line; exit 3")
+    for words in (["-f"], ["-f", "--json"], ["-f", "--raw"], ["-f", "--exit-code"]):
+        done = remote_iris("logs", *words, fails, code=3)
+        assert done.stderr.endswith(f"iris: job {fails} ended as FAILED: exit code 3\n")
+        assert "line" in done.stdout
+    assert remote_iris("logs", "-f", "--no-exit-code", fails).stdout == "line\n"
+    assert remote_iris("logs", fails).stdout == "line\n", "what there is says nothing of the end"
+    assert "go with -f" in remote_iris("logs", "--exit-code", fails, code=2).stderr
+    tolerated = remote_iris.detach("exit $IRIS_TASK_INDEX", "--replicas", "2", "--max-task-failures", "1")
+    remote_iris("logs", "-f", tolerated)
+    remote_iris("logs", "-f", "--task", "0", tolerated)
+    assert "task 1 ended as FAILED: exit code 1" in remote_iris("logs", "-f", "--task", "1", tolerated, code=1).stderr
+
+
+def test_follow_of_a_job_that_is_killed_exits_as_iris_run_does(remote_iris: Iris) -> None:
+    name = remote_iris.detach("echo up; exec sleep 600")
+    follow = remote_iris.start("logs", "-f", name)
+    assert follow.line() == "up"
+    remote_iris("kill", "--wait", name)
+    assert follow.exit_code() == 143
+    assert f"job {name} ended as KILLED" in follow.stderr
+
+
+def test_follow_of_one_attempt_exits_with_its_code(remote_iris: Iris) -> None:
+    name = remote_iris.detach("exit $((4 - 4 * IRIS_ATTEMPT_ID))", "--retries", "1")
+    remote_iris("logs", "-f", name)
+    remote_iris("logs", "-f", "--attempt", "1", name)
+    assert "exit code 4" in remote_iris("logs", "-f", "--attempt", "0", name, code=4).stderr

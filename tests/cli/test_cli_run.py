@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.cluster import is_alive, unique
 from support.waiting import wait_until
@@ -19,6 +20,17 @@ Iris = Any  # tests/cli/conftest.py
 
 def sh(script: str) -> list[str]:
     return ["--", "sh", "-c", script]
+
+
+def worker_of(pid: int) -> int:
+    """The worker of the cluster that a process has started."""
+    found = {
+        child.pid: child.ppid()
+        for child in psutil.Process(pid).children(recursive=True)
+        if "iris.cluster.worker" in " ".join(child.cmdline())
+    }
+    (worker,) = [child for child, parent in found.items() if parent not in found]
+    return worker
 
 
 # A cluster for the command's own duration.
@@ -92,8 +104,21 @@ def test_a_second_ctrl_c_stops_at_once(iris: Iris, tmp_path: Path) -> None:
     run.says("stopping…")
     run.interrupt()
     assert run.exit_code() == 130
+    assert run.stderr == "iris: stopping… (Ctrl-C again stops at once)\n", "nothing of what broke by that"
     wait_until(lambda: not is_alive(pid), f"the end of {pid}")
     assert list(temporary.iterdir()) == []
+
+
+def test_worker_killed_during_a_run_is_told_in_sentences(iris: Iris) -> None:
+    run = iris.start("run", *sh("echo up; [ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 600"))
+    first = run.line()
+    worker = worker_of(run.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert run.rest(), f"the second attempt, after {first}"
+    assert run.exit_code() == 0
+    assert "attempt 1 follows" in run.stderr
+    for internal in ("peer closed", "incomplete", "Errno", "os error", "error sending", "without sending"):
+        assert internal not in run.stderr, run.stderr
 
 
 def test_sigterm_stops_the_job(iris: Iris) -> None:

@@ -70,9 +70,10 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
     return exit_code_of(status)
 
 
-def exit_code_of(status: cluster_pb2.JobStatus) -> int:
-    """What the final status of a job is as an exit code: the first failing task's, which is 128+n after signal n."""
-    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:
+def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.LogEnd) -> int:
+    """What the final status of a job, or the end of a task's log, is as an exit code: that of the first failing task,
+    which is 128+n after signal n."""
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # states of jobs and of tasks have the same numbers
         return 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
@@ -128,14 +129,19 @@ def _say_how_to_come_back(connection: Connection, job: Job, output: Output) -> N
     )
 
 
+def words_of_failure(status: cluster_pb2.JobStatus) -> str:
+    """Return why a job did not succeed, as a sentence."""
+    index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
+    who = f"task {index}: " if index is not None and status.num_tasks > 1 else ""
+    return f"job {status.job_id} ended as {state_name(status.state)}: {who}{status.error or 'no reason was given'}"
+
+
 def _explain_failure(
     connection: Connection, status: cluster_pb2.JobStatus, output: Output, just_shown: deque[int]
 ) -> None:
     """Why the job failed; what the task wrote last that made it fail, where others have written since; all of it."""
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
-    who = f"task {index}: " if index is not None and status.num_tasks > 1 else ""
-    error = status.error or "no reason was given"
-    output.error(f"job {status.job_id} ended as {state_name(status.state)}: {who}{error}")
+    output.error(words_of_failure(status))
     if index is None:
         return
     if status.num_tasks > 1 and not output.as_json:
@@ -190,6 +196,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
             output.error(str(error))
         number = signals.get()
         if number:
+            output.silence()  # what breaks from now on is our doing, and no news
             connection.kill()
             os._exit(128 + number)
 

@@ -62,7 +62,7 @@ class Output:
         self._ended_tasks: set[int] = set()
         self._last_added: LogEntry | None = None
         self._last_shown: LogEntry | None = None
-        self._is_writing = self._is_interrupted = False
+        self._is_writing = self._is_interrupted = self._is_silent = False
 
     # Answers.
 
@@ -192,6 +192,10 @@ class Output:
 
     # What we say besides.
 
+    def silence(self) -> None:
+        """Say nothing more on stderr. Takes no lock: who holds it may wait for a reader that has stopped."""
+        self._is_silent = True
+
     def note(self, text: str) -> None:
         """A line on stderr. Who does not listen is no reason to end."""
         self._say_line("iris:", DIM, text)
@@ -207,7 +211,7 @@ class Output:
 
     def set_status(self, text: str) -> None:
         """A line on the terminal that stays until something else is said; empty takes it away."""
-        if not self.has_status_line or text == self._screen.status:
+        if self._is_silent or not self.has_status_line or text == self._screen.status:
             return
         with self._lock:
             self._say(self._lines_apart.interrupt() if text else b"", status=visible(text).replace("\n", " "))
@@ -215,6 +219,8 @@ class Output:
     # Inside.
 
     def _say_line(self, begin: str, style: str, text: str) -> None:
+        if self._is_silent:
+            return
         with self._lock:
             self.flush()
             self._say(self._stderr.encode(f"{self._stderr.paint(begin, style)} {visible(text)}\n"))

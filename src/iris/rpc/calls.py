@@ -31,6 +31,7 @@ from iris.errors import (
     shown,
 )
 from iris.rpc.credentials import Credentials, TokenRenewedError
+from iris.rpc.faults import describe_fault
 from iris.rpc.foreign import describe_answer
 from iris.rpc.lifetime import Lifetime, pause
 from iris.rpc.proxies import ProxyFaultError
@@ -48,7 +49,7 @@ FIRST_PAUSE_S = 0.05  # doubled from try to try, with jitter: five tries take ab
 _RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
 # What connectrpc says of an answer that is none of Connect's: the HTTP status in words, or why it cannot be read.
 _HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
-_HUNG_UP = "disconnected without sending a response"  # says httpcore; as who speaks TLS does to who does not
+_HUNG_UP = "closed the connection without an answer"  # as who speaks TLS does to who does not
 _WHY_HUNG_UP = {
     False: "if it speaks TLS, its address begins with https://",
     True: f"if it asks for a certificate of yours: cert=… or {CERT_VARIABLE}",
@@ -138,7 +139,7 @@ class Peer:
                 f"{self.who} at {self.address} cannot be reached through {cause.proxy}: {shown(cause.reason)};"
                 f" to call without a proxy: NO_PROXY={host}"
             )
-        text = f"{self.who} at {self.address} does not answer ({shown(_reason(cause))})"
+        text = f"{self.who} at {self.address} does not answer ({describe_fault(cause)})"
         if _HUNG_UP in text:
             text += f"; {_WHY_HUNG_UP[self.address.startswith('https://')]}"
         return f"{text}; {self._advice}" if self._advice else text
@@ -308,10 +309,6 @@ def is_connection_fault(error: ConnectError) -> bool:
     if isinstance(cause, ProxyFaultError) and cause.refused:
         return False
     return isinstance(cause, _RETRIED_CAUSES) and not explain(cause)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__
 
 
 def _pause_s(attempt: int) -> float:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
+from iris.rpc.faults import describe_fault
 from iris.rpc.lifetime import Lifetime
 from iris.rpc.proxies import Proxy, ProxyFaultError, find_proxy
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
@@ -307,11 +308,11 @@ def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
     if proxy is not None and isinstance(error, httpcore.ProxyError):
         raise ProxyFaultError(proxy, reason, refused=_is_refusal(reason)) from error
     if proxy is not None and isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
-        raise ProxyFaultError(proxy, reason) from error
+        raise ProxyFaultError(proxy, describe_fault(error)) from error
     if isinstance(
         error, httpcore.NetworkError | httpcore.RemoteProtocolError | httpcore.ProxyError | httpcore.ConnectTimeout
     ):
-        raise ConnectionError(reason) from error
+        raise ConnectionError(describe_fault(error)) from error
 
 
 def _is_refusal(reason: str) -> bool:

@@ -14,7 +14,7 @@ from iris.cli.options import COUNT, MOMENT, address_option, json_option
 from iris.cli.output import LONGEST_CURSOR, Output
 from iris.cli.reader import leave_with_reader
 from iris.cluster.logs.records import SOURCES
-from iris.cluster.types import is_job_finished
+from iris.cluster.types import is_job_finished, state_name
 from iris.errors import IrisError, NotFoundError
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ zone), or seconds since the epoch (@1732445000). A line's time is when its end w
 What tasks wrote goes to stdout, their stderr too; how they were prepared goes to stderr. With more than one task,
 each line is labelled. An unfinished line shows at once on a terminal, and where the output of one task has no labels.
 
-Exits with 1 when something could not be read, with 141 when who reads the output leaves, as 'head' does, and with 130
-after Ctrl-C.
+With -f the exit code is that of the job, as with 'iris run', or of the chosen tasks or attempt: 0 when they
+succeeded. --no-exit-code: 0 however they ended. Exits with 1 when something could not be read, with 141 when who reads
+the output leaves, as 'head' does, and with 130 after Ctrl-C.
 """
 
 
@@ -87,6 +88,12 @@ after Ctrl-C.
     default="auto",
     help="Read from workers, through the controller, or (auto, the default) as it goes.",
 )
+@click.option(
+    "--exit-code/--no-exit-code",
+    "with_exit_code",
+    default=None,
+    help="With -f: exit with the code of what was followed (the default), or with 0 however that ended.",
+)
 @address_option
 @click.argument("job")
 def logs(
@@ -105,11 +112,14 @@ def logs(
     as_json: bool,
     raw: bool,
     route: Route,
+    with_exit_code: bool | None,
     address: str | None,
 ) -> int:
     """See `_HELP`."""
     _check_forms(raw=raw, as_json=as_json, timestamps=timestamps)
     _check_range(follow=follow, tail=tail, cursor=cursor, since=since, until=until)
+    if with_exit_code is not None and not follow:
+        raise click.UsageError("--exit-code and --no-exit-code go with -f: without it nothing is waited for")
     output = Output(as_json=as_json, with_times=timestamps)
     with connect(address) as connection:
         status = known_job(connection.client, job)
@@ -152,7 +162,37 @@ def logs(
                 # A follow tells of retries by itself.
                 batches = stream.batches() if follow else _with_retries(stream.batches(), status, output)
                 whole = _show(stream, batches, output, again)
-    return 0 if whole else 1
+        code = 0
+        if follow and with_exit_code is not False:
+            code = (
+                _code_of_tasks(stream, output)
+                if tasks or attempt is not None
+                else _code_of_job(connection, job, output)
+            )
+    return code or (0 if whole else 1)
+
+
+def _code_of_job(connection: Connection, job: str, output: Output) -> int:
+    """The exit code of a job that was followed to its end; says why where that is not 0."""
+    from iris.cli.attach import exit_code_of, words_of_failure
+
+    status = connection.client.wait(job)
+    code = exit_code_of(status)
+    if code:
+        output.error(words_of_failure(status))
+    return code
+
+
+def _code_of_tasks(stream: LogStream, output: Output) -> int:
+    """The exit code of the first of the tasks that were followed that did not succeed; says why."""
+    from iris.cli.attach import exit_code_of
+
+    for index, end in sorted(stream.ends.items()):
+        code = exit_code_of(end)
+        if code:
+            output.error(f"task {index} ended as {state_name(end.state)}: {end.error or f'exit code {end.exit_code}'}")
+            return code
+    return 0
 
 
 def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Output, again: str) -> bool:
