@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iris.cluster.controller import state_dir
+from iris.cluster.controller.incarnation import disown_jobs, settle
 from iris.cluster.engine.local import LocalEngine
 from iris.cluster.engine.options import ENGINES, RAY_ADDRESS, check_engine_options
 from iris.cluster.names import check_label
@@ -37,8 +38,9 @@ from iris.errors import (
     UnavailableError,
 )
 from iris.rpc.address import advertised, is_wildcard
-from iris.rpc.credentials import TOKEN_FILE
+from iris.rpc.credentials import KEY_FILE, TOKEN_FILE
 from iris.rpc.inherited import use_defaults
+from iris.rpc.private_dir import keep_files_private, make_private
 from iris.rpc.process import (
     bind,
     own_host_towards,
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.tokens import SigningKey
 
-KEY_FILE = "token-key"  # in the state directory; whoever has it is every user of the cluster
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
 _KEEP_LOG_BYTES = 50e9
@@ -90,6 +91,7 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
 def main() -> None:
     """Serves until SIGTERM, or the end of the parent where one is named."""
     use_defaults()
+    keep_files_private()
     arguments = _parse_arguments()
     if not sys.platform.startswith("linux"):
         sys.exit("iris: clusters run on Linux; from here, reach one with IrisClient.remote(address)")
@@ -117,10 +119,20 @@ async def _serve_in(
     directory: Path, arguments: argparse.Namespace, stop: asyncio.Event, held: contextlib.ExitStack
 ) -> None:
     # 1. The directory is ours, the port bound, the workers are started, or found: their calls wait until we serve.
+    original, disowned = "", 0
     if arguments.temporary:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(directory)
     else:
         held.enter_context(state_dir.hold(directory))
+        original = settle(directory, take_over=arguments.take_over)
+        if original:
+            disowned = disown_jobs(directory, original)
+            _log.warning(
+                "%s is a copy of %s and begins as a new cluster; its %d jobs that had not ended were not taken over",
+                directory,
+                original,
+                disowned,
+            )
         (directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
         _check_engine(directory, arguments.engine)
     if arguments.enforce == "auto":
@@ -177,7 +189,14 @@ async def _serve_in(
     going_on, ended = controller.count_jobs()
     server.start()
     found = {"jobs_going_on": going_on, "jobs_ended": ended, "workers_running": engine.adopted}
-    ready = {"address": address, "port": port_of(listener), "pid": os.getpid(), "token": admin.secret, "found": found}
+    ready = {
+        "address": address,
+        "port": port_of(listener),
+        "pid": os.getpid(),
+        "token": admin.secret,
+        "found": found,
+        "copied": {"original": original, "jobs_not_taken_over": disowned} if original else None,
+    }
     _announce(arguments.ready_fd, ready)
     renewing = asyncio.create_task(admin.renew())
     await stop.wait()
@@ -352,6 +371,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--directory", required=True, type=Path, help="where everything is kept")
     parser.add_argument(
         "--temporary", action="store_true", help="keep jobs in memory only, and remove the directory at the end"
+    )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="the directory was moved or restored, and its original will not run again: go on as it",
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind to (%(default)s)")
     parser.add_argument("--port", default=0, type=int, help="default: any free one")

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.rpc.caller import ADMIN, CONTROLLER, Caller
+from iris.rpc.credentials import KEY_FILE
 from iris.rpc.secret_file import write_secret
 from iris.rpc.tokens import SigningKey, worker_token
-from iris.server import KEY_FILE
 
 KEY_VARIABLE = "IRIS_TEST_KEY"
 

@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from iris.cluster.client.here import record_path, state_home
+from iris.cluster.client.here import read_up, record_path, state_home
 from iris.errors import LocalClusterError
-from iris.rpc.identity import identify_process
+from iris.rpc.identity import identify_process, runs_program
+from iris.rpc.private_dir import check_private, make_private, open_private
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Record:
         engine: What gives tasks their places; unless it is `local`, they run on other machines than this one.
         slurm_options: What sbatch is given, as words of a shell.
         ray_address: Where Ray is, for the engine of that name; empty for the default.
+        home: Which file the lock beside this was, by its inode: a copy of the directory has another one.
     """
 
     address: str
@@ -67,6 +70,7 @@ class Record:
     engine: str = "local"
     slurm_options: str = ""
     ray_address: str = ""
+    home: str = ""
 
 
 def find_running() -> Record | None:
@@ -76,23 +80,44 @@ def find_running() -> Record | None:
 
 
 def read_record() -> Record | None:
-    """What `iris up` has written last, until `iris down`: of a cluster that runs, or whose server has died."""
+    """What `iris up` has written last, until `iris down`: of a cluster that runs, or whose server has died.
+
+    A record that came here with a copy of a home directory is none: its cluster belongs to the original.
+
+    Raises:
+        FailedPreconditionError: Another user owns the record or may write it.
+    """
     try:
-        return Record(**json.loads(record_path().read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # none, or not one of ours
+        record = Record(**read_up())
+    except TypeError:  # none, or not one of ours
         return None
+    return record if record.home in ("", _home_stamp()) else None
 
 
 def is_running(record: Record) -> bool:
-    """Whether the server's process is there, and no other that was given its id."""
-    return bool(record.process) and identify_process(record.pid) == record.process
+    """Whether the server's process is there, and no other that was given its id, or that the record names wrongly."""
+    is_it = bool(record.process) and identify_process(record.pid) == record.process
+    return is_it and runs_program(record.pid, "iris.server")
+
+
+def _home_stamp() -> str:
+    """Which file the record's lock is: its inode, which a renamed or remounted one keeps and a copy does not."""
+    try:
+        return str(os.stat(_lock_path()).st_ino)
+    except OSError:
+        return ""
+
+
+def _lock_path() -> Path:
+    return record_path().with_suffix(".lock")
 
 
 def write_record(record: Record) -> None:
     """Writes it beside, then renames: who reads it finds a whole one."""
     path = record_path()
     beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
+        file.write(json.dumps(asdict(record) | {"home": _home_stamp()}, indent=2) + "\n")
     beside.rename(path)
 
 
@@ -107,14 +132,16 @@ def exclusive() -> Iterator[None]:
 
     Raises:
         LocalClusterError: The directory cannot be made or written, or this is no Linux.
+        FailedPreconditionError: Other users can write in the directory, or it is another user's.
     """
     if not sys.platform.startswith("linux"):
         raise LocalClusterError("clusters run on Linux; from here, reach one with --address HOST:PORT")
     import fcntl
 
     try:
-        state_home().mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = record_path().with_suffix(".lock").open("wb")
+        make_private(state_home())
+        check_private(state_home())
+        lock = open(_lock_path(), "wb", opener=open_private)  # noqa: SIM115 - closed below
     except OSError as error:
         raise LocalClusterError(f"cannot write to {state_home()}: {error.strerror}") from error
     with lock:

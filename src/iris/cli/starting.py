@@ -38,9 +38,9 @@ _WORKERS_READY_S = 60.0
 _PAUSE_S = 0.02
 
 
-def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[str, int]]:
-    """Starts the server, and returns when its standing workers are there, if its engine has such, also with what was
-    found of an earlier life. Undone when that fails, or is interrupted."""
+def start(wanted: Mapping[str, object], output: Output, *, take_over: bool) -> tuple[Record, LocalServer]:
+    """Starts the server, and returns when its standing workers are there, if its engine has such. Undone when that
+    fails, or is interrupted."""
     from iris.cluster.client.local_server import DoorOptions, EnforceOptions, PlaceOptions, start_server
     from iris.rpc.tls import check_exposure
 
@@ -75,6 +75,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
                 texts["ray_address"],
                 tuple(shlex.split(texts["slurm_options"])),
             ),
+            take_over=take_over,
         )
         try:
             if workers:  # others start workers when there is something to run
@@ -111,7 +112,7 @@ def start(wanted: Mapping[str, object], output: Output) -> tuple[Record, dict[st
         raise LocalClusterError(f"cannot keep the cluster's state in {state_dir}: {error}") from error
     finally:
         output.set_status("")
-    return record, server.found
+    return record, server
 
 
 def read_lease(text: str | None) -> float | None:

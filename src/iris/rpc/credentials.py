@@ -11,6 +11,7 @@ from iris.rpc.permissions import OPEN
 
 TokenSource = Callable[[], str | None]
 TOKEN_FILE = "token"  # in the state directory of a cluster: the token of who has started it
+KEY_FILE = "token-key"  # beside it: the key that signs all tokens. Whoever has it is every user of the cluster
 
 _REFUSALS = 5  # in a row, until a source is not asked any more
 

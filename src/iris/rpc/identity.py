@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -10,7 +12,41 @@ def identify_process(pid: int) -> str:
     try:
         # See proc(5): the fields after the name in parentheses, state the first of them, the start time the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = boot_id()
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else f"{boot}/{fields[19]}"
+
+
+def boot_id() -> str:
+    """Return what tells this run of the machine's kernel from others.
+
+    Raises:
+        OSError: The system does not say.
+    """
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def runs_program(pid: int, module: str, *words: str) -> bool:
+    """Return whether a process of this user runs `python -m module`, with these words in a row on its command line.
+
+    Asked before a process is signalled that a file names: files can be copied, and restored from a backup.
+    """
+    try:
+        is_ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+    except OSError:
+        return False
+    command = command_line(pid)
+    return is_ours and _has_row(command, ("-m", module)) and (not words or _has_row(command, words))
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the words of a process's command line; none where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+    except OSError:
+        return []
+
+
+def _has_row(words: Sequence[str], row: Sequence[str]) -> bool:
+    return any(tuple(words[i : i + len(row)]) == tuple(row) for i in range(len(words)))

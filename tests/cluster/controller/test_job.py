@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -483,6 +483,29 @@ def test_terminate_while_it_runs(runs: bool) -> None:
     assert (job.error, job.finished_at_ms) == ("terminated by a user", 7000)
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 2
     assert job.terminate("again", 8000) == []
+
+
+@pytest.mark.parametrize("coscheduled", [True, False])
+@pytest.mark.parametrize(
+    "stage", [submitted, lambda **more: placed(submitted(**more)), lambda **more: running(placed(submitted(**more)))]
+)
+def test_disowned_job_ends_killed_at_no_cost_and_stops_nobody(stage: Callable[..., Job], coscheduled: bool) -> None:
+    job = stage(replicas=3, coscheduled=coscheduled)
+    job.disown("taken elsewhere", 5000)
+    assert (job.state, job.error) == (KILLED, "taken elsewhere")
+    assert states(job) == "KKK KILLED"
+    assert budgets(job) == [(0, 0)] * 3
+    assert not job.live_attempts()
+    assert not job.gangs
+
+
+def test_disowned_job_that_was_ending_keeps_its_decided_end() -> None:
+    job = running(placed(submitted(replicas=2)))
+    job.attempt_ended(0, 0, end(FAILED, "no luck"))
+    assert not job.is_finished
+    job.disown("taken elsewhere", 5000)
+    assert (job.state, job.error) == (FAILED, "no luck")
+    assert not job.live_attempts()
 
 
 def test_terminate_of_tasks_that_have_ended_one_way_or_the_other() -> None:

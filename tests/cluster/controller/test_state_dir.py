@@ -64,3 +64,20 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceExhaustedError, match="cannot write"), hold(tmp_path / "file" / "below"):
         pass
+
+
+def test_directory_that_others_may_write_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    with pytest.raises(FailedPreconditionError, match=f"chmod go-w {state}"), hold(state):
+        pass
+    assert list(state.iterdir()) == []
+    state.chmod(0o755)
+    with hold(state):
+        pass
+    workers = state / "workers"
+    workers.mkdir()
+    workers.chmod(0o777)
+    with pytest.raises(FailedPreconditionError, match=f"chmod go-w {workers}"), hold(state):
+        pass

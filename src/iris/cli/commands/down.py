@@ -68,10 +68,12 @@ def _end_workers(left: Record, output: Output) -> int:
         return 0
     import asyncio
 
+    from iris.cluster.controller.incarnation import settle
     from iris.cluster.controller.state_dir import hold
 
     output.set_status("ending the workers that are left…")
     with hold(state_dir):
+        settle(state_dir)  # a copy of it names the workers and jobs of another cluster, which are not ours to end
         try:
             if left.engine == "ray":
                 from iris.cluster.engine import ray

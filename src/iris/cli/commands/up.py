@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,6 +34,8 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
 there again after 'iris down' and 'iris up'.
 
+A copy of a state directory, say a restored backup, begins as a new cluster: see --take-over.
+
 When its server is killed, what runs goes on for as long as the lease. 'iris up' starts the server again, as it was
 started before where you do not say otherwise: on its port, with all that it knew, and it hears what has happened
 meanwhile. Of workers that are then more than --workers, those that run something end when that has ended. A worker
@@ -58,6 +61,12 @@ should come by TLS.
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where jobs, logs and messages are kept; default ~/.local/state/iris.",
+)
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="The state directory was moved to another disk or restored from a backup, and its original will not run again:"
+    " go on with its jobs and tokens. Without this a copy begins as a new cluster.",
 )
 @click.option(
     "--engine",
@@ -161,6 +170,7 @@ def up(
     port: int | None,
     workers: int | None,
     state_dir: Path | None,
+    take_over: bool,
     engine: str | None,
     ray_address: str | None,
     host: str | None,
@@ -215,18 +225,23 @@ def up(
         **doors,
     }
     found: dict[str, int] = {}
+    copied: dict[str, Any] | None = None
     with exclusive():
         record = find_running()
         started = record is None
         if record is None:
             wanted = _with_what_was_before(asked)
             check_engine_options({**wanted, "label": wanted["labels"], "slurm_option": wanted["slurm_options"]})
-            record, found = start(wanted, output)
+            record, server = start(wanted, output, take_over=take_over)
+            found, copied = server.found, server.copied
         else:
             _check_same(record, asked)
     document = {**asdict(record), "started": started, "found": found if any(found.values()) else None}
-    del document["process"]
+    document["copied"] = copied
+    del document["process"], document["home"]
     output.answer(document, lambda: _tell(record, started))
+    if copied is not None:
+        output.note(_tell_copied(record, copied))
     if any(found.values()) and not as_json:
         output.note(_tell_found(found))
     if started and not as_json:
@@ -282,6 +297,16 @@ def _check_same(record: Record, asked: Mapping[str, object]) -> None:
                 f"a cluster is up at {record.address} already, with {kept}; to change that: iris down, then"
                 f" iris up {option}{'' if value is True else f' {value}'}"
             )
+
+
+def _tell_copied(record: Record, copied: Mapping[str, Any]) -> str:
+    count = copied["jobs_not_taken_over"]
+    jobs = f"{count} jobs that had not ended were" if count != 1 else "1 job that had not ended was"
+    return (
+        f"{record.state_dir} is a copy of {copied['original']}: this is a new cluster, with a key of its own, that"
+        f" leaves the original alone. {jobs} not taken over (KILLED here), and tokens that were made there are no good"
+        " here"
+    )
 
 
 def _tell_found(found: Mapping[str, int]) -> str:

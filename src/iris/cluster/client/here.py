@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from iris.rpc.address import is_loopback, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
 from iris.rpc.identity import identify_process
+from iris.rpc.private_dir import check_owned
 from iris.rpc.secret_file import read_secret
 from iris.rpc.tls import PART_FILE, ClientTls
 
@@ -29,6 +30,21 @@ def record_path() -> Path:
     """Where `iris up` notes it, see cli/record.py. One for each machine: home directories are shared between machines,
     clusters are not."""
     return state_home() / f"up-{socket.gethostname()}.json"
+
+
+def read_up() -> Mapping[str, Any]:
+    """Return what `iris up` has noted of its cluster, as JSON; empty where there is nothing, or nothing of ours.
+
+    Raises:
+        FailedPreconditionError: Another user owns the note or may write it, so what it names is not to be trusted.
+    """
+    path = record_path()
+    try:
+        check_owned(path)
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +80,12 @@ def find_here(address: str) -> Here | None:
     """The cluster at an address, where that is the one that `iris up` has started here; else None.
 
     Its process has to run: another user's program may have taken the port of one that is gone, and would be told.
+
+    Raises:
+        FailedPreconditionError: Another user may have written what is noted of the cluster of `iris up`.
     """
     try:
-        record: Any = json.loads(record_path().read_text(encoding="utf-8"))
+        record = read_up()
         process = record["process"]
         ours = _leads_to(address, record)
         if not ours or not process or identify_process(record["pid"]) != process:
@@ -81,7 +100,8 @@ def find_token(address: str) -> str | None:
     """The token of the cluster at an address, where that is the one that `iris up` has started here; else None.
 
     Raises:
-        FailedPreconditionError: Others can read the file that it is in.
+        FailedPreconditionError: Others can read the file that it is in, or may have written what is noted of the
+            cluster of `iris up`.
     """
     here = find_here(address)
     return None if here is None else here.token()

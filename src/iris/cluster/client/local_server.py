@@ -15,10 +15,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.errors import LocalClusterError, MissingExtraError
 from iris.rpc.inherited import above_standard
+from iris.rpc.private_dir import check_private, make_private, open_private
 
 _READY_S = 60.0  # a machine that is busy takes long; one that is broken says so at once
 _STOP_S = 30.0
@@ -35,6 +37,9 @@ class LocalServer:
     process: subprocess.Popen[bytes]
     found: dict[str, int] = field(default_factory=dict)  # jobs_going_on, jobs_ended, workers_running
     token: str = field(default="", repr=False)
+    # Of a cluster that has just begun with a copy of a state directory: `original`, where that was, and
+    # `jobs_not_taken_over`, how many of its jobs had not ended. None: it is no such copy.
+    copied: dict[str, Any] | None = None
 
     def stop(self) -> None:
         """Ends it gracefully: jobs are ended, workers gone and, where it is temporary, its directory removed."""
@@ -155,6 +160,7 @@ def start_server(
     limits: Mapping[str, int] | None = None,
     door: DoorOptions | None = None,
     place: PlaceOptions | None = None,
+    take_over: bool = False,
 ) -> LocalServer:
     """Starts a cluster, and returns once it answers.
 
@@ -171,14 +177,17 @@ def start_server(
         limits: What each user may have at the same time: `jobs`, `tasks` of jobs that have not ended, `streams`.
         door: TLS; None: none, and for this machine only.
         place: Where tasks run, and where it is itself.
+        take_over: The directory was moved or restored, and its original will not run again: go on as it.
 
     Raises:
+        FailedPreconditionError: Other users can write in the directory, or it is another user's.
         MissingExtraError: The extra [server] is not installed.
         LocalClusterError: It did not start; the text says why.
     """
     if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "psutil", "jwt", "cryptography")):
         raise MissingExtraError("A cluster on this machine", "server")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(directory)
+    check_private(directory)  # before anything is opened in it
     messages = directory / "server.log"
     ready, ready_end = (above_standard(end) for end in os.pipe())
     # -P: the current folder is the user's; a file in it that is named like one of ours, or of Python's, is not for us.
@@ -186,6 +195,7 @@ def start_server(
     command += ["--port", str(port), "--ready-fd", str(ready_end)]
     command += ["--workers", str(workers)] if workers is not None else []
     command += ["--temporary"] if temporary else []
+    command += ["--take-over"] if take_over else []
     command += ["--parent-pid", str(os.getpid())] if ends_with_us else []
     command += ["--lease", str(lease_s)] if lease_s is not None else []
     command += logs.arguments() if logs is not None else []
@@ -194,7 +204,7 @@ def start_server(
     command += door.arguments() if door is not None else []
     command += place.arguments() if place is not None else []
     try:
-        with messages.open("ab") as log:
+        with open(messages, "ab", opener=open_private) as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -218,7 +228,9 @@ def start_server(
     finally:
         os.close(ready)
     if "address" in answer:
-        return LocalServer(answer["address"], answer["port"], process, answer.get("found", {}), answer["token"])
+        return LocalServer(
+            answer["address"], answer["port"], process, answer.get("found", {}), answer["token"], answer.get("copied")
+        )
     process.kill()
     process.wait()
     why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"

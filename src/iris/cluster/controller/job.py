@@ -274,6 +274,12 @@ class Job:
         """Somebody wants it to end: a user, or the end of its parent."""
         return self._end(KILLED, error, error, now_ms)
 
+    def disown(self, error: str, now_ms: int) -> None:
+        """Somebody else's now: it ends KILLED at once, with its attempts, none of which is stopped by us."""
+        self._end(KILLED, error, error, now_ms)
+        live = {index: attempt.attempt_id for index, attempt in self.live_attempts().items()}
+        self._attempts_ended(live, AttemptEnd(KILLED, now_ms, error=error), now_ms)
+
     def time_out(self, error: str, now_ms: int) -> list[Instruction]:
         """It took longer than it may take as a whole."""
         return self._end(FAILED, error, error, now_ms)

@@ -3,6 +3,7 @@
 lock       held by the controller that runs, for as long as it does; in it, its process id
 version    the version of what is here: that of the database (schema.py)
 engine     the name of the engine that its jobs run on
+cluster-id, place, copied   which cluster's state it is: a copy's, or the original's (incarnation.py)
 left       what was still running when the controller ended, and could not be told to end: why, in words
 """
 
@@ -17,24 +18,36 @@ from pathlib import Path
 
 from iris.cluster.controller.schema import SCHEMA_VERSION, sync_directory
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+from iris.rpc.private_dir import check_entries, check_private, make_private, open_private
 
 ENGINE_FILE = "engine"
 LEFT_FILE = "left"
 
 
+# What names processes, which may be ended by these names.
+_TRUSTED = ("", "workers", "slurm", "ray")
+
+
 @contextmanager
 def hold(directory: Path) -> Iterator[None]:
-    """Makes the directory where it is missing, and keeps others out of it; they may read.
+    """Make the directory where it is missing, and keep others out of it; they may read.
+
+    Whether it is a copy of another one is for the caller to ask next: `incarnation.settle`.
 
     Raises:
-        FailedPreconditionError: Another controller has it, or a newer Iris wrote it. Nothing in it was changed.
+        FailedPreconditionError: Another controller has it, a newer Iris wrote it, or other users can write in it.
+            Nothing in it was changed.
         DataLossError: Its `version` makes no sense.
         ResourceExhaustedError: It cannot be written.
     """
     try:
         if not directory.is_dir():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(directory)
             sync_directory(directory.parent)
+        check_private(directory)
+        for name in _TRUSTED:
+            if (directory / name).is_dir():
+                check_entries(directory / name)
         version = _check_version(directory)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -82,7 +95,7 @@ def _check_version(directory: Path) -> int:
 
 def _write_version(directory: Path) -> None:
     beside = directory / "version.new"
-    with beside.open("w") as file:
+    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
         file.write(f"{SCHEMA_VERSION}\n")
         file.flush()
         os.fsync(file.fileno())

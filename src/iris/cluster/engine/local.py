@@ -40,6 +40,7 @@ from iris.cluster.worker.standing import identity_file
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import InvalidArgumentError, IrisError
 from iris.failpoints import failpoint
+from iris.rpc.private_dir import make_private
 from iris.rpc.process import descriptors, happens
 
 MAX_WORKERS = 64
@@ -145,7 +146,7 @@ class LocalEngine:
     async def start(self, controller_address: str) -> None:
         """Starts the workers, or finds them; they register by themselves."""
         self._controller_address = controller_address
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
         if self._standing:
             if self._speaks_otherwise(controller_address):
                 await end_standing(self._directory)
@@ -180,6 +181,11 @@ class LocalEngine:
 
     async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
         process = await adopt(self._directory, host.worker_id)
+        if process is not None and not process.reads(self._controller_file):
+            # It will never hear of us, and writes to where its directory was.
+            await process.stop()
+            process.close()
+            process = None
         if process is not None:
             host.incarnation = process.incarnation
             self.adopted += 1

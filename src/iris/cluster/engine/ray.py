@@ -35,6 +35,7 @@ from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, MissingExtraError, UnavailableError
 from iris.rpc.address import is_loopback_host
+from iris.rpc.private_dir import make_private
 from iris.rpc.process import happens
 
 _CLOSE_S = 60.0
@@ -115,7 +116,7 @@ class RayEngine:
             raise
 
     async def _connect(self, controller_address: str) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
         cluster_id = load_or_make_cluster_id(self._directory)
         arguments = ["--controller", controller_address, "--host", "auto", "--lease", str(self._lease_s)]
         setup = {

@@ -35,6 +35,7 @@ from iris.cluster.engine.slurm_slot import END_NOW
 from iris.cluster.engine.slurm_status import is_final, is_waiting, status_of, waiting, worker_id
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.errors import UnavailableError
+from iris.rpc.private_dir import inherited_umask, make_private
 from iris.rpc.process import happens
 
 LOOK_S = 0.5
@@ -135,7 +136,7 @@ class SlurmEngine:
         await self._find_again()
 
     async def _find_again(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
         self._cluster = _identity(self._directory / "slurm-cluster")
         await self._look_now()
         self.adopted = sum(len(gang.status.slots) for gang in self._gangs.values() if not gang.is_final)
@@ -241,9 +242,12 @@ class SlurmEngine:
             "workers": [(each, self._credentials(each).to_json()) for each in ids],
         }
         python = shlex.quote(self._python)
+        umask = inherited_umask()
+        # Slurm hands on the umask of who submits, which is this server's own: tasks get the user's.
+        set_umask = f"umask {umask:04o}\n" if umask >= 0 else ""
         excuse = re.sub(r"[^\w./-]", "_", self._python)
         return (
-            f"#!/bin/sh\n{python} -P -m iris.cluster.engine.slurm_job <<'END_OF_IRIS' && exit 0\n"
+            f"#!/bin/sh\n{set_umask}{python} -P -m iris.cluster.engine.slurm_job <<'END_OF_IRIS' && exit 0\n"
             f"{json.dumps(document)}\nEND_OF_IRIS\n"
             'scontrol update "JobId=$SLURM_JOB_ID"'
             f' "Comment=iris:;;there is no {excuse} with Iris and its extra (server) on $SLURMD_NODENAME"\nexit 1\n'

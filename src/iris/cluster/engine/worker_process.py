@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iris.cluster.worker.reaper import kill_marked
 from iris.cluster.worker.standing import identity_file, lock_file, read_identity, try_lock
+from iris.errors import UnavailableError
+from iris.rpc.identity import command_line
+from iris.rpc.private_dir import inherited_umask, open_private
 
 _LOOK_S = 0.01
+_CLEAR_S = 45.0  # for a worker that starts to say who it is, and for the reaper of one that has died to do its work
 _STOP_S = 15.0  # for a worker to end its tasks and itself, before it is killed
+_log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
@@ -48,6 +55,14 @@ class WorkerProcess:
     def is_adopted(self) -> bool:
         """Whether an earlier engine has started it."""
         return self._child is None
+
+    def reads(self, controller_file: Path) -> bool:
+        """Whether it looks for its controller in this file, by this path or another one, say of a bind mount. It does
+        not where the directory was renamed under it."""
+        words = command_line(self._pid)
+        with contextlib.suppress(ValueError, IndexError, OSError):
+            return os.path.samefile(words[words.index("--controller-file") + 1], controller_file)
+        return False
 
     async def wait(self) -> None:
         """Returns when it has ended, and nothing of it or of its attempts is left:
@@ -107,7 +122,7 @@ class WorkerProcess:
     def _is_running(self) -> bool:
         if self._child is not None:
             return self._child.poll() is None
-        return self._identity is not None and self._identity.is_alive
+        return self._identity is not None and self._identity.pid == self._pid and self._identity.is_alive
 
 
 def find_standing(workers: Path) -> list[str]:
@@ -122,14 +137,29 @@ def find_standing(workers: Path) -> list[str]:
     return found
 
 
-async def adopt(workers: Path, worker_id: str) -> WorkerProcess | None:
-    """The worker of that name which an earlier engine has started; None once there is none, nor anything of it."""
+async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> WorkerProcess | None:
+    """Return the worker of that name which an earlier engine has started; None once there is none, nor anything of it.
+
+    Args:
+        workers: The directory of all workers.
+        worker_id: The worker's name.
+        clear_s: Seconds in which a worker that starts says who it is, or the reaper of a dead one does its work.
+
+    Raises:
+        UnavailableError: Somebody holds its lock, and does not turn out to be that worker.
+    """
     lock_path = lock_file(workers, worker_id)
+    until_s = time.monotonic() + clear_s
     while (lock := try_lock(lock_path)) is None:
         # It may be starting and not have said yet who it is, or be dead, and its reaper at work.
         process = _find(workers, worker_id)
         if process is not None:
             return process
+        if time.monotonic() > until_s:
+            raise UnavailableError(
+                f"{lock_path} is held, but {identity_file(workers, worker_id)} does not name the worker that holds it:"
+                f" 'fuser -v {lock_path}' shows which process does; end it, and try again"
+            )
         await asyncio.sleep(_LOOK_S)
     os.close(lock)
     await sweep(workers, worker_id)
@@ -165,7 +195,7 @@ def start(
     assert lock is not None, f"{worker_id} runs already"
     ours, theirs = os.pipe()
     try:
-        with open(workers / f"{worker_id}.log", "ab") as messages:
+        with open(workers / f"{worker_id}.log", "ab", opener=open_private) as messages:
             child = subprocess.Popen(
                 [*command, "--credentials", f"/dev/fd/{ours}"],
                 env=env,
@@ -174,6 +204,7 @@ def start(
                 stderr=messages,
                 pass_fds=(lock, ours),
                 start_new_session=True,  # a terminal's Ctrl-C is for the client, not for the workers
+                umask=inherited_umask(),  # which its tasks have
             )
     except BaseException:
         os.close(theirs)
@@ -187,11 +218,18 @@ def start(
 
 
 async def sweep(workers: Path, worker_id: str) -> None:
-    """Ends what a worker left that could not end it itself: it and its reaper were killed. One that ended as it should
-    has taken its identity away."""
+    """End what a worker left that could not end it itself: it and its reaper were killed, and its lock is free.
+
+    A worker that ended as it should has taken its identity away.
+
+    Nothing is ended where the identity came with a copy of another directory: its worker holds a lock of its own, so
+    that it may live though this one is free.
+    """
     path = identity_file(workers, worker_id)
     identity = read_identity(path)
-    if identity is not None:
+    if identity is not None and (identity.is_alive or not identity.belongs_to(lock_file(workers, worker_id))):
+        _log.warning("%s names a worker of another directory, of which this is a copy: it is left alone", path)
+    elif identity is not None:
         await asyncio.to_thread(kill_marked, identity.token)
     path.unlink(missing_ok=True)
 
@@ -204,13 +242,13 @@ async def _until_free(lock_path: Path) -> None:
 
 def _find(workers: Path, worker_id: str) -> WorkerProcess | None:
     identity = read_identity(identity_file(workers, worker_id))
-    if identity is None:
+    if identity is None or not identity.belongs_to(lock_file(workers, worker_id)):
         return None
     try:
         process = WorkerProcess(workers, worker_id, identity.incarnation, identity.pid, None)
     except ProcessLookupError:
         return None
-    if identity.is_alive:  # now, so it is this process that we hold, and no other that was given its id
+    if identity.is_worker:  # now, so it is this process that we hold, and no other that was given its id
         return process
     process.close()
     return None

@@ -29,7 +29,7 @@ from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.reaper import Reaper, become_subreaper
 from iris.cluster.worker.reporter import Reporter
 from iris.cluster.worker.service import WorkerService
-from iris.cluster.worker.standing import Identity
+from iris.cluster.worker.standing import Identity, stamp_of
 from iris.cluster.worker.task_dir import LogDirs, WorkerDir
 from iris.cluster.worker.trust import Trust, WorkerCredentials
 from iris.cluster.worker.worker import Worker
@@ -41,6 +41,7 @@ from iris.rpc.credentials import Credentials
 from iris.rpc.gate import Gate, Inspector
 from iris.rpc.identity import identify_process
 from iris.rpc.permissions import WORKER_RULES
+from iris.rpc.private_dir import keep_files_private
 from iris.rpc.process import (
     bind,
     descriptors,
@@ -153,6 +154,7 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     become_subreaper()
+    keep_files_private()  # tasks keep the umask: their launcher was forked before
     run_loop(_serve(arguments, token, reaper, launcher))
 
 
@@ -161,7 +163,13 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     if arguments.parent_pid:
         when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # the reaper ends what runs
     if arguments.identity_file is not None:
-        own = Identity(os.getpid(), identify_process(os.getpid()), arguments.incarnation or token, token)
+        own = Identity(
+            os.getpid(),
+            identify_process(os.getpid()),
+            arguments.incarnation or token,
+            token,
+            stamp_of(arguments.identity_file.with_suffix(".lock")),
+        )
         own.write(arguments.identity_file)  # before anything can run that somebody would have to know of
     # 1. What tasks inherit, before we change our own: calls between the parts never take a proxy.
     base_env = dict(os.environ)

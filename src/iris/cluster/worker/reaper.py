@@ -60,7 +60,9 @@ def is_marked(pid: int, prefix: str) -> bool:
             variables = file.read().split(b"\0")
     except OSError:
         return False  # gone, or not ours
-    marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), b"")
+    marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
+    if marks is None:
+        return False  # also for an empty prefix, which would fit every process of this machine
     wanted = prefix.encode()
     return any(part == wanted or part.startswith(wanted + b".") for part in marks.split(b","))
 

@@ -9,10 +9,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from iris.rpc.identity import identify_process
+from iris.rpc.identity import identify_process, runs_program
+from iris.rpc.private_dir import open_private
+
+_PROGRAM = "iris.cluster.worker"
+_TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +30,57 @@ class Identity:
         process: and which process of that id it is, see `identify_process`.
         incarnation: What it registers with.
         token: Begins the marks of what it runs.
+        lock: Which file its lock is, see `stamp_of`: a copy of the directory has another one. Empty: an earlier version
+            of Iris has not written it down.
     """
 
     pid: int
     process: str
     incarnation: str
     token: str
+    lock: str = ""
 
     @property
     def is_alive(self) -> bool:
         """Whether it runs."""
         return bool(self.process) and identify_process(self.pid) == self.process
 
+    @property
+    def is_worker(self) -> bool:
+        """Whether it runs, and is the worker of this incarnation and of this user: others are never signalled."""
+        return self.is_alive and runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
+
+    def belongs_to(self, lock_path: Path) -> bool:
+        """Whether this is the worker that was started with the lock at this path, not with that of a copy."""
+        return self.lock in ("", stamp_of(lock_path))
+
     def write(self, path: Path) -> None:
         """Writes it beside, then renames. Not for longer than the machine runs, so nothing is forced to the disk."""
         beside = path.with_name(f"{path.name}.{self.pid}")
-        beside.write_text(json.dumps(asdict(self)))
+        with open(beside, "w", encoding="utf-8", opener=open_private) as file:
+            file.write(json.dumps(asdict(self)))
         beside.rename(path)
 
 
 def read_identity(path: Path) -> Identity | None:
     """Who wrote the file; None: there is none, or it makes no sense."""
     try:
-        return Identity(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        identity = Identity(**{field.name: record[field.name] for field in fields(Identity) if field.name in record})
+        pid, texts = identity.pid, (identity.process, identity.incarnation, identity.lock)
+        makes_sense = isinstance(pid, int) and pid > 1 and all(isinstance(text, str) for text in texts)
+        return identity if makes_sense and _TOKEN.fullmatch(identity.token) else None
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def stamp_of(path: Path) -> str:
+    """Return which file this is: device and inode, which no copy has; empty where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def identity_file(workers: Path, worker_id: str) -> Path:

@@ -1,0 +1,96 @@
+"""State that other users can write, or that is theirs: nothing in it is believed, and nothing is started with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster import is_alive
+from support.waiting import wait_until
+
+from iris.rpc.identity import identify_process
+
+Iris = Any  # tests/cli/conftest.py
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
+NOBODY = 65534
+
+
+def record_of(iris: Iris) -> Path:
+    (path,) = (iris.home / "state" / "iris").glob("up-*.json")
+    return path
+
+
+def test_state_directory_that_others_may_write_is_refused_by_up_and_down(iris: Iris) -> None:
+    state = iris.folder / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    (state / "server.log").symlink_to(iris.folder / "somewhere")
+    refused = iris("up", "--port", "0", "--state-dir", "state", code=1).stderr
+    assert f"chmod go-w {state}" in refused
+    assert not (iris.folder / "somewhere").exists(), "nothing is opened in it"
+    (state / "server.log").unlink()
+    state.chmod(0o755)
+    up = iris.json("up", "--port", "0", "--state-dir", "state")
+    os.kill(up["pid"], 9)
+    wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
+    (state / "workers").chmod(0o777)
+    assert f"chmod go-w {state / 'workers'}" in iris("down", code=1).stderr
+    (state / "workers").chmod(0o700)
+    assert iris.json("down")["workers_ended"] == 1
+
+
+def test_process_that_a_planted_record_names_is_not_ended(iris: Iris) -> None:
+    up = iris.json("up", "--port", "0")
+    record = record_of(iris)
+    known = json.loads(record.read_text())
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        planted = known | {"pid": bystander.pid, "process": identify_process(bystander.pid)}
+        record.write_text(json.dumps(planted))
+        iris("down", code=None)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+    record.write_text(json.dumps(known))
+    assert iris.json("down")["stopped"] is True
+    assert not is_alive(up["pid"])
+
+
+@pytest.mark.parametrize("command", [["down"], ["up", "--port", "0"], ["ps"]])
+def test_record_that_others_may_write_is_not_believed(iris: Iris, command: list[str]) -> None:
+    up = iris.json("up", "--port", "0")
+    record = record_of(iris)
+    record.chmod(0o666)
+    assert f"chmod go-w {record}" in iris(*command, code=1).stderr
+    assert is_alive(up["pid"])
+    record.chmod(0o600)
+    assert iris.json("down")["stopped"] is True
+
+
+@as_root
+def test_state_directory_of_another_user_is_refused_for_root_too(iris: Iris) -> None:
+    state = iris.folder / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, NOBODY, NOBODY)
+    assert f"{state} belongs to" in iris("up", "--port", "0", "--state-dir", "state", code=1).stderr
+
+
+@pytest.mark.parametrize("umask", ["0", "002", "077"])
+def test_all_state_is_for_its_owner_only_and_tasks_keep_the_umask_of_their_user(iris: Iris, umask: str) -> None:
+    words = " ".join(iris.command("up", "--port", "0"))
+    subprocess.run(["sh", "-c", f"umask {umask}; {words}"], env=iris.env, cwd=iris.folder, check=True)
+    done = iris("run", "--", "sh", "-c", "umask; touch made; mkdir made.d; stat -c %a made made.d")
+    said, made, made_directory = (int(word, 8) for word in done.stdout.split())
+    assert (said, made, made_directory) == (int(umask, 8), 0o666 & ~int(umask, 8), 0o777 & ~int(umask, 8))
+    open_ones = [
+        path
+        for path in (iris.home / "state").rglob("*")
+        if stat.S_IMODE(path.lstat().st_mode) & 0o077 and "work" not in path.parts[len(iris.home.parts) :]
+    ]
+    assert not open_ones

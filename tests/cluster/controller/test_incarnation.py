@@ -1,0 +1,74 @@
+"""Whether a state directory is a copy, and what a copy does without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from iris.cluster.controller.incarnation import settle
+from iris.cluster.controller.state_dir import hold
+
+
+def hold_once(state: Path, *, take_over: bool = False) -> str:
+    with hold(state):
+        return settle(state, take_over=take_over)
+
+
+def copy_of(state: Path, to: Path) -> Path:
+    subprocess.run(["cp", "-a", str(state), str(to)], check=True)
+    return to
+
+
+def test_copy_is_noticed_once_and_loses_what_names_the_original(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    own = ("token-key", "token", "part.pem", "workers/local-0.json", "workers/ledger", "workers/controller")
+    own += ("slurm/slurm-cluster", "ray/cluster-id")
+    assert hold_once(state) == ""
+    for name in (*own, "workers/local-0.lock", "logs/a"):
+        (state / name).parent.mkdir(exist_ok=True)
+        (state / name).touch()
+    copy = copy_of(state, tmp_path / "copy")
+    before = (copy / "cluster-id").read_text()
+    for _ in range(2):  # as long as its jobs are not disowned: its server may be killed before that
+        assert hold_once(copy) == str(state)
+    (copy / "copied").unlink()
+    assert hold_once(copy) == ""
+    assert not any((copy / name).exists() for name in own)
+    assert (copy / "workers/local-0.lock").exists()
+    assert (copy / "logs/a").exists()
+    assert (copy / "cluster-id").read_text() != before
+    assert hold_once(state) == ""
+    assert all((state / name).exists() for name in own)
+    assert hold_once(copy_of(copy, tmp_path / "again")) == str(copy), "a copy of a copy"
+
+
+def test_copy_that_is_taken_over_is_the_original_from_then_on(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    hold_once(state)
+    (state / "token-key").touch()
+    copy = copy_of(state, tmp_path / "copy")
+    assert hold_once(copy, take_over=True) == ""
+    assert hold_once(copy) == ""
+    assert (copy / "token-key").exists()
+
+
+def test_change_of_modes_or_of_the_device_alone_makes_no_copy(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    hold_once(state)
+    subprocess.run(["chmod", "-R", "g-rwx", str(state)], check=True)
+    assert hold_once(state) == ""
+    place = json.loads((state / "place").read_text())
+    (state / "place").write_text(json.dumps(place | {"device": place["device"] + 1}))
+    assert hold_once(state) == "", "mounted again"
+    (state / "place").write_text(json.dumps(place | {"device": place["device"] + 1, "changed_ns": 1}))
+    assert hold_once(state) == str(state), "another file system, where it has the same inode by chance"
+
+
+def test_directory_of_an_earlier_version_is_no_copy(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("1\n")
+    (tmp_path / "token-key").touch(mode=0o600)
+    assert hold_once(tmp_path) == ""
+    assert (tmp_path / "token-key").exists()
+    (tmp_path / "place").write_text("nonsense")
+    assert hold_once(tmp_path) == ""
