@@ -10,6 +10,7 @@ import select
 import struct
 import subprocess
 import termios
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,13 +27,16 @@ class Terminal:
         env: Its variables; `TERM` is set.
         cwd: Its directory.
         columns: The width.
+        pass_fds: Descriptors that the program gets.
 
     Attributes:
         process: The program.
         written: All that it has written.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, columns: int = 60) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, columns: int = 60, pass_fds: Sequence[int] = ()
+    ) -> None:
         self._ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
@@ -43,6 +47,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
+            pass_fds=pass_fds,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(theirs)
@@ -63,6 +68,20 @@ class Terminal:
     def shows(self, *lines: str) -> None:
         """Waits until these are the last lines on the screen, the cursor's own included."""
         wait_until(lambda: self._ends_with(lines), f"{lines} on the screen; {self.screen}")
+
+    def resize(self, columns: int) -> None:
+        """Makes it wider or narrower. Lines that are too long then are broken anew, as most terminals do it."""
+        self._take()
+        before, at, column = self._rows, self._row, self._column
+        self._rows, self._columns = [], columns
+        for number, row in enumerate(before):
+            broken = [row[start : start + columns] for start in range(0, len(row), columns)] or [[]]
+            if number == at:
+                wraps = max(0, column - 1) // columns
+                self._row, self._column = len(self._rows) + wraps, column - wraps * columns
+            self._rows += broken
+        self._grow()
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def type(self, text: str) -> None:
         """Presses keys; `\\x03` is Ctrl-C."""
@@ -112,14 +131,20 @@ class Terminal:
         elif character == "\n":
             self._row += 1
         else:
-            if self._column == self._columns:
+            if self._column >= self._columns and not unicodedata.combining(character):
                 self._column = 0 if self._wraps else self._columns - 1
                 self._row += self._wraps
             self._grow()
             row = self._rows[self._row]
+            if unicodedata.combining(character) and self._column:
+                row[self._column - 1] += character
+                return
             row += " " * (self._column + 1 - len(row))
             row[self._column] = character
             self._column += 1
+            if unicodedata.east_asian_width(character) in "WF":
+                row[self._column : self._column + 1] = [""]  # its second half
+                self._column += 1
         self._grow()
 
     def _grow(self) -> None:
