@@ -188,18 +188,36 @@ def test_a_timeout(client: IrisClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "essential"),
+    ("command", "essential", "exit_code"),
     [
-        (["no-such-program", "x"], "command not found: 'no-such-program'"),
-        (["./missing.sh"], "command not found: './missing.sh'"),
-        (["/etc/passwd"], "not executable: '/etc/passwd'"),
+        (["no-such-program", "x"], "command not found: 'no-such-program'", 127),
+        (["./missing.sh"], "command not found: './missing.sh'", 127),
+        (["/etc/passwd"], "not executable: '/etc/passwd'", 126),
+        (["/etc"], "not executable: '/etc'", 126),
     ],
 )
-def test_a_command_that_cannot_be_started(client: IrisClient, command: list[str], essential: str) -> None:
-    job = client.run(command)
+def test_command_that_cannot_be_started_has_the_exit_code_of_a_shell(
+    client: IrisClient, command: list[str], essential: str, exit_code: int
+) -> None:
+    job = client.run(command, env={"PATH": "/usr/bin:/bin:/some/folder"})
     status = job.wait(timeout=60, raise_on_failure=False)
     assert status.state == pb.JOB_STATE_FAILED
     assert essential in status.error
+    assert "/some/folder" not in status.error
+    assert len(status.error.splitlines()) == 1
+    assert (status.exit_code, status.tasks[0].exit_code, status.term_signal) == (exit_code, exit_code, 0)
+    said = [line.message for line in job.logs() if line.source == "build"]
+    assert said == ["PATH=/usr/bin:/bin:/some/folder"] * (command[0] == "no-such-program")
+
+
+def test_script_without_its_interpreter_is_told_so(client: IrisClient, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/no/such/interpreter -x\n")
+    (tmp_path / "script").chmod(0o755)
+    for command in (["./script"], ["script"]):
+        job = client.run(command, working_directory=tmp_path, env={"PATH": str(tmp_path)})
+        status = job.wait(timeout=60, raise_on_failure=False)
+        assert "'/no/such/interpreter -x', which does not exist" in status.error
+        assert status.exit_code == 127
 
 
 def test_a_process_that_a_signal_ends(client: IrisClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import signal
@@ -12,13 +11,12 @@ import sys
 import termios
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from iris.cluster.worker.launcher import Launcher, Program
 from iris.cluster.worker.log_store import Source
+from iris.cluster.worker.not_started import not_started
 from iris.cluster.worker.processes import read_process
-from iris.errors import EntrypointError
 from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
@@ -110,7 +108,7 @@ class AttemptProcess:
             drain_s: See the class.
 
         Raises:
-            EntrypointError: It cannot be started; the text says why.
+            NotStartedError: It cannot be started; the text says why.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             try:
@@ -121,7 +119,7 @@ class AttemptProcess:
                 stderr, stderr_end = _pipe(undo, theirs)
                 pid = await launcher.start(program, [stdin, stdout_end, stderr_end])
             except OSError as error:
-                raise EntrypointError(_why_not_started(program, error)) from error
+                raise not_started(program, error) from error
             undo.pop_all()
         return cls(pid, launcher, stdout, stderr, append=append, end_strays=end_strays, drain_s=drain_s)
 
@@ -239,35 +237,3 @@ def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int
     ours.callback(os.close, reading)
     theirs.callback(os.close, writing)
     return reading, writing
-
-
-def _why_not_started(started: Program, error: OSError) -> str:
-    program, cwd, env = started.command[0], Path(started.cwd), started.env
-    if isinstance(error, ConnectionError):
-        return "the process of the worker that starts tasks has ended: somebody has killed it"
-    if not cwd.is_dir():
-        return f"the working directory {str(cwd)!r} does not exist on the worker"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return (
-            "the worker has as many files open as it may: too many tasks at once (raise its hard limit, 'ulimit -Hn')"
-        )
-    if error.errno == errno.EAGAIN:
-        return (
-            "the worker may start no more processes: its user, or the container that it is in, has as many as are"
-            " allowed (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
-        )
-    if error.errno == errno.ENOMEM:
-        return f"the worker's machine has no memory left to start {program!r} (run fewer tasks at once)"
-    if isinstance(error, FileNotFoundError):
-        where = f"in {str(cwd)!r}" if "/" in program else f"on the worker's PATH ({env.get('PATH', 'not set')})"
-        return (
-            f"command not found: {program!r} does not exist {where}"
-            " (or it is a script whose first line names an interpreter that does not exist)"
-        )
-    if isinstance(error, PermissionError):
-        return f"not executable: {program!r} (chmod +x, or run it with its interpreter: 'python {program}')"
-    if error.errno == 8:  # ENOEXEC
-        return f"not a program: {program!r} has no first line that names its interpreter, as in '#!/usr/bin/env python'"
-    if error.errno == 7:  # E2BIG
-        return f"the command and its environment are too long for this system ({error.strerror})"
-    return f"cannot start {program!r}: {error.strerror or error}"

@@ -31,6 +31,7 @@ from iris.cluster.worker.launcher import Launcher, Program
 from iris.cluster.worker.limits import Enforcement, Exceeded
 from iris.cluster.worker.log_segments import AWAY
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
+from iris.cluster.worker.not_started import NotStartedError
 from iris.cluster.worker.ports import PortReservations
 from iris.cluster.worker.process import AttemptProcess, Exit
 from iris.cluster.worker.processes import Process
@@ -391,6 +392,10 @@ class Worker:
             if attempt.stop_grace_s is not None and attempt.process is None:
                 self._finish_unstarted(attempt)
             else:
+                if isinstance(error, NotStartedError):
+                    attempt.exit_code = error.exit_code
+                    if error.details:
+                        self._build_line(attempt, error.details)
                 self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has ended and must be told of
             _log.exception("attempt %s", attempt.key)
