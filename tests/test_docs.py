@@ -45,6 +45,6 @@ def test_install_commands_of_the_pages_name_extras_that_there_are() -> None:
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         commands = re.findall(r"pip install '?([^\s'`]+)", page.read_text())
         for command in commands:
-            assert command == "uv" or command.startswith((".", "iris-cluster[")), f"{page.name}: {command}"
+            assert command in ("uv", "-e") or command.startswith((".", "iris-cluster[")), f"{page.name}: {command}"
             _, _, extras = command.partition("[")
             assert set(filter(None, extras.partition("]")[0].split(","))) <= known, f"{page.name}: {command}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +116,53 @@ main()
     assert done.stderr == (
         "iris: The command iris needs the extra [cli]: pip install 'iris-cluster[cli]', or '.[cli]' in a checkout\n"
     )
+
+
+def test_missing_server_extra_is_named_before_a_taken_port(tmp_path: Path) -> None:
+    program = """
+import importlib.machinery, sys
+class Hidden(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "uvicorn" else super().find_spec(name, path, target)
+sys.meta_path[:] = [Hidden if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
+from iris.cli import main
+main()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["up", "--port", str(taken.getsockname()[1])]
+        env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert "needs the extra [server]" in done.stderr
+    assert "in use" not in done.stderr
+
+
+def test_task_id_means_the_task_where_a_job_id_is_asked_for(remote_iris: Iris) -> None:
+    name = remote_iris.detach("echo I am $IRIS_TASK_INDEX; exit $IRIS_TASK_INDEX", "--replicas", "2")
+    remote_iris.wait_for(name, "FAILED")
+    assert remote_iris("logs", f"{name}/task-1").stdout == "I am 1\n"
+    assert remote_iris.json("status", f"{name}/task-1")["exit_code"] == 1
+    assert "exit code 1" in remote_iris("status", f"{name}/task-1").stdout
+    assert "--task goes with the id of a job" in remote_iris("logs", f"{name}/task-1", "--task", "0", code=2).stderr
+    for command in ("logs", "status", "kill"):
+        assert "its tasks are 0 to 1" in remote_iris(command, f"{name}/task-7", code=1).stderr
+        assert "no job named" in remote_iris(command, "no-such/task-0", code=1).stderr
+    assert f"iris kill {name} --task 1" in remote_iris("kill", f"{name}/task-1", code=1).stderr
+
+
+def test_command_that_is_not_found_exits_with_127(remote_iris: Iris) -> None:
+    done = remote_iris("run", "--no-workspace", "--", "no-such-program", code=127)
+    assert "command not found: 'no-such-program'" in done.stderr
+    assert remote_iris("run", "--no-workspace", "--", "/etc/passwd", code=126)
+    assert "/usr/bin" not in remote_iris("ps").stdout
+
+
+def test_number_without_a_unit_is_seconds_for_every_option(remote_iris: Iris) -> None:
+    name = remote_iris.detach("echo now", "--timeout", "60", "--job-timeout", "60s", "--retry-pause", "1")
+    remote_iris.wait_for(name, "SUCCEEDED")
+    assert remote_iris("logs", name, "--since", "3600").stdout == "now\n"
+    assert remote_iris("logs", name, "--since", "1h", "--until", "0").stdout == "now\n"
 
 
 @pytest.mark.parametrize(

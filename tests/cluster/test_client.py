@@ -14,6 +14,7 @@ from iris.client import IrisClient
 from iris.cluster.client.local_client import LocalClusterClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import JobInfo
+from iris.errors import NotFoundError
 
 NAMES = {
     "iris.client": ["IrisClient", "Job", "Task", "LogEntry"],
@@ -102,3 +103,11 @@ def test_workspace_modules_by_the_name_of_ours_do_no_harm(client: IrisClient, tm
         with open(os.path.join(tmp_path, name), "w") as file:
             file.write("raise RuntimeError('the wrong module')\n")
     assert client.run(lambda: 42, workspace=tmp_path).results(timeout=60) == [42]
+
+
+def test_task_id_given_for_a_job_is_told_from_an_unknown_job(client: IrisClient) -> None:
+    job = client.run(["true"])
+    with pytest.raises(NotFoundError, match=f"that is task 0 of job '{job.job_id}'"):
+        client.status(f"{job.job_id}/task-0")
+    with pytest.raises(NotFoundError, match=r"no job named 'no-such/task-0'$"):
+        client.status("no-such/task-0")

@@ -1,11 +1,12 @@
-"""Finds a job by its id, and what may have been meant when there is none."""
+"""Finds a job, or one of its tasks, by its id, and what may have been meant when there is none."""
 
 from __future__ import annotations
 
 import difflib
 from typing import TYPE_CHECKING
 
-from iris.errors import NotFoundError
+from iris.cluster.types import parse_task_id
+from iris.errors import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.client import IrisClient
@@ -14,8 +15,33 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
+def known_job_or_task(client: IrisClient, name: str) -> tuple[cluster_pb2.JobStatus, int | None]:
+    """Return the status of a job, and the index of a task where the name is that of a task, as `train/task-2`.
+
+    Raises:
+        NotFoundError: There is no such job, or it has no such task; the text names jobs that are spelt alike.
+    """
+    try:
+        return client.status(name), None  # also a child job that is named as if it were a task
+    except NotFoundError:
+        try:
+            job_id, task_index = parse_task_id(name)
+        except InvalidArgumentError:
+            return known_job(client, name), None
+    job = known_job(client, job_id)
+    if task_index >= job.num_tasks:
+        raise no_such_task(job, task_index)
+    return job, task_index
+
+
+def no_such_task(job: cluster_pb2.JobStatus, task_index: int) -> NotFoundError:
+    """The error for a task that a job does not have."""
+    has = f"its tasks are 0 to {job.num_tasks - 1}" if job.num_tasks > 1 else "its only task is 0"
+    return NotFoundError(f"job {job.job_id!r} has no task {task_index}: {has}")
+
+
 def known_job(client: IrisClient, job_id: str) -> cluster_pb2.JobStatus:
-    """A job's status.
+    """Return a job's status.
 
     Raises:
         NotFoundError: There is no such job; the text names those that are spelt alike.

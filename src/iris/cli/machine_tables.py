@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from iris.cli.tables import plain, table_of, words_of_time
+from iris.cli.columns import Columns
+from iris.cli.tables import plain, words_of_time
 from iris.clock import now_ms
 from iris.rpc import cluster_pb2
 
@@ -54,7 +55,7 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
     with_gpu = any(machine.total.gpu for machine in machines)
     with_labels = any(machine.labels for machine in machines)
     columns = ["MACHINE", "STATE", "CPU FREE", "MEMORY FREE", *["GPU FREE"] * with_gpu, *["LABELS"] * with_labels]
-    table = table_of(*columns, "HELD BY")
+    table = Columns(*columns, "HELD BY", last="wrap")
     for machine in machines:
         free, total = machine.free, machine.total
         labels = " ".join(f"{key}={value}" for key, value in sorted(machine.labels.items()))
@@ -71,12 +72,11 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
 
 
 def _waiting_table(waiting: Sequence[cluster_pb2.Controller.WaitingGang]) -> RenderableType:
-    table = table_of("", "WAITING", "NEEDS", "SINCE", "WHY")
+    table = Columns("WAITING", "NEEDS", "SINCE", "WHY")
     now = now_ms()
     for gang in waiting:
         table.add_row(
-            "*" if gang.has_reservation else "",
-            plain(gang.job_id),
+            plain(gang.job_id + " *" * gang.has_reservation),
             plain(_needs(gang)),
             words_of_time(now - gang.since_ms),
             plain(gang.reason.removeprefix("waiting: ")),

@@ -1,4 +1,7 @@
-"""Spans of time and moments as people give them: `90s`, `1h30m`, `2026-11-24T10:00`, `@1732445000`."""
+"""Spans of time and moments as people give them: `90`, `90s`, `1h30m`, `2026-11-24T10:00`, `@1732445000`.
+
+One rule for all options: a number without a unit is seconds; units are s, m, h and d, the larger before the smaller.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ _SPAN = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in _SECONDS)
 _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
 _EPOCH = re.compile(rf"@{_NUMBER}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
+_MOST_PLAIN_S = 1e7  # as a moment: more is a date without dashes (20261124), or seconds since the epoch
 _LAST_MS = 253_402_300_799_999  # of the year 9999
 _MOMENT_FORMS = (
-    "expected how long ago, as '90s', '10m', '1h30m', '2d'; a date or a time, as '2026-11-24', '2026-11-24T10:00',"
-    " '2026-11-24T10:00:00Z'; or seconds since the epoch, as '@1732445000'"
+    "expected how long ago, as '90' or '90s', '10m', '1h30m', '2d'; a date or a time, as '2026-11-24',"
+    " '2026-11-24T10:00', '2026-11-24T10:00:00Z'; or seconds since the epoch, as '@1732445000'"
 )
 
 
 def read_span(text: str) -> float:
-    """Seconds; a number without a unit is one of them.
+    """Return seconds.
 
     Raises:
         InvalidArgumentError: It is none of that.
     """
-    given = text.strip()
-    seconds = float(given) if _PLAIN_NUMBER.fullmatch(given) else _span_seconds(given)
+    seconds = _span_seconds(text.strip())
     if seconds is None or not math.isfinite(seconds):
         raise InvalidArgumentError(
-            f"not a time: {quoted(text)} (expected seconds, or text such as '90s', '10m', '1h30m')"
+            f"not a time: {quoted(text)} (expected seconds, as '90', or text such as '90s', '10m', '1h30m', '2d')"
         )
     return seconds
 
@@ -49,6 +52,8 @@ def read_moment(text: str) -> int:
     """
     given = text.strip()
     seconds = _span_seconds(given)
+    if seconds is not None and seconds >= _MOST_PLAIN_S and _PLAIN_NUMBER.fullmatch(given):
+        seconds = None
     try:
         if seconds is not None:
             milliseconds = now_ms() - round(seconds * 1000)
@@ -72,6 +77,8 @@ def write_moment(timestamp_ms: int) -> str:
 
 
 def _span_seconds(text: str) -> float | None:
+    if _PLAIN_NUMBER.fullmatch(text):
+        return float(text)
     match = _SPAN.fullmatch(text)
     if match is None or not match.group().strip():
         return None

@@ -282,13 +282,13 @@ class Output:
             file=sys.stdout,
             force_terminal=terminal,
             no_color=not self._stdout.has_colour,
-            # Cut to the width of a terminal; a file or a pipe gets all of it.
+            # Laid out for the width of a terminal; a file or a pipe gets each row on one line, with all of it.
             width=shutil.get_terminal_size().columns if terminal else 10_000,
             highlight=False,
             legacy_windows=False,
         )
         with console.capture() as captured:
-            console.print(table)
+            console.print(table, crop=False)
         return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 

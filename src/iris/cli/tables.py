@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from iris.cli.columns import Columns, facts
 from iris.clock import now_ms
 from iris.cluster.types import is_job_finished, state_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
     from iris.rpc import cluster_pb2
 
+_SHOWN_ATTEMPTS = 20
 _STATE_STYLES = {
     "PENDING": "yellow",
     "BUILDING": "cyan",
@@ -28,8 +29,8 @@ _STATE_STYLES = {
 
 
 def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
-    """One row for each job."""
-    table = table_of("JOB", "STATE", "TASKS", "AGE", "TIME", "")
+    """One row for each job. TIME counts from the start of its first task, AGE from its submission."""
+    table = Columns("JOB", "STATE", "TASKS", "AGE", "TIME", "")
     now = now_ms()
     for job in jobs:
         table.add_row(
@@ -38,42 +39,54 @@ def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
             count_tasks(job),
             words_of_time(now - job.submitted_at_ms) if job.submitted_at_ms else "",
             _time_taken(job.started_at_ms, job.finished_at_ms, now),
-            plain(_first_line(job.status_message or job.error)),
+            plain(_one_line(job.status_message or job.error)),
         )
     return table
 
 
-def job_view(job: cluster_pb2.JobStatus) -> RenderableType:
-    """A job, and a row for each of its tasks."""
+def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> RenderableType:
+    """A job, a row for each of its tasks, and a row for each attempt of those that had more than one.
+
+    Args:
+        job: The job.
+        task_index: Show this task only, with all of its attempts; None: all tasks.
+    """
     from rich.console import Group
-    from rich.table import Table
 
     now = now_ms()
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    tasks = job.tasks if task_index is None else [job.tasks[task_index]]
+    parts: list[RenderableType] = [facts(_facts_of(job, now)), "", _tasks_table(tasks, now)]
+    tried_again = [task for task in tasks if len(task.attempts) > 1 or task_index is not None]
+    attempts = [(task, attempt) for task in tried_again for attempt in task.attempts]
+    if attempts:
+        shown = attempts if task_index is not None else attempts[-_SHOWN_ATTEMPTS:]
+        parts += ["", _attempts_table(shown, now)]
+        if len(shown) < len(attempts):
+            hidden = len(attempts) - len(shown)
+            parts.append(plain(f"… and {hidden} before them: iris status {job.job_id}/task-N, or --json"))
+    return Group(*parts)
 
-    def fact(name: str, text: str) -> None:
-        if text:
-            facts.add_row(name, plain(text))
 
-    fact("job", job.job_id)
-    facts.add_row("state", _state(job.state))
-    fact("tasks", count_tasks(job))
-    fact("why", job.status_message or job.error)
-    if is_job_finished(job.state) and job.HasField("exit_code"):
-        fact("exit code", str(job.exit_code))
-    fact("parent", job.parent_job_id)
-    fact("owner", job.owner)
-    fact("age", words_of_time(now - job.submitted_at_ms) if job.submitted_at_ms else "")
-    fact("time", _time_taken(job.started_at_ms, job.finished_at_ms, now))
-    fact("failures", _failures(job))
-    return Group(facts, "", _tasks_table(job.tasks, now))
+def _facts_of(job: cluster_pb2.JobStatus, now: int) -> list[tuple[str, str | Text]]:
+    time_taken = _time_taken(job.started_at_ms, job.finished_at_ms, now)
+    found: list[tuple[str, str | Text]] = [
+        ("job", plain(job.job_id)),
+        ("state", _state(job.state)),
+        ("tasks", count_tasks(job)),
+        ("why", plain(_one_line(job.status_message or job.error))),
+        ("exit code", str(job.exit_code) if is_job_finished(job.state) and job.HasField("exit_code") else ""),
+        ("parent", plain(job.parent_job_id)),
+        ("owner", plain(job.owner)),
+        ("age", f"{words_of_time(now - job.submitted_at_ms)} since it was submitted" if job.submitted_at_ms else ""),
+        ("time", f"{time_taken} from its first start on, with all attempts and pauses" if time_taken else ""),
+        ("failures", _failures(job)),
+    ]
+    return [(name, value) for name, value in found if value]
 
 
 def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
     """One row for each token."""
-    table = table_of("ID", "NAME", "ROLE", "AGE", "")
+    table = Columns("ID", "NAME", "ROLE", "AGE", "")
     now = now_ms()
     for token in tokens:
         left_ms = token.expires_at_ms - now
@@ -111,36 +124,42 @@ def words_of_time(milliseconds: int) -> str:
     return f"{whole}s"
 
 
-def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now_ms: int) -> Table:
+def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
+    """One row for each task. TIME is that of its newest attempt."""
     columns = ["TASK", "STATE", "ATTEMPT", "WORKER", "TIME", "EXIT", "CPU", "MEMORY"]
     with_ports = any(task.ports for task in tasks)
-    table = table_of(*columns, *(["PORTS"] if with_ports else []), "")
+    table = Columns(*columns, *(["PORTS"] if with_ports else []), "")
     for task in tasks:
         usage = task.resource_usage
+        newest = task.attempts[-1] if task.attempts else None
         ports = " ".join(f"{name}={port}" for name, port in sorted(task.ports.items()))
         table.add_row(
             str(task.task_index),
             _state(task.state),
             str(task.current_attempt_id) if task.HasField("current_attempt_id") else "",
             plain(task.worker_id),
-            _time_taken(task.started_at_ms, task.finished_at_ms, now_ms),
+            _time_taken(newest.started_at_ms, newest.finished_at_ms, now) if newest is not None else "",
             str(task.exit_code) if task.HasField("exit_code") else "",
             f"{usage.cpu_millicores / 1000:.1f}" if task.attempts else "",
             f"{usage.memory_peak_mb} MB" if task.attempts else "",
             *([ports] if with_ports else []),
-            plain(_first_line(task.status_message or task.error)),
+            plain(_one_line(task.status_message or task.error)),
         )
     return table
 
 
-def table_of(*columns: str) -> Table:
-    """Columns of words that stay on one line; the last one takes what room is left, and may go over several."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns[:-1]:
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    table.add_column(columns[-1], overflow="fold")
+def _attempts_table(attempts: Sequence[tuple[cluster_pb2.TaskStatus, cluster_pb2.TaskAttempt]], now: int) -> Columns:
+    """One row for each attempt, with why it ended."""
+    table = Columns("ATTEMPT", "STATE", "WORKER", "TIME", "EXIT", "WHY", last="wrap")
+    for task, attempt in attempts:
+        table.add_row(
+            f"task {task.task_index}, {attempt.attempt_id}",
+            _state(attempt.state),
+            plain(attempt.worker_id),
+            _time_taken(attempt.started_at_ms, attempt.finished_at_ms, now),
+            str(attempt.exit_code) if attempt.HasField("exit_code") else "",
+            plain(_one_line(attempt.error)),
+        )
     return table
 
 
@@ -158,8 +177,9 @@ def plain(text: str, style: str = "") -> Text:
     return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+def _one_line(text: str) -> str:
+    """The text with a space for each newline: a row is one line, for `grep` as well."""
+    return " ".join(text.split())
 
 
 def _time_taken(started_at_ms: int, finished_at_ms: int, now_ms: int) -> str:

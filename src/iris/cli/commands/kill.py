@@ -8,7 +8,7 @@ import click
 
 from iris.cli.clusters import connect
 from iris.cli.documents import job_document, task_document
-from iris.cli.lookup import known_job
+from iris.cli.lookup import known_job, known_job_or_task
 from iris.cli.options import COUNT, address_option, json_option
 from iris.cli.output import Output
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
@@ -52,7 +52,12 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
         client = connection.client
         for job_id in dict.fromkeys(jobs):
             try:
-                before = known_job(client, job_id)
+                before, its_task = known_job_or_task(client, job_id)
+                if its_task is not None:
+                    raise NotFoundError(
+                        f"{job_id!r} is a task of job {before.job_id!r}: to end it alone,"
+                        f" iris kill {before.job_id} --task {its_task}"
+                    )
             except NotFoundError as error:
                 output.error(str(error))  # the others are ended all the same
                 unknown = True

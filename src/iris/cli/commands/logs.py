@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.clusters import Connection, connect
-from iris.cli.lookup import known_job
+from iris.cli.lookup import known_job_or_task, no_such_task
 from iris.cli.options import COUNT, MOMENT, address_option, json_option
 from iris.cli.output import LONGEST_CURSOR, Output
 from iris.cli.reader import leave_with_reader
@@ -31,13 +31,14 @@ Show what the tasks of a job have written, of all their attempts, by time; with 
 \b
   iris logs train-1a2b3c4d                               all that there is until now
   iris logs train-1a2b3c4d --task 2 -f                   go on until the job has ended
+  iris logs train-1a2b3c4d/task-2 -f                     the same
   iris logs train-1a2b3c4d --tail 20 -f                  the last 20 lines, then what comes
   iris logs train-1a2b3c4d --since 10m --grep 'loss=nan' --timestamps
   iris logs train-1a2b3c4d --task 0 --source stdout --raw > result.bin
   iris logs train-1a2b3c4d --json | jq -r 'select(.source == "stderr") | .message'
 
-TIME is how long ago (90s, 10m, 1h30m, 2d), a date or time (2026-11-24, 2026-11-24T10:00, local unless it ends with a
-zone), or seconds since the epoch (@1732445000). A line's time is when its end was written.
+TIME is how long ago (90 or 90s, 10m, 1h30m, 2d), a date or time (2026-11-24, 2026-11-24T10:00, local unless it
+ends with a zone), or seconds since the epoch (@1732445000). A line's time is when its end was written.
 
 What tasks wrote goes to stdout, their stderr too; how they were prepared goes to stderr. With more than one task,
 each line is labelled. An unfinished line shows at once on a terminal, and where the output of one task has no labels.
@@ -122,7 +123,11 @@ def logs(
         raise click.UsageError("--exit-code and --no-exit-code go with -f: without it nothing is waited for")
     output = Output(as_json=as_json, with_times=timestamps)
     with connect(address) as connection:
-        status = known_job(connection.client, job)
+        status, task_index = known_job_or_task(connection.client, job)
+        if task_index is not None:
+            if tasks:
+                raise click.UsageError(f"{job} is a task: --task goes with the id of a job, {status.job_id}")
+            job, tasks = status.job_id, (task_index,)
         shown = _chosen(tasks, attempt, status, follow)
         if len(shown) > 1:
             output.label_lines(status.num_tasks)
@@ -270,8 +275,7 @@ def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobSt
     """The tasks to show: those that were named, else all, or all that have or may still get the attempt."""
     for index in tasks:
         if index >= status.num_tasks:
-            has = f"its tasks are 0 to {status.num_tasks - 1}" if status.num_tasks > 1 else "its only task is 0"
-            raise NotFoundError(f"job {status.job_id!r} has no task {index}: {has}")
+            raise no_such_task(status, index)
     if tasks:
         return sorted(set(tasks))
     if attempt is not None and not (follow and not is_job_finished(status.state)):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from iris.cli.clusters import connect
-from iris.cli.documents import job_document
-from iris.cli.lookup import known_job
+from iris.cli.documents import job_document, task_document
+from iris.cli.lookup import known_job_or_task
 from iris.cli.options import address_option, json_option
 from iris.cli.output import Output
 
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
 _HELP = """\
-Show a job, and each of its tasks: state, worker, exit code, what it uses, why it waits or failed.
+Show a job, and each of its tasks: state, worker, exit code, what it uses, why it waits or failed. Of tasks that were
+tried more than once also their attempts, and why each ended.
+
+"age" is the time since the job was submitted, "time" the time since its first task started, retries and the pauses
+between them included. TIME of a task is that of its newest attempt, TIME of an attempt its own.
 
 \b
   iris status train-1a2b3c4d
+  iris status train-1a2b3c4d/task-2                     this task only
   iris status train-1a2b3c4d --json | jq '.tasks[0].ports'
 """
 
@@ -34,11 +39,14 @@ def status(*, job: str, as_json: bool, address: str | None) -> None:
     """See `_HELP`."""
     output = Output(as_json=as_json)
     with connect(address) as connection:
-        found = known_job(connection.client, job)
-    output.answer(job_document(found), lambda: _view(found))
+        found, task_index = known_job_or_task(connection.client, job)
+    if task_index is None:
+        output.answer(job_document(found), lambda: _view(found, None))
+    else:
+        output.answer(task_document(found.tasks[task_index]), lambda: _view(found, task_index))
 
 
-def _view(job: cluster_pb2.JobStatus) -> RenderableType:
+def _view(job: cluster_pb2.JobStatus, task_index: int | None) -> RenderableType:
     from iris.cli.tables import job_view
 
-    return job_view(job)
+    return job_view(job, task_index)

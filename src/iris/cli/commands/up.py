@@ -15,6 +15,7 @@ from iris.cli.output import Output
 from iris.cli.record import Record, exclusive, find_running, read_record
 from iris.cli.starting import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
 from iris.cluster.client.here import state_home
+from iris.cluster.client.local_server import check_server_extra
 from iris.cluster.engine.options import ENGINES, check_engine_options
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
@@ -194,6 +195,7 @@ def up(
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
+    check_server_extra()
     output = Output(as_json=as_json)
     given = {
         "keep_logs": keep_logs,

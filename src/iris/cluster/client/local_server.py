@@ -146,6 +146,12 @@ class PlaceOptions:
         return words + [f"--label={label}" for label in self.labels]
 
 
+def check_server_extra() -> None:
+    """Raise MissingExtraError where the extra [server] is not installed."""
+    if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "psutil", "jwt", "cryptography")):
+        raise MissingExtraError("A cluster on this machine", "server")
+
+
 def start_server(
     directory: Path,
     *,
@@ -184,8 +190,7 @@ def start_server(
         MissingExtraError: The extra [server] is not installed.
         LocalClusterError: It did not start; the text says why.
     """
-    if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "psutil", "jwt", "cryptography")):
-        raise MissingExtraError("A cluster on this machine", "server")
+    check_server_extra()
     make_private(directory)
     check_private(directory)  # before anything is opened in it
     messages = directory / "server.log"

@@ -653,8 +653,17 @@ class Controller:
     def _job(self, job_id: str) -> JobRecord:
         record = self._jobs.get(job_id)
         if record is None:
-            raise NotFoundError(f"no job named {quoted(job_id)}" if job_id else "a job id must not be empty")
+            hint = self._hint_of_task(job_id)
+            raise NotFoundError(f"no job named {quoted(job_id)}{hint}" if job_id else "a job id must not be empty")
         return record
+
+    def _hint_of_task(self, name: str) -> str:
+        """What is meant by the id of a task where that of a job is asked for; empty: it is none that is known here."""
+        try:
+            job_id, task_index = parse_task_id(name)
+        except InvalidArgumentError:
+            return ""
+        return f": that is task {task_index} of job {quoted(job_id)}" if job_id in self._jobs else ""
 
     async def saved(self) -> None:
         """Returns when all that has changed until now is kept; see `Saver.saved`."""

@@ -1,0 +1,171 @@
+"""Columns of text that fit a terminal of any width, and never cut what somebody may want to copy.
+
+The first column is an id: it is always whole. An id that is too long for its column has a line of its own, and the
+rest of its row follows on the next line, so that one long name does not take the room of the others. The values between
+the first and the last column are whole too. The last column takes what room is left: a reason is cut to one line, a
+list goes on over several. A pipe or a file has a width without a limit, so there each row is one whole line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
+
+_GAP = 2
+_INDENT = 2
+_LEAST_LAST = {"cut": 16, "wrap": 24}  # columns that the last column has, unless it needs less
+
+
+class Columns:
+    """A table without lines. A `rich` renderable.
+
+    Args:
+        names: The headers.
+        last: What becomes of the text of the last column where there is too little room: "cut" or "wrap".
+    """
+
+    def __init__(self, *names: str, last: Literal["cut", "wrap"] = "cut") -> None:
+        self._names = names
+        self._last = last
+        self._rows: list[list[Text]] = []
+
+    def add_row(self, *cells: str | Text) -> None:
+        """Add a row with a cell for each column."""
+        self._rows.append([_text(cell) for cell in cells])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See `rich`."""
+        header = [_text(name, "dim") for name in self._names]
+        layout = _Layout([header, *self._rows], options.max_width, self._last)
+        for row in [header, *self._rows]:
+            yield from layout.lines(row)
+
+
+class _Layout:
+    """Where the columns of a table stand.
+
+    Attributes:
+        lead: Where the second column begins.
+        middle: The widths of the columns between the first and the last.
+        is_narrow: Whether these do not fit beside each other.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[Text]], width: int, last: Literal["cut", "wrap"]) -> None:
+        self._width = width
+        self._cuts = last == "cut"
+        widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+        self.middle = widths[1:-1]
+        others = sum(size + _GAP for size in self.middle)
+        room = width - others - min(widths[-1], _LEAST_LAST[last])
+        fitting = [row[0].cell_len + _GAP for row in rows if row[0].cell_len + _GAP <= room]
+        # Where hardly an id fits, all have lines of their own: rows that begin in the same place read better.
+        self.lead = max(fitting) if len(fitting) * 2 > len(rows) else _INDENT
+        self.is_narrow = self.lead + others > width
+
+    def lines(self, row: Sequence[Text]) -> Iterator[Text]:
+        """Yield the lines of a row."""
+        first, *middle, last = row
+        if first.cell_len + _GAP > self.lead:
+            yield _line(first)
+            begin = _text(" " * self.lead)
+        else:
+            begin = _padded(first, self.lead)
+        if self.is_narrow:
+            yield from self._stacked(middle, last)
+            return
+        for cell, size in zip(middle, self.middle, strict=True):
+            begin.append_text(_padded(cell, size + _GAP))
+        room = self._width - begin.cell_len
+        if last.cell_len > room and room < _LEAST_LAST["cut"]:
+            yield _line(begin)
+            begin = _text(" " * _INDENT)
+        parts = self._last_lines(last, self._width - begin.cell_len)
+        yield _line(_joined(begin, parts[0]))
+        for part in parts[1:]:
+            yield _line(_joined(_text(" " * begin.cell_len), part))
+
+    def _stacked(self, middle: Sequence[Text], last: Text) -> Iterator[Text]:
+        """Yield values one after the other, as many on a line as fit, and the last column below them."""
+        line = _text(" " * _INDENT)
+        for cell in middle:
+            if not cell.cell_len:
+                continue
+            if line.cell_len > _INDENT and line.cell_len + cell.cell_len > self._width:
+                yield _line(line)
+                line = _text(" " * _INDENT)
+            line.append_text(cell)
+            line.append(" " * _GAP)
+        if line.cell_len > _INDENT:
+            yield _line(line)
+        if last.cell_len:
+            for part in self._last_lines(last, self._width - _INDENT):
+                yield _line(_joined(_text(" " * _INDENT), part))
+
+    def _last_lines(self, text: Text, room: int) -> list[Text]:
+        if text.cell_len <= room:
+            return [text]
+        if self._cuts:
+            cut = text.copy()
+            cut.truncate(max(room, 1), overflow="ellipsis")
+            return [cut]
+        return words_in_lines(text, room)
+
+
+def words_in_lines(text: Text, room: int) -> list[Text]:
+    """Return a text in lines that are broken between words only: a word that is too long for a line is whole."""
+    lines: list[Text] = []
+    for word in text.split(" "):
+        if lines and lines[-1].cell_len + 1 + word.cell_len <= room:
+            lines[-1].append(" ")
+            lines[-1].append_text(word)
+        else:
+            lines.append(word.copy())
+    return lines
+
+
+def facts(pairs: Sequence[tuple[str, str | Text]]) -> Facts:
+    """Return names with their values, one below the other; see `Facts`."""
+    return Facts([(name, _text(value)) for name, value in pairs])
+
+
+class Facts:
+    """Names with their values, one below the other. Values go on over several lines, broken between words only."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Text]]) -> None:
+        self._pairs = pairs
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See `rich`."""
+        size = max((len(name) for name, _ in self._pairs), default=0) + _GAP
+        for name, value in self._pairs:
+            parts = words_in_lines(value, max(1, options.max_width - size))
+            yield _line(_joined(_padded(_text(name, "dim"), size), parts[0]))
+            for part in parts[1:]:
+                yield _line(_joined(_text(" " * size), part))
+
+
+def _text(cell: str | Text, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(cell, style=style) if isinstance(cell, str) else cell.copy()
+
+
+def _joined(begin: Text, end: Text) -> Text:
+    joined = begin.copy()
+    joined.append_text(end)
+    return joined
+
+
+def _padded(cell: Text, size: int) -> Text:
+    return _joined(_text(""), cell).append(" " * (size - cell.cell_len))
+
+
+def _line(text: Text) -> Text:
+    """A line that the console neither breaks nor cuts."""
+    text.rstrip()
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
