@@ -11,6 +11,7 @@ from support.cluster import unique
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.limits import check_worker
 from iris.cluster.names import check_job_name, check_label, check_name, check_port_name, find_unseen
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 from iris.rpc import cluster_connect
@@ -89,6 +90,12 @@ def test_port_name_or_label_with_other_than_ascii_is_refused(name: str) -> None:
         check_label(name, "a")
     with pytest.raises(InvalidArgumentError, match="not a label"):
         check_label("a", name)
+
+
+@pytest.mark.parametrize("name", ["", " w", "w\u200b", "\u3164", "cafe\u0301"], ids=ascii)
+def test_worker_with_name_that_misleads_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="worker"):
+        check_worker(pb.Controller.RegisterWorkerRequest(worker_id=name, address="http://127.0.0.1:9"))
 
 
 # Through client and server. Requests that are made by hand pass the client unseen, as those of another client do.

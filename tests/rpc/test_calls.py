@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from iris.errors import (
     UnavailableError,
 )
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import TRIES, Peer, call, call_async, stream
+from iris.rpc.calls import TRIES, Peer, call, call_async, left_until, stream
 from iris.rpc.transport import HttpTransport
 
 Request = cluster_pb2.Controller.ListJobsRequest
@@ -520,3 +522,11 @@ def test_a_stream_that_is_closed_early_closes_its_connection(serve: Callable[...
     assert next(states) == 3
     states.close()  # type: ignore[attr-defined]
     wait_until(left.is_set)
+
+
+def test_deadline_of_one_try_is_between_a_millisecond_and_a_day() -> None:
+    now = time.monotonic()
+    assert left_until(now - 1) == 1
+    assert 1000 < left_until(now + 2) <= 2000
+    for far in (now + 10 * 365 * 86400, math.inf):
+        assert left_until(far) == 86_400_000

@@ -479,8 +479,8 @@ def test_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"max_lines": -1}, "max_lines must be a whole number from 0 to 9223372036854775807, got -1"),
-        ({"tail": -5}, "tail must be a whole number from 0 to 9223372036854775807, got -5"),
+        ({"max_lines": -1}, "max_lines must be a whole number from 0 to 2147483647, got -1"),
+        ({"tail": -5}, "tail must be a whole number from 0 to 2147483647, got -5"),
         ({"start_ms": -1}, "start_ms must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"end_ms": -1}, "end_ms must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"sources": ["stdout", "stdin"]}, "sources='stdin': expected stdout, stderr, build"),

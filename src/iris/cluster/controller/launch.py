@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from iris.arguments import check_whole_number
+from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
 from iris.cluster.controller.backoff import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS
 from iris.cluster.controller.job import Job
 from iris.cluster.controller.limits import check_sizes
@@ -186,7 +186,7 @@ def _check_numbers(request: LaunchJobRequest) -> None:
         ("max_retries_preemption", request.max_retries_preemption),
         ("kill_grace_period_ms", request.kill_grace_period_ms),
     ):
-        check_whole_number(name, value)
+        check_whole_number(name, value, most=MAX_INT64 if name.endswith("_bytes") else MAX_INT32)
     check_whole_number("retry_pause_ms", request.retry_pause_ms, most=LONGEST_PAUSE_MS)
 
 

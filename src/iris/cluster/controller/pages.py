@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from iris.arguments import check_whole_number
+from iris.arguments import MAX_INT32, check_whole_number
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
 LONGEST_PAGE = 1000
@@ -54,7 +54,7 @@ def cut_page(
         InvalidArgumentError: The size is negative, or the token none of this list.
         ResourceExhaustedError: All of it is too large for one message.
     """
-    check_whole_number("page_size", page_size)
+    check_whole_number("page_size", page_size, most=MAX_INT32)
     number = _number_of(what, page_token, total)
     end = min(total, number + min(page_size, LONGEST_PAGE)) if page_size else total
     items: list[Item] = []

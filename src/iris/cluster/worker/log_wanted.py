@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from iris.arguments import check_whole_number
+from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.cluster.worker.log_walk import Block
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
@@ -50,7 +50,7 @@ class LogFilter:
 
     def __post_init__(self) -> None:
         for name in ("start_ms", "end_ms", "tail", "max_lines"):
-            check_whole_number(name, getattr(self, name))
+            check_whole_number(name, getattr(self, name), most=MAX_INT64 if name.endswith("_ms") else MAX_INT32)
         if self.tail and self.max_lines:
             raise InvalidArgumentError(
                 f"tail={self.tail}, max_lines={self.max_lines}: expected one of them, the last lines or the first ones"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from iris.arguments import check_whole_number
+from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.log_page import page_message
 from iris.cluster.worker.log_stream import Streams, stream_task_logs
@@ -78,7 +78,7 @@ class WorkerService:
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends an attempt."""
         parse_task_id(request.task_id)
-        check_whole_number("term_timeout_ms", request.term_timeout_ms)
+        check_whole_number("term_timeout_ms", request.term_timeout_ms, most=MAX_INT32)
         self._worker.kill_task(
             request.task_id,
             request.attempt_id if request.HasField("attempt_id") else None,
