@@ -76,7 +76,8 @@ def test_list_goes_on_over_several_lines_without_cutting_an_id() -> None:
     table = Columns("MACHINE", "STATE", "HELD BY", last="wrap")
     table.add_row("node-1", "alive", f"{LONG} (16 tasks), {SHORT} (task 3) and 2 more jobs")
     lines = drawn(table, 60)
-    assert sum(LONG in line for line in lines) == 1
+    assert f"  {LONG} (16" not in lines, "no more on a line than fits, and the id alone where it does not"
+    assert f"  {LONG}" in lines
     assert " ".join(" ".join(lines).split()).endswith(f"{LONG} (16 tasks), {SHORT} (task 3) and 2 more jobs")
 
 

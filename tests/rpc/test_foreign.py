@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from iris.errors import (
     ResourceExhaustedError,
     UnauthenticatedError,
 )
-from iris.rpc import cluster_pb2
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.calls import Peer, call_async
 from iris.rpc.foreign import describe_answer
 
 PAGE = b"<html><head><title>no</title></head></html>"
@@ -103,6 +105,20 @@ def test_foreign_answer_names_server_code_and_cause(
     assert f"a server that calls itself 'nginx/1.22.1' answered {status.split()[0]}" in text
     assert server.address in text
     assert said in text
+
+
+def test_foreign_answer_to_a_worker_names_server_code_and_cause() -> None:
+    """Workers call by another transport than clients, and may have a proxy between them and the controller."""
+
+    async def store_logs(address: str) -> None:
+        stub = cluster_connect.ControllerServiceClient(address, accept_compression=(), send_compression=None)
+        await call_async(stub.store_logs, cluster_pb2.Controller.StoreLogsRequest(), Peer(address, "the controller"))
+
+    answer = http("413 Request Entity Too Large", PAGE, headers={"Server": "nginx/1.22.1"})
+    with contextlib.closing(Server([answer])) as server, pytest.raises(ResourceExhaustedError) as caught:
+        asyncio.run(store_logs(server.address))
+    assert "'nginx/1.22.1' answered 413" in str(caught.value)
+    assert "client_max_body_size" in str(caught.value)
 
 
 def test_name_of_a_foreign_server_steers_no_terminal() -> None:

@@ -80,7 +80,8 @@ class _Layout:
         for cell, size in zip(middle, self.middle, strict=True):
             begin.append_text(_padded(cell, size + _GAP))
         room = self._width - begin.cell_len
-        if last.cell_len > room and room < _LEAST_LAST["cut"]:
+        longest = _LEAST_LAST["cut"] if self._cuts else max(word.cell_len for word in last.split(" "))
+        if last.cell_len > room and room < longest:
             yield _line(begin)
             begin = _text(" " * _INDENT)
         parts = self._last_lines(last, self._width - begin.cell_len)
