@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from connectrpc.errors import ConnectError
 from google.protobuf.message_factory import GetMessageClass
 from support.cluster import launch, shell, wait_for_end, wait_for_state
 from support.tokens import token
@@ -95,6 +97,18 @@ class Caller:
             code: Any = getattr(error, "code", None)
             return str(getattr(code, "value", code))
         return "ok"
+
+    def open_logs(self, shown: str, job_id: str) -> Any:
+        """Follow a job at a worker with any token."""
+        stub = cluster_connect.WorkerServiceClientSync(
+            self._address,
+            accept_compression=(),
+            send_compression=None,
+            interceptors=(Bearer(lambda: shown),),
+            http_client=self._transport.connect_client(),
+        )
+        positions = [cluster_pb2.LogPosition(task_index=0, attempt_id=0)]
+        return stub.stream_task_logs(cluster_pb2.StreamTaskLogsRequest(job_id=job_id, positions=positions, follow=True))
 
     def close(self) -> None:
         self._transport.close()
@@ -308,6 +322,48 @@ def test_a_tasks_token_dies_with_its_attempt(cluster: RemoteClusterClient) -> No
         pytest.raises(UnauthenticatedError, match=f"attempt 1 of task 0 of job '{job_id}'.* has ended"),
     ):
         task.get_job_status(job_id)
+
+
+def test_a_tasks_token_dies_with_its_attempt_at_every_worker(cluster: RemoteClusterClient, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    script = f'while [ ! -e {gate} ]; do sleep 0.05; done; [ "$IRIS_ATTEMPT_ID" = 0 ] && exit 1; sleep 1000'
+    job_id = launch(cluster, shell(script), max_retries_failure=1)
+    wait_for_state(cluster, job_id, cluster_pb2.JOB_STATE_RUNNING)
+    child = launch(cluster, shell("echo hello; sleep 1000"), name="child", parent_job_id=job_id)
+    wait_for_state(cluster, child, cluster_pb2.JOB_STATE_RUNNING)
+    own = token("task", job_id=job_id, task_index=0, attempt_id=0)
+    never = token("task", job_id=job_id, task_index=0, attempt_id=7)
+    ran_on, child_on = (cluster.get_task_status(each, 0).worker_address for each in (job_id, child))
+    with ExitStack() as opened:
+        callers = {
+            worker.address: opened.enter_context(closing(Caller("WorkerService", worker.address)))
+            for worker in cluster.list_workers()
+        }
+        assert len(callers) > 1
+
+        def may(shown: str, address: str) -> str:
+            return callers[address].call("FetchTaskLogs", shown, task_id=f"{job_id}/task-0")
+
+        assert {may(own, address) for address in callers} == {"ok", "not_found"}, "only one of the two has the log"
+        assert {may(never, address) for address in callers} == {"unauthenticated"}
+        stream = opened.enter_context(closing(callers[child_on].open_logs(own, child)))
+        next(stream)
+
+        gate.touch()
+        while cluster.get_task_status(job_id, 0).current_attempt_id == 0:
+            next(cluster.watch_job(job_id))
+        assert may(own, ran_on) == "unauthenticated", "whoever ran it knows at once"
+        with pytest.raises(ConnectError, match="has ended") as caught:
+            for _ in stream:
+                pass
+        assert caught.value.code.value == "unauthenticated"
+        for address in callers:
+            wait_until(
+                lambda address=address: may(own, address) == "unauthenticated", f"the end of a token at {address}"
+            )
+        assert cluster.get_job_status(child).state == cluster_pb2.JOB_STATE_RUNNING
+    cluster.terminate_job(job_id)
+    wait_for_end(cluster, job_id)
 
 
 def test_a_job_belongs_to_who_submitted_it_and_its_children_too(cluster: RemoteClusterClient, running: str) -> None:

@@ -102,10 +102,11 @@ class Bearer:
         """Before a call."""
         if ctx.method.name in OPEN:
             return  # it needs none, and it is what strangers are asked
-        token = self._token()
+        shown = ctx.request_headers.get("authorization")  # another one, for this call
+        token = self._token() if shown is None else None
+        if (token is not None or shown is not None) and self._neighbour is not None:
+            self._neighbour.check()
         if token is not None:
-            if self._neighbour is not None:
-                self._neighbour.check()
             ctx.request_headers["authorization"] = f"Bearer {token}"
 
     def on_end_sync(self, token: None, ctx: Any, error: Exception | None) -> None:

@@ -9,6 +9,7 @@ Two interceptors, since a request is refused by its headers before its body is r
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -17,7 +18,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from iris.clock import wall_s
-from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError
+from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc.caller import ADVICE, CONTROLLER, LEEWAY_S, Caller, caller, current_caller
 from iris.rpc.permissions import OPEN, Facts, Rules
 
@@ -30,8 +31,16 @@ class Judge(Protocol):
     def identify(self, token: str) -> Caller:
         """Whose token it is; UnauthenticatedError when it is nobody's, or not good any more."""
 
+    async def confirm(self, known: Caller, token: str) -> None:
+        """Ask elsewhere about a token that was identified, where it is not known here whether it is still good.
+
+        Raises:
+            UnauthenticatedError: It is not.
+            UnavailableError: Nobody says.
+        """
+
     def check(self, known: Caller) -> None:
-        """UnauthenticatedError when a token that was good is so no more."""
+        """UnauthenticatedError when a token that was good is so no more, UnavailableError when that is not known."""
 
 
 class Doors:
@@ -39,6 +48,7 @@ class Doors:
 
     def __init__(self) -> None:
         self._open: dict[asyncio.Timeout, Caller] = {}
+        self._streams: Counter[Caller] = Counter()
 
     @contextmanager
     def open(self, limit: asyncio.Timeout, known: Caller) -> Iterator[None]:
@@ -48,6 +58,21 @@ class Doors:
             yield
         finally:
             del self._open[limit]
+
+    @contextmanager
+    def streaming(self, known: Caller) -> Iterator[None]:
+        """For as long as a stream is open, whether it waits for a message or its reader is slow to take one."""
+        self._streams[known] += 1
+        try:
+            yield
+        finally:
+            self._streams[known] -= 1
+            if not self._streams[known]:
+                del self._streams[known]
+
+    def callers(self) -> list[Caller]:
+        """Return who has streams open."""
+        return list(self._streams)
 
     def look_again(self, is_out: Callable[[Caller], bool]) -> None:
         """Wakes the streams of those whose tokens are not good any more."""
@@ -69,8 +94,10 @@ class Gate:
         if method in OPEN:
             return
         try:
-            known = self._judge.identify(_bearer(ctx.request_headers.get("authorization")))
+            token = _bearer(ctx.request_headers.get("authorization"))
+            known = self._judge.identify(token)
             _check_role(known, method, self._rules)
+            await self._judge.confirm(known, token)
         except IrisError as error:
             raise ConnectError(Code(error.code), str(error)) from None
         current_caller.set(known)
@@ -114,26 +141,27 @@ class Inspector:
     async def _while_good(self, known: Caller, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
         try:
-            while True:
-                self._judge.check(known)
-                left_s = known.expires_at_s + LEEWAY_S - wall_s() + _SURELY_S
-                # A token of the cluster's own can be good after its time: it is looked at with each message then.
-                end = loop.time() + left_s if left_s > 0 else None
-                try:
-                    async with asyncio.timeout_at(end) as limit:
-                        with self._doors.open(limit, known):
-                            message = await anext(messages, None)
-                except TimeoutError:
-                    if not limit.expired():
-                        raise
+            with self._doors.streaming(known):
+                while True:
                     self._judge.check(known)
-                    text = "the time of the token is over, and it is still good: open the stream again"
-                    raise ConnectError(Code.UNAVAILABLE, text) from None
-                if message is None:
-                    return
-                yield message
-        except UnauthenticatedError as error:
-            raise ConnectError(Code.UNAUTHENTICATED, str(error)) from None
+                    left_s = known.expires_at_s + LEEWAY_S - wall_s() + _SURELY_S
+                    # A token of the cluster's own can be good after its time: it is looked at with each message then.
+                    end = loop.time() + left_s if left_s > 0 else None
+                    try:
+                        async with asyncio.timeout_at(end) as limit:
+                            with self._doors.open(limit, known):
+                                message = await anext(messages, None)
+                    except TimeoutError:
+                        if not limit.expired():
+                            raise
+                        self._judge.check(known)
+                        text = "the time of the token is over, and it is still good: open the stream again"
+                        raise ConnectError(Code.UNAVAILABLE, text) from None
+                    if message is None:
+                        return
+                    yield message
+        except (UnauthenticatedError, UnavailableError) as error:
+            raise ConnectError(Code(error.code), str(error)) from None
         finally:
             await cast(Any, messages).aclose()
 

@@ -23,7 +23,7 @@ from iris.rpc.tokens import QUEUED_WORKER_TTL_S, WORKER_TTL_S, SigningKey, Verif
 DEFAULT_TTL_S = 30 * 86400
 MAX_TTL_S = 10 * 366 * 86400
 _CONTROLLER_TTL_S = 600.0
-_TASK_TTL_S = 366 * 86400.0  # it ends with its attempt
+_TASK_TTL_S = 366 * 86400.0  # it ends with its attempt: here, and at workers (worker/attempt_tokens.py)
 _LISTED_S = 7 * 86400  # an expired token is shown for so long
 
 Token = cluster_pb2.Controller.Token
@@ -67,6 +67,9 @@ class Authority:
         known = self.verifier.read(token)
         self.check(known)
         return known
+
+    async def confirm(self, known: Caller, token: str) -> None:
+        """Nothing: what there is to know of a token is known here."""
 
     def check(self, known: Caller) -> None:
         """Raises UnauthenticatedError when a token is not good any more.

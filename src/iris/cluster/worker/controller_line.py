@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from iris.errors import InvalidAddressError
-from iris.rpc import cluster_connect
+from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.async_transport import http_client
-from iris.rpc.calls import Peer
+from iris.rpc.caller import Caller
+from iris.rpc.calls import Peer, call_async
 from iris.rpc.credentials import Bearer, Credentials
 from iris.rpc.neighbour import Neighbour
 from iris.rpc.tls import ClientTls
 
 _LOOK_S = 0.1
+_SHOW_S = 10.0
 
 
 def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_connect.ControllerServiceClient:
@@ -55,6 +58,17 @@ class ControllerLine:
         self._make_stub = make_stub
         self._seen: tuple[int, int] | None = None
         self._point_to(address)
+
+    async def show(self, known: Caller, token: str) -> None:
+        """Show a task's own token to the controller, which knows whether its attempt goes on.
+
+        Raises:
+            UnauthenticatedError: It has ended.
+            IrisError: The controller does not say.
+        """
+        request = cluster_pb2.Controller.GetTaskStatusRequest(job_id=known.job_id, task_index=known.task_index)
+        as_the_task = partial(self.stub.get_task_status, headers={"authorization": f"Bearer {token}"})
+        await call_async(as_the_task, request, self.peer, timeout_s=_SHOW_S)
 
     async def pause(self, seconds: float) -> None:
         """Waits after a failed call; not for longer than until the controller is started again on this machine."""

@@ -19,11 +19,12 @@ import psutil
 
 from iris import clock, failpoints, versions
 from iris.cluster.types import TOKEN_VARIABLE
+from iris.cluster.worker.attempt_tokens import AttemptTokens
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_line import ControllerLine, connect
 from iris.cluster.worker.handover import Handover
 from iris.cluster.worker.launcher import Launcher
-from iris.cluster.worker.lease import Lease, span
+from iris.cluster.worker.lease import DEFAULT_LEASE_S, Lease, span
 from iris.cluster.worker.limits import ENFORCE, Enforcement
 from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.worker.reaper import Reaper, become_subreaper
@@ -224,7 +225,12 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         launcher=launcher,
         enforcement=Enforcement(arguments.enforce, token, arguments.task_max_processes),
         max_log_bytes=arguments.max_log_bytes,
+        on_ended=trust.attempt_ended,
     )
+    attempt_tokens = AttemptTokens(
+        worker.goes_on, controller.show, trust.doors, lambda: lease.length_s or DEFAULT_LEASE_S
+    )
+    trust.ask_about_attempts(attempt_tokens)
     application = worker_application(WorkerService(worker), trust)
     server = HttpServer({application.path: application}, listener, tls=server_context)
     # 3. Its lines to the controller. The port is bound already, so whoever learns of the address can call.
@@ -276,6 +282,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         worker.watch_attempts(),
         worker.measure_disks(),
         cleanup.run(),
+        attempt_tokens.run(),
         *([handover.run()] if handover else []),
     ]
     tasks = [asyncio.create_task(work) for work in running]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iris.cluster.worker.attempt_tokens import AttemptTokens
 from iris.errors import FailedPreconditionError, PermissionDeniedError, UnavailableError
-from iris.rpc.caller import CONTROLLER, Caller
+from iris.rpc.caller import CONTROLLER, TASK, Caller
 from iris.rpc.gate import Doors
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class Trust:
         worker_id: Whose it is.
         token_key: See `WorkerCredentials`.
         incarnation: Of this process of the worker.
+
+    Attributes:
+        doors: The streams that are open.
+        revocations: Up to which revocation of tokens the worker knows of them.
     """
 
     def __init__(self, worker_id: str, token_key: bytes = b"", incarnation: str = "") -> None:
@@ -72,7 +77,12 @@ class Trust:
         self._verifier: Verifier | None = None
         self._revoked: frozenset[str] = frozenset()
         self.doors = Doors()
-        self.revocations = 0  # up to which it knows of them
+        self.revocations = 0
+        self._attempts: AttemptTokens | None = None
+
+    def ask_about_attempts(self, attempts: AttemptTokens) -> None:
+        """From now on tokens of tasks are taken, where these say that their attempts go on."""
+        self._attempts = attempts
 
     def learn_key(self, token_key: bytes) -> None:
         """What the controller says of its key; the first that is known stays.
@@ -99,10 +109,36 @@ class Trust:
 
             self._verifier = Verifier(self._key)
         known = self._verifier.read(token)
-        self.check(known)
+        self._check_token(known)
         return known
 
+    async def confirm(self, known: Caller, token: str) -> None:
+        """Return when the attempt goes on that a task's token was given to; other tokens are good by themselves.
+
+        Raises:
+            UnauthenticatedError: It has ended.
+            UnavailableError: The controller does not say.
+        """
+        if known.role == TASK:
+            await self._of_attempts().confirm(known, token)
+
     def check(self, known: Caller) -> None:
+        """Raise UnauthenticatedError when a token is not good any more, UnavailableError when that is not known."""
+        self._check_token(known)
+        if known.role == TASK:
+            self._of_attempts().check(known)
+
+    def attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
+        """An attempt has ended on this worker."""
+        if self._attempts is not None:
+            self._attempts.ended(job_id, task_index, attempt_id)
+
+    def _of_attempts(self) -> AttemptTokens:
+        if self._attempts is None:
+            raise UnavailableError(f"worker {self._worker_id} cannot ask yet which attempts go on")
+        return self._attempts
+
+    def _check_token(self, known: Caller) -> None:
         """Raises UnauthenticatedError when a token is not good any more.
 
         A token that the controller has made for this very process ends with it: whatever the clocks of the two say, it

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from iris.clock import now_ms
@@ -86,6 +86,7 @@ class Worker:
         launcher: What starts them.
         enforcement: What keeps attempts to their limits.
         max_log_bytes: What is kept of the log of an attempt whose job does not say it.
+        on_ended: Called with job, task and attempt when an attempt has ended.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Worker:
         launcher: Launcher,
         enforcement: Enforcement,
         max_log_bytes: int = DEFAULT_MAX_LOG_BYTES,
+        on_ended: Callable[[str, int, int], None] = lambda job_id, task_index, attempt_id: None,
     ) -> None:
         self.worker_id = worker_id
         self._token = token
@@ -119,6 +121,7 @@ class Worker:
         self._enforcement = enforcement
         self._watch = Watch(enforcement)
         self._max_log_bytes = max_log_bytes
+        self._on_ended = on_ended
         self._ports = PortReservations(bind_host)
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
@@ -215,6 +218,11 @@ class Worker:
         if attempt is None:
             raise NotFoundError(f"worker {self.worker_id} has no attempt {attempt_id} of task {task_id!r}")
         self._stop(attempt, _grace_s(attempt) if grace_s is None else grace_s)
+
+    def goes_on(self, job_id: str, task_index: int, attempt_id: int) -> bool | None:
+        """Whether an attempt has not ended on this worker; None where it is not known here."""
+        attempt = self._attempts.get((make_task_id(job_id, task_index), attempt_id))
+        return None if attempt is None else not attempt.is_final
 
     def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
         """Where the log of an attempt lies: its id, its directory, and its record.
@@ -575,6 +583,7 @@ class Worker:
         attempt.finished_at_ms = now_ms()
         attempt.state = state
         self._tell(attempt)
+        self._on_ended(attempt.request.job_id, attempt.request.task_index, attempt.request.attempt_id)
         if len(self._attempts) > _REMEMBERED:
             self._forget_oldest()
 
