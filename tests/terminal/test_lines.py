@@ -9,6 +9,7 @@ import pytest
 
 from iris.client.job import Block, LogEntry
 from iris.cluster.logs.records import SOURCES
+from iris.terminal.block import SETTLES_S
 from iris.terminal.lines import Lines
 
 
@@ -58,19 +59,22 @@ def test_rule_3_what_continues_a_line_is_marked() -> None:
 
 
 def test_rule_4_a_terminal_has_rows_for_unfinished_lines() -> None:
-    lines = Lines(True)
+    now_s = 0.0
+    lines = Lines(True, lambda: now_s)
     assert labelled(lines, (1, b"name? "), (0, b"\r 1%"), (0, b"\r 2%"), (1, b"really? ")) == b""
     assert lines.rows() == [b"t0 |  2%", b"t1 | name? really? "]
-    assert labelled(lines, (2, b"whole\n"), (1, b"yes\n"), (0, b"\r 3%\n")) == (
-        b"t2 | whole\nt1 | name? really? yes\nt0 |  3%\n"
-    )
+    assert labelled(lines, (2, b"whole\n"), (1, b"yes\n"), (0, b"\r 3%\n")) == (b"t2 | whole\nt1 | name? really? yes\n")
+    assert lines.rows() == [b"t0 |  3%"], "a bar that the task may still go back to"
+    assert lines.settle() == b""
+    now_s = SETTLES_S
+    assert lines.settle() == b"t0 |  3%\n"
     assert lines.rows() == []
     assert labelled(lines, (0, b"CRLF\r\n"), (0, b"CRLF\r"), (0, b"\n")) == b"t0 | CRLF\n" * 2
 
 
 def test_rows_have_nothing_that_moves_the_cursor() -> None:
     lines = Lines(True)
-    labelled(lines, (0, b"\x1b[31mred\x1b[0m\x1b[2A\x1b[2K\x1b]0;title\x07\x08\x00 \x1b7\tend\x1b"))
+    labelled(lines, (0, b"\x1b[31mred\x1b[0m\x1b[2C\x1b[2J\x1b]0;title\x07\x08\x00 \x1b7\tend\x1b"))
     assert lines.rows() == [b"t0 | \x1b[31mred\x1b[0m \tend"]
 
 

@@ -190,3 +190,31 @@ def test_names_and_errors_of_tasks_cannot_steer_the_terminal(
                 assert dropped not in terminal.written, words
         finally:
             terminal.close()
+
+
+NESTED = r"""
+import sys, time
+def put(text): sys.stderr.write(text); sys.stderr.flush(); time.sleep(0.02)
+for outer in range(3):
+    put(f"\router {outer}")
+    for inner in range(5):
+        for part in ("\n", f"\rinner {inner}", "\x1b[A"): put(part)
+    for part in ("\n", "\r       \r", "\x1b[A"): put(part)
+put("\router 3\n")
+print("done")
+"""
+
+
+def test_nested_bars_of_tasks_leave_no_row_behind(
+    shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
+) -> None:
+    job = client.run([sys.executable, "-c", NESTED], replicas=2)
+    env = dict(os.environ) | {"IRIS_CONTROLLER_ADDRESS": shared_cluster.address, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "iris.cli", "logs", "-f", "--source", "stdout", "--source", "stderr", job.job_id]
+    terminal = Terminal(command, env, tmp_path)
+    try:
+        assert terminal.exit_code() == 0
+        lines = sorted(line for line in terminal.screen if line)
+        assert lines == [f"task-{task} | {text}" for task in (0, 1) for text in ("done", "outer 3")]
+    finally:
+        terminal.close()

@@ -139,8 +139,7 @@ class Output:
                 if self._held:
                     held, self._held, self._held_bytes = b"".join(self._held), [], 0
                     self._screen.emit(self._stdout, held)
-                else:
-                    self._screen.refresh()
+                self._screen.refresh()
                 self._last_shown = self._last_added
             finally:
                 self._is_writing = False

@@ -1,6 +1,6 @@
 """The tree of commands, and what becomes of errors: one sentence on stderr and an exit code.
 
-0      done; of `iris run` and `iris kill --wait`: the job's exit code
+0      done; of `iris run` and `iris logs -f`: the job's exit code
 1      an error, told in a sentence
 2      the command line cannot be meant
 128+n  ended by signal n: 130 after Ctrl-C, 141 when the reader of our output has left

@@ -58,7 +58,13 @@ class Screen:
             self._terminal.write(draw)
 
     def refresh(self) -> None:
-        """Draw the rows again where they have changed, or the terminal has."""
+        """Draw the rows again where they have changed, or the terminal has, and write bars that have settled."""
+        settled = self.lines.settle()
+        apart = b"" if self.lines_apart is self.lines else self.lines_apart.settle()
+        if settled:
+            self.emit(self.stdout, settled)
+        if apart:
+            self.emit(self.stderr, apart)
         if self._rows != self._wanted_rows()[0]:
             self.emit(self.stdout, b"")
 
