@@ -150,6 +150,27 @@ def test_wait_on_a_terminal_moves_bars_and_shows_prompts(
         terminal.close()
 
 
+def test_wait_prints_to_a_stdout_that_is_not_its_descriptor(
+    shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
+) -> None:
+    job = client.run(["sh", "-c", "printf '\\r 10%%\\r 20%%\\n'"])
+    program = (
+        "import io, sys\n"
+        "class Notebook(io.StringIO):\n"
+        "    def fileno(self): return 1\n"
+        "shown, sys.stdout = sys.stdout, Notebook()\n"
+        "from iris.client import IrisClient\n"
+        "with IrisClient.remote(sys.argv[1]) as client: client.wait(sys.argv[2], stream_logs=True)\n"
+        "shown.write(repr(sys.stdout.getvalue()))\n"
+    )
+    terminal = Terminal([sys.executable, "-c", program, shared_cluster.address, job.job_id], os.environ, tmp_path)
+    try:
+        assert terminal.exit_code() == 0
+        terminal.shows(r"'[task-0:stdout] \r 10%\r 20%\n'")
+    finally:
+        terminal.close()
+
+
 def test_labelled_output_keeps_colours_and_cannot_steer_the_terminal(
     shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
 ) -> None:

@@ -64,6 +64,12 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, wante
 
 def _terminal_printer() -> _TerminalPrinter | None:
     """What prints to the terminal that stdout is; None where it is something else."""
+    try:
+        # A notebook shows what is written to the stream; its descriptor may be the terminal that started it.
+        if sys.stdout is None or not sys.stdout.isatty():
+            return None
+    except ValueError:  # the program has closed it
+        return None
     stdout = Outlet(sys.stdout)
     return _TerminalPrinter(Screen(stdout, Outlet(sys.stderr))) if stdout.is_terminal else None
 
