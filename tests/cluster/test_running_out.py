@@ -32,20 +32,29 @@ from iris.rpc import cluster_pb2 as pb
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk with little more room than the controller's reserve."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_RESERVE_BYTES // MIB + 40}m", "tmpfs", str(path)]
+@contextlib.contextmanager
+def _mounted(path: Path, *options: str) -> Iterator[None]:
+    """A disk, mounted for the time of a test."""
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(path)]
     try:
         mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         pytest.skip("no mount here")
     if mounted.returncode:
         pytest.skip(f"a disk cannot be mounted here (root only): {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with little more room than the controller's reserve."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    with _mounted(path, f"size={DISK_RESERVE_BYTES // MIB + 40}m"):
+        yield path
 
 
 def fill(disk: Path, leave: int) -> Path:
@@ -164,7 +173,7 @@ AS_NOBODY = (
 )
 
 
-def test_a_task_for_which_no_process_can_be_started_fails_with_words_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_task_for_which_no_process_can_be_started_is_charged_to_the_worker_and_waits_for_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--directory", str(tmp_path / "w")]
     if shutil.which("setpriv") is None or shutil.which("prlimit") is None:
         pytest.skip("no setpriv and prlimit here")
@@ -179,18 +188,127 @@ def test_a_task_for_which_no_process_can_be_started_fails_with_words_and_is_trie
             # One that runs first: its threads are there by then, and the limit is of threads, too.
             assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
             before = resource.getrlimit(resource.RLIMIT_NPROC)[0]  # it has ours
-            limit = [*user, "prlimit", f"--pid={process.pid}"]  # only its own user may, where root may not do all
-            subprocess.run([*limit, "--nproc=1:"], check=True)
-            job_id = launch(client, ["true"], max_retries_failure=2)
+            limit = [*user, "prlimit", "--nproc={}:", "--pid={}"]  # only its own user may, where root may not do all
+            starters = [process.pid, *(child.pid for child in psutil.Process(process.pid).children())]
+
+            def allow(processes: int | str) -> None:
+                for pid in starters:
+                    subprocess.run(
+                        [word.format(processes) if "nproc" in word else word.format(pid) for word in limit], check=True
+                    )
+
+            allow(1)
+            job_id = launch(client, ["true"])
+            task = wait_until(
+                lambda: (seen := client.get_task_status(job_id, 0)).preemption_count and seen, "a start that fails"
+            )
+            assert task.failure_count == 0, "a job without retries is not at fault"
+            assert "may start no more processes" in task.error
+            assert "ulimit -u" in task.error
+            wait_until(
+                lambda: "ulimit -u" in client.list_workers()[0].short_of, "the worker to say what it is short of"
+            )
+            allow(before if before >= 0 else "unlimited")
             job = wait_for_end(client, job_id)
-            assert job.state == pb.JOB_STATE_FAILED
-            assert "may start no more processes" in job.error
-            assert "ulimit -u" in job.error
-            assert [attempt.state for attempt in job.tasks[0].attempts] == [pb.TASK_STATE_FAILED] * 3
-            subprocess.run([*limit, f"--nproc={before if before >= 0 else 'unlimited'}:"], check=True)
+            assert job.state == pb.JOB_STATE_SUCCEEDED
             assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED, (
                 "nothing else is hurt"
             )
         finally:
             process.terminate()
             process.wait()
+
+
+def fill_inodes(disk: Path) -> Path:
+    """Takes all inodes of a disk."""
+    folder = disk / "many"
+    folder.mkdir()
+    with contextlib.suppress(OSError):
+        for number in range(10**6):
+            (folder / str(number)).touch()
+    return folder
+
+
+def free_worker(cluster: LocalServer, client: RemoteClusterClient) -> None:
+    """Until no worker is short of anything."""
+    wait_until(
+        lambda: (workers := client.list_workers()) and not any(worker.short_of for worker in workers), "room on workers"
+    )
+
+
+@pytest.mark.parametrize("what", ["bytes", "inodes"])
+def test_a_worker_whose_disk_is_full_takes_nothing_new_until_it_has_room(tmp_path: Path, what: str) -> None:
+    state = tmp_path / "state"
+    workers = state / "workers"
+    workers.mkdir(mode=0o700, parents=True)
+    state.chmod(0o700)
+    with (
+        _mounted(workers, "size=32m", "nr_inodes=400", "mode=700"),
+        running_cluster(state) as server,
+        RemoteClusterClient(server.address) as client,
+    ):
+        runs = launch(client, shell("while [ -e /proc/self ] && [ ! -e gate ]; do sleep 0.05; done; echo went on"))
+        wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
+        other = fill(workers, 0) if what == "bytes" else fill_inodes(workers)
+        jobs = [launch(client, ["true"]) for _ in range(4)]
+        wait_until(
+            lambda: any(worker.short_of for worker in client.list_workers()), "the worker to say that it is full"
+        )
+        expected = "disk" if what == "bytes" else "inodes"
+        for job_id in jobs:
+            message = wait_until(
+                lambda job_id=job_id: (
+                    (m := client.get_job_status(job_id).status_message) and "takes nothing new" in m and m
+                ),
+                "the reason why it waits",
+            )
+            assert expected in message
+        later = launch(client, ["true"])
+        assert client.get_job_status(runs).state == pb.JOB_STATE_RUNNING, "what runs goes on"
+        shutil.rmtree(other) if other.is_dir() else other.unlink()
+        for job_id in [*jobs, later]:
+            job = wait_for_end(client, job_id)
+            assert job.state == pb.JOB_STATE_SUCCEEDED, job.error
+            assert job.tasks[0].failure_count == 0
+            assert job.tasks[0].preemption_count <= 1, "at most what was placed before the worker had said it"
+        client.terminate_job(runs)
+        wait_for_end(client, runs)
+
+
+def test_jobs_run_on_the_workers_that_have_room(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    full = state / "workers" / "local-0"
+    full.mkdir(mode=0o700, parents=True)
+    state.chmod(0o700)
+    with (
+        _mounted(full, "size=16m", "mode=700"),
+        running_cluster(state, workers=2) as server,
+        RemoteClusterClient(server.address) as client,
+    ):
+        fill(full, 0)
+        wait_until(
+            lambda: [worker.short_of != "" for worker in client.list_workers()].count(True) == 1, "one to be full"
+        )
+        jobs = [wait_for_end(client, launch(client, ["true"])) for _ in range(4)]
+        assert [job.state for job in jobs] == [pb.JOB_STATE_SUCCEEDED] * 4
+        assert {job.tasks[0].worker_id for job in jobs} == {"local-1"}
+        (full / "other").unlink()
+        free_worker(server, client)
+        job = wait_for_end(client, launch(client, ["true"], replicas=2, placement=pb.PLACEMENT_SPREAD))
+        assert job.state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_controller_whose_inodes_run_out_refuses_jobs(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with (
+        _mounted(disk, f"size={DISK_RESERVE_BYTES // MIB + 40}m", "nr_inodes=2000"),
+        running_cluster(disk / "state") as server,
+        RemoteClusterClient(server.address) as client,
+    ):
+        folder = fill_inodes(disk)
+        with pytest.raises(ResourceExhaustedError, match="hardly any inodes left"):
+            launch(client, ["true"])
+        shutil.rmtree(folder)
+        free_worker(server, client)
+        assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED

@@ -51,6 +51,7 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
         "term_signal": task.term_signal if task.HasField("term_signal") else None,
         "error": task.error,
         "status_message": task.status_message,
+        "log_warning": task.log_warning,
         "retry_at_ms": task.retry_at_ms or None,
         "worker_id": task.worker_id or None,
         "ports": dict(task.ports),

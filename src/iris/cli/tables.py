@@ -143,7 +143,7 @@ def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
             f"{usage.cpu_millicores / 1000:.1f}" if task.attempts else "",
             f"{usage.memory_peak_mb} MB" if task.attempts else "",
             *([ports] if with_ports else []),
-            plain(_one_line(task.status_message or task.error)),
+            plain(_one_line(task.status_message or task.error or task.log_warning)),
         )
     return table
 

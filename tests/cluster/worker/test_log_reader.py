@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -316,16 +317,75 @@ def test_a_live_log_that_is_damaged_goes_on_at_its_end(path: Path) -> None:
     ]
 
 
-def test_a_live_log_whose_directory_is_gone_ends(path: Path) -> None:
+def test_a_live_log_whose_segment_is_removed_says_so_at_once(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"gone\n", 1)
     (path / writer.segments[0].segment_name).unlink()
     reader = LogReader(path, writer=writer)
+    got = Received([("stdout", b"gone\n", 1)])
+    got.take(reader.read(1 << 20, final=False))
+    assert got.missing == 5
     assert reader.read(1 << 20, final=False) == b""
     writer.close()
-    got = Received([("stdout", b"gone\n", 1)])
-    got.take(read_all(reader))
+    assert reader.read(1 << 20, final=True) == b""
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "removed with all above it"])
+@pytest.mark.parametrize("before", [0, 1])  # whether the reader has read something by then
+def test_a_live_log_whose_directory_is_gone_goes_on_in_a_new_one(tmp_path: Path, how: str, before: int) -> None:
+    path = tmp_path / "attempt" / "log"
+    path.parent.mkdir()
+    writer = LogWriter(path)
+    captured: list[Captured] = [("stdout", b"first\n", 1), ("stdout", b"gone\n", 2), ("stdout", b"kept\n", 3)]
+    got = Received(captured)
+    reader = LogReader(path, writer=writer)
+    for item in captured[:before]:
+        writer.append(*item)
+    got.take(read_all(reader, final=False))
+    reader.close()
+    for item in captured[before:2]:
+        writer.append(*item)
+    if how == "moved":
+        path.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(path if how == "removed" else path.parent)
+    writer.check_place()
+    got.take(read_all(reader, final=False))
+    (gap,) = got.gaps
+    assert gap.missing == 11 - 6 * before
+    assert "removed, or moved, while the task ran" in gap.reason
+    assert "11 bytes of its log are missing" in writer.warning
+    writer.append(*captured[2])
+    got.take(read_all(reader, final=False))
+    writer.check_place()  # all is well again
+    writer.close()
+    assert writer.missing == 11, "of all that was written, and not only of what this reader lacks"
+    assert read_all(reader) == b""
+    assert got.given == 5 + 6 * before
+    later = Received(captured)  # for who comes when the writer is gone
+    with LogReader(path) as late:
+        later.take(read_all(late))
+    assert later.given == 5
+    assert "removed, or moved" in later.gaps[0].reason
+
+
+def test_a_live_log_whose_directory_cannot_be_made_again_counts_what_is_missing(path: Path) -> None:
+    writer = LogWriter(path)
+    writer.append("stdout", b"gone\n", 1)
+    shutil.rmtree(path)
+    path.write_text("in the way")
+    writer.check_place()
+    reader = LogReader(path, writer=writer)
+    got = Received([("stdout", b"gone\n", 1), ("stdout", b"lost\n", 2), ("stdout", b"kept\n", 3)])
+    got.take(read_all(reader, final=False))
     assert got.missing == 5
+    writer.append("stdout", b"lost\n", 2)
+    assert "10 bytes of its log are missing" in writer.warning
+    path.unlink()
+    writer.append("stdout", b"kept\n", 3)
+    got.take(read_all(reader, final=False))
+    assert (got.given, got.missing) == (5, 10)
+    writer.close()
 
 
 # While it is written

@@ -69,7 +69,7 @@ def test_records_lie_on_disk_as_they_were_appended(path: Path) -> None:
     assert writer.unfinished == (4, -1, -1)
     assert read_end(path) is None
     writer.close()
-    assert read_end(path) == ((9, 0, 4), 0, writer.max_bytes, "", False)
+    assert read_end(path) == ((9, 0, 4), 0, writer.max_bytes, "", False, "")
 
 
 def test_an_append_longer_than_a_record_is_split(path: Path) -> None:
@@ -337,11 +337,12 @@ def test_a_loss_that_cannot_even_be_declared_is_told_by_the_writer(path: Path) -
 def test_a_log_whose_directory_is_gone_loses_and_says_so(path: Path) -> None:
     writer = LogWriter(path)
     path.rmdir()
+    path.write_text("in the way of another one")
     writer.append("stdout", b"nowhere\n", 1)
     writer.close()
     assert (writer.offsets, writer.missing) == ((8, 0, 0), 8)
     got = received(path, [("stdout", b"nowhere\n", 1)], writer)
-    assert got.gaps == [Gap("stdout", 0, 8, f"it could not be written: {os.strerror(2)}")]
+    assert got.gaps == [Gap("stdout", 0, 8, f"it could not be written: {os.strerror(20)}")]
 
 
 @pytest.fixture

@@ -127,7 +127,9 @@ class Controller:
         self.authority.is_live = self._is_live
         self.authority.is_worker_live = self._is_worker_live
         self.authority.changed = self._saver.token_changed
-        self.fleet = Fleet(lease_s, store, self._saver, self.authority, http_client, self._lose_attempts)
+        self.fleet = Fleet(
+            lease_s, store, self._saver, self.authority, http_client, self._lose_attempts, self._room_changed
+        )
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
@@ -374,6 +376,9 @@ class Controller:
             answer.controller_address = self._address
             await self._saver.settled()
         return answer
+
+    def _room_changed(self) -> None:
+        self._scheduler.wake()
 
     def _lose_attempts(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
         for record in list(self._unfinished.values()):

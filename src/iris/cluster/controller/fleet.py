@@ -54,6 +54,7 @@ class Fleet:
         authority: Makes the tokens by which workers are called.
         http_client: By which they are called; None: by connectrpc's own.
         lose_attempts: What is done about those of a worker that is lost.
+        room_changed: Called when a worker has become short of something, or is so no more.
 
     Attributes:
         workers: By worker id.
@@ -68,6 +69,7 @@ class Fleet:
         authority: Authority,
         http_client: Client | None,
         lose_attempts: LoseAttempts,
+        room_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
         self._lease_s = lease_s
@@ -80,6 +82,7 @@ class Fleet:
         self._authority = authority
         self._http_client = http_client
         self._lose_attempts = lose_attempts
+        self._room_changed = room_changed
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
 
     async def start(self) -> None:
@@ -167,6 +170,10 @@ class Fleet:
             await happens(self._registration, _LOOK_S)
         return worker
 
+    def short(self) -> dict[str, str]:
+        """The workers that can start nothing new now, and why."""
+        return {worker_id: worker.short_of for worker_id, worker in self.workers.items() if worker.short_of}
+
     def is_live(self, worker_id: str, incarnation: str) -> bool:
         """Whether a process of a worker has registered, and has not been silent for longer than its lease.
 
@@ -222,7 +229,11 @@ class Fleet:
         if worker is None or worker.place.incarnation != request.incarnation:
             answer.register_again = True
             return False
-        worker.heard(self._lease_s)
+        was_short = bool(worker.short_of)
+        worker.heard(self._lease_s, request.short_of)
+        if was_short != bool(worker.short_of):
+            _log.warning("worker %s %s", request.worker_id, worker.short_of or "has room for new attempts again")
+            self._room_changed()
         return True
 
     def fence(self, worker_id: str, incarnation: str) -> None:
@@ -272,6 +283,7 @@ class Fleet:
                 running_job_ids=sorted(running.get(worker_id, ())),
                 address=worker.place.address,
                 metadata=worker.metadata,
+                short_of=worker.short_of,
             )
             for worker_id, worker in self.workers.items()
         ]

@@ -61,10 +61,10 @@ class Reasons:
     def too_little_there(self, gang: GangRequest) -> str:
         """`needs 5 cpu; there are only 4 cpu`, for a gang that would not fit either if nothing was held."""
         machines, members = self._empty.layout.machines, self._empty.members(gang)
-        dead = sum(not machine.alive for machine in machines)
-        down = f" ({dead} {'machines are' if dead > 1 else 'machine is'} not alive)" if dead else ""
+        down = _down(machines)
         if not any(machine.alive for machine in machines):
-            return f"{needs(gang)}; there is no machine{down}"
+            is_avoided = any(machine.why_avoided for machine in machines)
+            return f"{needs(gang)}; {'no machine takes anything new' if is_avoided else 'there is no machine'}{down}"
         if not members:
             labels = _labels(gang.labels)
             return f"needs machines with {labels}; there are only {_other_labels(gang, machines)}{down}"
@@ -109,6 +109,17 @@ class Reasons:
             everywhere = (rest.free(i).amounts() for i in range(len(used)))
             self._others = [Resources(*(max(0, amount) for amount in amounts)) for amounts in everywhere]
         return self._others
+
+
+def _down(machines: Sequence[Machine]) -> str:
+    """Which machines take nothing new, and why, in brackets; empty: all do."""
+    dead = sum(not machine.alive and not machine.why_avoided for machine in machines)
+    words = [f"{dead} {'machines are' if dead > 1 else 'machine is'} not alive"] if dead else []
+    avoided = [machine for machine in machines if machine.why_avoided]
+    words += [f"{machine.name} takes nothing new: {machine.why_avoided}" for machine in avoided[:1]]
+    if len(avoided) > 1:
+        words.append(f"nor do {len(avoided) - 1} more")
+    return f" ({'; '.join(words)})" if words else ""
 
 
 def _short(gang: GangRequest, room: Room) -> list[tuple[str, int]]:

@@ -70,6 +70,7 @@ class JobRecord(StoredJob):
         facts.ports.update(report.ports)
         facts.resource_usage.CopyFrom(report.resource_usage)
         facts.build_metrics.CopyFrom(report.build_metrics)
+        facts.log_warning = report.log_warning
         self._add_usage(facts.resource_usage, 1)
 
     def _add_usage(self, usage: cluster_pb2.ResourceUsage, sign: int) -> None:

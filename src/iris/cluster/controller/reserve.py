@@ -14,6 +14,8 @@ from iris.errors import ResourceExhaustedError, UnavailableError
 from iris.rpc.process import descriptors
 
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
+INODE_RESERVE = 1000  # files of the database, of workers and of logs
+_SHARE = 20  # of a disk with few inodes: one part in so many
 # Calls of workers and of those who look, connections to workers, logs. Of a very low limit a quarter.
 DESCRIPTOR_RESERVE = 64
 _DESCRIPTORS = "/proc/self/fd"
@@ -37,6 +39,12 @@ class Reserve:
         """
         if self._directory is not None:
             disk = os.statvfs(self._directory)
+            # Some file systems make inodes as they need them, and count none.
+            if disk.f_files and disk.f_favail < min(INODE_RESERVE, disk.f_files // _SHARE):
+                raise ResourceExhaustedError(
+                    f"the disk of the controller has hardly any inodes left: {disk.f_favail} of {disk.f_files} in"
+                    f" {self._directory}; what runs goes on; remove files there"
+                )
             free = disk.f_bavail * disk.f_frsize
             # What comes is written twice: to the log of the database, then to its place.
             if free < DISK_RESERVE_BYTES + 2 * size:

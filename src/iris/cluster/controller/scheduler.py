@@ -22,6 +22,7 @@ from iris.cluster.controller.room import Layout
 from iris.cluster.controller.slot_workers import DRAIN_S, SlotWorkers
 from iris.cluster.controller.timers import Timers
 from iris.cluster.engine.base import (
+    AvoidsWorkers,
     Engine,
     GangRejectedError,
     GangRequest,
@@ -328,6 +329,8 @@ class Scheduler:
         Who is to be withdrawn is so when all passes have said it for `STUCK_S`: what the engine says of gangs and of
         machines are two answers, and it may have placed one, and not say so yet.
         """
+        if isinstance(self._engine, AvoidsWorkers):
+            self._engine.avoid(self._fleet.short())
         self._machines = await self._engine.machines()
         asked = [self._submitted[gang_id] for gang_id in self._words]
         held = [*self._held.values(), *self._granted.values(), *self._leaving.values()]

@@ -93,6 +93,7 @@ def task_status(record: StoredJob, task_index: int) -> cluster_pb2.TaskStatus:
         status_message=_task_message(record.job, task),
     )
     status.MergeFrom(record.facts[task_index])
+    status.status_message = status.status_message or ("" if task.is_finished else status.log_warning)
     gang = record.job.gangs.get(task.gang_id)
     if gang is not None and _pause_ms(record.job, gang) > 0:
         status.retry_at_ms = task.not_before_ms

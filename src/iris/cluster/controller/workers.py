@@ -25,6 +25,7 @@ from iris.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
+    shown,
 )
 from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
@@ -33,6 +34,7 @@ from iris.rpc.credentials import Bearer
 
 _MISSED_UNTIL_UNHEALTHY = 3
 _LONGEST_PAUSE_S = 5.0
+_REASON_CHARACTERS = 500  # of what a worker says of itself
 _log = logging.getLogger(__name__)
 
 # Whether an attempt is still wanted (task index, attempt id), asked before a call is made again.
@@ -48,6 +50,7 @@ class WorkerRecord:
         heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
         registered_s: When it registered, by the same clock.
         python_version: Of its tasks; empty: it does not say.
+        short_of: Why new attempts cannot be started there now, in its words; empty: they can.
         gone: Its process is certainly dead, or was declared lost; another one may register.
         visible_devices: What the engine has given to it alone, where it serves one slot, as CUDA names it.
     """
@@ -60,6 +63,7 @@ class WorkerRecord:
     last_heartbeat_ms: int
     registered_s: float
     python_version: str = ""
+    short_of: str = ""
     gone: bool = False
     visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
@@ -76,8 +80,9 @@ class WorkerRecord:
         """Whether it has been silent for so long that all that it ran has ended."""
         return now_s - self.heard_s > lost_after_s(self.lease_s)
 
-    def heard(self, lease_s: float) -> None:
-        """It has called, as one that has been granted this lease."""
+    def heard(self, lease_s: float, short_of: str) -> None:
+        """It has called, as one that has been granted this lease, and says what it is short of."""
+        self.short_of = shown(short_of[:_REASON_CHARACTERS])
         self.lease_s = lease_s
         self.heard_s = time.monotonic()
         self.last_heartbeat_ms = now_ms()
@@ -109,6 +114,7 @@ def new_record(
         last_heartbeat_ms=now_ms(),
         registered_s=now_s,
         python_version=request.python_version,
+        short_of=shown(request.short_of[:_REASON_CHARACTERS]),
         visible_devices=tuple(request.visible_devices),
     )
 

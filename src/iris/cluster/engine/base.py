@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from iris.errors import IrisError
 
@@ -135,6 +135,7 @@ class Machine:
         tasks: How many slots are held on it, also those that reserve nothing.
         labels: What it is labelled with.
         alive: Whether the engine places something there.
+        why_avoided: Why it does not now although the machine runs, in words; empty: no such reason.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Machine:
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     alive: bool = True
+    why_avoided: str = ""
 
     def suits(self, gang: GangRequest) -> bool:
         """Whether a slot of the gang may be here, however full it is."""
@@ -196,6 +198,17 @@ class Engine(Protocol):
 
     async def abandon(self) -> None:
         """Lets go; gangs live on, for the next controller. What an engine has started and told nobody of ends."""
+
+
+@runtime_checkable
+class AvoidsWorkers(Protocol):
+    """What the controller asks besides of an engine whose workers stand, and which chooses among them."""
+
+    def avoid(self, workers: Mapping[str, str]) -> None:
+        """From now on places nothing on these workers, which can start nothing now; by id, and why.
+
+        What is placed there already stays.
+        """
 
 
 def place(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:

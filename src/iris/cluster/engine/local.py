@@ -134,6 +134,7 @@ class LocalEngine:
         self._gangs: dict[str, _Gang] = {}
         self._waiting: dict[str, _Gang] = {}  # of them, those that hold nothing
         self._ledger = Ledger(directory / "ledger" if standing else None)
+        self._avoided: Mapping[str, str] = {}
         self._abandoned = False
         self.adopted = 0  # workers that were there already
         self._changed = asyncio.Event()
@@ -211,7 +212,8 @@ class LocalEngine:
         """See `Engine.submit`. Room that is free is held when this returns."""
         if gang.gang_id in self._gangs:
             return
-        if place(gang, [replace(machine, free=machine.total, tasks=0) for machine in self._machines()]) is None:
+        empty = [replace(machine, free=machine.total, tasks=0, alive=True) for machine in self._machines()]
+        if place(gang, empty) is None:
             raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
         self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._hold_what_fits()
@@ -236,6 +238,13 @@ class LocalEngine:
     async def machines(self) -> Sequence[Machine]:
         """One for each worker: its share of the machine."""
         return self._machines()
+
+    def avoid(self, workers: Mapping[str, str]) -> None:
+        """See `AvoidsWorkers.avoid`."""
+        has_room_again = any(worker_id not in workers for worker_id in self._avoided)
+        self._avoided = dict(workers)
+        if has_room_again:
+            self._hold_what_fits()
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Returns when a gang got room or lost a worker, or after the time."""
@@ -274,7 +283,15 @@ class LocalEngine:
 
     def _machines(self) -> list[Machine]:
         return [
-            Machine(host.worker_id, host.total, host.free, host.tasks, host.labels)
+            Machine(
+                host.worker_id,
+                host.total,
+                host.free,
+                host.tasks,
+                host.labels,
+                alive=host.worker_id not in self._avoided,
+                why_avoided=self._avoided.get(host.worker_id, ""),
+            )
             for host in self._hosts[: self._open]
         ]
 

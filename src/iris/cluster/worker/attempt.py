@@ -121,6 +121,7 @@ class Attempt:
             ports=self.ports,
             resource_usage=self.resource_usage(),
             build_metrics=self.build_metrics(),
+            log_warning=self.log.warning,
         )
         if self.is_final:
             message.finished_at_ms = self.finished_at_ms
@@ -154,6 +155,7 @@ class Attempt:
             build_metrics=report.build_metrics,
             current_attempt_id=report.attempt_id,
             result_error=self.result_error,
+            log_warning=report.log_warning,
         )
         if self.exit_code is not None:
             status.exit_code = self.exit_code

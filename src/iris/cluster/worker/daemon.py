@@ -281,6 +281,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         end_with_lease(),
         worker.watch_attempts(),
         worker.measure_disks(),
+        worker.watch_room(),
         cleanup.run(),
         attempt_tokens.run(),
         *([handover.run()] if handover else []),

@@ -177,9 +177,14 @@ class LogReader:
                     if self._list(final) is not segments:
                         continue  # dropped meanwhile
                     reason = self._why_gone()
-                    if following is None:
+                    if following is not None:
+                        self._go_on(following, reason)
+                        continue
+                    if tip is None or self.position >= tip.position:
                         return self._end(final, reason)
-                    self._go_on(following, reason)
+                    lost = self._skip_to(tip, reason)  # somebody has removed it while it is written: at once
+                    if lost is not None:
+                        return lost
                     continue
                 lost = self._enter(opened)
                 if lost is not None:
@@ -197,8 +202,7 @@ class LogReader:
             if following is not None:
                 self._go_on(following, DAMAGED if number >= 0 else self._dropped())
             elif tip is not None:
-                self.position, self._at, self._begins = tip.position, list(tip.offsets), tip
-                lost = self._lose(tip.offsets, DAMAGED)
+                lost = self._skip_to(tip, DAMAGED)
                 if lost is not None:
                     return lost
             else:
@@ -275,8 +279,10 @@ class LogReader:
         """Why a segment is not there that was listed."""
         if (self._directory / AWAY).exists():
             raise UnavailableError("the log was put elsewhere while it was read")
+        if self._writer is not None and self._writer.removed:
+            return self._writer.removed
         end = read_end(self._directory)
-        return end.removed if end is not None and end.removed else DAMAGED
+        return DAMAGED if end is None else end.removed or end.lost or DAMAGED
 
     def _enter(self, opened: _Segment) -> Chunk | None:
         """Enters a segment; what is missing before it."""
@@ -289,6 +295,11 @@ class LogReader:
             self.last_ms = _first_ms(opened.fd, self.last_ms)
         reason, self._reason = self._reason, DAMAGED
         return self._lose(place.offsets, reason)
+
+    def _skip_to(self, tip: Place, reason: str) -> Chunk | None:
+        """Goes to the end of what is written; what is missing before it."""
+        self.position, self._at, self._begins = tip.position, list(tip.offsets), tip
+        return self._lose(tip.offsets, reason)
 
     def _lose(self, offsets: Offsets, *reasons: str) -> Chunk | None:
         """Gaps from what was given out up to `offsets`; one reason, or one for each source."""
@@ -328,8 +339,8 @@ class LogReader:
             limit = self._writer.max_bytes
         else:
             end = read_end(self._directory)
-            if end is not None and end.removed:
-                return end.removed
+            if end is not None and (end.removed or end.lost):
+                return end.removed or end.lost
             limit = 0 if end is None else end.max_bytes
         size = f" of {limit} bytes ({_readable(limit)})" if limit else ""
         return f"the oldest were dropped: the log reached its limit{size}"

@@ -71,6 +71,7 @@ class LogEnd(NamedTuple):
         max_bytes: The limit above which the oldest was dropped.
         removed: Why its segments are gone; empty while they are kept.
         truncated: It was removed, and had no end before: its writer was killed.
+        lost: Why its oldest segments are gone although others are kept; empty: they were dropped for `max_bytes`.
     """
 
     bytes_written: Offsets
@@ -78,6 +79,7 @@ class LogEnd(NamedTuple):
     max_bytes: int
     removed: str = ""
     truncated: bool = False
+    lost: str = ""
 
 
 def write_end(directory: Path, end: LogEnd) -> None:
@@ -114,7 +116,8 @@ def parse_end(text: bytes) -> LogEnd:
         fields = json.loads(text)
         written = _offsets(fields["bytes_written"])
         removed, truncated = str(fields.get("removed", "")), bool(fields.get("truncated"))
-        return LogEnd(written, _number(fields["bytes_missing"]), _number(fields["max_bytes"]), removed, truncated)
+        missing, most = _number(fields["bytes_missing"]), _number(fields["max_bytes"])
+        return LogEnd(written, missing, most, removed, truncated, str(fields.get("lost", "")))
     except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not the end of a log: {text[:100]!r}") from error
 

@@ -59,14 +59,22 @@ class LogWriter:
         missing: Bytes of the sources that were lost or dropped.
         max_bytes: The limit.
         end: What the closed log says of itself; None before.
+        removed: Why segments are not where they were written, once `check_place` has found that; empty before.
+        lost: Bytes of the sources that are missing because of the disk, and not because of `max_bytes`.
 
     Raises:
         FileExistsError: There is a log already: an attempt is written once.
-        OSError: The directory cannot be made.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = DEFAULT_MAX_LOG_BYTES) -> None:
-        directory.mkdir()
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            raise
+        except OSError:
+            pass  # a full disk, for example: the first segment is tried with each record until it can be made
+        self.removed = ""
+        self.lost = 0
         self.tip = ORIGIN
         self.segments: tuple[Place, ...] = ()
         self.index = LogIndex()
@@ -81,6 +89,7 @@ class LogWriter:
         self._closed = self._is_ended = False
         self._losses = [_Loss() for _ in SOURCES]
         self._is_losing = False
+        self._why_lost = ""
         # Of each segment, how much the gaps in it speak of: that is missing already when the segment is dropped.
         self._lost_in: dict[int, int] = {}
         self._subscribers: dict[Callable[[], None], None] = {}
@@ -148,6 +157,7 @@ class LogWriter:
         """Declares what is still to be declared, and the end. Where the disk does not take the end, another call tries
         again; after that it does nothing."""
         if not self._closed:
+            self.check_place()
             self._closed = True
             offsets = self.offsets
             if self._is_losing:
@@ -158,7 +168,7 @@ class LogWriter:
                 except OSError:
                     pass  # the end tells of it, and `reason`
             self._close_segment()
-            self.end = LogEnd(offsets, self.missing, self.max_bytes)
+            self.end = LogEnd(offsets, self.missing, self.max_bytes, lost=self.removed)
             self._write_end()
             self._notify()
         elif not self._is_ended:
@@ -167,10 +177,57 @@ class LogWriter:
     def _write_end(self) -> None:
         assert self.end is not None, "a log that is closed"
         try:
+            if not self._directory.exists():
+                self._directory.mkdir(parents=True)
             write_end(self._directory, self.end)
             self._is_ended = True
         except OSError as error:
             _log.error("cannot write the end of the log %s: %s", self._directory, error)
+
+    def check_place(self) -> bool:
+        """Find out whether the log is still where it was written, and go on in a new segment where it is not.
+
+        Somebody may have removed or moved the directory. What was written until then is missing, and readers are told
+        so from now on: the new segment says where it begins. The disk may not take it now; then each record tries.
+
+        Returns:
+            Whether it was found just now that the log is elsewhere.
+        """
+        if self._closed or self._fd < 0 or self._is_in_place():
+            return False
+        self.removed = f"the log was removed, or moved, while the task ran: {self._directory}"
+        _log.error("%s", self.removed)
+        for segment, following in zip(self.segments, [*self.segments[1:], self.tip], strict=True):
+            if not (self._directory / segment.segment_name).exists():
+                size = sum(following.offsets) - sum(segment.offsets)
+                newly = size - self._lost_in.get(segment.position, 0)
+                self._lost_in[segment.position] = size
+                self.missing += newly
+                self.lost += newly
+        self._close_segment()
+        try:
+            self._begin_segment()
+        except OSError as error:
+            _log.error("cannot write the log %s: %s", self._directory, error)
+        self._notify()
+        return True
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that is written is the one that readers find by its name."""
+        try:
+            there, ours = os.stat(self._directory / self.segments[-1].segment_name), os.fstat(self._fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # it cannot be told now
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    @property
+    def warning(self) -> str:
+        """What is missing because of the disk, in words; empty: nothing."""
+        if not self.lost:
+            return ""
+        return f"{self.lost:,} bytes of its log are missing: {self.removed or self._why_lost}"
 
     def reason(self, source_id: int) -> str:
         """Why the bytes between the source's offset at the tip and its end are missing; "" where none are."""
@@ -226,7 +283,12 @@ class LogWriter:
         self.index.begin_segment(self.tip.offsets)
         place = Place(self.tip.position, self.index.line, self.tip.offsets)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._fd = os.open(self._directory / place.segment_name, flags, 0o666)
+        path = self._directory / place.segment_name
+        try:
+            self._fd = os.open(path, flags, 0o666)
+        except FileNotFoundError:  # removed, or never made since the disk was full
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, flags, 0o666)
         self.segments = (*self.segments, place)
 
     def _close_segment(self) -> None:
@@ -257,10 +319,11 @@ class LogWriter:
             _log.error("cannot write the log %s: %s", self._directory, error)
         self._is_losing = True
         self.missing += size
+        self.lost += size
         loss = self._losses[source_id]
         if not loss.missing:
             what = "the disk was full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "it could not be written"
-            loss.reason = f"{what}: {os.strerror(error.errno or 0)}"
+            loss.reason = self._why_lost = f"{what}: {os.strerror(error.errno or 0)}"
         loss.missing += size
         loss.timestamp_ms = timestamp_ms
 

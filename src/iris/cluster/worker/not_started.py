@@ -30,20 +30,15 @@ class NotStartedError(EntrypointError):
 
 
 def not_started(started: Program, error: OSError) -> NotStartedError:
-    """Return the error for a program that the system did not start.
+    """Return the error for a program that the system did not start, because of the program and not of the machine.
 
     Args:
         started: The program.
         error: What the system said.
     """
     program, cwd = started.command[0], Path(started.cwd)
-    if isinstance(error, ConnectionError):
-        return NotStartedError("the process of the worker that starts tasks has ended: somebody has killed it")
     if not cwd.is_dir():
         return NotStartedError(f"the working directory {str(cwd)!r} does not exist on the worker")
-    limit = _limit_reached(program, error)
-    if limit:
-        return NotStartedError(limit)
     if isinstance(error, FileNotFoundError):
         return _not_found(started)
     if isinstance(error, PermissionError):
@@ -56,21 +51,6 @@ def not_started(started: Program, error: OSError) -> NotStartedError:
         text = f"the command and its environment are too long for this system ({error.strerror})"
         return NotStartedError(text, EXIT_NOT_EXECUTABLE)
     return NotStartedError(f"cannot start {program!r}: {error.strerror or error}", EXIT_NOT_EXECUTABLE)
-
-
-def _limit_reached(program: str, error: OSError) -> str:
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return (
-            "the worker has as many files open as it may: too many tasks at once (raise its hard limit, 'ulimit -Hn')"
-        )
-    if error.errno == errno.EAGAIN:
-        return (
-            "the worker may start no more processes: its user, or the container that it is in, has as many as are"
-            " allowed (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
-        )
-    if error.errno == errno.ENOMEM:
-        return f"the worker's machine has no memory left to start {program!r} (run fewer tasks at once)"
-    return ""
 
 
 def _not_found(started: Program) -> NotStartedError:

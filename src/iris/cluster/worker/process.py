@@ -17,6 +17,7 @@ from iris.cluster.worker.launcher import Launcher, Program
 from iris.cluster.worker.log_store import Source
 from iris.cluster.worker.not_started import not_started
 from iris.cluster.worker.processes import read_process
+from iris.cluster.worker.shortage import WorkerShortError, shortage_of
 from iris.failpoints import failpoint
 from iris.rpc.process import happens
 
@@ -109,6 +110,7 @@ class AttemptProcess:
 
         Raises:
             NotStartedError: It cannot be started; the text says why.
+            WorkerShortError: This machine lacks something to start it.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             try:
@@ -119,6 +121,12 @@ class AttemptProcess:
                 stderr, stderr_end = _pipe(undo, theirs)
                 pid = await launcher.start(program, [stdin, stdout_end, stderr_end])
             except OSError as error:
+                if isinstance(error, ConnectionError):
+                    text = "the process of the worker that starts tasks has ended: somebody has killed it"
+                    raise WorkerShortError(text) from error
+                short = shortage_of(error)
+                if short is not None:
+                    raise short from error
                 raise not_started(program, error) from error
             undo.pop_all()
         return cls(pid, launcher, stdout, stderr, append=append, end_strays=end_strays, drain_s=drain_s)

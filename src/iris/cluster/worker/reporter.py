@@ -68,6 +68,7 @@ class Reporter:
         self._trust = trust
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
+        self._short_of = ""
         self._told = asyncio.Event()  # set, and replaced, when there is no news that is not acknowledged
 
     def tell(self, attempt: Attempt) -> None:
@@ -75,6 +76,14 @@ class Reporter:
         attempt.revision += 1
         self._news[attempt.key] = attempt
         self._wake.set()
+
+    def say_short_of(self, why: str) -> None:
+        """Why nothing new can be started here; empty: it can. Told at once where that is news."""
+        if why and self._short_of:
+            self._short_of = why  # told with the next report: its numbers change all the time
+        elif why != self._short_of:
+            self._short_of = why
+            self._wake.set()
 
     async def run(self) -> None:
         """Registers, then reports for as long as the worker lives."""
@@ -98,6 +107,7 @@ class Reporter:
     async def _register(self) -> None:
         sent_s = clock_s()
         failpoint("register.before")
+        self._registration.short_of = self._short_of
         answer = await self._call(lambda stub: stub.register_worker, self._registration)
         failpoint("register.after")
         why_not = DECLARED_LOST
@@ -133,6 +143,7 @@ class Reporter:
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
                 revocations=self._trust.revocations,
+                short_of=self._short_of,
             )
             sent_s = clock_s()
             failpoint("report.before")
@@ -166,7 +177,9 @@ class Reporter:
     async def _beat(self) -> None:
         """The controller is there and cannot take our news now: its disk may be full. That is no reason to end."""
         request = cluster_pb2.Controller.ReportTaskStatesRequest(
-            worker_id=self._registration.worker_id, incarnation=self._registration.incarnation
+            worker_id=self._registration.worker_id,
+            incarnation=self._registration.incarnation,
+            short_of=self._short_of,
         )
         sent_s = clock_s()
         with contextlib.suppress(IrisError):

@@ -122,6 +122,11 @@ class WorkerDir:
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
             shutil.rmtree(leftover, ignore_errors=True)  # half removed, or unpacked, when an earlier worker was killed
 
+    @property
+    def disks(self) -> list[Path]:
+        """The directories below which attempts and their logs are written."""
+        return [self._root, *([] if self._logs is None else [self._logs.root])]
+
     def attempt(self, task_id: str, attempt_id: int) -> AttemptDir:
         """The paths of an attempt, whether it exists or not."""
         kept_log = None if self._logs is None else self._logs.attempt(task_id, attempt_id)

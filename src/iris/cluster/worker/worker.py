@@ -38,6 +38,7 @@ from iris.cluster.worker.processes import Process
 from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.cluster.worker.rendezvous import rendezvous_variables
 from iris.cluster.worker.reporter import AttemptKey, Reporter
+from iris.cluster.worker.shortage import Headroom, WorkerShortError, shortage_of
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
@@ -57,6 +58,7 @@ from iris.rpc.calls import call_async
 
 DEFAULT_GRACE_S = 10.0
 _SAMPLE_EVERY = 4  # looks: what is measured is told so often
+_ROOM_S = 1.0  # between two looks whether there is room for another attempt
 _DISK_S = 30.0  # walking through directories costs more than looking at processes
 _STRAY_PASSES = 200
 _STRAY_PAUSE_S = 0.005
@@ -87,6 +89,7 @@ class Worker:
         enforcement: What keeps attempts to their limits.
         max_log_bytes: What is kept of the log of an attempt whose job does not say it.
         on_ended: Called with job, task and attempt when an attempt has ended.
+        headroom: Whether there is room for another attempt; default: on the disks of `directory`.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Worker:
         enforcement: Enforcement,
         max_log_bytes: int = DEFAULT_MAX_LOG_BYTES,
         on_ended: Callable[[str, int, int], None] = lambda job_id, task_index, attempt_id: None,
+        headroom: Headroom | None = None,
     ) -> None:
         self.worker_id = worker_id
         self._token = token
@@ -116,6 +120,7 @@ class Worker:
         self._controller = controller
         self._base_env = base_env
         self._file_limit = file_limit
+        self._headroom = headroom or Headroom(directory.disks)
         self._reaper = reaper
         self._launcher = launcher
         self._enforcement = enforcement
@@ -166,20 +171,54 @@ class Worker:
             )
         directory = self._directory.attempt(*key)
         failpoint("attempt.before")
-        directory.create()
+        why_not = self._make_room(request, directory)
         failpoint("attempt.after")
         self._count += 1
         log = LogWriter(directory.log, max_bytes=request.max_log_bytes or self._max_log_bytes)
-        if request.rendezvous and not request.task_index:
-            request.master_port = self._ports.reserve(everywhere=True)  # frameworks listen at all addresses
         attempt = Attempt(request, self._count, directory, log, build_started_ms=now_ms())
         self._attempts[key] = attempt
+        if why_not is not None:
+            self._could_not_start(attempt, why_not)
+            return attempt
         if self.handover is not None:
             self.handover.add(attempt)
         run = asyncio.create_task(self._run(attempt, entrypoint, hosts))
         self._runs[key] = run
         run.add_done_callback(lambda _: self._runs.pop(key, None))
         return attempt
+
+    def _make_room(self, request: cluster_pb2.Worker.RunTaskRequest, directory: AttemptDir) -> WorkerShortError | None:
+        """Makes what an attempt needs before anything of it can run; answers with what this machine lacks for it."""
+        why_none = self._headroom.why_none()
+        if why_none:
+            return WorkerShortError(why_none)
+        try:
+            directory.create()
+            if request.rendezvous and not request.task_index:
+                request.master_port = self._ports.reserve(everywhere=True)  # frameworks listen at all addresses
+        except OSError as error:  # whatever it was: nothing of the job has been looked at yet
+            why_not = shortage_of(error) or WorkerShortError(f"the worker cannot prepare an attempt: {error}")
+            self._headroom.start_failed(why_not)
+            return why_not
+        return None
+
+    def _could_not_start(self, attempt: Attempt, why: WorkerShortError) -> None:
+        """Ends an attempt for which this machine lacks something. That is charged to the worker, not to the job."""
+        self.look_for_room()
+        error = f"worker {self.worker_id} could not start it: {why}"
+        _log.warning("attempt %s: %s", attempt.key, error)
+        self._finish(attempt, cluster_pb2.TASK_STATE_WORKER_FAILED, error=error)
+
+    def look_for_room(self) -> None:
+        """Tells the controller when this worker has no room for another attempt, or has room again."""
+        if self.reporter is not None:
+            self.reporter.say_short_of(self._headroom.why_none())
+
+    async def watch_room(self) -> None:
+        """Looks for room again and again, for as long as the worker lives."""
+        while True:
+            self.look_for_room()
+            await asyncio.sleep(_ROOM_S)
 
     def run_tasks(self, request: cluster_pb2.Worker.RunTasksRequest) -> int:
         """Begins attempts of one job; answers with the port that is reserved for task 0 of a rendezvous, if it is one
@@ -322,7 +361,8 @@ class Worker:
     def close_logs(self) -> None:
         """Writes the ends of logs for which the disk was too full when their attempts ended."""
         for key, log in list(self._without_end.items()):
-            log.close()
+            if key in self._attempts:
+                log.close()
             if log.is_ended or key not in self._attempts:
                 del self._without_end[key]
 
@@ -347,6 +387,10 @@ class Worker:
 
     async def _look(self, *, is_sample: bool) -> None:
         if is_sample:
+            for attempt in self._attempts.values():
+                if attempt.process is not None and attempt.log.check_place():
+                    # A page of lines shows what is missing with the line after it: here is one.
+                    self._build_line(attempt, attempt.log.warning)
             self.close_logs()
             await self._end_strays()
         attempts = [attempt for attempt in self._attempts.values() if attempt.process is not None]
@@ -383,6 +427,7 @@ class Worker:
                 self._finish_unstarted(attempt)
                 return
             process = await self._start(attempt, command)
+            self._headroom.started()
             attempt.announcement.process_started()
             attempt.state = cluster_pb2.TASK_STATE_RUNNING
             attempt.started_at_ms, attempt.started_s = now_ms(), time.monotonic()
@@ -396,17 +441,25 @@ class Worker:
                 timer.cancel()
             self._reaper.group_ended(process.pid)
             self._conclude(attempt, exited)
-        except IrisError as error:
-            if attempt.stop_grace_s is not None and attempt.process is None:
-                self._finish_unstarted(attempt)
-            else:
-                if isinstance(error, NotStartedError):
-                    attempt.exit_code = error.exit_code
-                    if error.details:
-                        self._build_line(attempt, error.details)
-                self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the attempt has ended and must be told of
-            _log.exception("attempt %s", attempt.key)
+            await self._run_failed(attempt, error)
+
+    async def _run_failed(self, attempt: Attempt, error: Exception) -> None:
+        """Ends an attempt that could not be prepared, started or looked after."""
+        short = shortage_of(error)
+        if isinstance(error, IrisError | OSError) and attempt.process is None and attempt.stop_grace_s is not None:
+            self._finish_unstarted(attempt)
+        elif short is not None and attempt.process is None:
+            self._headroom.start_failed(short)
+            self._could_not_start(attempt, short)
+        elif isinstance(error, IrisError):
+            if isinstance(error, NotStartedError):
+                attempt.exit_code = error.exit_code
+                if error.details:
+                    self._build_line(attempt, error.details)
+            self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=str(error))
+        else:
+            _log.error("attempt %s", attempt.key, exc_info=error)
             await _abandon(attempt)
             text = f"the worker could not run it: {type(error).__name__}: {error}"
             self._finish(attempt, cluster_pb2.TASK_STATE_FAILED, error=text)

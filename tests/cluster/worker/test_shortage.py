@@ -1,0 +1,54 @@
+"""What a worker's machine lacks: told from errors and measures, in words, and for how long."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from iris.cluster.worker.shortage import Headroom, WorkerShortError, shortage_of
+from iris.errors import EntrypointError
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "disk or its inodes are full"),
+        (errno.EDQUOT, "disk or its inodes are full"),
+        (errno.EROFS, "disk cannot be written"),
+        (errno.EIO, "disk cannot be written"),
+        (errno.EMFILE, "ulimit -Hn"),
+        (errno.ENFILE, "ulimit -Hn"),
+        (errno.EAGAIN, "ulimit -u"),
+        (errno.ENOMEM, "no memory left"),
+    ],
+)
+def test_an_error_of_the_machine_is_a_shortage_in_words(number: int, words: str) -> None:
+    short = shortage_of(OSError(number, os.strerror(number), "/some/file"))
+    assert short is not None
+    assert words in str(short)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "x"), PermissionError(13, "x"), EntrypointError("x")])
+def test_an_error_of_the_job_is_no_shortage(error: Exception) -> None:
+    assert shortage_of(error) is None
+
+
+def test_a_start_that_failed_holds_others_off_for_a_while_and_longer_each_time(tmp_path: Path) -> None:
+    now_s = 0.0
+    headroom = Headroom([tmp_path / "not" / "there" / "yet"], lambda: now_s)
+    assert headroom.why_none() == ""
+    rests = []
+    for _ in range(6):
+        headroom.start_failed(WorkerShortError("no more processes"))
+        began_s = now_s
+        while headroom.why_none():
+            assert headroom.why_none() == "no more processes"
+            now_s += 1
+        rests.append(now_s - began_s)
+    assert rests == [5, 10, 20, 40, 60, 60]
+    headroom.start_failed(WorkerShortError("no more processes"))
+    headroom.started()
+    assert headroom.why_none() == ""
