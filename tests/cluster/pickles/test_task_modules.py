@@ -254,7 +254,7 @@ def test_other_modules_import_the_copy_that_was_sent(caller: Caller, tmp_path: P
     assert caller.run(PYTHONPATH=pythonpath(tmp_path / "elsewhere")) == ONE_CLASS
 
 
-@pytest.mark.parametrize("name", ["test", "colorsys", "pathspec", "myhelpers"])
+@pytest.mark.parametrize("name", ["test", "colorsys", "certifi", "myhelpers"])
 def test_module_beside_the_script_with_a_name_that_the_worker_has_works(
     caller: Caller, tmp_path: Path, name: str
 ) -> None:
@@ -273,7 +273,7 @@ def test_module_beside_the_script_with_a_name_that_the_worker_has_works(
     )
     (caller.work / "myhelpers.py").write_text("def value(): return 'of the worker'")
     (caller.folder / "submit.py").write_text(
-        "import importlib.metadata, sys\nmine = sys.path.pop(0)\nimport pathspec\n"
+        "import importlib.metadata, sys\nmine = sys.path.pop(0)\nimport certifi\n"
         f"sys.modules.pop({name!r}, None)\n" + (caller.folder / "submit.py").read_text() + "\nsys.path.insert(0, mine)"
     )
     caller.submit("script.py")

@@ -182,7 +182,7 @@ def test_an_exception(worker: Worker) -> None:
     assert lines[0] == "Traceback (most recent call last):"
     assert "in failing" in lines[1], "the traceback begins with the user's code"
     assert "run_callable" not in ended.stderr.replace("test_run_callable", "")
-    assert lines[2:5:2] == ['    deeper("shard 3")', '    raise ValueError(f"bad {what}")']
+    assert {'    deeper("shard 3")', '    raise ValueError(f"bad {what}")'} <= set(lines)
     assert lines[-1] == "ValueError: bad shard 3"
     assert ended.traceback == ended.stderr
 
