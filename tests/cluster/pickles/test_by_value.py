@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
-from support.callers import Caller
+from support.callers import Caller, write_sources
 
 
 @pytest.fixture
@@ -254,3 +254,53 @@ def test_cloudpickle_reduces_as_marks_expect() -> None:
         tracker_id, extra = arguments[-2:]
         assert extra is None
         assert module._DYNAMIC_CLASS_TRACKER_BY_ID[tracker_id] is kind
+
+
+# Stand-ins for toolz and wrapt, in a folder where something is installed.
+CURRIES = """
+    import importlib
+    class curry:
+        def __init__(self, func, *args, **keywords):
+            self.func, self.args, self.keywords = func, args, keywords
+            self.__name__, self.__module__ = func.__name__, func.__module__
+        def __call__(self, *args):
+            call = self.args + args
+            return self.func(*call) if len(call) == 2 else curry(self.func, *call)
+        def __reduce__(self):
+            return restore, (f"{self.__module__}:{self.__name__}",)
+    def restore(name):
+        module, _, name = name.partition(":")
+        return getattr(importlib.import_module(module), name)
+"""
+WRAPT = """
+    class FunctionWrapper:
+        def __init__(self, wrapped, wrapper, enabled=None):
+            self.__wrapped__, self._self_wrapper, self._self_enabled = wrapped, wrapper, enabled
+        def __call__(self, *args):
+            return self._self_wrapper(self.__wrapped__, None, args, {})
+        def __reduce__(self):
+            raise NotImplementedError("object proxy must define __reduce__()")
+        @property
+        def __class__(self):
+            return type(self.__wrapped__)
+"""
+
+
+def test_wrappers_of_installed_libraries_work_in_the_script(caller: Caller, tmp_path: Path) -> None:
+    target = tmp_path / "target"  # pip install --target
+    (target / "things-1.0.dist-info").mkdir(parents=True)
+    write_sources(target, {"curries.py": CURRIES, "wrapt.py": WRAPT})
+    program = """
+        import curries, wrapt
+        from submit import submit
+        @curries.curry
+        def add(a, b): return a + b
+        def plus_one(wrapped, instance, args, kwargs): return wrapped(*args) + 1
+        def down(n): return n if n == 0 else count(n - 1)
+        count = wrapt.FunctionWrapper(down, plus_one)
+        def task(): return add(1)(2), count(3)
+        submit(task)
+    """
+    caller.write({"script.py": program})
+    caller.submit("script.py", PYTHONPATH=str(target))
+    assert caller.run(PYTHONPATH=str(target)) == (3, 4)

@@ -21,7 +21,16 @@ from cloudpickle.cloudpickle import _class_setstate, _make_function, dynamic_sub
 
 from .merging import ATOMS, has_plain_state
 from .module_sources import IDENTITY, source_of
-from .rebuilt import NEW_OBJECT, Rebuilt, is_dispatcher, make_empty, rebuild, rebuild_dispatcher
+from .rebuilt import (
+    NEW_OBJECT,
+    Rebuilt,
+    is_dispatcher,
+    is_wrapper,
+    make_empty,
+    rebuild,
+    rebuild_dispatcher,
+    rebuild_wrapper,
+)
 from .source_lines import SourceLines
 from .trailer import ModuleSource, Trailer, append_trailer
 
@@ -99,13 +108,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
             return types.CodeType, tuple(getattr(obj, name) for name in _CODE_ARGUMENTS)
         if kind is Rebuilt:
             return obj.reduced
-        if isinstance(obj, types.ModuleType):
+        # Of `kind`, since a proxy says that it is of the class of what it stands for.
+        if issubclass(kind, types.ModuleType):
             return self._reduce_module(obj)
         if kind is types.FunctionType:
             if is_dispatcher(obj) and not self._goes_by_name(obj):
                 return self._marked(obj, rebuild_dispatcher(obj))
             return self._reduce_function(obj)
-        if isinstance(obj, type):
+        if issubclass(kind, type):
             return self._reduce_class(obj)
         return self._reduce_instance(obj)
 
@@ -158,14 +168,28 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
             return getattr, (os, "environ")  # a copy would have the caller's variables, and change nobody's
         if reducer is None and type(obj) is functools.cached_property:
             return rebuild(obj, "")
+        if reducer is None and is_wrapper(obj):
+            return self._marked(obj, rebuild_wrapper(obj))
         reduced = obj.__reduce_ex__(self.proto) if reducer is None else reducer(obj)
         if isinstance(reduced, str):
             return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj, reduced), reduced)
         if not isinstance(reduced, tuple):
             return reduced  # pickle refuses it
+        name = self._named_in(reduced[1], obj)
+        if name:
+            return self._marked(obj, rebuild(obj, name), name)
         if reduced[0] is NEW_OBJECT and len(reduced[1]) == 1 and not any(reduced[3:]):
             return self._reduce_global(obj, reduced)
         return reduced
+
+    def _named_in(self, arguments: Any, obj: object) -> str:
+        """Return the object's own name where a reduction mentions it as text, for an import on the other side."""
+        for text in arguments if isinstance(arguments, tuple) else ():
+            if isinstance(text, str) and ":" in text:
+                module, _, name = text.partition(":")
+                if self._is_own(module) and _find(module, name) is obj:
+                    return name
+        return ""
 
     def _reduce_global(self, obj: Any, reduced: Any) -> Any:
         """Mark an object with a plain state that is a global of own modules, such as a sentinel or a configuration."""

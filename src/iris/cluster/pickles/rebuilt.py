@@ -41,13 +41,15 @@ def rebuild(obj: Any, name: str) -> Any:
     Raises:
         ReducesByNameError: There is no way to make it anew; the text says what to do.
     """
-    kind = type(obj)
+    kind: Any = type(obj)
     if isinstance(obj, functools.cached_property):  # it holds a lock before Python 3.12
         return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
     if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
         parameters = obj.cache_parameters()
         decorator = Rebuilt((functools.lru_cache, (parameters["maxsize"], parameters["typed"])))
         return operator.call, (decorator, obj.__wrapped__), _rest(vars(obj), _WRAPPER_STATE)
+    if isinstance(getattr(obj, "args", None), tuple) and isinstance(getattr(obj, "keywords", None), dict):
+        return functools.partial(kind, obj.func, *obj.args, **obj.keywords), ()  # as `functools.partial`, toolz.curry
     if kind.__module__ in ("typing", "typing_extensions"):
         return _rebuild_typing(obj, name)
     if kind.__module__ != "builtins" and isinstance(kind.__init__, types.FunctionType | types.WrapperDescriptorType):
@@ -89,6 +91,21 @@ def _cannot_rebuild(obj: Any, name: str) -> ReducesByNameError:
     module = getattr(obj, "__module__", None)
     place = f" in {module!r}" if isinstance(module, str) and module in sys.modules else ""
     return ReducesByNameError(f"{kind} pickles as a name only, and a worker cannot find {name!r}{place}")
+
+
+def is_wrapper(obj: object) -> bool:
+    """Whether an object is a function wrapper of `wrapt`, which refuses to be pickled."""
+    wrapt = sys.modules.get("wrapt")
+    return wrapt is not None and issubclass(type(obj), getattr(wrapt, "FunctionWrapper", ()))
+
+
+def rebuild_wrapper(obj: Any) -> Any:
+    """Return a reduction that wraps the wrapped function anew."""
+    wrapt = sys.modules["wrapt"]
+    # The class cannot be pickled by its own name, which is that of a module inside the package.
+    kind: Any = type(obj)
+    make = Rebuilt((getattr, (wrapt, "FunctionWrapper"))) if kind is wrapt.FunctionWrapper else kind
+    return operator.call, (make, obj.__wrapped__, obj._self_wrapper, obj._self_enabled)
 
 
 def is_dispatcher(function: types.FunctionType) -> bool:
