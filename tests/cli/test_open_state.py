@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -83,8 +84,7 @@ def test_state_directory_of_another_user_is_refused_for_root_too(iris: Iris) -> 
 
 @pytest.mark.parametrize("umask", ["0", "002", "077"])
 def test_all_state_is_for_its_owner_only_and_tasks_keep_the_umask_of_their_user(iris: Iris, umask: str) -> None:
-    words = " ".join(iris.command("up", "--port", "0"))
-    subprocess.run(["sh", "-c", f"umask {umask}; {words}"], env=iris.env, cwd=iris.folder, check=True)
+    up_with_umask(iris, umask)
     done = iris("run", "--", "sh", "-c", "umask; touch made; mkdir made.d; stat -c %a made made.d")
     said, made, made_directory = (int(word, 8) for word in done.stdout.split())
     assert (said, made, made_directory) == (int(umask, 8), 0o666 & ~int(umask, 8), 0o777 & ~int(umask, 8))
@@ -94,3 +94,19 @@ def test_all_state_is_for_its_owner_only_and_tasks_keep_the_umask_of_their_user(
         if stat.S_IMODE(path.lstat().st_mode) & 0o077 and "work" not in path.parts[len(iris.home.parts) :]
     ]
     assert not open_ones
+
+
+def test_copied_logs_outside_the_state_directory_have_the_umask_of_their_user(iris: Iris) -> None:
+    kept = iris.folder / "shared" / "logs"
+    up_with_umask(iris, "002", "--log-location", f"file://{kept}")
+    iris("run", "--", "echo", "hello")
+    iris("down")
+    up_with_umask(iris, "002", "--log-location", f"file://{kept}")  # which looks at once what is to be copied
+    end = wait_until(lambda: next(kept.rglob("end"), None), "the copy of the log")
+    for path, mode in ((end, 0o664), (end.parent, 0o775), (kept.parent, 0o775)):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def up_with_umask(iris: Iris, umask: str, *options: str) -> None:
+    words = shlex.join(iris.command("up", "--port", "0", *options))
+    subprocess.run(["sh", "-c", f"umask {umask}; {words}"], env=iris.env, cwd=iris.folder, check=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,35 @@ def test_directory_below_one_that_everybody_may_write_is_refused(tmp_path: Path)
     open_one.chmod(0o1777)
     check_private(directory)
     check_private(link)
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from iris.rpc.private_dir import check_private
+os.setuid(65534)
+check_private(Path(sys.argv[1]))
+print("taken")
+"""
+
+
+@as_root
+def test_directory_below_an_open_one_that_is_not_ours_to_close_is_taken(tmp_path: Path) -> None:
+    # As the volumes of containers are. What others would put there is theirs, and refused for that.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        directory = Path(name) / "state"
+        directory.mkdir(mode=0o700)
+        os.chown(directory, NOBODY, NOBODY)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(directory)], capture_output=True, text=True, check=False
+        )
+        assert done.stdout == "taken\n", done.stderr
+        os.chown(directory, 1234, 1234)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(directory)], capture_output=True, text=True, check=False
+        )
+        assert "belongs to" in done.stderr
 
 
 @as_root

@@ -7,7 +7,6 @@ the key that signs tokens. Nothing in it is read before `check_private` has look
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from pathlib import Path
 
@@ -54,15 +53,19 @@ def check_private(directory: Path) -> None:
 
     Raises:
         FailedPreconditionError: It belongs to another user, others may write in it, or everybody may rename what is in
-            a directory above it. The text has the command that cures it.
+            a directory above it that this user can close. The text has the command that cures it.
         OSError: It cannot be looked at.
     """
     check_owned(directory)
     if directory.is_symlink():
-        _check_owner(directory, directory.lstat(), (os.geteuid(), 0))
+        _check_owner(directory, directory.lstat())
     for above in {*directory.absolute().parents, *directory.resolve().parents}:
-        mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        status = above.stat()
+        mode = status.st_mode
+        # Where the directory above is not ours to close, as volumes of containers are, what somebody else would put
+        # there is not ours either, and is refused for that.
+        can_close = os.geteuid() in (status.st_uid, 0)
+        if can_close and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise FailedPreconditionError(
                 f"{above} can be written by every user of this machine (mode {_mode(mode)}), so anybody could put"
                 f" another directory in the place of {directory}: chmod o-w {above}, or chmod +t {above}"
@@ -70,18 +73,19 @@ def check_private(directory: Path) -> None:
 
 
 def check_owned(path: Path) -> None:
-    """Refuse a file or directory that another user owns or may write.
+    """Refuse a file or directory that another user than root owns or may write.
 
     Raises:
         FailedPreconditionError: That is so. The text has the command that cures it.
         OSError: It cannot be looked at.
     """
     status = path.stat()
-    _check_owner(path, status, (os.geteuid(),))
+    _check_owner(path, status)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise FailedPreconditionError(
             f"{path} can be written by other users (mode {_mode(status.st_mode)}), who could run programs as you by"
-            f" what they put there. If you are certain that nobody has changed anything: chmod go-w {path}"
+            f" what they put there. Take another directory, or if you are certain that nobody has changed anything:"
+            f" chmod go-w {path}"
         )
 
 
@@ -106,14 +110,14 @@ def check_entries(directory: Path) -> None:
                 f"{path} is a symbolic link: a copy of the directory would use the same files as the original. Put what"
                 f" it leads to in its place, or mount it there (mount --bind)"
             )
-        _check_owner(path, status, (os.geteuid(),))
-        if is_closed and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        _check_owner(path, status)
+        if is_closed and status.st_uid == os.geteuid() and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             path.chmod(stat.S_IMODE(status.st_mode) & ~0o022)
         check_owned(path)
 
 
-def _check_owner(path: Path, status: os.stat_result, allowed: tuple[int, ...]) -> None:
-    if status.st_uid not in allowed:
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (os.geteuid(), 0):  # root can replace anything anyway
         raise FailedPreconditionError(
             f"{path} belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}: its owner could run"
             " programs as you. Take a directory of your own, or have its owner changed:"
@@ -122,6 +126,8 @@ def _check_owner(path: Path, status: os.stat_result, allowed: tuple[int, ...]) -
 
 
 def _name_of(uid: int) -> str:
+    import pwd  # clients run where there is none, too
+
     try:
         return f"user {pwd.getpwuid(uid).pw_name!r}"
     except KeyError:

@@ -192,7 +192,8 @@ def start_server(
     """
     check_server_extra()
     make_private(directory)
-    check_private(directory)  # before anything is opened in it
+    if not temporary:  # nobody else had a hand in that one
+        check_private(directory)  # before anything is opened in it
     messages = directory / "server.log"
     ready, ready_end = (above_standard(end) for end in os.pipe())
     # -P: the current folder is the user's; a file in it that is named like one of ours, or of Python's, is not for us.

@@ -17,6 +17,7 @@ from typing import Any
 
 from iris.cluster.worker.log_segments import END, LogEnd, is_file_name, list_files, parse_end
 from iris.errors import InvalidArgumentError, IrisError, MissingExtraError, UnavailableError
+from iris.rpc.private_dir import inherited_umask
 
 
 class LogLocation:
@@ -44,6 +45,7 @@ class LogLocation:
             except (ImportError, TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
+        self._is_local = "file" in self._files.protocol
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -58,7 +60,7 @@ class LogLocation:
         """
         path = f"{self._root}/.iris"
         with self._our_errors("write to"):
-            self._files.makedirs(self._root, exist_ok=True)
+            self._make_directory(self._root)
             self._files.pipe_file(path, b"Iris keeps logs here.\n")
             self._files.rm_file(path)
 
@@ -71,11 +73,12 @@ class LogLocation:
         path = f"{self._root}/{name}"
         with self._our_errors("write to"):
             there = self._sizes(path)
-            self._files.makedirs(path, exist_ok=True)
+            self._make_directory(path)
             for file in list_files(directory):
                 if there.get(file.name) != file.stat().st_size:
                     self._check_open()
                     self._files.put_file(str(file), f"{path}/{file.name}")
+                    self._apply_users_umask(f"{path}/{file.name}", 0o666)
 
     def fetch(self, name: str, directory: Path) -> None:
         """Copies a log to here, `end` last; nothing where there is none.
@@ -117,6 +120,17 @@ class LogLocation:
         with self._our_errors("remove from"):
             for file in self._sizes(path):
                 self._files.rm_file(f"{path}/{file}")
+
+    def _make_directory(self, path: str) -> None:
+        made = [str(each) for each in (Path(path), *Path(path).parents) if self._is_local and not each.exists()]
+        self._files.makedirs(path, exist_ok=True)
+        for directory in made:
+            self._apply_users_umask(directory, 0o777)
+
+    def _apply_users_umask(self, path: str, mode: int) -> None:
+        """Let others read what lies outside the state directory as far as the user's umask says, not ours."""
+        if self._is_local and inherited_umask() >= 0:
+            os.chmod(path, mode & ~inherited_umask())
 
     def _check_open(self) -> None:
         if self._closed.is_set():
