@@ -18,6 +18,8 @@ _BEGUN = re.compile(rb"\x1b(?:\[\??\d*)?\Z")
 
 def goes_back(data: bytes) -> bool:
     """Return whether data moves the cursor to rows above, or hides it, as what will do so does, or may begin to."""
+    if b"\x1b" not in data:
+        return False
     moves = any(found[2] in (b"A", b"F") or found[4] == b"l" for found in _MOVES.finditer(data))
     return moves or _BEGUN.search(data) is not None
 

@@ -25,7 +25,8 @@ _TOKENS = re.compile(
     "|\x1b[ -/]*[0-~]?"
     "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
 )
-_STEERS = re.compile(b"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # what is no control of 7 bits
+_C1 = re.compile(b"\xc2[\x80-\x9f]")
 _COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
 # What a terminal does not show as it is: controls of C0 and C1, the line ends of Unicode, and what turns the direction
 # of text around.
@@ -34,7 +35,11 @@ _NOT_VISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e
 
 def is_harmless(data: bytes) -> bool:
     """Return whether nothing in the data steers a terminal, and no colour does either. Fast."""
-    if _STEERS.search(data):
+    if data.translate(None, _HARMLESS):
+        return False
+    if data.isascii():
+        return True
+    if _C1.search(data):
         return False
     try:
         data.decode()
@@ -56,6 +61,16 @@ def active_colours(data: bytes) -> bytes:
     return b"".join(active)
 
 
+def _has_only_colours(data: bytes) -> bool:
+    if not is_harmless(_COLOURS.sub(b"", data)):
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False  # a colour sequence stands within a character
+    return True
+
+
 class ControlFilter:
     """Filters what one task writes to one source, line by line. Each line it gives stands for itself: colours that are
     in force begin again at its start, and end at its end."""
@@ -74,6 +89,10 @@ class ControlFilter:
             ends_line: The line is finished. Otherwise more of it comes.
         """
         begin = "" if self._is_in_line else "".join(self._colours)
+        if ends_line and not self._is_in_line and _has_only_colours(data):  # ten times faster than what follows
+            for found in _COLOURS.finditer(data):
+                _apply(found[1].decode(), found[0].decode(), self._colours)
+            return begin.encode() + data + (RESET if self._colours else b"")
         text, self._pending = self._pending + self._decoder.decode(data, final=ends_line), ""
         shown = begin + _TOKENS.sub(self._keep, text)
         self._is_in_line = not ends_line
