@@ -1,0 +1,192 @@
+"""Requests in JSON, read strictly: a name that no field has, or a word that no enum has, is refused.
+
+Protobuf's own parser either passes over both without a word, or refuses them without a hint. A request whose misspelt
+option is passed over does something other than its sender meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+
+from iris.errors import InvalidArgumentError, quoted
+from iris.rpc import cluster_pb2
+
+Request = TypeVar("Request", bound=Message)
+
+_LISTED_FIELDS = 12  # in an error; a longer list is not read
+_SIMILAR = 0.65  # of two names, as difflib counts: two swapped letters of three
+_DEEPEST = 3  # how many messages down a field of the same name is looked for
+
+_CONTROLLER, _WORKER = cluster_pb2.Controller.DESCRIPTOR, cluster_pb2.Worker.DESCRIPTOR
+# Requests that change nothing. In these a name like no field's is passed over: a newer client may ask for more than
+# this release knows, and loses nothing by an answer without it.
+_READING = {
+    *(
+        _CONTROLLER.nested_types_by_name[name]
+        for name in (
+            "GetJobStatusRequest",
+            "ListJobsRequest",
+            "GetTaskStatusRequest",
+            "ListTasksRequest",
+            "ListWorkersRequest",
+            "ListMachinesRequest",
+            "LookupEndpointRequest",
+            "ListEndpointsRequest",
+            "WatchJobRequest",
+            "FetchBundleRequest",
+            "ListTokensRequest",
+        )
+    ),
+    *(
+        _WORKER.nested_types_by_name[name]
+        for name in ("GetTaskStatusRequest", "ListTasksRequest", "FetchTaskLogsRequest")
+    ),
+    cluster_pb2.StreamTaskLogsRequest.DESCRIPTOR,
+    cluster_pb2.Empty.DESCRIPTOR,
+}
+
+
+def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Request:
+    """Return the message that a request in JSON stands for.
+
+    Raises:
+        InvalidArgumentError: The data is no JSON; a field is unknown, given twice or of another type; or an enum has
+            no such word. In a request that only reads, a field that is unlike every known one is passed over instead.
+    """
+    try:
+        document = json.loads(data.decode(), object_pairs_hook=_object)
+    except InvalidArgumentError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"the request is no JSON: {error}") from None
+    message = message_class()
+    _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)
+    try:
+        # Its checks are in English for programmers; what people misspell was found above.
+        ParseDict(document, message, ignore_unknown_fields=True)
+    except ParseError as error:
+        raise InvalidArgumentError(f"the request is no {message.DESCRIPTOR.name}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - ParseDict lets errors of the types that it converts with through
+        text = f"{type(error).__name__}: {error}"
+        raise InvalidArgumentError(f"the request is no {message.DESCRIPTOR.name}: {text}") from None
+    return message
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgumentError(f"the request has {quoted(twice)} twice in one object: give it once")
+    return found
+
+
+def _check_message(value: Any, message: Any, path: str, *, is_lenient: bool) -> None:
+    if value is None and path:
+        return  # as a field that is not given
+    if not isinstance(value, dict):
+        what = f"{path.removesuffix('.')}: " if path else ""
+        raise InvalidArgumentError(f"{what}{quoted(value)} is no {message.name}: expected a JSON object")
+    given: dict[str, str] = {}
+    for name, inner in value.items():
+        field = _field(message, name)
+        if field is None:
+            _check_unknown(message, name, path, is_lenient=is_lenient)
+            continue
+        if field.name in given:
+            raise InvalidArgumentError(
+                f"{quoted(path + name)} and {quoted(path + given[field.name])} are the same field: give one of them"
+            )
+        given[field.name] = name
+        _check_field(inner, field, f"{path}{name}", is_lenient=is_lenient)
+
+
+def _check_field(value: Any, field: FieldDescriptor, path: str, *, is_lenient: bool) -> None:
+    values: Iterable[tuple[str, Any]] = [(path, value)]
+    inner = field.message_type
+    if inner is not None and inner.GetOptions().map_entry:
+        field = inner.fields_by_name["value"]
+        inner = field.message_type
+        values = [(f"{path}[{quoted(key)}]", one) for key, one in value.items()] if isinstance(value, dict) else []
+    elif field.is_repeated and isinstance(value, list):
+        values = ((f"{path}[{number}]", one) for number, one in enumerate(value))
+    if inner is not None:
+        for place, one in values:
+            _check_message(one, inner, f"{place}.", is_lenient=is_lenient)
+    elif field.enum_type is not None:
+        for place, one in values:
+            _check_word(one, field.enum_type, place)
+
+
+def _check_word(value: Any, enum: EnumDescriptor, path: str) -> None:
+    if not isinstance(value, str) or value in enum.values_by_name or _is_number(value):
+        return  # numbers are checked with those of binary requests
+    names = list(enum.values_by_name)
+    common = _common_prefix(names)
+    by_word = {name.removeprefix(common).lower(): name for name in names} | {name.lower(): name for name in names}
+    nearest = _nearest(value, by_word)
+    hint = f"did you mean {nearest!r}?" if nearest else f"expected one of {', '.join(names)}"
+    raise InvalidArgumentError(f"{path}={quoted(value)} is no {enum.name}: {hint}")
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").isdecimal() and word.isascii()
+
+
+def _check_unknown(message: Any, name: str, path: str, *, is_lenient: bool) -> None:
+    names = [field.json_name for field in message.fields]
+    elsewhere = next(_places(message, name), "")
+    by_word = {field.json_name.lower(): field.json_name for field in message.fields}
+    by_word |= {field.name.lower(): field.json_name for field in message.fields}
+    nearest = elsewhere or _nearest(name, by_word)
+    if is_lenient and not nearest:
+        return
+    text = f"{message.name} has no field {quoted(path + name)}: "
+    if nearest:
+        raise InvalidArgumentError(f"{text}did you mean {path + nearest!r}?")
+    listed = ", ".join(names[:_LISTED_FIELDS]) + (", …" if len(names) > _LISTED_FIELDS else "")
+    raise InvalidArgumentError(f"{text}expected one of {listed}" if names else f"{text}it has none")
+
+
+def _field(message: Any, name: str) -> FieldDescriptor | None:
+    """Return the field of a name, as JSON writes it or as the proto file does."""
+    found: FieldDescriptor | None = message.fields_by_camelcase_name.get(name) or message.fields_by_name.get(name)
+    return found
+
+
+def _places(message: Any, name: str, depth: int = 1) -> Iterator[str]:
+    """Yield where below a message there is a field of this name: `resources.replicas`. The nearest come first."""
+    if depth > _DEEPEST:
+        return
+    inner = [
+        field
+        for field in message.fields
+        if field.message_type is not None and not field.is_repeated and not field.message_type.GetOptions().map_entry
+    ]
+    for field in inner:
+        found = _field(field.message_type, name)
+        if found is not None:
+            yield f"{field.json_name}.{found.json_name}"
+    for field in inner:
+        for place in _places(field.message_type, name, depth + 1):
+            yield f"{field.json_name}.{place}"
+
+
+def _nearest(given: str, by_word: dict[str, str]) -> str:
+    """Return the name that was probably meant; empty when none is near."""
+    found = difflib.get_close_matches(given[:100].lower(), by_word, n=1, cutoff=_SIMILAR)
+    return by_word[found[0]] if found else ""
+
+
+def _common_prefix(names: list[str]) -> str:
+    """Return what all values of an enum begin with, up to an underscore: `PLACEMENT_`."""
+    first, last = min(names), max(names)
+    length = next((at for at, letter in enumerate(first) if last[at : at + 1] != letter), len(first))
+    return first[: first.rfind("_", 0, length) + 1]
