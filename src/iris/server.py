@@ -70,9 +70,12 @@ _log = logging.getLogger(__name__)
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
+    from iris.cluster.controller.service import heavy_calls
     from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+    from iris.rpc.codecs import CODECS, MessageCoding, MessageThread
     from iris.rpc.gate import Gate, Inspector
+    from iris.rpc.heavy_calls import HeavyCalls
     from iris.rpc.permissions import CONTROLLER_RULES
     from iris.rpc.serving import MAX_MESSAGE_BYTES
 
@@ -80,11 +83,14 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     authority = controller.authority
     gate = Gate(authority, CONTROLLER_RULES)
     inspector = Inspector(authority, CONTROLLER_RULES, controller, authority.doors)
+    thread = MessageThread()
+    heavy = HeavyCalls(heavy_calls(controller), controller.slices.lane, thread)
     return ControllerServiceASGIApplication(
         service,
-        interceptors=(ForgetfulInterceptor(), gate, inspector, ErrorInterceptor()),
+        interceptors=(ForgetfulInterceptor(), gate, MessageCoding(thread), inspector, heavy, ErrorInterceptor()),
         read_max_bytes=MAX_MESSAGE_BYTES,
         compressions=(),
+        codecs=CODECS,
     )
 
 

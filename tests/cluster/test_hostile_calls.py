@@ -325,6 +325,15 @@ MESSAGES: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("ListJobs", b"", "invalid_argument"),
     "wrong type": ("GetJobStatus", b'{"jobId":{"a":[1,2]}}', "invalid_argument"),
     "unknown field": ("ListJobs", b'{"noSuchField":{"a":[1,2]}}', ""),
+    "unknown word": ("LaunchJob", b'{"name":"x","command":["true"],"placement":"SPREAD"}', "invalid_argument"),
+    "misplaced field": ("LaunchJob", b'{"name":"x","command":["true"],"replicas":4}', "invalid_argument"),
+    "misspelt field in a large request": (
+        "LaunchJob",
+        b'{"name":"x","command":["true"],"submissionID":"%s"}' % (b"a" * 100_000),
+        "invalid_argument",
+    ),
+    "unknown number": ("LaunchJob", b'{"name":"x","command":["true"],"placement":9}', "invalid_argument"),
+    "a field twice": ("LaunchJob", b'{"name":"x","name":"y","command":["true"]}', "invalid_argument"),
     "wrong base64": ("LaunchJob", b'{"name":"x","bundleBlob":"****"}', "invalid_argument"),
 }
 
@@ -353,6 +362,18 @@ def test_binary(target: Target, body: bytes) -> None:
         error = error_of(ask(address, path, body, "application/proto"))
         assert error["code"] == "invalid_argument"
         assert_right(error, "binary")
+
+
+def test_unknown_enum_numbers_in_binary_are_refused(target: Target) -> None:
+    request = cluster_pb2.Controller.LaunchJobRequest(name="hostile", command=["true"], placement=9)
+    body = request.SerializeToString()
+    error = error_of(ask(target.address, CONTROLLER + "LaunchJob", body, "application/proto"))
+    assert error["code"] == "invalid_argument"
+    assert "placement=9 is no Placement" in error["message"]
+    shared = cluster_pb2.Worker.RunTaskRequest(job_id="hostile", num_tasks=1, command=["true"], rendezvous=9)
+    body = cluster_pb2.Worker.RunTasksRequest(shared=shared).SerializeToString()
+    error = error_of(ask(target.worker_address, WORKER + "RunTasks", body, "application/proto"))
+    assert error["code"] == "invalid_argument"
 
 
 def test_unknown_binary_fields_are_passed_over(target: Target) -> None:

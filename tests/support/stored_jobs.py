@@ -187,6 +187,24 @@ def fill(store: Store) -> None:
     store.write(Changes().save_endpoints([endpoint]).fence("w0", "an earlier process").set_lease(60.0))
 
 
+def store_ended_jobs(path: Path, jobs: int, wide: dict[str, int]) -> None:
+    """Write a database of jobs that have ended, without running them.
+
+    Args:
+        path: Where the database is made.
+        jobs: How many jobs of one task: `ended-0`, `ended-1` and so on.
+        wide: More jobs, by name: how many tasks each has.
+    """
+    store, changes = Store(path), Changes()
+    for name, tasks in ({f"ended-{number}": 1 for number in range(jobs)} | wide).items():
+        job = Job.new(name, tasks, 1000)
+        job.submit()
+        job.terminate("terminated by a user", 2000)
+        changes.add_job(stored(job), b"")
+    store.write(changes)
+    store.close()
+
+
 def dump(path: Path) -> str:
     """A database as SQL."""
     db = sqlite3.connect(path)

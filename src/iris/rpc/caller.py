@@ -43,6 +43,15 @@ class Caller:
     worker_id: str = ""
     incarnation: str = ""
 
+    @property
+    def key(self) -> str:
+        """Who this is, where callers share something: a person by name and role, a task and a worker by its id."""
+        if self.job_id:
+            return f"task {self.job_id}/task-{self.task_index}"
+        if self.worker_id:
+            return f"{self.role} {self.worker_id}"
+        return f"{self.role} {self.name}"
+
     def owns(self, job_id: str) -> bool:
         """Whether a job is the one that this task belongs to."""
         return bool(self.job_id) and job_id == self.job_id

@@ -51,8 +51,8 @@ class ControllerService(Protocol):
 
     async def get_job_status(self, request: Controller.GetJobStatusRequest, ctx: RequestContext[Controller.GetJobStatusRequest, Controller.GetJobStatusResponse], /) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
-        NOT_FOUND.
+        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
+        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -71,8 +71,9 @@ class ControllerService(Protocol):
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
-        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
+        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
+        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -84,8 +85,7 @@ class ControllerService(Protocol):
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
-        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -97,6 +97,9 @@ class ControllerService(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: RequestContext[Controller.ListWorkersRequest, Controller.ListWorkersResponse], /) -> Controller.ListWorkersResponse:
+        """
+        The workers by id, page by page as the jobs.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def report_task_state(self, request: Controller.ReportTaskStateRequest, ctx: RequestContext[Controller.ReportTaskStateRequest, Controller.ReportTaskStateResponse], /) -> Controller.ReportTaskStateResponse:
@@ -122,6 +125,9 @@ class ControllerService(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_endpoints(self, request: Controller.ListEndpointsRequest, ctx: RequestContext[Controller.ListEndpointsRequest, Controller.ListEndpointsResponse], /) -> Controller.ListEndpointsResponse:
+        """
+        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def report_task_states(self, request: Controller.ReportTaskStatesRequest, ctx: RequestContext[Controller.ReportTaskStatesRequest, Controller.ReportTaskStatesResponse], /) -> Controller.ReportTaskStatesResponse:
@@ -185,7 +191,8 @@ class ControllerService(Protocol):
 
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
         """
-        The machines that there are, who holds what of them, and which gangs wait for what.
+        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
+        what.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -541,8 +548,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
-        NOT_FOUND.
+        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
+        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
         """
         return await self.execute_unary(
             request=request,
@@ -612,8 +619,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
-        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
+        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
+        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
         """
         return await self.execute_unary(
             request=request,
@@ -659,8 +667,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
-        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
         """
         return await self.execute_unary(
             request=request,
@@ -706,6 +713,9 @@ class ControllerServiceClient(ConnectClient):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Controller.ListWorkersResponse:
+        """
+        The workers by id, page by page as the jobs.
+        """
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -816,6 +826,9 @@ class ControllerServiceClient(ConnectClient):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Controller.ListEndpointsResponse:
+        """
+        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        """
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -1049,7 +1062,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListMachinesResponse:
         """
-        The machines that there are, who holds what of them, and which gangs wait for what.
+        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
+        what.
         """
         return await self.execute_unary(
             request=request,
@@ -1079,8 +1093,8 @@ class ControllerServiceSync(Protocol):
 
     def get_job_status(self, request: Controller.GetJobStatusRequest, ctx: RequestContext[Controller.GetJobStatusRequest, Controller.GetJobStatusResponse], /) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
-        NOT_FOUND.
+        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
+        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1099,8 +1113,9 @@ class ControllerServiceSync(Protocol):
 
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
-        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
+        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
+        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1112,8 +1127,7 @@ class ControllerServiceSync(Protocol):
 
     def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
-        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1125,6 +1139,9 @@ class ControllerServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_workers(self, request: Controller.ListWorkersRequest, ctx: RequestContext[Controller.ListWorkersRequest, Controller.ListWorkersResponse], /) -> Controller.ListWorkersResponse:
+        """
+        The workers by id, page by page as the jobs.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def report_task_state(self, request: Controller.ReportTaskStateRequest, ctx: RequestContext[Controller.ReportTaskStateRequest, Controller.ReportTaskStateResponse], /) -> Controller.ReportTaskStateResponse:
@@ -1150,6 +1167,9 @@ class ControllerServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_endpoints(self, request: Controller.ListEndpointsRequest, ctx: RequestContext[Controller.ListEndpointsRequest, Controller.ListEndpointsResponse], /) -> Controller.ListEndpointsResponse:
+        """
+        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def report_task_states(self, request: Controller.ReportTaskStatesRequest, ctx: RequestContext[Controller.ReportTaskStatesRequest, Controller.ReportTaskStatesResponse], /) -> Controller.ReportTaskStatesResponse:
@@ -1213,7 +1233,8 @@ class ControllerServiceSync(Protocol):
 
     def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
         """
-        The machines that there are, who holds what of them, and which gangs wait for what.
+        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
+        what.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1567,8 +1588,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.GetJobStatusResponse:
         """
-        One job with all its tasks; each with its newest attempt only where all of them are too much for a message.
-        NOT_FOUND.
+        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
+        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
         """
         return self.execute_unary(
             request=request,
@@ -1638,8 +1659,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks; all of them, or page by page where `page_size` is set. A page may have
-        fewer; jobs that come meanwhile are on later ones. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
+        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
+        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
         """
         return self.execute_unary(
             request=request,
@@ -1685,8 +1707,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order; all of them, or page by page where `page_size` is set. A page may have fewer.
-        NOT_FOUND. RESOURCE_EXHAUSTED: all of them are too much for a message.
+        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
         """
         return self.execute_unary(
             request=request,
@@ -1732,6 +1753,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Controller.ListWorkersResponse:
+        """
+        The workers by id, page by page as the jobs.
+        """
         return self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -1842,6 +1866,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Controller.ListEndpointsResponse:
+        """
+        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        """
         return self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -2075,7 +2102,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListMachinesResponse:
         """
-        The machines that there are, who holds what of them, and which gangs wait for what.
+        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
+        what.
         """
         return self.execute_unary(
             request=request,
@@ -2107,6 +2135,9 @@ class WorkerService(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_tasks(self, request: Worker.ListTasksRequest, ctx: RequestContext[Worker.ListTasksRequest, Worker.ListTasksResponse], /) -> Worker.ListTasksResponse:
+        """
+        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
@@ -2351,6 +2382,9 @@ class WorkerServiceClient(ConnectClient):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Worker.ListTasksResponse:
+        """
+        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        """
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -2519,6 +2553,9 @@ class WorkerServiceSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_tasks(self, request: Worker.ListTasksRequest, ctx: RequestContext[Worker.ListTasksRequest, Worker.ListTasksResponse], /) -> Worker.ListTasksResponse:
+        """
+        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
@@ -2761,6 +2798,9 @@ class WorkerServiceClientSync(ConnectClientSync):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Worker.ListTasksResponse:
+        """
+        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        """
         return self.execute_unary(
             request=request,
             method=MethodInfo(

@@ -563,10 +563,12 @@ class Controller(_message.Message):
         include_result: bool
         def __init__(self, job_id: _Optional[str] = ..., include_result: _Optional[bool] = ...) -> None: ...
     class GetJobStatusResponse(_message.Message):
-        __slots__ = ("job",)
+        __slots__ = ("job", "next_page_token")
         JOB_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         job: JobStatus
-        def __init__(self, job: _Optional[_Union[JobStatus, _Mapping]] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, job: _Optional[_Union[JobStatus, _Mapping]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class TerminateJobRequest(_message.Message):
         __slots__ = ("job_id",)
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -743,29 +745,41 @@ class Controller(_message.Message):
         has_reservation: bool
         def __init__(self, job_id: _Optional[str] = ..., slots: _Optional[int] = ..., need: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., placement: _Optional[_Union[Placement, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., since_ms: _Optional[int] = ..., reason: _Optional[str] = ..., has_reservation: _Optional[bool] = ...) -> None: ...
     class ListMachinesRequest(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("page_size", "page_token")
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        page_size: int
+        page_token: str
+        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
     class ListMachinesResponse(_message.Message):
-        __slots__ = ("engine", "machines", "waiting", "num_waiting", "problem")
+        __slots__ = ("engine", "machines", "waiting", "num_waiting", "problem", "next_page_token")
         ENGINE_FIELD_NUMBER: _ClassVar[int]
         MACHINES_FIELD_NUMBER: _ClassVar[int]
         WAITING_FIELD_NUMBER: _ClassVar[int]
         NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
         PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         engine: str
         machines: _containers.RepeatedCompositeFieldContainer[Controller.Machine]
         waiting: _containers.RepeatedCompositeFieldContainer[Controller.WaitingGang]
         num_waiting: int
         problem: str
-        def __init__(self, engine: _Optional[str] = ..., machines: _Optional[_Iterable[_Union[Controller.Machine, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[Controller.WaitingGang, _Mapping]]] = ..., num_waiting: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, engine: _Optional[str] = ..., machines: _Optional[_Iterable[_Union[Controller.Machine, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[Controller.WaitingGang, _Mapping]]] = ..., num_waiting: _Optional[int] = ..., problem: _Optional[str] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class ListWorkersRequest(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("page_size", "page_token")
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        page_size: int
+        page_token: str
+        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
     class ListWorkersResponse(_message.Message):
-        __slots__ = ("workers",)
+        __slots__ = ("workers", "next_page_token")
         WORKERS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         workers: _containers.RepeatedCompositeFieldContainer[Controller.WorkerHealthStatus]
-        def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class ReportTaskStateRequest(_message.Message):
         __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning")
         class PortsEntry(_message.Message):
@@ -1012,15 +1026,21 @@ class Controller(_message.Message):
         endpoint: Controller.Endpoint
         def __init__(self, endpoint: _Optional[_Union[Controller.Endpoint, _Mapping]] = ...) -> None: ...
     class ListEndpointsRequest(_message.Message):
-        __slots__ = ("prefix",)
+        __slots__ = ("prefix", "page_size", "page_token")
         PREFIX_FIELD_NUMBER: _ClassVar[int]
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         prefix: str
-        def __init__(self, prefix: _Optional[str] = ...) -> None: ...
+        page_size: int
+        page_token: str
+        def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
     class ListEndpointsResponse(_message.Message):
-        __slots__ = ("endpoints",)
+        __slots__ = ("endpoints", "next_page_token")
         ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         endpoints: _containers.RepeatedCompositeFieldContainer[Controller.Endpoint]
-        def __init__(self, endpoints: _Optional[_Iterable[_Union[Controller.Endpoint, _Mapping]]] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, endpoints: _Optional[_Iterable[_Union[Controller.Endpoint, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     def __init__(self) -> None: ...
 
 class Worker(_message.Message):
@@ -1124,13 +1144,19 @@ class Worker(_message.Message):
         include_result: bool
         def __init__(self, task_id: _Optional[str] = ..., include_result: _Optional[bool] = ...) -> None: ...
     class ListTasksRequest(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("page_size", "page_token")
+        PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        page_size: int
+        page_token: str
+        def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
     class ListTasksResponse(_message.Message):
-        __slots__ = ("tasks",)
+        __slots__ = ("tasks", "next_page_token")
         TASKS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
         tasks: _containers.RepeatedCompositeFieldContainer[TaskStatus]
-        def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ...) -> None: ...
+        next_page_token: str
+        def __init__(self, tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class LogEntry(_message.Message):
         __slots__ = ("timestamp_ms", "source", "data", "raw", "partial", "missing_bytes")
         TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]

@@ -15,24 +15,39 @@ MAX_POSITIONS = 10_000  # in a stream: of so many tasks a job can be
 _MAX_ALL_POSITIONS = 200_000  # in all streams: each takes about a kilobyte
 
 
+_OPTION_OF_CONTROLLER = "'iris up --max-streams-per-user' sets the limit"
+
+
+def streams_of_caller() -> int:
+    """Return how many streams one caller may have open at a worker: four callers together cannot take them all."""
+    return max(4, min(1000, _streams_overall() // 5))
+
+
+def _streams_overall() -> int:
+    return max(8, min(5000, descriptors() // 8))
+
+
 class OpenStreams:
     """The streams of a server.
 
     Args:
-        per_caller: At most so many of each; None: of all together only, as at a worker, whom the controller calls for
-            many.
+        per_caller: At most so many of each; None: of all together only.
         overall: And so many of all; default: an eighth of the descriptors that this process may have. That is half of
             the connections (`guard.py`), so that other calls always find one.
+        advice: What a caller with too many can do, besides ending some.
     """
 
-    def __init__(self, per_caller: int | None = None, overall: int | None = None) -> None:
+    def __init__(
+        self, per_caller: int | None = None, overall: int | None = None, advice: str = _OPTION_OF_CONTROLLER
+    ) -> None:
         self._per_caller = per_caller
-        self._overall = overall or max(8, min(5000, descriptors() // 8))
+        self._advice = advice
+        self._overall = overall or _streams_overall()
         self._open: Counter[str] = Counter()
         self._positions = 0
 
     async def limited(
-        self, caller: str, messages: AsyncIterator[Message], positions: int = 1
+        self, caller: str, messages: AsyncIterator[Message], positions: int = 1, *, is_limited: bool = True
     ) -> AsyncGenerator[Message]:
         """The messages of one stream more, if it may be opened.
 
@@ -40,11 +55,12 @@ class OpenStreams:
             caller: Whose it is.
             messages: Nothing was taken of it.
             positions: In how many logs it is.
+            is_limited: Whether the limit for each caller counts; else only that of all together.
 
         Raises:
             ResourceExhaustedError: It may not.
         """
-        self._check(caller, positions)
+        self._check(caller, positions, is_limited=is_limited)
         self._open[caller] += 1
         self._positions += positions
         try:
@@ -57,16 +73,16 @@ class OpenStreams:
                 del self._open[caller]
             await cast(Any, messages).aclose()
 
-    def _check(self, caller: str, positions: int) -> None:
+    def _check(self, caller: str, positions: int, *, is_limited: bool) -> None:
         if positions > MAX_POSITIONS:
             raise ResourceExhaustedError(
                 f"{positions:,} positions: a stream carries the logs of {MAX_POSITIONS:,} tasks at most"
             )
-        if self._per_caller is not None and self._open[caller] >= self._per_caller:
+        if is_limited and self._per_caller is not None and self._open[caller] >= self._per_caller:
             whose = f"user {quoted(caller)} has" if caller else "there are"
             raise ResourceExhaustedError(
                 f"{whose} {self._open[caller]:,} streams open (logs that are followed, jobs that are watched), and the"
-                f" limit is {self._per_caller:,}: end some ('iris up --max-streams-per-user' sets the limit)"
+                f" limit is {self._per_caller:,}: end some ({self._advice})"
             )
         everybody = self._open.total()
         if everybody >= self._overall:

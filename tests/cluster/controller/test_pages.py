@@ -12,17 +12,17 @@ from support.fake_engine import FakeEngine
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.job import Job
-from iris.cluster.controller.pages import LONGEST_PAGE, MOST_BYTES, cut_page
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.status import job_status
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import WorkerPlace
-from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.calls import Peer, call
 from iris.rpc.credentials import Bearer
-from iris.rpc.serving import MAX_MESSAGE_BYTES
+from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, cut_named_page, cut_page
+from iris.rpc.steps import finish
 from iris.rpc.transport import HttpTransport
 
 Ask = Callable[[int, str], tuple[list[str], str]]
@@ -127,24 +127,44 @@ def test_clients_list_everything(
     assert [job.job_id for job in client.list_jobs()] == list_jobs(stub, 0, "")[0]
 
 
-def test_a_page_of_large_items_ends_sooner_and_a_list_at_once_has_a_limit() -> None:
+@pytest.mark.parametrize("page_size", [0, 100])
+def test_page_of_large_items_ends_sooner(page_size: int) -> None:
     items = [pb.TaskStatus(task_index=index, error="x" * 1024 * 1024) for index in range(10)]
-
-    def make(index: int) -> pb.TaskStatus:
-        return items[index]
-
     found: list[int] = []
     token, pages = "", 0
     while token or not pages:
-        page = cut_page("tasks", 10, make, page_size=100, page_token=token)
+        page = finish(cut_page("tasks", 10, items.__getitem__, page_size=page_size, page_token=token))
         found += [task.task_index for task in page.items]
         token, pages = page.next_token, pages + 1
     assert (found, pages) == (list(range(10)), 4)
-    giant = pb.TaskStatus(error="x" * 10 * 1024 * 1024)
-    assert len(cut_page("tasks", 2, lambda _: giant, page_size=5, page_token="").items) == 1, "never an empty page"
-    with pytest.raises(ResourceExhaustedError, match=r"10 tasks are more than .* set page_size"):
-        cut_page("tasks", 10, make, page_size=0, page_token="", most_bytes=5 * 1024 * 1024)
-    assert MOST_BYTES == MAX_MESSAGE_BYTES
+    giant = pb.TaskStatus(error="x" * 2 * PAGE_BYTES)
+    giants = finish(cut_page("tasks", 2, lambda _: giant, page_size=page_size, page_token=""))
+    assert len(giants.items) == 1, "never an empty page"
+
+
+def test_page_without_a_size_has_a_limit_and_says_that_there_is_more() -> None:
+    page = finish(cut_page("jobs", 2500, lambda number: pb.JobStatus(job_id=str(number)), page_size=0, page_token=""))
+    assert (len(page.items), page.next_token) == (LONGEST_PAGE, "jobs-1000")
+
+
+def test_pages_by_name_have_each_item_that_stays_once_while_others_come_and_go() -> None:
+    names = {f"w{number:02}" for number in range(30)}
+
+    def make(name: str) -> pb.Controller.Endpoint | None:
+        return None if name == "w13" else pb.Controller.Endpoint(name=name)  # it goes while the page is made
+
+    found: list[str] = []
+    token = ""
+    while not found or token:
+        page = finish(cut_named_page("workers", sorted(names), make, page_size=7, page_token=token))
+        found += [one.name for one in page.items]
+        token = page.next_token
+        names -= {"w01", "w06", "w25"}  # one that was listed, the last of the first page, and one of a later page
+        names |= {"w00a", "w99"}
+    assert found == [f"w{number:02}" for number in range(30) if number not in (13, 25)] + ["w99"]
+    for wrong in ("machines:w01", "w01", "workers", "workers-5"):
+        with pytest.raises(InvalidArgumentError, match="next_page_token"):
+            finish(cut_named_page("workers", sorted(names), make, page_size=7, page_token=wrong))
 
 
 def test_a_job_whose_attempts_are_too_many_for_a_message_comes_with_the_newest_of_each_task() -> None:

@@ -33,6 +33,7 @@ from iris.cluster.worker.run_callable import MAX_RESULT_BYTES
 from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 from iris.rpc.open_streams import MAX_POSITIONS, OpenStreams
+from iris.rpc.steps import finish
 
 
 @contextmanager
@@ -198,13 +199,11 @@ def test_endpoints_of_a_job() -> None:
         endpoints.register(endpoint("more"))
     endpoints.register(endpoint("e5", address="h:2"))  # one that moves is none more
     endpoints.register(endpoint("other", job_id="k"))
-    with pytest.raises(ResourceExhaustedError, match=r"20,001 endpoints .*longer prefix"):
-        endpoints.list("")
-    assert len(endpoints.list("e1999")) == 11
+    assert len(finish(endpoints.list("e1999")).items) == 11
     endpoints.unregister(registered[0].endpoint_id)
     endpoints.register(endpoint("more"))
     endpoints.job_ended("j")
-    assert [one.name for one in endpoints.list("")] == ["other"]
+    assert [one.name for one in finish(endpoints.list("")).items] == ["other"]
     endpoints.register(endpoint("e0"))
     with pytest.raises(NotFoundError):
         endpoints.lookup("more")

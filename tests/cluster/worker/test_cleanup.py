@@ -142,7 +142,7 @@ async def test_nobody_is_sent_to_what_is_gone(disk: Disk) -> None:
     await disk.end("other/task-0")
     os.utime(disk.directory.attempt("other/task-0", 0).path, (0, time.time() + KEEP_S))
     await disk.sweep(KEEP_S + 10)
-    assert [status.task_id for status in disk.worker.list_tasks()] == ["other/task-0"]
+    assert [status.task_id for status in disk.worker.list_tasks().items] == ["other/task-0"]
     with pytest.raises(NotFoundError):
         disk.worker.log_of("job/task-0", None)
 
@@ -251,7 +251,7 @@ async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Pat
     await disk.sweep(KEEP_S + 10)
     assert not directory.path.exists()
     assert directory.log.exists()
-    assert disk.worker.list_tasks() == []
+    assert disk.worker.list_tasks().items == []
 
 
 async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:

@@ -165,8 +165,13 @@ class RemoteClusterClient:
         request = cluster_pb2.Controller.GetJobStatusRequest(
             job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
         )
-        timeout_s = min(check_timeout("timeout_s", timeout_s), self._timeout_s)
-        return call(self._controller.get_job_status, request, self._peer, timeout_s=timeout_s).job
+        end = time.monotonic() + min(check_timeout("timeout_s", timeout_s), self._timeout_s)
+        left_s = end - time.monotonic()
+        answer = call(self._controller.get_job_status, request, self._peer, timeout_s=left_s)
+        if answer.next_page_token:
+            rest = self._list_tasks(request.job_id, answer.next_page_token, end - time.monotonic())
+            answer.job.tasks.extend(rest)
+        return answer.job
 
     def terminate_job(self, job_id: str | JobReference) -> None:
         """Asks a job to end; answers at once. One that has ended stays as it is.
@@ -321,9 +326,12 @@ class RemoteClusterClient:
         Raises:
             NotFoundError: There is no such job.
         """
-        request = cluster_pb2.Controller.ListTasksRequest(job_id=check_job_id(job_id), page_size=_PAGE)
+        return self._list_tasks(check_job_id(job_id), "", check_timeout("timeout_s", timeout_s))
+
+    def _list_tasks(self, job_id: str, page_token: str, timeout_s: float) -> list[cluster_pb2.TaskStatus]:
+        request = cluster_pb2.Controller.ListTasksRequest(job_id=job_id, page_size=_PAGE, page_token=page_token)
         tasks: list[cluster_pb2.TaskStatus] = []
-        end = time.monotonic() + check_timeout("timeout_s", timeout_s)
+        end = time.monotonic() + timeout_s
         while True:
             left_s = min(end - time.monotonic(), self._timeout_s)
             answer = call(self._controller.list_tasks, request, self._peer, timeout_s=left_s)
@@ -468,14 +476,27 @@ class RemoteClusterClient:
     # Workers and endpoints.
 
     def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
-        """The workers, and how they are."""
-        request = cluster_pb2.Controller.ListWorkersRequest()
-        return list(call(self._controller.list_workers, request, self._peer, timeout_s=self._timeout_s).workers)
+        """The workers by id, and how they are."""
+        request = cluster_pb2.Controller.ListWorkersRequest(page_size=_PAGE)
+        workers: list[cluster_pb2.Controller.WorkerHealthStatus] = []
+        while True:
+            answer = call(self._controller.list_workers, request, self._peer, timeout_s=self._timeout_s)
+            workers += answer.workers
+            if not answer.next_page_token:
+                return workers
+            request.page_token = answer.next_page_token
 
     def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
         """The machines of the cluster, who holds them, and which gangs wait for what."""
-        request = cluster_pb2.Controller.ListMachinesRequest()
-        return call(self._controller.list_machines, request, self._peer, timeout_s=self._timeout_s)
+        request = cluster_pb2.Controller.ListMachinesRequest(page_size=_PAGE)
+        found = call(self._controller.list_machines, request, self._peer, timeout_s=self._timeout_s)
+        request.page_token = found.next_page_token
+        while request.page_token:
+            answer = call(self._controller.list_machines, request, self._peer, timeout_s=self._timeout_s)
+            found.machines.extend(answer.machines)
+            request.page_token = answer.next_page_token
+        found.ClearField("next_page_token")
+        return found
 
     def register_endpoint(
         self, name: str, address: str, job_id: str | JobReference = "", metadata: Mapping[str, str] | None = None
@@ -523,8 +544,14 @@ class RemoteClusterClient:
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """The endpoints whose names start with a prefix, by name."""
-        request = cluster_pb2.Controller.ListEndpointsRequest(prefix=check_text("prefix", prefix))
-        return list(call(self._controller.list_endpoints, request, self._peer, timeout_s=self._timeout_s).endpoints)
+        request = cluster_pb2.Controller.ListEndpointsRequest(prefix=check_text("prefix", prefix), page_size=_PAGE)
+        endpoints: list[cluster_pb2.Controller.Endpoint] = []
+        while True:
+            answer = call(self._controller.list_endpoints, request, self._peer, timeout_s=self._timeout_s)
+            endpoints += answer.endpoints
+            if not answer.next_page_token:
+                return endpoints
+            request.page_token = answer.next_page_token
 
     # Tokens, for admins.
 

@@ -44,12 +44,12 @@ from iris.cluster.controller.limits import Limits, Quotas, trim_report
 from iris.cluster.controller.log_keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs import Logs
 from iris.cluster.controller.outcomes import add_outcome, outcome_of, result_in
-from iris.cluster.controller.pages import Page, cut_page
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.rendezvous import Meeting
 from iris.cluster.controller.reserve import Reserve
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import START_LIMIT_S, Scheduler
+from iris.cluster.controller.slices import Slices
 from iris.cluster.controller.slot_workers import DRAIN_S
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
@@ -69,6 +69,8 @@ from iris.errors import (
     quoted,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.pages import PAGE_BYTES, Page, cut_page, page_token_of
+from iris.rpc.steps import Steps
 from iris.rpc.tokens import SigningKey
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
@@ -96,6 +98,7 @@ class Controller:
         fleet: The workers.
         logs: The logs of all tasks, for readers.
         reserve: As given.
+        slices: Makes large answers, so that nothing else waits for them.
         authority: Makes tokens, and knows which are good.
     """
 
@@ -121,7 +124,9 @@ class Controller:
         self._address = address
         self._lease_s = lease_s
         self._jobs: dict[str, JobRecord] = {}
+        self._in_order: list[JobRecord] = []  # the same, as they came
         self._unfinished: dict[str, JobRecord] = {}  # of them, those that are not final
+        self.slices = Slices()
         self._saver = Saver(store, self._launched, self._refused, self._follow)
         self.authority = authority or Authority(SigningKey.new(), store)
         self.authority.is_live = self._is_live
@@ -131,7 +136,7 @@ class Controller:
             lease_s, store, self._saver, self.authority, http_client, self._lose_attempts, self._room_changed
         )
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
-        self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled)
+        self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled, self.slices)
         self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
         self._scheduler = Scheduler(
             engine, self._jobs, self.fleet, self._apply, self._in_background, drain_s, start_limit_s
@@ -239,30 +244,44 @@ class Controller:
                 break
         raise AlreadyExistsError(f"there is a job named {taken}: choose another name")
 
-    async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.JobStatus:
+    async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.Controller.GetJobStatusResponse:
         """A job with its tasks; with the result of task 0 where asked for."""
         record = self._job(job_id)
-        answer = status.job_status(record, tasks_since=0)
-        for task in answer.tasks:
-            self._update_addresses(task)
+        job = await self.slices.run(status.job_with_tasks(record))
+        answer = cluster_pb2.Controller.GetJobStatusResponse(job=job)
+        kept = await self.slices.run(self._fitting_tasks(answer.job))
+        if kept < len(answer.job.tasks):
+            del answer.job.tasks[kept:]
+            answer.next_page_token = page_token_of("tasks", kept)
         await self._saver.settled()
         if include_result:
-            answer.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
+            answer.job.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
         return answer
+
+    def _fitting_tasks(self, job: cluster_pb2.JobStatus) -> Steps[int]:
+        """Update the addresses of the tasks of an answer, and count how many it has room for."""
+        room = PAGE_BYTES
+        for number, task in enumerate(job.tasks):
+            room -= self._update_addresses(task).ByteSize()
+            if room < 0 and number:
+                return number
+            yield
+        return len(job.tasks)
 
     def count_jobs(self) -> tuple[int, int]:
         """How many go on, and how many have ended."""
         return len(self._unfinished), len(self._jobs) - len(self._unfinished)
 
     async def list_jobs(self, page_size: int, page_token: str) -> Page[cluster_pb2.JobStatus]:
-        """The jobs in the order of their submission, without tasks."""
-        jobs = list(self._jobs.values())
-        page = cut_page(
-            "jobs",
-            len(jobs),
-            lambda number: status.job_status(jobs[number]),
-            page_size=page_size,
-            page_token=page_token,
+        """A page of the jobs in the order of their submission, without tasks."""
+        page = await self.slices.run(
+            cut_page(
+                "jobs",
+                len(self._in_order),
+                lambda number: status.job_status(self._in_order[number]),
+                page_size=page_size,
+                page_token=page_token,
+            )
         )
         await self._saver.settled()
         return page
@@ -278,14 +297,16 @@ class Controller:
         return answer
 
     async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
-        """The tasks of a job, in index order."""
+        """A page of the tasks of a job, in index order."""
         record = self._job(job_id)
-        page = cut_page(
-            "tasks",
-            len(record.job.tasks),
-            lambda index: self._update_addresses(status.task_status(record, index)),
-            page_size=page_size,
-            page_token=page_token,
+        page = await self.slices.run(
+            cut_page(
+                "tasks",
+                len(record.job.tasks),
+                lambda index: self._update_addresses(status.task_status(record, index)),
+                page_size=page_size,
+                page_token=page_token,
+            )
         )
         await self._saver.settled()
         return page
@@ -309,13 +330,14 @@ class Controller:
         await self._saver.saved()
 
     async def watch_job(
-        self, job_id: str, *, include_tasks: bool
+        self, job_id: str, caller: str, *, include_tasks: bool
     ) -> AsyncIterator[cluster_pb2.Controller.WatchJobResponse]:
         """What a job is, then what changes of it, until it is final."""
         record = self._job(job_id)
         self.reserve.check_stream()
-        record.watch = record.watch or Watch(record, self._saver.settled)
-        async with contextlib.aclosing(record.watch.messages(include_tasks=include_tasks)) as messages:
+        record.watch = record.watch or Watch(record, self._saver.settled, self.slices)
+        watching = record.watch.messages(caller, include_tasks=include_tasks)
+        async with contextlib.aclosing(watching) as messages:
             async for message in messages:
                 yield message
 
@@ -353,11 +375,13 @@ class Controller:
         await self._saver.settled()
         return answer
 
-    async def list_endpoints(self, prefix: str) -> list[cluster_pb2.Controller.Endpoint]:
-        """The endpoints whose names start with a prefix."""
-        answer = self._endpoints.list(prefix)
+    async def list_endpoints(
+        self, prefix: str, page_size: int, page_token: str
+    ) -> Page[cluster_pb2.Controller.Endpoint]:
+        """A page of the endpoints whose names start with a prefix."""
+        page = await self.slices.run(self._endpoints.list(prefix, page_size=page_size, page_token=page_token))
         await self._saver.settled()
-        return answer
+        return page
 
     # Workers.
 
@@ -391,17 +415,22 @@ class Controller:
             ids = {index: attempt.attempt_id for index, attempt in lost.items()}
             self._apply(record, record.job.attempts_lost(ids, f"worker {names} was lost: {why}", now_ms()))
 
-    def list_workers(self) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
-        """The workers, and how they are."""
+    async def list_workers(self, page_size: int, page_token: str) -> Page[cluster_pb2.Controller.WorkerHealthStatus]:
+        """A page of the workers, and how they are."""
+        running = await self.slices.run(self._running_jobs())
+        return await self.slices.run(self.fleet.health(running, page_size=page_size, page_token=page_token))
+
+    def _running_jobs(self) -> Steps[dict[str, set[str]]]:
         running: dict[str, set[str]] = {}
-        for record in self._unfinished.values():
+        for record in list(self._unfinished.values()):
             for attempt in record.job.live_attempts().values():
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
-        return self.fleet.health(running)
+            yield
+        return running
 
-    async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
+    async def list_machines(self, page_size: int, page_token: str) -> cluster_pb2.Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
-        return await self._scheduler.list_machines()
+        return await self._scheduler.list_machines(self.slices, page_size, page_token)
 
     async def report_task_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
@@ -598,7 +627,7 @@ class Controller:
         if meeting is not None:
             meeting.describe(request)
         try:
-            return await workers.start_attempts(worker, job.job_id, starts, request, still_live)
+            return await workers.start_attempts(worker, job.job_id, starts, request, still_live, self.fleet.calls)
         except IrisError as error:
             self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
             return None
@@ -611,7 +640,10 @@ class Controller:
     async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
         still_live = _still_live(record.job)
         worker = await self.fleet.registered(stop.worker_id, lambda: still_live(stop.task_index, stop.attempt_id))
-        if worker is not None and not await workers.stop_attempt(worker, record.job.job_id, stop, still_live):
+        if worker is None:
+            return
+        has_it = await workers.stop_attempt(worker, record.job.job_id, stop, still_live, self.fleet.calls)
+        if not has_it:
             end = AttemptEnd(KILLED, now_ms(), error="stopped before it started")
             self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, now_ms()))
 
@@ -620,6 +652,7 @@ class Controller:
     def _add(self, record: JobRecord) -> None:
         job = record.job
         self._jobs[job.job_id] = record
+        self._in_order.append(record)
         if not job.is_finished:
             self._unfinished[job.job_id] = record
         parent = self._jobs.get(job.parent_job_id)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 from iris.cluster.names import check_name, find_unseen
 from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
+from iris.rpc.pages import Page, cut_named_page
+from iris.rpc.steps import Steps
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
@@ -16,7 +19,6 @@ _REMEMBERED = 1000  # of a job, or of none: endpoints that were unregistered
 MAX_ENDPOINT_BYTES = 4096  # of its address and metadata
 MAX_OF_JOB = 20_000  # the largest job has 10,000 tasks
 MAX_ENDPOINTS = 100_000  # all are held in memory
-MAX_LISTED = 20_000
 
 
 class Endpoints:
@@ -38,9 +40,10 @@ class Endpoints:
         self._count: Counter[str] = Counter()
         for endpoint in known:
             if endpoint.name:
-                self._take(endpoint)
+                self._hold(endpoint)
             else:
                 self._unregistered.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
+        self._names = sorted(self._by_name)  # so that a page is found without looking at all of them
 
     def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
@@ -115,19 +118,17 @@ class Endpoints:
             raise NotFoundError(f"no endpoint named {quoted(name)}")
         return endpoint
 
-    def list(self, prefix: str) -> list[Endpoint]:
-        """The endpoints whose names start with a prefix, by name.
+    def list(self, prefix: str, *, page_size: int = 0, page_token: str = "") -> Steps[Page[Endpoint]]:
+        """Make a page of the endpoints whose names start with a prefix, by name.
 
         Raises:
-            ResourceExhaustedError: They are too many for one answer.
+            InvalidArgumentError: See `cut_named_page`.
         """
-        names = sorted(name for name in self._by_name if name.startswith(prefix))
-        if len(names) > MAX_LISTED:
-            raise ResourceExhaustedError(
-                f"{len(names):,} endpoints have names that begin with {quoted(prefix)}, and an answer holds"
-                f" {MAX_LISTED:,}: give a longer prefix"
-            )
-        return [self._by_name[name] for name in names]
+        first = bisect_left(self._names, prefix)
+        # What follows a prefix in the order of names begins after its largest continuation.
+        end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
+        names = self._names[first:end]
+        return cut_named_page("endpoints", names, self._by_name.get, page_size=page_size, page_token=page_token)
 
     def job_ids(self) -> set[str]:
         """The jobs that have endpoints, or had."""
@@ -143,11 +144,16 @@ class Endpoints:
             self._changed(endpoint_id, None)
 
     def _take(self, endpoint: Endpoint) -> None:
+        insort(self._names, endpoint.name)
+        self._hold(endpoint)
+
+    def _hold(self, endpoint: Endpoint) -> None:
         self._by_name[endpoint.name] = self._by_id[endpoint.endpoint_id] = endpoint
         self._count[endpoint.job_id] += 1
 
     def _drop(self, endpoint: Endpoint) -> None:
         del self._by_name[endpoint.name], self._by_id[endpoint.endpoint_id]
+        del self._names[bisect_left(self._names, endpoint.name)]
         self._count[endpoint.job_id] -= 1
         if not self._count[endpoint.job_id]:
             del self._count[endpoint.job_id]

@@ -21,13 +21,16 @@ from iris.cluster.controller.limits import MAX_WORKERS, check_worker
 from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import TaskAttempt
+from iris.cluster.controller.worker_calls import WorkerCalls
 from iris.cluster.controller.workers import WorkerRecord, new_record
 from iris.cluster.worker.lease import lost_after_s, span
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.rpc import cluster_pb2
 from iris.rpc.credentials import Bearer
 from iris.rpc.neighbour import Neighbour
+from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.process import happens
+from iris.rpc.steps import Steps
 from iris.rpc.tokens import QUEUED_WORKER_TTL_S
 
 _REFUSALS = 1000  # that are remembered
@@ -58,6 +61,7 @@ class Fleet:
 
     Attributes:
         workers: By worker id.
+        calls: Turns at starting and stopping attempts on them.
         longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
     """
 
@@ -72,6 +76,7 @@ class Fleet:
         room_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
+        self.calls = WorkerCalls()
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
@@ -203,6 +208,7 @@ class Fleet:
         self.workers.pop(worker_id, None)
         self._refused.pop(worker_id, None)
         self._authority.forget_worker(worker_id)
+        self.calls.forget(worker_id)
         self._forgotten.pop(worker_id, None)  # the newest come last
         self._forgotten[worker_id] = time.monotonic()
 
@@ -271,11 +277,26 @@ class Fleet:
             lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why
         )
 
-    def health(self, running: Mapping[str, set[str]]) -> list[cluster_pb2.Controller.WorkerHealthStatus]:
-        """How each worker is; `running`: which jobs, by worker id."""
+    def health(
+        self, running: Mapping[str, set[str]], *, page_size: int, page_token: str
+    ) -> Steps[Page[cluster_pb2.Controller.WorkerHealthStatus]]:
+        """Make a page of how the workers are, by id.
+
+        Args:
+            running: Which jobs each runs, by worker id.
+            page_size: See `cut_named_page`.
+            page_token: See `cut_named_page`.
+
+        Raises:
+            InvalidArgumentError: See `cut_named_page`.
+        """
         now_s = time.monotonic()
-        return [
-            cluster_pb2.Controller.WorkerHealthStatus(
+
+        def message(worker_id: str) -> cluster_pb2.Controller.WorkerHealthStatus | None:
+            worker = self.workers.get(worker_id)
+            if worker is None:
+                return None
+            return cluster_pb2.Controller.WorkerHealthStatus(
                 worker_id=worker_id,
                 healthy=worker.is_healthy(now_s),
                 consecutive_failures=worker.missed_heartbeats(now_s),
@@ -285,8 +306,9 @@ class Fleet:
                 metadata=worker.metadata,
                 short_of=worker.short_of,
             )
-            for worker_id, worker in self.workers.items()
-        ]
+
+        names = sorted(self.workers)
+        return cut_named_page("workers", names, message, page_size=page_size, page_token=page_token)
 
 
 def _silent_for(lease_s: float) -> str:

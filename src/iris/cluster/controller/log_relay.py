@@ -18,7 +18,7 @@ from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.progress import Progress, complete_end, end_without_attempt
 from iris.cluster.types import is_task_finished
-from iris.cluster.worker.log_stream import BEAT_S, stream_logs
+from iris.cluster.worker.log_stream import BEAT_S, OpenLog, stream_logs
 from iris.errors import (
     DeadlineExceededError,
     IrisError,
@@ -30,12 +30,14 @@ from iris.errors import (
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import Peer, stream_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
+from iris.rpc.steps import finish
 
 if TYPE_CHECKING:
     from iris.cluster.controller.logs import Logs
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 2.0
+_OPENED_AT_ONCE = 50  # logs that are kept here; then all else has its turn
 _HELD_MESSAGES = 2  # of all that is relayed to one reader
 # For so long, and so often, a source that does not answer is tried before the reader is told, who has patience or not.
 _TRIED_S = 2.0
@@ -79,9 +81,15 @@ class LogRelay:
     """
 
     def __init__(
-        self, logs: Logs, record: JobRecord, request: StreamTaskLogsRequest, positions: Mapping[int, Position]
+        self,
+        logs: Logs,
+        caller: str,
+        record: JobRecord,
+        request: StreamTaskLogsRequest,
+        positions: Mapping[int, Position],
     ) -> None:
         self._logs = logs
+        self._caller = caller
         self._record = record
         self._request = request
         self._positions = dict(positions)
@@ -140,11 +148,12 @@ class LogRelay:
     async def _update(self, seen: int) -> int:
         job = self._record.job
         revision = job.revision
-        news = [
-            status.task_status(self._record, index)
-            for index in self._positions
-            if job.tasks[index].revision > seen or not seen
-        ]
+        changed = [index for index in self._positions if job.tasks[index].revision > seen or not seen]
+        making = status.some_tasks(self._record, changed)
+        if len(changed) <= status.AT_ONCE:
+            news = finish(making)
+        else:
+            news = await self._logs.slices.run_for(self._caller, making)
         await self._logs.settled()
         self._progress.update(news)
         return revision
@@ -196,8 +205,10 @@ class LogRelay:
     async def _kept_messages(
         self, wanted: Iterable[tuple[int, cluster_pb2.TaskAttempt, Position]], reading: ExitStack
     ) -> AsyncGenerator[StreamTaskLogsResponse]:
-        logs = []
+        logs: list[OpenLog] = []
         for index, attempt, position in wanted:
+            if not len(logs) % _OPENED_AT_ONCE:
+                await asyncio.sleep(0)
             try:
                 log = await self._logs.open_kept(self._record, index, attempt, position, self._request, reading)
                 logs.append(log)
@@ -212,7 +223,8 @@ class LogRelay:
                     chunks=[Chunk(task_index=index, attempt_id=attempt.attempt_id, error=str(error))]
                 )
         if logs:
-            async with aclosing(stream_logs(logs, self._logs.streams, follow=False)) as messages:
+            stream = stream_logs(logs, self._logs.streams, follow=False, caller=self._caller)
+            async with aclosing(stream) as messages:
                 async for message in messages:
                     yield message
 

@@ -6,7 +6,6 @@ read next is decided by `Progress`, as at a reader that does without us.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 
@@ -14,17 +13,21 @@ from iris.cluster.controller import status
 from iris.cluster.controller.log_keeper import LogKeeper
 from iris.cluster.controller.log_relay import LogRelay, end_of
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.slices import Slices
 from iris.cluster.controller.workers import WorkerRecord
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
-from iris.cluster.worker.log_page import page_message
+from iris.cluster.worker.log_page import making_page
 from iris.cluster.worker.log_stream import OpenLog, Streams, open_reader
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import Peer, call_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
+from iris.rpc.fair_lane import FairLane
 
 _RELAY_S = 10.0  # for a page
+_RELAYS = 256  # pages that workers are asked for at once
+_RELAYS_OF_CALLER = 16
 _NOBODY = "neither its worker nor the controller has it"
 
 
@@ -36,6 +39,7 @@ class Logs:
         workers: By worker id; the controller's own.
         kept: What workers have handed over, or have written there themselves; None where nothing is kept.
         settled: Returns when what jobs are now is in the store, so that it may be told.
+        slices: Makes statuses of many tasks, one caller after the other.
     """
 
     def __init__(
@@ -44,15 +48,20 @@ class Logs:
         workers: Mapping[str, WorkerRecord],
         kept: LogKeeper | None,
         settled: Callable[[], Awaitable[None]],
+        slices: Slices,
     ) -> None:
         self._job = job
         self.workers = workers
         self._kept = kept
         self.settled = settled
+        self.slices = slices
         self._streams = Streams()
+        self._relays = FairLane(
+            "logs", at_once=_RELAYS, per_caller=_RELAYS_OF_CALLER, waiting_per_caller=1024, waiting=10_000
+        )
 
     async def fetch_task_logs(
-        self, request: cluster_pb2.Worker.FetchTaskLogsRequest
+        self, request: cluster_pb2.Worker.FetchTaskLogsRequest, caller: str
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
         """A page of an attempt's log, by line number."""
         job_id, task_index = parse_task_id(request.task_id)
@@ -70,7 +79,8 @@ class Logs:
         if worker is not None:
             peer = Peer(worker.place.address, f"worker {worker.place.worker_id!r}, which has the log,")
             try:
-                return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_RELAY_S)
+                async with self._relays.turn(caller):
+                    return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_RELAY_S)
             except (UnauthenticatedError, PermissionDeniedError) as error:
                 raise UnavailableError(str(error)) from error  # it is us whom it does not let in, not our reader
             except NotFoundError:
@@ -82,16 +92,19 @@ class Logs:
             directory = await self._kept.provide(request.task_id, number)
             if attempt.started_at_ms and not directory.exists():
                 raise NotFoundError(f"the log of attempt {number} of {request.task_id!r} is gone: {_NOBODY}")
-            return await asyncio.to_thread(page_message, directory, None, request.filter, number, True)
+            reading = making_page(directory, None, request.filter, number, True)
+            return await self._streams.scans.scan(caller, reading)
 
-    async def stream_task_logs(self, request: StreamTaskLogsRequest) -> AsyncGenerator[StreamTaskLogsResponse]:
+    async def stream_task_logs(
+        self, request: StreamTaskLogsRequest, caller: str
+    ) -> AsyncGenerator[StreamTaskLogsResponse]:
         """The logs of tasks, through their attempts, as one stream."""
         record = self._job(request.job_id)
         count = len(record.job.tasks)
         positions = {message.task_index: from_message(message) for message in request.positions}
         for index in positions:
             record.check_index(index)
-        relay = LogRelay(self, record, request, positions or dict.fromkeys(range(count), Position()))
+        relay = LogRelay(self, caller, record, request, positions or dict.fromkeys(range(count), Position()))
         try:
             yield StreamTaskLogsResponse()
             async with aclosing(relay.run()) as messages:

@@ -10,6 +10,8 @@ from iris.cluster.controller.queue import Held, Waiting
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.engine.base import Machine, Placement, Resources
 from iris.rpc import cluster_pb2
+from iris.rpc.pages import Page, cut_named_page
+from iris.rpc.steps import Steps
 
 MOST_WAITING = 1000  # that are listed; all are counted
 _PLACEMENTS = {
@@ -20,14 +22,19 @@ _PLACEMENTS = {
 Amounts = cluster_pb2.Controller.Amounts
 
 
-def machine_messages(
-    machines: Iterable[Machine], held: Iterable[tuple[str, Held]]
-) -> list[cluster_pb2.Controller.Machine]:
-    """Return the machines by name, each with the jobs and tasks that hold capacity on it.
+def machine_page(
+    machines: Iterable[Machine], held: Iterable[tuple[str, Held]], *, page_size: int, page_token: str
+) -> Steps[Page[cluster_pb2.Controller.Machine]]:
+    """Make a page of the machines by name, each with the jobs and tasks that hold capacity on it.
 
     Args:
         machines: What the engine says.
         held: Gangs that have capacity, each with the id of its job.
+        page_size: See `cut_named_page`.
+        page_token: See `cut_named_page`.
+
+    Raises:
+        InvalidArgumentError: See `cut_named_page`.
     """
     holders: dict[str, dict[str, set[int]]] = {}  # by machine and job
     for job_id, entry in held:
@@ -35,29 +42,35 @@ def machine_messages(
             # After a restart the tasks of a gang whose job has ended are not known any more.
             indices = entry.task_indices[position : position + 1]
             holders.setdefault(name, {}).setdefault(job_id, set()).update(indices)
-    return [
-        cluster_pb2.Controller.Machine(
-            name=machine.name,
+            if not position % 50:
+                yield
+    by_name = {machine.name: machine for machine in machines}
+
+    def message(name: str) -> cluster_pb2.Controller.Machine:
+        machine = by_name[name]
+        return cluster_pb2.Controller.Machine(
+            name=name,
             labels=dict(machine.labels),
             total=_amounts(machine.total),
             free=_amounts(machine.free),
             alive=machine.alive,
             holdings=[
                 cluster_pb2.Controller.Machine.Holding(job_id=job_id, task_indices=sorted(indices))
-                for job_id, indices in sorted(holders.get(machine.name, {}).items())
+                for job_id, indices in sorted(holders.get(name, {}).items())
             ],
         )
-        for machine in sorted(machines, key=lambda machine: machine.name)
-    ]
+
+    return (yield from cut_named_page("machines", sorted(by_name), message, page_size=page_size, page_token=page_token))
 
 
 def waiting_messages(
     waiting: Sequence[tuple[JobRecord, Waiting]], reserved_for: str
-) -> list[cluster_pb2.Controller.WaitingGang]:
-    """Gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
+) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
+    """Make messages of gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
     began_ms = now_ms() - time.monotonic() * 1000
     messages = []
     for record, entry in waiting:
+        yield
         gang = record.job.gangs.get(entry.gang.gang_id)
         if gang is not None:
             messages.append(

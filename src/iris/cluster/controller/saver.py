@@ -109,6 +109,7 @@ class Saver:
         self._follow = follow
         self._launches: dict[str, _Launch] = {}  # that are not in the store yet, by job id
         self._thread = ThreadPoolExecutor(1, "iris-store")
+        self._reading = asyncio.Lock()
         self._wake = asyncio.Event()
         self._gathering = _Batch()
         self._writing: _Batch | None = None
@@ -192,8 +193,9 @@ class Saver:
         await self._tried()
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a method of the store that reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
+        """Calls a method of the store that reads. At most one read is before a write that comes now."""
+        async with self._reading:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
     async def _tried(self) -> IrisError | None:
         if not self._gathering.is_empty and self._wake.is_set():

@@ -19,6 +19,7 @@ from iris.cluster.controller.job import Job
 from iris.cluster.controller.launch import gang_of
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.room import Layout
+from iris.cluster.controller.slices import Slices
 from iris.cluster.controller.slot_workers import DRAIN_S, SlotWorkers
 from iris.cluster.controller.timers import Timers
 from iris.cluster.engine.base import (
@@ -188,8 +189,10 @@ class Scheduler:
         for gang_id, status in unwanted.items():
             self._give_back(gang_id, has_run=bool(status.slots))  # what it runs is told to end when it reports
 
-    async def list_machines(self) -> cluster_pb2.Controller.ListMachinesResponse:
-        """List the machines, the jobs that hold them, and the gangs that wait.
+    async def list_machines(
+        self, slices: Slices, page_size: int, page_token: str
+    ) -> cluster_pb2.Controller.ListMachinesResponse:
+        """List the machines, the jobs that hold them, and the gangs that wait; the latter on the first page only.
 
         Capacity that is not free has a holder in every answer: a gang counts until the engine has released it, also
         when its job has ended, and from the moment the engine has placed it, also before its attempts start.
@@ -201,16 +204,19 @@ class Scheduler:
             self._machines = await self._engine.machines()
         except IrisError as error:
             problem = str(error)
+        held = self._holders(snapshot)
         waiting = [*(self._submitted[gang_id] for gang_id in self._words), *self._line]
         first = heapq.nsmallest(machines.MOST_WAITING, waiting, key=lambda entry: entry.since_s)
+        records = [(self._record_of(entry.gang.gang_id), entry) for entry in first]
+        page = await slices.run(machines.machine_page(self._machines, held, page_size=page_size, page_token=page_token))
+        gangs = [] if page_token else await slices.run(machines.waiting_messages(records, self._reserved_for))
         return cluster_pb2.Controller.ListMachinesResponse(
             engine=self._engine.name,
-            machines=machines.machine_messages(self._machines, self._holders(snapshot)),
-            waiting=machines.waiting_messages(
-                [(self._record_of(entry.gang.gang_id), entry) for entry in first], self._reserved_for
-            ),
+            machines=page.items,
+            waiting=gangs,
             num_waiting=len(waiting),
             problem=problem,
+            next_page_token=page.next_token,
         )
 
     def _holders(self, snapshot: Mapping[str, GangStatus] | None) -> list[tuple[str, queue.Held]]:

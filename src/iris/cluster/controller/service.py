@@ -11,7 +11,31 @@ from iris.cluster.controller.limits import Limits
 from iris.rpc import cluster_pb2
 from iris.rpc.caller import caller
 from iris.rpc.cluster_pb2 import Controller
+from iris.rpc.heavy_calls import HeavyRules, always
 from iris.rpc.open_streams import OpenStreams
+
+_MANY_TASKS = 100  # of a job; fewer are told of in two milliseconds
+
+
+def heavy_calls(controller: JobController) -> HeavyRules:
+    """Return which calls of the controller take turns: those whose answers grow with what there is."""
+
+    def has_many_tasks(request: Any) -> bool:
+        return controller.task_count(request.job_id) > _MANY_TASKS
+
+    def is_large(request: Any) -> bool:
+        return request.include_result or has_many_tasks(request)
+
+    return {
+        "ListJobs": always,
+        "GetJobStatus": is_large,
+        "ListTasks": has_many_tasks,
+        "GetTaskStatus": lambda request: request.include_result,
+        "ListWorkers": always,
+        "ListMachines": always,
+        "ListEndpoints": always,
+        "ListTokens": always,
+    }
 
 
 class ControllerService:
@@ -35,8 +59,7 @@ class ControllerService:
         self, request: Controller.GetJobStatusRequest, ctx: Any
     ) -> Controller.GetJobStatusResponse:
         """One job with all its tasks."""
-        job = await self._controller.get_job_status(request.job_id, include_result=request.include_result)
-        return Controller.GetJobStatusResponse(job=job)
+        return await self._controller.get_job_status(request.job_id, include_result=request.include_result)
 
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Asks a job to end."""
@@ -75,11 +98,12 @@ class ControllerService:
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
         """The workers, and how they are."""
-        return Controller.ListWorkersResponse(workers=self._controller.list_workers())
+        page = await self._controller.list_workers(request.page_size, request.page_token)
+        return Controller.ListWorkersResponse(workers=page.items, next_page_token=page.next_token)
 
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: Any) -> Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
-        return await self._controller.list_machines()
+        return await self._controller.list_machines(request.page_size, request.page_token)
 
     async def report_task_state(
         self, request: Controller.ReportTaskStateRequest, ctx: Any
@@ -118,11 +142,12 @@ class ControllerService:
         self, request: Controller.ListEndpointsRequest, ctx: Any
     ) -> Controller.ListEndpointsResponse:
         """The endpoints below a prefix."""
-        return Controller.ListEndpointsResponse(endpoints=await self._controller.list_endpoints(request.prefix))
+        page = await self._controller.list_endpoints(request.prefix, request.page_size, request.page_token)
+        return Controller.ListEndpointsResponse(endpoints=page.items, next_page_token=page.next_token)
 
     def watch_job(self, request: Controller.WatchJobRequest, ctx: Any) -> AsyncIterator[Controller.WatchJobResponse]:
         """A job's states, until it is final."""
-        messages = self._controller.watch_job(request.job_id, include_tasks=request.include_tasks)
+        messages = self._controller.watch_job(request.job_id, caller().key, include_tasks=request.include_tasks)
         return self._open_streams.limited(caller().name, messages)
 
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
@@ -135,7 +160,7 @@ class ControllerService:
         """The logs of tasks, through their attempts."""
         self._controller.reserve.check_stream()
         positions = len(request.positions) or self._controller.task_count(request.job_id)
-        logs = self._controller.logs.stream_task_logs(request)
+        logs = self._controller.logs.stream_task_logs(request, caller().key)
         async with contextlib.aclosing(self._open_streams.limited(caller().name, logs, positions)) as messages:
             async for message in messages:
                 yield message
@@ -144,7 +169,7 @@ class ControllerService:
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, ctx: Any
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
         """A page of an attempt's log."""
-        return await self._controller.logs.fetch_task_logs(request)
+        return await self._controller.logs.fetch_task_logs(request, caller().key)
 
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:
         """What attempts have written, for keeping."""

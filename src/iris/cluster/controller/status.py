@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from iris.clock import now_ms
 from iris.cluster.controller.job import Gang, Job
-from iris.cluster.controller.pages import MOST_BYTES
 from iris.cluster.controller.record import JobRecord
 from iris.cluster.controller.store import StoredJob
 from iris.cluster.controller.task import (
@@ -23,15 +23,70 @@ from iris.cluster.controller.task import (
 )
 from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2
+from iris.rpc.pages import PAGE_BYTES
+from iris.rpc.steps import Steps, finish
+
+# Tasks that are made without a pause, so that all of an answer is of one moment: a millisecond or two.
+AT_ONCE = 50
+_ROUNDS = 5
+
+
+def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_BYTES) -> Steps[cluster_pb2.JobStatus]:
+    """Make a job with those of its tasks that have changed since a revision (0: all), all as they are in the end.
+
+    The steps may be far apart. Tasks that change between them are made anew, until few enough have changed to be made
+    at once, with the job: an answer never has a job that has succeeded and a task that still runs.
+
+    Where all attempts of the tasks would be more than `most_bytes`, each task comes with its newest one only.
+    """
+    job = record.job
+    made: dict[int, cluster_pb2.TaskStatus] = {}
+    known = since
+    for _ in range(_ROUNDS):
+        changed = _changed(job, known)
+        if len(changed) <= AT_ONCE:
+            break
+        known = job.revision
+        for index in changed:
+            made[index] = task_status(record, index)
+            yield
+    made |= {index: task_status(record, index) for index in _changed(job, known)}
+    answer = _job_alone(record)
+    answer.tasks.extend(made[index] for index in sorted(made))
+    if answer.ByteSize() > most_bytes:
+        for shown in answer.tasks:
+            del shown.attempts[:-1]
+    return answer
+
+
+def tasks_at_once(record: JobRecord, since: int) -> bool:
+    """Whether `job_with_tasks` takes one short step."""
+    return len(_changed(record.job, since)) <= AT_ONCE
+
+
+def some_tasks(record: JobRecord, indices: Iterable[int]) -> Steps[list[cluster_pb2.TaskStatus]]:
+    """Make some tasks of a job, each as it is at its step."""
+    made = []
+    for index in indices:
+        made.append(task_status(record, index))
+        yield
+    return made
+
+
+def _changed(job: Job, since: int) -> list[int]:
+    return [task.task_index for task in job.tasks if task.revision > since or not since]
 
 
 def job_status(
-    record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = MOST_BYTES
+    record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = PAGE_BYTES
 ) -> cluster_pb2.JobStatus:
-    """A job; with the tasks that have changed since a revision (0: all), or without tasks.
+    """Make a job at once: without tasks, or as `job_with_tasks` does it."""
+    if tasks_since is None:
+        return _job_alone(record)
+    return finish(job_with_tasks(record, since=tasks_since, most_bytes=most_bytes))
 
-    Where all of their attempts would be more than a message can have, each task comes with its newest one only.
-    """
+
+def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
     job, facts, tally = record.job, record.facts, record.job.tally
     status = cluster_pb2.JobStatus(
         job_id=job.job_id,
@@ -65,13 +120,6 @@ def job_status(
             status.term_signal = culprit.term_signal
         if job.state == SUCCEEDED:
             status.exit_code = 0
-    if tasks_since is not None:
-        status.tasks.extend(
-            task_status(record, task.task_index) for task in job.tasks if task.revision > tasks_since or not tasks_since
-        )
-        if status.ByteSize() > most_bytes:
-            for shown in status.tasks:
-                del shown.attempts[:-1]
     return status
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from iris.cluster.controller import status
 from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.slices import Slices
 from iris.cluster.types import is_job_finished
 from iris.rpc import cluster_pb2
 from iris.rpc.process import happens
@@ -31,17 +32,20 @@ class Watch:
     Args:
         record: The job.
         settled: Waits until what has changed is kept: before that nobody is told of it.
+        slices: Makes messages with many tasks, one caller after the other; default: slices of its own.
 
     Attributes:
         clients: How many there are.
         built: How many messages have been made for them.
     """
 
-    def __init__(self, record: JobRecord, settled: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, record: JobRecord, settled: Callable[[], Awaitable[None]], slices: Slices | None = None) -> None:
         self.clients = 0
         self.built = 0
         self._record = record
         self._settled = settled
+        self._slices = slices or Slices()
+        self._making = asyncio.Lock()
         self._told = asyncio.Event()  # set, and replaced, when there is something to send
         self._told_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -57,14 +61,18 @@ class Watch:
             due_s = max(loop.time() + _MERGE_S, self._told_at_s + self.clients * _PACE_S)
             self._timer = loop.call_at(due_s, self._tell)
 
-    async def messages(self, *, include_tasks: bool) -> AsyncGenerator[WatchJobResponse]:
-        """For one client: what the job is, then what changes of it, until it is final."""
+    async def messages(self, caller: str = "", *, include_tasks: bool) -> AsyncGenerator[WatchJobResponse]:
+        """For one client: what the job is, then what changes of it, until it is final.
+
+        Raises:
+            ResourceExhaustedError: The caller has too many calls waiting for large answers.
+        """
         self.clients += 1
         known = 0
         try:
             while True:
                 told = self._told
-                message, known = self._message(known if include_tasks else None, first=not known)
+                message, known = await self._message(caller, known if include_tasks else None, first=not known)
                 await self._settled()
                 yield message
                 if is_job_finished(message.job.state) and self._record.concluded:
@@ -84,18 +92,33 @@ class Watch:
         told, self._told = self._told, asyncio.Event()
         told.set()
 
-    def _message(self, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
+    async def _message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
         """What is told to who knows of a revision; a client's first message is never older than what is known now."""
-        revision = self._record.job.revision
+        if known is None or status.tasks_at_once(self._record, known):
+            return self._made(known, first=first) or self._make(known)
+        # The turn comes first: a client never waits for the queue of another caller.
+        async with self._slices.lane.turn(caller), self._making:
+            # Of clients that came together, the first has made it for all by now.
+            made = self._made(known, first=first)
+            if made is not None:
+                return made
+            job = await self._slices.run(status.job_with_tasks(self._record, since=known))
+            return self._keep(known, WatchJobResponse(job=job))
+
+    def _made(self, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int] | None:
         made = self._messages.get(known)
-        if made is not None and (made[1] == revision or not first):
-            return made
-        message = WatchJobResponse(job=status.job_status(self._record, tasks_since=known))
+        return made if made is not None and (made[1] == self._record.job.revision or not first) else None
+
+    def _make(self, known: int | None) -> tuple[WatchJobResponse, int]:
+        return self._keep(known, WatchJobResponse(job=status.job_status(self._record, tasks_since=known)))
+
+    def _keep(self, known: int | None, message: WatchJobResponse) -> tuple[WatchJobResponse, int]:
+        """Keep a message that was made just now, without a pause since."""
         self.built += 1
         while len(self._messages) >= _KEPT:
             del self._messages[next(iter(self._messages))]
-        self._messages[known] = (message, revision)
-        return message, revision
+        made = self._messages[known] = (message, self._record.job.revision)
+        return made
 
     def _forget(self) -> None:
         self._messages.clear()

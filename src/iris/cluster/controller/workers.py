@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pyqwest import Client
@@ -31,6 +32,9 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.calls import Peer, call_async
 from iris.rpc.credentials import Bearer
+
+if TYPE_CHECKING:
+    from iris.cluster.controller.worker_calls import WorkerCalls
 
 _MISSED_UNTIL_UNHEALTHY = 3
 _LONGEST_PAUSE_S = 5.0
@@ -176,6 +180,7 @@ async def start_attempts(
     starts: Sequence[StartAttempt],
     request: cluster_pb2.Worker.RunTasksRequest,
     still_live: StillLive,
+    calls: WorkerCalls,
 ) -> cluster_pb2.Worker.RunTasksResponse | None:
     """Tells a worker to run attempts of a job, until it has heard it or nobody wants them any more.
 
@@ -190,16 +195,25 @@ async def start_attempts(
     worker.starting |= dict.fromkeys(keys, heard)
     peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
     pause_s = 0.1
+
+    def is_wanted() -> bool:
+        return not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts)
+
     try:
-        while not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts):
+        while is_wanted():
             try:
-                failpoint("start.before")
-                answer = await call_async(worker.stub.run_tasks, request, peer)
-                failpoint("start.after")
+                async with calls.turn(worker):
+                    if not is_wanted():  # the turn may have taken a while to come
+                        return None
+                    failpoint("start.before")
+                    answer = await call_async(worker.stub.run_tasks, request, peer)
+                    failpoint("start.after")
+                calls.answered(worker)
                 return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
                 # does not take our token may be another worker, which has come to that address.
+                calls.failed(worker)
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -210,7 +224,9 @@ async def start_attempts(
             worker.starting.pop(key, None)
 
 
-async def stop_attempt(worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive) -> bool:
+async def stop_attempt(
+    worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive, calls: WorkerCalls
+) -> bool:
     """Tells a worker to end an attempt, until it has heard it or the attempt has ended anyway.
 
     Returns:
@@ -226,13 +242,18 @@ async def stop_attempt(worker: WorkerRecord, job_id: str, stop: StopAttempt, sti
     pause_s = 0.1
     while not worker.gone and still_live(stop.task_index, stop.attempt_id):
         try:
-            failpoint("stop.before")
-            await call_async(worker.stub.kill_task, request, peer)
-            failpoint("stop.after")
+            async with calls.turn(worker):
+                if worker.gone or not still_live(stop.task_index, stop.attempt_id):
+                    return True
+                failpoint("stop.before")
+                await call_async(worker.stub.kill_task, request, peer)
+                failpoint("stop.after")
+            calls.answered(worker)
             return True
         except NotFoundError:
             return False
         except IrisError as error:
+            calls.failed(worker)
             _log.warning("%s; trying again in %.1f s", error, pause_s)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)

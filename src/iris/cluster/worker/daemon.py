@@ -38,8 +38,10 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
+from iris.rpc.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.credentials import Credentials
 from iris.rpc.gate import Gate, Inspector
+from iris.rpc.heavy_calls import HeavyCalls, always, reading_lane
 from iris.rpc.identity import identify_process
 from iris.rpc.permissions import WORKER_RULES
 from iris.rpc.private_dir import keep_files_private
@@ -328,14 +330,17 @@ def _credentials(path: str) -> WorkerCredentials:
 
 def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.WorkerServiceASGIApplication:
     """The worker's calls as an ASGI application, for those whom it trusts."""
+    thread = MessageThread()
     interceptors = (
         ForgetfulInterceptor(),
         Gate(trust, WORKER_RULES),
+        MessageCoding(thread),
         Inspector(trust, WORKER_RULES, trust, trust.doors),
+        HeavyCalls({"ListTasks": always}, reading_lane(), thread),
         ErrorInterceptor(),
     )
     return cluster_connect.WorkerServiceASGIApplication(
-        service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=()
+        service, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES, compressions=(), codecs=CODECS
     )
 
 

@@ -79,6 +79,11 @@ class FilteredReader:
         """See `LogReader`."""
         return self._walk is not None and self._walk.reader.truncated
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether the beginning of a tail is being looked for: until it is found, `read` gives nothing."""
+        return self._walk is None
+
     def read(self, max_bytes: int, *, final: bool) -> bytes:
         """See `LogReader.read`; b"" after `max_lines` lines, too."""
         looked = 0
@@ -92,7 +97,7 @@ class FilteredReader:
                 looked += self._walk.reader.position - before
             if self.exhausted or records is None:
                 return records or b""
-            if records or (looked >= _LOOK_BYTES and (records := self.mark())):
+            if records or (looked >= _LOOK_BYTES and (self.is_searching or (records := self.mark()))):
                 return records
         return b""
 

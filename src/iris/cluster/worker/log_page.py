@@ -13,10 +13,13 @@ from iris.cluster.worker.log_tail import Selection, TailStart, find_tail
 from iris.cluster.worker.log_walk import CHUNK_BYTES, Block, Gap, LineWalk, extent_of
 from iris.cluster.worker.log_wanted import EVERYTHING, LogFilter, parse_filter
 from iris.rpc import cluster_pb2
+from iris.rpc.steps import Steps, finish
 
 PAGE_BYTES = 2 << 20
 # A page looks through so much at most: a question about a log of many GB is answered page by page, too.
 _LOOK_BYTES = 256 << 20
+# Pieces of lines without a number that a log may have, where records were lost.
+_NOT_NUMBERED = 1000
 # What a line counts for in a page besides its data: its time, source and frame in an answer. Without it, a page of
 # empty lines would have no limit.
 LINE_COST = 32
@@ -68,7 +71,33 @@ def read_page(
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
 ) -> Page:
-    """Reads lines of a log, also while it is being written. No such directory is an empty log.
+    """Read a page at once; see `reading_page`."""
+    return finish(
+        reading_page(
+            directory,
+            writer,
+            wanted,
+            start_line=start_line,
+            final=final,
+            max_bytes=max_bytes,
+            look_bytes=look_bytes,
+        )
+    )
+
+
+def reading_page(
+    directory: Path,
+    writer: LogWriter | None = None,
+    wanted: LogFilter = EVERYTHING,
+    *,
+    start_line: int = 0,
+    final: bool,
+    max_bytes: int = PAGE_BYTES,
+    look_bytes: int = _LOOK_BYTES,
+) -> Steps[Page]:
+    """Read lines of a log, also while it is being written. No such directory is an empty log.
+
+    Yields after each step, which reads a megabyte at most.
 
     Args:
         directory: The log's.
@@ -78,7 +107,8 @@ def read_page(
         final: The log is complete, so what has no newline is shown too. Only true when the writer is done.
         max_bytes: A page ends before its lines are more than this, `LINE_COST` included; it always has one, if
             there is one.
-        look_bytes: … or after so much was looked through, whatever was found; not with a `tail`.
+        look_bytes: … or after so much was looked through, whatever was found. To find where a `tail` begins, as much
+            is looked through as that takes.
 
     Raises:
         OSError: The log cannot be read.
@@ -86,31 +116,44 @@ def read_page(
     # All that follows looks at the log as it is now: a page ends also where a task never stops writing.
     extent = extent_of(directory, writer, final=final)
     points, stop = extent
+    num_lines = -1
+    if start_line < 0 or wanted.tail:
+        num_lines = yield from _count_lines(LineWalk(directory, points.back(1), writer), stop, final)
     if start_line < 0:
-        start_line = max(0, _count_lines(LineWalk(directory, points.back(1), writer), stop, final) + start_line)
-    if wanted.tail:
+        start_line = max(0, num_lines + start_line)
+    if wanted.tail and wanted.tail < num_lines - start_line + _NOT_NUMBERED:
         search = find_tail(directory, writer, extent, wanted, start_line=start_line, final=final)
-        start = _result_of(search)
-    else:
+        start = yield from _steps_of(search)
+    else:  # also where the tail has room for all lines that there are: they need not be counted
         start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
     walk = LineWalk(directory, start.point, writer)
-    return _read(walk, stop, final, page, sys.maxsize if wanted.tail else look_bytes)
+    try:
+        return (yield from _read(walk, stop, final, page, look_bytes))
+    finally:
+        walk.reader.close()
 
 
-def _count_lines(walk: LineWalk, stop: int | None, final: bool) -> int:
-    while _step(walk, stop, final, sys.maxsize) is not None:
-        pass
-    return walk.line + (len(walk.leftovers()) if final else 0)
+def _count_lines(walk: LineWalk, stop: int | None, final: bool) -> Steps[int]:
+    try:
+        while _step(walk, stop, final, sys.maxsize) is not None:
+            yield
+        return walk.line + (len(walk.leftovers()) if final else 0)
+    finally:
+        walk.reader.close()
 
 
-def _result_of(search: Generator[int, None, TailStart]) -> TailStart:
-    while True:
-        try:
-            next(search)
-        except StopIteration as found:
-            start: TailStart = found.value
-            return start
+def _steps_of(search: Generator[int, None, TailStart]) -> Steps[TailStart]:
+    try:
+        while True:
+            try:
+                next(search)
+            except StopIteration as found:
+                start: TailStart = found.value
+                return start
+            yield
+    finally:
+        search.close()
 
 
 def _step(walk: LineWalk, stop: int | None, final: bool, start_line: int) -> list[Block | Gap] | None:
@@ -118,7 +161,7 @@ def _step(walk: LineWalk, stop: int | None, final: bool, start_line: int) -> lis
     return walk.read(room, final=final, start_line=start_line) if room > 0 else None
 
 
-def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Page:
+def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[Page]:
     """Reads on until the page is full and a line after it was seen, until the end, or for long enough."""
     line, begin = walk.line, walk.reader.position
     while page.full_at is None or line <= page.full_at:
@@ -136,6 +179,7 @@ def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines, look_
         line = walk.line
         if page.full_at is None and line > page.start_line and walk.reader.position - begin >= look_bytes:
             return Page(page.lines, line, at_end=False)  # gaps after the last line are found again by the next page
+        yield
     # A start beyond the end stays where it is: the lines before it were not asked for.
     next_line = max(page.start_line, line) if page.full_at is None else page.full_at
     return Page(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))
@@ -214,19 +258,20 @@ def _gap_line(gap: Gap) -> Line:
     return Line(gap.number, gap.timestamp_ms, source, words.encode(), False, gap.missing)
 
 
-def page_message(
+def making_page(
     directory: Path,
     writer: LogWriter | None,
     wanted: cluster_pb2.Worker.FetchLogsFilter,
     attempt_id: int,
     final: bool,
-) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-    """Answers FetchTaskLogs; see `read_page`.
+) -> Steps[cluster_pb2.Worker.FetchTaskLogsResponse]:
+    """Answer FetchTaskLogs, step by step; see `reading_page`.
 
     Raises:
         InvalidArgumentError: The filter cannot be meant.
     """
-    page = read_page(directory, writer, parse_filter(wanted), start_line=wanted.start_line, final=final)
+    reading = reading_page(directory, writer, parse_filter(wanted), start_line=wanted.start_line, final=final)
+    page = yield from reading
     response = cluster_pb2.Worker.FetchTaskLogsResponse(
         next_line=page.next_line, at_end=page.at_end, complete=final and page.at_end, attempt_id=attempt_id
     )
@@ -243,3 +288,14 @@ def page_message(
         if line.missing_bytes:
             entry.missing_bytes = line.missing_bytes
     return response
+
+
+def page_message(
+    directory: Path,
+    writer: LogWriter | None,
+    wanted: cluster_pb2.Worker.FetchLogsFilter,
+    attempt_id: int,
+    final: bool,
+) -> cluster_pb2.Worker.FetchTaskLogsResponse:
+    """Answer FetchTaskLogs at once; see `making_page`."""
+    return finish(making_page(directory, writer, wanted, attempt_id, final))

@@ -208,6 +208,11 @@ class LogReader:
             else:
                 return self._end(final, DAMAGED)
 
+    @property
+    def is_searching(self) -> bool:
+        """Never: it gives what there is. See `FilteredReader`."""
+        return False
+
     def behind(self) -> int:
         """How many bytes of records there are still to read now, about."""
         segments = self._list(final=False)

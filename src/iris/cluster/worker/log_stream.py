@@ -5,7 +5,8 @@ from costing a task anything:
 
 * A reader that does not read holds one message and the buffers of its connection: while those are full nothing is
   read for it. What it has not got lies on disk.
-* Reading what lies far back is done in a thread, in pieces.
+* Reading what lies far back is done in threads for that (log_scans.py), in pieces, each caller's in turn.
+* All messages that are held together have a size: the more streams there are, the smaller they get.
 * News is merged: after each message a stream rests, the longer the more streams there are, so that together they
   send a bounded number of messages a second.
 """
@@ -25,6 +26,7 @@ from iris.cluster.logs.records import Offsets
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt import Attempt
 from iris.cluster.worker.log_reader import LogReader
+from iris.cluster.worker.log_scans import LogScans
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.worker import Worker
 from iris.errors import InvalidArgumentError, NotFoundError
@@ -34,6 +36,7 @@ from iris.rpc.process import descriptors, happens
 
 BEAT_S = 10.0  # on a silent stream; common proxies cut idle ones after 20 to 60 s
 MESSAGE_BYTES = 1 << 20
+_HELD_BYTES = 256 << 20  # of all messages of a server that readers have not taken yet
 # A stream begins with small messages, which double: on a line that breaks again and again, some get through.
 _FIRST_MESSAGE_BYTES = 4 << 10
 _INLINE_BYTES = 128 * 1024  # less than this was just written, and is read from memory without a thread
@@ -41,6 +44,7 @@ _REST_S = 0.002
 _REST_PER_STREAM_S = 0.0003
 # How long a line may be unfinished before readers are told to show it as it is (the contract says 200 ms).
 _FLUSH_S = 0.1
+_OPENED_AT_ONCE = 50  # logs of a stream; then all else has its turn
 
 
 class Reader(Protocol):
@@ -49,6 +53,9 @@ class Reader(Protocol):
     def read(self, max_bytes: int, *, final: bool) -> bytes: ...
 
     def behind(self) -> int: ...
+
+    @property
+    def is_searching(self) -> bool: ...
 
     @property
     def exhausted(self) -> bool: ...
@@ -132,12 +139,14 @@ class Streams:
         count: How many there are.
         max_held: How many files they may keep open between two reads. Other logs are opened anew for each.
         held: How many they do.
+        scans: Threads that read for them.
     """
 
     beat_s: float = BEAT_S
     count: int = 0
     max_held: int = field(default_factory=lambda: descriptors() // 4)
     held: int = 0
+    scans: LogScans = field(default_factory=LogScans)
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
@@ -161,6 +170,11 @@ class Streams:
         self.held -= log.held
         log.held = False
         log.reader.close()
+
+    @property
+    def message_bytes(self) -> int:
+        """How large a message of each may be, about."""
+        return max(_FIRST_MESSAGE_BYTES, min(MESSAGE_BYTES, _HELD_BYTES // max(1, self.count)))
 
     @property
     def rest_s(self) -> float:
@@ -190,7 +204,7 @@ def open_reader(
 
 
 async def stream_logs(
-    logs: Sequence[OpenLog], streams: Streams, *, follow: bool, max_bytes: int = 0
+    logs: Sequence[OpenLog], streams: Streams, *, follow: bool, max_bytes: int = 0, caller: str = ""
 ) -> AsyncGenerator[StreamTaskLogsResponse]:
     """What the logs hold, and what comes.
 
@@ -205,6 +219,7 @@ async def stream_logs(
         streams: Those of this server.
         follow: Go on until the attempts have ended.
         max_bytes: End after about so many bytes of records; 0: no limit.
+        caller: Whose turn it is when something is read in a thread.
     """
     news = _News(logs)
     sent = 0
@@ -220,7 +235,7 @@ async def stream_logs(
                 message = StreamTaskLogsResponse()
                 size = 0
                 for log in news.take():
-                    size += await _read(log, message, news, room, follow=follow)
+                    size += await _read(log, message, news, room, streams.scans, caller, follow=follow)
                     if news.has_ended:
                         streams.let_go(log)
                     else:
@@ -243,7 +258,7 @@ async def stream_logs(
                     if max_bytes and sent >= max_bytes:
                         return
                 if size >= room:
-                    room = min(2 * room, MESSAGE_BYTES)
+                    room = min(2 * room, streams.message_bytes)
                 elif news.going_on and not news.has_more:
                     await asyncio.sleep(streams.rest_s)
                 if news.going_on:
@@ -318,14 +333,26 @@ class _News:
             writer.unsubscribe(callback)
 
 
-async def _read(log: OpenLog, message: StreamTaskLogsResponse, news: _News, room: int, *, follow: bool) -> int:
+async def _read(
+    log: OpenLog,
+    message: StreamTaskLogsResponse,
+    news: _News,
+    room: int,
+    scans: LogScans,
+    caller: str,
+    *,
+    follow: bool,
+) -> int:
     """Adds what a log has to a message; answers with how many bytes that were."""
     final = log.is_final()
     reader = log.reader
     if reader.behind() < _INLINE_BYTES:
         records = reader.read(min(room, _INLINE_BYTES), final=final)
     else:
-        records = await asyncio.to_thread(reader.read, room, final=final)
+        records = await scans.read(caller, reader.read, room, final=final)
+    if not records and reader.is_searching:
+        news.again()
+        return 0
     if log.until_announced is not None and (records or final):
         await log.until_announced()  # after the reading, during which the process may have started
     if records:
@@ -371,7 +398,7 @@ def _same_line(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
 
 
 async def stream_task_logs(
-    worker: Worker, streams: Streams, request: cluster_pb2.StreamTaskLogsRequest
+    worker: Worker, streams: Streams, request: cluster_pb2.StreamTaskLogsRequest, caller: str
 ) -> AsyncIterator[StreamTaskLogsResponse]:
     """The logs of attempts that a worker has; what it does not have is answered by a chunk with `error`."""
     if not request.positions:
@@ -379,7 +406,9 @@ async def stream_task_logs(
     logs = []
     refused = StreamTaskLogsResponse()
     with ExitStack() as reading:
-        for message in request.positions:
+        for count, message in enumerate(request.positions):
+            if not count % _OPENED_AT_ONCE:
+                await asyncio.sleep(0)
             position = from_message(message)
             task_id = make_task_id(request.job_id, message.task_index)
             try:
@@ -391,7 +420,7 @@ async def stream_task_logs(
             logs.append(_open(message.task_index, position, directory.log, attempt, request.filter))
         if refused.chunks:
             yield refused
-        stream = stream_logs(logs, streams, follow=request.follow, max_bytes=request.max_bytes)
+        stream = stream_logs(logs, streams, follow=request.follow, max_bytes=request.max_bytes, caller=caller)
         async with aclosing(stream) as messages:
             async for answer in messages:
                 yield answer

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.types import parse_task_id
-from iris.cluster.worker.log_page import page_message
+from iris.cluster.worker.log_page import making_page
 from iris.cluster.worker.log_stream import Streams, stream_task_logs
 from iris.cluster.worker.worker import Worker, take_hosts
 from iris.rpc import cluster_pb2
-from iris.rpc.open_streams import OpenStreams
+from iris.rpc.caller import CONTROLLER, caller
+from iris.rpc.open_streams import OpenStreams, streams_of_caller
 
 
 class WorkerService:
@@ -21,7 +21,10 @@ class WorkerService:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._streams = Streams()
-        self._open_streams = OpenStreams()
+        self._open_streams = OpenStreams(
+            streams_of_caller(), advice="or read them through the controller, as one stream"
+        )
+        self._scans = self._streams.scans
 
     async def run_task(
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
@@ -48,8 +51,9 @@ class WorkerService:
     async def list_tasks(
         self, request: cluster_pb2.Worker.ListTasksRequest, ctx: Any
     ) -> cluster_pb2.Worker.ListTasksResponse:
-        """The newest attempt of each task."""
-        return cluster_pb2.Worker.ListTasksResponse(tasks=self._worker.list_tasks())
+        """A page of the newest attempts of the tasks."""
+        page = self._worker.list_tasks(request.page_size, request.page_token)
+        return cluster_pb2.Worker.ListTasksResponse(tasks=page.items, next_page_token=page.next_token)
 
     async def fetch_task_logs(
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, ctx: Any
@@ -63,7 +67,8 @@ class WorkerService:
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
         with self._worker.reading(directory):
-            page = await asyncio.to_thread(page_message, directory.log, writer, request.filter, attempt_id, final)
+            reading = making_page(directory.log, writer, request.filter, attempt_id, final)
+            page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
             await attempt.announcement.wait()  # after the reading, during which the process may have started
         return page
@@ -72,8 +77,12 @@ class WorkerService:
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of attempts, as they are written."""
-        messages = stream_task_logs(self._worker, self._streams, request)
-        return self._open_streams.limited("", messages, len(request.positions))
+        known = caller()
+        messages = stream_task_logs(self._worker, self._streams, request, known.key)
+        # The controller reads for others, whose streams it counts itself.
+        return self._open_streams.limited(
+            known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER
+        )
 
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends an attempt."""

@@ -55,6 +55,8 @@ from iris.errors import (
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
+from iris.rpc.pages import Page, cut_named_page
+from iris.rpc.steps import finish
 
 DEFAULT_GRACE_S = 10.0
 _SAMPLE_EVERY = 4  # looks: what is measured is told so often
@@ -246,10 +248,14 @@ class Worker:
         """The newest attempt of a task."""
         return self._newest(task_id).status(self.worker_id, include_result=include_result)
 
-    def list_tasks(self) -> list[cluster_pb2.TaskStatus]:
-        """The newest attempt of each task, in the order in which they came."""
-        newest = {task_id: attempt for (task_id, _), attempt in self._attempts.items()}
-        return [attempt.status(self.worker_id) for attempt in newest.values()]
+    def list_tasks(self, page_size: int = 0, page_token: str = "") -> Page[cluster_pb2.TaskStatus]:
+        """Return a page of the newest attempts of the tasks, by job and index."""
+        newest = {_sort_key(task_id): attempt for (task_id, _), attempt in self._attempts.items()}
+
+        def message(key: str) -> cluster_pb2.TaskStatus:
+            return newest[key].status(self.worker_id)
+
+        return finish(cut_named_page("tasks", sorted(newest), message, page_size=page_size, page_token=page_token))
 
     def kill_task(self, task_id: str, attempt_id: int | None, grace_s: float | None) -> None:
         """Ends an attempt, the newest by default; one that has ended stays as it is."""
@@ -755,6 +761,12 @@ def _count_exit(attempt: Attempt, exited: Exit) -> None:
     attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
     attempt.usage.cores = exited.cpu_s / lived_s
     attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
+
+
+def _sort_key(task_id: str) -> str:
+    """Return what sorts tasks by job and index."""
+    job_id, index = parse_task_id(task_id)
+    return f"{job_id}/{index:010}"
 
 
 def _signal_name(number: int) -> str:

@@ -1,0 +1,144 @@
+"""Long lists, page by page: every answer has an end, also where the caller names no size.
+
+A token says where the next page begins: by number in lists that only grow (jobs in the order of their submission, tasks
+by their index), by name in lists whose items come and go (workers, machines, endpoints). Whatever happens between two
+pages, each item that stays comes once.
+
+Pages are made step by step, see steps.py.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from iris.arguments import MAX_INT32, check_whole_number
+from iris.errors import InvalidArgumentError, quoted
+from iris.rpc.steps import Steps
+
+LONGEST_PAGE = 1000
+PAGE_BYTES = 4 * 1024 * 1024  # other clients take no larger message, unless they are told to
+
+Item = TypeVar("Item", bound=Message)
+
+
+@dataclass(slots=True)
+class Page(Generic[Item]):
+    """Some items of a list. `next_token`: empty when they are the last."""
+
+    items: list[Item]
+    next_token: str
+
+
+def cut_page(
+    what: str,
+    total: int,
+    make: Callable[[int], Item],
+    *,
+    page_size: int,
+    page_token: str,
+    most_bytes: int = PAGE_BYTES,
+) -> Steps[Page[Item]]:
+    """Make a page of a list whose items are numbered.
+
+    Args:
+        what: The items, in words: "jobs". Tokens of one list are no tokens of another.
+        total: How many there are now.
+        make: Makes the message of an item, by its number.
+        page_size: At most so many, `LONGEST_PAGE` at most; 0: as many as a page may have.
+        page_token: `next_token` of the page before; empty for the first.
+        most_bytes: The page ends before its items are more; it always has one, where there is one.
+
+    Raises:
+        InvalidArgumentError: The size is negative, or the token none of this list.
+    """
+    check_whole_number("page_size", page_size, most=MAX_INT32)
+    number = _number_of(what, page_token, total)
+    end = min(total, number + _limit(page_size))
+    items: list[Item] = []
+    size = 0
+    while number < end:
+        item = make(number)
+        size += item.ByteSize()
+        if items and size > most_bytes:
+            break
+        items.append(item)
+        number += 1
+        yield
+    return Page(items, page_token_of(what, number) if number < total else "")
+
+
+def cut_named_page(
+    what: str,
+    names: Sequence[str],
+    make: Callable[[str], Item | None],
+    *,
+    page_size: int,
+    page_token: str,
+    most_bytes: int = PAGE_BYTES,
+) -> Steps[Page[Item]]:
+    """Make a page of a list whose items have names, and come and go.
+
+    Args:
+        what: The items, in words, as for `cut_page`.
+        names: All of them now, sorted.
+        make: Makes the message of an item; None: it has gone meanwhile.
+        page_size: As for `cut_page`.
+        page_token: As for `cut_page`.
+        most_bytes: As for `cut_page`.
+
+    Raises:
+        InvalidArgumentError: As for `cut_page`.
+    """
+    check_whole_number("page_size", page_size, most=MAX_INT32)
+    after = _name_of(what, page_token)
+    at = 0 if after is None else bisect_right(names, after)
+    items: list[Item] = []
+    size, limit = 0, _limit(page_size)
+    while at < len(names) and len(items) < limit:
+        item = make(names[at])
+        if item is not None:
+            size += item.ByteSize()
+            if items and size > most_bytes:
+                break
+            items.append(item)
+        at += 1
+        yield
+    return Page(items, f"{what}:{names[at - 1]}" if at < len(names) else "")
+
+
+def page_token_of(what: str, number: int) -> str:
+    """Return the token of the page that begins with an item, by its number."""
+    return f"{what}-{number}"
+
+
+def _limit(page_size: int) -> int:
+    return min(page_size or LONGEST_PAGE, LONGEST_PAGE)
+
+
+def _name_of(what: str, token: str) -> str | None:
+    if not token:
+        return None
+    list_name, colon, name = token.partition(":")
+    if list_name != what or not colon:
+        raise _wrong_token(token)
+    return name
+
+
+def _number_of(what: str, token: str, total: int) -> int:
+    if not token:
+        return 0
+    name, _, digits = token.rpartition("-")
+    if name != what or not (digits.isascii() and digits.isdecimal()) or len(digits) > 9 or int(digits) > total:
+        raise _wrong_token(token)
+    return int(digits)
+
+
+def _wrong_token(token: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"page_token={quoted(token)}: expected the next_page_token of an earlier page of the same list"
+    )

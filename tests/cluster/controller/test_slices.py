@@ -1,0 +1,97 @@
+"""Large answers are made in slices, of one moment, and between two slices everything else has its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Generator
+
+import pytest
+
+from iris.cluster.controller.job import Job
+from iris.cluster.controller.record import JobRecord
+from iris.cluster.controller.slices import Slices
+from iris.cluster.controller.status import AT_ONCE, job_with_tasks
+from iris.cluster.controller.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.rpc import cluster_pb2 as pb
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def steps(log: list[str], name: str, count: int) -> Generator[None, None, str]:
+    try:
+        for _ in range(count):
+            log.append(name)
+            yield
+        return name
+    finally:
+        log.append(f"end of {name}")
+
+
+async def test_slices_of_many_readers_leave_the_loop_a_turn_after_each() -> None:
+    log: list[str] = []
+    slices = Slices(slice_s=0.0)  # each step is a slice
+    done = asyncio.Event()
+
+    async def turn() -> None:
+        while not done.is_set():
+            log.append("loop")
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(turn())
+    works = [slices.run(steps(log, f"reader {number}", 5)) for number in range(20)]
+    assert await asyncio.gather(*works) == [f"reader {number}" for number in range(20)]
+    done.set()
+    await others
+    made = [entry for entry in log if not entry.startswith("end")]
+    pairs = list(itertools.pairwise(made))
+    assert sum(entry.startswith("reader") for entry in made) == 100
+    assert not [pair for pair in pairs if "loop" not in pair], "two slices without a turn of the loop between them"
+
+
+async def test_slices_of_a_reader_that_leaves_are_ended_and_the_next_reader_goes_on() -> None:
+    log: list[str] = []
+    slices = Slices(slice_s=0.0)
+    endless = asyncio.create_task(slices.run(steps(log, "gone", 10**9)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert log.count("gone") > 3
+    endless.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await endless
+    assert log[-1] == "end of gone"
+    assert await slices.run(steps(log, "next", 3)) == "next"
+
+
+def running_job(tasks: int) -> JobRecord:
+    job = Job.new("job", tasks, 1, coscheduled=False)
+    job.submit()
+    for gang in list(job.gangs):
+        job.gang_placed(gang, [WorkerPlace("w", "http://w")])
+    for index in range(tasks):
+        job.attempt_running(index, 0, 5)
+    return JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])
+
+
+@pytest.mark.parametrize("tasks", [AT_ONCE, AT_ONCE + 1, 10 * AT_ONCE])
+def test_job_whose_tasks_end_while_its_answer_is_made_is_told_of_as_it_is_in_the_end(tasks: int) -> None:
+    record = running_job(tasks)
+    to_end = list(range(tasks))
+    making = job_with_tasks(record)
+    try:
+        while True:
+            next(making)
+            for index in to_end[:3]:  # faster than its tasks are looked at
+                record.job.attempt_ended(index, 0, AttemptEnd(SUCCEEDED, 9, exit_code=0), 9)
+            del to_end[:3]
+    except StopIteration as made:
+        job: pb.JobStatus = made.value
+    assert [task.task_index for task in job.tasks] == list(range(tasks))
+    assert [task.state for task in job.tasks] == [task.state for task in record.job.tasks]
+    assert job.state == record.job.state
+    assert job.tasks_succeeded == sum(task.state == SUCCEEDED for task in job.tasks)

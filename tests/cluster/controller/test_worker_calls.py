@@ -1,0 +1,93 @@
+"""However many attempts are due at once, the controller calls each worker a few times at once."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from support.cluster import launch, wait_for_end
+from support.controller_thread import ControllerThread, serving
+from support.fake_engine import FakeEngine
+from support.waiting import wait_until
+
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.controller.store import Store
+from iris.cluster.controller.worker_calls import WorkerCalls
+from iris.cluster.engine.base import Resources
+from iris.rpc import cluster_pb2 as pb
+
+JOBS = 100
+MOST_OF_WORKER = 4
+
+
+@contextmanager
+def silent_worker() -> Iterator[tuple[str, list[socket.socket]]]:
+    """What takes connections and never answers: its address, and the connections that it has."""
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connections.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+def register(controller: ControllerThread, worker_id: str, address: str) -> None:
+    request = pb.Controller.RegisterWorkerRequest(worker_id=worker_id, address=address, incarnation="1")
+    assert controller.run(controller.controller.register_worker(request)).accepted
+
+
+def calls_of(controller: ControllerThread) -> WorkerCalls:
+    return controller.controller.fleet.calls
+
+
+def test_worker_that_never_answers_gets_a_few_calls_and_the_other_starts_wait() -> None:
+    engine = FakeEngine({"silent": Resources(cpu=1000)})
+    with (
+        silent_worker() as (address, connections),
+        serving(engine, Store(None)) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        register(controller, "silent", address)
+        job_ids = [launch(client, ["true"]) for _ in range(JOBS)]
+        calls = calls_of(controller)
+        wait_until(
+            lambda: calls.num_running == MOST_OF_WORKER and calls.num_waiting == JOBS - MOST_OF_WORKER,
+            "all starts to be called, or to wait",
+        )
+        wait_until(lambda: len(connections) == MOST_OF_WORKER, "a connection for each call")
+        for job_id in job_ids:
+            client.terminate_job(job_id)
+        wait_until(lambda: calls.num_running == MOST_OF_WORKER, "no more calls than before")
+        assert len(connections) == MOST_OF_WORKER
+
+
+def test_worker_that_never_answers_delays_no_start_on_another_worker() -> None:
+    engine = FakeEngine({"silent": Resources(cpu=1), "refusing": Resources(cpu=1000)})
+    with (
+        silent_worker() as (address, _),
+        serving(engine, Store(None)) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        register(controller, "silent", address)
+        register(controller, "refusing", controller.address)  # what is there has no RunTasks: that is an answer
+        held = pb.ResourceSpecProto(cpu=1)
+        for _ in range(MOST_OF_WORKER * 2):
+            launch(client, ["true"], resources=held)
+        wait_until(lambda: calls_of(controller).num_running, "a start that is not answered")
+        job_id = launch(client, ["true"], resources=pb.ResourceSpecProto(cpu=2))
+        assert "refused it" in wait_for_end(client, job_id).error
