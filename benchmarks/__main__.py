@@ -23,6 +23,7 @@ NAMES = (
     "many_jobs",
     "scheduling",
     "submissions",
+    "greedy_readers",
     "task_status",
     "import_time",
     "log_reading",
