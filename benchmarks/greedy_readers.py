@@ -22,8 +22,8 @@ from iris.cluster.controller.job import Job
 from iris.cluster.controller.store import Changes, Store, StoredJob
 from iris.cluster.worker.trust import WorkerCredentials
 from iris.rpc import cluster_pb2
+from iris.rpc.credentials import KEY_FILE
 from iris.rpc.tokens import SigningKey, worker_token
-from iris.server import KEY_FILE
 
 _NAME = "greedy_readers"
 _JOBS = 20_000
