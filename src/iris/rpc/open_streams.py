@@ -13,6 +13,7 @@ Message = TypeVar("Message")
 
 MAX_POSITIONS = 10_000  # in a stream: of so many tasks a job can be
 _MAX_ALL_POSITIONS = 200_000  # in all streams: each takes about a kilobyte
+_MAX_POSITIONS_OF_CALLER = 50_000
 
 
 _OPTION_OF_CONTROLLER = "'iris up --max-streams-per-user' sets the limit"
@@ -43,8 +44,11 @@ class OpenStreams:
         self._per_caller = per_caller
         self._advice = advice
         self._overall = overall or _streams_overall()
+        if per_caller is not None and per_caller > self._overall // 2:  # two callers together never take all
+            self._per_caller = max(1, self._overall // 2)
+            self._advice = "more files allow more: raise 'ulimit -n' where this server was started"
         self._open: Counter[str] = Counter()
-        self._positions = 0
+        self._positions: Counter[str] = Counter()
 
     async def limited(
         self, caller: str, messages: AsyncIterator[Message], positions: int = 1, *, is_limited: bool = True
@@ -62,12 +66,14 @@ class OpenStreams:
         """
         self._check(caller, positions, is_limited=is_limited)
         self._open[caller] += 1
-        self._positions += positions
+        self._positions[caller] += positions
         try:
             async for message in messages:
                 yield message
         finally:
-            self._positions -= positions
+            self._positions[caller] -= positions
+            if not self._positions[caller]:
+                del self._positions[caller]
             self._open[caller] -= 1
             if not self._open[caller]:
                 del self._open[caller]
@@ -90,8 +96,13 @@ class OpenStreams:
                 f"this server has {everybody:,} streams open, as many as the files that it may open allow: try again"
                 " when some have ended, or raise the limit of files ('ulimit -n') where it was started"
             )
-        if self._positions + positions > _MAX_ALL_POSITIONS:
+        if is_limited and self._positions[caller] + positions > _MAX_POSITIONS_OF_CALLER:
             raise ResourceExhaustedError(
-                f"this server is read in {self._positions:,} logs at once, and {positions:,} more would be over the"
-                f" limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later"
+                f"user {quoted(caller)} reads {self._positions[caller]:,} logs at once, and {positions:,} more would be"
+                f" over the limit of {_MAX_POSITIONS_OF_CALLER:,}: read fewer tasks, or end some streams"
+            )
+        if self._positions.total() + positions > _MAX_ALL_POSITIONS:
+            raise ResourceExhaustedError(
+                f"this server is read in {self._positions.total():,} logs at once, and {positions:,} more would be over"
+                f" the limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -155,12 +156,11 @@ async def _forever() -> object:
     [
         (OpenStreams(overall=1), 1, "this server has 1 streams open.*ulimit"),
         (OpenStreams(per_caller=1), 1, "user 'ann' has 1 streams"),
+        (OpenStreams(per_caller=5, overall=3), 1, "user 'ann' has 1 streams.*raise 'ulimit -n'"),
         (OpenStreams(), MAX_POSITIONS + 1, "10,001 positions"),
     ],
 )
 def test_streams_are_counted_until_they_end(streams: OpenStreams, positions: int, words: str) -> None:
-    import asyncio
-
     async def main() -> None:
         first = streams.limited("ann", _forever())  # type: ignore[arg-type]
         assert await anext(first) == "first"
@@ -169,6 +169,26 @@ def test_streams_are_counted_until_they_end(streams: OpenStreams, positions: int
         await first.aclose()
         if positions == 1:
             assert [message async for message in streams.limited("ann", _forever())] == ["first", "second"]  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+def test_caller_that_reads_as_many_logs_as_it_may_leaves_room_for_others() -> None:
+    streams = OpenStreams(per_caller=100, overall=1000)
+
+    async def main() -> None:
+        opened = [streams.limited("ann", _forever(), MAX_POSITIONS) for _ in range(5)]  # type: ignore[arg-type]
+        for one in opened:
+            await anext(one)
+        with pytest.raises(ResourceExhaustedError, match="user 'ann' reads 50,000 logs at once, and 1 more"):
+            await anext(streams.limited("ann", _forever()))  # type: ignore[arg-type]
+        opened.append(streams.limited("bob", _forever(), MAX_POSITIONS))  # type: ignore[arg-type]
+        assert await anext(opened[-1]) == "first"
+        await opened[0].aclose()
+        opened.append(streams.limited("ann", _forever(), MAX_POSITIONS))  # type: ignore[arg-type]
+        assert await anext(opened[-1]) == "first"
+        for one in opened:
+            await one.aclose()
 
     asyncio.run(main())
 

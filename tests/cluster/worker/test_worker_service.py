@@ -102,7 +102,7 @@ def test_bad_filters(finished: tuple[str, WorkerClient]) -> None:
     task_id, worker = finished
     with pytest.raises(InvalidArgumentError, match=r"\(unclosed"):
         worker.fetch(task_id, regex="(unclosed")
-    with pytest.raises(InvalidArgumentError, match="max_lines=-1"):
+    with pytest.raises(InvalidArgumentError, match="max_lines must be a whole number from 0 to 2147483647, got -1"):
         worker.fetch(task_id, max_lines=-1)
     worker.close()
 
