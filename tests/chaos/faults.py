@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -57,6 +58,7 @@ class Cluster:
         self.address = f"http://127.0.0.1:{self.port}"
         self.events: list[Event] = []
         self._server: LocalServer | None = None
+        self._copies = 0
 
     def start(self, failpoints: str = "") -> None:
         """Starts the server, again and again if it dies of its failpoints before it is ready."""
@@ -119,6 +121,26 @@ class Cluster:
         end.wait(seconds)
         self._signal(pid, signal.SIGCONT)
         self.events.append(Event(began, f"stop {who}", pid, time.monotonic()))
+
+    def start_copy(self) -> None:
+        """A copy of the state directory, as it is in this moment, is started beside the original, and ended: it may not
+        touch the original. One whose database was copied in the middle of a write is refused."""
+        self._copies += 1
+        copy = self.directory / f"copy-{self._copies}"
+        self._note("copy")
+        # Files that vanish meanwhile are no reason to fail.
+        subprocess.run(["cp", "-a", str(self.directory / "state"), str(copy)], check=False, stderr=subprocess.DEVNULL)
+        try:
+            server = start_server(copy, workers=1, lease_s=LEASE_S)
+        except LocalClusterError as error:
+            if "controller.db" not in str(error):
+                raise
+            return
+        try:
+            if server.copied is None:
+                raise AssertionError(f"{copy} was taken for the original")
+        finally:
+            server.stop()
 
     def close(self) -> None:
         """Ends the server and its workers as a user would."""
@@ -192,8 +214,16 @@ class Faults:
             # All is drawn before it is known what there is, so that the same seed draws the same.
             pause_s, which, length_s = draws.uniform(0.1, 1.5), draws.random(), draws.choice([0.2, 1.0, 3.0, 8.0])
             (what,) = draws.choices(
-                ["kill worker", "stop worker", "kill controller", "stop controller", "kill reaper", "kill both"],
-                [8, 6, 4, 2, 1, 1],
+                [
+                    "kill worker",
+                    "stop worker",
+                    "kill controller",
+                    "stop controller",
+                    "kill reaper",
+                    "kill both",
+                    "copy",
+                ],
+                [8, 6, 4, 2, 1, 1, 1],
             )
             away_s = draws.choice([0.0, 0.0, 0.5, 2.0])
             due = time.monotonic() + pause_s
@@ -207,6 +237,8 @@ class Faults:
                 self._cluster.kill_worker(which)
             elif what in ("kill reaper", "kill both"):
                 self._cluster.kill_reaper(which, worker_too=what == "kill both")
+            elif what == "copy":
+                self._cluster.start_copy()
             elif what == "stop worker":
                 for pid in _pick(workers(), which):
                     self._stop_for(pid, "worker", length_s)

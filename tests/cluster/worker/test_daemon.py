@@ -40,3 +40,23 @@ def test_what_cannot_be_meant(tmp_path: Path, options: list[str], token: str, wh
     assert ended.stderr.startswith(f"iris: {why}")
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "w").exists()
+
+
+def test_directory_of_a_worker_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "w"
+    directory.mkdir()
+    directory.chmod(0o777)
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--controller", "127.0.0.1:9"),
+            *("--directory", str(directory)),
+        ],
+        env={**os.environ, "IRIS_TOKEN": "some"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert f"chmod go-w {directory}" in ended.stderr
+    assert list(directory.iterdir()) == []

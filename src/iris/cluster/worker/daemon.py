@@ -44,7 +44,7 @@ from iris.rpc.gate import Gate, Inspector
 from iris.rpc.heavy_calls import HeavyCalls, always, reading_lane
 from iris.rpc.identity import identify_process
 from iris.rpc.permissions import WORKER_RULES
-from iris.rpc.private_dir import keep_files_private
+from iris.rpc.private_dir import check_private, keep_files_private
 from iris.rpc.process import (
     bind,
     descriptors,
@@ -206,6 +206,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         listener = bind(arguments.host, arguments.port)
         advertise = arguments.advertise or (own_host() if is_wildcard(arguments.host) else arguments.host)
         address, advertise_host = advertised(advertise, port_of(listener), tls=tls is not None)
+        if arguments.directory.exists():
+            check_private(arguments.directory)  # the code of tasks lies there
     except IrisError as error:
         sys.exit(f"iris: {error}")
     trust = Trust(arguments.worker_id, given.token_key, arguments.incarnation or token)

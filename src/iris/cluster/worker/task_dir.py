@@ -25,6 +25,7 @@ from pathlib import Path
 
 from iris.cluster.worker.log_segments import has_end
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
+from iris.rpc.private_dir import make_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class WorkerDir:
     def __init__(self, root: Path, logs: LogDirs | None = None) -> None:
         self._root = root
         self._logs = logs
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
             shutil.rmtree(leftover, ignore_errors=True)  # half removed, or unpacked, when an earlier worker was killed
 
