@@ -88,7 +88,11 @@ def test_a_full_disk_of_the_controller_refuses_jobs_and_loses_none(disk: Path, t
             launch(client, ["true"])
         gate.touch()
         wait_until(
-            lambda: client.get_task_status(runs, 0).state == pb.TASK_STATE_FAILED, "its end, wherever that is kept"
+            lambda: (
+                client.get_task_status(runs, 0).state == pb.TASK_STATE_FAILED
+                or "cannot be saved now" in client.get_job_status(runs).status_message
+            ),
+            "its end where that could be kept, or that it could not",
         )
         other.unlink()
         assert wait_for_end(client, runs).exit_code == 3

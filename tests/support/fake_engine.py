@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from iris.cluster.engine.base import (
@@ -53,6 +53,7 @@ class FakeEngine:
         self.lingering = False
         self.keeping: set[str] = set()
         self.taking = True
+        self._avoided: dict[str, str] = {}
         self._lingers: list[str] = []
         self.submitted: list[str] = []
         self.released: list[str] = []
@@ -105,7 +106,16 @@ class FakeEngine:
 
     async def machines(self) -> Sequence[Machine]:
         self._check_reachable()
-        return list(self._machines)
+        return self._open()
+
+    def _open(self) -> list[Machine]:
+        """The machines, those of workers that can start nothing now marked."""
+        return [
+            replace(machine, alive=False, why_avoided=self._avoided[machine.name])
+            if machine.name in self._avoided
+            else machine
+            for machine in self._machines
+        ]
 
     async def wait_for_change(self, timeout_s: float) -> None:
         await happens(self._changed, min(timeout_s, 0.05))
@@ -118,6 +128,10 @@ class FakeEngine:
 
     async def abandon(self) -> None:
         """Nothing to let go of."""
+
+    def avoid(self, workers: Mapping[str, str]) -> None:
+        """See `AvoidsWorkers.avoid`."""
+        self._avoided = dict(workers)
 
     def lose(self, gang_id: str, *positions: int) -> None:
         """Slots of a gang die."""
@@ -157,7 +171,7 @@ class FakeEngine:
         if not self.granting:
             return
         for gang_id, (gang, status) in self._gangs.items():
-            spots = place(gang, self._machines) if status.state is GangState.WAITING else None
+            spots = place(gang, self._open()) if status.state is GangState.WAITING else None
             if spots is not None:
                 slots = tuple(self._hold(self._machines[spot].name, gang.need) for spot in spots)
                 self._gangs[gang_id] = (gang, GangStatus(GangState.HELD, slots))

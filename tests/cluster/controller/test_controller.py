@@ -341,13 +341,13 @@ def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEn
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         controller.call(lambda: setattr(store, "full", True))
         gate.touch()
+        tasks = controller.controller._jobs[job_id].job.tasks
+        wait_until(lambda: tasks[0].state == pb.TASK_STATE_FAILED, "the news, which nobody keeps yet")
         wait_until(
-            lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_FAILED, "the news, which nobody keeps yet"
-        )
-        wait_until(
-            lambda: client.get_task_status(job_id, 1).state == pb.TASK_STATE_KILLED,
+            lambda: tasks[1].state == pb.TASK_STATE_KILLED,
             "the end of its peer: what is stopped may be what fills the disk",
         )
+        assert [task.state for task in client.list_tasks(job_id)] == [pb.TASK_STATE_RUNNING] * 2, "as it is kept"
         controller.call(lambda: setattr(store, "full", False))
         job = wait_for_end(client, job_id)
         assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 3)
@@ -371,7 +371,8 @@ def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngin
         controller.call(lambda: setattr(store, "full", True))
         with pytest.raises(ResourceExhaustedError, match="no space left"):
             client.terminate_job(job_id)
-        wait_until(lambda: client.get_task_status(job_id, 0).state == pb.TASK_STATE_KILLED, "its end")
+        (task,) = controller.controller._jobs[job_id].job.tasks
+        wait_until(lambda: task.state == pb.TASK_STATE_KILLED, "its end")
         controller.call(lambda: setattr(store, "full", False))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
 

@@ -181,7 +181,7 @@ async def test_a_full_disk(book: Book) -> None:
         await book.saver.saved()
     assert book.followed == [("job", [STOP])], "a stop loses nothing, and may make room"
     assert not changed.is_set()
-    await asyncio.wait_for(book.saver.settled(), 10)  # readers are not kept waiting
+    assert await asyncio.wait_for(book.saver.settled(), 10), "readers are not kept waiting, and see what was saved last"
     book.let_through()
     with pytest.raises(ResourceExhaustedError):
         await book.saver.saved()  # nor is it forgotten when nothing new has come

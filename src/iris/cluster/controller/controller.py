@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from pyqwest import Client
 
@@ -76,6 +76,7 @@ from iris.rpc.tokens import SigningKey
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Controller:
@@ -247,16 +248,31 @@ class Controller:
     async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.Controller.GetJobStatusResponse:
         """A job with its tasks; with the result of task 0 where asked for."""
         record = self._job(job_id)
-        job = await self.slices.run(status.job_with_tasks(record))
+        answer = await self._kept(lambda: self._job_with_tasks(record))
+        if include_result:
+            answer.job.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
+        return answer
+
+    async def _job_with_tasks(self, record: JobRecord) -> cluster_pb2.Controller.GetJobStatusResponse:
+        job = await self.slices.run(status.job_with_tasks(record.shown))
         answer = cluster_pb2.Controller.GetJobStatusResponse(job=job)
         kept = await self.slices.run(self._fitting_tasks(answer.job))
         if kept < len(answer.job.tasks):
             del answer.job.tasks[kept:]
             answer.next_page_token = page_token_of("tasks", kept)
-        await self._saver.settled()
-        if include_result:
-            answer.job.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
         return answer
+
+    async def _kept(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Return an answer that tells nothing but what is kept.
+
+        Args:
+            make: Makes it from what `JobRecord.shown` has. Called again where what it told could not be saved: then the
+                records show what was saved last.
+        """
+        while True:
+            answer = await make()
+            if await self._saver.settled():
+                return answer
 
     def _fitting_tasks(self, job: cluster_pb2.JobStatus) -> Steps[int]:
         """Update the addresses of the tasks of an answer, and count how many it has room for."""
@@ -274,24 +290,27 @@ class Controller:
 
     async def list_jobs(self, page_size: int, page_token: str) -> Page[cluster_pb2.JobStatus]:
         """A page of the jobs in the order of their submission, without tasks."""
-        page = await self.slices.run(
-            cut_page(
-                "jobs",
-                len(self._in_order),
-                lambda number: status.job_status(self._in_order[number]),
-                page_size=page_size,
-                page_token=page_token,
+        return await self._kept(
+            lambda: self.slices.run(
+                cut_page(
+                    "jobs",
+                    len(self._in_order),
+                    lambda number: status.job_status(self._in_order[number].shown),
+                    page_size=page_size,
+                    page_token=page_token,
+                )
             )
         )
-        await self._saver.settled()
-        return page
 
     async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
         """One task; with its result where asked for."""
         record = self._job(job_id)
         record.check_index(task_index)
-        answer = self._update_addresses(status.task_status(record, task_index))
-        await self._saver.settled()
+
+        async def make() -> cluster_pb2.TaskStatus:
+            return self._update_addresses(status.task_status(record.shown, task_index))
+
+        answer = await self._kept(make)
         if include_result:
             add_outcome(answer, await self._saver.read(self._store.result, job_id, task_index))
         return answer
@@ -299,17 +318,17 @@ class Controller:
     async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
         """A page of the tasks of a job, in index order."""
         record = self._job(job_id)
-        page = await self.slices.run(
-            cut_page(
-                "tasks",
-                len(record.job.tasks),
-                lambda index: self._update_addresses(status.task_status(record, index)),
-                page_size=page_size,
-                page_token=page_token,
+        return await self._kept(
+            lambda: self.slices.run(
+                cut_page(
+                    "tasks",
+                    len(record.job.tasks),
+                    lambda index: self._update_addresses(status.task_status(record.shown, index)),
+                    page_size=page_size,
+                    page_token=page_token,
+                )
             )
         )
-        await self._saver.settled()
-        return page
 
     def task_count(self, job_id: str) -> int:
         """How many tasks a job has; 0 for one that is not known."""
@@ -527,7 +546,8 @@ class Controller:
             self._endpoints.job_ended(record.job.job_id)
             self._scheduler.job_ended(record.job.job_id)
             record.concluded = True
-        self._end_orphans(record)
+        if record.kept is None:  # else what its children would end for may not have happened, after a kill
+            self._end_orphans(record)
 
     def _carry_out(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
         starts: dict[str, list[StartAttempt]] = {}

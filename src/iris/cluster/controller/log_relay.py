@@ -146,17 +146,18 @@ class LogRelay:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _update(self, seen: int) -> int:
-        job = self._record.job
-        revision = job.revision
-        changed = [index for index in self._positions if job.tasks[index].revision > seen or not seen]
-        making = status.some_tasks(self._record, changed)
-        if len(changed) <= status.AT_ONCE:
-            news = finish(making)
-        else:
-            news = await self._logs.slices.run_for(self._caller, making)
-        await self._logs.settled()
-        self._progress.update(news)
-        return revision
+        while True:
+            record = self._record.shown
+            revision = record.job.revision
+            changed = [index for index in self._positions if record.job.tasks[index].revision > seen or not seen]
+            making = status.some_tasks(record, changed)
+            if len(changed) <= status.AT_ONCE:
+                news = finish(making)
+            else:
+                news = await self._logs.slices.run_for(self._caller, making)
+            if await self._logs.settled():  # else it could not be saved, and is not shown
+                self._progress.update(news)
+                return revision
 
     async def _watch(self) -> None:
         while True:

@@ -38,7 +38,8 @@ class Logs:
         job: The job of an id; raises NotFoundError.
         workers: By worker id; the controller's own.
         kept: What workers have handed over, or have written there themselves; None where nothing is kept.
-        settled: Returns when what jobs are now is in the store, so that it may be told.
+        settled: Returns when what jobs are now is in the store, so that it may be told. False: it cannot be saved now,
+            and `JobRecord.shown` is what was saved last.
         slices: Makes statuses of many tasks, one caller after the other.
     """
 
@@ -47,7 +48,7 @@ class Logs:
         job: Callable[[str], JobRecord],
         workers: Mapping[str, WorkerRecord],
         kept: LogKeeper | None,
-        settled: Callable[[], Awaitable[None]],
+        settled: Callable[[], Awaitable[bool]],
         slices: Slices,
     ) -> None:
         self._job = job
@@ -66,7 +67,8 @@ class Logs:
         """A page of an attempt's log, by line number."""
         job_id, task_index = parse_task_id(request.task_id)
         task = _task(self._job(job_id), task_index)
-        await self.settled()
+        while not await self.settled():  # it could not be saved: what was saved last is shown
+            task = _task(self._job(job_id), task_index)
         if not task.attempts and not request.HasField("attempt_id"):
             return cluster_pb2.Worker.FetchTaskLogsResponse(at_end=True, complete=is_task_finished(task.state))
         number = request.attempt_id if request.HasField("attempt_id") else len(task.attempts) - 1
@@ -169,4 +171,4 @@ class Logs:
 
 def _task(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
     record.check_index(task_index)
-    return status.task_status(record, task_index)
+    return status.task_status(record.shown, task_index)

@@ -31,6 +31,8 @@ class JobRecord(StoredJob):
         gpu_ids: By task index, the devices that its current slot brings.
         machines: By task index, the machine that its current slot is on, as the engine names it.
         watch: The clients that watch it; None while there are none.
+        kept: What the store has of it, while what has changed since cannot be saved; None: nothing has failed.
+        why_behind: Of what another record has in `kept`: why that cannot be saved; else empty.
         children: The jobs that its tasks have submitted, and that have not ended when it was looked at last.
     """
 
@@ -44,6 +46,8 @@ class JobRecord(StoredJob):
 
     children: list[JobRecord] = field(default_factory=list)
     watch: Watch | None = None
+    kept: JobRecord | None = None
+    why_behind: str = ""
     _usage: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +60,11 @@ class JobRecord(StoredJob):
         count = len(self.job.tasks)
         if not 0 <= task_index < count:
             raise NotFoundError(f"job {self.job.job_id!r} has no task {task_index}: its tasks are 0 to {count - 1}")
+
+    @property
+    def shown(self) -> JobRecord:
+        """What readers may see: nothing that a controller which is killed now would not know afterwards."""
+        return self.kept or self
 
     @property
     def usage(self) -> cluster_pb2.ResourceUsage:

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from iris.cluster.controller.job import Instruction, StopAttempt
 from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.store import Changes, Store, StoredToken
+from iris.cluster.controller.store import Changes, Store, StoredJob, StoredToken
 from iris.cluster.controller.task import Stop
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
@@ -188,9 +188,13 @@ class Saver:
         if error is not None:
             raise error.with_traceback(None)
 
-    async def settled(self) -> None:
-        """As `saved`, for readers: what cannot be kept for now was said to who brought it, and is shown."""
-        await self._tried()
+    async def settled(self) -> bool:
+        """As `saved`, for readers, who see a job as `JobRecord.shown` has it.
+
+        Returns:
+            Whether what they have seen is kept. Where it could not be saved, they have to look again.
+        """
+        return await self._tried() is None
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a method of the store that reads. At most one read is before a write that comes now."""
@@ -220,10 +224,12 @@ class Saver:
                 for record in batch.records.values()
             ]
             error = await self._write(batch)
+            kept = {} if error is None else await self._read_kept(batch)
             self._writing = None
             if error is None:
                 self._kept(batch, written)
             else:
+                self._show_kept(batch, kept, error)
                 self._not_kept(batch, error)
 
     async def _write(self, batch: _Batch) -> IrisError | None:
@@ -238,6 +244,23 @@ class Saver:
             return InternalError(f"the controller cannot save: {type(error).__name__}: {error}")
         return None
 
+    async def _read_kept(self, batch: _Batch) -> dict[str, StoredJob]:
+        """What the store has of the jobs of a batch that could not be written, where that is not known yet."""
+        wanted = [job_id for job_id, record in batch.records.items() if record.kept is None]
+        try:
+            return await self.read(self._store.load_jobs, wanted)
+        except IrisError:
+            _log.exception("reading what was saved last")
+            return {}
+
+    def _show_kept(self, batch: _Batch, kept: Mapping[str, StoredJob], error: IrisError) -> None:
+        """From now on readers see these jobs as they were saved last. Those of which only a reason to wait has changed
+        are behind in nothing that is saved."""
+        for job_id, stored in kept.items():
+            record = batch.records[job_id]
+            if record.job.revision > record.saved_revision or record.unsaved_results:
+                record.kept = JobRecord(stored.job, stored.launch, stored.facts, why_behind=str(error))
+
     def _kept(self, batch: _Batch, written: Sequence[_Written]) -> None:
         for launch in batch.launches:
             del self._launches[launch.record.job.job_id]
@@ -246,6 +269,7 @@ class Saver:
             launch.outcome.set_result(None)
         for one in written:
             record = one.record
+            record.kept = None
             is_news = one.revision > record.saved_revision or bool(one.results)
             record.saved_revision = max(
                 record.saved_revision, one.revision

@@ -107,7 +107,7 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         ports=facts[0].ports,
         build_metrics=facts[0].build_metrics,
         resource_usage=record.usage,
-        status_message=_job_message(job),
+        status_message=_behind(record) or _job_message(job),
         owner=job.owner,
     )
     if job.first_failed is not None:
@@ -174,6 +174,11 @@ def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
     if attempt.term_signal is not None:
         message.term_signal = attempt.term_signal
     return message
+
+
+def _behind(record: JobRecord) -> str:
+    why = record.why_behind
+    return f"as it was saved last: what has changed since cannot be saved now, and is not shown: {why}" if why else ""
 
 
 def _job_message(job: Job) -> str:

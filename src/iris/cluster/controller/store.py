@@ -184,15 +184,27 @@ class Store:
     def load(self) -> Iterator[StoredJob]:
         """All jobs, in the order of their submission."""
         with self._reading():
-            for job_id, launch, record in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
-                rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
-                tasks, facts = [], []
-                for task, fact in rows:
-                    tasks.append(_load_task(json.loads(task)))
-                    facts.append(cluster_pb2.TaskStatus.FromString(fact))
-                job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
-                job.restore_gangs()
-                yield StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
+            for row in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
+                yield self._load_job(*row)
+
+    def load_jobs(self, job_ids: Iterable[str]) -> dict[str, StoredJob]:
+        """Some jobs, by their ids; those that are not there are left out."""
+        with self._reading():
+            found: dict[str, StoredJob] = {}
+            for job_id in job_ids:
+                rows = self._db.execute("SELECT job_id, launch, record FROM jobs WHERE job_id=?", (job_id,))
+                found.update((job_id, self._load_job(*row)) for row in rows.fetchall())
+            return found
+
+    def _load_job(self, job_id: str, launch: bytes, record: str) -> StoredJob:
+        rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
+        tasks, facts = [], []
+        for task, fact in rows:
+            tasks.append(_load_task(json.loads(task)))
+            facts.append(cluster_pb2.TaskStatus.FromString(fact))
+        job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
+        job.restore_gangs()
+        return StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
 
     def write(self, changes: Changes) -> None:
         """Writes all of it, or nothing. It is on the disk when this returns.

@@ -31,7 +31,8 @@ class Watch:
 
     Args:
         record: The job.
-        settled: Waits until what has changed is kept: before that nobody is told of it.
+        settled: Waits until what has changed is kept, or cannot be saved now: then `record.shown` is what was saved
+            last. Before that nobody is told of it.
         slices: Makes messages with many tasks, one caller after the other; default: slices of its own.
 
     Attributes:
@@ -39,7 +40,9 @@ class Watch:
         built: How many messages have been made for them.
     """
 
-    def __init__(self, record: JobRecord, settled: Callable[[], Awaitable[None]], slices: Slices | None = None) -> None:
+    def __init__(
+        self, record: JobRecord, settled: Callable[[], Awaitable[object]], slices: Slices | None = None
+    ) -> None:
         self.clients = 0
         self.built = 0
         self._record = record
@@ -72,8 +75,7 @@ class Watch:
         try:
             while True:
                 told = self._told
-                message, known = await self._message(caller, known if include_tasks else None, first=not known)
-                await self._settled()
+                message, known = await self._kept_message(caller, known if include_tasks else None, first=not known)
                 yield message
                 if is_job_finished(message.job.state) and self._record.concluded:
                     return
@@ -86,6 +88,14 @@ class Watch:
                 self._forget()
                 self._record.watch = None
 
+    async def _kept_message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
+        while True:
+            made = await self._message(caller, known, first=first)
+            await self._settled()
+            if made[1] <= self._record.shown.job.revision:
+                return made
+            self._messages.clear()  # they tell what could not be saved
+
     def _tell(self) -> None:
         self._forget()
         self._told_at_s = asyncio.get_running_loop().time()
@@ -94,7 +104,7 @@ class Watch:
 
     async def _message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
         """What is told to who knows of a revision; a client's first message is never older than what is known now."""
-        if known is None or status.tasks_at_once(self._record, known):
+        if known is None or status.tasks_at_once(self._record.shown, known):
             return self._made(known, first=first) or self._make(known)
         # The turn comes first: a client never waits for the queue of another caller.
         async with self._slices.lane.turn(caller), self._making:
@@ -102,22 +112,22 @@ class Watch:
             made = self._made(known, first=first)
             if made is not None:
                 return made
-            job = await self._slices.run(status.job_with_tasks(self._record, since=known))
+            job = await self._slices.run(status.job_with_tasks(self._record.shown, since=known))
             return self._keep(known, WatchJobResponse(job=job))
 
     def _made(self, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int] | None:
         made = self._messages.get(known)
-        return made if made is not None and (made[1] == self._record.job.revision or not first) else None
+        return made if made is not None and (made[1] == self._record.shown.job.revision or not first) else None
 
     def _make(self, known: int | None) -> tuple[WatchJobResponse, int]:
-        return self._keep(known, WatchJobResponse(job=status.job_status(self._record, tasks_since=known)))
+        return self._keep(known, WatchJobResponse(job=status.job_status(self._record.shown, tasks_since=known)))
 
     def _keep(self, known: int | None, message: WatchJobResponse) -> tuple[WatchJobResponse, int]:
         """Keep a message that was made just now, without a pause since."""
         self.built += 1
         while len(self._messages) >= _KEPT:
             del self._messages[next(iter(self._messages))]
-        made = self._messages[known] = (message, self._record.job.revision)
+        made = self._messages[known] = (message, self._record.shown.job.revision)
         return made
 
     def _forget(self) -> None:

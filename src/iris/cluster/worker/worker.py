@@ -619,8 +619,11 @@ class Worker:
         try:
             attempt.result = read_left(attempt.directory.result, run_callable.MAX_RESULT_BYTES)
         except FileNotFoundError:
+            full = self._headroom.why_none()  # then nothing could say why
             attempt.result_error = _sentence(attempt.directory.result_error) or (
-                "the process exited with 0 before the callable had returned"
+                f"what the callable returned could not be stored on the worker: {full}"
+                if full
+                else "the process exited with 0 before the callable had returned"
             )
         except IrisError as error:
             attempt.result_error = f"the result cannot be taken: {error}"
