@@ -33,9 +33,13 @@ def now_ms() -> int:
 
 
 def boot_ms() -> int:
-    """Milliseconds since this machine was started, the time in which it slept included; no step changes them."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(clock) // 1_000_000
+    """Milliseconds since this machine was started; no step of the wall clock changes them.
+
+    They include the time in which the machine slept, except on macOS and Windows, where only clients run.
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return time.monotonic_ns() // 1_000_000
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def now_for_ages_ms() -> int:

@@ -377,3 +377,19 @@ def test_importing_the_client_imports_no_server() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_importing_the_client_needs_nothing_that_only_unix_has() -> None:
+    program = (
+        "import os, sys, time\n"
+        "for module in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):\n"
+        "    sys.modules[module] = None\n"
+        "for name in [name for name in vars(time) if name.startswith(('clock_', 'CLOCK_'))]:\n"
+        "    delattr(time, name)\n"
+        "for name in ('fork', 'geteuid', 'getuid', 'killpg', 'pidfd_open', 'register_at_fork', 'setsid'):\n"
+        "    if hasattr(os, name):\n"
+        "        delattr(os, name)\n"
+        "import iris.client\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

@@ -15,10 +15,10 @@ import contextlib
 import json
 import os
 import secrets
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from iris.clock import now_ms
 from iris.cluster.controller.schema import sync_directory
 from iris.errors import ResourceExhaustedError
 from iris.rpc.credentials import KEY_FILE, TOKEN_FILE
@@ -128,13 +128,13 @@ def disown_jobs(directory: Path, original: str) -> int:
     )
     store = Store(directory / "controller.db")
     try:
-        now_ms = time.time_ns() // 1_000_000
+        now = now_ms()
         changes = Changes()
         count = 0
         for stored in store.load():
             if not stored.job.is_finished:
                 revision = stored.job.revision
-                stored.job.disown(why, now_ms)
+                stored.job.disown(why, now)
                 changes.save_job(stored, revision)
                 count += 1
         for token in store.load_tokens():
