@@ -41,6 +41,8 @@ FINAL_STATES = frozenset({4, 5, 6, 7, 8})
 # By which calls of the cluster are made: a user's own, or inside of a job the task's.
 TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
+# Workers of a cluster on one machine: each is a process of some 60 MB.
+MAX_LOCAL_WORKERS = 64
 
 TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
 _TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)

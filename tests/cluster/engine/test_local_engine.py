@@ -290,7 +290,7 @@ async def test_another_number_of_workers(left: Left, tmp_path: Path, workers: in
 
 @pytest.mark.parametrize("workers", [0, 65])
 def test_numbers_of_workers_that_are_refused(tmp_path: Path, workers: int) -> None:
-    with pytest.raises(InvalidArgumentError, match="expected 1 to 64"):
+    with pytest.raises(InvalidArgumentError, match="workers must be a whole number from 1 to 64"):
         LocalEngine(tmp_path, workers=workers)
 
 

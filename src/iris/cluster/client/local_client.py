@@ -10,8 +10,7 @@ from pathlib import Path
 from iris.arguments import check_whole_number
 from iris.cluster.client.local_server import remove_directory, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
-
-MAX_WORKERS = 1000  # of a cluster on this machine: each is a process
+from iris.cluster.types import MAX_LOCAL_WORKERS
 
 
 class LocalClusterClient(RemoteClusterClient):
@@ -28,7 +27,7 @@ class LocalClusterClient(RemoteClusterClient):
     """
 
     def __init__(self, *, workers: int = 1) -> None:
-        workers = check_whole_number("workers", workers, least=1, most=MAX_WORKERS)
+        workers = check_whole_number("workers", workers, least=1, most=MAX_LOCAL_WORKERS)
         directory = Path(tempfile.mkdtemp(prefix="iris-"))
         self._owner_pid = os.getpid()
         try:

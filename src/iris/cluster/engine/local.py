@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from iris.arguments import check_whole_number
 from iris.cluster.engine.base import (
     GangRejectedError,
     GangRequest,
@@ -35,15 +36,14 @@ from iris.cluster.engine.ledger import Entry, Ledger
 from iris.cluster.engine.machine import gpu_ids, this_machine
 from iris.cluster.engine.worker_process import WorkerProcess, adopt, end_standing, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
-from iris.cluster.types import TOKEN_VARIABLE
+from iris.cluster.types import MAX_LOCAL_WORKERS, TOKEN_VARIABLE
 from iris.cluster.worker.standing import identity_file
 from iris.cluster.worker.trust import WorkerCredentials
-from iris.errors import InvalidArgumentError, IrisError
+from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.rpc.private_dir import make_private
 from iris.rpc.process import descriptors, happens
 
-MAX_WORKERS = 64
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
 _LIVED_LONG_S = 10.0
 _log = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class LocalEngine:
         worker_options: Sequence[str] = (),
         credentials: Callable[[str], WorkerCredentials] | None = None,
     ) -> None:
-        if not 1 <= workers <= MAX_WORKERS:
-            raise InvalidArgumentError(f"workers={workers}: expected 1 to {MAX_WORKERS}")
+        check_whole_number("workers", workers, least=1, most=MAX_LOCAL_WORKERS)
         total = this_machine() if machine is None else machine
         devices = gpu_ids() if machine is None else tuple(range(machine.gpu))
         self._directory = directory
