@@ -19,6 +19,7 @@ from chaos.faults import Cluster, Faults, sweep
 from chaos.invariants import Facts, check
 from chaos.load import Load
 from chaos.proofs import Key, read_proofs
+from chaos.readers import GreedyReaders
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import is_job_finished, state_name
 from iris.rpc import cluster_pb2 as pb
@@ -58,13 +59,16 @@ def run(seed: str, seconds: float, directory: Path, say: Callable[[str], None]) 
         cluster.start(faults.failpoints())
         load = Load(cluster.address, directory / "proofs", seed)
         load.start(CLIENTS)
+        readers = GreedyReaders(cluster.address, seed)
+        readers.start()
         faults.start()
         with contextlib.suppress(AssertionError):  # as it should be: none breaks in all this time
             wait_until(lambda: load.broken or faults.broken, "a client or the faults to break", timeout_s=seconds)
         faults.stop()
+        readers.stop()
         load.stop()
         say(f"quiet after {seconds:.0f} s with {len(load.promises)} jobs; waiting for their ends")
-        wrong = [*load.broken, *([faults.broken] if faults.broken else [])]
+        wrong = [*load.broken, *readers.broken, *([faults.broken] if faults.broken else [])]
         with RemoteClusterClient(cluster.address) as client:
             wrong += _wait_for_ends(client)
             facts = _facts(client, load, cluster)
