@@ -142,6 +142,35 @@ def _terminate_task(lost: Case) -> None:
         lost.ask(pb.Controller.TerminateTaskRequest(job_id=job_id, task_index=0))
 
 
+@case("ControllerService/WriteStdin")
+def _write_stdin(lost: Case) -> None:
+    job_id = lost.launch("cat", stdin=True)
+    lost.lose(job_id)
+    request = pb.Controller.WriteStdinRequest(job_id=job_id, data=b"once\n", end=True)
+    answer = lost.ask(request)
+    assert answer.closed or answer.position == 5, "closed: the task had ended when the call was repeated"
+    wait_for_end(lost.world.direct, job_id)
+    assert [line.data for line in lost.world.direct.fetch_task_logs(f"{job_id}/task-0")] == ["once"]
+
+
+@case("WorkerService/WriteStdin")
+def _write_stdin_at_a_worker(lost: Case) -> None:
+    job_id = lost.launch("cat", stdin=True)
+    lost.lose(job_id)
+    position = 0
+    while position < 5:
+        data = b"once\n"[position:]
+        position = lost.world.direct.write_stdin(job_id, data, position=position, end=True).position
+    wait_for_end(lost.world.direct, job_id)
+    assert [line.data for line in lost.world.direct.fetch_task_logs(f"{job_id}/task-0")] == ["once"]
+
+
+@case("ControllerService/DescribeCluster")
+def _describe_cluster(lost: Case) -> None:
+    lost.lose()
+    assert lost.ask(pb.Controller.DescribeClusterRequest()) == lost.world.direct.describe_cluster()
+
+
 @case("ControllerService/CreateToken")
 def _create_token(lost: Case) -> None:
     name = unique("somebody")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from connectrpc.errors import ConnectError
 from google.protobuf.message_factory import GetMessageClass
-from support.cluster import launch, shell, wait_for_end, wait_for_state
+from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
 from support.tokens import token
 from support.waiting import wait_until
 
@@ -31,6 +31,8 @@ CONTROLLER = {
     "GetJobStatus": "admin user reader T",
     "TerminateJob": "admin user",
     "TerminateTask": "admin user",
+    "WriteStdin": "admin user",
+    "DescribeCluster": "admin user reader T",
     "ListJobs": "admin user reader",
     "GetTaskStatus": "admin user reader T",
     "ListTasks": "admin user reader T",
@@ -57,6 +59,7 @@ WORKER = {
     "RunTasks": "controller",
     "KillTask": "controller",
     "Drain": "controller",
+    "WriteStdin": "controller",
     "GetTaskStatus": "admin user reader controller",
     "ListTasks": "admin user reader controller",
     "FetchTaskLogs": "admin user reader controller T",
@@ -147,7 +150,7 @@ def fields_for(job_id: str, worker_id: str) -> dict[str, Any]:
 def test_calls_of_the_controller(shared_cluster: LocalServer, running: str, method: str, role: str) -> None:
     with closing(Caller("ControllerService", shared_cluster.address)) as caller:
         fields = fields_for(running, "nobody")
-        if method.startswith("Terminate"):
+        if method.startswith("Terminate") or method == "WriteStdin":
             fields["job_id"] = running if role == "task" else "nobody's"
         got = caller.call(method, token_of(role, running, "nobody"), **fields)
     may = CONTROLLER[method].split()
@@ -294,6 +297,21 @@ def test_a_tasks_token_is_for_its_own_job_and_below(cluster: RemoteClusterClient
         assert caller.call("TerminateJob", own, job_id=child) == "ok"
     wait_for_end(cluster, child)
     cluster.unregister_endpoint(endpoint)
+
+
+def test_the_standard_input_of_a_job_is_for_its_owner_and_admins(cluster: RemoteClusterClient) -> None:
+    with closing(Caller("ControllerService", cluster.controller_address)) as caller:
+        job = {"name": unique("reads"), "command": ["cat"], "stdin": True}
+        owner, other = (token("user", name=name) for name in ("owner", "other"))
+        assert caller.call("LaunchJob", owner, **job) == "ok"
+        fields = {"job_id": job["name"], "data": b"x", "position": 0}
+        assert caller.call("WriteStdin", other, **fields) == "permission_denied"
+        assert caller.call("WriteStdin", owner, **fields) == "ok"
+        assert caller.call("WriteStdin", token("admin"), **fields | {"end": True}) == "ok"
+        assert caller.call("WriteStdin", owner, **fields | {"job_id": "no such job"}) == "not_found"
+    status = wait_for_end(cluster, job["name"])
+    assert status.state == cluster_pb2.JOB_STATE_SUCCEEDED
+    assert [line.data for line in cluster.fetch_task_logs(f"{job['name']}/task-0")] == ["x"]
 
 
 def test_a_tasks_token_dies_with_its_attempt(cluster: RemoteClusterClient) -> None:

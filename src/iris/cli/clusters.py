@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from iris.cli.record import find_running
+from iris.cli.record import is_running, read_record
 from iris.cluster.client.here import find_here
 from iris.errors import FailedPreconditionError
+from iris.rpc.identity import own_place
+from iris.rpc.task_token import task_of_token
 
 if TYPE_CHECKING:
     from iris.client import IrisClient
@@ -25,19 +27,40 @@ class Connection:
 
     Args:
         client: The client.
-        place: Where its tasks run: in a cluster that is embedded in this command, on this machine in the one of `iris
-            up`, or elsewhere, as those of a cluster that `iris up` has started here on another engine.
+        place: Where its tasks run: in a cluster that is embedded in this command, on this machine, or elsewhere, as
+            those of a cluster that `iris up` has started here on another engine. None: on this machine where this
+            command runs in one of its tasks, which the cluster is asked for; else elsewhere.
         embedded: The embedded cluster.
 
     Attributes:
         options: What other commands need to be given to mean the same cluster, as words for a person.
     """
 
-    def __init__(self, client: IrisClient, place: Place, embedded: _Embedded | None = None, options: str = "") -> None:
+    def __init__(
+        self, client: IrisClient, place: Place | None, embedded: _Embedded | None = None, options: str = ""
+    ) -> None:
         self.client = client
-        self.place = place
         self.options = options
+        self._place = place
         self._embedded = embedded
+
+    @property
+    def place(self) -> Place:
+        """Where tasks run. "here" is this machine, with the files of this process, as this user.
+
+        Raises:
+            IrisError: The cluster does not answer.
+        """
+        if self._place is None:
+            self._place = "here" if self._is_around_us() else "elsewhere"
+        return self._place
+
+    def _is_around_us(self) -> bool:
+        """Whether this command runs in a task of a cluster of this machine, temporary ones included."""
+        if task_of_token(self.client.cluster.token() or "") is None:
+            return False
+        answer = self.client.cluster.describe_cluster()
+        return answer.engine == "local" and bool(answer.place) and answer.place == own_place()
 
     def kill(self) -> None:
         """Ends an embedded cluster at once, its tasks with SIGKILL."""
@@ -76,6 +99,7 @@ def connect_or_embed(address: str | None) -> Connection:
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
+        FailedPreconditionError: The server of `iris up` was killed: a second cluster would book this machine twice.
         MissingExtraError: There is no cluster, and the extra [server] is not installed.
         LocalClusterError: There is no cluster, and none could be started; the text says why.
     """
@@ -93,13 +117,20 @@ def _connect_to_running(address: str | None) -> Connection | None:
     if given:
         url = parse_address(given)
         here = find_here(url)
-        place = _place_of(None if here is None else here.engine)
+        place = None if here is None else _place_of(here.engine)
         return Connection(_client(url), place, options=f" --address {address}" * bool(address))
-    running = find_running()
-    return Connection(_client(running.address), _place_of(running.engine)) if running is not None else None
+    record = read_record()
+    if record is None:
+        return None
+    if not is_running(record):
+        raise FailedPreconditionError(
+            f"the server of 'iris up' at {record.address} was killed, and what it had started may still run: 'iris up'"
+            " starts it again, with all its jobs; 'iris down' ends what is left"
+        )
+    return Connection(_client(record.address), _place_of(record.engine))
 
 
-def _place_of(engine_here: str | None) -> Place:
+def _place_of(engine_here: str) -> Place:
     return "here" if engine_here == "local" else "elsewhere"
 
 

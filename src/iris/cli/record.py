@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from iris.cluster.client.here import read_up, record_path, state_home
+from iris.cluster.client import here
+from iris.cluster.client.here import find_record, record_path, state_home
 from iris.errors import LocalClusterError
-from iris.rpc.identity import identify_process, runs_program
 from iris.rpc.private_dir import check_private, make_private, open_private
 
 
@@ -42,6 +42,7 @@ class Record:
         slurm_options: What sbatch is given, as words of a shell.
         ray_address: Where Ray is, for the engine of that name; empty for the default.
         home: Which file the lock beside this was, by its inode: a copy of the directory has another one.
+        place: Where `iris up` ran, see `own_place`: by it a record is found after the machine was given another name.
     """
 
     address: str
@@ -71,6 +72,7 @@ class Record:
     slurm_options: str = ""
     ray_address: str = ""
     home: str = ""
+    place: str = ""
 
 
 def find_running() -> Record | None:
@@ -87,43 +89,52 @@ def read_record() -> Record | None:
     Raises:
         FailedPreconditionError: Another user owns the record or may write it.
     """
-    try:
-        record = Record(**read_up())
-    except TypeError:  # none, or not one of ours
+    found = find_record()
+    if found is None:
         return None
-    return record if record.home in ("", _home_stamp()) else None
+    path, content = found
+    known = {field.name for field in fields(Record)}
+    try:
+        record = Record(**{name: value for name, value in content.items() if name in known})
+    except TypeError:  # it is none of ours
+        return None
+    return record if record.home in ("", _home_stamp(path)) else None
 
 
 def is_running(record: Record) -> bool:
     """Whether the server's process is there, and no other that was given its id, or that the record names wrongly."""
-    is_it = bool(record.process) and identify_process(record.pid) == record.process
-    return is_it and runs_program(record.pid, "iris.server")
+    return here.is_running(asdict(record))
 
 
-def _home_stamp() -> str:
-    """Which file the record's lock is: its inode, which a renamed or remounted one keeps and a copy does not."""
+def _home_stamp(path: Path) -> str:
+    """Which file the lock of a record is: its inode, which a renamed or remounted one keeps and a copy does not."""
     try:
-        return str(os.stat(_lock_path()).st_ino)
+        return str(os.stat(_lock_path(path)).st_ino)
     except OSError:
         return ""
 
 
-def _lock_path() -> Path:
-    return record_path().with_suffix(".lock")
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
 
 
 def write_record(record: Record) -> None:
     """Writes it beside, then renames: who reads it finds a whole one."""
     path = record_path()
+    before = find_record()
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     with open(beside, "w", encoding="utf-8", opener=open_private) as file:
-        file.write(json.dumps(asdict(record) | {"home": _home_stamp()}, indent=2) + "\n")
+        file.write(json.dumps(asdict(record) | {"home": _home_stamp(path)}, indent=2) + "\n")
     beside.rename(path)
+    if before is not None and before[0] != path:  # of the same cluster, when the machine had another name
+        before[0].unlink(missing_ok=True)
 
 
 def remove_record() -> None:
     """Takes it away."""
-    record_path().unlink(missing_ok=True)
+    found = find_record()
+    if found is not None:
+        found[0].unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -141,7 +152,7 @@ def exclusive() -> Iterator[None]:
     try:
         make_private(state_home())
         check_private(state_home())
-        lock = open(_lock_path(), "wb", opener=open_private)  # noqa: SIM115 - closed below
+        lock = open(_lock_path(record_path()), "wb", opener=open_private)  # noqa: SIM115 - closed below
     except OSError as error:
         raise LocalClusterError(f"cannot write to {state_home()}: {error.strerror}") from error
     with lock:

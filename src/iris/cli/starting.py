@@ -24,7 +24,7 @@ from iris.errors import (
     LocalClusterError,
     UnavailableError,
 )
-from iris.rpc.identity import identify_process
+from iris.rpc.identity import identify_process, own_place
 
 if TYPE_CHECKING:
     from iris.cluster.client.local_server import DoorOptions, LocalServer, LogOptions
@@ -89,6 +89,7 @@ def start(wanted: Mapping[str, object], output: Output, *, take_over: bool) -> t
                 address=server.address,
                 pid=server.process.pid,
                 process=identify_process(server.process.pid),
+                place=own_place(),
                 state_dir=str(state_dir),
                 host=host,
                 port=server.port,

@@ -46,6 +46,7 @@ from iris.client.submission import (
     timeout_seconds,
     variables_of,
 )
+from iris.client.surroundings import Surroundings
 from iris.clock import wall_s
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
@@ -61,6 +62,7 @@ from iris.errors import (
 )
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
+from iris.rpc.task_token import task_of_token
 from iris.versions import python_version
 
 # How long a list of lines is waited for when its worker does not answer.
@@ -168,6 +170,7 @@ class IrisClient:
         max_log_bytes: int = 0,
         on_notice: Callable[[str], None] | None = None,
         on_progress: Progress | None = None,
+        surroundings: Surroundings | None = None,
     ) -> Job:
         """Submits a job, and answers with a handle on it; `wait` tells how it ended.
 
@@ -182,7 +185,8 @@ class IrisClient:
             replicas: How many tasks.
             resources: What each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or the same as a mapping,
                 `{"cpu": 1, "memory": "2GiB"}`; default: nothing is reserved.
-            env: Environment variables for the tasks; those of Iris win.
+            env: Environment variables for the tasks, beside those of their worker, which has them from the shell in
+                which `iris up` was typed, or from this program with `local`; those of Iris win.
             ports: Names; each task gets a free port for each, in `IRIS_PORT_<NAME>`.
             workspace: A folder that is sent along; each task starts in a copy of it. What git ignores is left out, and
                 what cannot be sent: links that lead out of the folder, sockets, files that you may not read.
@@ -212,6 +216,8 @@ class IrisClient:
                 `on_progress`, of packing and sending that take longer than a second; default: a line on stderr.
             on_progress: Called as `on_progress(stage, done, total)` while the workspace is packed and sent: "packing"
                 or "sending", the bytes done and the bytes in all. Nothing is sent that the cluster has already.
+            surroundings: What tasks have of a shell, as `iris run` sets it: a whole environment instead of the
+                worker's, a umask, standard input. Default: the worker's environment and umask, and no input.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it. Nothing was sent.
@@ -249,6 +255,9 @@ class IrisClient:
             working_directory=directory,
             max_log_bytes=check_whole_number("max_log_bytes", max_log_bytes),
         )
+        if surroundings is not None:
+            check_instance("surroundings", surroundings, Surroundings, "Surroundings.of_this_process() makes one")
+            surroundings.add_to(request)
         for option, told in (("on_notice", on_notice), ("on_progress", on_progress)):
             if told is not None:
                 check_callable(option, told, none="a line on stderr")
@@ -636,7 +645,14 @@ class IrisClient:
         self.close()
 
     def _job_around_us(self) -> JobInfo | None:
-        """The task that this code is part of; None outside of jobs, and where that job is another cluster's."""
+        """The task that this code is part of; None outside of jobs, and where that job is another cluster's.
+
+        The token that this client shows says which task it was given to, however the controller's address is spelled.
+        Without a token, as of a cluster that gives none, the address has to be the one that the task was told.
+        """
+        token = self.cluster.token()
+        if token is not None:
+            return task_of_token(token)
         inside = get_job_info()
         if inside is None or not inside.controller_address:
             return None

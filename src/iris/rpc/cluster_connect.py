@@ -111,7 +111,8 @@ class ControllerService(Protocol):
     async def register_endpoint(self, request: Controller.RegisterEndpointRequest, ctx: RequestContext[Controller.RegisterEndpointRequest, Controller.RegisterEndpointResponse], /) -> Controller.RegisterEndpointResponse:
         """
         A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends.
+        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
+        with the attempt that did.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -186,6 +187,20 @@ class ControllerService(Protocol):
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
         """
         From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: RequestContext[Controller.WriteStdinRequest, Controller.WriteStdinResponse], /) -> Controller.WriteStdinResponse:
+        """
+        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
+        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
+        FAILED_PRECONDITION: the job reads none.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
+        """
+        What this cluster is, for who wants to know whether its tasks run where the caller is.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -462,6 +477,28 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.revoke_token,
+                ),
+                "/iris.cluster.ControllerService/WriteStdin": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteStdin",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WriteStdinRequest,
+                        output=Controller.WriteStdinResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_stdin,
+                ),
+                "/iris.cluster.ControllerService/DescribeCluster": Endpoint.unary(
+                    method=MethodInfo(
+                        name="DescribeCluster",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.DescribeClusterRequest,
+                        output=Controller.DescribeClusterResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.describe_cluster,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": Endpoint.unary(
                     method=MethodInfo(
@@ -761,7 +798,8 @@ class ControllerServiceClient(ConnectClient):
     ) -> Controller.RegisterEndpointResponse:
         """
         A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends.
+        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
+        with the attempt that did.
         """
         return await self.execute_unary(
             request=request,
@@ -1054,6 +1092,54 @@ class ControllerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def write_stdin(
+        self,
+        request: Controller.WriteStdinRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.WriteStdinResponse:
+        """
+        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
+        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
+        FAILED_PRECONDITION: the job reads none.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteStdin",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WriteStdinRequest,
+                output=Controller.WriteStdinResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def describe_cluster(
+        self,
+        request: Controller.DescribeClusterRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.DescribeClusterResponse:
+        """
+        What this cluster is, for who wants to know whether its tasks run where the caller is.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="DescribeCluster",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.DescribeClusterRequest,
+                output=Controller.DescribeClusterResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -1153,7 +1239,8 @@ class ControllerServiceSync(Protocol):
     def register_endpoint(self, request: Controller.RegisterEndpointRequest, ctx: RequestContext[Controller.RegisterEndpointRequest, Controller.RegisterEndpointResponse], /) -> Controller.RegisterEndpointResponse:
         """
         A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends.
+        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
+        with the attempt that did.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1228,6 +1315,20 @@ class ControllerServiceSync(Protocol):
     def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
         """
         From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_stdin(self, request: Controller.WriteStdinRequest, ctx: RequestContext[Controller.WriteStdinRequest, Controller.WriteStdinResponse], /) -> Controller.WriteStdinResponse:
+        """
+        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
+        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
+        FAILED_PRECONDITION: the job reads none.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
+        """
+        What this cluster is, for who wants to know whether its tasks run where the caller is.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1502,6 +1603,28 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.revoke_token,
+                ),
+                "/iris.cluster.ControllerService/WriteStdin": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteStdin",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.WriteStdinRequest,
+                        output=Controller.WriteStdinResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_stdin,
+                ),
+                "/iris.cluster.ControllerService/DescribeCluster": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="DescribeCluster",
+                        service_name="iris.cluster.ControllerService",
+                        input=Controller.DescribeClusterRequest,
+                        output=Controller.DescribeClusterResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.describe_cluster,
                 ),
                 "/iris.cluster.ControllerService/ListMachines": EndpointSync.unary(
                     method=MethodInfo(
@@ -1801,7 +1924,8 @@ class ControllerServiceClientSync(ConnectClientSync):
     ) -> Controller.RegisterEndpointResponse:
         """
         A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends.
+        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
+        with the attempt that did.
         """
         return self.execute_unary(
             request=request,
@@ -2094,6 +2218,54 @@ class ControllerServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def write_stdin(
+        self,
+        request: Controller.WriteStdinRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.WriteStdinResponse:
+        """
+        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
+        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
+        FAILED_PRECONDITION: the job reads none.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteStdin",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.WriteStdinRequest,
+                output=Controller.WriteStdinResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def describe_cluster(
+        self,
+        request: Controller.DescribeClusterRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Controller.DescribeClusterResponse:
+        """
+        What this cluster is, for who wants to know whether its tasks run where the caller is.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="DescribeCluster",
+                service_name="iris.cluster.ControllerService",
+                input=Controller.DescribeClusterRequest,
+                output=Controller.DescribeClusterResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def list_machines(
         self,
         request: Controller.ListMachinesRequest,
@@ -2172,6 +2344,12 @@ class WorkerService(Protocol):
         """
         From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
         ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def write_stdin(self, request: Worker.WriteStdinRequest, ctx: RequestContext[Worker.WriteStdinRequest, Worker.WriteStdinResponse], /) -> Worker.WriteStdinResponse:
+        """
+        Standard input for an attempt with `stdin`; see the controller's call.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2287,6 +2465,17 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.drain,
+                ),
+                "/iris.cluster.WorkerService/WriteStdin": Endpoint.unary(
+                    method=MethodInfo(
+                        name="WriteStdin",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.WriteStdinRequest,
+                        output=Worker.WriteStdinResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.write_stdin,
                 ),
             },
             interceptors=interceptors,
@@ -2535,6 +2724,29 @@ class WorkerServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def write_stdin(
+        self,
+        request: Worker.WriteStdinRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Worker.WriteStdinResponse:
+        """
+        Standard input for an attempt with `stdin`; see the controller's call.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteStdin",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.WriteStdinRequest,
+                output=Worker.WriteStdinResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class WorkerServiceSync(Protocol):
     """
@@ -2590,6 +2802,12 @@ class WorkerServiceSync(Protocol):
         """
         From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
         ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def write_stdin(self, request: Worker.WriteStdinRequest, ctx: RequestContext[Worker.WriteStdinRequest, Worker.WriteStdinResponse], /) -> Worker.WriteStdinResponse:
+        """
+        Standard input for an attempt with `stdin`; see the controller's call.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2703,6 +2921,17 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.drain,
+                ),
+                "/iris.cluster.WorkerService/WriteStdin": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="WriteStdin",
+                        service_name="iris.cluster.WorkerService",
+                        input=Worker.WriteStdinRequest,
+                        output=Worker.WriteStdinResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.write_stdin,
                 ),
             },
             interceptors=interceptors,
@@ -2945,6 +3174,29 @@ class WorkerServiceClientSync(ConnectClientSync):
                 service_name="iris.cluster.WorkerService",
                 input=Worker.DrainRequest,
                 output=Empty,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def write_stdin(
+        self,
+        request: Worker.WriteStdinRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> Worker.WriteStdinResponse:
+        """
+        Standard input for an attempt with `stdin`; see the controller's call.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="WriteStdin",
+                service_name="iris.cluster.WorkerService",
+                input=Worker.WriteStdinRequest,
+                output=Worker.WriteStdinResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

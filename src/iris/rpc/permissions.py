@@ -20,6 +20,9 @@ class Facts(Protocol):
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
         """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
 
+    def owner_of_job(self, job_id: str) -> str | None:
+        """The name of a job's owner; None when there is no such job."""
+
 
 # Why this caller may not make this request; empty when it may.
 Check = Callable[[Caller, Any, Facts], str]
@@ -73,6 +76,13 @@ def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
     return _own_job(caller, request.job_id)
 
 
+def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
+    owner = facts.owner_of_job(request.job_id)
+    if owner is None or owner == caller.name:
+        return ""  # of a job that there is not, the call itself says so
+    return f"the standard input of job {request.job_id!r} is its owner's, {owner!r}, not {caller.name!r}'s"
+
+
 def _known_endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
     job_id = facts.job_of_endpoint(request.endpoint_id)
     return "" if job_id is None else _own_job(caller, job_id)
@@ -102,6 +112,7 @@ CONTROLLER_RULES: Rules = {
     "GetJobStatus": _row(USER, READER, task=_of_own_or_below),
     "TerminateJob": _row(USER, task=_of_below),
     "TerminateTask": _row(USER, task=_of_below),
+    "WriteStdin": _row(user=_of_owner, task=_of_below),
     "ListJobs": _row(USER, READER),
     "GetTaskStatus": _row(USER, READER, task=_of_own_or_below),
     "ListTasks": _row(USER, READER, task=_of_own_or_below),
@@ -112,6 +123,7 @@ CONTROLLER_RULES: Rules = {
     "UnregisterEndpoint": _row(USER, task=_known_endpoint_of_own),
     "LookupEndpoint": _row(USER, READER, TASK),
     "ListEndpoints": _row(USER, READER, TASK),
+    "DescribeCluster": _row(USER, READER, TASK),
     "ListWorkers": _row(USER, READER),
     "ListMachines": _row(USER, READER),
     "RegisterWorker": _row(worker=_is_it),
@@ -132,6 +144,7 @@ WORKER_RULES: Rules = {
     "RunTasks": _BY_CONTROLLER,
     "KillTask": _BY_CONTROLLER,
     "Drain": _BY_CONTROLLER,
+    "WriteStdin": _BY_CONTROLLER,
     "GetTaskStatus": _row(USER, READER, CONTROLLER),
     "ListTasks": _row(USER, READER, CONTROLLER),
     "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -23,8 +25,12 @@ from iris.cli.options import (
 )
 from iris.cli.output import Output
 from iris.cli.sending import show_progress
+from iris.cli.standard_input import Feeder, is_input, note_unread
 from iris.cluster.types import ResourceSpec
 from iris.errors import FailedPreconditionError
+
+if TYPE_CHECKING:
+    from iris.client.surroundings import Surroundings
 
 _HELP = """\
 Run COMMAND as a job, show its lines as they come, and exit with its exit code.
@@ -44,6 +50,9 @@ Where it runs: on a cluster of this machine, in the current folder itself, with 
 On another cluster, and on Ray and Slurm, in a copy of the current folder (without what .gitignore
 names), with the environment of its workers. With --workspace DIR, in a copy of DIR in any case. Links that
 lead out of the folder, and what you may not read, are left out with a notice; --no-workspace sends nothing.
+
+Standard input goes to the task, where there is one; several tasks, and a detached job, have none. A task that is
+tried again after it has read some of it has none either, and its log says so.
 
 Ctrl-C stops the job when the cluster lives for this command only; a second one stops it at once. On another
 cluster it only ends the watching.
@@ -172,13 +181,16 @@ def run(
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
             raise FailedPreconditionError("there is no cluster that the job could go on in: run 'iris up' first")
-        folder, inherited = _surroundings(connection, workspace)
+        folder = _folder(connection, workspace)
+        feeds = replicas == 1 and not detach and is_input()
+        if not feeds:
+            note_unread(output, "nobody stays with a detached job" if detach else "it would go to one task only")
         job = connection.client.run(
             command,
             name=name,
             replicas=replicas,
             resources=ResourceSpec(cpu=cpu, memory=memory, gpu=gpu),
-            env=inherited | dict(env),
+            env=dict(env),
             ports=ports,
             workspace=workspace or (None if folder or no_workspace else _current_folder()),
             working_directory=folder,
@@ -194,6 +206,7 @@ def run(
             job_timeout=job_timeout,
             on_notice=output.note,
             on_progress=show_progress(output),
+            surroundings=replace(_surroundings(connection, output), stdin=feeds),
         )
         output.set_status("")
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
@@ -206,33 +219,37 @@ def run(
             output.note(f"job {job.job_id} at {submitted['address']}")
         from iris.cli.attach import attach
 
-        return attach(connection, job, replicas, output)
+        with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
+            return attach(connection, job, replicas, output)
 
 
-def _surroundings(connection: Connection, workspace: str | None) -> tuple[str | None, dict[str, str]]:
-    """The folder on the workers' machine to run in (None: a copy of one that is sent), and the variables to take along.
+def _folder(connection: Connection, workspace: str | None) -> str | None:
+    """The folder on the workers' machine to run in; None: a copy of one that is sent."""
+    return None if connection.place == "elsewhere" or workspace else _current_folder()
 
-    What runs on this machine is to find what it would find when it was run by hand: the files of this folder, and the
-    programs of this shell's virtual environment, not those of the shell in which `iris up` was.
-    """
-    if connection.place == "elsewhere":
-        return None, {}
-    inherited = {} if connection.place == "embedded" else {n: v for n, v in os.environ.items() if _may_travel(n, v)}
-    return (None if workspace else _current_folder()), inherited
+
+def _surroundings(connection: Connection, output: Output) -> Surroundings:
+    """What runs on this machine is to find what it would find when it was run by hand: the programs of this shell's
+    virtual environment, not those of the shell in which `iris up` was. A temporary cluster has it all from us."""
+    from iris.client.surroundings import Surroundings
+
+    if connection.place != "here":
+        return Surroundings()
+    own = Surroundings.of_this_process()
+    if own.left_out:
+        names = ", ".join(repr(name) for name in own.left_out)
+        output.note(f"left out of the environment, since names or values are not valid text: {names}")
+    return own
 
 
 def _current_folder() -> str:
+    """As the shell calls it, which may be by a link."""
     try:
-        return os.getcwd()
+        folder = os.getcwd()
     except FileNotFoundError:
         raise FailedPreconditionError("the current folder is gone: change into another, or give --workspace") from None
-
-
-def _may_travel(name: str, value: str) -> bool:
-    if name.startswith("IRIS_"):
-        return False  # of the job that we run in, if any: the worker sets the task's own
-    try:
-        (name + value).encode()
-    except UnicodeEncodeError:
-        return False  # no text: the wire has no place for it
-    return True
+    called = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):
+        if os.path.isabs(called) and os.path.samefile(called, folder):
+            return called
+    return folder

@@ -240,7 +240,7 @@ def up(
             _check_same(record, asked)
     document = {**asdict(record), "started": started, "found": found if any(found.values()) else None}
     document["copied"] = copied
-    del document["process"], document["home"]
+    del document["process"], document["home"], document["place"]
     output.answer(document, lambda: _tell(record, started))
     if copied is not None:
         output.note(_tell_copied(record, copied))

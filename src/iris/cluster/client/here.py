@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -11,40 +12,88 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback, is_wildcard
 from iris.rpc.credentials import TOKEN_FILE
-from iris.rpc.identity import identify_process
+from iris.rpc.identity import identify_process, own_place, runs_program
 from iris.rpc.private_dir import check_owned
 from iris.rpc.secret_file import read_secret
 from iris.rpc.tls import PART_FILE, ClientTls
 
 
 def state_home() -> Path:
-    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory."""
-    home = os.environ.get("XDG_STATE_HOME", "")
+    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory.
+
+    Raises:
+        FailedPreconditionError: This user has no home directory, as one that a container has made up.
+    """
     # A relative path is to be ignored, says the XDG base directory specification.
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "iris"
+    given = os.environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given) / "iris"
+    home = os.path.expanduser("~") if os.environ.get("HOME") else _home_of_user()
+    if not os.path.isabs(home):
+        raise FailedPreconditionError(
+            "there is no place for the state of a cluster: this user has no home directory; set HOME or XDG_STATE_HOME"
+            " to a directory that you may write to"
+        )
+    return Path(home) / ".local" / "state" / "iris"
 
 
 def record_path() -> Path:
-    """Where `iris up` notes it, see cli/record.py. One for each machine: home directories are shared between machines,
-    clusters are not."""
+    """Where `iris up` writes its record, see cli/record.py. Home directories are shared between machines, clusters are
+    not, so each machine has a file of its own.
+
+    Raises:
+        FailedPreconditionError: See `state_home`.
+    """
     return state_home() / f"up-{socket.gethostname()}.json"
 
 
-def read_up() -> Mapping[str, Any]:
-    """Return what `iris up` has noted of its cluster, as JSON; empty where there is nothing, or nothing of ours.
+def find_record() -> tuple[Path, dict[str, Any]] | None:
+    """The record of this machine, and its content: of a cluster that runs here, or whose server was killed.
+
+    A machine may have another name by now than when the record was written. In this order: the record whose process
+    runs here; the one with this machine's name; one that was written since this machine was started.
 
     Raises:
-        FailedPreconditionError: Another user owns the note or may write it, so what it names is not to be trusted.
+        FailedPreconditionError: Another user owns it or may write it, so what it names is not to be trusted.
     """
-    path = record_path()
     try:
-        check_owned(path)
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+        own = record_path()
+        paths = [own, *(path for path in sorted(own.parent.glob("up-*.json")) if path != own)]
+    except (FailedPreconditionError, OSError):
+        return None
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            check_owned(path)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict):
+                found.append((path, record))
+    here = own_place()
+    running = [one for one in found if is_running(one[1])]
+    named = [one for one in found if one[0] == own]
+    since_start = [one for one in found if here and one[1].get("place") == here]
+    return next(iter(running + named + since_start), None)
+
+
+def is_running(record: Mapping[str, Any]) -> bool:
+    """Whether the process of a record runs on this machine, and no other that was given its id."""
+    pid, process = record.get("pid"), record.get("process")
+    return (
+        isinstance(pid, int) and bool(process) and identify_process(pid) == process and runs_program(pid, "iris.server")
+    )
+
+
+def _home_of_user() -> str:
+    """As the system knows it; empty where it does not know this user."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError, AttributeError):
+        return "" if hasattr(os, "getuid") else os.path.expanduser("~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +133,16 @@ def find_here(address: str) -> Here | None:
     Raises:
         FailedPreconditionError: Another user may have written what is noted of the cluster of `iris up`.
     """
+    found = find_record()
+    if found is None:
+        return None
+    record = found[1]
     try:
-        record = read_up()
-        process = record["process"]
-        ours = _leads_to(address, record)
-        if not ours or not process or identify_process(record["pid"]) != process:
+        if not _leads_to(address, record) or not is_running(record):
             return None
         files = record.get("tls_cert", ""), record.get("client_ca", "")
         return Here(Path(record["state_dir"]), *files, record.get("engine", "local"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or not one of ours
+    except (ValueError, TypeError, KeyError, AttributeError):  # it is none of ours
         return None
 
 

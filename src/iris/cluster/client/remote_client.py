@@ -41,7 +41,9 @@ from iris.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
     NotFoundError,
+    PermissionDeniedError,
     UnavailableError,
+    UnimplementedError,
     WorkerUnreachableError,
 )
 from iris.rpc import cluster_connect, cluster_pb2
@@ -301,6 +303,39 @@ class RemoteClusterClient:
     def _ask_for_job(self, job_id: str) -> cluster_pb2.JobStatus:
         request = cluster_pb2.Controller.GetJobStatusRequest(job_id=job_id)
         return call(self._controller.get_job_status, request, self._peer, timeout_s=_SHORTEST_WAIT_S).job
+
+    def write_stdin(
+        self, job_id: str, data: bytes, *, position: int, attempt_id: int | None = None, end: bool = False
+    ) -> cluster_pb2.Controller.WriteStdinResponse:
+        """Standard input for the task of a job that was submitted with `stdin`. Answers with what was taken of it:
+        all of `data`, unless the task is slow to read. The same again has no effect.
+
+        Args:
+            job_id: The job.
+            data: The next bytes.
+            position: How many bytes come before them.
+            attempt_id: The attempt that has taken those; None: the newest.
+            end: Nothing comes after `data`.
+
+        Raises:
+            NotFoundError: There is no such job.
+            FailedPreconditionError: It reads no standard input.
+            PermissionDeniedError: It is another user's.
+        """
+        request = cluster_pb2.Controller.WriteStdinRequest(
+            job_id=check_job_id(job_id), position=position, data=data, end=end
+        )
+        if attempt_id is not None:
+            request.attempt_id = attempt_id
+        return call(self._controller.write_stdin, request, self._peer, timeout_s=self._timeout_s)
+
+    def describe_cluster(self) -> cluster_pb2.Controller.DescribeClusterResponse:
+        """Which engine the cluster has, and where its controller runs; all empty for one that is too old to say it."""
+        request = cluster_pb2.Controller.DescribeClusterRequest()
+        try:
+            return call(self._controller.describe_cluster, request, self._peer, timeout_s=self._timeout_s)
+        except (UnimplementedError, PermissionDeniedError):
+            return cluster_pb2.Controller.DescribeClusterResponse()
 
     # Tasks.
 

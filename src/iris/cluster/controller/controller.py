@@ -51,6 +51,7 @@ from iris.cluster.controller.saver import Saver
 from iris.cluster.controller.scheduler import START_LIMIT_S, Scheduler
 from iris.cluster.controller.slices import Slices
 from iris.cluster.controller.slot_workers import DRAIN_S
+from iris.cluster.controller.stdin import write_stdin
 from iris.cluster.controller.store import Store
 from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
 from iris.cluster.controller.watch import Watch
@@ -138,7 +139,7 @@ class Controller:
         )
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self._jobs)
         self.logs = Logs(self._job, self.fleet.workers, self._log_keeper, self._saver.settled, self.slices)
-        self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed)
+        self._endpoints = Endpoints(store.load_endpoints(), self._saver.endpoint_changed, self._is_live)
         self._scheduler = Scheduler(
             engine, self._jobs, self.fleet, self._apply, self._in_background, drain_s, start_limit_s
         )
@@ -367,15 +368,28 @@ class Controller:
             raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}")
         return blob
 
+    async def write_stdin(
+        self, request: cluster_pb2.Controller.WriteStdinRequest
+    ) -> cluster_pb2.Controller.WriteStdinResponse:
+        """Passes standard input on to the task of a job."""
+        return await write_stdin(self._job(request.job_id), self.fleet, request)
+
+    def owner_of_job(self, job_id: str) -> str | None:
+        """The name of a job's owner; None when there is no such job."""
+        record = self._jobs.get(job_id)
+        return None if record is None else record.job.owner
+
     # Endpoints, for tasks and for who looks for them.
 
-    async def register_endpoint(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> str:
-        """Adds a name; answers with the endpoint's id."""
+    async def register_endpoint(
+        self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
+    ) -> str:
+        """Adds a name, of a task's attempt where one is given; answers with the endpoint's id."""
         if request.job_id:
             job = self._job(request.job_id).job
             if job.is_finished:
                 raise FailedPreconditionError(f"job {job.job_id!r} has ended ({state_name(job.state)})")
-        endpoint_id = self._endpoints.register(request).endpoint_id
+        endpoint_id = self._endpoints.register(request, attempt).endpoint_id
         await self._saver.saved()
         return endpoint_id
 
@@ -446,6 +460,11 @@ class Controller:
                 running.setdefault(attempt.worker_id, set()).add(record.job.job_id)
             yield
         return running
+
+    @property
+    def engine_name(self) -> str:
+        """What gives places to run: local, ray, slurm."""
+        return self._engine.name
 
     async def list_machines(self, page_size: int, page_token: str) -> cluster_pb2.Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
@@ -644,6 +663,8 @@ class Controller:
         request = workers.run_tasks_request(
             worker.place, job.job_id, record.launch, starts, record.gpu_ids, hosts, self.authority.task_token
         )
+        request.shared.stdin = record.launch.stdin and not record.stdin_taken and not record.stdin_over
+        request.shared.stdin_spent = record.stdin_taken
         if meeting is not None:
             meeting.describe(request)
         try:

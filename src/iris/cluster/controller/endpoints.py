@@ -27,13 +27,23 @@ class Endpoints:
     One that was unregistered leaves a record without a name, so that a repeat of that call is answered as the first
     was. It goes with its job; until then, and of those that belong to no job, the newest stay.
 
+    One that a task has registered ends with the attempt that did, however that ends: its port is free for others then.
+    It is never given out after that, and removed when somebody asks for it, needs its name, or its job ends.
+
     Args:
         known: Those that there are.
         changed: Called for each that comes or goes (None), with its id.
+        is_live: Whether an attempt goes on: by job, task index and attempt id.
     """
 
-    def __init__(self, known: Iterable[Endpoint], changed: Callable[[str, Endpoint | None], None]) -> None:
+    def __init__(
+        self,
+        known: Iterable[Endpoint],
+        changed: Callable[[str, Endpoint | None], None],
+        is_live: Callable[[str, int, int], bool] = lambda job_id, task_index, attempt_id: True,
+    ) -> None:
         self._changed = changed
+        self._is_live = is_live
         self._by_name: dict[str, Endpoint] = {}
         self._by_id: dict[str, Endpoint] = {}  # the same
         self._unregistered: dict[str, dict[str, None]] = {}  # by job: ids, oldest first
@@ -45,8 +55,14 @@ class Endpoints:
                 self._unregistered.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
         self._names = sorted(self._by_name)  # so that a page is found without looking at all of them
 
-    def register(self, request: cluster_pb2.Controller.RegisterEndpointRequest) -> Endpoint:
+    def register(
+        self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
+    ) -> Endpoint:
         """Adds a name, or moves it to another address for the job that has it, as a retried task does.
+
+        Args:
+            request: What the name stands for, and which job it belongs to.
+            attempt: The task index and attempt id of who registers it, with which it ends; None: it ends with its job.
 
         Raises:
             InvalidArgumentError: Name or address is empty, or cannot be shown.
@@ -59,11 +75,12 @@ class Endpoints:
             raise InvalidArgumentError(
                 f"endpoint {request.name!r} needs an address, as 'host:port': {quoted(request.address)} {fault}"
             )
-        known = self._by_name.get(request.name)
+        known = self._find(request.name)
         if known is not None and known.job_id != request.job_id:
             owner = f"job {known.job_id!r}" if known.job_id else "nobody's job; unregister it first"
             raise AlreadyExistsError(f"endpoint {request.name!r} belongs to {owner}")
-        if known is not None and known.address == request.address and known.metadata == request.metadata:
+        is_same = known is not None and _attempt_of(known) == attempt
+        if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
             return known  # the same again, after a lost reply
         self._check_size(request)
         if known is None:
@@ -75,6 +92,8 @@ class Endpoints:
             job_id=request.job_id,
             metadata=request.metadata,
         )
+        if attempt is not None:
+            endpoint.task_index, endpoint.attempt_id = attempt
         if known is not None:
             self._changed(known.endpoint_id, None)
             self._drop(known)
@@ -113,7 +132,7 @@ class Endpoints:
         Raises:
             NotFoundError: There is none.
         """
-        endpoint = self._by_name.get(name)
+        endpoint = self._find(name)
         if endpoint is None:
             raise NotFoundError(f"no endpoint named {quoted(name)}")
         return endpoint
@@ -128,7 +147,7 @@ class Endpoints:
         # What follows a prefix in the order of names begins after its largest continuation.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
-        return cut_named_page("endpoints", names, self._by_name.get, page_size=page_size, page_token=page_token)
+        return cut_named_page("endpoints", names, self._find, page_size=page_size, page_token=page_token)
 
     def job_ids(self) -> set[str]:
         """The jobs that have endpoints, or had."""
@@ -142,6 +161,17 @@ class Endpoints:
                 self._drop(endpoint)
         for endpoint_id in self._unregistered.pop(job_id, {}):
             self._changed(endpoint_id, None)
+
+    def _find(self, name: str) -> Endpoint | None:
+        endpoint = self._by_name.get(name)
+        if endpoint is None or not self._has_ended(endpoint):
+            return endpoint
+        self.unregister(endpoint.endpoint_id)
+        return None
+
+    def _has_ended(self, endpoint: Endpoint) -> bool:
+        attempt = _attempt_of(endpoint)
+        return attempt is not None and not self._is_live(endpoint.job_id, *attempt)
 
     def _take(self, endpoint: Endpoint) -> None:
         insort(self._names, endpoint.name)
@@ -169,6 +199,9 @@ class Endpoints:
             )
 
     def _check_count(self, job_id: str) -> None:
+        if self._count[job_id] >= MAX_OF_JOB or len(self._by_name) >= MAX_ENDPOINTS:
+            for name in list(self._by_name):
+                self._find(name)  # which removes it where it has ended
         of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
         for has, limit, which in (
             (self._count[job_id], MAX_OF_JOB, of_job),
@@ -178,3 +211,7 @@ class Endpoints:
                 raise ResourceExhaustedError(
                     f"there are {has:,} endpoints {which}, which is the limit: unregister some that are not needed"
                 )
+
+
+def _attempt_of(endpoint: Endpoint) -> tuple[int, int] | None:
+    return (endpoint.task_index, endpoint.attempt_id) if endpoint.HasField("attempt_id") else None

@@ -194,6 +194,13 @@ def _check_environment(request: LaunchJobRequest) -> None:
     for name, value in request.environment.env_vars.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise InvalidArgumentError(f"not an environment variable: {quoted(name)} (no '=' in a name, no NUL)")
+    if request.stdin and replicas_of(request) > 1:
+        raise InvalidArgumentError(
+            f"standard input goes to one task: replicas must be 1 with stdin, got {request.resources.replicas}"
+        )
+    umask = request.environment.umask
+    if not 0 <= umask <= 0o777:
+        raise InvalidArgumentError(f"umask must be 0 to 0777 (octal), got {oct(umask)}")
     seen: set[str] = set()
     for port in request.ports:
         check_port_name(port)

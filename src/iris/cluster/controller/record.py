@@ -33,6 +33,8 @@ class JobRecord(StoredJob):
         watch: The clients that watch it; None while there are none.
         kept: What the store has of it, while what has changed since cannot be saved; None: nothing has failed.
         why_behind: Of what another record has in `kept`: why that cannot be saved; else empty.
+        stdin_taken: Whether an attempt has taken some of the job's standard input.
+        stdin_over: Whether nothing more of it comes, or is taken.
         children: The jobs that its tasks have submitted, and that have not ended when it was looked at last.
     """
 
@@ -43,7 +45,8 @@ class JobRecord(StoredJob):
     unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
     gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
     machines: dict[int, str] = field(default_factory=dict)
-
+    stdin_taken: bool = False
+    stdin_over: bool = False
     children: list[JobRecord] = field(default_factory=list)
     watch: Watch | None = None
     kept: JobRecord | None = None

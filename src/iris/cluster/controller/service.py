@@ -9,9 +9,10 @@ from typing import Any
 from iris.cluster.controller.controller import Controller as JobController
 from iris.cluster.controller.limits import Limits
 from iris.rpc import cluster_pb2
-from iris.rpc.caller import caller
+from iris.rpc.caller import TASK, caller
 from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.heavy_calls import HeavyRules, always
+from iris.rpc.identity import own_place
 from iris.rpc.open_streams import OpenStreams
 
 _MANY_TASKS = 100  # of a job; fewer are told of in two milliseconds
@@ -121,11 +122,24 @@ class ControllerService:
             answer.token = self._controller.authority.renewed(caller())
         return answer
 
+    async def describe_cluster(
+        self, request: Controller.DescribeClusterRequest, ctx: Any
+    ) -> Controller.DescribeClusterResponse:
+        """What this cluster is, and where."""
+        return Controller.DescribeClusterResponse(engine=self._controller.engine_name, place=own_place())
+
+    async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
+        """Standard input for a task."""
+        return await self._controller.write_stdin(request)
+
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
     ) -> Controller.RegisterEndpointResponse:
-        """Adds a name."""
-        return Controller.RegisterEndpointResponse(endpoint_id=await self._controller.register_endpoint(request))
+        """Adds a name. What a task registers is its attempt's."""
+        own = caller()
+        attempt = (own.task_index, own.attempt_id) if own.role == TASK else None
+        endpoint_id = await self._controller.register_endpoint(request, attempt)
+        return Controller.RegisterEndpointResponse(endpoint_id=endpoint_id)
 
     async def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: Any) -> cluster_pb2.Empty:
         """Takes a name away."""

@@ -11,6 +11,7 @@ from iris.cluster.worker.limits import Exceeded, Holder
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.process import AttemptProcess
 from iris.cluster.worker.task_dir import AttemptDir
+from iris.cluster.worker.task_input import TaskInput
 from iris.cluster.worker.usage import Usage
 from iris.rpc import cluster_pb2
 
@@ -25,6 +26,7 @@ class Attempt:
         exception: What its callable raised.
         stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
         timed_out: It is being ended because it ran for too long.
+        stdin: Its standard input, where somebody sends it.
         is_starting: Its process is being started, and is not known here yet.
         holder: What keeps it to its limits, once it has begun to start.
         exceeded: It is being ended because it exceeded them.
@@ -57,6 +59,7 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     stop_grace_s: float | None = None
     timed_out: bool = False
+    stdin: TaskInput | None = None
     is_starting: bool = False
     holder: Holder | None = None
     exceeded: Exceeded | None = None

@@ -95,6 +95,13 @@ class WorkerService:
         )
         return cluster_pb2.Empty()
 
+    async def write_stdin(
+        self, request: cluster_pb2.Worker.WriteStdinRequest, ctx: Any
+    ) -> cluster_pb2.Worker.WriteStdinResponse:
+        """Standard input for an attempt."""
+        parse_task_id(request.task_id)
+        return await self._worker.write_stdin(request)
+
     async def drain(self, request: cluster_pb2.Worker.DrainRequest, ctx: Any) -> cluster_pb2.Empty:
         """Takes no new attempts, and answers when nothing would be lost with this worker."""
         await self._worker.drain()

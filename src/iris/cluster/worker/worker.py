@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from iris.clock import now_ms
@@ -40,6 +41,7 @@ from iris.cluster.worker.rendezvous import rendezvous_variables
 from iris.cluster.worker.reporter import AttemptKey, Reporter
 from iris.cluster.worker.shortage import Headroom, WorkerShortError, shortage_of
 from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
+from iris.cluster.worker.task_input import SENDER_GONE_S, TaskInput
 from iris.cluster.worker.watch import Watch, pause_s
 from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
 from iris.errors import (
@@ -70,6 +72,8 @@ _REMEMBERED = 10_000  # records of attempts, also of ended ones
 _SHUTDOWN_GRACE_S = 5.0
 _FETCH_S = 300.0  # for one try to get a workspace
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between tries
+_STDIN_S = 8.0  # how long a sender of standard input waits for room, before it is told how much was taken
+_SENDER_GONE = f"standard input ends here: its sender has been silent for {SENDER_GONE_S:g} s"
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +88,8 @@ class Worker:
         bind_host: What tasks are told to bind to, in `IRIS_BIND_HOST`.
         advertise_host: Where others reach them, in `IRIS_ADVERTISE_HOST`.
         controller: For fetching workspaces, and for `IRIS_CONTROLLER_ADDRESS`.
-        base_env: What the environment of each task starts from.
+        base_env: What the environment of a task starts from, unless its job brings all of it.
+        own_env: What Iris sets for each task of this worker: how the controller is known and reached by TLS.
         file_limit: How many files a task may open (the soft limit).
         reaper: What ends the attempts' processes when this one is killed.
         launcher: What starts them.
@@ -105,6 +110,7 @@ class Worker:
         advertise_host: str,
         controller: ControllerLine,
         base_env: Mapping[str, str],
+        own_env: Mapping[str, str] | None = None,
         file_limit: int,
         reaper: Reaper,
         launcher: Launcher,
@@ -120,7 +126,9 @@ class Worker:
         self._bind_host = bind_host
         self._advertise_host = advertise_host
         self._controller = controller
-        self._base_env = base_env
+        # A name that is empty, which a program may have passed on, cannot be passed on here.
+        self._base_env = {name: value for name, value in base_env.items() if name and "=" not in name}
+        self._own_env = own_env or {}
         self._file_limit = file_limit
         self._headroom = headroom or Headroom(directory.disks)
         self._reaper = reaper
@@ -182,6 +190,10 @@ class Worker:
         if why_not is not None:
             self._could_not_start(attempt, why_not)
             return attempt
+        if request.stdin:
+            attempt.stdin = TaskInput(partial(self._build_line, attempt, _SENDER_GONE))
+        elif request.stdin_spent:
+            self._build_line(attempt, "standard input is empty: an attempt before this one has read from it")
         if self.handover is not None:
             self.handover.add(attempt)
         run = asyncio.create_task(self._run(attempt, entrypoint, hosts))
@@ -268,6 +280,16 @@ class Worker:
         """Whether an attempt has not ended on this worker; None where it is not known here."""
         attempt = self._attempts.get((make_task_id(job_id, task_index), attempt_id))
         return None if attempt is None else not attempt.is_final
+
+    async def write_stdin(self, request: cluster_pb2.Worker.WriteStdinRequest) -> cluster_pb2.Worker.WriteStdinResponse:
+        """Writes what comes for the standard input of an attempt, as far as that takes it."""
+        attempt = self._attempts.get((request.task_id, request.attempt_id))
+        if attempt is None:
+            raise NotFoundError(f"worker {self.worker_id} has no attempt {request.attempt_id} of {request.task_id!r}")
+        if attempt.stdin is None:
+            return cluster_pb2.Worker.WriteStdinResponse(position=request.position, closed=True)
+        is_open = await attempt.stdin.write(request.position, request.data, end=request.end, within_s=_STDIN_S)
+        return cluster_pb2.Worker.WriteStdinResponse(position=attempt.stdin.position, closed=not is_open)
 
     def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
         """Where the log of an attempt lies: its id, its directory, and its record.
@@ -534,13 +556,16 @@ class Worker:
         attempt.is_starting = True
         try:
             process = await AttemptProcess.start(
-                Program(command, str(attempt.working_directory), env, self._file_limit),
+                Program(command, str(attempt.working_directory), env, self._file_limit, _umask(attempt)),
                 self._launcher,
                 append=lambda source, data: attempt.log.append(source, data, now_ms()),
                 end_strays=end_rest,
+                stdin=None if attempt.stdin is None else attempt.stdin.reading,
             )
         finally:
             attempt.is_starting = False
+            if attempt.stdin is not None:
+                attempt.stdin.handed_over()
         attempt.process = process
         failpoint("spawn.after")
         self._reaper.group_started(process.pid)
@@ -550,17 +575,27 @@ class Worker:
         return process
 
     def _build_iris_env(self, attempt: Attempt) -> dict[str, str]:
-        """The whole environment of a task: the worker's, then the user's, then Iris's own, which wins."""
-        request = attempt.request
-        env = {"PYTHONUNBUFFERED": "1", **self._base_env}  # or the lines of a Python program would come in 8 KiB lumps
+        """The whole environment of a task: the worker's, then the user's, then Iris's own, which wins.
+
+        Where the job brings a whole environment, as `iris run` does on this machine, the worker's is left out.
+        """
+        request, given = attempt.request, attempt.request.environment
+        env = {"PYTHONUNBUFFERED": "1"}  # or the lines of a Python program would come in 8 KiB lumps
+        if not given.complete:
+            env |= self._base_env
+            env.pop("OLDPWD", None)
         devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
-        if devices:  # else those that the engine has given to this worker
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-        env.update(request.environment.env_vars)
+        chosen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}  # else the engine's for this worker
+        env |= chosen
+        env.update(given.env_vars)
+        if given.complete:  # what was inherited is no choice of devices
+            env |= chosen
         # Those of a task that this worker itself runs in; and a token of the user's is for nobody else.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
+        env |= self._own_env
         env |= {
+            "PWD": str(attempt.working_directory),
             "IRIS_JOB_ID": request.job_id,
             "IRIS_TASK_ID": request.task_id,
             "IRIS_TASK_INDEX": str(request.task_index),
@@ -629,6 +664,8 @@ class Worker:
             attempt.result_error = f"the result cannot be taken: {error}"
 
     def _finish(self, attempt: Attempt, state: cluster_pb2.TaskState, error: str = "") -> None:
+        if attempt.stdin is not None:
+            attempt.stdin.close()
         failpoint("finish.before")
         attempt.log.close()
         failpoint("finish.after")
@@ -749,6 +786,11 @@ def _check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
         raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least that of task 0")
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")
+
+
+def _umask(attempt: Attempt) -> int | None:
+    environment = attempt.request.environment
+    return environment.umask & 0o777 if environment.HasField("umask") else None
 
 
 def _grace_s(attempt: Attempt) -> float:

@@ -1,0 +1,23 @@
+"""What a client reads in the token that it shows: whether it was given to a task, and to which."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+
+from iris.cluster.types import JobInfo, make_task_id
+
+
+def task_of_token(token: str) -> JobInfo | None:
+    """The task that a token was given to; None for every other token.
+
+    The signature is not checked: this is our own token, and the server that it is shown to checks it.
+    """
+    parts = token.split(".")
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        job_id, index, attempt_id = str(claims["job"]), int(claims["task"]), int(claims["attempt"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return None
+    return JobInfo(job_id, task_id=make_task_id(job_id, index), task_index=index, attempt_id=attempt_id)
