@@ -53,7 +53,7 @@ def now_for_ages_ms() -> int:
 
 def stamp() -> str:
     """This moment, for `ms_since` in this process or in a later one."""
-    return f"{_boot_id()}:{boot_ms()}"
+    return f"{boot_id()}:{boot_ms()}"
 
 
 def ms_since(then: str, then_ms: int) -> int:
@@ -61,20 +61,22 @@ def ms_since(then: str, then_ms: int) -> int:
 
     Args:
         then: The `stamp` of the moment.
-        then_ms: The same moment by the wall clock, which counts where the machine was started again since.
+        then_ms: The same moment by the wall clock, which counts where the machine was started again since, or does not
+            say which start of it this is.
     """
-    boot_id, _, at_ms = then.partition(":")
-    if boot_id and boot_id == _boot_id() and at_ms.isdecimal():
+    boot, _, at_ms = then.partition(":")
+    if boot and boot == boot_id() and at_ms.isdecimal():
         return max(0, boot_ms() - int(at_ms))
     return max(0, now_ms() - then_ms)
 
 
 @cache
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return what tells this run of the machine's kernel from others; empty where the system does not say."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        return ""  # no Linux, or a sandbox: the wall clock counts
+        return ""  # no Linux, or a sandbox
 
 
 def _nothing() -> float:

@@ -37,7 +37,7 @@ _MAX_TEXT = 4000  # characters of an error that travels
 _QUOTED = 100  # characters of what somebody gave
 # What a terminal does not show as it is: controls of C0 and C1, the ends of lines of Unicode, and what turns the
 # direction of text around. Newline and tab are text.
-_NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_VISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class IrisError(Exception):
@@ -242,9 +242,12 @@ def quoted(text: object) -> str:
 
 def shown(text: str) -> str:
     """The text of an error as it may travel: nothing in it steers a terminal, and it has an end."""
-    if len(text) > _MAX_TEXT:
-        text = text[:_MAX_TEXT] + "…"
-    return _NOT_SHOWN.sub(lambda found: repr(found.group())[1:-1], text)
+    return visible(text[:_MAX_TEXT] + "…" if len(text) > _MAX_TEXT else text)
+
+
+def visible(text: str) -> str:
+    """Return text of somebody else for a message of ours: controls other than newline and tab become escapes."""
+    return _NOT_VISIBLE.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 # The one table between the wire and our errors: Connect code -> the class that stands for it on this side.

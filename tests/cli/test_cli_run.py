@@ -192,6 +192,14 @@ def test_what_was_just_shown_is_not_told_again(remote_iris: Iris) -> None:
     assert "wrote last" not in remote_iris("run", *sh("seq 20; exit 3"), code=3).stderr
 
 
+def test_run_of_an_unknown_command_shows_the_path_that_was_searched(remote_iris: Iris) -> None:
+    told = remote_iris("run", "--no-workspace", "--", "no-such-command", code=127).stderr.splitlines()
+    at = told.index("iris: how task 0 was prepared:")
+    assert "command not found: 'no-such-command'" in told[at - 1]
+    assert told[at + 1].startswith("task-0 | PATH=")
+    assert "PATH" not in remote_iris("run", "--no-workspace", *sh("exit 127"), code=127).stderr
+
+
 def test_a_job_that_can_never_run_says_why(remote_iris: Iris) -> None:
     assert "needs 100000 cpu" in remote_iris("run", "--cpu", "100000", "true", code=1).stderr
 

@@ -95,7 +95,7 @@ output = Output()
 show = show_progress(output)
 show("packing", 0, 60_000_000)
 end = time.monotonic() + 60
-while not output._status and time.monotonic() < end:
+while not output._screen.status and time.monotonic() < end:
     show("packing", 30_000_000, 60_000_000)
 input()
 show("packing", 60_000_000, 60_000_000)

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from iris.terminal.controls import ControlFilter, active_colours, is_harmless, visible
+from iris.errors import visible
+from iris.terminal.controls import ControlFilter, active_colours, is_harmless
 
 RED, RESET = b"\x1b[31m", b"\x1b[0m"
 KEPT = [

@@ -139,15 +139,21 @@ def words_of_failure(status: cluster_pb2.JobStatus) -> str:
 def _explain_failure(
     connection: Connection, status: cluster_pb2.JobStatus, output: Output, just_shown: deque[int]
 ) -> None:
-    """Why the job failed; what the task wrote last that made it fail, where others have written since; all of it."""
+    """Say why the job failed, and where all that the task wrote can be read.
+
+    Its last lines are repeated where others have written since. So are those of its preparation where it was never
+    started: they say more, and were too quick to be shown.
+    """
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     output.error(words_of_failure(status))
     if index is None:
         return
-    if status.num_tasks > 1 and not output.as_json:
+    attempts = [attempt for task in status.tasks[index : index + 1] for attempt in task.attempts]
+    was_started = bool(attempts and attempts[-1].started_at_ms)
+    if (status.num_tasks > 1 or not was_started) and not output.as_json:
         last = _last_lines(connection, status.job_id, index)
         if just_shown.count(index) < len(last):
-            output.note(f"what task {index} wrote last:")
+            output.note(f"what task {index} wrote last:" if was_started else f"how task {index} was prepared:")
             output.repeat_lines(last)
     if connection.place != "embedded":
         output.note(f"all that it wrote: iris logs{connection.options} {status.job_id} --task {index}")

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from iris.cli.moments import write_moment
-from iris.errors import IrisError
-from iris.terminal.controls import ControlFilter, visible
+from iris.errors import IrisError, visible
+from iris.terminal.controls import ControlFilter
 from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
 from iris.terminal.screen import Screen
 

@@ -11,9 +11,8 @@ from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
 from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import is_task_finished, state_name
-from iris.errors import IrisError, JobFailedError, ResultError
+from iris.errors import IrisError, JobFailedError, ResultError, visible
 from iris.rpc import cluster_pb2
-from iris.terminal.controls import visible
 from iris.versions import python_version
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from iris.client.retry import Wanted
 from iris.client.streams import LogStream, Reading
-from iris.errors import DeadlineExceededError, IrisError, UnavailableError
-from iris.terminal.controls import ControlFilter, is_harmless, visible
+from iris.errors import DeadlineExceededError, IrisError, UnavailableError, visible
+from iris.terminal.controls import ControlFilter, is_harmless
 from iris.terminal.encoding import encode_text
 from iris.terminal.outlet import Outlet, OutputClosedError
 from iris.terminal.screen import Screen

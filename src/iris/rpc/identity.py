@@ -7,25 +7,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from iris.clock import boot_id
+
 
 def identify_process(pid: int) -> str:
     """What tells a process from others that had or will have its id; empty when it is gone, or a zombie."""
     try:
         # See proc(5): the fields after the name in parentheses, state the first of them, the start time the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = boot_id()
     except OSError:
         return ""
-    return "" if fields[0] in "ZX" else f"{boot}/{fields[19]}"
-
-
-def boot_id() -> str:
-    """Return what tells this run of the machine's kernel from others.
-
-    Raises:
-        OSError: The system does not say.
-    """
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = boot_id()
+    return f"{boot}/{fields[19]}" if boot and fields[0] not in "ZX" else ""
 
 
 def runs_program(pid: int, module: str, *words: str) -> bool:

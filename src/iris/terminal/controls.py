@@ -28,9 +28,6 @@ _TOKENS = re.compile(
 _HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # what is no control of 7 bits
 _C1 = re.compile(b"\xc2[\x80-\x9f]")
 _COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
-# What a terminal does not show as it is: controls of C0 and C1, the line ends of Unicode, and what turns the direction
-# of text around.
-_NOT_VISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def is_harmless(data: bytes) -> bool:
@@ -46,11 +43,6 @@ def is_harmless(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False  # a stray byte may be a control of 8 bits
     return True
-
-
-def visible(text: str) -> str:
-    """Return text of somebody else for a message of ours: controls other than newline and tab become escapes."""
-    return _NOT_VISIBLE.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def active_colours(data: bytes) -> bytes:

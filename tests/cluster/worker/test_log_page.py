@@ -25,12 +25,13 @@ from support.log_model import (
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
 from iris.cluster.worker.log_lines import MAX_LINE_PIECE
-from iris.cluster.worker.log_page import LINE_COST, PAGE_BYTES, Line, Page, page_message, read_page
+from iris.cluster.worker.log_page import LINE_COST, PAGE_BYTES, Line, Page, making_page, read_page
 from iris.cluster.worker.log_segments import LogEnd, Place, list_segments, write_end
 from iris.cluster.worker.log_store import LogWriter
 from iris.cluster.worker.log_wanted import EVERYTHING, LogFilter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
+from iris.rpc.steps import finish
 
 KIB = 1024
 
@@ -508,6 +509,16 @@ def test_numbers_go_on_behind_damage(path: Path) -> None:
 
 
 # The answer
+
+
+def page_message(
+    path: Path,
+    writer: LogWriter | None,
+    wanted: cluster_pb2.Worker.FetchLogsFilter,
+    attempt_id: int,
+    final: bool,
+) -> cluster_pb2.Worker.FetchTaskLogsResponse:
+    return finish(making_page(path, writer, wanted, attempt_id, final))
 
 
 def test_the_message_of_a_page(path: Path) -> None:

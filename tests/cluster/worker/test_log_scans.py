@@ -59,6 +59,30 @@ async def test_scan_whose_caller_has_gone_is_ended_and_its_turn_is_free() -> Non
     scans.close()
 
 
+async def test_scan_that_is_cancelled_twice_ends_after_the_step_of_its_thread() -> None:
+    scans = LogScans(threads=1, per_caller=1)
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    def slow() -> Generator[None, None, str]:
+        has_begun.set()
+        may_go_on.wait(30)
+        yield
+        return "done"
+
+    scanning = asyncio.create_task(scans.scan("gone", slow()))
+    assert await asyncio.to_thread(has_begun.wait, 30)
+    for _ in range(2):
+        scanning.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert scans.lane.num_running == 1, "its turn lasts until the thread is free"
+    may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await scanning
+    assert scans.lane.num_running == 0
+    scans.close()
+
+
 async def test_scans_without_an_end_of_many_callers_do_not_keep_another_caller_from_reading() -> None:
     scans = LogScans(threads=2, per_caller=1)
     endless = [Work() for _ in range(8)]

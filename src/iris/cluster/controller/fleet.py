@@ -155,6 +155,7 @@ class Fleet:
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
             self.fence(worker_id, known.place.incarnation)
+            self._authority.forget_worker(worker_id)  # tokens that only its earlier process takes
         bearer = Bearer(partial(self._authority.controller_token, worker_id, incarnation), Neighbour(request.address))
         # What it is granted counts once it is known to have heard of it: with its next report.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)

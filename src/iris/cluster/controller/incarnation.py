@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iris.clock import now_ms
-from iris.cluster.controller.schema import sync_directory
+from iris.cluster.controller.schema import sync_directory, write_durably
 from iris.errors import ResourceExhaustedError
 from iris.rpc.credentials import KEY_FILE, TOKEN_FILE
-from iris.rpc.private_dir import open_private
 from iris.rpc.tls import PART_FILE
 
 _ID_FILE = "cluster-id"
@@ -101,15 +99,15 @@ def _settle(directory: Path, *, take_over: bool) -> str:
             (directory / _COPIED_FILE).unlink(missing_ok=True)
         else:
             # First of all, and for good: whoever is killed after this goes on with it at the next start.
-            _write(directory / _COPIED_FILE, before.directory)
+            write_durably(directory / _COPIED_FILE, before.directory)
             _forget_original(directory)
             place = None
     if place is None:
-        _write(directory / _ID_FILE, secrets.token_hex(8))
+        write_durably(directory / _ID_FILE, secrets.token_hex(8))
         place = Place.of(directory)
         assert place is not None, "it was just written"
     if place != before:
-        _write(directory / _PLACE_FILE, json.dumps(asdict(place)))
+        write_durably(directory / _PLACE_FILE, json.dumps(asdict(place)))
     with contextlib.suppress(FileNotFoundError):
         return (directory / _COPIED_FILE).read_text(encoding="utf-8").strip()
     return ""
@@ -160,13 +158,3 @@ def _read_place(directory: Path) -> Place | None:
         return Place(**json.loads((directory / _PLACE_FILE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None  # of an earlier version of Iris, or new
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
-        file.write(f"{text}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    sync_directory(path.parent)

@@ -45,7 +45,8 @@ class LogLocation:
             except (ImportError, TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
-        self._is_local = "file" in self._files.protocol
+        protocol = self._files.protocol  # one word, or several
+        self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
         self._closed = threading.Event()
 
     def close(self) -> None:

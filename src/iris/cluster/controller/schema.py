@@ -16,6 +16,7 @@ import sqlite3
 from pathlib import Path
 
 from iris.errors import FailedPreconditionError
+from iris.rpc.private_dir import open_private
 
 MIGRATIONS = (
     """
@@ -110,6 +111,21 @@ def sync_directory(path: Path) -> None:
             os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def write_durably(path: Path, line: str) -> None:
+    """Write a file of one line for this user only: a reader finds the old file or the new one, never a part of it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
+        file.write(f"{line}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    sync_directory(path.parent)
 
 
 def _version_of(db: sqlite3.Connection) -> int:

@@ -16,14 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iris.cluster.controller.schema import SCHEMA_VERSION, sync_directory
+from iris.cluster.controller.schema import SCHEMA_VERSION, sync_directory, write_durably
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
-from iris.rpc.private_dir import check_entries, check_private, make_private, open_private
+from iris.rpc.private_dir import check_entries, check_private, make_private
 
 ENGINE_FILE = "engine"
 LEFT_FILE = "left"
-
-
 # What names processes, which may be ended by these names.
 _TRUSTED = ("", "workers", "slurm", "ray")
 
@@ -65,7 +63,7 @@ def hold(directory: Path) -> Iterator[None]:
             file.write(f"{os.getpid()}\n")
             file.flush()
             if version < SCHEMA_VERSION:
-                _write_version(directory)  # before the migration: it may be interrupted
+                write_durably(directory / "version", str(SCHEMA_VERSION))  # before the migration: it may be interrupted
         except OSError as error:
             raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
         try:
@@ -91,13 +89,3 @@ def _check_version(directory: Path) -> int:
             f" (its version is {version}, this Iris knows up to {SCHEMA_VERSION})"
         )
     return version
-
-
-def _write_version(directory: Path) -> None:
-    beside = directory / "version.new"
-    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
-        file.write(f"{SCHEMA_VERSION}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(directory / "version")
-    sync_directory(directory)

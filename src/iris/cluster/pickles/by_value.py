@@ -68,7 +68,6 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         buffer: Receives the pickle.
         own: The names of the modules that go by value; they must be registered with cloudpickle. `__main__` always
             goes by value.
-
         by_name: The names of the caller's modules that go by name. Objects in their globals are shared with them.
 
     Attributes:

@@ -288,14 +288,3 @@ def making_page(
         if line.missing_bytes:
             entry.missing_bytes = line.missing_bytes
     return response
-
-
-def page_message(
-    directory: Path,
-    writer: LogWriter | None,
-    wanted: cluster_pb2.Worker.FetchLogsFilter,
-    attempt_id: int,
-    final: bool,
-) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-    """Answer FetchTaskLogs at once; see `making_page`."""
-    return finish(making_page(directory, writer, wanted, attempt_id, final))

@@ -7,6 +7,7 @@ caller whose turn is next. A reader that has gone gets no further slice, so noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +101,9 @@ class LogScans:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
             stop.is_set = True
-            await asyncio.wait([reading])
+            while not reading.done():  # however often we are told to end: nobody else may touch what the thread reads
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([reading])
             if not reading.cancelled():
                 reading.exception()  # nobody else would look at it
             raise
