@@ -572,7 +572,7 @@ class IrisClient:
     # Endpoints: names by which what runs in a job is found.
 
     def register_endpoint(self, name: str, address: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Gives a name to an address. Inside a job the name belongs to the job and goes with it; the same job may
+        """Gives a name to an address. Inside a job the name ends with the attempt that registers it; the same job may
         register it again, with another address, as a retried task does.
 
         Returns:

@@ -1,0 +1,101 @@
+"""Standard input of `iris run`: it goes to the one task there is, as if the command had been typed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+from typing import Any
+
+import pytest
+
+Iris = Any  # tests/cli/conftest.py
+
+
+def feed(iris: Iris, data: bytes | None, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Runs `iris run` with standard input."""
+    if data is not None:
+        options["input"] = data
+    return subprocess.run(
+        iris.command("run", *words), env=iris.env, cwd=iris.folder, capture_output=True, timeout=100, **options
+    )
+
+
+@pytest.fixture(params=["temporary", "up", "remote"])
+def any_iris(request: pytest.FixtureRequest) -> Iris:
+    """`iris` with a cluster of each kind."""
+    program = request.getfixturevalue("remote_iris" if request.param == "remote" else "iris")
+    if request.param == "up":
+        program("up", "--port", "0")
+    return program
+
+
+def test_a_task_reads_what_is_piped_to_its_end(any_iris: Iris) -> None:
+    done = feed(any_iris, b"abc\n", "--", "cat")
+    assert (done.returncode, done.stdout) == (0, b"abc\n"), done
+    data = random.Random(1).randbytes(3_000_000)
+    done = feed(any_iris, data, "--", "sha256sum")
+    assert done.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+    done = feed(any_iris, b"", "--", "wc", "-c")
+    assert done.stdout.split() == [b"0"]
+
+
+def test_a_task_reads_a_file_and_a_slow_one_is_waited_for(iris: Iris) -> None:
+    data = random.Random(2).randbytes(2_000_000)
+    (iris.folder / "data").write_bytes(data)
+    with (iris.folder / "data").open("rb") as file:
+        file.seek(1000)
+        slow = "import sys, time, hashlib; h = hashlib.sha256()\n"
+        slow += "while data := sys.stdin.buffer.read(50_000): h.update(data); time.sleep(0.005)\nprint(h.hexdigest())"
+        done = feed(iris, None, "--", "python3", "-c", slow, stdin=file)
+    assert done.stdout.decode().strip() == hashlib.sha256(data[1000:]).hexdigest(), done
+
+
+def test_an_endless_input_ends_with_a_task_that_does_not_read_it(iris: Iris) -> None:
+    yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+    try:
+        assert feed(iris, None, "--", "sh", "-c", "exit 3", stdin=yes.stdout).returncode == 3
+        assert feed(iris, None, "--", "head", "-n", "2", stdin=yes.stdout).stdout.split() == [b"y", b"y"]
+    finally:
+        yes.kill()
+        yes.communicate()
+
+
+def test_a_silent_pipe_does_not_hold_up_the_end(iris: Iris) -> None:
+    reading, writing = os.pipe()
+    try:
+        assert feed(iris, None, "--", "sh", "-c", "exit 4", stdin=reading).returncode == 4
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_input_that_nobody_reads_is_told_of(iris: Iris) -> None:
+    done = feed(iris, b"abc\n", "--replicas", "2", "--", "cat")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.count(b"standard input is not read") == 1
+    for data in (b"", None):
+        options = {} if data is not None else {"stdin": subprocess.DEVNULL}
+        assert b"standard input" not in feed(iris, data, "--replicas", "2", "--", "true", **options).stderr
+    iris("up", "--port", "0")
+    assert b"standard input is not read" in feed(iris, b"abc\n", "--detach", "--", "cat").stderr
+
+
+def test_an_attempt_after_one_that_has_read_gets_none_and_its_log_says_so(iris: Iris) -> None:
+    iris("up", "--port", "0")
+    script = "read line; echo $IRIS_ATTEMPT_ID:$line; exit $((1 - IRIS_ATTEMPT_ID))"
+    done = feed(iris, b"abc\n", "--name", "again", "--retries", "1", "--", "sh", "-c", script)
+    assert done.stdout.split() == [b"0:abc", b"1:"], done
+    assert "standard input is empty: an attempt before this one has read from it" in iris("logs", "again").stderr
+
+
+def test_lines_that_are_typed_reach_the_task_and_ctrl_d_ends_them(iris: Iris) -> None:
+    terminal = iris.terminal("run", "--", "sh", "-c", "while read line; do echo got $line; done; echo end")
+    terminal.type("one\n")
+    terminal.shows("one", "got one", "")
+    terminal.type("two\n")
+    terminal.shows("two", "got two", "")
+    terminal.type("\x04")
+    assert terminal.exit_code() == 0
+    assert terminal.screen[-2:] == ["end", ""]

@@ -1,0 +1,141 @@
+"""What a task of `iris run` has of the shell: environment, umask, folder; and which cluster it runs in."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster import is_alive
+from support.waiting import wait_until
+
+Iris = Any  # tests/cli/conftest.py
+
+
+def in_shell(iris: Iris, script: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a shell script in which `iris` is the program."""
+    program = f'iris() {{ {shlex.join(iris.command())} "$@"; }}\n'
+    return subprocess.run(
+        ["bash", "-c", program + script],
+        env=iris.env | env,
+        cwd=iris.folder,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=100,
+    )
+
+
+@pytest.fixture
+def up(iris: Iris) -> Iris:
+    """A cluster that was started from a shell with a variable and a umask of its own."""
+    done = in_shell(iris, "umask 077; iris up --port 0", OF_UP="1", BOTH="of up")
+    assert done.returncode == 0, done
+    return iris
+
+
+def test_run_replaces_the_environment_of_the_shell_of_up(up: Iris) -> None:
+    done = up("run", "--env", "GIVEN=2", "--", "env", BOTH="of run", EMPTY="")
+    variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert "OF_UP" not in variables
+    assert (variables["BOTH"], variables["GIVEN"], variables["EMPTY"]) == ("of run", "2", "")
+    own = {name for name in variables if not name.startswith(("IRIS_", "LC_"))} - {"PWD", "PYTHONUNBUFFERED", "GIVEN"}
+    assert own <= {*up.env, "BOTH", "EMPTY", "_", "OLDPWD", "SHLVL"}
+    assert variables["IRIS_JOB_ID"]
+
+
+def test_run_passes_the_umask_on(up: Iris) -> None:
+    assert in_shell(up, "umask 027; iris run -- sh -c umask").stdout == "0027\n"
+    assert in_shell(up, "umask 0; iris run -- sh -c umask").stdout == "0000\n"
+
+
+def test_a_task_knows_its_folder_by_the_name_that_the_shell_uses(up: Iris) -> None:
+    (up.folder / "real").mkdir()
+    (up.folder / "link").symlink_to("real")
+    done = in_shell(up, "cd link; iris run -- sh -c 'echo $PWD; pwd -P'; PWD=/ iris run -- printenv PWD")
+    folder = up.folder.resolve()
+    assert done.stdout.splitlines() == [f"{up.folder}/link", f"{folder}/real", f"{folder}/real"]
+
+
+def test_a_task_with_a_copy_of_a_folder_has_that_as_pwd(up: Iris) -> None:
+    (up.folder / "code").mkdir()
+    done = up("run", "--workspace", "code", "--", "sh", "-c", 'printf "%s\\n" "$PWD"; env pwd -P')
+    by_name, real = done.stdout.splitlines()
+    assert os.path.realpath(by_name) == real != str(up.folder.resolve() / "code")
+
+
+def test_run_leaves_out_variables_that_cannot_travel_and_says_so(up: Iris) -> None:
+    env = {os.fsencode(name): os.fsencode(value) for name, value in up.env.items()}
+    env |= {b"LATIN": b"caf\xe9", b"GOOD": b"1", b"": b"empty"}
+    done = subprocess.run(
+        up.command("run", "--", "env"), env=env, cwd=up.folder, capture_output=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done
+    assert b"GOOD=1" in done.stdout.splitlines()
+    assert b"LATIN" not in done.stdout
+    assert done.stderr.count(b"left out of the environment") == 1
+    assert b"'LATIN'" in done.stderr
+
+
+def test_a_run_inside_a_run_stays_in_its_folder(iris: Iris) -> None:
+    inner = shlex.join(iris.command("run", "--", "sh", "-c", "echo $IRIS_JOB_ID; echo written > result"))
+    done = iris("run", "--name", "outer", "--", "sh", "-c", inner)
+    assert done.stdout.startswith("outer/")
+    assert (iris.folder / "result").read_text() == "written\n"
+
+
+def test_a_killed_server_is_reported_and_no_second_cluster_started(up: Iris) -> None:
+    job = up.detach("exec sleep 600")
+    up.wait_for(job, "RUNNING")
+    pid = up.json("up")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), "the end of the server")
+    for words in (["run", "--", "true"], ["ps"], ["logs", job]):
+        said = up(*words, code=1).stderr
+        assert all(words in said for words in ("was killed", "'iris up'", "'iris down'")), said
+    up("up", "--port", "0")
+    assert up("run", "--", "true").returncode == 0
+    assert job in up("ps").stdout
+
+
+def test_a_cluster_is_found_after_its_machine_was_given_another_name(up: Iris) -> None:
+    state = Path(up.env["XDG_STATE_HOME"]) / "iris"
+    (record,) = state.glob("up-*.json")
+    for suffix in (".json", ".lock"):
+        record.with_suffix(suffix).rename(state / f"up-the-name-before{suffix}")
+    assert up("run", "--detach", "--", "true").returncode == 0
+    pid = up.json("up")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), "the end of the server")
+    assert "was killed" in up("run", "--", "true", code=1).stderr
+    assert up("up", "--port", "0").returncode == 0
+    assert [path.name for path in state.glob("up-*.json")] == [record.name]
+    assert up("down").stdout.startswith("the cluster at")
+    assert list(state.glob("up-*.json")) == []
+
+
+def test_a_user_without_home_and_name_can_run_and_is_told_why_up_cannot(iris: Iris) -> None:
+    unknown = ["unshare", "--user", "--map-user=54321", "env", "-u", "HOME", "-u", "XDG_STATE_HOME"]
+    if subprocess.run([*unknown, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets us make no user namespaces")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*unknown, *words], env=iris.env, cwd=iris.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    done = run(*iris.command("run", "--", "id", "-u"))
+    assert (done.returncode, done.stdout) == (0, "54321\n"), done
+    local = "from iris.client import IrisClient\nwith IrisClient.local() as c: print(c.run(['true']).wait().exit_code)"
+    done = run(iris.command()[0], "-c", local)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done
+    for words in ("up", "down"):
+        done = run(*iris.command(words))
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done
+        assert "set HOME or XDG_STATE_HOME" in done.stderr
+    done = run(*iris.command("ps"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done
