@@ -51,9 +51,11 @@ def own_place() -> str:
 
     Empty where the system does not tell.
     """
+    boot = boot_id()
     try:
-        boot = boot_id()
         mounts = os.readlink("/proc/self/ns/mnt")
     except OSError:
+        return ""
+    if not boot:  # the first mount namespace of every machine has the same number
         return ""
     return hashlib.sha256(f"{boot}/{mounts}/{os.getuid()}".encode()).hexdigest()[:32]
