@@ -28,7 +28,10 @@ _END_S = 2.0
 
 
 def is_input() -> bool:
-    """Whether standard input leads to something that can be read: anything but /dev/null."""
+    """Whether standard input leads to something that can be read: anything but /dev/null. Never on Windows, which can
+    wait for sockets only."""
+    if sys.platform == "win32":
+        return False
     try:
         status = os.fstat(0)
         return not (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev)
@@ -149,5 +152,5 @@ class Feeder:
 
 def note_unread(output: Output, why: str) -> None:
     """Says that standard input is not read, where something is in it."""
-    if sys.platform != "win32" and holds_something():
+    if holds_something():
         output.note(f"standard input is not read: {why}")
