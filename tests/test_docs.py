@@ -30,6 +30,20 @@ def test_a_program_of_the_pages_runs(program: str, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_layers_of_the_contributing_page_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("import-linter")[0]
+    assert [f"iris.{name}" for name in re.findall(r"`([a-z.]+)`", section)] == layers
+
+
+def test_files_that_the_page_of_how_it_works_names_exist() -> None:
+    known = {path.name for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
+    named = re.findall(r"`[^`\s]*?([a-z_]+\.py)`", (ROOT / "docs" / "how-it-works.md").read_text())
+    assert len(named) > 100
+    assert [name for name in named if name not in known] == []
+
+
 def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
     (command,) = re.findall(
         r"^pip install uv && (uv run .*iris run .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
