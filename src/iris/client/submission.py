@@ -1,4 +1,4 @@
-"""Makes the parts of a LaunchJobRequest from the arguments of `IrisClient.run`, and refuses what cannot be meant."""
+"""Makes the parts of a LaunchJobRequest from the arguments of `IrisClient.run`, and refuses invalid arguments."""
 
 from __future__ import annotations
 

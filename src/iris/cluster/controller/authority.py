@@ -69,7 +69,7 @@ class Authority:
         return known
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Nothing: what there is to know of a token is known here."""
+        """Do nothing: the controller has nobody to ask about a token, since it knows all of them itself."""
 
     def check(self, known: Caller) -> None:
         """Raises UnauthenticatedError when a token is not good any more.

@@ -275,7 +275,7 @@ class Job:
         return self._end(KILLED, error, error, now_ms)
 
     def disown(self, error: str, now_ms: int) -> None:
-        """Somebody else's now: it ends KILLED at once, with its attempts, none of which is stopped by us."""
+        """End the job KILLED at once, with its attempts: it is another cluster's, so nothing is stopped here."""
         self._end(KILLED, error, error, now_ms)
         live = {index: attempt.attempt_id for index, attempt in self.live_attempts().items()}
         self._attempts_ended(live, AttemptEnd(KILLED, now_ms, error=error), now_ms)

@@ -35,7 +35,8 @@ class Slices:
         self._loop_is_ours = asyncio.Lock()
 
     async def run(self, work: Steps[T]) -> T:
-        """Do some work, and return what it gives back. The caller has a turn of the lane already, or is short."""
+        """Do some work, and return what it gives back. The caller has a turn of the lane already, or its work is
+        short."""
         try:
             while True:
                 async with self._loop_is_ours:

@@ -84,7 +84,7 @@ class LogScans:
             work.close()
 
     async def read(self, caller: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Do some reading of which it is known that it is short: at most some megabytes.
+        """Do some reading that is known to be short: a few megabytes at most.
 
         Raises:
             ResourceExhaustedError: The caller has too many calls waiting.
