@@ -4,6 +4,8 @@ was lost and nothing was done twice: `poe chaos --seed 7 --minutes 10`.
     load.py        clients that submit jobs, and what was promised to them
     task.py        what the tasks of these jobs do: each run writes a proof, as it goes
     faults.py      the cluster, and what happens to it
+    surroundings.py  its clock, which is set, and its disk, which fills
+    readers.py     readers who ask for everything, and leave
     run.py         one run, from the start of the cluster to the report
     invariants.py  what must hold at the end
 

@@ -10,17 +10,22 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec
 
 import psutil
 from support.cluster import has_socket, iris_processes, is_alive, parent_of, reapers
 from support.tokens import keep_key
 
+from chaos.surroundings import FILLING, STEPS_S, Clock, Disk
+from iris.clock import VARIABLE as CLOCK
 from iris.cluster.client.local_server import LocalServer, start_server
 from iris.errors import LocalClusterError
 from iris.failpoints import VARIABLE
 
+P = ParamSpec("P")
 WORKERS = 3
 LEASE_S = 4.0  # of workers, short enough that some stops are longer
 # Below where the system deals out ports for outgoing connections: while nobody listens there, a client could be given
@@ -59,22 +64,43 @@ class Cluster:
         self.events: list[Event] = []
         self._server: LocalServer | None = None
         self._copies = 0
+        self.state = directory / "state"
+        self.disk = Disk(self.state)
+        self.clock = Clock(directory / "clock")
+        self._room = threading.Lock()  # held by who fills the disk, and by a start, which needs room on it
 
     def start(self, failpoints: str = "") -> None:
         """Starts the server, again and again if it dies of its failpoints before it is ready."""
         while True:
             self._note(f"start {failpoints}")
-            os.environ[VARIABLE] = failpoints
+            os.environ[VARIABLE], os.environ[CLOCK] = failpoints, str(self.clock.path)
             try:
-                keep_key(self.directory / "state")
-                self._server = start_server(self.directory / "state", workers=WORKERS, port=self.port, lease_s=LEASE_S)
+                with self._room:
+                    keep_key(self.state)
+                    self._server = start_server(self.state, workers=WORKERS, port=self.port, lease_s=LEASE_S)
                 return
             except LocalClusterError as error:
                 if "iris failpoint" not in str(error):
                     raise
                 failpoints = ""
             finally:
-                del os.environ[VARIABLE]
+                del os.environ[VARIABLE], os.environ[CLOCK]
+
+    def set_clock(self, seconds: int) -> None:
+        """Sets the wall clock of all processes of the cluster, so many seconds from the right time."""
+        self._note("set clock")
+        self.clock.set(seconds)
+
+    def fill_disk(self, seconds: float, end: threading.Event) -> None:
+        """Takes all that is free where the state lies, for some time."""
+        if not self.disk.is_mounted:
+            return
+        with self._room:
+            began = time.monotonic()
+            self.disk.fill()
+            end.wait(seconds)
+            self.disk.make_room()
+            self.events.append(Event(began, "fill disk", until=time.monotonic()))
 
     @property
     def is_running(self) -> bool:
@@ -129,7 +155,8 @@ class Cluster:
         copy = self.directory / f"copy-{self._copies}"
         self._note("copy")
         # Files that vanish meanwhile are no reason to fail.
-        subprocess.run(["cp", "-a", str(self.directory / "state"), str(copy)], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["cp", "-a", str(self.state), str(copy)], check=False, stderr=subprocess.DEVNULL)
+        (copy / FILLING).unlink(missing_ok=True)
         try:
             server = start_server(copy, workers=1, lease_s=LEASE_S)
         except LocalClusterError as error:
@@ -146,11 +173,12 @@ class Cluster:
         """Ends the server and its workers as a user would."""
         assert self._server is not None
         self._server.stop()
+        self.disk.close()
 
     def kills(self) -> Counter[str]:
         """How often who was killed or stopped, by us or by failpoints."""
         counted = Counter(event.what for event in self.events if not event.what.startswith("start"))
-        for path in (self.directory / "state").rglob("*.log"):
+        for path in self.state.rglob("*.log"):
             for line in path.read_text(errors="replace").splitlines():
                 if line.startswith("iris failpoint") and line.endswith(": kill"):
                     who = "controller" if path.name == "server.log" else "worker"
@@ -181,7 +209,7 @@ class Faults:
         self._lives = random.Random(f"{seed}/failpoints")
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="faults", daemon=True)
-        self._stopping: list[threading.Thread] = []
+        self._under_way: list[threading.Thread] = []
         self.broken = ""
 
     def start(self) -> None:
@@ -192,8 +220,9 @@ class Faults:
         """Nothing happens any more: who was stopped goes on, and the server is started anew, without failpoints."""
         self._end.set()
         self._thread.join()
-        for thread in self._stopping:
+        for thread in self._under_way:
             thread.join()
+        self._cluster.clock.set(0)
         if self._cluster.is_running:
             self._cluster.kill()
         self._cluster.start()
@@ -222,10 +251,12 @@ class Faults:
                     "kill reaper",
                     "kill both",
                     "copy",
+                    "set clock",
+                    "fill disk",
                 ],
-                [8, 6, 4, 2, 1, 1, 1],
+                [8, 6, 4, 2, 1, 1, 1, 3, 3],
             )
-            away_s = draws.choice([0.0, 0.0, 0.5, 2.0])
+            away_s, step_s = draws.choice([0.0, 0.0, 0.5, 2.0]), draws.choice(STEPS_S)
             due = time.monotonic() + pause_s
             while time.monotonic() < due:
                 if self._end.wait(0.05):
@@ -239,6 +270,10 @@ class Faults:
                 self._cluster.kill_reaper(which, worker_too=what == "kill both")
             elif what == "copy":
                 self._cluster.start_copy()
+            elif what == "set clock":
+                self._cluster.set_clock(step_s)
+            elif what == "fill disk":
+                self._meanwhile(self._cluster.fill_disk, min(length_s, 3.0), self._end)
             elif what == "stop worker":
                 for pid in _pick(workers(), which):
                     self._stop_for(pid, "worker", length_s)
@@ -250,9 +285,20 @@ class Faults:
                 self._cluster.start(self.failpoints())
 
     def _stop_for(self, pid: int, who: str, seconds: float) -> None:
-        thread = threading.Thread(target=self._cluster.stop_for, args=(pid, who, seconds, self._end), daemon=True)
+        self._meanwhile(self._cluster.stop_for, pid, who, seconds, self._end)
+
+    def _meanwhile(self, what: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Does something in a thread of its own, while other things happen."""
+
+        def guarded() -> None:
+            try:
+                what(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - it is reported
+                self.broken = f"{type(error).__name__}: {error}"
+
+        thread = threading.Thread(target=guarded, daemon=True)
         thread.start()
-        self._stopping.append(thread)
+        self._under_way.append(thread)
 
 
 def draw_failpoints(draws: random.Random) -> str:

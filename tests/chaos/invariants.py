@@ -62,6 +62,7 @@ def check(facts: Facts) -> list[str]:
             _budgets,
             _gangs,
             _ends_of_jobs,
+            _final,
             _children,
             _results,
             _logs,
@@ -196,6 +197,14 @@ def _ends_of_jobs(facts: Facts) -> Iterable[str]:
             yield f"{text} at the end: {job.status_message!r} {job.error!r}"
 
 
+def _final(facts: Facts) -> Iterable[str]:
+    """What was said to be final stays as it is."""
+    for job_id, promise in facts.promises.items():
+        job, seen = facts.jobs.get(job_id), promise.seen_final
+        if job is not None and seen is not None and job.state != seen:
+            yield f"{job_id}: was said to be {state_name(seen)}, and is {state_name(job.state)}"
+
+
 def _children(facts: Facts) -> Iterable[str]:
     """Whoever was told of a child finds it, and it has ended with its parent."""
     for key, run in facts.runs.items():
@@ -217,6 +226,8 @@ def _results(facts: Facts) -> Iterable[str]:
                 pickled = facts.results.get((job_id, task.task_index), b"")
                 expected = [task.task_index, len(task.attempts) - 1]
                 result = pickle.loads(pickled) if pickled else None
+                if result is None and "could not be stored" in task.result_error:
+                    continue  # there was no room for it, which is said
                 if result != expected:
                     yield f"{job_id}: the result of task {task.task_index} is {result}, not {expected}"
 
@@ -227,6 +238,10 @@ def _logs(facts: Facts) -> Iterable[str]:
     for key, _, attempt in facts.attempts():
         run, lines = facts.runs.get(key), facts.logs.get(key, [])
         where = f"{key[0]}: the log of attempt {key[2]} of task {key[1]}"
+        if run is not None and _is_disk_full(facts.events, run):
+            if [int(line) for line in lines] != sorted({int(line) for line in lines}):
+                yield f"{where} has lines out of order, or twice: {_around(lines)}"
+            continue  # lines may be missing
         if lines != [str(number) for number in range(len(lines))]:
             yield f"{where} has lines out of order, twice or missing in between: {_around(lines)}"
         printed = [] if run is None else run.lines
@@ -242,6 +257,12 @@ def _blind_since(events: Sequence[Event], run: Run) -> float:
     """From when on what a task printed may be lost with its worker: its kill, or that it was stopped before."""
     stops = [event for event in events if event.pid == run.parent and event.what == "stop worker"]
     return min([run.seen, *(event.at for event in stops if event.until > run.seen - LOST_WITH_WORKER_S)])
+
+
+def _is_disk_full(events: Sequence[Event], run: Run) -> bool:
+    """Whether the disk was full while it ran, or just before its end was written."""
+    began, ended = run.began or run.seen, run.seen + LOST_WITH_WORKER_S
+    return any(event.what == "fill disk" and event.at < ended and event.until > began for event in events)
 
 
 def _around(lines: Sequence[str]) -> str:

@@ -18,7 +18,13 @@ from chaos import task
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import is_job_finished
-from iris.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError, UnavailableError
+from iris.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from iris.rpc import cluster_pb2
 
 _ACTIVE = 3  # jobs of one client that have not ended
@@ -36,6 +42,7 @@ class Promise:
         acknowledged: The controller has said that it has the job.
         terminated: Its end was asked for.
         is_callable: Its tasks have results.
+        seen_final: The final state that its client was told; None before.
     """
 
     job_id: str
@@ -48,6 +55,7 @@ class Promise:
     acknowledged: bool = False
     terminated: bool = False
     is_callable: bool = False
+    seen_final: int | None = None
 
 
 @dataclass
@@ -123,7 +131,9 @@ class _Client:
                     self._load.promises[job_id].terminated = True
                     until_answered(lambda job_id=job_id: self._cluster.terminate_job(job_id))
                     self._active[job_id] = 1e99
-                if is_job_finished(until_answered(lambda job_id=job_id: self._cluster.get_job_status(job_id)).state):
+                job = until_answered(lambda job_id=job_id: self._cluster.get_job_status(job_id))
+                if is_job_finished(job.state):
+                    self._load.promises[job_id].seen_final = job.state
                     del self._active[job_id]
 
     def _submit(self, name: str) -> Promise:
@@ -188,12 +198,12 @@ class _Client:
 
 
 def until_answered(ask: Callable[[], T]) -> T:
-    """The controller is away now and then: who wants something asks again."""
+    """The controller is away, or its disk is full, now and then: who wants something asks again."""
 
     def answer() -> list[T]:
         try:
             return [ask()]
-        except UnavailableError:
+        except (UnavailableError, ResourceExhaustedError):
             return []
 
     (answered,) = wait_until(answer, "an answer of the controller", timeout_s=_AWAY_S)

@@ -149,6 +149,10 @@ def _lose_a_result(facts: Facts) -> None:
     facts.results = {}
 
 
+def _take_a_final_state_back(facts: Facts) -> None:
+    facts.promises["j"].seen_final = pb.JOB_STATE_FAILED
+
+
 def _lose_a_line(facts: Facts) -> None:
     facts.logs["j", 0, 2].clear()
 
@@ -186,6 +190,7 @@ def _lose_an_old_line_with_a_worker(facts: Facts) -> None:
         (_fail_a_child, "j/child-2: FAILED at the end"),
         (_mix_results_up, "the result of task 0 is [1, 2], not [0, 2]"),
         (_lose_a_result, "the result of task 1 is None, not [1, 2]"),
+        (_take_a_final_state_back, "was said to be FAILED, and is SUCCEEDED"),
         (_lose_a_line, "ends after 0 lines, 1 were printed (it is SUCCEEDED)"),
         (_double_a_line, "has lines out of order, twice or missing in between: … 0, 0 …"),
         (_lose_an_old_line_with_a_worker, "ends after 0 lines, 1 were printed (it is WORKER_FAILED)"),
@@ -206,6 +211,19 @@ def test_what_may_be_lost_with_a_worker() -> None:
     facts.logs["j", 0, 0].clear()
     facts.events = [Event(2.0, "stop worker", pid=0, until=8.0)]
     assert check(facts) == [], "it was stopped, and killed before it had read all"
+
+
+def test_what_may_be_lost_while_the_disk_is_full() -> None:
+    facts = good()
+    facts.logs["j", 0, 2].clear()
+    facts.events = [Event(20.5, "fill disk", until=22.0)]
+    assert check(facts) == [], "a line is missing"
+    facts.logs["j", 0, 2][:] = ["1", "0"]
+    assert any("out of order, or twice" in wrong for wrong in check(facts))
+    facts = good()
+    facts.results = {**facts.results, ("j", 1): b""}
+    facts.jobs["j"].tasks[1].result_error = "what the callable returned could not be stored on the worker: disk"
+    assert check(facts) == []
 
 
 def test_proofs_are_read_as_they_are_written(tmp_path: Path) -> None:
