@@ -41,6 +41,33 @@ def test_a_clock_set_back_makes_nothing_old(tmp_path: Path) -> None:
     assert stepped(tmp_path, -3600) == [-1, -1, 0]
 
 
+_AGES = """
+import sys
+from pathlib import Path
+from iris.clock import keep_ages_in, now_for_ages_ms
+keep_ages_in(Path(sys.argv[1]))
+print(now_for_ages_ms())
+"""
+
+
+def test_a_process_started_while_the_clock_is_wrong_measures_ages_as_the_one_before_it(tmp_path: Path) -> None:
+    file, anchor = tmp_path / "clock", tmp_path / "ages"
+
+    def now_of_a_process(moved_s: int) -> float:
+        file.write_text(str(moved_s))
+        command = [sys.executable, "-c", _AGES, str(anchor)]
+        environment = {**os.environ, VARIABLE: str(file)}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return round((int(ended.stdout) - now_ms()) / HOUR_MS)
+
+    assert now_of_a_process(0) == 0
+    assert now_of_a_process(40 * 24 * 3600) == 0
+    assert now_of_a_process(-3600) == -1
+    boot, _, rest = anchor.read_text().partition(" ")
+    anchor.write_text(f"another-{boot} {rest}")  # the machine has been started again since
+    assert now_of_a_process(40 * 24 * 3600) == 40 * 24
+
+
 def test_a_stamp_of_this_boot_counts_and_no_wall_clock() -> None:
     assert ms_since(stamp(), now_ms() - 30 * HOUR_MS) < HOUR_MS
 

@@ -12,14 +12,17 @@ Nothing else in `iris` reads the wall clock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 VARIABLE = "IRIS_CLOCK_FILE"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = "/proc/self/ns/time"  # since Linux 5.6
 
 
 def wall_s() -> float:
@@ -45,15 +48,31 @@ def boot_ms() -> int:
 def now_for_ages_ms() -> int:
     """The time that tells how old something is that may be deleted for its age.
 
-    The wall clock, or where it would be if nobody had set it since this process started, whichever is earlier: a step
-    makes nothing old at once, and what is deleted late does no harm.
+    The wall clock, or where it would be if nobody had set it since this process started (see `keep_ages_in`), whichever
+    is earlier: a step makes nothing old at once, and what is deleted late does no harm.
     """
-    return min(now_ms(), _STARTED_MS + boot_ms() - _STARTED_BOOT_MS)
+    return min(now_ms(), _anchor.wall_at_boot_ms + boot_ms())
+
+
+def keep_ages_in(path: Path) -> None:
+    """Measures ages as earlier processes with this file have, for as long as the machine is not started again.
+
+    Without it a process that is started while the wall clock is wrong would take all that there is for old.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        boot, at_boot_ms = path.read_text().split()
+        if boot == _boot_clock():
+            _anchor.wall_at_boot_ms = int(at_boot_ms)
+            return
+    with contextlib.suppress(OSError):  # the next process will believe the wall clock again
+        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        beside.write_text(f"{_boot_clock()} {_anchor.wall_at_boot_ms}")
+        beside.rename(path)
 
 
 def stamp() -> str:
     """This moment, for `ms_since` in this process or in a later one."""
-    return f"{boot_id()}:{boot_ms()}"
+    return f"{_boot_clock()}:{boot_ms()}"
 
 
 def ms_since(then: str, then_ms: int) -> int:
@@ -64,8 +83,8 @@ def ms_since(then: str, then_ms: int) -> int:
         then_ms: The same moment by the wall clock, which counts where the machine was started again since, or does not
             say which start of it this is.
     """
-    boot, _, at_ms = then.partition(":")
-    if boot and boot == boot_id() and at_ms.isdecimal():
+    boot, _, at_ms = then.rpartition(":")
+    if boot and boot == _boot_clock() and at_ms.isdecimal():
         return max(0, boot_ms() - int(at_ms))
     return max(0, now_ms() - then_ms)
 
@@ -77,6 +96,21 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""  # no Linux, or a sandbox
+
+
+@cache
+def _boot_clock() -> str:
+    """What tells the clock of `boot_ms` from others: this run of the kernel, and this process's time namespace."""
+    with contextlib.suppress(OSError):
+        return boot_id() and boot_id() + os.readlink(_NAMESPACE).removeprefix("time:")
+    return boot_id()
+
+
+@dataclass(slots=True)
+class _Anchor:
+    """Where the wall clock was when the machine was started, as it was set when that was looked at."""
+
+    wall_at_boot_ms: int
 
 
 def _nothing() -> float:
@@ -94,4 +128,4 @@ _file = os.environ.get(VARIABLE, "")
 _added_s: Callable[[], float] = _from_file if _file else _nothing
 if _file:
     os.write(2, f"iris clock: the wall clock is moved by what {_file} says\n".encode())
-_STARTED_MS, _STARTED_BOOT_MS = now_ms(), boot_ms()
+_anchor = _Anchor(now_ms() - boot_ms())

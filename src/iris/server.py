@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iris.clock import keep_ages_in
 from iris.cluster.controller import state_dir
 from iris.cluster.controller.incarnation import disown_jobs, settle
 from iris.cluster.engine.local import LocalEngine
@@ -130,6 +131,7 @@ async def _serve_in(
         make_private(directory)
     else:
         held.enter_context(state_dir.hold(directory))
+        keep_ages_in(directory / "clock")
         original = settle(directory, take_over=arguments.take_over)
         if original:
             disowned = disown_jobs(directory, original)

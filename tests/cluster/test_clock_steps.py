@@ -103,6 +103,21 @@ def test_a_task_goes_on_when_the_clock_is_set_and_the_controller_restarts(
     assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1), task
 
 
+@with_longer_lease
+def test_logs_stay_when_the_controller_is_started_while_the_clock_is_far_ahead(
+    cluster: StandingCluster, clock: Clock
+) -> None:
+    with cluster.client() as client:
+        job_id = launch(client, ["echo", "kept"])
+        wait_for_end(client, job_id)
+    cluster.kill()
+    clock.set(FAR_AHEAD)
+    cluster.start()
+    with cluster.client() as client:
+        wait_for_heartbeats(client, 2)  # by then it has looked at what is to be removed
+        assert [entry.data for entry in client.fetch_task_logs(f"{job_id}/task-0")] == ["kept"]
+
+
 @pytest.mark.parametrize("step_s", [BACK, AHEAD])
 def test_jobs_start_at_once_when_the_clock_is_set_and_the_worker_restarts(
     cluster: StandingCluster, clock: Clock, step_s: int

@@ -215,6 +215,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     # 2. The worker, behind its door.
     logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())
     directory = WorkerDir(arguments.directory.absolute(), logs)
+    clock.keep_ages_in(directory.clock)
     worker = Worker(
         worker_id=arguments.worker_id,
         token=token,

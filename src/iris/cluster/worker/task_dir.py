@@ -8,6 +8,7 @@
                                  handover      its log is not yet with the controller (handover.py); handed_over: it is
 {root}/bundles/{hash}/                         workspaces, unpacked once for all attempts
 {root}/discarded/                              what is being removed
+{root}/clock                                   by what ages are measured, see iris.clock
 """
 
 from __future__ import annotations
@@ -122,6 +123,11 @@ class WorkerDir:
         make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
             shutil.rmtree(leftover, ignore_errors=True)  # half removed, or unpacked, when an earlier worker was killed
+
+    @property
+    def clock(self) -> Path:
+        """By what the ages of attempts are measured, see `iris.clock.keep_ages_in`."""
+        return self._root / "clock"
 
     @property
     def disks(self) -> list[Path]:
