@@ -64,6 +64,20 @@ def test_content_that_the_cluster_has_is_not_sent_again(client: IrisClient, tmp_
     assert [done for stage, done, _ in stages if stage == "packing"].count(3 * MIB) >= 2
 
 
+@pytest.mark.parametrize("stage", ["packing", "sending"])
+def test_what_a_report_of_progress_raises_reaches_the_caller(client: IrisClient, tmp_path: Path, stage: str) -> None:
+    (tmp_path / "weights").write_bytes(os.urandom(3 * MIB))
+    name = unique("sent")
+
+    def stop(at: str, done: int, total: int) -> None:
+        if at == stage:
+            raise RuntimeError(f"no more {at}")
+
+    with pytest.raises(RuntimeError, match=f"^no more {stage}$"):
+        client.run(["true"], name=name, workspace=tmp_path, on_progress=stop)
+    client.run(["true"], name=name, workspace=tmp_path).wait()  # nothing was submitted
+
+
 def test_slow_packing_is_told_once(tmp_path: Path) -> None:
     """The clock of this test is the notice itself: chunks are reported until it comes."""
     notices: list[str] = []

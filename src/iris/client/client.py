@@ -215,7 +215,8 @@ class IrisClient:
             on_notice: Told, in words, what of the workspace is left out because it cannot be sent, and, without
                 `on_progress`, of packing and sending that take longer than a second; default: a line on stderr.
             on_progress: Called as `on_progress(stage, done, total)` while the workspace is packed and sent: "packing"
-                or "sending", the bytes done and the bytes in all. Nothing is sent that the cluster has already.
+                or "sending", the bytes done and the bytes in all. Nothing is sent that the cluster has already. What it
+                raises, `run` raises; the job was not submitted unless all was sent.
             surroundings: What tasks have of a shell, as `iris run` sets it: a whole environment instead of the
                 worker's, a umask, standard input. Default: the worker's environment and umask, and no input.
 

@@ -14,10 +14,27 @@ _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=No
 
 @contextmanager
 def reporting(report: Report) -> Iterator[None]:
-    """Have a function told, inside of the block, how much of each request over 256 KiB this thread has sent."""
-    token = _report.set(report)
+    """Have a function told, inside of the block, how much of each request over 256 KiB this thread has sent.
+
+    What the function raises ends the call, and leaves the block as it is: the transport would take it for a fault of
+    the connection.
+    """
+    raised: list[Exception] = []
+
+    def guarded(sent: int, total: int) -> None:
+        try:
+            report(sent, total)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    token = _report.set(guarded)
     try:
         yield
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
     finally:
         _report.reset(token)
 
