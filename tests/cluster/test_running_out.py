@@ -20,6 +20,7 @@ import pytest
 from support.cluster import launch, running_cluster, shell, wait_for_end, wait_for_state
 from support.controller_thread import serving
 from support.fake_engine import FakeEngine
+from support.process_engine import ProcessEngine, slot_processes
 from support.waiting import wait_until
 
 from iris.cluster.client.local_server import LocalServer
@@ -296,6 +297,10 @@ def test_jobs_run_on_the_workers_that_have_room(tmp_path: Path) -> None:
         jobs = [wait_for_end(client, launch(client, ["true"])) for _ in range(4)]
         assert [job.state for job in jobs] == [pb.JOB_STATE_SUCCEEDED] * 4
         assert {job.tasks[0].worker_id for job in jobs} == {"local-1"}
+        machines = {machine.name: machine for machine in client.list_machines().machines}
+        assert "disk is nearly full" in machines["local-0"].why_avoided
+        assert not machines["local-0"].alive
+        assert machines["local-1"].alive
         (full / "other").unlink()
         free_worker(server, client)
         job = wait_for_end(client, launch(client, ["true"], replicas=2, placement=pb.PLACEMENT_SPREAD))
@@ -316,3 +321,26 @@ def test_a_controller_whose_inodes_run_out_refuses_jobs(tmp_path: Path) -> None:
         shutil.rmtree(folder)
         free_worker(server, client)
         assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_a_worker_of_one_slot_whose_disk_is_full_gives_its_gang_other_room(tmp_path: Path) -> None:
+    folder = tmp_path / "workers"
+    with (
+        contextlib.ExitStack() as disk,
+        slot_processes(folder) as slots,
+        serving(ProcessEngine(slots), Store(None)) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        disk.enter_context(_mounted(folder, "size=16m"))
+        slots.address = controller.address
+        other = fill(folder, 64 * 1024)  # enough for a worker to start
+        job_id = launch(client, ["true"])
+        task = wait_until(
+            lambda: (seen := client.get_task_status(job_id, 0)).preemption_count and seen, "a start that fails"
+        )
+        assert "could not start it: the worker's disk is nearly full" in task.attempts[0].error
+        assert task.attempts[0].is_worker_failure
+        other.unlink()
+        job = wait_for_end(client, job_id)
+        assert (job.state, job.tasks[0].failure_count) == (pb.JOB_STATE_SUCCEEDED, 0)
+        assert len({attempt.worker_id for attempt in job.tasks[0].attempts}) > 1

@@ -82,6 +82,7 @@ def machines_document(answer: cluster_pb2.Controller.ListMachinesResponse) -> di
             {
                 "name": machine.name,
                 "alive": machine.alive,
+                "why_avoided": machine.why_avoided,
                 "labels": dict(machine.labels),
                 "total": _amounts(machine.total),
                 "free": _amounts(machine.free),

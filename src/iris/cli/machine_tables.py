@@ -39,9 +39,11 @@ def machines_view(
 
 def _summary(answer: cluster_pb2.Controller.ListMachinesResponse) -> str:
     alive = [machine for machine in answer.machines if machine.alive]
-    dead = len(answer.machines) - len(alive)
+    avoided = [machine for machine in answer.machines if machine.why_avoided]
+    dead = len(answer.machines) - len(alive) - len(avoided)
     count = f"{len(alive):,} machine{'' if len(alive) == 1 else 's'}"
     away = f" and {dead:,} not alive" if dead else ""
+    away += f" and {len(avoided):,} without room for new tasks" if avoided else ""
     free = _sum(machine.free for machine in alive)
     total = _sum(machine.total for machine in alive)
     sums = [f"{_cpu(free, total)} cpu", f"{_memory(free, total)} memory"]
@@ -61,7 +63,7 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
         labels = " ".join(f"{key}={value}" for key, value in sorted(machine.labels.items()))
         table.add_row(
             plain(machine.name),
-            plain("alive" if machine.alive else "dead", "" if machine.alive else "red"),
+            plain(_state(machine), "" if machine.alive else "red"),
             _cpu(free, total),
             _memory(free, total),
             *[_gpu(free, total) if total.gpu else ""] * with_gpu,
@@ -69,6 +71,12 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
             plain(_holders(machine)),
         )
     return table
+
+
+def _state(machine: Machine) -> str:
+    if machine.why_avoided:
+        return "full"  # what it lacks is said where a gang waits for it, and by ListWorkers
+    return "alive" if machine.alive else "dead"
 
 
 def _waiting_table(waiting: Sequence[cluster_pb2.Controller.WaitingGang]) -> RenderableType:

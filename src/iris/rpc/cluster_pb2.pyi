@@ -696,7 +696,7 @@ class Controller(_message.Message):
         gpu: int
         def __init__(self, cpu: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu: _Optional[int] = ...) -> None: ...
     class Machine(_message.Message):
-        __slots__ = ("name", "labels", "total", "free", "alive", "holdings")
+        __slots__ = ("name", "labels", "total", "free", "alive", "holdings", "why_avoided")
         class Holding(_message.Message):
             __slots__ = ("job_id", "task_indices")
             JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -717,13 +717,15 @@ class Controller(_message.Message):
         FREE_FIELD_NUMBER: _ClassVar[int]
         ALIVE_FIELD_NUMBER: _ClassVar[int]
         HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+        WHY_AVOIDED_FIELD_NUMBER: _ClassVar[int]
         name: str
         labels: _containers.ScalarMap[str, str]
         total: Controller.Amounts
         free: Controller.Amounts
         alive: bool
         holdings: _containers.RepeatedCompositeFieldContainer[Controller.Machine.Holding]
-        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ...) -> None: ...
+        why_avoided: str
+        def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ..., why_avoided: _Optional[str] = ...) -> None: ...
     class WaitingGang(_message.Message):
         __slots__ = ("job_id", "slots", "need", "placement", "labels", "since_ms", "reason", "has_reservation")
         class LabelsEntry(_message.Message):
