@@ -51,7 +51,7 @@ ONE_CLASS = [True] * 5
 def write_project(caller: Caller, package: str, init: bool = True) -> None:
     """Write `conf.py` and `heavy.py` below `src`, in a package where one is named."""
     prefix = f"{package}." if package else ""
-    place = f"src/{package}/" if package else "src/"
+    place = f"src/{package.replace('.', '/')}/" if package else "src/"
     sources = {f"{place}conf.py": CONF, f"{place}heavy.py": HEAVY.format(package=prefix)}
     if package and init:
         sources[f"{place}__init__.py"] = ""
@@ -67,16 +67,20 @@ def caller(tmp_path: Path) -> Caller:
     return Caller(tmp_path)
 
 
-@pytest.mark.parametrize(("package", "init"), [("", True), ("myproj", True), ("myproj", False)])
+@pytest.mark.parametrize(
+    ("package", "init"), [("", True), ("myproj", True), ("myproj", False), ("space.deeper.myproj", False)]
+)
 def test_project_on_pythonpath_has_one_class(caller: Caller, package: str, init: bool) -> None:
     write_project(caller, package, init)
     caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"))
     assert caller.run(PYTHONPATH=pythonpath(caller.folder / "src")) == ONE_CLASS
 
 
-@pytest.mark.parametrize("init", [True, False])
-def test_project_in_another_folder_of_the_worker_has_one_class(caller: Caller, tmp_path: Path, init: bool) -> None:
-    write_project(caller, "myproj", init)
+@pytest.mark.parametrize(("package", "init"), [("myproj", True), ("myproj", False), ("space.myproj", True)])
+def test_project_in_another_folder_of_the_worker_has_one_class(
+    caller: Caller, tmp_path: Path, package: str, init: bool
+) -> None:
+    write_project(caller, package, init)
     shutil.copytree(caller.folder / "src", tmp_path / "elsewhere")
     caller.submit("script.py", PYTHONPATH=pythonpath(caller.folder / "src"))
     assert caller.run(PYTHONPATH=pythonpath(tmp_path / "elsewhere")) == ONE_CLASS

@@ -7,9 +7,8 @@ import os
 import sys
 import types
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 from .trailer import ModuleSource
@@ -74,7 +73,7 @@ def find_module(name: str, skip: object = None) -> FoundModule | None:
         name: The module's full name.
         skip: A finder in `sys.meta_path` that is not asked.
     """
-    path: Iterable[str] | None = None
+    path: list[str] | None = None
     spec: ModuleSpec | None = None
     prefix = ""
     for part in name.split("."):
@@ -82,7 +81,7 @@ def find_module(name: str, skip: object = None) -> FoundModule | None:
         spec = _find_spec(prefix, path, skip)
         if spec is None:
             return None
-        path = spec.submodule_search_locations
+        path = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
         if path is None and prefix != name:
             return None
         prefix += "."
@@ -95,13 +94,17 @@ def find_module(name: str, skip: object = None) -> FoundModule | None:
     return FoundModule(_digest(spec.origin, spec.loader), spec.origin, root_of(name, spec.origin))
 
 
-def _find_spec(name: str, path: Iterable[str] | None, skip: object) -> ModuleSpec | None:
+def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | None:
     for finder in sys.meta_path:
         find_spec: Any = getattr(finder, "find_spec", None)
         if finder is skip or find_spec is None:
             continue
         try:
             spec: ModuleSpec | None = find_spec(name, path)
+        except KeyError:
+            # PathFinder wants the parent of a package of only folders in `sys.modules`, unless it gets the last part of
+            # the name alone. The files that it looks for are the same.
+            spec = PathFinder.find_spec(name.rpartition(".")[2], path) if finder is PathFinder else None
         except (ImportError, AttributeError, ValueError, OSError):
             continue
         if spec is not None:
