@@ -164,6 +164,21 @@ def test_exit_codes(remote_iris: Iris, script: str, code: int, text: str) -> Non
     assert f"iris logs {name} --task 0" in done.stderr
 
 
+def test_commands_that_iris_names_quote_the_job_for_a_shell(remote_iris: Iris) -> None:
+    name = unique("it's two words")
+    detached = remote_iris("run", "--detach", "--name", name, *sh("exit 3")).stderr
+    command = detached.partition("its lines: ")[2]
+    assert shlex.split(command)[-1] == name
+    followed = remote_iris(*shlex.split(command)[1:], code=3)
+    assert "exit code 3" in followed.stderr
+    task = f"{name}/task-0"
+    refused = remote_iris("kill", task, code=1).stderr
+    assert shlex.split(refused.partition(": to end it alone, ")[2]) == ["iris", "kill", name, "--task", "0"]
+    name = unique("two words")
+    failed = remote_iris("run", "--name", name, *sh("exit 3"), code=3).stderr
+    assert shlex.split(failed.partition("all that it wrote: ")[2])[-3:] == [name, "--task", "0"]
+
+
 def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(
     remote_iris: Iris, tmp_path: Path
 ) -> None:

@@ -104,6 +104,9 @@ def test_wait_answers_whatever_the_end_and_job_wait_raises(client: IrisClient) -
     assert error.last_lines == ("line 1", "line 2", "line 3")
     assert isinstance(error.status, pb.JobStatus)
     assert f"iris logs {job.job_id} --task 0" in str(error)
+    spaced = client.run(shell("exit 3"), name=unique("two words"))
+    with pytest.raises(JobFailedError, match=f"iris logs '{spaced.job_id}' --task 0"):
+        spaced.wait(timeout=60)
     killed = client.run(shell("kill -9 $$"))
     with pytest.raises(JobFailedError, match="SIGKILL") as caught:
         killed.wait(timeout=60)

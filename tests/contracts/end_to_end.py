@@ -192,8 +192,8 @@ def test_a_timeout(client: IrisClient) -> None:
     [
         (["no-such-program", "x"], "command not found: 'no-such-program'", 127),
         (["./missing.sh"], "command not found: './missing.sh'", 127),
-        (["/etc/passwd"], "not executable: '/etc/passwd'", 126),
-        (["/etc"], "not executable: '/etc'", 126),
+        (["/etc/passwd"], "not executable: '/etc/passwd' (chmod +x", 126),
+        (["/etc"], "not executable: '/etc' is a folder", 126),
     ],
 )
 def test_command_that_cannot_be_started_has_the_exit_code_of_a_shell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shlex
 import signal
 import threading
 from collections import deque
@@ -123,7 +124,7 @@ def _say_how_to_come_back(connection: Connection, job: Job, output: Output) -> N
     after = ""
     if output.last_shown is not None and len(cursor := output.last_shown.cursor) <= LONGEST_CURSOR:
         after = f" --cursor {cursor}"
-    name = f"{connection.options} {job.job_id}"
+    name = f"{connection.options} {shlex.quote(job.job_id)}"
     output.note(
         f"detached; job {job.job_id} goes on. To come back: iris logs -f{name}{after}; to stop it: iris kill{name}"
     )
@@ -156,7 +157,7 @@ def _explain_failure(
             output.note(f"what task {index} wrote last:" if was_started else f"how task {index} was prepared:")
             output.repeat_lines(last)
     if connection.place != "embedded":
-        output.note(f"all that it wrote: iris logs{connection.options} {status.job_id} --task {index}")
+        output.note(f"all that it wrote: iris logs{connection.options} {shlex.quote(status.job_id)} --task {index}")
 
 
 def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,8 @@ def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> Rende
         parts += ["", _attempts_table(shown, now)]
         if len(shown) < len(attempts):
             hidden = len(attempts) - len(shown)
-            parts.append(plain(f"… and {hidden} before them: iris status {job.job_id}/task-N, or --json"))
+            a_task = shlex.quote(f"{job.job_id}/task-N")
+            parts.append(plain(f"… and {hidden} before them: iris status {a_task}, or --json"))
     return Group(*parts)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -384,7 +385,7 @@ class IrisClient:
             others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
             print_notice(
                 f"showing task 0 of {count}; {others} not shown. For another task: stream_task_index=N;"
-                f" for all of them: job.logs(follow=True), or in a terminal: iris logs -f {job_id}"
+                f" for all of them: job.logs(follow=True), or in a terminal: iris logs -f {shlex.quote(job_id)}"
             )
 
     # Tasks.

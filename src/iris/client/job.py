@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -369,7 +370,7 @@ class Job(JobReference):
         text = (
             f"job {self.job_id!r} ended as {state_name(status.state)}: task {index}: {what}{shown}\n"
             f"All it wrote: client.fetch_task_logs({self.job_id!r}, {index}),"
-            f" or: iris logs {self.job_id} --task {index}"
+            f" or: iris logs {shlex.quote(self.job_id)} --task {index}"
         )
         return JobFailedError(
             visible(text),  # a traceback shows it on a terminal, which nothing that a task wrote is to steer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -56,7 +57,7 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
                 if its_task is not None:
                     raise NotFoundError(
                         f"{job_id!r} is a task of job {before.job_id!r}: to end it alone,"
-                        f" iris kill {before.job_id} --task {its_task}"
+                        f" iris kill {shlex.quote(before.job_id)} --task {its_task}"
                     )
             except NotFoundError as error:
                 output.error(str(error))  # the others are ended all the same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -212,7 +213,7 @@ def run(
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
         if detach:
             output.answer(submitted, lambda: job.job_id)
-            output.note(f"its lines: iris logs -f{connection.options} {job.job_id}")
+            output.note(f"its lines: iris logs -f{connection.options} {shlex.quote(job.job_id)}")
             return 0
         output.event({"event": "submitted", **submitted})
         if connection.place != "embedded":

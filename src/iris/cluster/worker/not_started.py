@@ -38,10 +38,14 @@ def not_started(started: Program, error: OSError) -> NotStartedError:
     """
     program, cwd = started.command[0], Path(started.cwd)
     if not cwd.is_dir():
+        if cwd.exists():
+            return NotStartedError(f"the working directory {str(cwd)!r} is not a folder on the worker")
         return NotStartedError(f"the working directory {str(cwd)!r} does not exist on the worker")
     if isinstance(error, FileNotFoundError):
         return _not_found(started)
     if isinstance(error, PermissionError):
+        if (cwd / program).is_dir():
+            return NotStartedError(f"not executable: {program!r} is a folder", EXIT_NOT_EXECUTABLE)
         advice = f"chmod +x, or run it with its interpreter: 'python {program}'"
         return NotStartedError(f"not executable: {program!r} ({advice})", EXIT_NOT_EXECUTABLE)
     if error.errno == errno.ENOEXEC:
