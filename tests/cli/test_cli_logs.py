@@ -324,6 +324,19 @@ def test_a_full_disk_is_told(remote_iris: Iris) -> None:
     assert b"cannot write the output: No space left on device" in logs.stderr
 
 
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["ps"], ["ps", "--json"], ["machines"]])
+def test_full_disk_is_told_for_answers_and_help(remote_iris: Iris, words: list[str], buffered: bool) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*remote_iris.command(*words)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**remote_iris.env, "PYTHONUNBUFFERED": "" if buffered else "1"},
+        )
+    assert (done.returncode, done.stderr) == (1, b"iris: cannot write the output: No space left on device\n")
+
+
 # How it ends.
 
 

@@ -19,7 +19,7 @@ from support.certificates import self_signed
 from support.small_proxies import ConnectProxy, SmallProxy, SocksProxy
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.errors import ControllerUnreachableError, FailedPreconditionError, MissingExtraError
+from iris.errors import ControllerUnreachableError, FailedPreconditionError, IrisError, MissingExtraError
 from iris.rpc import cluster_pb2
 from iris.rpc.proxies import bypasses_proxy, find_proxy
 
@@ -147,6 +147,30 @@ def test_proxy_that_does_not_pass_a_call_on_is_named(
     text = error_of(f"https://{HOST}")
     assert said in text
     assert f"the proxy {refusing.url()} (from HTTPS_PROXY)" in text
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "502 Bad Gateway", "403 Forbidden"])
+def test_proxy_that_answers_in_place_of_the_controller_is_named(
+    status: str, far: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far.answers[:] = [http(status, b"<html>", headers={"Server": "squid/6"})]
+    monkeypatch.setenv("HTTP_PROXY", far.address.replace("://", f"://{LOGIN}"))
+    with pytest.raises(IrisError) as caught:
+        job_ids(f"http://{HOST}:50051")
+    text = str(caught.value)
+    assert f"'squid/6' answered {status}" in text
+    assert f"; the call went through the proxy {far.address} (from HTTP_PROXY)" in text
+    assert f"NO_PROXY={HOST}" in text
+    assert PASSWORD not in text
+
+
+def test_proxy_that_wants_a_login_says_where_to_put_it(
+    start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = ConnectProxy(1, ("other", "login"))
+    start(refusing)
+    monkeypatch.setenv("HTTPS_PROXY", refusing.url())
+    assert "the proxy wants a login: put it into the proxy's URL" in error_of(f"https://{HOST}")
 
 
 def test_refusing_proxy_is_asked_once(start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,10 +88,19 @@ def run_program() -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is left cannot be written, and Python would say so at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_OUTPUT_CLOSED
+    except IrisError as error:
+        _drop_output()
+        if code == 0:  # else what went wrong first has been said
+            report_error(str(error))
+            return EXIT_ERROR
     return code
+
+
+def _drop_output() -> None:
+    """Give up what stdout still holds: it cannot be written, and Python would say so at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:

@@ -32,9 +32,9 @@ from iris.errors import (
 )
 from iris.rpc.credentials import Credentials, TokenRenewedError
 from iris.rpc.faults import describe_fault
-from iris.rpc.foreign import describe_answer
+from iris.rpc.foreign import PROXY_LOGIN, describe_answer
 from iris.rpc.lifetime import Lifetime, pause
-from iris.rpc.proxies import ProxyFaultError
+from iris.rpc.proxies import Proxy, ProxyFaultError
 from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 from iris.rpc.tls import CERT_VARIABLE, explain
 
@@ -82,6 +82,7 @@ class Peer:
         advice: What a person can do then; ends the error's text.
         credentials: What is shown to it, and may have to be renewed.
         lifetime: The life of the client that calls: no call goes on beyond it.
+        proxy: The proxy that calls go through.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Peer:
         advice: str = "",
         credentials: Credentials | None = None,
         lifetime: Lifetime | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self.address = address
         self.who = who
@@ -99,6 +101,7 @@ class Peer:
         self._unreachable = unreachable
         self._advice = advice
         self.credentials = credentials
+        self._proxy = proxy
 
     def error(self, error: ConnectError, answer: ResponseMetadata | None = None) -> IrisError:
         """Return our error for one of the wire's, with the peer named where it did not answer itself.
@@ -134,10 +137,12 @@ class Peer:
         if fault:
             return f"{self.who} at {self.address} cannot be reached: {fault}"
         if isinstance(cause, ProxyFaultError):
-            host = urlsplit(self.address).hostname
+            reason = shown(cause.reason)
+            if reason.startswith(str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)):
+                reason += f": {PROXY_LOGIN}"
             return (
-                f"{self.who} at {self.address} cannot be reached through {cause.proxy}: {shown(cause.reason)};"
-                f" to call without a proxy: NO_PROXY={host}"
+                f"{self.who} at {self.address} cannot be reached through {cause.proxy}: {reason};"
+                f" {self._without_proxy()}"
             )
         text = f"{self.who} at {self.address} does not answer ({describe_fault(cause)})"
         if _HUNG_UP in text:
@@ -153,7 +158,15 @@ class Peer:
         is_error_of_iris = status == HTTPStatus.OK or answer.headers.get("content-type", "").startswith(_ERROR_TYPE)
         if is_error_of_iris and not says_nothing:
             return ""
-        return shown(describe_answer(status, dict(answer.headers), self.address))
+        text = describe_answer(status, dict(answer.headers), self.address)
+        # An http proxy may have given this answer itself. Calls to https addresses, and calls through SOCKS, are
+        # tunnelled: there the answer comes from behind the proxy.
+        if self._proxy is not None and not self._proxy.is_socks and self.address.startswith("http://"):
+            text += f"; the call went through {self._proxy}; {self._without_proxy()}"
+        return shown(text)
+
+    def _without_proxy(self) -> str:
+        return f"to call without a proxy: NO_PROXY={urlsplit(self.address).hostname}"
 
 
 def _status(answer: ResponseMetadata | None) -> int | None:

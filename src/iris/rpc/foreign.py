@@ -22,6 +22,7 @@ _BODY_LIMITS = {
     "cloudflare": "none: its limit is part of the plan, so let the controller's name bypass it",
 }
 _TIME_LIMITS = {"nginx": "proxy_read_timeout 1h;", "haproxy": "timeout server 1h", "apache": "ProxyTimeout 3600"}
+PROXY_LOGIN = "the proxy wants a login: put it into the proxy's URL, as http://user:password@host:port"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CAUSES = {
     400: "it did not understand the request; a server that speaks TLS has an address that begins with https://",
@@ -29,7 +30,7 @@ _CAUSES = {
     403: "it refuses the request: a firewall, or a rule of a proxy, is before the controller",
     404: "it knows no Iris below this address: check host, port and path",
     405: "another program listens there: check host and port",
-    407: "the proxy wants a login: put it into the proxy's URL, as http://user:password@host:port",
+    407: PROXY_LOGIN,
     429: "it limits how often it is called",
     431: "the head of the request is longer than it allows (nginx: large_client_header_buffers 8 32k;)",
     500: "another program, or a proxy, failed",

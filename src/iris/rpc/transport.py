@@ -48,6 +48,9 @@ class HttpTransport:
         tls: How to know an https server.
         lifetime: The life of the client, where that has several transports. Closing it ends all reads.
 
+    Attributes:
+        proxy: The proxy that calls go through; None: they go straight.
+
     Raises:
         FailedPreconditionError: One of the files that `tls` names, or a proxy of the environment, cannot be used.
         MissingExtraError: The environment names a SOCKS proxy, and the extra [socks] is not installed.
@@ -60,7 +63,7 @@ class HttpTransport:
         self._tls = address.startswith("https://")
         self._context = (tls or ClientTls()).context() if self._tls else None
         self._http2 = http2
-        self._proxy = find_proxy(address)
+        self.proxy = find_proxy(address)
         self._urls: dict[str, httpcore.URL] = {}  # by text: a stub calls a handful of them again and again
         self._pid = os.getpid()
         self._pool = self._new_pool()
@@ -110,7 +113,7 @@ class HttpTransport:
                 answer = b"".join(_until(response.iter_stream(), end))
         except Exception as error:
             self._lifetime.check()
-            _raise_as_ours(error, self._proxy)
+            _raise_as_ours(error, self.proxy)
             raise
         return SyncResponse(status=response.status, headers=_headers(response), content=answer)
 
@@ -151,12 +154,12 @@ class HttpTransport:
     def _new_pool(self) -> httpcore.ConnectionPool:
         import httpcore
 
-        over_tls = self._tls or (self._proxy is not None and self._proxy.scheme == "https")
+        over_tls = self._tls or (self.proxy is not None and self.proxy.scheme == "https")
         plain_http1 = not self._http2 and not over_tls
         return httpcore.ConnectionPool(
             network_backend=_backends()[plain_http1](self._lifetime),
             ssl_context=self._context,
-            proxy=_httpcore_proxy(self._proxy) if self._proxy else None,
+            proxy=_httpcore_proxy(self.proxy) if self.proxy else None,
             max_connections=None,
             keepalive_expiry=_KEEPALIVE_S,
             http1=not (self._http2 and not self._tls),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 
+from iris.errors import IrisError
+
 # Our own typography, in ASCII. All else that an output lacks is written as a backslash escape.
 _PLAIN = {"…": "...", "→": "->", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'"}
 REPLACING = "iris.replacing"  # an error handler, as `errors=` of Python's encoders and streams takes it
@@ -48,12 +50,27 @@ class ReplacingStream(io.TextIOBase):
         return self._stream.errors
 
     def write(self, text: str) -> int:
-        """Write text."""
-        return self._stream.write(text)
+        """Write text.
+
+        Raises:
+            BrokenPipeError: Nobody reads it any more.
+            IrisError: It cannot be written, as to a full disk.
+        """
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write(error) from error
 
     def flush(self) -> None:
-        """Write what is held back."""
-        self._stream.flush()
+        """Write what is held back. Raises as `write` does."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write(error) from error
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -66,6 +83,11 @@ class ReplacingStream(io.TextIOBase):
     def writable(self) -> bool:
         """It is."""
         return True
+
+
+def cannot_write(error: OSError) -> IrisError:
+    """Return the error for output that the system does not take."""
+    return IrisError(f"cannot write the output: {error.strerror}")
 
 
 def encode_text(text: str, encoding: str) -> bytes:

@@ -6,8 +6,7 @@ import os
 import select
 from typing import TextIO
 
-from iris.errors import IrisError
-from iris.terminal.encoding import encode_text, has_all_characters
+from iris.terminal.encoding import cannot_write, encode_text, has_all_characters
 
 RED, DIM = "\x1b[31m", "\x1b[2m"
 _RESET = "\x1b[0m"
@@ -78,4 +77,4 @@ class Outlet:
             except BrokenPipeError as error:
                 raise OutputClosedError from error
             except OSError as error:
-                raise IrisError(f"cannot write the output: {error.strerror}") from error
+                raise cannot_write(error) from error

@@ -127,6 +127,7 @@ class RemoteClusterClient:
             advice="check the address, or start a cluster on this machine with 'iris up'",
             credentials=self._credentials,
             lifetime=self._lifetime,
+            proxy=self._transport.proxy,
         )
         # Made once per worker address and kept. No lock: `setdefault` on a dict is atomic, and a lock that another
         # thread holds while we are forked would never be released in the child.
@@ -703,6 +704,7 @@ class _WorkerStub:
             advice="it may have ended, or not be reachable from here",
             credentials=credentials,
             lifetime=lifetime,
+            proxy=self.transport.proxy,
         )
 
 
