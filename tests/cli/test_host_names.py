@@ -65,6 +65,27 @@ def test_cluster_is_found_by_its_address_in_upper_case(iris: Iris) -> None:
         assert parse_address(address).islower()
 
 
+def test_cluster_is_found_after_a_change_of_the_host_name(iris: Iris) -> None:
+    iris.json("up", "--port", "0")
+    script = f"""
+        hostname renamed && {shlex.join(iris.command("ps"))} && {shlex.join(iris.command("up", "--port", "0"))} &&
+        {shlex.join(iris.command("down"))} && {shlex.join(iris.command("up", "--port", "0"))}
+    """
+    renamed = ["unshare", "--uts", "sh", "-c", script]
+    done = subprocess.run(renamed, env=iris.env, cwd=iris.folder, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip(f"a host name of its own needs root: {done.stderr.strip()}")
+    assert done.returncode == 0, done
+    first, again, ended, anew = done.stdout.splitlines()
+    assert first == "no jobs yet"
+    assert "already" in again
+    assert ended.startswith("the cluster at http://127.0.0.1:")
+    assert anew.startswith("a cluster is up at")
+    assert iris("ps").stdout == "no jobs yet\n"  # the cluster that was started under the other name
+    assert "has ended" in iris("down").stdout
+    assert list((iris.home / "state" / "iris").glob("up-*.json")) == []
+
+
 def test_host_that_does_not_resolve_is_named(iris: Iris) -> None:
     refused = iris("up", "--port", "0", "--host", "iris.invalid", "--insecure-no-tls", code=1).stderr
     assert "cannot listen on iris.invalid:0" in refused
