@@ -7,6 +7,7 @@ import os
 import shlex
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from iris.rpc.identity import identify_process
 Iris = Any  # tests/cli/conftest.py
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 NOBODY = 65534
+
+
+_SUBMIT = """
+import sys
+from iris.client import IrisClient
+with IrisClient.remote(sys.argv[1]) as client:
+    job = client.run(["sh", "-c", "umask; touch made; mkdir made.d; stat -c %a made made.d"])
+    job.wait()
+    print(*(line.message for line in job.logs()))
+"""
 
 
 def record_of(iris: Iris) -> Path:
@@ -85,7 +96,9 @@ def test_state_directory_of_another_user_is_refused_for_root_too(iris: Iris) -> 
 @pytest.mark.parametrize("umask", ["0", "002", "077"])
 def test_all_state_is_for_its_owner_only_and_tasks_keep_the_umask_of_their_user(iris: Iris, umask: str) -> None:
     up_with_umask(iris, umask)
-    done = iris("run", "--", "sh", "-c", "umask; touch made; mkdir made.d; stat -c %a made made.d")
+    # `iris run` would bring the umask of its own shell.
+    program = [sys.executable, "-c", _SUBMIT, json.loads(record_of(iris).read_text())["address"]]
+    done = subprocess.run(program, env=iris.env, capture_output=True, text=True, check=True)
     said, made, made_directory = (int(word, 8) for word in done.stdout.split())
     assert (said, made, made_directory) == (int(umask, 8), 0o666 & ~int(umask, 8), 0o777 & ~int(umask, 8))
     open_ones = [
