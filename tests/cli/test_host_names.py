@@ -58,6 +58,14 @@ def test_host_with_only_an_ipv6_address_is_bound_and_found_by_jobs(iris: Iris, t
     assert "has a port" in done.stdout
 
 
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_host_given_as_an_ipv6_address_is_accepted_with_and_without_brackets(iris: Iris, host: str) -> None:
+    address = iris.json("up", "--port", "0", "--host", host)["address"]
+    assert address.startswith("http://[::1]:")
+    assert iris("ps").stdout == "no jobs yet\n"
+
+
 def test_cluster_is_found_by_its_address_in_upper_case(iris: Iris) -> None:
     port = iris.json("up", "--port", "0", "--host", "LOCALHOST")["port"]
     for address in (f"LOCALHOST:{port}", f"HTTP://LocalHost:{port}", f"http://127.0.0.1:{port}"):

@@ -127,6 +127,16 @@ def test_close_ends_an_iteration_that_was_begun(shared_cluster: LocalServer, job
         next(stream)
 
 
+def test_close_of_an_iterator_of_a_stream_ends_the_stream(client: IrisClient) -> None:
+    job = client.run(["sh", "-c", "echo up; exec sleep 300"])
+    lines = iter(job.logs(follow=True))
+    assert next(lines).message == "up"
+    with closing(lines):
+        pass
+    assert list(lines) == []
+    job.terminate()
+
+
 def test_close_of_a_local_cluster_ends_its_waits() -> None:
     client = IrisClient.local()
     job = client.run(["sleep", "3600"])

@@ -21,7 +21,7 @@ import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 from iris.client.following import Following
 from iris.client.job import LogEntry
@@ -55,6 +55,26 @@ Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 Items = Sequence[Any]
 
 
+class _Lines(itertools.chain[LogEntry]):
+    """The lines of a stream. A subclass of `chain` because iterating that costs no Python code per line."""
+
+    _reading: Reading
+    _batches: Generator[Sequence[LogEntry]]
+
+    @classmethod
+    def over(cls, reading: Reading, batches: Generator[Sequence[LogEntry]]) -> Self:
+        lines = cls.from_iterable(batches)
+        assert isinstance(lines, cls)
+        lines._reading, lines._batches = reading, batches
+        return lines
+
+    def close(self) -> None:
+        """End the stream, also for another thread that is waiting for a line."""
+        self._reading.close()
+        with suppress(ValueError):  # another thread is in it, and comes to its end by itself
+            self._batches.close()
+
+
 class LogStream(Iterator[LogEntry]):
     """Lines of one or several tasks, as an iterator. Close it, or let go of it, to end it before its end.
 
@@ -72,7 +92,7 @@ class LogStream(Iterator[LogEntry]):
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._batches = reading.batches()
-        self._items: Iterator[LogEntry] = itertools.chain.from_iterable(self._batches)
+        self._items = _Lines.over(self._reading, self._batches)
 
     @property
     def ends(self) -> Mapping[int, cluster_pb2.LogEnd]:
@@ -110,9 +130,7 @@ class LogStream(Iterator[LogEntry]):
 
     def close(self) -> None:
         """Ends it, also for another thread that is waiting for a line; the servers stop sending."""
-        self._reading.close()
-        with suppress(ValueError):  # another thread is in it, and comes to its end by itself
-            self._batches.close()
+        self._items.close()
 
     def __iter__(self) -> Iterator[LogEntry]:
         return self._items

@@ -213,7 +213,7 @@ def up(
         "state_dir": None if state_dir is None else str(state_dir.absolute()),
         "engine": engine,
         "ray_address": ray_address,
-        "host": host,
+        "host": None if host is None else host.removeprefix("[").removesuffix("]"),  # as in a URL
         "advertise": advertise,
         "labels": " ".join(f"{key}={value}" for key, value in labels) or None,
         "slurm_options": shlex.join(slurm_options) or None,
