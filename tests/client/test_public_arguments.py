@@ -141,10 +141,16 @@ WRONG: dict[str, list[Any]] = {
     "wanted": NO_MESSAGE,
     "cluster": [None, 5, NOBODY, object()],
     "state": ["RUNNING", None, 1.5, True, object(), BEYOND_INT32],
+    "surroundings": [5, "x", True, {"PATH": "/bin"}, object()],
+    "data": ["text", None, 5, bytearray(b"x"), object()],
+    "position": [*NO_INT64, None],
+    "end": NO_FLAG,
 }
 # Right values for the arguments that a call has to have.
 RIGHT: dict[str, Any] = {
     "job_id": "train",
+    "data": b"x",
+    "position": 0,
     "task_index": 0,
     "task_id": "train/task-0",
     "entrypoint": ["true"],

@@ -6,6 +6,7 @@ befalls it. It has two machines, A and B, of 4 cores, 1 GiB and 2 GPUs each; A i
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from iris.errors import UnavailableError
 pytestmark = pytest.mark.anyio
 
 LOOK_S = 0.05
+# Shorter than pytest's own limit: after that one the teardown of an asynchronous fixture would wait for ever.
+PATIENCE_S = 90.0
 
 
 class World(Protocol):
@@ -69,26 +72,41 @@ def gang(
 
 
 async def until(world: World, gang_id: str, state: GangState) -> GangStatus:
-    """The status of a gang once it is in a state; that it is ever in another one's way is the test's to look at."""
-    while True:
-        known = (await world.engine.snapshot()).get(gang_id)
-        if known is not None and known.state is state:
-            return known
-        await world.engine.wait_for_change(LOOK_S)
+    """Return the status of a gang once the gang is in a state."""
+    known: GangStatus | None = None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                known = (await world.engine.snapshot()).get(gang_id)
+                if known is not None and known.state is state:
+                    return known
+                await world.engine.wait_for_change(LOOK_S)
+    except TimeoutError:
+        raise AssertionError(f"gang {gang_id} is not {state} after {PATIENCE_S:g} s; last seen: {known}") from None
 
 
 async def until_gone(world: World, gang_id: str) -> None:
-    while gang_id in await world.engine.snapshot():
-        await world.engine.wait_for_change(LOOK_S)
+    """Return once the engine does not know a gang any more."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while gang_id in await world.engine.snapshot():
+                await world.engine.wait_for_change(LOOK_S)
+    except TimeoutError:
+        raise AssertionError(f"the engine still knows gang {gang_id} after {PATIENCE_S:g} s") from None
 
 
 async def until_free(world: World, cpu: int) -> list[Machine]:
-    """The machines once so many cores are free, over all of them: an engine may need a moment to count."""
-    while True:
-        machines = list(await world.engine.machines())
-        if sum(machine.free.cpu for machine in machines) == cpu:
-            return machines
-        await world.engine.wait_for_change(LOOK_S)
+    """Return the machines once `cpu` cores are free in all: an engine may need a moment to count."""
+    machines: list[Machine] = []
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                machines = list(await world.engine.machines())
+                if sum(machine.free.cpu for machine in machines) == cpu:
+                    return machines
+                await world.engine.wait_for_change(LOOK_S)
+    except TimeoutError:
+        raise AssertionError(f"not {cpu} cores are free after {PATIENCE_S:g} s; last seen: {machines}") from None
 
 
 def zones_of(world: World, status: GangStatus) -> list[str]:

@@ -64,7 +64,9 @@ def meeting(what: str = "-", who: int = -1, gate: Path | str = "-") -> list[str]
 
 
 def met(client: IrisClient, job: Job, task_index: int, attempt_id: int = 0) -> str:
-    """What a rank prints when it has met the others; empty before."""
+    """Return what a rank prints when it has met the others; empty before, also while its attempt has not begun."""
+    if len(client.task_status(job.job_id, task_index).attempts) <= attempt_id:
+        return ""
     lines = client.fetch_task_logs(job.job_id, task_index, attempt_id=attempt_id)
     return next((entry.message for entry in lines if entry.message.startswith("sum ")), "")
 
@@ -153,7 +155,7 @@ def test_a_gang_of_which_one_has_succeeded_does_not_meet_again(client: IrisClien
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rendezvous": "mpi"}, "'torch', 'jax' or None"),
+        ({"rendezvous": "mpi"}, "one of 'torch', 'jax', or None"),
         ({"rendezvous": "torch", "coscheduled": False}, "start together"),
         ({"rendezvous": "jax", "max_task_failures": 1}, "max_task_failures=1"),
     ],

@@ -227,6 +227,17 @@ class SlurmCluster:
         """Until nothing of any job is left."""
         wait_until(lambda: not self.jobs(), f"the end of all jobs of Slurm; see {self._directory}")
 
+    def resume_drained(self) -> None:
+        """Let Slurm use nodes again that it has drained.
+
+        A slurmctld that is killed with -9 again and again gives out a job number twice. Slurm then drains the node on
+        which both jobs were, and nothing starts there any more.
+        """
+        for line in self.command("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %T").splitlines():
+            name, state = line.split()
+            if state.startswith("drain"):
+                self.command("scontrol", "update", f"nodename={name}", "state=resume")
+
     def _is_up(self) -> bool:
         try:
             states = self.command("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split()

@@ -360,7 +360,7 @@ class IrisClient:
             index = 0 if stream_task_index is None else stream_task_index
             wanted = _wanted(True, None, None, 0, 0, 0, None, (), "", "auto", PATIENCE_S, None)
             if stream_task_index is None:
-                self._tell_of_other_tasks(job_id, math.inf if end is None else end - time.monotonic())
+                self._tell_of_other_tasks(job_id, math.inf if end is None else max(0.0, end - time.monotonic()))
             print_task(self.cluster, job_id, index, wanted if end is None else replace(wanted, until=end))
         elif stream_task_index is not None:
             raise InvalidArgumentError(f"stream_task_index={stream_task_index!r} needs stream_logs=True")
@@ -376,7 +376,7 @@ class IrisClient:
         return self.cluster.get_job_status(job_id)
 
     def _tell_of_other_tasks(self, job_id: str, timeout_s: float) -> None:
-        """Says that only task 0 is shown, where there are more and none was chosen."""
+        """Say that only task 0 is shown, if the job has more tasks and the caller chose none."""
         try:
             count = self.cluster.get_job_status(job_id, timeout_s=timeout_s).num_tasks
         except (UnavailableError, DeadlineExceededError):

@@ -99,6 +99,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 async def world(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlurmWorld]:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
+    cluster.resume_drained()
     world = SlurmWorld(tmp_path, cluster)
     await world.engine.start(NOBODY)
     yield world

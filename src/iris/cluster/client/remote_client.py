@@ -60,6 +60,7 @@ from iris.rpc.transport import HttpTransport
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _LONGEST_PAUSE_S = 5.0
+_SHORTEST_LIMIT_S = 0.001  # of a call whose caller's time is over
 _SHORTEST_WAIT_S = 1.0  # for the first answer to a wait, whose own time may be shorter
 _TELL_SILENCE_S = 2.0  # a controller that is started again takes one
 _PROBE_MS = 500
@@ -169,10 +170,11 @@ class RemoteClusterClient:
             job_id=check_job_id(job_id), include_result=check_flag("include_result", include_result)
         )
         end = time.monotonic() + min(check_timeout("timeout_s", timeout_s), self._timeout_s)
-        left_s = end - time.monotonic()
+        left_s = max(_SHORTEST_LIMIT_S, end - time.monotonic())
         answer = call(self._controller.get_job_status, request, self._peer, timeout_s=left_s)
         if answer.next_page_token:
-            rest = self._list_tasks(request.job_id, answer.next_page_token, end - time.monotonic())
+            left_s = max(_SHORTEST_LIMIT_S, end - time.monotonic())
+            rest = self._list_tasks(request.job_id, answer.next_page_token, left_s)
             answer.job.tasks.extend(rest)
         return answer.job
 
@@ -308,26 +310,32 @@ class RemoteClusterClient:
     def write_stdin(
         self, job_id: str, data: bytes, *, position: int, attempt_id: int | None = None, end: bool = False
     ) -> cluster_pb2.Controller.WriteStdinResponse:
-        """Standard input for the task of a job that was submitted with `stdin`. Answers with what was taken of it:
-        all of `data`, unless the task is slow to read. The same again has no effect.
+        """Send standard input to the task of a job that was submitted with `stdin`.
+
+        The answer says how much of `data` was taken: all of it, unless the task is slow to read. Sending the same bytes
+        again has no effect.
 
         Args:
             job_id: The job.
             data: The next bytes.
-            position: How many bytes come before them.
-            attempt_id: The attempt that has taken those; None: the newest.
+            position: How many bytes come before `data`.
+            attempt_id: The attempt that has taken the bytes before `data`; None: the newest.
             end: Nothing comes after `data`.
 
         Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is not valid; the text names it.
             NotFoundError: There is no such job.
-            FailedPreconditionError: It reads no standard input.
-            PermissionDeniedError: It is another user's.
+            FailedPreconditionError: The job reads no standard input.
+            PermissionDeniedError: The job is another user's.
         """
         request = cluster_pb2.Controller.WriteStdinRequest(
-            job_id=check_job_id(job_id), position=position, data=data, end=end
+            job_id=check_job_id(job_id),
+            position=check_whole_number("position", position),
+            data=check_instance("data", data, bytes),
+            end=check_flag("end", end),
         )
         if attempt_id is not None:
-            request.attempt_id = attempt_id
+            request.attempt_id = check_whole_number("attempt_id", attempt_id, most=MAX_INT32, none="the newest attempt")
         return call(self._controller.write_stdin, request, self._peer, timeout_s=self._timeout_s)
 
     def describe_cluster(self) -> cluster_pb2.Controller.DescribeClusterResponse:
