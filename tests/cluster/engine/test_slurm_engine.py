@@ -369,4 +369,5 @@ async def test_a_gang_that_slurm_forgets_is_not_dead_yet(world: SlurmWorld) -> N
     await world.engine.release("a@0")
     await until_gone(world, "a@0")
     wait_until(lambda: not any(worker_pid(slot.worker_id) for slot in before.slots), "the end of its workers")
+    world.slurm.resume_drained()
     await held(world, "b@0", slots=2, cpu=4)
