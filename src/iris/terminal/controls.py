@@ -13,6 +13,7 @@ from typing import TypeVar
 
 T = TypeVar("T", str, bytes)
 RESET = b"\x1b[0m"
+_RESETS = (RESET, b"\x1b[m")
 _MOST_COLOURS = 16  # sequences that are repeated at the start of a line
 _LONGEST_PENDING = 64  # characters of a sequence whose end has not come
 _CSI = "(?:\x1b\\[|\x9b)"
@@ -56,6 +57,8 @@ def active_colours(data: bytes) -> bytes:
 def _has_only_colours(data: bytes) -> bool:
     if not is_harmless(_COLOURS.sub(b"", data)):
         return False
+    if data.isascii():
+        return True
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -82,6 +85,11 @@ class ControlFilter:
         """
         begin = "" if self._is_in_line else "".join(self._colours)
         if ends_line and not self._is_in_line and _has_only_colours(data):  # ten times faster than what follows
+            if data.startswith(
+                _RESETS, data.rfind(b"\x1b[")
+            ):  # as most lines with colours: nothing is in force after it
+                self._colours.clear()
+                return begin.encode() + data
             for found in _COLOURS.finditer(data):
                 _apply(found[1].decode(), found[0].decode(), self._colours)
             return begin.encode() + data + (RESET if self._colours else b"")
