@@ -290,6 +290,8 @@ def test_jobs_run_on_the_workers_that_have_room(tmp_path: Path) -> None:
         running_cluster(state, workers=2) as server,
         RemoteClusterClient(server.address) as client,
     ):
+        # A worker that has not started yet could not start on a full disk, and would say nothing.
+        wait_until(lambda: len(client.list_workers()) == 2, "both workers")
         fill(full, 0)
         wait_until(
             lambda: [worker.short_of != "" for worker in client.list_workers()].count(True) == 1, "one to be full"
