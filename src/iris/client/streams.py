@@ -386,7 +386,9 @@ class Reading:
                 if not got_any:
                     raise WorkerUnreachableError("the stream ended without an end")
             except (UnavailableError, DeadlineExceededError) as error:
-                if self._wanted.follow or self.is_closed:
+                # A follow whose end has passed has no second stage.
+                has_second_stage = self._wanted.follow and time.monotonic() < self._wanted.follow_until
+                if has_second_stage or self.is_closed:
                     if not isinstance(error, NotYetError | TokenRenewedError):
                         self._silent.add(attempt.worker_id)
                     return  # the second stage tries again, and does not hold up the other tasks meanwhile
