@@ -46,10 +46,10 @@ def boot_ms() -> int:
 
 
 def now_for_ages_ms() -> int:
-    """The time that tells how old something is that may be deleted for its age.
+    """Return the time, in ms since the epoch, from which ages are counted when old files are deleted.
 
-    The wall clock, or where it would be if nobody had set it since this process started (see `keep_ages_in`), whichever
-    is earlier: a step makes nothing old at once, and what is deleted late does no harm.
+    This is the earlier of two times: the wall clock, and the wall clock without the steps since `keep_ages_in` anchored
+    it. Therefore a step forward makes no file old at once. After a step back files are deleted late: no harm.
     """
     return min(now_ms(), _anchor.wall_at_boot_ms + boot_ms())
 

@@ -105,7 +105,7 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
 
 
 class QuickPreparation:
-    """Tells which lines say no more than that a task was prepared within a second: nobody needs to see them."""
+    """Finds lines that need not be shown because they only say that a task was prepared within a second."""
 
     def __init__(self) -> None:
         self._began_ms: dict[tuple[int, int], int] = {}

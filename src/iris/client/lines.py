@@ -12,8 +12,8 @@ from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
 # An unfinished line is held until it is this long, then given out in pieces: so a reader's memory is bounded.
 MAX_LINE_PIECE = 64 << 20
-# A progress bar never ends its line. Who wants pieces gets it cut, beyond this length, where it goes back to the line's
-# start.
+# A progress bar never ends its line. A reader of pieces gets a bar longer than this in pieces, each of which ends where
+# the bar goes back to the start of the line.
 _MAX_BAR_BYTES = 4096
 
 

@@ -31,7 +31,7 @@ class WorkspaceSending:
         folder: The folder.
         on_notice: Told of what is left out, and, once, of packing and sending that take longer than a second.
         on_progress: Told how far packing and sending have come, some times a megabyte, from the start: the stage, the
-            bytes done and the bytes in all. None: nobody asks.
+            bytes done and the bytes in all. None: progress is not reported.
     """
 
     def __init__(self, folder: str, on_notice: Callable[[str], None], on_progress: Progress | None = None) -> None:

@@ -200,7 +200,7 @@ class ControllerService(Protocol):
 
     async def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
         """
-        What this cluster is, for who wants to know whether its tasks run where the caller is.
+        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1125,7 +1125,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.DescribeClusterResponse:
         """
-        What this cluster is, for who wants to know whether its tasks run where the caller is.
+        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
         """
         return await self.execute_unary(
             request=request,
@@ -1328,7 +1328,7 @@ class ControllerServiceSync(Protocol):
 
     def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
         """
-        What this cluster is, for who wants to know whether its tasks run where the caller is.
+        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2251,7 +2251,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.DescribeClusterResponse:
         """
-        What this cluster is, for who wants to know whether its tasks run where the caller is.
+        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
         """
         return self.execute_unary(
             request=request,

@@ -185,7 +185,9 @@ def run(
         folder = _folder(connection, workspace)
         feeds = replicas == 1 and not detach and is_input()
         if not feeds:
-            note_unread(output, "nobody stays with a detached job" if detach else "it would go to one task only")
+            note_unread(
+                output, "the command ends before a detached job does" if detach else "it would go to one task only"
+            )
         job = connection.client.run(
             command,
             name=name,
