@@ -70,9 +70,16 @@ class TaskInput:
             self.reading = None
 
     def close(self) -> None:
-        """The end of the input."""
-        self._timer.cancel()
+        """Close both ends of the pipe; a process that has its own copy of the reading end can still read the rest."""
+        self._end()
         self.handed_over()
+
+    def _end(self) -> None:
+        """Close the writing end, so that the process reads the end of the input after the last byte.
+
+        The reading end stays open until the process has it, because closing it earlier would discard what was written.
+        """
+        self._timer.cancel()
         if self._is_open:
             self._is_open = False
             self._loop.remove_writer(self._writing)
@@ -96,9 +103,9 @@ class TaskInput:
             except BrokenPipeError:
                 break
             if end:
-                self.close()
+                self._end()
             return True
-        self.close()
+        self._end()
         return False
 
     async def _room(self, within_s: float) -> bool:
@@ -117,6 +124,6 @@ class TaskInput:
 
     def _abandon(self) -> None:
         if self._is_open:
-            self.close()
+            self._end()
             with contextlib.suppress(Exception):  # a full disk is no reason to keep the task waiting
                 self._on_abandoned()
