@@ -1,6 +1,6 @@
 """Counts the words of the files that fall to this task: each task of the job takes its share. Run it as
 
-iris run --replicas 4 -- python examples/word_count.py README.md docs/*.md
+iris run --replicas 4 -- python examples/word_count.py README.md docs/*/*.md
 """
 
 from __future__ import annotations

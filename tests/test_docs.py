@@ -21,7 +21,7 @@ def python_blocks(page: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "program",
-    [*python_blocks("README.md"), "\n".join(python_blocks("docs/python-api.md"))],
+    [*python_blocks("README.md"), "\n".join(python_blocks("docs/reference/python-api.md"))],
     ids=lambda program: program.strip().splitlines()[0][:40],
 )
 def test_a_program_of_the_pages_runs(program: str, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
 
 def test_install_commands_of_the_pages_name_extras_that_there_are() -> None:
     known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         commands = re.findall(r"pip install '?([^\s'`]+)", page.read_text())
         for command in commands:
             assert command in ("uv", "-e") or command.startswith((".", "iris-cluster[")), f"{page.name}: {command}"

@@ -181,8 +181,8 @@ class IrisClient:
             entrypoint: A callable, or a command as a list of words, as in `["python", "train.py"]`.
             args: Positional arguments of the callable.
             kwargs: Named arguments of the callable.
-            name: The job's name and, outside a job, its id: no `/`, and no invisible characters (docs/python-api.md has
-                the rule). Default: made from the entrypoint's name.
+            name: The job's name and, outside a job, its id: no `/`, and no invisible characters
+                (docs/reference/python-api.md has the rule). Default: made from the entrypoint's name.
             replicas: How many tasks.
             resources: What each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or the same as a mapping,
                 `{"cpu": 1, "memory": "2GiB"}`; default: nothing is reserved.

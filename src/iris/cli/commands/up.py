@@ -29,7 +29,7 @@ Start a cluster on this machine. It stays, also when the terminal closes, until 
   iris up
   iris up --workers 4             four workers share the machine, as if they were four hosts
   iris up --port 0                any free port
-  iris up --engine ray            on the machines of a Ray cluster, see docs/engines.md
+  iris up --engine ray            on the machines of a Ray cluster, see docs/how-to/run-on-ray.md
   iris up --engine slurm          on those of a Slurm cluster
 
 Other commands on this machine find it by themselves. Jobs and their logs are kept in the state directory, and are
