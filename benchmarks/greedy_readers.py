@@ -17,13 +17,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.measure import p50, show
-from iris.cluster.client.local_server import LocalServer, start_server
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import Changes, Store, StoredJob
-from iris.cluster.worker.trust import WorkerCredentials
+from iris.cluster.client.server_process import LocalServer, start_server
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.rpc import cluster_pb2
-from iris.rpc.credentials import KEY_FILE
-from iris.rpc.tokens import SigningKey, worker_token
+from iris.rpc.auth.credentials import KEY_FILE
+from iris.rpc.auth.tokens import SigningKey, worker_token
 
 _NAME = "greedy_readers"
 _JOBS = 20_000

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.api.service import ControllerService
+from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
-from iris.cluster.controller.service import ControllerService
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import (
     GangRejectedError,
     GangRequest,
@@ -33,12 +33,12 @@ from iris.cluster.engine.base import (
 )
 from iris.cluster.types import make_task_id
 from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.calls import ErrorInterceptor, Peer, call_async
-from iris.rpc.credentials import Bearer
-from iris.rpc.process import address_of, bind, happens, raise_file_limit, run_loop, when_parent_ends
-from iris.rpc.serving import HttpServer
-from iris.rpc.tokens import SigningKey
+from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
+from iris.system.processes import address_of, bind, happens, raise_file_limit, run_loop, when_parent_ends
 
 WORKER = "load-0"
 _HEARTBEAT_S = 2.0

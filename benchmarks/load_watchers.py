@@ -10,8 +10,8 @@ import os
 import sys
 
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.credentials import Bearer
-from iris.rpc.process import raise_file_limit, run_loop
+from iris.rpc.auth.credentials import Bearer
+from iris.system.processes import raise_file_limit, run_loop
 
 
 async def _watch(address: str, job_id: str, count: int) -> None:

@@ -122,7 +122,7 @@ def _bare(address: str) -> Iterator[Any]:
 @contextmanager
 def _iris(folder: Path, address: str) -> Iterator[Any]:
     from iris.client import IrisClient
-    from iris.cluster.client.local_server import PlaceOptions, start_server
+    from iris.cluster.client.server_process import PlaceOptions, start_server
 
     place = PlaceOptions(engine="ray", ray_address=address)
     server = start_server(folder / "state", ends_with_us=True, place=place)

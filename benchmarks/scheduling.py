@@ -20,13 +20,13 @@ import psutil
 
 from benchmarks.load_peers import PaperEngine
 from benchmarks.measure import aim, p50, show
-from iris.cluster.controller.fleet import Fleet
-from iris.cluster.controller.job import Instruction, Job, ReleaseRoom, RequestRoom
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.scheduler import Scheduler
-from iris.cluster.controller.store import Store
-from iris.cluster.controller.task import SUCCEEDED, AttemptEnd, WorkerPlace
-from iris.cluster.controller.workers import WorkerRecord
+from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseRoom, RequestRoom
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.engine.base import GangRequest, GangStatus, Machine, Resources
 from iris.rpc import cluster_pb2
 

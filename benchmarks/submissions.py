@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.measure import p50, show
-from iris.cluster.client.local_server import LocalServer, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.saver import Saver
-from iris.cluster.controller.store import Changes, Store
+from iris.cluster.client.server_process import LocalServer, start_server
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.rpc import cluster_pb2
 
 _CLIENTS = 50

@@ -16,8 +16,8 @@ from support.tokens import prepare_environment
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer, PlaceOptions
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer, PlaceOptions
 
 os.environ[RUN_VARIABLE] = secrets.token_hex(8)
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that: the programs

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import iris
-from iris.clock import VARIABLE, ms_since, now_ms, stamp
+from iris.system.clock import VARIABLE, ms_since, now_ms, stamp
 
 SOURCE = Path(iris.__file__).parent
 HOUR_MS = 3_600_000
 
 _STEPS = """
 import sys
-from iris.clock import ms_since, now_for_ages_ms, now_ms, stamp
+from iris.system.clock import ms_since, now_for_ages_ms, now_ms, stamp
 before, mark = now_ms(), stamp()
 open(sys.argv[1], "w").write(sys.argv[2])
 print(now_ms() - before, now_for_ages_ms() - before, ms_since(mark, before))
@@ -44,7 +44,7 @@ def test_a_clock_set_back_makes_nothing_old(tmp_path: Path) -> None:
 _AGES = """
 import sys
 from pathlib import Path
-from iris.clock import keep_ages_in, now_for_ages_ms
+from iris.system.clock import keep_ages_in, now_for_ages_ms
 keep_ages_in(Path(sys.argv[1]))
 print(now_for_ages_ms())
 """

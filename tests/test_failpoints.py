@@ -19,8 +19,8 @@ from support.tokens import keep_key
 from support.waiting import wait_until
 
 import iris
-from iris.cluster.client.local_server import LocalServer, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer, start_server
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.failpoints import NAMES, VARIABLE, MessageDropped, failpoint, is_active, parse
 from iris.rpc import cluster_pb2 as pb

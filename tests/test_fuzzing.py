@@ -23,18 +23,18 @@ from support.fuzzing import fuzz
 from support.log_model import Received, lay_out, random_capture
 from support.waiting import wait_until
 
-from iris.cli.moments import read_moment, read_span, write_moment
+from iris.cli.durations import read_moment, read_span, write_moment
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.logs.cursor import Position, decode_cursor, encode_cursor
+from iris.cluster.logs.reading.filters import FilteredReader, LogFilter
+from iris.cluster.logs.reading.line_pages import read_page
+from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import LAST_MS, MAGIC, Record, decode, encode, parse_gap
+from iris.cluster.logs.segments import parse_end
 from iris.cluster.names import check_job_name
 from iris.cluster.types import JobInfo, make_task_id, parse_bytes, parse_task_id
-from iris.cluster.worker.log_filter import FilteredReader, LogFilter
-from iris.cluster.worker.log_page import read_page
-from iris.cluster.worker.log_reader import LogReader
-from iris.cluster.worker.log_segments import parse_end
 from iris.errors import InternalError, InvalidArgumentError, IrisError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 

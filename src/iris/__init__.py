@@ -1,15 +1,15 @@
-"""Iris runs a job of many tasks that belong together, and shows what each of them does.
+"""Iris runs jobs of many tasks and shows what each task does. Users start with `from iris.client import IrisClient`.
 
-The stops of a job, one file each:
+Ten stops of a job, in the order in which it passes them:
 
-1. A user calls: `iris.client.client` (IrisClient), `iris.client.job` (Job, Task), or `iris.cli`.
-2. The client asks: `iris.cluster.client.remote_client`, over `iris.rpc.transport`.
-3. The wire's door: `iris.cluster.controller.service`; the wire itself is proto/iris/rpc/cluster.proto.
-4. The controller acts: `iris.cluster.controller.controller`, and remembers in `iris.cluster.controller.store`.
-5. It decides, purely: `iris.cluster.controller.job`, `iris.cluster.controller.task`.
-6. Whose turn it is: `iris.cluster.controller.queue`; `iris.cluster.controller.scheduler` asks for their room.
-7. An engine places: `iris.cluster.engine.local`, behind the seam `iris.cluster.engine.base`.
-8. A worker runs: `iris.cluster.worker.worker`, one process group an attempt: `iris.cluster.worker.process`.
-9. A log fills: `iris.cluster.worker.log_store`, and `iris.cluster.logs.records` for what a log is.
-10. Lines travel home: `iris.cluster.worker.log_stream`, and back to the reader, `iris.client.streams`.
+1. A user calls `iris.client.client`, or types a command of `iris.cli`.
+2. The client sends a request: `iris.cluster.client.remote_client`.
+3. The controller validates the request: `iris.cluster.controller.submission`.
+4. The controller's loop changes its state, and saves each change: `iris.cluster.controller.controller`, `storage`.
+5. A pure state machine decides what happens next: `iris.cluster.controller.jobs`.
+6. The scheduler decides which gang starts next: `iris.cluster.controller.scheduling`.
+7. An engine allocates slots: `iris.cluster.engine`.
+8. A worker starts each attempt as a process: `iris.cluster.worker`.
+9. The output of the process becomes a log: `iris.cluster.logs`.
+10. The log is streamed to a reader and turned into lines: `iris.client.logs`.
 """

@@ -20,18 +20,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iris.clock import keep_ages_in
-from iris.cluster.controller import state_dir
-from iris.cluster.controller.incarnation import disown_jobs, settle
-from iris.cluster.engine.local import LocalEngine
-from iris.cluster.engine.options import ENGINES, RAY_ADDRESS, check_engine_options
+from iris.cluster.controller.storage import state_dir
+from iris.cluster.controller.storage.incarnation import disown_jobs, settle
+from iris.cluster.engine.engine_options import ENGINES, RAY_ADDRESS, check_engine_options
+from iris.cluster.engine.local.engine import LocalEngine
+from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.names import check_label
-from iris.cluster.worker.cgroup import make_room
-from iris.cluster.worker.lease import DEFAULT_LEASE_S
-from iris.cluster.worker.limits import ENFORCE
-from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES
-from iris.cluster.worker.task_dir import LogDirs
-from iris.cluster.worker.trust import WorkerCredentials
+from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.limits.cgroup import make_room
+from iris.cluster.worker.limits.enforcement import ENFORCE
+from iris.cluster.worker.paths import LogDirs
+from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
 from iris.errors import (
     FailedPreconditionError,
     IrisError,
@@ -39,10 +38,12 @@ from iris.errors import (
     UnavailableError,
 )
 from iris.rpc.address import advertised, is_wildcard
-from iris.rpc.credentials import KEY_FILE, TOKEN_FILE
-from iris.rpc.inherited import use_defaults
-from iris.rpc.private_dir import keep_files_private, make_private
-from iris.rpc.process import (
+from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
+from iris.rpc.http.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
+from iris.system.clock import keep_ages_in
+from iris.system.inherited import use_defaults
+from iris.system.private_dir import keep_files_private, make_private
+from iris.system.processes import (
     bind,
     own_host_towards,
     port_of,
@@ -51,14 +52,13 @@ from iris.rpc.process import (
     use_no_proxy,
     when_parent_ends,
 )
-from iris.rpc.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
 
 if TYPE_CHECKING:
-    from iris.cluster.controller.log_keeper import Keeping
-    from iris.cluster.controller.service import ControllerService
+    from iris.cluster.controller.api.service import ControllerService
+    from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.engine.base import Engine
+    from iris.rpc.auth.tokens import SigningKey
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
-    from iris.rpc.tokens import SigningKey
 
 # Also said in the help of `iris up`.
 _KEEP_LOGS_S = 30 * 86400.0
@@ -71,14 +71,14 @@ _log = logging.getLogger(__name__)
 
 def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
     """The controller's calls as an ASGI application, for any server that speaks HTTP."""
-    from iris.cluster.controller.service import heavy_calls
+    from iris.cluster.controller.api.service import heavy_calls
+    from iris.rpc.auth.authenticate import Gate, Inspector
+    from iris.rpc.auth.permissions import CONTROLLER_RULES
     from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
-    from iris.rpc.codecs import CODECS, MessageCoding, MessageThread
-    from iris.rpc.gate import Gate, Inspector
-    from iris.rpc.heavy_calls import HeavyCalls
-    from iris.rpc.permissions import CONTROLLER_RULES
-    from iris.rpc.serving import MAX_MESSAGE_BYTES
+    from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES
+    from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
+    from iris.rpc.serving.heavy_calls import HeavyCalls
 
     controller = service.controller
     authority = controller.authority
@@ -159,15 +159,15 @@ async def _serve_in(
         if not arguments.temporary:
             (directory / state_dir.ENGINE_FILE).write_text(f"{arguments.engine}\n")
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
-        from iris.cluster.controller.admin_token import AdminToken
-        from iris.cluster.controller.authority import Authority
+        from iris.cluster.controller.api.service import ControllerService
+        from iris.cluster.controller.auth.admin_token import AdminToken
+        from iris.cluster.controller.auth.authority import Authority
         from iris.cluster.controller.controller import Controller
-        from iris.cluster.controller.limits import Limits
-        from iris.cluster.controller.reserve import Reserve
-        from iris.cluster.controller.service import ControllerService
-        from iris.cluster.controller.store import Store
-        from iris.rpc.async_transport import http_client
-        from iris.rpc.serving import HttpServer
+        from iris.cluster.controller.storage.store import Store
+        from iris.cluster.controller.submission.headroom import Reserve
+        from iris.cluster.controller.submission.quotas import Limits
+        from iris.rpc.http.asgi_server import HttpServer
+        from iris.rpc.http.async_client_transport import http_client
 
         store = Store(None if arguments.temporary else directory / "controller.db")
         authority = Authority(keys.key, store)
@@ -236,7 +236,7 @@ def _check_engine(directory: Path, engine: str) -> None:
     before = file.read_text().strip() if file.exists() else engine
     if before == engine:
         return
-    from iris.cluster.controller.store import Store
+    from iris.cluster.controller.storage.store import Store
 
     store = Store(directory / "controller.db")
     unfinished = [stored.job.job_id for stored in store.load() if not stored.job.is_finished]
@@ -274,7 +274,7 @@ def _engine(
             credentials=keys.of_worker,
         )
     if arguments.engine == "slurm":
-        from iris.cluster.engine.slurm import SlurmEngine
+        from iris.cluster.engine.slurm.engine import SlurmEngine
 
         return SlurmEngine(
             directory / "slurm",
@@ -284,7 +284,7 @@ def _engine(
             credentials=keys.of_queued_worker,
         )
     if arguments.engine == "ray":
-        from iris.cluster.engine.ray import RayEngine
+        from iris.cluster.engine.ray.engine import RayEngine
 
         return RayEngine(
             directory / "ray",
@@ -302,7 +302,7 @@ def _tls(arguments: argparse.Namespace, directory: Path) -> ServerTls | None:
     check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
     if tls is None or not tls.client_ca:
         return tls
-    from iris.rpc.part_identity import load_or_make
+    from iris.rpc.auth.client_cert import load_or_make
 
     return replace(tls, part=str(load_or_make(directory)))
 
@@ -317,28 +317,28 @@ class _Keys:
 
     @property
     def key(self) -> SigningKey:
-        from iris.rpc.tokens import SigningKey
+        from iris.rpc.auth.tokens import SigningKey
 
         if self._key is None:
             self._key = SigningKey.new() if self._path is None else SigningKey.load_or_make(self._path)
         return self._key
 
     def of_worker(self, worker_id: str) -> WorkerCredentials:
-        from iris.rpc.tokens import worker_token
+        from iris.rpc.auth.tokens import worker_token
 
         return WorkerCredentials(worker_token(self.key, worker_id), self.key.public)
 
     def of_queued_worker(self, worker_id: str) -> WorkerCredentials:
         """The same, for one that may start days later."""
-        from iris.rpc.tokens import QUEUED_WORKER_TTL_S, worker_token
+        from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S, worker_token
 
         return WorkerCredentials(worker_token(self.key, worker_id, QUEUED_WORKER_TTL_S), self.key.public)
 
 
 async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
-    from iris.cluster.controller.log_keeper import Keeping
-    from iris.cluster.controller.log_location import LogLocation
-    from iris.cluster.controller.log_retention import Retention
+    from iris.cluster.controller.logs.keeper import Keeping
+    from iris.cluster.controller.logs.remote_store import LogLocation
+    from iris.cluster.controller.logs.retention import Retention
 
     location = None
     try:

@@ -20,10 +20,10 @@ from support.cluster import has_socket, iris_processes, is_alive, parent_of, rea
 from support.tokens import keep_key
 
 from chaos.surroundings import FILLING, STEPS_S, Clock, Disk
-from iris.clock import VARIABLE as CLOCK
-from iris.cluster.client.local_server import LocalServer, start_server
+from iris.cluster.client.server_process import LocalServer, start_server
 from iris.errors import LocalClusterError
 from iris.failpoints import VARIABLE
+from iris.system.clock import VARIABLE as CLOCK
 
 P = ParamSpec("P")
 WORKERS = 3

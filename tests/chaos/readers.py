@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from support.tokens import token
 
-from iris.rpc.caller import READER
+from iris.rpc.auth.caller import READER
 
 _READERS = 6
 _TIMEOUT_S = 30.0

@@ -16,7 +16,7 @@ from support.cluster import unique
 from support.terminal import Terminal
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 
 _DEADLINE_S = 60.0  # no measure of speed, only the end of hope
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.waiting import wait_until
 
-from iris.cluster.worker.log_segments import list_segments
+from iris.cluster.logs.segments import list_segments
 
 Iris = Any  # tests/cli/conftest.py
 

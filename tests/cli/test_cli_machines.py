@@ -16,7 +16,7 @@ from support.tokens import token
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
 from iris.rpc import cluster_pb2 as pb
 

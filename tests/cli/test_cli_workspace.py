@@ -13,8 +13,8 @@ from support.terminal import Terminal
 from support.waiting import wait_until
 
 from iris.cli.attach import QuickPreparation
-from iris.cli.output import Output
-from iris.cli.sending import show_progress
+from iris.cli.output.printer import Output
+from iris.cli.output.upload_display import show_progress
 from iris.client.job import Block, LogEntry
 from iris.cluster.logs.records import SOURCES
 
@@ -87,8 +87,8 @@ def test_bar_of_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     program = """
 import time
 from iris.cli.attach import QuickPreparation
-from iris.cli.output import Output
-from iris.cli.sending import show_progress
+from iris.cli.output.printer import Output
+from iris.cli.output.upload_display import show_progress
 from iris.client.job import Block, LogEntry
 from iris.cluster.logs.records import SOURCES
 output = Output()

@@ -6,10 +6,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from iris.cli.columns import Columns
-from iris.cli.tables import job_view, jobs_table
-from iris.clock import now_ms
+from iris.cli.output.columns import Columns
+from iris.cli.output.tables import job_view, jobs_table
 from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
 
 SHORT, LONG = "train-1a2b3c4d", "nightly-evaluation-of-the-large-model-on-all-held-out-sets-2026-11-24"
 WIDE = "実験-モデル評価"

@@ -15,7 +15,7 @@ import pytest
 from support.cluster import is_alive
 from support.waiting import wait_until
 
-from iris.rpc.identity import identify_process
+from iris.system.process_identity import identify_process
 
 Iris = Any  # tests/cli/conftest.py
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")

@@ -10,7 +10,7 @@ import pytest
 # Lines are written to a pipe that nobody reads, until it is full; then comes a Ctrl-C.
 PROGRAM = """
 import fcntl, os, signal, sys, termios, threading
-from iris.cli.output import Output
+from iris.cli.output.printer import Output
 from iris.client.job import Block, LogEntry
 
 reads, writes = os.pipe()

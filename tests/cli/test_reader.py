@@ -9,7 +9,7 @@ import sys
 def test_a_connection_that_was_closed_is_no_reader_that_has_left() -> None:
     program = (
         "import signal\n"
-        "from iris.cli.reader import leave_with_reader\n"
+        "from iris.cli.output.closed_reader import leave_with_reader\n"
         "with leave_with_reader():\n"
         "    signal.raise_signal(signal.SIGPIPE)  # as a write to a closed socket does\n"
         "    print('still here', flush=True)\n"

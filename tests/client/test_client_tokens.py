@@ -16,13 +16,13 @@ from support.tokens import token
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.here import identify_process, record_path
-from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.running_cluster import identify_process, record_path
+from iris.cluster.client.server_process import LocalServer
 from iris.errors import FailedPreconditionError, InvalidArgumentError, UnauthenticatedError
 from iris.rpc import cluster_pb2
-from iris.rpc.caller import LEEWAY_S
-from iris.rpc.credentials import TOKEN_FILE
+from iris.rpc.auth.caller import LEEWAY_S
+from iris.rpc.auth.credentials import TOKEN_FILE
 
 Route = Literal["auto", "worker", "controller"]
 routes = pytest.mark.parametrize("route", ["auto", "worker", "controller"])

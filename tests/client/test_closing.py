@@ -17,7 +17,7 @@ from support.cluster import running_cluster, shell
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.errors import ClientClosedError
 
 Verb = Callable[[IrisClient, str], object]

@@ -30,7 +30,7 @@ from support.log_writer import SOURCES, Writing
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.cluster.types import ResourceSpec
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.rpc import cluster_pb2 as pb

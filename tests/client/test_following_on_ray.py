@@ -14,7 +14,7 @@ from contracts.log_following import Reach
 from support.chaos_proxy import ChaosProxy
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 
 # These fill the workers that stand, before they begin: on Ray there are none.
 del test_the_end_of_a_task_that_never_started, test_a_follow_that_begins_before_the_task_is_placed  # noqa: F821

@@ -14,7 +14,7 @@ from support.cluster import is_alive, running_cluster, shell, unique
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry, Task
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.cluster.types import ResourceSpec
 from iris.errors import (
     AlreadyExistsError,

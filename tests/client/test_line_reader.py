@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from iris.client.job import Block, LogEntry
-from iris.client.lines import MAX_LINE_PIECE, LineReader, RawReader, join_pieces
+from iris.client.logs.lines import MAX_LINE_PIECE, LineReader, RawReader, join_pieces
 from iris.cluster.logs.cursor import Position, decode_cursor
 from iris.cluster.logs.records import SOURCES, encode, encode_gap
 

@@ -10,7 +10,7 @@ from support.cluster import shell
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 
 
 def test_follow_with_a_past_end_gives_all_lines_when_its_first_read_breaks(

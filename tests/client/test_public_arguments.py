@@ -17,7 +17,7 @@ import pytest
 import iris.cluster.types
 from iris.client import IrisClient, Job, Task
 from iris.client.job import LogOptions
-from iris.client.streams import LogStream
+from iris.client.logs.streams import LogStream
 from iris.cluster.client.local_client import LocalClusterClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import Entrypoint, JobInfo, ResourceSpec

@@ -10,7 +10,7 @@ import pytest
 from support.cluster import unique
 
 from iris.client import IrisClient
-from iris.client.sending import WorkspaceSending
+from iris.client.workspace_upload import WorkspaceSending
 from iris.errors import InvalidArgumentError
 
 MIB = 1024**2

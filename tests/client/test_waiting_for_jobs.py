@@ -11,7 +11,7 @@ from support.chaos_proxy import ChaosProxy, Faults, always
 from support.cluster import shell
 
 from iris.client import IrisClient, Job
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.errors import JobFailedError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 

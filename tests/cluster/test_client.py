@@ -23,7 +23,7 @@ NAMES = {
     "iris.cluster.types": ["JobInfo", "get_job_info", "ResourceSpec", "is_job_finished", "is_task_finished"],
     "iris.cluster.client.remote_client": ["RemoteClusterClient"],
     "iris.cluster.client.local_client": ["LocalClusterClient"],
-    "iris.cluster.controller.task": ["Task", "TaskAttempt"],
+    "iris.cluster.controller.jobs.task": ["Task", "TaskAttempt"],
     "iris.rpc.cluster_pb2": ["TaskStatus", "JobStatus", "Worker", "Controller"],
     "iris.rpc.cluster_connect": ["ControllerService", "WorkerService", "ControllerServiceClientSync"],
 }

@@ -11,9 +11,9 @@ from support.standing_cluster import Proofs, StandingCluster, standing_cluster
 from support.tokens import token
 from support.waiting import wait_until
 
-from iris.clock import VARIABLE
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.rpc import cluster_pb2 as pb
+from iris.system.clock import VARIABLE
 
 LEASE_S = 2.0
 LONGER_LEASE_S = 16.0  # than a restart of the controller takes on a busy machine

@@ -14,7 +14,7 @@ from support.standing_cluster import Proofs, StandingCluster, standing_cluster
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import start_server
+from iris.cluster.client.server_process import start_server
 from iris.errors import AlreadyExistsError, IrisError, LocalClusterError
 from iris.rpc import cluster_pb2 as pb
 

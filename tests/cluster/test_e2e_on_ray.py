@@ -14,7 +14,7 @@ from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 

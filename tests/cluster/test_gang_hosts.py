@@ -14,11 +14,11 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import ResourceSpec
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
 from iris.errors import DeadlineExceededError
 from iris.rpc import cluster_pb2 as pb
 

@@ -16,10 +16,10 @@ from support.stored_jobs import store_ended_jobs
 from support.tokens import token
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.caller import READER
+from iris.rpc.auth.caller import READER
 from iris.rpc.pages import LONGEST_PAGE
 
 JOBS = 3000

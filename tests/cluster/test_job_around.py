@@ -8,7 +8,7 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.errors import NotFoundError
-from iris.rpc.task_token import task_of_token
+from iris.rpc.auth.task_token import task_of_token
 
 
 @pytest.mark.parametrize("spelling", ["http://localhost:{port}", "LOCALHOST:{port}", "127.1:{port}", "http://{host}/"])

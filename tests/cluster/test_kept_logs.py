@@ -22,13 +22,13 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.client import IrisClient, Job
-from iris.cluster.client.local_server import LocalServer
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.store import Store
+from iris.cluster.client.server_process import LocalServer
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.machine import this_machine
+from iris.cluster.logs.segments import has_end, list_segments
 from iris.cluster.types import ResourceSpec
-from iris.cluster.worker.log_segments import has_end, list_segments
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
 from iris.errors import WorkerUnreachableError
 from iris.rpc import cluster_pb2 as pb
 

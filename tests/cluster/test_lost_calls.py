@@ -20,14 +20,14 @@ from support.tokens import token
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
+from iris.cluster.logs.segments import has_end
 from iris.cluster.types import is_job_finished
-from iris.cluster.worker.log_segments import has_end
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
 from iris.errors import NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
+from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import TRIES
-from iris.rpc.credentials import Bearer
 
 CASES: dict[str, Callable[[Case], None]] = {}
 

@@ -17,7 +17,7 @@ from support.worker_process import running_worker
 
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.credentials import Bearer
+from iris.rpc.auth.credentials import Bearer
 
 
 def test_a_stop_waits_for_its_start_though_the_worker_has_registered_once_more(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from support.cluster import unique
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.limits import check_worker
+from iris.cluster.controller.submission.quotas import check_worker
 from iris.cluster.names import check_job_name, check_label, check_name, check_port_name, find_unseen
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
+from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import Peer, call
-from iris.rpc.credentials import Bearer
-from iris.rpc.transport import HttpTransport
+from iris.rpc.http.client_transport import HttpTransport
 
 ACCEPTED = ["x", "train model é", "学習", "обучение", "ﷺ", "a  b", "🚀", "@", "c@1", "..", "x" * 200, "\ue0a0 branch"]
 REFUSED = {

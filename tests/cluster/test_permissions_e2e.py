@@ -14,14 +14,14 @@ from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
 from support.tokens import token
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer
 from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError
 from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.calls import Peer, call
-from iris.rpc.credentials import Bearer
-from iris.rpc.tokens import SigningKey
-from iris.rpc.transport import HttpTransport
+from iris.rpc.http.client_transport import HttpTransport
 
 SERVICES = cluster_pb2.DESCRIPTOR.services_by_name
 

@@ -16,10 +16,10 @@ from support.waiting import wait_until
 
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.types import Entrypoint
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
 from iris.rpc import cluster_pb2 as pb
 from iris.versions import VERSION, python_version
 

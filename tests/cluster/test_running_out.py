@@ -23,10 +23,10 @@ from support.fake_engine import FakeEngine
 from support.process_engine import ProcessEngine, slot_processes
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.reserve import DESCRIPTOR_RESERVE, DISK_RESERVE_BYTES
-from iris.cluster.controller.store import Store
+from iris.cluster.client.server_process import LocalServer
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.headroom import DESCRIPTOR_RESERVE, DISK_RESERVE_BYTES
 from iris.errors import ControllerUnreachableError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 

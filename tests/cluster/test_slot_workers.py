@@ -21,13 +21,13 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller import slot_workers
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.slot_workers import DRAIN_S
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.scheduling import draining
+from iris.cluster.controller.scheduling.draining import DRAIN_S
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import GangState, GangStatus
-from iris.cluster.worker.lease import DEFAULT_LEASE_S
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
+from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
 from iris.rpc import cluster_pb2 as pb
 
 
@@ -171,7 +171,7 @@ def test_a_gang_of_which_the_engine_has_yet_to_find_out_where_it_is_goes_on(
         command = shell(f"while [ ! -e {gate} ]; do sleep 0.02; done")
         job_id = launch(client, command, replicas=2, rendezvous=rendezvous)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
-    monkeypatch.setattr(slot_workers, "_UNPLACED_S", 0.0)
+    monkeypatch.setattr(draining, "_UNPLACED_S", 0.0)
     engine = world.engine.for_next_controller()
     request, status = engine._gangs[f"{job_id}@0"]
     engine._gangs[f"{job_id}@0"] = request, GangStatus(GangState.WAITING, reason="it is being looked for")

@@ -15,7 +15,7 @@ from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none, 
 from support.standing_cluster import Proofs, StandingCluster, standing_cluster
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import PlaceOptions
+from iris.cluster.client.server_process import PlaceOptions
 from iris.rpc import cluster_pb2
 
 skip_where_there_is_none()

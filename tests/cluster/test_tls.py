@@ -16,8 +16,8 @@ from support.tokens import token
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import DoorOptions, LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import DoorOptions, LocalServer
 from iris.errors import ControllerUnreachableError, FailedPreconditionError, InvalidArgumentError, LocalClusterError
 from iris.rpc import cluster_pb2
 

@@ -15,7 +15,7 @@ from support.worker_process import running_worker
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import is_job_finished
 from iris.errors import ResourceExhaustedError

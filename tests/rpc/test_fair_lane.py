@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from iris.errors import ResourceExhaustedError
-from iris.rpc.fair_lane import FairLane
+from iris.rpc.serving.fair_lane import FairLane
 
 
 async def settle() -> None:

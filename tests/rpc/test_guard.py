@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from support.waiting import wait_until
 
-from iris.rpc.guard import (
+from iris.rpc.http.asgi_server import HttpServer
+from iris.rpc.http.connection_limits import (
     BODY_BYTES_PER_S,
     BODY_S,
     HEAD_S,
@@ -23,8 +24,7 @@ from iris.rpc.guard import (
     MAX_REQUEST_BYTES,
     Guard,
 )
-from iris.rpc.process import bind
-from iris.rpc.serving import HttpServer
+from iris.system.processes import bind
 
 Answer = tuple[int, bytes]
 

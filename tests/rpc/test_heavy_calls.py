@@ -11,10 +11,10 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.caller import READER, Caller, current_caller
-from iris.rpc.codecs import MessageThread
-from iris.rpc.fair_lane import FairLane
-from iris.rpc.heavy_calls import HeavyCalls, always
+from iris.rpc.auth.caller import READER, Caller, current_caller
+from iris.rpc.serving.codecs import MessageThread
+from iris.rpc.serving.fair_lane import FairLane
+from iris.rpc.serving.heavy_calls import HeavyCalls, always
 
 pytestmark = pytest.mark.anyio
 Request = pb.Controller.ListTasksRequest

@@ -14,7 +14,7 @@ from connectrpc.errors import ConnectError
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import ControllerUnreachableError
-from iris.rpc.neighbour import Neighbour, own
+from iris.rpc.auth.peer_uid import Neighbour, own
 
 # Says its port, then what it is sent, as somebody who took the port of a server that is gone.
 _LISTEN = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iris.rpc import cluster_pb2
-from iris.rpc.caller import ADMIN, CONTROLLER, GIVEN_ROLES, TASK, Caller
-from iris.rpc.permissions import CONTROLLER_RULES, OPEN, WORKER_RULES, Rules
+from iris.rpc.auth.caller import ADMIN, CONTROLLER, GIVEN_ROLES, TASK, Caller
+from iris.rpc.auth.permissions import CONTROLLER_RULES, OPEN, WORKER_RULES, Rules
 
 ROLES = {*GIVEN_ROLES, TASK, CONTROLLER}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iris.errors import FailedPreconditionError
-from iris.rpc.private_dir import check_entries, check_private, make_private
+from iris.system.private_dir import check_entries, check_private, make_private
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
 NOBODY = 65534
@@ -66,7 +66,7 @@ def test_directory_below_one_that_everybody_may_write_is_refused(tmp_path: Path)
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from iris.rpc.private_dir import check_private
+from iris.system.private_dir import check_private
 os.setuid(65534)
 check_private(Path(sys.argv[1]))
 print("taken")

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.request_enums import check_enums
-from iris.rpc.request_json import parse_request
+from iris.rpc.serving.request_enums import check_enums
+from iris.rpc.serving.request_json import parse_request
 
 LAUNCH = pb.Controller.LaunchJobRequest
 

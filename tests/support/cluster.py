@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from support.tokens import keep_key
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import LocalServer, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer, start_server
 from iris.cluster.types import is_job_finished
 from iris.rpc import cluster_pb2
 

@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 
 from support.tokens import shared_key
 
-from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.api.service import ControllerService
+from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
-from iris.cluster.controller.limits import Limits
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.scheduler import START_LIMIT_S
-from iris.cluster.controller.service import ControllerService
-from iris.cluster.controller.slot_workers import DRAIN_S
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.scheduling.draining import DRAIN_S
+from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.quotas import Limits
 from iris.cluster.engine.base import Engine
-from iris.cluster.worker.lease import DEFAULT_LEASE_S
-from iris.rpc.process import address_of, bind
-from iris.rpc.serving import HttpServer
+from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
+from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
+from iris.system.processes import address_of, bind
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from iris.cluster.engine.base import (
     place,
 )
 from iris.errors import UnavailableError
-from iris.rpc.process import happens
+from iris.system.processes import happens
 
 
 class FakeEngine:

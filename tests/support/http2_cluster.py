@@ -19,13 +19,13 @@ import hypercorn.asyncio
 import hypercorn.config
 from support.tokens import shared_key, worker_credentials
 
-from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.api.service import ControllerService
+from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
-from iris.cluster.controller.service import ControllerService
-from iris.cluster.controller.store import Store
-from iris.cluster.engine.local import LocalEngine
-from iris.rpc.process import address_of, bind
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.engine.local.engine import LocalEngine
 from iris.server import controller_application
+from iris.system.processes import address_of, bind
 
 
 def silent_after_disconnect(application: Any) -> Any:

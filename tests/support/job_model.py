@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from iris.cluster.controller.task import (
+from iris.cluster.controller.jobs.task import (
     FAILED,
     KILLED,
     PENDING,

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 
 from support.job_model import JobModel
 
-from iris.cluster.controller.job import Instruction, Job, ReleaseRoom, RequestRoom, StartAttempt, StopAttempt
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.status import job_status
-from iris.cluster.controller.store import Changes, Store, StoredJob
-from iris.cluster.controller.task import (
+from iris.cluster.controller.api.messages import job_status
+from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseRoom, RequestRoom, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import (
     FAILED,
     KILLED,
     PENDING,
@@ -29,6 +28,7 @@ from iris.cluster.controller.task import (
     Task,
     WorkerPlace,
 )
+from iris.cluster.controller.storage.store import Changes, Store, StoredJob
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.rpc import cluster_pb2
 

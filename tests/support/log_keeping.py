@@ -6,16 +6,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.log_keeper import Keeping, LogKeeper
-from iris.cluster.controller.log_location import LogLocation
-from iris.cluster.controller.log_retention import Retention
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerPlace
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerPlace
+from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
+from iris.cluster.controller.logs.remote_store import LogLocation
+from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import GAP, decode, parse_gap
-from iris.cluster.worker.log_reader import LogReader
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.logs.writer import LogWriter
+from iris.cluster.worker.paths import LogDirs
 from iris.rpc import cluster_pb2
 
 WORKER = WorkerPlace("w", "http://w", "its process")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from iris.cluster.logs.reading.line_pages import Line
+from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_LINE_PIECE
 from iris.cluster.logs.records import (
     BEGINNING,
     GAP,
@@ -20,10 +22,8 @@ from iris.cluster.logs.records import (
     encode,
     parse_gap,
 )
-from iris.cluster.worker.log_lines import BAR_BYTES, MAX_LINE_PIECE
-from iris.cluster.worker.log_page import Line
-from iris.cluster.worker.log_segments import LogEnd, Place, write_end
-from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.logs.segments import LogEnd, Place, write_end
+from iris.cluster.logs.writer import LogWriter
 
 Captured = tuple[Source, bytes, int]  # source, data, time in ms
 

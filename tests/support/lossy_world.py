@@ -22,14 +22,14 @@ from support.worker_process import running_worker
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
 from iris.errors import UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import TRIES, Peer, call
-from iris.rpc.credentials import Bearer
 
 T = TypeVar("T")
 WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is there

@@ -23,16 +23,16 @@ from pathlib import Path
 from support.cluster import has_socket
 from support.tokens import keep_credentials, shared_key
 
-from iris.cluster.controller.authority import Authority
+from iris.cluster.controller.api.service import ControllerService
+from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.service import ControllerService
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Resources, Slot, place
-from iris.cluster.worker.task_dir import LogDirs
-from iris.rpc.process import address_of, bind, use_no_proxy
-from iris.rpc.serving import HttpServer
+from iris.cluster.worker.paths import LogDirs
+from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
+from iris.system.processes import address_of, bind, use_no_proxy
 
 _LOOK_S = 0.05
 

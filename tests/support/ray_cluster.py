@@ -146,7 +146,7 @@ class _Commands:
         self._connect()
 
         def look(holder: object) -> str | None:
-            from iris.cluster.engine.ray_holder import worker_environment
+            from iris.cluster.engine.ray.slot_actor import worker_environment
 
             return worker_environment().get("CUDA_VISIBLE_DEVICES")
 

@@ -15,10 +15,10 @@ from typing import Any
 from support.tokens import keep_key
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import LocalServer, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer, start_server
 from iris.cluster.engine.worker_process import end_standing, find_standing
-from iris.cluster.worker.standing import Identity, identity_file, read_identity
+from iris.cluster.worker.supervision.worker_identity import Identity, identity_file, read_identity
 
 
 class StandingCluster:

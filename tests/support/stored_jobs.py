@@ -10,10 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.schema import SCHEMA_VERSION
-from iris.cluster.controller.store import Changes, Store, StoredJob
-from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.storage.schema import SCHEMA_VERSION
+from iris.cluster.controller.storage.store import Changes, Store, StoredJob
 from iris.rpc import cluster_pb2
 
 HASH = "ab" * 32

@@ -13,11 +13,11 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from iris.cluster.worker.trust import WorkerCredentials
-from iris.rpc.caller import ADMIN, CONTROLLER, Caller
-from iris.rpc.credentials import KEY_FILE
-from iris.rpc.secret_file import write_secret
-from iris.rpc.tokens import SigningKey, worker_token
+from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.rpc.auth.caller import ADMIN, CONTROLLER, Caller
+from iris.rpc.auth.credentials import KEY_FILE
+from iris.rpc.auth.tokens import SigningKey, worker_token
+from iris.system.secret_file import write_secret
 
 KEY_VARIABLE = "IRIS_TEST_KEY"
 

@@ -15,7 +15,7 @@ from support.cluster import shell, unique
 
 from iris.cli.program import program
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.terminal.encoding import encode_text
 
 ASCII_OUTPUTS = [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]

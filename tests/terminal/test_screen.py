@@ -13,7 +13,7 @@ from support.terminal import Terminal
 from support.waiting import wait_until
 
 from iris.client import IrisClient
-from iris.cluster.client.local_server import LocalServer
+from iris.cluster.client.server_process import LocalServer
 
 # Shows what comes on stdin: a label, a tab, and a piece of a line, or a line where a newline ends it.
 SHOWS = """

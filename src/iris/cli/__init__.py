@@ -1,7 +1,7 @@
 """The terminal: `iris up`, `run`, `ps`, `status`, `logs`, `kill`, `down`.
 
-`program.py` is the tree of commands, `commands/` has one file for each. They answer through `output.py`, which alone
-prints, in one of two voices: for people, and JSON. `clusters.py` finds the cluster that is meant.
+`program.py` is the tree of commands, `commands/` has one file for each. They answer through `printer.py`, which alone
+prints, in one of two voices: for people, and JSON. `connect.py` finds the cluster that is meant.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from iris.errors import MissingExtraError
-from iris.rpc.inherited import open_standard_descriptors
+from iris.system.inherited import open_standard_descriptors
 
 
 def main() -> None:

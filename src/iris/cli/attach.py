@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from iris.cli.clusters import Connection
-from iris.cli.documents import job_document
-from iris.cli.output import LONGEST_CURSOR, Output
-from iris.cli.reader import leave_with_reader
+from iris.cli.cluster.connect import Connection
+from iris.cli.output.closed_reader import leave_with_reader
+from iris.cli.output.documents import job_document
+from iris.cli.output.printer import LONGEST_CURSOR, Output
 from iris.cluster.types import state_name
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
-from iris.rpc.streaming import StreamHandle
+from iris.rpc.http.stream_handle import StreamHandle
 from iris.terminal.outlet import OutputClosedError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _explain_failure(
 
 
 def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
-    from iris.client.lines import join_pieces
+    from iris.client.logs.lines import join_pieces
 
     try:
         with connection.client.stream_task_logs(

@@ -25,7 +25,7 @@ from iris.cli.commands.status import status
 from iris.cli.commands.token import token
 from iris.cli.commands.up import up
 from iris.cli.options import ADDRESS_HELP, CONTEXT
-from iris.cli.output import report_error
+from iris.cli.output.printer import report_error
 from iris.errors import IrisError
 from iris.terminal.encoding import ReplacingStream
 from iris.terminal.outlet import OutputClosedError

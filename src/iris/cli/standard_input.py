@@ -17,8 +17,8 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from iris.cli.clusters import Connection
-from iris.cli.output import Output
+from iris.cli.cluster.connect import Connection
+from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024

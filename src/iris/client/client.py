@@ -32,11 +32,11 @@ from iris.arguments import (
     check_whole_number,
 )
 from iris.client.job import Job, LogEntry
-from iris.client.lines import join_pieces
+from iris.client.logs.lines import join_pieces
+from iris.client.logs.log_options import PATIENCE_S, ROUTES, Route, Wanted
+from iris.client.logs.streams import LogStream, Reading
 from iris.client.printing import print_notice, print_task
-from iris.client.retry import PATIENCE_S, ROUTES, Route, Wanted
-from iris.client.sending import Progress, WorkspaceSending
-from iris.client.streams import LogStream, Reading
+from iris.client.shell_environment import Surroundings
 from iris.client.submission import (
     constraints_of,
     entrypoint_of,
@@ -47,8 +47,7 @@ from iris.client.submission import (
     timeout_seconds,
     variables_of,
 )
-from iris.client.surroundings import Surroundings
-from iris.clock import wall_s
+from iris.client.workspace_upload import Progress, WorkspaceSending
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
 from iris.cluster.logs.records import SOURCES
@@ -63,7 +62,8 @@ from iris.errors import (
 )
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
-from iris.rpc.task_token import task_of_token
+from iris.rpc.auth.task_token import task_of_token
+from iris.system.clock import wall_s
 from iris.versions import python_version
 
 # How long a list of lines is waited for when its worker does not answer.

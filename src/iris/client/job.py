@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
-from iris.client.exceptions import load_exception
+from iris.client.task_exceptions import load_exception
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
 from iris.cluster.pickles.loading import load_here
@@ -18,8 +18,8 @@ from iris.versions import python_version
 
 if TYPE_CHECKING:
     from iris.client.client import IrisClient
-    from iris.client.retry import Route
-    from iris.client.streams import LogStream
+    from iris.client.logs.log_options import Route
+    from iris.client.logs.streams import LogStream
 
 _SHOWN_LINES = 10
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from iris.client.retry import Wanted
-from iris.client.streams import LogStream, Reading
+from iris.client.logs.log_options import Wanted
+from iris.client.logs.streams import LogStream, Reading
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError, visible
 from iris.terminal.controls import ControlFilter, is_harmless
 from iris.terminal.encoding import encode_text

@@ -30,13 +30,13 @@ from iris.errors import (
     UnavailableError,
     shown,
 )
-from iris.rpc.credentials import Credentials, TokenRenewedError
-from iris.rpc.faults import describe_fault
-from iris.rpc.foreign import PROXY_LOGIN, describe_answer
-from iris.rpc.lifetime import Lifetime, pause
-from iris.rpc.proxies import Proxy, ProxyFaultError
-from iris.rpc.streaming import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
-from iris.rpc.tls import CERT_VARIABLE, explain
+from iris.rpc.auth.credentials import Credentials, TokenRenewedError
+from iris.rpc.http.client_lifetime import Lifetime, pause
+from iris.rpc.http.connection_errors import describe_fault
+from iris.rpc.http.foreign_answers import PROXY_LOGIN, describe_answer
+from iris.rpc.http.proxies import Proxy, ProxyFaultError
+from iris.rpc.http.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
+from iris.rpc.http.tls import CERT_VARIABLE, explain
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_S = 30.0

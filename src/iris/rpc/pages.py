@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.errors import InvalidArgumentError, quoted
-from iris.rpc.steps import Steps
+from iris.rpc.serving.steps import Steps
 
 LONGEST_PAGE = 1000
 PAGE_BYTES = 4 * 1024 * 1024  # other clients take no larger message, unless they are told to

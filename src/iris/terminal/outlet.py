@@ -15,8 +15,8 @@ _RESET = "\x1b[0m"
 class OutputClosedError(BaseException):
     """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing.
 
-    No `Exception`, as `KeyboardInterrupt` is none: it may be raised in the middle of a call (see `reader.py`), and is
-    not to be taken for a fault of the connection there.
+    Not an `Exception`, like `KeyboardInterrupt`, because it may be raised in the middle of a call (closed_reader.py) and
+    must not be handled there as a fault of the connection.
     """
 
 

@@ -16,8 +16,8 @@ from contracts.cluster_client import *  # noqa: F403 - the contract's tests run 
 from support.cluster import launch, running_cluster, shell, wait_for_end
 from support.waiting import wait_until
 
-from iris.cluster.client.local_server import LocalServer
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import LocalServer
 from iris.errors import ControllerUnreachableError, InvalidAddressError, NotFoundError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 

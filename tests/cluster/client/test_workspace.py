@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from support.bundles import bundle_of, file, link, tree
 
-from iris.cluster.client import workspace as packing
-from iris.cluster.client.workspace import MAX_WORKSPACE_BYTES, MAX_WORKSPACE_MEMBERS, pack_workspace
+from iris.cluster.client import workspace_archive as packing
+from iris.cluster.client.workspace_archive import MAX_WORKSPACE_BYTES, MAX_WORKSPACE_MEMBERS, pack_workspace
 from iris.cluster.client.workspace_files import FoundFiles
-from iris.cluster.worker import workspace as unpacking
-from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
+from iris.cluster.worker.attempt import unpack_workspace as unpacking
+from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
 from iris.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
 
 
@@ -86,7 +86,7 @@ def test_the_same_content_has_the_same_hash(tmp_path: Path) -> None:
 def test_the_hash_does_not_depend_on_the_process(tmp_path: Path) -> None:
     make(tmp_path / "ws", "a", "b/c", "b/d", "e/f/g")
     code = (
-        "import sys; from iris.cluster.client.workspace import pack_workspace; print(pack_workspace(sys.argv[1]).hash)"
+        "import sys; from iris.cluster.client import workspace_archive as a; print(a.pack_workspace(sys.argv[1]).hash)"
     )
     hashes = {
         subprocess.run(
@@ -404,7 +404,7 @@ def test_unpacking_needs_nothing_of_tarfile_that_came_late(tmp_path: Path) -> No
     code = """
         import sys, tarfile, pathlib
         del tarfile.data_filter
-        from iris.cluster.worker.workspace import unpack_workspace
+        from iris.cluster.worker.attempt.unpack_workspace import unpack_workspace
         folder = pathlib.Path(sys.argv[1])
         unpack_workspace((folder / "blob").read_bytes(), sys.argv[2], folder / "out")
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.client.workspace import pack_workspace
+from iris.cluster.client.workspace_archive import pack_workspace
 from iris.cluster.client.workspace_files import FoundFiles, LeftOut, WhyLeftOut
 
 GIT = shutil.which("git")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from support.waiting import wait_until
 
-from iris.cluster.controller.admin_token import AdminToken
-from iris.cluster.controller.authority import Authority
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.auth.admin_token import AdminToken
+from iris.cluster.controller.auth.authority import Authority
+from iris.cluster.controller.storage.store import Store
 from iris.errors import UnauthenticatedError
-from iris.rpc.tokens import SigningKey
+from iris.rpc.auth.tokens import SigningKey
 
 pytestmark = pytest.mark.anyio
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.controller.authority import Authority
-from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.auth.authority import Authority
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.errors import NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
-from iris.rpc.caller import CONTROLLER, TASK, WORKER, Caller
-from iris.rpc.tokens import WORKER_TTL_S, SigningKey, Verifier
+from iris.rpc.auth.caller import CONTROLLER, TASK, WORKER, Caller
+from iris.rpc.auth.tokens import WORKER_TTL_S, SigningKey, Verifier
 
 KEY = SigningKey.new()
 

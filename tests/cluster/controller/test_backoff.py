@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iris.cluster.controller.backoff import LONG_RUN_MS, LONGEST_PAUSE_MS, next_in_row, pause_before
+from iris.cluster.controller.jobs.retry_pause import LONG_RUN_MS, LONGEST_PAUSE_MS, next_in_row, pause_before
 
 
 @pytest.mark.parametrize(

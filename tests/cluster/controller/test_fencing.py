@@ -14,8 +14,8 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller import fleet
-from iris.cluster.controller.store import Changes, Store
+from iris.cluster.controller.storage.store import Changes, Store
+from iris.cluster.controller.workers import fleet
 from iris.errors import NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -202,7 +202,7 @@ def test_a_report_by_the_old_call_of_an_unknown_task(tmp_path: Path) -> None:
 def test_the_end_of_a_parent_that_was_kept_just_before_the_controller_died_ends_its_children(tmp_path: Path) -> None:
     from support.stored_jobs import killed, new_job, stored, waiting
 
-    from iris.cluster.controller.store import Changes
+    from iris.cluster.controller.storage.store import Changes
 
     store = Store(tmp_path / "db")
     for name, bring in (("parent", killed), ("child", waiting)):

@@ -6,8 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from iris.cluster.controller.incarnation import settle
-from iris.cluster.controller.state_dir import hold
+from iris.cluster.controller.storage.incarnation import settle
+from iris.cluster.controller.storage.state_dir import hold
 
 
 def hold_once(state: Path, *, take_over: bool = False) -> str:

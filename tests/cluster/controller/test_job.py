@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from iris.cluster.controller.job import (
+from iris.cluster.controller.jobs.job import (
     EXCEEDED_FAILURES,
     Job,
     ReleaseRoom,
@@ -15,7 +15,7 @@ from iris.cluster.controller.job import (
     StopAttempt,
     roll_up,
 )
-from iris.cluster.controller.task import (
+from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
     KILLED,

@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.job_model import JobModel
 from support.job_world import World
 
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import Store
-from iris.cluster.controller.task import FAILED, KILLED, SUCCEEDED, WORKER_FAILED
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, WORKER_FAILED
+from iris.cluster.controller.storage.store import Store
 
 MORE = os.environ.get("IRIS_MODEL_EXAMPLES")
 MOST_TASKS = 4

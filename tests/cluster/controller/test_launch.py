@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from iris.cluster.controller.launch import (
+from iris.cluster.controller.submission.validate import (
     MAX_REPLICAS,
     LaunchJobRequest,
     check_launch,

@@ -13,12 +13,12 @@ from support.log_keeping import WORKER, KeptLogs, Read, files, read
 from support.odd_files import OddFileSystem, odd_files
 from support.waiting import wait_until
 
-from iris.cluster.controller.log_pieces import Piece
-from iris.cluster.controller.log_retention import Retention
-from iris.cluster.controller.log_sweep import remove_log
-from iris.cluster.worker.handover import NOT_NOW, UNWANTED
-from iris.cluster.worker.log_segments import END, list_segments
-from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.controller.logs.receive import Piece
+from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.controller.logs.sweep import remove_log
+from iris.cluster.logs.segments import END, list_segments
+from iris.cluster.logs.writer import LogWriter
+from iris.cluster.worker.controller_link.log_upload import NOT_NOW, UNWANTED
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 

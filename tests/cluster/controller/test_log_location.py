@@ -12,8 +12,8 @@ import pytest
 from support.log_model import Captured, lay_out, offsets_of
 from support.odd_files import OddFileSystem, odd_files
 
-from iris.cluster.controller.log_location import LogLocation
-from iris.cluster.worker.log_segments import END, has_end, list_segments, write_written
+from iris.cluster.controller.logs.remote_store import LogLocation
+from iris.cluster.logs.segments import END, has_end, list_segments, write_written
 from iris.errors import InvalidArgumentError, UnavailableError
 
 CAPTURED: list[Captured] = [

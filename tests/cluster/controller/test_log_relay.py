@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iris.cluster.controller.log_relay import pause_s
+from iris.cluster.controller.logs.relay import pause_s
 
 
 def test_pauses_grow_up_to_a_limit() -> None:

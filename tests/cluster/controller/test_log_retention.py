@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from iris.cluster.controller.log_retention import Found, Known, Removal, Retention, choose
+from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
 
 NOW = 1_000_000
 ALL = Retention()

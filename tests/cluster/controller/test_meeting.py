@@ -20,11 +20,11 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.log_keeper import Keeping
-from iris.cluster.controller.rendezvous import Seat, seats
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.logs.keeper import Keeping
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers.rendezvous import Seat, seats
 from iris.cluster.engine.base import Resources, Slot
-from iris.cluster.worker.task_dir import LogDirs
+from iris.cluster.worker.paths import LogDirs
 from iris.rpc import cluster_pb2 as pb
 
 HOST = "127.0.0.4"  # where the worker of task 0 says that it is: only its proxy is there

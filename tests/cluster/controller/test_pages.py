@@ -11,19 +11,19 @@ from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.status import job_status
-from iris.cluster.controller.store import Store
-from iris.cluster.controller.task import WorkerPlace
+from iris.cluster.controller.api.messages import job_status
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import WorkerPlace
+from iris.cluster.controller.storage.store import Store
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
+from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import Peer, call
-from iris.rpc.credentials import Bearer
+from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, cut_named_page, cut_page
-from iris.rpc.steps import finish
-from iris.rpc.transport import HttpTransport
+from iris.rpc.serving.steps import finish
 
 Ask = Callable[[int, str], tuple[list[str], str]]
 

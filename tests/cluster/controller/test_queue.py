@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.controller.queue import FIRST_TURN_S, MOST_SUBMITTED, Held, Line, Waiting, is_reserved
-from iris.cluster.controller.queue import plan as plan_line
-from iris.cluster.controller.room import Layout, Room
+from iris.cluster.controller.scheduling.capacity import Layout, Room
+from iris.cluster.controller.scheduling.queue import FIRST_TURN_S, MOST_SUBMITTED, Held, Line, Waiting, is_reserved
+from iris.cluster.controller.scheduling.queue import plan as plan_line
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, place
 
 GIB = 2**30

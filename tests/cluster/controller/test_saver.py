@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from support.stored_jobs import new_job, stored
 
-from iris.cluster.controller.job import Instruction, ReleaseRoom, StopAttempt
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.saver import Saver
-from iris.cluster.controller.store import Changes, Store
-from iris.cluster.controller.task import Stop
+from iris.cluster.controller.jobs.job import Instruction, ReleaseRoom, StopAttempt
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import Stop
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.errors import InternalError, IrisError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 

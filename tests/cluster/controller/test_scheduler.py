@@ -13,8 +13,8 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller import scheduler
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.scheduling import scheduler
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2 as pb

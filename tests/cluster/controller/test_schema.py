@@ -13,8 +13,8 @@ from support.fake_engine import FakeEngine
 from support.stored_jobs import HASH
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.schema import SCHEMA_VERSION
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.storage.schema import SCHEMA_VERSION
+from iris.cluster.controller.storage.store import Store
 from iris.cluster.types import is_job_finished
 from iris.errors import IrisError
 

@@ -8,11 +8,11 @@ from collections.abc import Generator
 
 import pytest
 
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.slices import Slices
-from iris.cluster.controller.status import AT_ONCE, job_with_tasks
-from iris.cluster.controller.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.api.messages import AT_ONCE, job_with_tasks
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2 as pb
 
 pytestmark = pytest.mark.anyio

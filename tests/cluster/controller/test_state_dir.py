@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from support.waiting import wait_until
 
-from iris.cluster.controller.schema import SCHEMA_VERSION
-from iris.cluster.controller.state_dir import hold
+from iris.cluster.controller.storage.schema import SCHEMA_VERSION
+from iris.cluster.controller.storage.state_dir import hold
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from iris.cluster.controller.state_dir import hold
+from iris.cluster.controller.storage.state_dir import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     signal.pause()

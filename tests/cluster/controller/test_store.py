@@ -16,10 +16,10 @@ import pytest
 from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
 from support.waiting import wait_until
 
-from iris.cluster.controller.job import Job, RequestRoom
-from iris.cluster.controller.schema import SCHEMA_VERSION
-from iris.cluster.controller.store import Changes, Store
-from iris.cluster.controller.task import SUCCEEDED, Stop
+from iris.cluster.controller.jobs.job import Job, RequestRoom
+from iris.cluster.controller.jobs.task import SUCCEEDED, Stop
+from iris.cluster.controller.storage.schema import SCHEMA_VERSION
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
@@ -242,7 +242,7 @@ def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Pat
 
 
 def test_a_second_controller_in_another_process_is_refused_until_the_first_is_gone(store: Store, path: Path) -> None:
-    program = "from iris.cluster.controller.store import Store; Store(Path(sys.argv[1]))"
+    program = "from iris.cluster.controller.storage.store import Store; Store(Path(sys.argv[1]))"
     command = [sys.executable, "-c", f"import sys; from pathlib import Path; {program}", str(path)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
@@ -331,9 +331,9 @@ def test_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.store import Changes, Store, StoredJob
-from iris.cluster.controller.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2
 
 store = Store(Path(sys.argv[1]))

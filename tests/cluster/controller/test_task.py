@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iris.cluster.controller.task import (
+from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
     KILLED,

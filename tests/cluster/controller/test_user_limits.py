@@ -15,12 +15,13 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client import pickling
-from iris.cluster.client.local_server import start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.client.workspace import MAX_WORKSPACE_BYTES
-from iris.cluster.controller import endpoints as registry
-from iris.cluster.controller.endpoints import Endpoints
-from iris.cluster.controller.limits import (
+from iris.cluster.client.server_process import start_server
+from iris.cluster.client.workspace_archive import MAX_WORKSPACE_BYTES
+from iris.cluster.controller.api import endpoints as registry
+from iris.cluster.controller.api.endpoints import Endpoints
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.quotas import (
     MAX_BUNDLE_BYTES,
     MAX_ENTRYPOINT_BYTES,
     MAX_ERROR_CHARACTERS,
@@ -29,12 +30,11 @@ from iris.cluster.controller.limits import (
     Report,
     trim_report,
 )
-from iris.cluster.controller.store import Store
-from iris.cluster.worker.run_callable import MAX_RESULT_BYTES
+from iris.cluster.worker.attempt.run_callable import MAX_RESULT_BYTES
 from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
-from iris.rpc.open_streams import MAX_POSITIONS, OpenStreams
-from iris.rpc.steps import finish
+from iris.rpc.serving.open_streams import MAX_POSITIONS, OpenStreams
+from iris.rpc.serving.steps import finish
 
 
 @contextmanager

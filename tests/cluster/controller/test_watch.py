@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from iris.cluster.controller.job import Job
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerPlace
-from iris.cluster.controller.watch import Watch
+from iris.cluster.controller.api.watch import Watch
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2 as pb
 
 pytestmark = pytest.mark.anyio

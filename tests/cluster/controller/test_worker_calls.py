@@ -13,8 +13,8 @@ from support.fake_engine import FakeEngine
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Store
-from iris.cluster.controller.worker_calls import WorkerCalls
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.engine.base import Resources
 from iris.rpc import cluster_pb2 as pb
 

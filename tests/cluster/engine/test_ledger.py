@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iris.cluster.engine.base import GangRequest, Resources, Slot
-from iris.cluster.engine.ledger import Entry, Ledger
+from iris.cluster.engine.local.ledger import Entry, Ledger
 from iris.errors import ResourceExhaustedError
 
 

@@ -19,10 +19,10 @@ from support.cluster import iris_processes, is_alive, parent_of
 from support.waiting import wait_until
 
 from iris.cluster.engine.base import GangRequest, GangState, Resources
-from iris.cluster.engine.local import LocalEngine
+from iris.cluster.engine.local.engine import LocalEngine
 from iris.cluster.engine.machine import this_machine
 from iris.cluster.engine.worker_process import find_standing
-from iris.cluster.worker.standing import identity_file, read_identity
+from iris.cluster.worker.supervision.worker_identity import identity_file, read_identity
 from iris.errors import InvalidArgumentError
 
 NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: the workers go on trying
@@ -158,7 +158,7 @@ EARLIER = """
 import asyncio, json, sys
 from pathlib import Path
 from iris.cluster.engine.base import GangRequest, Resources
-from iris.cluster.engine.local import LocalEngine
+from iris.cluster.engine.local.engine import LocalEngine
 
 async def main():
     engine = LocalEngine(

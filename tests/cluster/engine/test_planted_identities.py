@@ -17,10 +17,17 @@ import pytest
 from support.waiting import wait_until
 
 from iris.cluster.engine.worker_process import adopt, end_standing, sweep
-from iris.cluster.worker.reaper import MARK_VARIABLE, is_marked, kill_marked
-from iris.cluster.worker.standing import Identity, identity_file, lock_file, read_identity, stamp_of, try_lock
+from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, is_marked, kill_marked
+from iris.cluster.worker.supervision.worker_identity import (
+    Identity,
+    identity_file,
+    lock_file,
+    read_identity,
+    stamp_of,
+    try_lock,
+)
 from iris.errors import UnavailableError
-from iris.rpc.identity import identify_process
+from iris.system.process_identity import identify_process
 
 WORKER = "local-0"
 

@@ -19,11 +19,11 @@ from support.ray_cluster import ZONES, RayCluster
 from support.waiting import wait_until
 
 from iris.cluster.engine.base import GangState, Placement
-from iris.cluster.engine.ray import RayEngine
-from iris.cluster.engine.ray_holder import clean
-from iris.cluster.engine.ray_names import group_of, namespace_of
-from iris.cluster.worker.standing import Identity, read_identity
-from iris.cluster.worker.trust import WorkerCredentials
+from iris.cluster.engine.ray.engine import RayEngine
+from iris.cluster.engine.ray.names import group_of, namespace_of
+from iris.cluster.engine.ray.slot_actor import clean
+from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.supervision.worker_identity import Identity, read_identity
 from iris.errors import InvalidArgumentError, UnavailableError
 
 NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: workers wait for it

@@ -9,11 +9,11 @@ import pytest
 from contracts.engine import gang
 
 from iris.cluster.engine.base import GangState, GangStatus, Machine, Placement, Resources, Slot
-from iris.cluster.engine.slurm import SlurmEngine
-from iris.cluster.engine.slurm_commands import NodeInfo, Row, partitions_in, read_nodes, read_queue, submission
-from iris.cluster.engine.slurm_comment import Comment, count_slots, expand
-from iris.cluster.engine.slurm_status import is_final, status_of
-from iris.cluster.worker.trust import WorkerCredentials
+from iris.cluster.engine.slurm.commands import NodeInfo, Row, partitions_in, read_nodes, read_queue, submission
+from iris.cluster.engine.slurm.engine import SlurmEngine
+from iris.cluster.engine.slurm.job_comment import Comment, count_slots, expand
+from iris.cluster.engine.slurm.job_status import is_final, status_of
+from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 
 # As Slurm 22.05 prints it: a cloud of two, one of which is cut off.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from iris.cluster.worker.announcement import Announcement
+from iris.cluster.worker.attempt.announcement import Announcement
 
 
 async def is_held_back(announcement: Announcement) -> bool:

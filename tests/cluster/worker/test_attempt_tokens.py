@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.worker.attempt_tokens import AttemptTokens
+from iris.cluster.worker.controller_link.attempt_tokens import AttemptTokens
 from iris.errors import UnauthenticatedError, UnavailableError
-from iris.rpc.caller import TASK, Caller
-from iris.rpc.gate import Doors
+from iris.rpc.auth.authenticate import Doors
+from iris.rpc.auth.caller import TASK, Caller
 
 FOREIGN = Caller("a/task-0", TASK, "1", math.inf, job_id="a", task_index=0, attempt_id=0)
 

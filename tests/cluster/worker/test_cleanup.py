@@ -15,20 +15,20 @@ import pytest
 from support.tokens import token
 from support.waiting import wait_until
 
-from iris.cluster.worker.attempt import Attempt
+from iris.cluster.logs.segments import AWAY
+from iris.cluster.logs.writer import LogWriter
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.launcher import Launcher
 from iris.cluster.worker.cleanup import Cleanup
-from iris.cluster.worker.controller_line import ControllerLine, connect
-from iris.cluster.worker.launcher import Launcher
-from iris.cluster.worker.limits import Enforcement
-from iris.cluster.worker.log_segments import AWAY
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.reaper import Reaper
-from iris.cluster.worker.task_dir import AttemptDir, LogDirs, WorkerDir
+from iris.cluster.worker.controller_link.connection import ControllerLine, connect
+from iris.cluster.worker.limits.enforcement import Enforcement
+from iris.cluster.worker.paths import AttemptDir, LogDirs, WorkerDir
+from iris.cluster.worker.supervision.reaper import Reaper
 from iris.cluster.worker.worker import Worker
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
-from iris.rpc.credentials import Credentials
-from iris.rpc.tls import ClientTls
+from iris.rpc.auth.credentials import Credentials
+from iris.rpc.http.tls import ClientTls
 
 pytestmark = pytest.mark.anyio
 KEEP_S = 1000.0

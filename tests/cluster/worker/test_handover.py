@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.worker.attempt import Attempt
-from iris.cluster.worker.controller_line import ControllerLine
-from iris.cluster.worker.handover import NOT_NOW, UNWANTED, Handover
-from iris.cluster.worker.log_segments import has_end
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.task_dir import WorkerDir
+from iris.cluster.logs.segments import has_end
+from iris.cluster.logs.writer import LogWriter
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.controller_link.connection import ControllerLine
+from iris.cluster.worker.controller_link.log_upload import NOT_NOW, UNWANTED, Handover
+from iris.cluster.worker.paths import WorkerDir
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 

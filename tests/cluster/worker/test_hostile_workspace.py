@@ -20,7 +20,7 @@ from support.cluster import launch, running_cluster, shell, wait_for_end
 from support.fuzzing import fuzz
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.worker.workspace import unpack_workspace
+from iris.cluster.worker.attempt.unpack_workspace import unpack_workspace
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 
@@ -153,7 +153,7 @@ def test_a_bomb_takes_little_memory(tmp_path: Path, blob: bytes) -> None:
     (tmp_path / "blob").write_bytes(blob)
     program = """
 import hashlib, pathlib, resource, sys
-from iris.cluster.worker.workspace import unpack_workspace
+from iris.cluster.worker.attempt.unpack_workspace import unpack_workspace
 blob = pathlib.Path(sys.argv[1], "blob").read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

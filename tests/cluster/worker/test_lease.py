@@ -14,8 +14,8 @@ import pytest
 from support.cluster import is_alive
 from support.waiting import wait_until
 
-from iris.cluster.worker.lease import Lease, heartbeat_s, kill_after_s, lost_after_s, span
-from iris.cluster.worker.reaper import clock_s
+from iris.cluster.worker.supervision.lease import Lease, heartbeat_s, kill_after_s, lost_after_s, span
+from iris.cluster.worker.supervision.reaper import clock_s
 
 
 @pytest.mark.parametrize("lease_s", [1.0, 1.5, 2.0, 10.0, 60.0, 300.0, 86400.0])
@@ -46,7 +46,7 @@ def test_spans_for_people(seconds: float, text: str) -> None:
 # A reaper with a worker that does what the test says: one command a line on stdin.
 WORKER = """
 import os, subprocess, sys
-from iris.cluster.worker.reaper import MARK_VARIABLE, clock_s, make_mark, start_reaper
+from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, clock_s, make_mark, start_reaper
 reaper = start_reaper("the-token")
 print(reaper.pid, flush=True)
 for line in sys.stdin:

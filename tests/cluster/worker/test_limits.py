@@ -22,10 +22,10 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.client.job import Job
-from iris.cluster.client.local_server import EnforceOptions
+from iris.cluster.client.server_process import EnforceOptions
 from iris.cluster.types import ResourceSpec
-from iris.cluster.worker import cgroup
-from iris.cluster.worker.limits import default_max_processes
+from iris.cluster.worker.limits import cgroup
+from iris.cluster.worker.limits.enforcement import default_max_processes
 from iris.errors import JobFailedError
 from iris.rpc import cluster_pb2 as pb
 

@@ -25,6 +25,10 @@ from support.log_model import (
     written,
 )
 
+from iris.cluster.logs.reading.filters import FilteredReader, LogFilter, parse_filter
+from iris.cluster.logs.reading.line_index import Block
+from iris.cluster.logs.reading.line_pages import Line
+from iris.cluster.logs.reading.numbered_lines import MAX_LINE_PIECE
 from iris.cluster.logs.records import (
     BEGINNING,
     GAP,
@@ -37,12 +41,8 @@ from iris.cluster.logs.records import (
     encode_gap,
     parse_gap,
 )
-from iris.cluster.worker.log_filter import FilteredReader, LogFilter, parse_filter
-from iris.cluster.worker.log_lines import MAX_LINE_PIECE
-from iris.cluster.worker.log_page import Line
-from iris.cluster.worker.log_segments import LogEnd, Place, write_end
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.log_walk import Block
+from iris.cluster.logs.segments import LogEnd, Place, write_end
+from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support.log_model import Captured, bars_and_lines, lay_out, lines_of, random_capture
 
+from iris.cluster.logs.reading.line_index import StoredIndex
+from iris.cluster.logs.reading.line_pages import Line, read_page
+from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_LINE_PIECE, LineSplitter
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
-from iris.cluster.worker.log_lines import BAR_BYTES, MAX_LINE_PIECE, LineSplitter
-from iris.cluster.worker.log_page import Line, read_page
-from iris.cluster.worker.log_segments import list_segments
-from iris.cluster.worker.log_walk import StoredIndex
+from iris.cluster.logs.segments import list_segments
 
 
 def split(captured: list[Captured]) -> list[Line]:

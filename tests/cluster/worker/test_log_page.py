@@ -23,15 +23,15 @@ from support.log_model import (
     written,
 )
 
+from iris.cluster.logs.reading.line_pages import LINE_COST, PAGE_BYTES, Line, Page, making_page, read_page
+from iris.cluster.logs.reading.numbered_lines import MAX_LINE_PIECE
+from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
-from iris.cluster.worker.log_lines import MAX_LINE_PIECE
-from iris.cluster.worker.log_page import LINE_COST, PAGE_BYTES, Line, Page, making_page, read_page
-from iris.cluster.worker.log_segments import LogEnd, Place, list_segments, write_end
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.log_wanted import EVERYTHING, LogFilter
+from iris.cluster.logs.segments import LogEnd, Place, list_segments, write_end
+from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
-from iris.rpc.steps import finish
+from iris.rpc.serving.steps import finish
 
 KIB = 1024
 

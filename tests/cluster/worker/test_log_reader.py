@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from support.log_model import Captured, Gap, Received, lay_out, offsets_of, random_capture, read_all, write, written
 
+from iris.cluster.logs.reading.filters import FilteredReader, LogFilter
+from iris.cluster.logs.reading.line_pages import read_page
+from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import (
     BEGINNING,
     GAP,
@@ -24,11 +27,8 @@ from iris.cluster.logs.records import (
     encode_gap,
     parse_gap,
 )
-from iris.cluster.worker.log_filter import FilteredReader, LogFilter
-from iris.cluster.worker.log_page import read_page
-from iris.cluster.worker.log_reader import LogReader
-from iris.cluster.worker.log_segments import AWAY, LogEnd, Place, list_segments, read_end, write_end, write_written
-from iris.cluster.worker.log_store import LogWriter
+from iris.cluster.logs.segments import AWAY, LogEnd, Place, list_segments, read_end, write_end, write_written
+from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 
 KIB = 1024

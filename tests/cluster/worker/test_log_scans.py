@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.log_page import read_page, reading_page
-from iris.cluster.worker.log_scans import LogScans
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.log_wanted import LogFilter
+from iris.cluster.logs.reading.line_pages import read_page, reading_page
+from iris.cluster.logs.reading.query import LogFilter
+from iris.cluster.logs.reading.scan_threads import LogScans
+from iris.cluster.logs.writer import LogWriter
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iris.cluster.worker.log_segments import LogEnd, encode_end, parse_end
+from iris.cluster.logs.segments import LogEnd, encode_end, parse_end
 
 
 def test_an_end_comes_back() -> None:

@@ -22,12 +22,12 @@ from support.log_model import (
     write,
 )
 
+from iris.cluster.logs.reading.line_index import StoredIndex
+from iris.cluster.logs.reading.line_pages import read_page
+from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import BEGINNING, HEADER, MAX_PAYLOAD, Record, decode
-from iris.cluster.worker.log_page import read_page
-from iris.cluster.worker.log_reader import LogReader
-from iris.cluster.worker.log_segments import Place, list_segments, read_end
-from iris.cluster.worker.log_store import LogWriter
-from iris.cluster.worker.log_walk import StoredIndex
+from iris.cluster.logs.segments import Place, list_segments, read_end
+from iris.cluster.logs.writer import LogWriter
 
 KIB = 1024
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.ports import FIRST_PORT, PortReservations
+from iris.cluster.worker.attempt.ports import FIRST_PORT, PortReservations
 
 HOST = "127.0.0.1"
 
 # Another worker: reserves as many ports as it is told to, says which, and holds them until its input ends.
 OTHER_WORKER = """
 import random, sys
-from iris.cluster.worker.ports import PortReservations
+from iris.cluster.worker.attempt.ports import PortReservations
 random.seed(int(sys.argv[1]))
 reservations = PortReservations("127.0.0.1")
 print(*[reservations.reserve() for _ in range(int(sys.argv[2]))], flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.processes import Process, kill, memory_held, read_process
+from iris.cluster.worker.limits.process_table import Process, kill, memory_held, read_process
 
 MIB = 2**20
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iris.cluster.worker.rendezvous import rendezvous_variables
+from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
 from iris.rpc import cluster_pb2 as pb
 
 

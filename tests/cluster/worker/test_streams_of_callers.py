@@ -14,14 +14,14 @@ from support.process_engine import ProcessEngine, Slots
 from support.tokens import controller_token, token
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.store import Store
+from iris.cluster.controller.storage.store import Store
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.caller import READER, TASK
+from iris.rpc.auth.caller import READER, TASK
+from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import Peer, stream
 from iris.rpc.cluster_connect import WorkerServiceClientSync
-from iris.rpc.credentials import Bearer
-from iris.rpc.transport import HttpTransport
+from iris.rpc.http.client_transport import HttpTransport
 
 DESCRIPTORS = 400  # so that the limits are low: 50 streams in all, 10 of each caller
 OF_CALLER = 10

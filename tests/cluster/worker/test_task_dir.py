@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+from iris.cluster.worker.paths import AttemptDir, WorkerDir
 
 
 @pytest.fixture

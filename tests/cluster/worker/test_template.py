@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.forked_worker import Order
-from iris.cluster.worker.template import _Template, _Worker
+from iris.cluster.worker.supervision.fork_client import Order
+from iris.cluster.worker.supervision.fork_server import _Template, _Worker
 
 
 def no_fork() -> int:

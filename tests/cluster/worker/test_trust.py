@@ -14,9 +14,9 @@ from support.tokens import controller_token, shared_key, token, worker_credentia
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.worker.trust import Trust, WorkerCredentials
+from iris.cluster.worker.controller_link.trust import Trust, WorkerCredentials
 from iris.errors import FailedPreconditionError, PermissionDeniedError, UnauthenticatedError, UnavailableError
-from iris.rpc.tokens import SigningKey
+from iris.rpc.auth.tokens import SigningKey
 
 
 def test_credentials_are_handed_over_by_a_file_or_a_pipe(tmp_path: Path) -> None:

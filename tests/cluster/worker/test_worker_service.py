@@ -15,10 +15,10 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import DeadlineExceededError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
+from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import Peer, call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
-from iris.rpc.credentials import Bearer
-from iris.rpc.transport import HttpTransport
+from iris.rpc.http.client_transport import HttpTransport
 
 
 class WorkerClient:

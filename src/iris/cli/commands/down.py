@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
+from iris.cli.cluster.cluster_record import Record, exclusive, is_running, read_record, remove_record
 from iris.cli.options import json_option
-from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, is_running, read_record, remove_record
+from iris.cli.output.printer import Output
 from iris.errors import UnavailableError
 
 # The server gives its workers some 20 s to end what they run, and needs a little for itself, and its engine's.
@@ -68,21 +68,21 @@ def _end_workers(left: Record, output: Output) -> int:
         return 0
     import asyncio
 
-    from iris.cluster.controller.incarnation import settle
-    from iris.cluster.controller.state_dir import hold
+    from iris.cluster.controller.storage.incarnation import settle
+    from iris.cluster.controller.storage.state_dir import hold
 
     output.set_status("ending the workers that are left…")
     with hold(state_dir):
         settle(state_dir)  # a copy of it names the workers and jobs of another cluster, which are not ours to end
         try:
             if left.engine == "ray":
-                from iris.cluster.engine import ray
+                from iris.cluster.engine.ray.engine import end_gangs as end_ray_gangs
 
-                return asyncio.run(ray.end_gangs(workers, left.ray_address))
+                return asyncio.run(end_ray_gangs(workers, left.ray_address))
             if left.engine == "slurm":
-                from iris.cluster.engine import slurm
+                from iris.cluster.engine.slurm.engine import end_gangs as end_slurm_gangs
 
-                return asyncio.run(slurm.end_gangs(workers))
+                return asyncio.run(end_slurm_gangs(workers))
         except UnavailableError as error:
             output.note(_LEFT.format(error))
             return 0
@@ -93,7 +93,7 @@ def _end_workers(left: Record, output: Output) -> int:
 
 def _note_what_is_left(record: Record, output: Output) -> None:
     """Says so where the server could not end what ran."""
-    from iris.cluster.controller.state_dir import LEFT_FILE
+    from iris.cluster.controller.storage.state_dir import LEFT_FILE
 
     with contextlib.suppress(FileNotFoundError):
         output.note(_LEFT.format((Path(record.state_dir) / LEFT_FILE).read_text()))

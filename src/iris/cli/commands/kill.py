@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iris.cli.clusters import connect
-from iris.cli.documents import job_document, task_document
-from iris.cli.lookup import known_job, known_job_or_task
+from iris.cli.cluster.connect import connect
+from iris.cli.cluster.lookup import known_job, known_job_or_task
 from iris.cli.options import COUNT, address_option, json_option
-from iris.cli.output import Output
+from iris.cli.output.documents import job_document, task_document
+from iris.cli.output.printer import Output
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.errors import NotFoundError
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iris.cli.clusters import Connection, connect
-from iris.cli.lookup import known_job_or_task, no_such_task
+from iris.cli.cluster.connect import Connection, connect
+from iris.cli.cluster.lookup import known_job_or_task, no_such_task
 from iris.cli.options import COUNT, MOMENT, address_option, json_option
-from iris.cli.output import LONGEST_CURSOR, Output
-from iris.cli.reader import leave_with_reader
+from iris.cli.output.closed_reader import leave_with_reader
+from iris.cli.output.printer import LONGEST_CURSOR, Output
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_job_finished, state_name
 from iris.errors import IrisError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.client import LogEntry
-    from iris.client.retry import Route
-    from iris.client.streams import LogStream
+    from iris.client.logs.log_options import Route
+    from iris.client.logs.streams import LogStream
     from iris.rpc import cluster_pb2
 
 # For how long servers that do not answer are tried when nothing is followed: somebody sits there and waits.

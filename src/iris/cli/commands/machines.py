@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iris.cli.clusters import connect
-from iris.cli.documents import machines_document
+from iris.cli.cluster.connect import connect
 from iris.cli.options import address_option, json_option
-from iris.cli.output import Output
+from iris.cli.output.documents import machines_document
+from iris.cli.output.printer import Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,6 +70,6 @@ def _view(
     shown: list[cluster_pb2.Controller.Machine],
     waiting: list[cluster_pb2.Controller.WaitingGang],
 ) -> str | RenderableType:
-    from iris.cli.machine_tables import machines_view
+    from iris.cli.output.machine_tables import machines_view
 
     return machines_view(answer, shown, waiting)

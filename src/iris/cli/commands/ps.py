@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iris.cli.clusters import connect
-from iris.cli.documents import job_document
+from iris.cli.cluster.connect import connect
 from iris.cli.options import address_option, json_option
-from iris.cli.output import Output
+from iris.cli.output.documents import job_document
+from iris.cli.output.printer import Output
 from iris.cluster.types import is_job_finished
 
 if TYPE_CHECKING:
@@ -54,6 +54,6 @@ def ps(*, show_all: bool, limit: int | None, as_json: bool, address: str | None)
 
 
 def _table(jobs: list[cluster_pb2.JobStatus]) -> str | RenderableType:
-    from iris.cli.tables import jobs_table
+    from iris.cli.output.tables import jobs_table
 
     return jobs_table(jobs) if jobs else "no jobs yet"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from iris.cli.clusters import Connection, connect_or_embed
+from iris.cli.cluster.connect import Connection, connect_or_embed
 from iris.cli.options import (
     COUNT,
     DURATION,
@@ -24,14 +24,14 @@ from iris.cli.options import (
     address_option,
     json_option,
 )
-from iris.cli.output import Output
-from iris.cli.sending import show_progress
+from iris.cli.output.printer import Output
+from iris.cli.output.upload_display import show_progress
 from iris.cli.standard_input import Feeder, is_input, note_unread
 from iris.cluster.types import ResourceSpec
 from iris.errors import FailedPreconditionError
 
 if TYPE_CHECKING:
-    from iris.client.surroundings import Surroundings
+    from iris.client.shell_environment import Surroundings
 
 _HELP = """\
 Run COMMAND as a job, show its lines as they come, and exit with its exit code.
@@ -234,7 +234,7 @@ def _folder(connection: Connection, workspace: str | None) -> str | None:
 def _surroundings(connection: Connection, output: Output) -> Surroundings:
     """What runs on this machine is to find what it would find when it was run by hand: the programs of this shell's
     virtual environment, not those of the shell in which `iris up` was. A temporary cluster has it all from us."""
-    from iris.client.surroundings import Surroundings
+    from iris.client.shell_environment import Surroundings
 
     if connection.place != "here":
         return Surroundings()

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iris.cli.clusters import connect
-from iris.cli.documents import job_document, task_document
-from iris.cli.lookup import known_job_or_task
+from iris.cli.cluster.connect import connect
+from iris.cli.cluster.lookup import known_job_or_task
 from iris.cli.options import address_option, json_option
-from iris.cli.output import Output
+from iris.cli.output.documents import job_document, task_document
+from iris.cli.output.printer import Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,6 +47,6 @@ def status(*, job: str, as_json: bool, address: str | None) -> None:
 
 
 def _view(job: cluster_pb2.JobStatus, task_index: int | None) -> RenderableType:
-    from iris.cli.tables import job_view
+    from iris.cli.output.tables import job_view
 
     return job_view(job, task_index)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iris.cli.clusters import connect
+from iris.cli.cluster.connect import connect
 from iris.cli.options import CONTEXT, DURATION, address_option, json_option
-from iris.cli.output import Output
-from iris.rpc.caller import GIVEN_ROLES, USER
+from iris.cli.output.printer import Output
+from iris.rpc.auth.caller import GIVEN_ROLES, USER
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -104,6 +104,6 @@ def _document(known: cluster_pb2.Controller.Token) -> dict[str, Any]:
 
 
 def _table(tokens: list[cluster_pb2.Controller.Token]) -> str | RenderableType:
-    from iris.cli.tables import tokens_table
+    from iris.cli.output.tables import tokens_table
 
     return tokens_table(tokens) if tokens else "no tokens yet"

@@ -10,16 +10,16 @@ from typing import Any
 
 import click
 
+from iris.cli.cluster.cluster_record import Record, exclusive, find_running, read_record
+from iris.cli.cluster.start_cluster import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
 from iris.cli.options import LABEL, json_option
-from iris.cli.output import Output
-from iris.cli.record import Record, exclusive, find_running, read_record
-from iris.cli.starting import DEFAULT_PORT, DOOR_FILES, is_free, read_lease, read_log_options, start
-from iris.cluster.client.here import state_home
-from iris.cluster.client.local_server import check_server_extra
-from iris.cluster.engine.options import ENGINES, check_engine_options
+from iris.cli.output.printer import Output
+from iris.cluster.client.running_cluster import state_home
+from iris.cluster.client.server_process import check_server_extra
+from iris.cluster.engine.engine_options import ENGINES, check_engine_options
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
-from iris.rpc.tls import check_tls_options
+from iris.rpc.http.tls import check_tls_options
 
 _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _HELP = """\

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from iris.arguments import check_whole_number
-from iris.cluster.client.local_server import remove_directory, start_server
 from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.server_process import remove_directory, start_server
 from iris.cluster.types import MAX_LOCAL_WORKERS
 
 

@@ -33,7 +33,7 @@ from iris.arguments import (
     check_whole_number,
     refuse,
 )
-from iris.cluster.client.here import find_here, find_token
+from iris.cluster.client.running_cluster import find_here, find_token
 from iris.cluster.names import check_name, check_token_name
 from iris.cluster.types import TOKEN_VARIABLE, is_job_finished, make_task_id, parse_task_id
 from iris.errors import (
@@ -48,13 +48,13 @@ from iris.errors import (
 )
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
+from iris.rpc.auth.credentials import Bearer, Credentials
+from iris.rpc.auth.peer_uid import Neighbour, own
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, left_until, stream
-from iris.rpc.credentials import Bearer, Credentials
-from iris.rpc.lifetime import Lifetime
-from iris.rpc.neighbour import Neighbour, own
-from iris.rpc.streaming import StreamHandle
-from iris.rpc.tls import ClientTls
-from iris.rpc.transport import HttpTransport
+from iris.rpc.http.client_lifetime import Lifetime
+from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.http.stream_handle import StreamHandle
+from iris.rpc.http.tls import ClientTls
 
 # A workspace larger than this is offered by its hash first: the controller may have it already.
 _SENT_AT_ONCE_BYTES = 64 * 1024

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 from pyqwest import Client
 
-from iris.clock import now_ms, stamp
-from iris.cluster.controller import status, workers
-from iris.cluster.controller.authority import Authority
-from iris.cluster.controller.endpoints import Endpoints
-from iris.cluster.controller.fleet import Fleet
-from iris.cluster.controller.job import (
+from iris.cluster.controller.api import messages
+from iris.cluster.controller.api.endpoints import Endpoints
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.api.standard_input import write_stdin
+from iris.cluster.controller.api.watch import Watch
+from iris.cluster.controller.auth.authority import Authority
+from iris.cluster.controller.jobs.job import (
     Instruction,
     Job,
     ReleaseRoom,
@@ -30,7 +31,18 @@ from iris.cluster.controller.job import (
     StartAttempt,
     StopAttempt,
 )
-from iris.cluster.controller.launch import (
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.outcomes import add_outcome, outcome_of, result_in
+from iris.cluster.controller.jobs.task import FAILED, KILLED, AttemptEnd, TaskAttempt
+from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
+from iris.cluster.controller.logs.log_service import Logs
+from iris.cluster.controller.scheduling.draining import DRAIN_S
+from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, Scheduler
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.headroom import Reserve
+from iris.cluster.controller.submission.quotas import Limits, Quotas, trim_report
+from iris.cluster.controller.submission.validate import (
     LaunchJobRequest,
     check_launch,
     check_parent,
@@ -40,27 +52,15 @@ from iris.cluster.controller.launch import (
     names_of,
     why_orphaned,
 )
-from iris.cluster.controller.limits import Limits, Quotas, trim_report
-from iris.cluster.controller.log_keeper import Keeping, LogKeeper
-from iris.cluster.controller.logs import Logs
-from iris.cluster.controller.outcomes import add_outcome, outcome_of, result_in
-from iris.cluster.controller.record import JobRecord
-from iris.cluster.controller.rendezvous import Meeting
-from iris.cluster.controller.reserve import Reserve
-from iris.cluster.controller.saver import Saver
-from iris.cluster.controller.scheduler import START_LIMIT_S, Scheduler
-from iris.cluster.controller.slices import Slices
-from iris.cluster.controller.slot_workers import DRAIN_S
-from iris.cluster.controller.stdin import write_stdin
-from iris.cluster.controller.store import Store
-from iris.cluster.controller.task import FAILED, KILLED, AttemptEnd, TaskAttempt
-from iris.cluster.controller.watch import Watch
+from iris.cluster.controller.workers import dispatch
+from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.rendezvous import Meeting
 from iris.cluster.engine.base import Engine
 from iris.cluster.names import check_job_name
 from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
-from iris.cluster.worker.handover import UNWANTED
-from iris.cluster.worker.lease import DEFAULT_LEASE_S
-from iris.cluster.worker.run_callable import why_not_on
+from iris.cluster.worker.attempt.run_callable import why_not_on
+from iris.cluster.worker.controller_link.log_upload import UNWANTED
+from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -70,9 +70,10 @@ from iris.errors import (
     quoted,
 )
 from iris.rpc import cluster_pb2
+from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.pages import PAGE_BYTES, Page, cut_page, page_token_of
-from iris.rpc.steps import Steps
-from iris.rpc.tokens import SigningKey
+from iris.rpc.serving.steps import Steps
+from iris.system.clock import now_ms, stamp
 
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
@@ -88,12 +89,12 @@ class Controller:
         store: Where everything is remembered.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept beyond their workers; None keeps none.
-        lease_s: For how long a worker may be silent until it is declared lost, see worker/lease.py.
+        lease_s: For how long a worker may be silent until it is declared lost, see worker/supervision/lease.py.
         reserve: What is kept free for what there is already.
         limits: What each user may have.
         authority: Makes the tokens by which it is called; default one whose key lives in memory only.
         http_client: By which workers are called; None: by connectrpc's own.
-        drain_s: How long the room of a gang is held for workers that end with it, see slot_workers.py.
+        drain_s: How long the room of a gang is held for workers that end with it, see draining.py.
         start_limit_s: For how long room is held for workers that do not register, see `Scheduler`.
 
     Attributes:
@@ -255,7 +256,7 @@ class Controller:
         return answer
 
     async def _job_with_tasks(self, record: JobRecord) -> cluster_pb2.Controller.GetJobStatusResponse:
-        job = await self.slices.run(status.job_with_tasks(record.shown))
+        job = await self.slices.run(messages.job_with_tasks(record.shown))
         answer = cluster_pb2.Controller.GetJobStatusResponse(job=job)
         kept = await self.slices.run(self._fitting_tasks(answer.job))
         if kept < len(answer.job.tasks):
@@ -296,7 +297,7 @@ class Controller:
                 cut_page(
                     "jobs",
                     len(self._in_order),
-                    lambda number: status.job_status(self._in_order[number].shown),
+                    lambda number: messages.job_status(self._in_order[number].shown),
                     page_size=page_size,
                     page_token=page_token,
                 )
@@ -309,7 +310,7 @@ class Controller:
         record.check_index(task_index)
 
         async def make() -> cluster_pb2.TaskStatus:
-            return self._update_addresses(status.task_status(record.shown, task_index))
+            return self._update_addresses(messages.task_status(record.shown, task_index))
 
         answer = await self._kept(make)
         if include_result:
@@ -324,7 +325,7 @@ class Controller:
                 cut_page(
                     "tasks",
                     len(record.job.tasks),
-                    lambda index: self._update_addresses(status.task_status(record.shown, index)),
+                    lambda index: self._update_addresses(messages.task_status(record.shown, index)),
                     page_size=page_size,
                     page_token=page_token,
                 )
@@ -584,7 +585,7 @@ class Controller:
         self._start_all(record, starts)
 
     def _start_all(self, record: JobRecord, starts: dict[str, list[StartAttempt]]) -> None:
-        hosts = workers.hosts_of(record.job) if starts else []
+        hosts = dispatch.hosts_of(record.job) if starts else []
         if starts and record.job.rendezvous:
             together = [start for group in starts.values() for start in group]
             self._in_background(self._start_meeting(record, together, hosts))
@@ -660,7 +661,7 @@ class Controller:
         if why_not:  # every task would find that out for itself
             self._starts_failed(record, starts, why_not)
             return None
-        request = workers.run_tasks_request(
+        request = dispatch.run_tasks_request(
             worker.place, job.job_id, record.launch, starts, record.gpu_ids, hosts, self.authority.task_token
         )
         request.shared.stdin = record.launch.stdin and not record.stdin_taken and not record.stdin_over
@@ -668,7 +669,7 @@ class Controller:
         if meeting is not None:
             meeting.describe(request)
         try:
-            return await workers.start_attempts(worker, job.job_id, starts, request, still_live, self.fleet.calls)
+            return await dispatch.start_attempts(worker, job.job_id, starts, request, still_live, self.fleet.calls)
         except IrisError as error:
             self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
             return None
@@ -683,7 +684,7 @@ class Controller:
         worker = await self.fleet.registered(stop.worker_id, lambda: still_live(stop.task_index, stop.attempt_id))
         if worker is None:
             return
-        has_it = await workers.stop_attempt(worker, record.job.job_id, stop, still_live, self.fleet.calls)
+        has_it = await dispatch.stop_attempt(worker, record.job.job_id, stop, still_live, self.fleet.calls)
         if not has_it:
             end = AttemptEnd(KILLED, now_ms(), error="stopped before it started")
             self._apply(record, record.job.attempt_ended(stop.task_index, stop.attempt_id, end, now_ms()))

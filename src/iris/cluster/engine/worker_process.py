@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from iris.cluster.worker.reaper import kill_marked
-from iris.cluster.worker.standing import identity_file, lock_file, read_identity, try_lock
+from iris.cluster.worker.supervision.reaper import kill_marked
+from iris.cluster.worker.supervision.worker_identity import identity_file, lock_file, read_identity, try_lock
 from iris.errors import UnavailableError
-from iris.rpc.identity import command_line
-from iris.rpc.private_dir import inherited_umask, open_private
+from iris.system.private_dir import inherited_umask, open_private
+from iris.system.process_identity import command_line
 
 _LOOK_S = 0.01
 _CLEAR_S = 45.0  # for a worker that starts to say who it is, and for the reaper of one that has died to do its work

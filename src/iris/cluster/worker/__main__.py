@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import sys
 
-from iris.cluster.worker import launcher, reaper
-from iris.rpc.inherited import use_defaults
+from iris.cluster.worker.attempt import launcher
+from iris.cluster.worker.supervision import reaper
+from iris.system.inherited import use_defaults
 
 
 def main() -> None:
@@ -18,14 +19,14 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("iris: workers run on Linux (they need /proc and process groups); a client runs anywhere Python does")
     if sys.argv[1:] in (["-h"], ["--help"]):
-        from iris.cluster.worker.daemon import parse_arguments
+        from iris.cluster.worker.wiring import parse_arguments
 
         parse_arguments()
     token = secrets.token_hex(8)
     own_launcher = launcher.start_launcher()
     own_reaper = reaper.start_reaper(token, own_launcher)
 
-    from iris.cluster.worker.daemon import run
+    from iris.cluster.worker.wiring import run
 
     run(token, own_reaper, own_launcher)
 

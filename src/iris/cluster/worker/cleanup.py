@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from iris.clock import now_for_ages_ms
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir
+from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.cluster.worker.worker import Worker
+from iris.system.clock import now_for_ages_ms
 
 DEFAULT_KEEP_S = 30 * 86400.0
 DEFAULT_KEEP_HANDED_OVER_S = 3600.0

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from iris.arguments import MAX_INT32, check_whole_number
+from iris.cluster.logs.reading.line_pages import making_page
 from iris.cluster.types import parse_task_id
-from iris.cluster.worker.log_page import making_page
-from iris.cluster.worker.log_stream import Streams, stream_task_logs
+from iris.cluster.worker.live_stream import Streams, stream_task_logs
 from iris.cluster.worker.worker import Worker, take_hosts
 from iris.rpc import cluster_pb2
-from iris.rpc.caller import CONTROLLER, caller
-from iris.rpc.open_streams import OpenStreams, streams_of_caller
+from iris.rpc.auth.caller import CONTROLLER, caller
+from iris.rpc.serving.open_streams import OpenStreams, streams_of_caller
 
 
 class WorkerService:

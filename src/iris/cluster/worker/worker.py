@@ -21,29 +21,29 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from iris.clock import now_ms
+from iris.cluster.logs.segments import AWAY
+from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.names import check_port_name
 from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, make_task_id, parse_task_id
-from iris.cluster.worker import run_callable, usage
-from iris.cluster.worker.attempt import Attempt
-from iris.cluster.worker.controller_line import ControllerLine
-from iris.cluster.worker.handover import Handover
-from iris.cluster.worker.launcher import Launcher, Program
-from iris.cluster.worker.limits import Enforcement, Exceeded
-from iris.cluster.worker.log_segments import AWAY
-from iris.cluster.worker.log_store import DEFAULT_MAX_LOG_BYTES, LogWriter
-from iris.cluster.worker.not_started import NotStartedError
-from iris.cluster.worker.ports import PortReservations
-from iris.cluster.worker.process import AttemptProcess, Exit
-from iris.cluster.worker.processes import Process
-from iris.cluster.worker.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
-from iris.cluster.worker.rendezvous import rendezvous_variables
-from iris.cluster.worker.reporter import AttemptKey, Reporter
-from iris.cluster.worker.shortage import Headroom, WorkerShortError, shortage_of
-from iris.cluster.worker.task_dir import AttemptDir, WorkerDir, read_left
-from iris.cluster.worker.task_input import SENDER_GONE_S, TaskInput
-from iris.cluster.worker.watch import Watch, pause_s
-from iris.cluster.worker.workspace import copy_workspace, unpack_workspace
+from iris.cluster.worker.attempt import run_callable
+from iris.cluster.worker.attempt.attempt_process import AttemptProcess, Exit
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
+from iris.cluster.worker.attempt.launcher import Launcher, Program
+from iris.cluster.worker.attempt.ports import PortReservations
+from iris.cluster.worker.attempt.shortage import Headroom, WorkerShortError, shortage_of
+from iris.cluster.worker.attempt.start_errors import NotStartedError
+from iris.cluster.worker.attempt.task_input import SENDER_GONE_S, TaskInput
+from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
+from iris.cluster.worker.controller_link.connection import ControllerLine
+from iris.cluster.worker.controller_link.log_upload import Handover
+from iris.cluster.worker.controller_link.reporter import AttemptKey, Reporter
+from iris.cluster.worker.limits import usage
+from iris.cluster.worker.limits.enforcement import Enforcement, Exceeded
+from iris.cluster.worker.limits.process_table import Process
+from iris.cluster.worker.limits.sampler import Watch, pause_s
+from iris.cluster.worker.paths import AttemptDir, WorkerDir, read_left
+from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
@@ -58,7 +58,8 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 from iris.rpc.pages import Page, cut_named_page
-from iris.rpc.steps import finish
+from iris.rpc.serving.steps import finish
+from iris.system.clock import now_ms
 
 DEFAULT_GRACE_S = 10.0
 _SAMPLE_EVERY = 4  # looks: what is measured is told so often

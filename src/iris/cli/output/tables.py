@@ -1,0 +1,194 @@
+"""Jobs and tasks as people read them: tables, ages, counts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from iris.cli.output.columns import Columns, facts
+from iris.cluster.types import is_job_finished, state_name
+from iris.system.clock import now_ms
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from iris.rpc import cluster_pb2
+
+_SHOWN_ATTEMPTS = 20
+_STATE_STYLES = {
+    "PENDING": "yellow",
+    "BUILDING": "cyan",
+    "RUNNING": "cyan",
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "WORKER_FAILED": "red",
+    "UNSCHEDULABLE": "red",
+    "KILLED": "magenta",
+}
+
+
+def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
+    """One row for each job. TIME counts from the start of its first task, AGE from its submission."""
+    table = Columns("JOB", "STATE", "TASKS", "AGE", "TIME", "")
+    now = now_ms()
+    for job in jobs:
+        table.add_row(
+            plain(job.job_id),
+            _state(job.state),
+            count_tasks(job),
+            words_of_time(now - job.submitted_at_ms) if job.submitted_at_ms else "",
+            _time_taken(job.started_at_ms, job.finished_at_ms, now),
+            plain(_one_line(job.status_message or job.error)),
+        )
+    return table
+
+
+def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> RenderableType:
+    """A job, a row for each of its tasks, and a row for each attempt of those that had more than one.
+
+    Args:
+        job: The job.
+        task_index: Show this task only, with all of its attempts; None: all tasks.
+    """
+    from rich.console import Group
+
+    now = now_ms()
+    tasks = job.tasks if task_index is None else [job.tasks[task_index]]
+    parts: list[RenderableType] = [facts(_facts_of(job, now)), "", _tasks_table(tasks, now)]
+    tried_again = [task for task in tasks if len(task.attempts) > 1 or task_index is not None]
+    attempts = [(task, attempt) for task in tried_again for attempt in task.attempts]
+    if attempts:
+        shown = attempts if task_index is not None else attempts[-_SHOWN_ATTEMPTS:]
+        parts += ["", _attempts_table(shown, now)]
+        if len(shown) < len(attempts):
+            hidden = len(attempts) - len(shown)
+            a_task = shlex.quote(f"{job.job_id}/task-N")
+            parts.append(plain(f"… and {hidden} before them: iris status {a_task}, or --json"))
+    return Group(*parts)
+
+
+def _facts_of(job: cluster_pb2.JobStatus, now: int) -> list[tuple[str, str | Text]]:
+    time_taken = _time_taken(job.started_at_ms, job.finished_at_ms, now)
+    found: list[tuple[str, str | Text]] = [
+        ("job", plain(job.job_id)),
+        ("state", _state(job.state)),
+        ("tasks", count_tasks(job)),
+        ("why", plain(_one_line(job.status_message or job.error))),
+        ("exit code", str(job.exit_code) if is_job_finished(job.state) and job.HasField("exit_code") else ""),
+        ("parent", plain(job.parent_job_id)),
+        ("owner", plain(job.owner)),
+        ("age", f"{words_of_time(now - job.submitted_at_ms)} since it was submitted" if job.submitted_at_ms else ""),
+        ("time", f"{time_taken} from its first start on, with all attempts and pauses" if time_taken else ""),
+        ("failures", _failures(job)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
+    """One row for each token."""
+    table = Columns("ID", "NAME", "ROLE", "AGE", "")
+    now = now_ms()
+    for token in tokens:
+        left_ms = token.expires_at_ms - now
+        state = "revoked" if token.revoked_at_ms else f"for {words_of_time(left_ms)}" if left_ms > 0 else "expired"
+        table.add_row(
+            token.token_id, plain(token.name), token.role, words_of_time(now - token.created_at_ms), plain(state)
+        )
+    return table
+
+
+def count_tasks(job: cluster_pb2.JobStatus) -> str:
+    """How many tasks are how: `3/4 running`, `1/4 failed`."""
+    state = state_name(job.state)
+    count, word = {
+        "PENDING": (job.tasks_pending, "waiting"),
+        "SUCCEEDED": (job.tasks_succeeded, "succeeded"),
+        "FAILED": (job.tasks_failed, "failed"),
+        "WORKER_FAILED": (job.tasks_failed, "failed"),
+        "KILLED": (job.tasks_killed, "killed"),
+        "UNSCHEDULABLE": (job.tasks_killed, "not placed"),
+    }.get(state, (job.tasks_running, "running"))
+    text = f"{count}/{job.num_tasks} {word}"
+    return f"{text}, {job.tasks_failed} failed" if job.tasks_failed and word != "failed" else text
+
+
+def words_of_time(milliseconds: int) -> str:
+    """A span of time in two units at most: `3.2s`, `48s`, `5m 10s`, `2h 3m`, `4d 1h`."""
+    seconds = max(0, milliseconds) / 1000
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for size, unit, smaller, smaller_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // smaller}{smaller_unit}"
+    return f"{whole}s"
+
+
+def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
+    """One row for each task. TIME is that of its newest attempt."""
+    columns = ["TASK", "STATE", "ATTEMPT", "WORKER", "TIME", "EXIT", "CPU", "MEMORY"]
+    with_ports = any(task.ports for task in tasks)
+    table = Columns(*columns, *(["PORTS"] if with_ports else []), "")
+    for task in tasks:
+        usage = task.resource_usage
+        newest = task.attempts[-1] if task.attempts else None
+        ports = " ".join(f"{name}={port}" for name, port in sorted(task.ports.items()))
+        table.add_row(
+            str(task.task_index),
+            _state(task.state),
+            str(task.current_attempt_id) if task.HasField("current_attempt_id") else "",
+            plain(task.worker_id),
+            _time_taken(newest.started_at_ms, newest.finished_at_ms, now) if newest is not None else "",
+            str(task.exit_code) if task.HasField("exit_code") else "",
+            f"{usage.cpu_millicores / 1000:.1f}" if task.attempts else "",
+            f"{usage.memory_peak_mb} MB" if task.attempts else "",
+            *([ports] if with_ports else []),
+            plain(_one_line(task.status_message or task.error or task.log_warning)),
+        )
+    return table
+
+
+def _attempts_table(attempts: Sequence[tuple[cluster_pb2.TaskStatus, cluster_pb2.TaskAttempt]], now: int) -> Columns:
+    """One row for each attempt, with why it ended."""
+    table = Columns("ATTEMPT", "STATE", "WORKER", "TIME", "EXIT", "WHY", last="wrap")
+    for task, attempt in attempts:
+        table.add_row(
+            f"task {task.task_index}, {attempt.attempt_id}",
+            _state(attempt.state),
+            plain(attempt.worker_id),
+            _time_taken(attempt.started_at_ms, attempt.finished_at_ms, now),
+            str(attempt.exit_code) if attempt.HasField("exit_code") else "",
+            plain(_one_line(attempt.error)),
+        )
+    return table
+
+
+def _state(state: int) -> Text:
+    from rich.text import Text
+
+    name = state_name(state)
+    return Text(name, style=_STATE_STYLES.get(name, ""))
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text from elsewhere: nothing in it is markup, and no control character reaches the terminal."""
+    from rich.text import Text
+
+    return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
+
+
+def _one_line(text: str) -> str:
+    """The text with a space for each newline: a row is one line, for `grep` as well."""
+    return " ".join(text.split())
+
+
+def _time_taken(started_at_ms: int, finished_at_ms: int, now_ms: int) -> str:
+    return words_of_time((finished_at_ms or now_ms) - started_at_ms) if started_at_ms else ""
+
+
+def _failures(job: cluster_pb2.JobStatus) -> str:
+    counts = ((job.failure_count, "failed"), (job.preemption_count, "lost with their worker"))
+    said = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"attempts: {said}" if said else ""

@@ -1,0 +1,96 @@
+"""What there is, who holds it, and who waits for what: the scheduler's books as a message of the wire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.scheduling.queue import Held, Waiting
+from iris.cluster.engine.base import Machine, Placement, Resources
+from iris.rpc import cluster_pb2
+from iris.rpc.pages import Page, cut_named_page
+from iris.rpc.serving.steps import Steps
+from iris.system.clock import now_ms
+
+MOST_WAITING = 1000  # that are listed; all are counted
+_PLACEMENTS = {
+    Placement.ANY: cluster_pb2.PLACEMENT_UNSPECIFIED,
+    Placement.SPREAD: cluster_pb2.PLACEMENT_SPREAD,
+    Placement.TOGETHER: cluster_pb2.PLACEMENT_TOGETHER,
+}
+Amounts = cluster_pb2.Controller.Amounts
+
+
+def machine_page(
+    machines: Iterable[Machine], held: Iterable[tuple[str, Held]], *, page_size: int, page_token: str
+) -> Steps[Page[cluster_pb2.Controller.Machine]]:
+    """Make a page of the machines by name, each with the jobs and tasks that hold capacity on it.
+
+    Args:
+        machines: What the engine says.
+        held: Gangs that have capacity, each with the id of its job.
+        page_size: See `cut_named_page`.
+        page_token: See `cut_named_page`.
+
+    Raises:
+        InvalidArgumentError: See `cut_named_page`.
+    """
+    holders: dict[str, dict[str, set[int]]] = {}  # by machine and job
+    for job_id, entry in held:
+        for position, name in enumerate(entry.machines):
+            # After a restart the tasks of a gang whose job has ended are not known any more.
+            indices = entry.task_indices[position : position + 1]
+            holders.setdefault(name, {}).setdefault(job_id, set()).update(indices)
+            if not position % 50:
+                yield
+    by_name = {machine.name: machine for machine in machines}
+
+    def message(name: str) -> cluster_pb2.Controller.Machine:
+        machine = by_name[name]
+        return cluster_pb2.Controller.Machine(
+            name=name,
+            labels=dict(machine.labels),
+            total=_amounts(machine.total),
+            free=_amounts(machine.free),
+            alive=machine.alive,
+            why_avoided=machine.why_avoided,
+            holdings=[
+                cluster_pb2.Controller.Machine.Holding(job_id=job_id, task_indices=sorted(indices))
+                for job_id, indices in sorted(holders.get(name, {}).items())
+            ],
+        )
+
+    return (yield from cut_named_page("machines", sorted(by_name), message, page_size=page_size, page_token=page_token))
+
+
+def waiting_messages(
+    waiting: Sequence[tuple[JobRecord, Waiting]], reserved_for: str
+) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
+    """Make messages of gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
+    began_ms = now_ms() - time.monotonic() * 1000
+    messages = []
+    for record, entry in waiting:
+        yield
+        gang = record.job.gangs.get(entry.gang.gang_id)
+        if gang is not None:
+            messages.append(
+                cluster_pb2.Controller.WaitingGang(
+                    job_id=record.job.job_id,
+                    slots=entry.gang.slots,
+                    need=_amounts(entry.gang.need),
+                    placement=_PLACEMENTS[entry.gang.placement],
+                    labels=dict(entry.gang.labels),
+                    since_ms=round(began_ms + entry.since_s * 1000),
+                    reason=gang.reason,
+                    has_reservation=entry.gang.gang_id == reserved_for,
+                )
+            )
+    return messages
+
+
+def _amounts(resources: Resources) -> Amounts:
+    cpu, memory_bytes, gpu = (
+        max(0, amount) for amount in resources.amounts()
+    )  # more may have been given than is there
+    return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)

@@ -1,0 +1,223 @@
+"""The controller's records as messages of the wire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from iris.cluster.controller.jobs.job import Gang, Job
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import (
+    BUILDING,
+    FAILED,
+    KILLED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNSCHEDULABLE,
+    WORKER_FAILED,
+    Task,
+    TaskAttempt,
+)
+from iris.cluster.controller.storage.store import StoredJob
+from iris.cluster.types import state_name
+from iris.rpc import cluster_pb2
+from iris.rpc.pages import PAGE_BYTES
+from iris.rpc.serving.steps import Steps, finish
+from iris.system.clock import now_ms
+
+# Tasks that are made without a pause, so that all of an answer is of one moment: a millisecond or two.
+AT_ONCE = 50
+_ROUNDS = 5
+
+
+def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_BYTES) -> Steps[cluster_pb2.JobStatus]:
+    """Make a job with those of its tasks that have changed since a revision (0: all), all as they are in the end.
+
+    The steps may be far apart. Tasks that change between them are made anew, until few enough have changed to be made
+    at once, with the job: an answer never has a job that has succeeded and a task that still runs.
+
+    Where all attempts of the tasks would be more than `most_bytes`, each task comes with its newest one only.
+    """
+    job = record.job
+    made: dict[int, cluster_pb2.TaskStatus] = {}
+    known = since
+    for _ in range(_ROUNDS):
+        changed = _changed(job, known)
+        if len(changed) <= AT_ONCE:
+            break
+        known = job.revision
+        for index in changed:
+            made[index] = task_status(record, index)
+            yield
+    made |= {index: task_status(record, index) for index in _changed(job, known)}
+    answer = _job_alone(record)
+    answer.tasks.extend(made[index] for index in sorted(made))
+    if answer.ByteSize() > most_bytes:
+        for shown in answer.tasks:
+            del shown.attempts[:-1]
+    return answer
+
+
+def tasks_at_once(record: JobRecord, since: int) -> bool:
+    """Whether `job_with_tasks` takes one short step."""
+    return len(_changed(record.job, since)) <= AT_ONCE
+
+
+def some_tasks(record: JobRecord, indices: Iterable[int]) -> Steps[list[cluster_pb2.TaskStatus]]:
+    """Make some tasks of a job, each as it is at its step."""
+    made = []
+    for index in indices:
+        made.append(task_status(record, index))
+        yield
+    return made
+
+
+def _changed(job: Job, since: int) -> list[int]:
+    return [task.task_index for task in job.tasks if task.revision > since or not since]
+
+
+def job_status(
+    record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = PAGE_BYTES
+) -> cluster_pb2.JobStatus:
+    """Make a job at once: without tasks, or as `job_with_tasks` does it."""
+    if tasks_since is None:
+        return _job_alone(record)
+    return finish(job_with_tasks(record, since=tasks_since, most_bytes=most_bytes))
+
+
+def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
+    job, facts, tally = record.job, record.facts, record.job.tally
+    status = cluster_pb2.JobStatus(
+        job_id=job.job_id,
+        state=job.state,  # type: ignore[arg-type]  # the numbers are the same
+        error=job.error,
+        submitted_at_ms=job.submitted_at_ms,
+        started_at_ms=job.started_at_ms,
+        finished_at_ms=job.finished_at_ms,
+        parent_job_id=job.parent_job_id,
+        failure_count=tally.attempts_failed,
+        preemption_count=tally.attempts_lost,
+        num_tasks=len(job.tasks),
+        tasks_pending=tally.count(PENDING),
+        tasks_running=tally.count(BUILDING) + tally.count(RUNNING),
+        tasks_succeeded=tally.count(SUCCEEDED),
+        tasks_failed=tally.count(FAILED) + tally.count(WORKER_FAILED),
+        tasks_killed=tally.count(KILLED) + tally.count(UNSCHEDULABLE),
+        ports=facts[0].ports,
+        build_metrics=facts[0].build_metrics,
+        resource_usage=record.usage,
+        status_message=_behind(record) or _job_message(job),
+        owner=job.owner,
+    )
+    if job.first_failed is not None:
+        status.first_failed_task_index = job.first_failed
+    if job.is_finished:
+        culprit = job.tasks[job.first_failed] if job.first_failed is not None and job.state != SUCCEEDED else None
+        if culprit is not None and culprit.exit_code is not None:
+            status.exit_code = culprit.exit_code
+        if culprit is not None and culprit.term_signal is not None:
+            status.term_signal = culprit.term_signal
+        if job.state == SUCCEEDED:
+            status.exit_code = 0
+    return status
+
+
+def task_status(record: StoredJob, task_index: int) -> cluster_pb2.TaskStatus:
+    """One task, with its attempts."""
+    task = record.job.tasks[task_index]
+    status = cluster_pb2.TaskStatus(
+        task_id=task.task_id,
+        job_id=task.job_id,
+        task_index=task.task_index,
+        state=task.state,  # type: ignore[arg-type]  # the numbers are the same
+        error=task.error,
+        started_at_ms=task.started_at_ms,
+        finished_at_ms=task.finished_at_ms,
+        attempts=[_attempt(attempt) for attempt in task.attempts],
+        result_error=task.result_error,
+        failure_count=task.failure_count,
+        preemption_count=task.preemption_count,
+        status_message=_task_message(record.job, task),
+    )
+    status.MergeFrom(record.facts[task_index])
+    status.status_message = status.status_message or ("" if task.is_finished else status.log_warning)
+    gang = record.job.gangs.get(task.gang_id)
+    if gang is not None and _pause_ms(record.job, gang) > 0:
+        status.retry_at_ms = task.not_before_ms
+    if task.attempts:
+        newest = task.attempts[-1]
+        status.current_attempt_id = newest.attempt_id
+        status.worker_id = newest.worker_id
+        status.worker_address = newest.worker_address
+    if task.exit_code is not None:
+        status.exit_code = task.exit_code
+    if task.term_signal is not None:
+        status.term_signal = task.term_signal
+    return status
+
+
+def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
+    message = cluster_pb2.TaskAttempt(
+        attempt_id=attempt.attempt_id,
+        worker_id=attempt.worker_id,
+        worker_address=attempt.worker_address,
+        state=attempt.state,  # type: ignore[arg-type]  # the numbers are the same
+        error=attempt.error,
+        started_at_ms=attempt.started_at_ms,
+        finished_at_ms=attempt.finished_at_ms,
+        is_worker_failure=attempt.is_worker_failure,
+        out_of_memory=attempt.out_of_memory,
+    )
+    if attempt.exit_code is not None:
+        message.exit_code = attempt.exit_code
+    if attempt.term_signal is not None:
+        message.term_signal = attempt.term_signal
+    return message
+
+
+def _behind(record: JobRecord) -> str:
+    why = record.why_behind
+    return f"as it was saved last: what has changed since cannot be saved now, and is not shown: {why}" if why else ""
+
+
+def _job_message(job: Job) -> str:
+    if job.is_finished:
+        return ""
+    if job.ending is not None:
+        left = job.tally.count(BUILDING) + job.tally.count(RUNNING)
+        return f"ending as {state_name(job.ending)}: {left} tasks are being stopped"
+    if not job.tally.count(PENDING):
+        return ""
+    reasons = (_why_waiting(job, gang) for gang in job.gangs.values() if not gang.placed)
+    return next((reason for reason in reasons if reason), "")
+
+
+def _task_message(job: Job, task: Task) -> str:
+    if task.stop is not None:
+        return f"being stopped: {task.stop.value}"
+    gang = job.gangs.get(task.gang_id)
+    if gang is None or task.state != PENDING:
+        return ""
+    if gang.placed:
+        return "waiting: its gang restarts, and some of its tasks are still being stopped"
+    return _why_waiting(job, gang)
+
+
+def _why_waiting(job: Job, gang: Gang) -> str:
+    pause_ms = _pause_ms(job, gang)
+    if pause_ms <= 0:
+        return gang.reason
+    task = job.tasks[gang.culprit]
+    lost = bool(task.attempts) and task.attempts[-1].is_worker_failure
+    count, budget = (
+        (task.preemption_count, task.max_retries_preemption) if lost else (task.failure_count, task.max_retries_failure)
+    )
+    which = f" task {task.task_index}" if len(job.tasks) > 1 else ""
+    return f"waiting: retry {count} of {budget} in {math.ceil(pause_ms / 1000)} s, after{which}: {task.error}"
+
+
+def _pause_ms(job: Job, gang: Gang) -> int:
+    """How long a gang still pauses between attempts; 0 or less when it does not."""
+    task = job.tasks[gang.task_indices[0]]
+    return 0 if gang.placed or not task.attempts else task.not_before_ms - now_ms()

@@ -1,0 +1,1 @@
+"""Creates, lists, and revokes the tokens of a cluster. Imported by the controller."""

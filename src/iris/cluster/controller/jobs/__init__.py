@@ -1,0 +1,3 @@
+"""Jobs and tasks as pure state machines: an event goes in, a new state and instructions come out. Imports no clock,
+socket, or database.
+"""

@@ -1,0 +1,251 @@
+"""A task and its attempts: the controller's record, and its transitions.
+
+Pure: an event comes in as a method call with its time, and the record is in its new state when it returns.
+Nothing here looks at a clock, a socket or a database.
+
+                     ┌────────────── retry (budget left, or the gang restarts) ◄──┐
+                     ▼                                                            │
+    PENDING ──► BUILDING ──► RUNNING ──► end of the attempt ──────────────────────┤
+       │                                                                          ▼
+       └──► KILLED, UNSCHEDULABLE                    SUCCEEDED, FAILED, KILLED, WORKER_FAILED
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from iris.cluster.types import is_task_finished, make_task_id, state_name
+from iris.errors import InternalError
+
+PENDING, BUILDING, RUNNING = 1, 2, 3
+SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE = 4, 5, 6, 7, 8
+
+DEFAULT_RETRIES_FAILURE = 0
+DEFAULT_RETRIES_PREEMPTION = 100
+
+
+class Stop(enum.Enum):
+    """Why an attempt is being stopped."""
+
+    RESTART = "its gang restarts: the task goes on with another attempt"
+    TASK = "a user has ended this task"
+    END = "its job ends: the task ends with it"
+
+
+@dataclass(slots=True)
+class AttemptEnd:
+    """How an attempt ended, as its worker, or the loss of its worker, tells.
+
+    Attributes:
+        state: SUCCEEDED, FAILED, KILLED or WORKER_FAILED.
+        finished_at_ms: When.
+        exit_code: 128 + n when signal n ended it; None when there was no process.
+        term_signal: The signal that ended it; None when none did.
+        error: What went wrong, for people; empty when nothing did.
+        result_error: Why a success has no return value; empty when it has one.
+        out_of_memory: It ended because memory ran out.
+    """
+
+    state: int
+    finished_at_ms: int
+    exit_code: int | None = None
+    term_signal: int | None = None
+    error: str = ""
+    result_error: str = ""
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """A worker as it was when an attempt was placed on it; `incarnation` tells its processes apart."""
+
+    worker_id: str
+    address: str
+    incarnation: str = ""
+
+
+@dataclass(slots=True)
+class TaskAttempt:
+    """One execution of a task. Its state is final once it has ended, also when the task goes on."""
+
+    attempt_id: int
+    worker_id: str
+    worker_address: str
+    worker_incarnation: str = ""
+    state: int = BUILDING
+    exit_code: int | None = None
+    term_signal: int | None = None
+    error: str = ""
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    out_of_memory: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended yet, as far as is known."""
+        return not is_task_finished(self.state)
+
+    @property
+    def ran_ms(self) -> int:
+        """For how long its process ran; 0 when there was none, or it still runs."""
+        return self.finished_at_ms - self.started_at_ms if self.started_at_ms and self.finished_at_ms else 0
+
+    @property
+    def is_worker_failure(self) -> bool:
+        """Whether it ended because its worker was lost."""
+        return self.state == WORKER_FAILED
+
+
+@dataclass(slots=True)
+class Task:
+    """One of the replicas of a job.
+
+    Attributes:
+        gang_id: The placement that it is part of now; empty before the first.
+        failure_count: Failed attempts that were charged to the first budget, `max_retries_failure`.
+        preemption_count: Attempts lost with their worker, charged to the second, `max_retries_preemption`.
+        retries_in_row: How many retries of its gang have followed each other, see `backoff`.
+        not_before_ms: While it is PENDING: from when on it may be placed. In the future while it pauses.
+        stop: Why its attempt is being stopped; None while nobody wants that.
+        stop_error: What the task's error will be when the stop has ended it.
+        revision: The job's revision in which it changed last: tells watchers and the store what is new.
+    """
+
+    job_id: str
+    task_index: int
+    max_retries_failure: int = DEFAULT_RETRIES_FAILURE
+    max_retries_preemption: int = DEFAULT_RETRIES_PREEMPTION
+    state: int = PENDING
+    attempts: list[TaskAttempt] = field(default_factory=list)
+    gang_id: str = ""
+    failure_count: int = 0
+    preemption_count: int = 0
+    retries_in_row: int = 0
+    not_before_ms: int = 0
+    exit_code: int | None = None
+    term_signal: int | None = None
+    error: str = ""
+    result_error: str = ""
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    stop: Stop | None = None
+    stop_error: str = ""
+    revision: int = 0
+
+    @property
+    def task_id(self) -> str:
+        """`"{job_id}/task-{index}"`."""
+        return make_task_id(self.job_id, self.task_index)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its state is final, which no event changes again."""
+        return is_task_finished(self.state)
+
+    @property
+    def live_attempt(self) -> TaskAttempt | None:
+        """The attempt that is under way; None between attempts and after the last."""
+        return self.attempts[-1] if self.attempts and self.attempts[-1].is_live else None
+
+    def start_attempt(self, worker: WorkerPlace) -> TaskAttempt:
+        """PENDING → BUILDING: the gang has a place. Answers the new attempt.
+
+        Raises:
+            InternalError: The task is not waiting.
+        """
+        if self.state != PENDING or self.live_attempt is not None:
+            raise InternalError(f"{self.task_id} cannot start an attempt: it is {state_name(self.state)}")
+        attempt = TaskAttempt(len(self.attempts), worker.worker_id, worker.address, worker.incarnation)
+        self.attempts.append(attempt)
+        self.state = BUILDING
+        self.exit_code = self.term_signal = None
+        self.error = ""
+        self.finished_at_ms = 0
+        return attempt
+
+    def attempt_is_running(self, attempt_id: int, started_at_ms: int) -> bool:
+        """BUILDING → RUNNING: the process runs. False when that is no news."""
+        attempt = self.live_attempt
+        if attempt is None or attempt.attempt_id != attempt_id or attempt.state != BUILDING:
+            return False
+        attempt.state = self.state = RUNNING
+        attempt.started_at_ms = started_at_ms
+        self.started_at_ms = self.started_at_ms or started_at_ms
+        return True
+
+    def end_attempt(self, attempt_id: int, end: AttemptEnd) -> bool:
+        """The attempt ended: the task is PENDING again, or final. False when that is no news.
+
+        1. A success is final, whatever else was wanted.
+        2. An attempt that is being stopped costs no budget, however it ended: peers of a dead rank crash too. What a
+           user has ended is KILLED, also when it failed before it heard of that.
+        3. A failure is charged to the first budget, a lost worker to the second; with budget left the task waits
+           for its next attempt.
+        4. KILLED without our asking (somebody asked the worker) is final.
+        """
+        attempt = self.live_attempt
+        if attempt is None or attempt.attempt_id != attempt_id:
+            return False
+        attempt.state = end.state
+        attempt.exit_code, attempt.term_signal = end.exit_code, end.term_signal
+        attempt.error = end.error
+        attempt.out_of_memory = end.out_of_memory
+        attempt.finished_at_ms = end.finished_at_ms
+        stop, self.stop = self.stop, None
+
+        if end.state == SUCCEEDED:
+            self.result_error = end.result_error
+            self._finish(SUCCEEDED, end, error="")
+        elif stop is Stop.RESTART:
+            self.state = PENDING
+        elif stop is Stop.TASK:
+            self._finish(KILLED, end, error=self.stop_error)
+        elif stop is Stop.END:
+            own_failure = end.state == FAILED
+            self._finish(FAILED if own_failure else KILLED, end, error=end.error if own_failure else self.stop_error)
+        elif end.state == FAILED:
+            self.failure_count += 1
+            self._retry_or_finish(self.failure_count <= self.max_retries_failure, end)
+        elif end.state == WORKER_FAILED:
+            self.preemption_count += 1
+            self._retry_or_finish(self.preemption_count <= self.max_retries_preemption, end)
+        else:
+            self._finish(end.state, end, error=end.error)
+        return True
+
+    def finish_unstarted(self, state: int, error: str, now_ms: int) -> None:
+        """PENDING → KILLED or UNSCHEDULABLE: it will not get another attempt.
+
+        Raises:
+            InternalError: The task is not waiting.
+        """
+        if self.state != PENDING:
+            raise InternalError(f"{self.task_id} cannot be given up: it is {state_name(self.state)}")
+        self._finish(state, AttemptEnd(state, now_ms), error=error)
+
+    def give_up(self, error: str) -> None:
+        """PENDING → FAILED or WORKER_FAILED, as its last attempt ended: it will not get another, budget or not.
+
+        Raises:
+            InternalError: The task is not waiting for its next attempt.
+        """
+        if self.state != PENDING or not self.attempts:
+            raise InternalError(f"{self.task_id} has no attempt to be given up after: it is {state_name(self.state)}")
+        last = self.attempts[-1]
+        self._finish(
+            last.state, AttemptEnd(last.state, last.finished_at_ms, last.exit_code, last.term_signal), error=error
+        )
+
+    def _retry_or_finish(self, retry: bool, end: AttemptEnd) -> None:
+        if retry:
+            self.state = PENDING
+            self.error = end.error  # shown while it waits: why it is being tried again
+        else:
+            self._finish(end.state, end, error=end.error)
+
+    def _finish(self, state: int, end: AttemptEnd, *, error: str) -> None:
+        self.state = state
+        self.exit_code, self.term_signal = end.exit_code, end.term_signal
+        self.error = error
+        self.finished_at_ms = end.finished_at_ms

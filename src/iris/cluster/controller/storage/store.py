@@ -1,0 +1,341 @@
+"""What the controller remembers: SQLite, in one file, written before anything is acknowledged.
+
+The boring choice: one connection in WAL mode with `synchronous=FULL`. A write returns when it would survive the end of
+the machine's power, as far as its disk keeps the promise of `fsync`. What is to be written together is gathered in
+`Changes` on the loop that owns the state, and written by one thread, see saver.py: so one fsync serves many, and the
+loop waits for none. Think again when one disk's fsyncs no longer keep up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from google.protobuf.message import DecodeError
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.task import Stop, Task, TaskAttempt
+from iris.cluster.controller.storage.schema import check_version, migrate, sync_directory
+from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+from iris.failpoints import failpoint
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+
+@dataclass(slots=True)
+class StoredJob:
+    """A job as it was saved."""
+
+    job: Job
+    launch: cluster_pb2.Controller.LaunchJobRequest
+    facts: list[cluster_pb2.TaskStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """A token that was made, as it was saved."""
+
+    token: cluster_pb2.Controller.Token
+    request_id: str
+    revocation: int = 0
+
+
+class Changes:
+    """What is to be written, all of it or nothing.
+
+    Rows are made when they are added, on the loop that owns the state: who writes them sees nothing that moves.
+    """
+
+    def __init__(self) -> None:
+        self.statements: list[tuple[str, list[Sequence[object]]]] = []
+
+    def add_job(self, stored: StoredJob, bundle: bytes) -> Self:
+        """A new job, with its workspace unless that is known or there is none."""
+        launch = stored.launch
+        if bundle:
+            self._add("INSERT OR IGNORE INTO bundles VALUES (?, ?)", (launch.bundle_hash, bundle))
+        self._add(
+            "INSERT INTO jobs (job_id, launch, record) VALUES (?, ?, ?)",
+            (stored.job.job_id, launch.SerializeToString(), _dump_job(stored.job)),
+        )
+        self._save_tasks(stored.job.tasks, stored.facts)
+        return self
+
+    def save_job(self, stored: StoredJob, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
+        """What has changed in a job since a revision, and return values (task index, pickled) that came with it."""
+        job = stored.job
+        self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
+        self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
+        for index, value in results:
+            self._add("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (job.job_id, index, value))
+        return self
+
+    def save_endpoints(
+        self, added: Iterable[cluster_pb2.Controller.Endpoint] = (), removed: Iterable[str] = ()
+    ) -> Self:
+        """Endpoints that came, and ids of those that went."""
+        for gone in removed:
+            self._add("DELETE FROM endpoints WHERE endpoint_id=?", (gone,))
+        for new in added:
+            self._add("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", (new.endpoint_id, new.SerializeToString()))
+        return self
+
+    def fence(self, worker_id: str, incarnation: str) -> Self:
+        """A worker's process that was declared lost."""
+        self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, now_ms()))
+        return self
+
+    def unfence(self, worker_id: str, incarnation: str) -> Self:
+        """One of which nothing needs to be known any more."""
+        self._add("DELETE FROM fenced WHERE worker_id=? AND incarnation=?", (worker_id, incarnation))
+        return self
+
+    def set_lease(self, seconds: float) -> Self:
+        """The longest lease that a worker may have."""
+        self._add("INSERT OR REPLACE INTO lease VALUES (1, ?)", (seconds,))
+        return self
+
+    def save_token(self, stored: StoredToken) -> Self:
+        """A token that was made, or revoked."""
+        self._add(
+            "INSERT INTO tokens (token_id, request_id, revocation, message) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (token_id) DO UPDATE SET revocation=excluded.revocation, message=excluded.message",
+            (stored.token.token_id, stored.request_id, stored.revocation, stored.token.SerializeToString()),
+        )
+        return self
+
+    def remove_token(self, token_id: str) -> Self:
+        """A token that nobody needs to know any more."""
+        self._add("DELETE FROM tokens WHERE token_id=?", (token_id,))
+        return self
+
+    def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
+        rows: list[Sequence[object]] = [
+            (task.job_id, task.task_index, _dump_task(task), facts[task.task_index].SerializeToString())
+            for task in tasks
+        ]
+        self.statements.append(("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?)", rows))
+
+    def _add(self, statement: str, row: Sequence[object]) -> None:
+        self.statements.append((statement, [row]))
+
+
+class Store:
+    """The controller's memory.
+
+    Args:
+        path: The file, made when it is missing; None keeps everything in memory only.
+
+    Raises:
+        FailedPreconditionError: The file belongs to a newer version, or to a controller that runs.
+        DataLossError: The file is no database, or is damaged.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._name = "memory" if path is None else str(path)
+        if path is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # No waiting for locks: the only other who could hold one is another controller on the same file.
+        # Whoever has it in use, the controller's loop or its one thread that writes, has it alone: see saver.py.
+        try:
+            if path is not None:
+                # For us only, wherever it lies: the environments of jobs are in it. SQLite makes its others alike.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                path.chmod(0o600)
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.OperationalError) as error:
+            raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
+        try:
+            self._open(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, path: Path | None) -> None:
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            check_version(self._db, self._name)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            migrate(self._db, path)
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise FailedPreconditionError(f"another controller is running on {self._name}") from error
+            raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise DataLossError(f"{self._name} cannot be read: {error}") from error
+        if path is not None:
+            # The file's own name, and the directory's in its parent: SQLite sees to the contents.
+            sync_directory(path.parent)
+            sync_directory(path.parent.parent)
+
+    def close(self) -> None:
+        """Writes what is open, and lets go of the file."""
+        self._db.close()
+
+    def load(self) -> Iterator[StoredJob]:
+        """All jobs, in the order of their submission."""
+        with self._reading():
+            for row in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
+                yield self._load_job(*row)
+
+    def load_jobs(self, job_ids: Iterable[str]) -> dict[str, StoredJob]:
+        """Some jobs, by their ids; those that are not there are left out."""
+        with self._reading():
+            found: dict[str, StoredJob] = {}
+            for job_id in job_ids:
+                rows = self._db.execute("SELECT job_id, launch, record FROM jobs WHERE job_id=?", (job_id,))
+                found.update((job_id, self._load_job(*row)) for row in rows.fetchall())
+            return found
+
+    def _load_job(self, job_id: str, launch: bytes, record: str) -> StoredJob:
+        rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
+        tasks, facts = [], []
+        for task, fact in rows:
+            tasks.append(_load_task(json.loads(task)))
+            facts.append(cluster_pb2.TaskStatus.FromString(fact))
+        job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
+        job.restore_gangs()
+        return StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
+
+    def write(self, changes: Changes) -> None:
+        """Writes all of it, or nothing. It is on the disk when this returns.
+
+        Raises:
+            ResourceExhaustedError: It cannot be written now.
+            DataLossError: The file is damaged.
+        """
+        with self._transaction():
+            for statement, rows in changes.statements:
+                self._db.executemany(statement, rows)
+
+    def result(self, job_id: str, task_index: int) -> bytes:
+        """What a task returned, pickled; empty when there is nothing."""
+        with self._reading():
+            row = self._db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
+            return next((bytes(value) for (value,) in row), b"")
+
+    def bundle(self, bundle_hash: str) -> bytes | None:
+        """A workspace; None when it is not known."""
+        with self._reading():
+            row = self._db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
+            return next((bytes(blob) for (blob,) in row), None)
+
+    def has_bundle(self, bundle_hash: str) -> bool:
+        """Whether a workspace is known."""
+        with self._reading():
+            return bool(self._db.execute("SELECT 1 FROM bundles WHERE hash=?", (bundle_hash,)).fetchall())
+
+    def load_endpoints(self) -> list[cluster_pb2.Controller.Endpoint]:
+        """All endpoints, in the order of their registration."""
+        with self._reading():
+            rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
+            return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
+
+    def load_lease(self) -> float:
+        """The longest lease that a worker may have from an earlier life; 0: there was none."""
+        with self._reading():
+            return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
+
+    def load_fenced(self) -> dict[tuple[str, str], int]:
+        """The processes of workers that were declared lost, by worker id and incarnation: since when, in milliseconds
+        since the epoch; in this order."""
+        with self._reading():
+            rows = self._db.execute("SELECT worker_id, incarnation, since_ms FROM fenced ORDER BY since_ms")
+            return {(worker_id, incarnation): since_ms for worker_id, incarnation, since_ms in rows}
+
+    def load_tokens(self) -> list[StoredToken]:
+        """All tokens, in the order in which they were made."""
+        with self._reading():
+            rows = self._db.execute("SELECT message, request_id, revocation FROM tokens ORDER BY rowid")
+            return [
+                StoredToken(cluster_pb2.Controller.Token.FromString(message), request_id, revocation)
+                for message, request_id, revocation in rows
+            ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, DecodeError, ValueError, TypeError, KeyError) as error:
+            raise DataLossError(f"{self._name} cannot be read: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            failpoint("store.commit.before")
+            self._db.execute("COMMIT")
+            failpoint("store.commit.after")
+        except sqlite3.IntegrityError:
+            raise  # a bug of ours, and rolled back: the file is as it was
+        except sqlite3.DatabaseError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            kind = ResourceExhaustedError if isinstance(error, sqlite3.OperationalError) else DataLossError
+            raise kind(f"the controller cannot write {self._name}: {error}") from error
+
+
+_JOB_FIELDS = (
+    "job_id",
+    "submitted_at_ms",
+    "coscheduled",
+    "max_task_failures",
+    "parent_job_id",
+    "retry_pause_ms",
+    "state",
+    "error",
+    "ending",
+    "first_failed",
+    "started_at_ms",
+    "finished_at_ms",
+    "rounds",
+    "revision",
+    "owner",
+    "rendezvous",
+    "submitted_stamp",
+)
+
+
+def _dump_job(job: Job) -> str:
+    return json.dumps({name: getattr(job, name) for name in _JOB_FIELDS})
+
+
+def _dump_task(task: Task) -> str:
+    record = asdict(task)
+    record["stop"] = task.stop.name if task.stop else None
+    return json.dumps(record)
+
+
+def _load_task(record: dict[str, object]) -> Task:
+    attempts = record.pop("attempts")
+    stop = record.pop("stop", None)
+    assert isinstance(attempts, list)
+    return Task(
+        **_known(record, _TASK_FIELDS),
+        attempts=[TaskAttempt(**_known(attempt, _ATTEMPT_FIELDS)) for attempt in attempts],
+        stop=Stop[stop] if isinstance(stop, str) else None,
+    )
+
+
+_TASK_FIELDS = tuple(field.name for field in fields(Task))
+_ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
+
+
+def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a record that this version knows. What an older one did not write has its default; what a newer one
+    wrote besides is ignored: where that would do harm, it has given the database another version (schema.py)."""
+    return {name: value for name, value in record.items() if name in names}

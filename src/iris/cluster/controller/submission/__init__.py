@@ -1,0 +1,1 @@
+"""Decides whether a submission is accepted: validation, quotas, and headroom. Imported by the controller."""

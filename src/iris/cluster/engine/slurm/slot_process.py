@@ -1,0 +1,137 @@
+"""What Slurm runs for each slot of a gang, on the slot's machine: starts the worker, and says when it has ended.
+
+Its standard input is the gang's, see batch_job.py; what it prints is read by the program on the job's first machine.
+SIGTERM ends the worker gracefully: its tasks end, and it hands over what it has. SIGUSR2 ends all of it at once, and
+still removes the scratch directory, which SIGKILL would leave to the next one that comes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from iris.cluster.engine.worker_process import WorkerProcess, start
+from iris.cluster.worker.supervision.worker_identity import identity_file
+from iris.system.inherited import reset_signals
+
+END_NOW = signal.SIGUSR2
+_SHOWN_BYTES = 400
+_SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
+_DIRECTORY = "iris-slurm-"  # below the machine's temporary directory, then the user's number
+
+
+def main() -> None:
+    """Runs one slot to its end."""
+    reset_signals()
+    gang = json.load(sys.stdin)
+    rank = int(os.environ["SLURM_PROCID"])
+    node = os.environ["SLURMD_NODENAME"]
+    asyncio.run(_run(gang, rank, node))
+
+
+async def _run(gang: Any, rank: int, node: str) -> None:
+    stop, end_now = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (END_NOW, end_now)):
+        loop.add_signal_handler(number, event.set)
+    scratch, lock = _make_scratch()
+    try:
+        worker_id, secret = gang["workers"][rank]
+        command = [sys.executable, "-P", "-m", "iris.cluster.worker", "--worker-id", worker_id]
+        command += ["--identity-file", str(identity_file(scratch, worker_id)), "--directory", str(scratch / "worker")]
+        command += ["--parent-pid", str(os.getpid()), *gang["options"]]
+        process = start(scratch, worker_id, "", command, _environment(), lambda: secret)
+        _say("began", rank, node)
+        await _until_ended(process, stop, end_now)
+        why = _last_words(scratch / f"{worker_id}.log")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told to whoever waits for this slot
+        why = f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
+    _say("ended", rank, f"{why} ({node})")
+
+
+async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asyncio.Event) -> None:
+    """Returns when the worker has ended, and nothing of it or of its attempts is left."""
+    asked = [asyncio.create_task(event.wait()) for event in (stop, end_now)]
+    ending = asyncio.create_task(process.wait())
+    await asyncio.wait([ending, *asked], return_when=asyncio.FIRST_COMPLETED)
+    if not ending.done():
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)  # its process has one who waits for it
+        ending = asyncio.create_task(process.stop())
+        await asyncio.wait([ending, asked[1]], return_when=asyncio.FIRST_COMPLETED)
+    if end_now.is_set():
+        process.kill()
+    await ending
+    for each in asked:
+        each.cancel()
+
+
+def is_slurms(name: str) -> bool:
+    """Whether an environment variable is a job's of Slurm, or an option of its commands; where its configuration lies
+    is nobody's in particular."""
+    return name != "SLURM_CONF" and name.startswith(_SLURMS)
+
+
+def _environment() -> dict[str, str]:
+    """Of the worker and its tasks: what Slurm says to a job is not for them; which devices they may see is."""
+    env = {name: value for name, value in os.environ.items() if not is_slurms(name)}
+    if env.get("ENVIRONMENT") == "BATCH":
+        del env["ENVIRONMENT"]
+    return env
+
+
+def _make_scratch() -> tuple[Path, int]:
+    """A directory that is this slot's for as long as it holds the lock on it. Those of others that were killed are
+    removed."""
+    place, prefix = Path(tempfile.gettempdir()), f"{_DIRECTORY}{os.getuid()}-"
+    for path in place.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+                os.close(_lock(path))
+                shutil.rmtree(path, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=f"{_DIRECTORY}new-", dir=place))
+    lock = _lock(new)
+    final = place / f"{prefix}{new.name.rpartition('-')[2]}"
+    new.rename(final)  # only now others look at it: before, it was not locked yet
+    return final, lock
+
+
+def _lock(path: Path) -> int:
+    """Raises BlockingIOError where somebody holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _last_words(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        lines = path.read_bytes()[-_SHOWN_BYTES:].decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""
+
+
+def _say(what: str, rank: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more: the job is being ended
+        os.write(1, f"{what} {rank} {' '.join(text.split())}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

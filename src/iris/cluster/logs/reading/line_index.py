@@ -1,0 +1,258 @@
+"""Goes through a log line by line: from any line on, without reading all that is before it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, START, Leftover, LineSplitter, Point, Points
+from iris.cluster.logs.reading.reader import Chunk, LogReader
+from iris.cluster.logs.records import GAP, HEADER, LENGTH_MASK, SOURCES, Offsets, Record, decode, parse_gap
+from iris.cluster.logs.segments import Place, list_segments
+from iris.cluster.logs.writer import LogWriter
+
+CHUNK_BYTES = 1 << 20
+
+
+class Block(NamedTuple):
+    """Consecutive lines of a source that one record completed.
+
+    Attributes:
+        number: Of the first line, over all sources.
+        source_id: Which source's.
+        timestamp_ms: When they were completed.
+        offset: Where in its source the first line begins.
+        data: The lines, newlines included. What follows the last newline is a piece of a line.
+        counted: Whether these lines have numbers. A piece before a gap that the writer knew nothing of has none.
+    """
+
+    number: int
+    source_id: int
+    timestamp_ms: int
+    offset: int
+    data: bytes
+    counted: bool = True
+
+    @property
+    def end(self) -> int:
+        """Where in its source the last line ends."""
+        return self.offset + len(self.data)
+
+
+class Gap(NamedTuple):
+    """So many bytes of a source are missing from `offset` on; `number` is that of the next line."""
+
+    number: int
+    source_id: int
+    timestamp_ms: int
+    offset: int
+    missing: int
+    reason: str
+
+    @property
+    def end(self) -> int:
+        """Where in its source the gap ends."""
+        return self.offset + self.missing
+
+
+class LineWalk:
+    """Reads on from a place and takes records apart into lines.
+
+    Args:
+        directory: The log's.
+        point: Where to begin.
+        writer: As for `LogReader`.
+        offsets: From where on each source is wanted; the point is not beyond. None: from the point on.
+
+    Attributes:
+        reader: What is read.
+    """
+
+    def __init__(self, directory: Path, point: Point, writer: LogWriter | None, offsets: Offsets | None = None) -> None:
+        self.reader = LogReader(directory, point.offsets, writer=writer, position=point.position, wanted=offsets)
+        self._splitter = LineSplitter(point)
+        self._ends = list(map(max, point.offsets, self.reader.offsets))
+
+    @classmethod
+    def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineWalk:
+        """Begins where lines begin; numbers of lines mean nothing before the next segment."""
+        walk = cls(directory, START, writer, offsets)
+        walk.reader = LogReader(directory, offsets, writer=writer)
+        return walk
+
+    @property
+    def line(self) -> int:
+        """How many lines have ended so far."""
+        return self._splitter.line
+
+    @property
+    def offsets(self) -> Offsets:
+        """Where the next line of each source begins."""
+        stdout, stderr, build = (end - self._splitter.tail_length(number) for number, end in enumerate(self._ends))
+        return stdout, stderr, build
+
+    def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[Block | Gap] | None:
+        """Lines that about so many bytes of records complete; None when there is nothing more now.
+
+        Where all of them are before `start_line` they are only counted, and an empty block is given for them.
+        """
+        chunk = self.reader.read_chunk(max_bytes, final=final)
+        if chunk is None:
+            return None
+        line = self._splitter.line if chunk.begins is None else chunk.begins.line
+        most = chunk.records.count(b"\n") + len(chunk.records) // BAR_BYTES + len(SOURCES)
+        return self._take_apart(chunk) if line + most >= start_line else self._pass_over(chunk)
+
+    def leftovers(self) -> list[Block]:
+        """What has no newline at the end of a final log."""
+        return [self._piece(leftover, self.line + count) for count, leftover in enumerate(self._splitter.leftovers())]
+
+    def _take_apart(self, chunk: Chunk) -> list[Block | Gap]:
+        splitter, ends, records = self._splitter, self._ends, chunk.records
+        items: list[Block | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
+        unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
+        while at < size:  # as `decode` does, in half the time: of many short records this is what a walk costs
+            word, _, timestamp_ms, offset, kind = unpack(records, at)
+            start = at + header
+            at = start + (word & LENGTH_MASK)
+            if kind >= GAP:
+                self._pass_gap(Record(kind, timestamp_ms, offset, records[start:at]), items, counted=not chunk.lost)
+                continue
+            begin = ends[kind]
+            ends[kind] = offset + at - start
+            number, unfinished = splitter.line, splitter.tail_length(kind)
+            whole, piece = splitter.take(kind, timestamp_ms, records[start + begin - offset : at])
+            if whole or piece:
+                items.append(Block(number, kind, timestamp_ms, begin - unfinished, whole + piece if piece else whole))
+        return items
+
+    def _pass_over(self, chunk: Chunk) -> list[Block | Gap]:
+        """Counts; all that is given is that there were lines, and the gaps after the last one."""
+        splitter, first = self._splitter, self._splitter.line
+        if chunk.begins is not None:
+            self._begin(chunk.begins)
+        items: list[Block | Gap] = []
+        for record in decode(chunk.records):
+            if record.kind >= GAP:
+                self._pass_gap(record, items, counted=not chunk.lost)
+            else:
+                splitter.skip(record.kind, record.timestamp_ms, record.payload)
+                self._ends[record.kind] = record.offset + len(record.payload)
+        passed = [Block(first, 0, 0, 0, b"")] if splitter.line > first else []
+        return [*passed, *(item for item in items if isinstance(item, Gap) and item.number == splitter.line)]
+
+    def _pass_gap(self, gap: Record, items: list[Block | Gap], *, counted: bool) -> None:
+        source_id = gap.kind & ~GAP
+        missing, reason = parse_gap(gap.payload)
+        begin, number = self._ends[source_id], self._splitter.line
+        start = begin - self._splitter.tail_length(source_id)
+        piece = self._splitter.gap(source_id, counted=counted)
+        if piece:
+            items.append(Block(number, source_id, gap.timestamp_ms, start, piece, counted))
+        missing -= begin - gap.offset
+        self._ends[source_id] = begin + max(0, missing)
+        if missing > 0:
+            items.append(Gap(self._splitter.line, source_id, gap.timestamp_ms, begin, missing, reason))
+
+    def _begin(self, place: Place) -> list[Block | Gap]:
+        number = self._splitter.line
+        pieces = self._splitter.begin_segment(place.offsets)
+        self._splitter.line = place.line
+        blocks: list[Block | Gap] = []
+        for count, (source_id, timestamp_ms, data) in enumerate(pieces):
+            blocks.append(Block(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
+        for source_id, end in enumerate(self._ends):
+            if end > place.offsets[source_id]:
+                self._splitter.begin_line(source_id)  # we come from where a line of it has ended in this segment
+        return blocks
+
+    def _piece(self, leftover: Leftover, number: int) -> Block:
+        source_id, timestamp_ms, data = leftover
+        return Block(number, source_id, timestamp_ms, self.offsets[source_id], data)
+
+
+class StoredIndex:
+    """What `Points` are, for a log that an earlier process wrote: from the names of its segments.
+
+    A segment's name does not tell what was unfinished before it. That is found in the segment in which the source has
+    written last: if no line of it ended there, it was cut at that segment's end.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._segments = list_segments(directory)
+
+    def before(self, line: int, start_ms: int) -> Point:
+        """As `Points.before`; names do not tell times."""
+        return self._point(bisect_right(self._segments, line, key=attrgetter("line")) - 1)
+
+    def back(self, steps: int) -> Point:
+        """As `Points.back`."""
+        return self._point(len(self._segments) - steps)
+
+    def _point(self, number: int) -> Point:
+        if number <= 0:
+            return START
+        place = self._segments[number]
+        tails = [b""] * len(SOURCES)
+        tail_ms = [0] * len(SOURCES)
+        for before, source_ids in self._written_last(place).items():
+            unfinished = self._end_of(before)
+            for source_id in source_ids:
+                tails[source_id], tail_ms[source_id] = unfinished.tails[source_id], unfinished.tail_ms[source_id]
+        return Point(
+            place.position,
+            place.offsets,
+            place.line,
+            tails=tuple(tails),
+            tail_ms=tuple(tail_ms),
+            carried=tuple(map(len, tails)),
+            ended=tuple(offset == 0 for offset in place.offsets),
+        )
+
+    def _written_last(self, place: Place) -> dict[int, list[int]]:
+        """The segments in which the sources have written last before a place, with these sources."""
+        last: dict[int, list[int]] = {}
+        for source_id, offset in enumerate(place.offsets):
+            number = bisect_left(self._segments, offset, key=lambda segment: segment.offsets[source_id]) - 1
+            if offset > 0 and number >= 0:
+                last.setdefault(number, []).append(source_id)
+        return last
+
+    def _end_of(self, number: int) -> Point:
+        """What is unfinished at the end of a segment."""
+        place, following = self._segments[number : number + 2]
+        splitter = LineSplitter(Point(ended=tuple(offset == 0 for offset in place.offsets)))
+        with LogReader(self._directory, place.offsets, position=place.position) as reader:
+            while (chunk := reader.read_chunk(CHUNK_BYTES, final=True)) is not None:
+                if chunk.begins not in (None, place):
+                    break
+                for kind, timestamp_ms, _, payload in decode(chunk.records):
+                    if kind >= GAP:
+                        splitter.gap(kind & ~GAP)
+                    else:
+                        splitter.skip(kind, timestamp_ms, payload)
+        splitter.begin_segment(following.offsets)
+        return splitter.point(following.position, following.offsets)
+
+
+class Extent(NamedTuple):
+    """A log as it is at one moment, also while it is being written.
+
+    Attributes:
+        points: Where reading may start in it; not beyond `stop`.
+        stop: Its end, in bytes of records; None: where its files end.
+    """
+
+    points: Points | StoredIndex
+    stop: int | None
+
+
+def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Extent:
+    """A log as it is now; to its very end where it is final, what is missing there included."""
+    if writer is None:
+        return Extent(StoredIndex(directory), None)
+    points = writer.index.points  # first, so that the tip is not before one of them
+    return Extent(points, None if final else writer.tip.position)

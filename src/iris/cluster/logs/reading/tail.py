@@ -1,0 +1,135 @@
+"""Where the last N lines that pass a filter begin, found from the end of a log."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Block, Extent, Gap, LineWalk
+from iris.cluster.logs.reading.numbered_lines import Point
+from iris.cluster.logs.reading.query import LogFilter
+from iris.cluster.logs.records import BEGINNING, Offsets
+from iris.cluster.logs.writer import LogWriter
+
+
+class TailStart(NamedTuple):
+    """Where a tail begins.
+
+    Attributes:
+        point: Where to begin to read.
+        line: Its first line is not before this one.
+        skip: How many lines that pass come before it, from `line` on.
+    """
+
+    point: Point
+    line: int
+    skip: int
+
+
+class Selection:
+    """Goes through the lines of a walk and says which are given.
+
+    Args:
+        wanted: The filter.
+        start: Where to begin; before its line, and before what is to be skipped, nothing is given.
+        offsets: Lines that begin before these are not given.
+    """
+
+    def __init__(self, wanted: LogFilter, start: TailStart, offsets: Offsets = BEGINNING) -> None:
+        self.start = start
+        self._wanted = wanted
+        self._offsets = offsets
+        self._skip = start.skip
+        self._is_reached = False
+
+    def lines(self, block: Block) -> Iterator[tuple[int, int, int]]:
+        """Those of a block: number, and from where to where in its data, newline included."""
+        start_line = self.start.line
+        if not self._is_reached and block.counted and block.number >= start_line:
+            self._is_reached = True
+            if block.number > start_line:
+                self._skip = 0  # the beginning of what was counted was dropped since: what is left is fewer than asked
+        if not self._wanted.wants(block):
+            return
+        begin = self._offsets[block.source_id] - block.offset
+        for number, start, end in self._wanted.matching(block):
+            if number < start_line or start < begin:
+                continue
+            if self._skip:
+                self._skip -= 1
+            else:
+                yield number, start, end
+
+    def takes_gap(self, gap: Gap) -> bool:
+        """Whether a gap is given."""
+        return gap.source_id in self._wanted.source_ids and not self._skip
+
+
+def find_tail(
+    directory: Path,
+    writer: LogWriter | None,
+    extent: Extent,
+    wanted: LogFilter,
+    *,
+    offsets: Offsets = BEGINNING,
+    start_line: int = 0,
+    final: bool,
+) -> Generator[int, None, TailStart]:
+    """Goes back from the end, twice as far each time, until there are enough lines that pass.
+
+    Yields after each piece of work how many bytes were looked through.
+
+    Args:
+        directory: The log's.
+        writer: As for `LogReader`.
+        extent: The log as it is to be looked at.
+        wanted: The filter, with its `tail`.
+        offsets: Lines that begin before these do not count.
+        start_line: Lines before this one do not count.
+        final: The writer is done, so what is unfinished counts.
+    """
+    points, stop = extent
+    steps = 1
+    while True:
+        point = points.back(steps)
+        is_all = point.line <= start_line or all(map(int.__le__, point.offsets, offsets))
+        # Counts of what passes, with the number of the first line that was looked at, of as much as the tail needs.
+        counts: deque[tuple[int, int]] = deque()
+        total = 0
+        walk = LineWalk(directory, point, writer)
+        going_on = True
+        while going_on:
+            before = walk.reader.position
+            size = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - before)
+            items = walk.read(size, final=final) if size > 0 else None
+            if items is None:
+                going_on = False
+                items = [*walk.leftovers()] if final else []
+            blocks = [item for item in items if isinstance(item, Block)]
+            may_match = bool(blocks) and wanted.may_match(blocks)
+            count = sum(_count(block, wanted, offsets, start_line) for block in blocks) if may_match else 0
+            if count:
+                first = next((block.number for block in blocks if block.counted), blocks[0].number)
+                counts.append((first, count))
+                total += count
+            while counts and total - counts[0][1] >= wanted.tail:
+                total -= counts.popleft()[1]
+            yield max(1, walk.reader.position - before)
+        walk.reader.close()
+        if total >= wanted.tail:
+            line = counts[0][0]
+            return TailStart(points.before(line, 0), line, total - wanted.tail)
+        if is_all:
+            return TailStart(point, start_line, 0)
+        steps *= 2
+
+
+def _count(block: Block, wanted: LogFilter, offsets: Offsets, start_line: int) -> int:
+    if not wanted.wants(block):
+        return 0
+    begin = offsets[block.source_id] - block.offset
+    if begin <= 0 and block.number >= start_line:
+        return wanted.count(block)
+    return sum(1 for number, start, _ in wanted.matching(block) if number >= start_line and start >= begin)

@@ -1,0 +1,272 @@
+"""The program that a worker starts in a task's process to run a callable.
+
+    python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
+
+It can be started as `python -m iris.cluster.worker.attempt.run_callable` too, but then a file `iris.py` in the working
+directory, which is the task's, takes the place of Iris. It imports no part of Iris, for the same reason and to
+start fast.
+
+It unpickles (callable, args, kwargs), calls, and ends as Python ends a script: threads are waited for, `atexit`
+functions run, `sys.exit()` has its code, an uncaught exception is a traceback and 1, Ctrl-C is 130. A coroutine
+function is run with `asyncio.run`. Beside the exit code the worker finds:
+
+    RESULT_FILE           the pickle of the return value, None included
+    RESULT_FILE.error     why there is none, though the task succeeded: one sentence
+    RESULT_FILE.failure   why the task failed: one sentence, or the last line of the traceback
+    RESULT_FILE.exception the pickle of the exception that it raised, if it can be pickled and is not too large
+    RESULT_FILE.traceback the exception's traceback as text
+
+To the code that it runs it looks like the script that the callable came from. The current directory is first on
+`sys.path`. `__main__` is a new module with the caller's `__main__` functions and classes that were sent, not this
+program. A module whose code was sent is imported where this machine has it with the same source; else the copy that
+was sent is entered into `sys.modules` (`iris.cluster.pickles.task_modules`). So processes that are forked can be
+handed such functions by name, as `multiprocessing` and `concurrent.futures` do. Processes that are spawned import what
+they run: for them the modules must be on the worker, or in the workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MAX_RESULT_BYTES = 8 * 1024**2  # results are kept in the controller's database and travel in one message
+# The controller keeps an exception of each task that failed.
+MAX_EXCEPTION_BYTES = 64 * 1024
+MAX_TRACEBACK_BYTES = 16 * 1024
+OUT_OF_MEMORY = "out of memory: "  # begins the sentence of a failure that is one
+_MAX_SENTENCE = 1000  # characters
+_PID = os.getpid()
+_PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "pickles")
+
+
+def main() -> None:
+    """Runs what the command line says; see the module's docstring. What does not succeed ends in `SystemExit`."""
+    entrypoint, result, *rest = sys.argv[1:]
+    # The task's directory first, and not the one of this program, which Python puts there without -P.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.getcwd(), *(path for path in sys.path if path not in ("", os.getcwd(), here))]
+    sys.argv[:] = [entrypoint]
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _show_thread_error
+    modules = None
+    try:
+        _check_python(rest[0] if rest else "")
+        (function, args, kwargs), modules = _load(entrypoint)
+        sys.argv[0] = getattr(function, "__name__", type(function).__name__)
+        value = function(*args, **kwargs)
+        if isinstance(value, types.CoroutineType):
+            import asyncio  # here, since most tasks need not wait for it
+
+            value = asyncio.run(value)
+    except BaseException as error:  # noqa: BLE001 - nobody but the interpreter is above
+        _end(error, result, modules)
+    else:
+        _keep(value, result, modules.own_names())
+
+
+def _load_pickles(name: str) -> Any:
+    """Return a module of `iris.cluster.pickles` without importing `iris`; see the docstring of that package."""
+    package = "_iris_pickles"
+    if package not in sys.modules:
+        file = os.path.join(_PICKLES, "__init__.py")
+        spec = importlib.util.spec_from_file_location(package, file, submodule_search_locations=[_PICKLES])
+        assert spec is not None
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{package}.{name}")
+
+
+class _CannotStart(Exception):
+    """The callable cannot be had here; the text is a sentence for the user."""
+
+
+def _check_python(pickled_by: str) -> None:
+    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
+    why_not = why_not_on(mine, pickled_by)
+    if why_not:
+        raise _CannotStart(why_not)  # not even tried: bytecode of another version can crash the interpreter
+
+
+def why_not_on(python: str, pickled_by: str) -> str:
+    """Why a callable cannot run on a worker's Python; empty: it can, or one of the two is not known. The controller
+    asks as well, before it starts anything."""
+    if python == pickled_by or not python or not pickled_by:
+        return ""
+    return (
+        f"the callable was pickled by Python {pickled_by} and cannot run on this worker's Python {python}:"
+        f" submit it from Python {python}, use a worker with Python {pickled_by}, or submit a command instead"
+    )
+
+
+_Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+def _load(entrypoint: str) -> _Loaded:
+    """Return the callable with its arguments, and the `TaskModules` that it lives in."""
+    try:
+        with open(entrypoint, "rb") as file:
+            loaded: _Loaded = _load_pickles("loading").load_in_task(file.read())
+            return loaded
+    except ModuleNotFoundError as error:
+        raise _CannotStart(f"the callable cannot be unpickled on the worker: {_describe(error)}") from error
+    except Exception as error:
+        raise _CannotStart(
+            f"the callable cannot be unpickled on the worker: {_describe(error)} (is what it uses installed there in"
+            " the versions that it was submitted with?)"
+        ) from error
+
+
+def _end(error: BaseException, result: str, modules: Any) -> None:
+    """Says why the callable did not return, and raises the `SystemExit` that Python would have ended with."""
+    if isinstance(error, SystemExit):
+        code = 0 if error.code is None else error.code
+        if isinstance(code, int):
+            code &= 0xFF  # what the parent process gets to see
+        if code == 0:
+            _tell(result + ".error", "the callable ended by sys.exit() and returned nothing")
+        else:
+            _tell(result + ".failure", f"sys.exit({code})" if isinstance(code, int) else _one_line(code))
+        sys.exit(code)
+    if isinstance(error, _CannotStart):
+        _tell(result + ".failure", str(error))
+        cause = error.__cause__
+        if cause is not None and _trim(cause).__traceback__ is not None:  # it came from the user's own modules
+            _show_error(cause)
+        sys.exit(f"iris: {error}")
+    advice = "" if modules is None else modules.explain(error)
+    _tell(result + ".failure", f"{_describe(error)} ({advice})" if advice else _describe(error))
+    if advice:
+        error.add_note(f"({advice})")
+    _trim(error)
+    if not isinstance(error, KeyboardInterrupt):
+        _keep_exception(error, result, () if modules is None else modules.own_names())
+    _show_error(error)
+    sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def _trim(error: BaseException) -> BaseException:
+    """Lets the traceback of an error begin where the user's code does."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, _PICKLES + os.sep)):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _show_error(error: BaseException) -> None:
+    """Print a traceback as Python does at its end.
+
+    Before Python 3.13 the interpreter's own way reads source lines from files only, and shows none of code that was
+    sent from another machine.
+    """
+    if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return
+    with contextlib.suppress(OSError, ValueError):  # it is closed, for example
+        traceback.print_exception(error)
+
+
+def _show_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, with source lines."""
+    if args.exc_value is None or args.exc_type is SystemExit or sys.stderr is None:
+        threading.__excepthook__(args)
+        return
+    name = threading.get_ident() if args.thread is None else args.thread.name
+    text = "".join(traceback.format_exception(args.exc_value))
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"Exception in thread {name}:\n{text}")
+        sys.stderr.flush()
+
+
+def _describe(error: BaseException) -> str:
+    """The last line of the error's traceback, and what to do where we know."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    text = _one_line(error)
+    described = f"{name}: {text}" if text else name
+    if isinstance(error, MemoryError):
+        described = f"{OUT_OF_MEMORY}{described} (it asked the system for more than it could get)"
+    if isinstance(error, ModuleNotFoundError) and not hasattr(error, "iris_reason"):
+        described += " (install it on the worker, or send it along in a workspace, without .gitignore naming it)"
+    return described
+
+
+def _one_line(value: object) -> str:
+    try:
+        text = " ".join(str(value).split())
+    except Exception:  # noqa: BLE001 - a __str__ of the user's
+        return "(it cannot be shown: its __str__ fails)"
+    return text if len(text) <= _MAX_SENTENCE else text[: _MAX_SENTENCE - 1] + "…"
+
+
+def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> None:
+    """Stores an exception for the caller, as far as it can be pickled; its traceback as text in any case."""
+    with contextlib.suppress(Exception):
+        text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
+        _write(result + ".traceback", _end_of(text))
+        data = _load_pickles("by_value").dumps(error, own)
+        if len(data) <= MAX_EXCEPTION_BYTES:
+            _write(result + ".exception", data)
+
+
+def _end_of(text: bytes) -> bytes:
+    """Return the last lines of a traceback, which say what was raised, as many as are kept."""
+    if len(text) <= MAX_TRACEBACK_BYTES:
+        return text
+    cut = b"(the beginning was cut)\n"
+    rest = text[len(cut) - MAX_TRACEBACK_BYTES :]
+    return cut + rest[rest.find(b"\n", 0, -1) + 1 :]
+
+
+def _keep(value: object, result: str, own: Sequence[str]) -> None:
+    """Stores the return value, or else the reason why not."""
+    try:
+        data = _load_pickles("by_value").dumps(value, own)
+    except Exception as error:  # noqa: BLE001 - a __reduce__ of the user's
+        _tell(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
+        return
+    if len(data) > MAX_RESULT_BYTES:
+        reason = (
+            f"what the callable returned is too large: {len(data) / 1024**2:.1f} MiB pickled, over the limit of"
+            f" {MAX_RESULT_BYTES // 1024**2} MiB (store it where others can read it, and return where that is)"
+        )
+        _tell(result + ".error", reason)
+        return
+    try:
+        _write(result, data)
+    except OSError as error:
+        _tell(result + ".error", f"what the callable returned could not be stored on the worker: {_describe(error)}")
+
+
+def _tell(path: str, sentence: str) -> None:
+    try:
+        _write(path, sentence.encode("utf-8", "replace"))
+    except OSError as error:
+        # The disk is full, say. The exit code tells what matters most; the task's log has the rest.
+        sys.excepthook(type(error), error, None)
+
+
+def _write(path: str, data: bytes) -> None:
+    if os.getpid() != _PID:
+        return  # a process that the callable forked, and let return, does not speak for the task
+    beside = f"{path}.{_PID}"
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)  # half of a file on a full disk
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What a worker's machine lacks for another attempt: room on its disk, inodes, file descriptors, processes, memory.
+
+A start that fails for such a lack is no fault of the job: the attempt ends as one whose worker was lost does, and the
+worker says that it is short, so that nothing new is placed there until it has room again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from iris.errors import ResourceExhaustedError
+from iris.system.processes import descriptors
+
+# Kept free on a disk, of a small one a share: attempts have to write logs, entrypoints and results.
+DISK_RESERVE_BYTES = 64 * 1024 * 1024
+INODE_RESERVE = 1000
+DESCRIPTOR_RESERVE = 64  # an attempt takes a handful
+_SHARE = 20  # of a disk's size: one part in so many
+_LEAST_INODES = 16  # one attempt takes about ten
+# What cannot be measured is found out by the next start that fails: how long until one is tried.
+_FIRST_REST_S, _LONGEST_REST_S = 5.0, 60.0
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_SHORT = {*_DISK, *_DESCRIPTORS, errno.EAGAIN, errno.ENOMEM}
+
+
+class WorkerShortError(ResourceExhaustedError):
+    """The worker's machine lacks something for an attempt; the text says what, and what to do."""
+
+
+def shortage_of(error: BaseException) -> WorkerShortError | None:
+    """The lack that made a call fail; None where it failed for another reason."""
+    if isinstance(error, WorkerShortError):
+        return error
+    if not isinstance(error, OSError) or error.errno not in _SHORT:
+        return None
+    return WorkerShortError(_words(error))
+
+
+def _words(error: OSError) -> str:
+    if error.errno in _DISK:
+        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the worker's disk or its inodes are full: {error.strerror}{where}; make room there"
+        return f"the worker's disk cannot be written: {error.strerror}{where}; repair it"
+    if error.errno in _DESCRIPTORS:
+        return (
+            "the worker has as many files open as it may: too many tasks at once (raise its hard limit, 'ulimit -Hn')"
+        )
+    if error.errno == errno.EAGAIN:
+        return (
+            "the worker may start no more processes: its user, or the container that it is in, has as many as are"
+            " allowed (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
+        )
+    return "the worker's machine has no memory left to start a process (run fewer tasks at once)"
+
+
+class Headroom:
+    """Whether the worker has room for another attempt.
+
+    Args:
+        directories: Where attempts and their logs are written.
+        clock_s: The monotonic clock.
+    """
+
+    def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._directories = list(directories)
+        self._clock_s = clock_s
+        self._failure = ""  # why the last start failed
+        self._rest_s = 0.0
+        self._until_s = 0.0
+
+    def start_failed(self, why: WorkerShortError) -> None:
+        """A start failed for a lack. For a while no other is tried, longer after each that fails in a row.
+
+        Where the lack can be measured, the measure tells when it is over.
+        """
+        if self._why_measured():
+            return
+        self._failure = str(why)
+        self._rest_s = min(max(_FIRST_REST_S, 2 * self._rest_s), _LONGEST_REST_S)
+        self._until_s = self._clock_s() + self._rest_s
+
+    def started(self) -> None:
+        """A start succeeded."""
+        self._failure, self._rest_s = "", 0.0
+
+    def why_none(self) -> str:
+        """Why nothing new can be started now; empty: it can."""
+        is_resting = self._failure and self._clock_s() < self._until_s
+        return self._why_measured() or (self._failure if is_resting else "")
+
+    def _why_measured(self) -> str:
+        for directory in self._directories:
+            why = _why_disk_full(directory)
+            if why:
+                return why
+        used, limit = _open_descriptors(), descriptors()
+        if limit != resource.RLIM_INFINITY and limit - used < min(DESCRIPTOR_RESERVE, limit // 4):
+            return (
+                f"the worker has nearly all of the {limit} files open that it may have (run fewer tasks at once, or"
+                " raise its hard limit, 'ulimit -Hn')"
+            )
+        return ""
+
+
+def _why_disk_full(directory: Path) -> str:
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent  # made with the first attempt
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return ""  # the start that needs it says why
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    if free < min(DISK_RESERVE_BYTES, total // _SHARE):
+        return f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"
+    # Some file systems make inodes as they need them, and count none.
+    if disk.f_files and disk.f_favail < min(INODE_RESERVE, max(_LEAST_INODES, disk.f_files // _SHARE)):
+        return (
+            f"the worker's disk has hardly any inodes left: {disk.f_favail} of {disk.f_files} in {directory}; remove"
+            " files there"
+        )
+    return ""
+
+
+def _open_descriptors() -> int:
+    # Linux says how many there are as the size of the directory, since 6.2; before, they have to be counted.
+    try:
+        return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
+
+
+def _size(amount: int) -> str:
+    return f"{amount // 2**20} MiB" if amount >= 2**20 else f"{amount // 2**10} KiB"

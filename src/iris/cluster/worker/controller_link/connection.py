@@ -1,0 +1,105 @@
+"""Where the controller of this worker is, which may be another place after its restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from iris.errors import InvalidAddressError
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.address import parse_address
+from iris.rpc.auth.caller import Caller
+from iris.rpc.auth.credentials import Bearer, Credentials
+from iris.rpc.auth.peer_uid import Neighbour
+from iris.rpc.calls import Peer, call_async
+from iris.rpc.http.async_client_transport import http_client
+from iris.rpc.http.tls import ClientTls
+
+_LOOK_S = 0.1
+_SHOW_S = 10.0
+
+
+def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_connect.ControllerServiceClient:
+    """The controller's stub, as workers use it: they show who they are, and know the controller by its certificate."""
+    return cluster_connect.ControllerServiceClient(
+        address,
+        accept_compression=(),
+        send_compression=None,
+        interceptors=(Bearer(credentials.token, Neighbour(address)),),
+        http_client=http_client(address, tls),
+    )
+
+
+class ControllerLine:
+    """The stub of the controller, and what messages call it.
+
+    Args:
+        address: Where it is.
+        file: Where it says where it is, once it is started again; None: nowhere.
+        make_stub: Connects; see `connect`.
+
+    Attributes:
+        address: Where it is now.
+        stub: For calls to it.
+        peer: For messages about it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        file: Path | None,
+        make_stub: Callable[[str], cluster_connect.ControllerServiceClient],
+    ) -> None:
+        self._file = file
+        self._make_stub = make_stub
+        self._seen: tuple[int, int] | None = None
+        self._point_to(address)
+
+    async def show(self, known: Caller, token: str) -> None:
+        """Show a task's own token to the controller, which knows whether its attempt goes on.
+
+        Raises:
+            UnauthenticatedError: It has ended.
+            IrisError: The controller does not say.
+        """
+        request = cluster_pb2.Controller.GetTaskStatusRequest(job_id=known.job_id, task_index=known.task_index)
+        as_the_task = partial(self.stub.get_task_status, headers={"authorization": f"Bearer {token}"})
+        await call_async(as_the_task, request, self.peer, timeout_s=_SHOW_S)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits after a failed call; not for longer than until the controller is started again on this machine."""
+        end = time.monotonic() + seconds
+        while (left_s := end - time.monotonic()) > 0:
+            await asyncio.sleep(left_s if self._file is None else min(left_s, _LOOK_S))
+            if self._look():
+                return
+
+    def _look(self) -> bool:
+        """Whether the controller has been started again."""
+        stamp = self._stamp()
+        if self._file is None or stamp in (None, self._seen):
+            return False
+        with contextlib.suppress(OSError, InvalidAddressError):
+            address = parse_address(self._file.read_text().strip())
+            if address != self.address:
+                self._point_to(address)
+            self._seen = stamp
+        return True
+
+    def _stamp(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _point_to(self, address: str) -> None:
+        self.address = address
+        self.stub = self._make_stub(address)
+        self.peer = Peer(address, "the controller")

@@ -1,0 +1,67 @@
+"""What attempts use, from a look at their processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iris.cluster.worker.limits.process_table import Process
+
+
+@dataclass(slots=True)
+class Usage:
+    """Resource usage of one attempt: bytes, seconds of CPU, cores.
+
+    Attributes:
+        cores: Over the time between the last two samples.
+        memory_peak_bytes: The most that all its processes together held at the time of a look.
+    """
+
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+    cpu_s: float = 0.0
+    cores: float = 0.0
+    processes: int = 0
+    disk_bytes: int = 0
+    sampled_at_s: float = 0.0
+
+
+def measure(before: Usage, held: Sequence[Process]) -> Usage:
+    """What an attempt uses now.
+
+    Args:
+        before: What was measured last; a new `Usage()` for an attempt that is new.
+        held: Its processes.
+    """
+    now_s = time.monotonic()
+    usage = Usage(
+        memory_bytes=sum(process.resident_bytes for process in held),
+        cpu_s=sum(process.cpu_s for process in held),
+        processes=len(held),
+        disk_bytes=before.disk_bytes,
+        sampled_at_s=now_s,
+    )
+    usage.memory_peak_bytes = max(before.memory_peak_bytes, usage.memory_bytes)
+    passed_s = now_s - before.sampled_at_s
+    if before.sampled_at_s and passed_s > 0:
+        usage.cores = max(0.0, usage.cpu_s - before.cpu_s) / passed_s
+    return usage
+
+
+def disk_bytes(directory: Path) -> int:
+    """What the files below a directory occupy, without following links."""
+    total = 0
+    pending = [str(directory)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total

@@ -1,0 +1,155 @@
+"""Who may call what: one table for each service, with every call in it. What is not in it nobody may call.
+
+A role stands in a row with a check, which is asked whether this caller may make this request; most are answered with
+`ANY`. A task's token opens its own job and what it has started below it, a worker's token what is of this worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from iris.cluster.types import parse_task_id
+from iris.errors import InvalidArgumentError
+from iris.rpc.auth.caller import ADMIN, CONTROLLER, READER, TASK, USER, WORKER, Caller
+
+
+class Facts(Protocol):
+    """What a check may have to know besides the request."""
+
+    def job_of_endpoint(self, endpoint_id: str) -> str | None:
+        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+
+    def owner_of_job(self, job_id: str) -> str | None:
+        """The name of a job's owner; None when there is no such job."""
+
+
+# Why this caller may not make this request; empty when it may.
+Check = Callable[[Caller, Any, Facts], str]
+Rules = Mapping[str, Mapping[str, Check]]
+
+
+def _any(caller: Caller, request: Any, facts: Facts) -> str:
+    return ""
+
+
+ANY: Check = _any
+
+
+def _own_job(caller: Caller, job_id: str) -> str:
+    return "" if caller.owns(job_id) else f"a task's token is good for its own job, {caller.job_id!r}, not {job_id!r}"
+
+
+def _own_or_below(caller: Caller, job_id: str) -> str:
+    if caller.owns(job_id) or caller.is_above(job_id):
+        return ""
+    return f"a task's token is good for its own job, {caller.job_id!r}, and what that has started, not for {job_id!r}"
+
+
+def _below(caller: Caller, job_id: str) -> str:
+    if caller.is_above(job_id):
+        return ""
+    return f"a task may end what its job, {caller.job_id!r}, has started, not {job_id!r}"
+
+
+def _of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
+    return _own_or_below(caller, request.job_id)
+
+
+def _of_below(caller: Caller, request: Any, facts: Facts) -> str:
+    return _below(caller, request.job_id)
+
+
+def _child_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
+    return _own_or_below(caller, request.parent_job_id)
+
+
+def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
+    try:
+        job_id, _ = parse_task_id(request.task_id)
+    except InvalidArgumentError:
+        return ""  # the call itself says what is wrong with it
+    return _own_or_below(caller, job_id)
+
+
+def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
+    return _own_job(caller, request.job_id)
+
+
+def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
+    owner = facts.owner_of_job(request.job_id)
+    if owner is None or owner == caller.name:
+        return ""  # of a job that there is not, the call itself says so
+    return f"the standard input of job {request.job_id!r} is its owner's, {owner!r}, not {caller.name!r}'s"
+
+
+def _known_endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
+    job_id = facts.job_of_endpoint(request.endpoint_id)
+    return "" if job_id is None else _own_job(caller, job_id)
+
+
+def _is_it(caller: Caller, request: Any, facts: Facts) -> str:
+    return _same_worker(caller, request.worker_id)
+
+
+def _reports_its_own(caller: Caller, request: Any, facts: Facts) -> str:
+    for worker_id in (request.worker_id, *(report.worker_id for report in request.reports)):
+        if refused := _same_worker(caller, worker_id):
+            return refused
+    return ""
+
+
+def _same_worker(caller: Caller, worker_id: str) -> str:
+    return "" if caller.worker_id == worker_id else f"this token is of worker {caller.worker_id!r}, not {worker_id!r}"
+
+
+def _row(*roles: str, **checked: Check) -> Mapping[str, Check]:
+    return dict.fromkeys((ADMIN, *roles), ANY) | checked
+
+
+CONTROLLER_RULES: Rules = {
+    "LaunchJob": _row(USER, task=_child_of_own_or_below),
+    "GetJobStatus": _row(USER, READER, task=_of_own_or_below),
+    "TerminateJob": _row(USER, task=_of_below),
+    "TerminateTask": _row(USER, task=_of_below),
+    "WriteStdin": _row(user=_of_owner, task=_of_below),
+    "ListJobs": _row(USER, READER),
+    "GetTaskStatus": _row(USER, READER, task=_of_own_or_below),
+    "ListTasks": _row(USER, READER, task=_of_own_or_below),
+    "WatchJob": _row(USER, READER, task=_of_own_or_below),
+    "StreamTaskLogs": _row(USER, READER, task=_of_own_or_below),
+    "FetchTaskLogs": _row(USER, READER, task=_log_of_own_or_below),
+    "RegisterEndpoint": _row(USER, task=_endpoint_of_own),
+    "UnregisterEndpoint": _row(USER, task=_known_endpoint_of_own),
+    "LookupEndpoint": _row(USER, READER, TASK),
+    "ListEndpoints": _row(USER, READER, TASK),
+    "DescribeCluster": _row(USER, READER, TASK),
+    "ListWorkers": _row(USER, READER),
+    "ListMachines": _row(USER, READER),
+    "RegisterWorker": _row(worker=_is_it),
+    "ReportTaskState": _row(worker=_is_it),
+    "ReportTaskStates": _row(worker=_reports_its_own),
+    "StoreLogs": _row(worker=_is_it),
+    "FetchBundle": _row(WORKER),
+    "CreateToken": _row(),
+    "ListTokens": _row(),
+    "RevokeToken": _row(),
+}
+
+# Not even an admin's token runs something on a worker: that goes through the controller, which keeps the books.
+_BY_CONTROLLER: Mapping[str, Check] = {CONTROLLER: ANY}
+
+WORKER_RULES: Rules = {
+    "RunTask": _BY_CONTROLLER,
+    "RunTasks": _BY_CONTROLLER,
+    "KillTask": _BY_CONTROLLER,
+    "Drain": _BY_CONTROLLER,
+    "WriteStdin": _BY_CONTROLLER,
+    "GetTaskStatus": _row(USER, READER, CONTROLLER),
+    "ListTasks": _row(USER, READER, CONTROLLER),
+    "FetchTaskLogs": _row(USER, READER, CONTROLLER, task=_log_of_own_or_below),
+    "StreamTaskLogs": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
+}
+
+# What anybody may ask: whether somebody is there.
+OPEN = frozenset({"HealthCheck"})

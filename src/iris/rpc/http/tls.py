@@ -1,0 +1,235 @@
+"""TLS: what a client checks and shows, what a server shows and asks for, and what went wrong, in words."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from iris.arguments import check_path, refuse
+from iris.errors import FailedPreconditionError, InvalidArgumentError
+from iris.rpc.address import is_loopback_host
+
+PART_FILE = "part.pem"  # in the state directory of a cluster, see client_cert.py
+CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How a client knows its server, and makes itself known.
+
+    Attributes:
+        ca: A file with the certificates that are trusted, in PEM; empty: the public ones of certifi, or those of the
+            file that `SSL_CERT_FILE` names.
+        cert: A file with the client's own certificate; empty: it has none.
+        key: A file with its key; empty: it is in the same file.
+    """
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    @classmethod
+    def given(
+        cls, ca: str | os.PathLike[str] | None, cert: str | os.PathLike[str] | tuple[str, str] | None
+    ) -> ClientTls:
+        """From what a user gave; what they did not give, `IRIS_CA`, `IRIS_CERT` and `IRIS_CERT_KEY` say.
+
+        Raises:
+            InvalidArgumentError: `ca` is not a path, or `cert` neither a path nor a pair of paths.
+        """
+        if isinstance(cert, tuple):
+            if len(cert) != 2:
+                refuse("cert", "a path, or a pair of paths (certificate, key)", cert)
+            own, key = check_path("the certificate of cert", cert[0]), check_path("the key of cert", cert[1])
+        elif cert is not None:
+            own, key = check_path("cert", cert, none="no certificate"), ""
+        else:
+            own, key = os.environ.get(CERT_VARIABLE, ""), os.environ.get(KEY_VARIABLE, "")
+        trusted = os.environ.get(CA_VARIABLE, "") if ca is None else check_path("ca", ca, none="the public ones")
+        return cls(trusted, own, key)
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a program that is to call the same server."""
+        given = {CA_VARIABLE: self.ca, CERT_VARIABLE: self.cert, KEY_VARIABLE: self.key}
+        return {name: os.path.abspath(path) for name, path in given.items() if path}
+
+    def context(self) -> ssl.SSLContext:
+        """For connections.
+
+        Raises:
+            FailedPreconditionError: A file cannot be read, or is not what it should be.
+        """
+        import certifi
+
+        trusted = self.ca or os.environ.get("SSL_CERT_FILE") or certifi.where()
+        try:
+            context = ssl.create_default_context(cafile=trusted)
+        except (OSError, ssl.SSLError) as error:
+            raise FailedPreconditionError(
+                f"ca={trusted}: {_why(error)}; expected a file with certificates in PEM"
+            ) from error
+        # What stands in the file is trusted: also the server's own certificate, whoever has signed it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert:
+            _load_pair(context, self.cert, self.key, "cert")
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """What a server shows, and asks for.
+
+    Attributes:
+        cert: A file with its certificate, and those between it and the authority's, in PEM.
+        key: A file with its key.
+        client_ca: A file with the certificates by which clients' own are signed; empty: clients need none.
+        part: A file with the certificate, and its key, that the parts of the cluster show to each other where clients
+            need one; see client_cert.py.
+    """
+
+    cert: str
+    key: str
+    client_ca: str = ""
+    part: str = ""
+
+    @classmethod
+    def given(cls, arguments: argparse.Namespace) -> ServerTls | None:
+        """From a command line with `add_tls_arguments`; None: no TLS.
+
+        Raises:
+            InvalidArgumentError: One file was given without the other that it needs.
+        """
+        given = {name: getattr(arguments, name) for name in ("tls_cert", "tls_key", "client_ca")}
+        check_tls_options(given)
+        if not arguments.tls_cert:
+            return None
+        return cls(arguments.tls_cert, arguments.tls_key, arguments.client_ca, arguments.part)
+
+    def options(self) -> list[str]:
+        """As a command line with `add_tls_arguments` has it."""
+        given = {
+            "--tls-cert": self.cert,
+            "--tls-key": self.key,
+            "--client-ca": self.client_ca,
+            "--part": self.part,
+        }
+        return [f"{name}={value}" for name, value in given.items() if value]
+
+    def context(self) -> ssl.SSLContext:
+        """For connections.
+
+        Raises:
+            FailedPreconditionError: A file cannot be read, or is not what it should be.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        _load_pair(context, self.cert, self.key, "--tls-cert, --tls-key")
+        if self.client_ca:
+            try:
+                context.load_verify_locations(self.client_ca)
+                if self.part:
+                    context.load_verify_locations(self.part)
+            except (OSError, ssl.SSLError) as error:
+                raise FailedPreconditionError(
+                    f"--client-ca {self.client_ca}: {_why(error)}; expected a file with certificates in PEM"
+                ) from error
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def for_parts(self) -> ClientTls:
+        """How the parts of a cluster that all show this certificate call each other: they trust this one."""
+        return ClientTls(self.cert, self.part)
+
+
+def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a server's command line from which `ServerTls.given` reads."""
+    parser.add_argument("--tls-cert", metavar="FILE", default="", help="serve TLS with this certificate, in PEM")
+    parser.add_argument("--tls-key", metavar="FILE", default="", help="its key")
+    parser.add_argument("--client-ca", metavar="FILE", default="", help="let nobody in without a certificate of these")
+    parser.add_argument(
+        "--part", metavar="FILE", default="", help="or of this one, of the cluster's parts, with its key"
+    )
+    parser.add_argument(
+        "--insecure-no-tls", action="store_true", help="serve other machines without TLS, for all to read and change"
+    )
+
+
+def check_tls_options(given: Mapping[str, object]) -> None:
+    """Whether `tls_cert`, `tls_key` and `client_ca` fit together.
+
+    Raises:
+        InvalidArgumentError: They do not.
+    """
+    if bool(given["tls_cert"]) != bool(given["tls_key"]):
+        raise InvalidArgumentError("--tls-cert and --tls-key: give both, or none of them")
+    if given["client_ca"] and not given["tls_cert"]:
+        raise InvalidArgumentError("--client-ca needs --tls-cert and --tls-key")
+
+
+def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
+    """Whether a server may be bound to a host.
+
+    Raises:
+        FailedPreconditionError: Other machines could reach it, without TLS.
+    """
+    if tls or insecure or is_loopback_host(host):
+        return
+    raise FailedPreconditionError(
+        f"{host} is not the loopback of this machine, and without TLS whoever sees its traffic can read tokens"
+        " and run programs as you: give --tls-cert and --tls-key, or say --insecure-no-tls"
+    )
+
+
+def explain(error: BaseException) -> str:
+    """What a connection's fault, or one of its causes, means where it lies with TLS, and what to do; else empty."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _explain_certificate(cause)
+        if isinstance(cause, ssl.SSLError):
+            return _explain_handshake(cause)
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError) -> str:
+    why = (error.verify_message or str(error)).rstrip(".")
+    # The numbers are OpenSSL's, X509_V_ERR_…: expired, not yet valid; of another name, of another address.
+    if error.verify_code in (9, 10):
+        return f"its certificate is not valid at this time: {why}"
+    if error.verify_code in (62, 63, 64):
+        return f"its certificate is for another name: {why}"
+    return f"its certificate is not trusted: {why}; give the file of who signed it with ca=… or {CA_VARIABLE}"
+
+
+def _explain_handshake(error: ssl.SSLError) -> str:
+    reason = error.reason or str(error)
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
+        return "it does not speak TLS; is the address http://…?"
+    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
+        return f"it asks for a certificate that it trusts: give one with cert=… or {CERT_VARIABLE}"
+    return ""  # a line that broke, which is tried again
+
+
+def _load_pair(context: ssl.SSLContext, cert: str, key: str, what: str) -> None:
+    def no_password() -> str:
+        raise FailedPreconditionError(f"{what}: the key is encrypted; expected one without a password")
+
+    try:
+        context.load_cert_chain(cert, key or None, password=no_password)
+    except (OSError, ssl.SSLError) as error:
+        shown = f"{cert}, {key}" if key else cert
+        raise FailedPreconditionError(
+            f"{what} ({shown}): {_why(error)}; expected a certificate and its key, in PEM"
+        ) from error
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return error.strerror or str(error)

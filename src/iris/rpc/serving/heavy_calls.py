@@ -1,0 +1,104 @@
+"""Calls whose answers grow with what a server has: they take turns, each caller's in a queue of its own.
+
+Calls that ask for the same are answered together: while one answer is being made, the calls that come for it wait, and
+the next answer is for all of them. So an answer is never older than the call, and forty readers that ask for one large
+job at once cost as much as two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from google.protobuf.message import Message
+
+from iris.errors import IrisError, shown
+from iris.rpc.auth.caller import caller
+from iris.rpc.serving.codecs import EncodedAnswer, MessageThread, is_json
+from iris.rpc.serving.fair_lane import FairLane
+
+# By method: whether a request of it is heavy.
+HeavyRules = dict[str, Callable[[Any], bool]]
+
+
+def always(request: Any) -> bool:
+    """For `HeavyRules`: every request is."""
+    return True
+
+
+def reading_lane() -> FairLane:
+    """Return the lane for readers of a server.
+
+    Its answers are made in slices on the one loop, so that more turns at once make nothing faster; two of a caller let
+    one answer be written while the next is made.
+    """
+    return FairLane("lists and other large answers", at_once=4, per_caller=2, waiting_per_caller=256, waiting=4096)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """An answer that is not being made yet, and how many calls wait for it."""
+
+    making: asyncio.Task[EncodedAnswer]
+    calls: int = 0
+
+
+class HeavyCalls:
+    """An interceptor after those that authorise.
+
+    Args:
+        rules: Which calls are heavy. What they answer must not depend on who asks.
+        lane: Where their turns come from.
+        thread: Writes large JSON.
+    """
+
+    def __init__(self, rules: HeavyRules, lane: FairLane, thread: MessageThread) -> None:
+        self._rules = rules
+        self._lane = lane
+        self._thread = thread
+        self._asked: dict[tuple[str, bool, bytes], _Asked] = {}
+
+    async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
+        """Around a unary call."""
+        is_heavy = self._rules.get(ctx.method.name)
+        if is_heavy is None or not is_heavy(request):
+            return await call_next(request, ctx)
+        as_json = is_json(ctx)
+        key = (ctx.method.name, as_json, request.SerializeToString(deterministic=True))
+        asked = self._asked.get(key)
+        if asked is None:
+            making = asyncio.create_task(self._make(key, call_next, request, ctx))
+            asked = self._asked[key] = _Asked(making)
+        asked.calls += 1
+        try:
+            return await asyncio.shield(asked.making)
+        except ConnectError as error:
+            raise ConnectError(error.code, error.message) from None  # each call its own: an error holds its frames
+        finally:
+            asked.calls -= 1
+            if not asked.calls and not asked.making.done():
+                asked.making.cancel()
+                if self._asked.get(key) is asked:
+                    del self._asked[key]
+
+    async def _make(
+        self, key: tuple[str, bool, bytes], call_next: Callable[..., Awaitable[Any]], request: Message, ctx: Any
+    ) -> EncodedAnswer:
+        asked = self._asked[key]
+        try:
+            async with self._lane.turn(caller().key):
+                self._forget(key, asked)  # who comes from now on may know of what this answer does not have
+                answer = await call_next(request, ctx)
+                return await self._thread.encode(answer, as_json=key[1])
+        except IrisError as error:
+            raise ConnectError(Code(error.code), shown(str(error))) from None
+        finally:
+            self._forget(key, asked)
+
+    def _forget(self, key: tuple[str, bool, bytes], asked: _Asked) -> None:
+        if self._asked.get(key) is asked:
+            del self._asked[key]
