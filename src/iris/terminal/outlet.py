@@ -15,8 +15,8 @@ _RESET = "\x1b[0m"
 class OutputClosedError(BaseException):
     """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing.
 
-    Not an `Exception`, like `KeyboardInterrupt`, because it may be raised in the middle of a call (closed_reader.py) and
-    must not be handled there as a fault of the connection.
+    Not an `Exception`, like `KeyboardInterrupt`, because it may be raised in the middle of a call (closed_reader.py)
+    and must not be handled there as a fault of the connection.
     """
 
 
