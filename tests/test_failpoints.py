@@ -56,7 +56,7 @@ def test_the_list_and_the_code_name_the_same() -> None:
         if path.name != "failpoints.py":
             text = path.read_text()
             used.update(re.findall(r"failpoint\(\"([a-z.]+)\"\)", text))
-            if path.name == "failing.py":
+            if path.name == "failing_calls.py":
                 used.update(re.findall(r"\"([a-z.]+\.(?:request|reply\.before|reply\.after))\"", text))
     assert set(used) == NAMES
     assert {name: times for name, times in used.items() if times != 1} == {}, "a name is one place"
