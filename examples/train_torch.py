@@ -1,9 +1,9 @@
-"""Trains a small model data-parallel, on CPU, over the tasks of a job. Run it as
+"""Train a small model on CPU, data-parallel over the tasks of a job. `python` must have torch.
 
-iris run --replicas 4 --rendezvous torch --retries 3 -- python examples/train_torch.py --checkpoints DIR
+    iris run --replicas 4 --rendezvous torch --retries 3 -- python examples/train_torch.py --checkpoints DIR
 
-Rank 0 writes a checkpoint every ten steps. When a rank fails, Iris starts all of them again, and they go on from the
-last one: kill one, or let `--kill-rank 2 --kill-at-step 25` do it. `python` must have torch.
+Rank 0 writes a checkpoint every ten steps. If a rank fails, Iris restarts all ranks, and they continue from the last
+checkpoint. Try it: kill one of the processes, or pass `--kill-rank 2 --kill-at-step 25`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCH = 64
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint beside the last one, then takes its place: whoever dies meanwhile leaves a whole one."""
+    """Write a checkpoint to a new file, then rename it, so that a killed process never leaves half a checkpoint."""
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:
         torch.save(state, file)
@@ -33,14 +33,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def batch_of(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """This rank's share of the data of a step: made from both numbers, so that a run that goes on sees what is next."""
+    """Return the data of one rank for one step. The two numbers seed it, so that a restarted run gets the same data."""
     numbers = torch.Generator().manual_seed(step * 10_000 + rank)
     x = torch.rand(BATCH, 2, generator=numbers) * 2 - 1
     return x, torch.sin(3 * x[:, :1]) * x[:, 1:]
 
 
 def train(checkpoints: Path, steps: int, kill_rank: int, kill_at_step: int) -> None:
-    """Trains up to a number of steps, from the checkpoint that there is."""
+    """Train until the given step, from the last checkpoint if there is one."""
     dist.init_process_group("gloo")  # reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
     rank, size = dist.get_rank(), dist.get_world_size()
     attempt = int(os.environ.get("IRIS_ATTEMPT_ID", "0"))
@@ -49,7 +49,7 @@ def train(checkpoints: Path, steps: int, kill_rank: int, kill_at_step: int) -> N
     model = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     path = checkpoints / "last.pt"
-    # All read the same one: rank 0 writes the next only after all have taken part in the steps up to it.
+    # All ranks read the same checkpoint, because rank 0 writes the next one only after steps in which all took part.
     first = 0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -57,7 +57,7 @@ def train(checkpoints: Path, steps: int, kill_rank: int, kill_at_step: int) -> N
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     if rank == 0:
-        begin = f"goes on from step {first}" if first else "starts"
+        begin = f"continues from step {first}" if first else "starts"
         print(f"attempt {attempt} {begin}: {size} ranks at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
 
     parallel = DistributedDataParallel(model)
@@ -65,7 +65,7 @@ def train(checkpoints: Path, steps: int, kill_rank: int, kill_at_step: int) -> N
         x, y = batch_of(rank, step)
         optimizer.zero_grad()
         loss = torch.nn.functional.mse_loss(parallel(x), y)
-        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]  # torch's
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]  # untyped in torch
         optimizer.step()
         if rank == kill_rank and step == kill_at_step and attempt == 0:
             print(f"rank {rank} dies after step {step}", flush=True)
@@ -76,7 +76,7 @@ def train(checkpoints: Path, steps: int, kill_rank: int, kill_at_step: int) -> N
             if rank == 0:
                 save(path, {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
                 print(f"step {step + 1}: loss {mean.item():.4f}, saved", flush=True)
-    dist.barrier()  # nobody has succeeded before all have: after that, none could be tried again without the others
+    dist.barrier()  # all ranks end together: a rank that had succeeded could not be restarted with the others
     dist.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Counts the words of the files that fall to this task: each task of the job takes its share. Run it as
+"""Count the words of files. Each task of the job counts its share of the files.
 
 iris run --replicas 4 -- python examples/word_count.py README.md docs/*/*.md
 """
@@ -12,8 +12,12 @@ from iris.cluster.types import JobInfo, get_job_info
 
 
 def main(names: list[str]) -> int:
-    """Prints the count of each file of this task's share, and their sum; 1 when a file cannot be read."""
-    me = get_job_info() or JobInfo(job_id="alone")  # without Iris it is the only task
+    """Print the number of words of each file in this task's share, and their sum.
+
+    Returns:
+        The exit code: 1 if a file cannot be read.
+    """
+    me = get_job_info() or JobInfo(job_id="alone")  # outside a job this is the only task
     failed = False
     total = 0
     for name in names[me.task_index :: me.num_tasks]:
@@ -25,7 +29,7 @@ def main(names: list[str]) -> int:
             continue
         print(f"{words:7} {name}")
         total += words
-    print(f"{total:7} words in all that fell to task {me.task_index} of {me.num_tasks}")
+    print(f"{total:7} words in the files of task {me.task_index} of {me.num_tasks}")
     return 1 if failed else 0
 
 

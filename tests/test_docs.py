@@ -1,4 +1,4 @@
-"""The programs in the pages of the project do what the pages say: they are run."""
+"""The documentation is true: its programs run, its links lead somewhere, and its lists are complete."""
 
 from __future__ import annotations
 
@@ -7,27 +7,108 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from iris.cli.program import program as iris_command
+
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
-def python_blocks(page: str) -> list[str]:
-    """The Python programs of a page, in order."""
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+def programs() -> list[object]:
+    """Return the Python programs of the documentation.
+
+    All blocks of a page of docs form one program. Each block of the README is a program of its own. A block that starts
+    with "```python norun" needs something that the tests do not have, and is left out.
+    """
+    found: list[object] = []
+    for page in PAGES:
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        name = str(page.relative_to(ROOT))
+        if page.name == "README.md" and page.parent == ROOT:
+            found += [pytest.param(block, id=f"{name}-{index}") for index, block in enumerate(blocks)]
+        elif blocks:
+            found.append(pytest.param("\n".join(blocks), id=name))
+    return found
 
 
-@pytest.mark.parametrize(
-    "program",
-    [*python_blocks("README.md"), "\n".join(python_blocks("docs/reference/python-api.md"))],
-    ids=lambda program: program.strip().splitlines()[0][:40],
-)
-def test_a_program_of_the_pages_runs(program: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(program)
+@pytest.mark.parametrize("text", programs())
+def test_program_in_documentation_runs(text: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(text)
     ran = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, as GitHub makes them from the headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_to_existing_files_and_headings(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target) or target.endswith("errors.md"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        if not file.exists() or (anchor and anchor not in headings(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_index_of_docs_links_to_every_page() -> None:
+    linked = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", (DOCS / "README.md").read_text())}
+    assert [str(page) for page in sorted(DOCS.rglob("*.md")) if page not in linked | {DOCS / "README.md"}] == []
+
+
+def commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Return each command of `iris` that is not a group, with its full name."""
+    for child in group.commands.values():
+        if isinstance(child, click.Group):
+            yield from commands(child, f"{name} {child.name}")
+        else:
+            yield f"{name} {child.name}", child
+
+
+def test_command_line_page_lists_every_command_and_option() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text()
+    sections = dict(re.findall(r"^## (iris [a-z ]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    known = dict(commands(iris_command, "iris"))
+    assert set(sections) == set(known)
+    for name, command in known.items():
+        options = {
+            option
+            for parameter in command.params
+            if isinstance(parameter, click.Option) and not parameter.hidden
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        rows = re.findall(r"^\| (`-.*?) \| ", sections[name], re.MULTILINE)
+        listed = {option for row in rows for option in re.findall(r"`(--?[a-z-]+)", row)}
+        assert listed == options - {"-h", "--help"}, name
+
+
+def test_environment_page_lists_every_variable_of_the_source() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    used = set(re.findall(r'"(IRIS_[A-Z_]+[A-Z])"', source))
+    assert len(used) > 15
+    listed = set(re.findall(r"`(IRIS_[A-Z_]+[A-Z])`", (DOCS / "reference" / "environment.md").read_text()))
+    assert used - listed == set()
+    assert listed - used == set()
+
+
+def test_glossary_defines_each_term_once() -> None:
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| .*\|$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    terms = [term for term, meaning in rows if term != "term" and not term.startswith("---")]
+    assert len(terms) > 100
+    assert sorted(term for term in set(terms) if terms.count(term) > 1) == []
 
 
 def test_layers_of_the_contributing_page_are_those_that_are_checked() -> None:
@@ -37,11 +118,16 @@ def test_layers_of_the_contributing_page_are_those_that_are_checked() -> None:
     assert [f"iris.{name}" for name in re.findall(r"`([a-z.]+)`", section)] == layers
 
 
-def test_files_that_the_page_of_how_it_works_names_exist() -> None:
-    known = {path.name for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
-    named = re.findall(r"`[^`\s]*?([a-z_]+\.py)`", (ROOT / "docs" / "how-it-works.md").read_text())
-    assert len(named) > 100
-    assert [name for name in named if name not in known] == []
+def test_paths_that_how_it_works_names_exist() -> None:
+    text = (DOCS / "how-it-works.md").read_text()
+    named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|proto))?|[a-z_/]+\.py)`", text)
+    assert len(named) > 30
+    roots = (ROOT, ROOT / "src" / "iris")
+    assert [name for name in named if "/" in name and not any((root / name).exists() for root in roots)] == []
+
+
+def test_readme_has_less_than_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
 
 
 def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
@@ -54,9 +140,9 @@ def test_first_command_of_the_readme_installs_no_tools_of_developers() -> None:
     assert extras == {"server", "cli"}, "what iris run needs without a cluster"
 
 
-def test_install_commands_of_the_pages_name_extras_that_there_are() -> None:
+def test_install_commands_of_the_pages_name_existing_extras() -> None:
     known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for page in PAGES:
         commands = re.findall(r"pip install '?([^\s'`]+)", page.read_text())
         for command in commands:
             assert command in ("uv", "-e") or command.startswith((".", "iris-cluster[")), f"{page.name}: {command}"

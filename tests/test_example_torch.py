@@ -48,7 +48,7 @@ def test_training_survives_a_killed_rank(tmp_path: Path) -> None:
             "attempt 0 starts",
             "step 10",
             "step 20",
-            "attempt 1 goes on from step 20",
+            "attempt 1 continues from step 20",
             "step 30",
             "step 40",
         ]
@@ -56,4 +56,4 @@ def test_training_survives_a_killed_rank(tmp_path: Path) -> None:
         assert losses[-1] < losses[0], "and it has learned"
 
         _, said = train(client, checkpoints, "--steps", "50", retries=0)
-        assert [line.partition(":")[0] for line in said] == ["attempt 0 goes on from step 40", "step 50"]
+        assert [line.partition(":")[0] for line in said] == ["attempt 0 continues from step 40", "step 50"]

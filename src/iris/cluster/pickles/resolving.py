@@ -1,6 +1,6 @@
 """Unpickles code that travelled by value: as this machine's own modules where their source is the same.
 
-The rule, also for people in docs/reference/python-api.md. For each module whose code a pickle has by value:
+The rule, explained for users in docs/explanation/code.md. For each module whose code a pickle has by value:
 
 * If this machine can import a module of that name with the same source, its functions, classes and constants are
   those of the imported module. There is one class, whoever else imports it.
