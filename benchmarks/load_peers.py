@@ -29,8 +29,8 @@ from iris.cluster.engine.base import (
     Machine,
     Resources,
     Slot,
-    place,
 )
+from iris.cluster.engine.placement import choose_machines
 from iris.cluster.types import make_task_id
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
@@ -62,7 +62,7 @@ class PaperEngine:
         """Nothing to start."""
 
     async def submit(self, gang: GangRequest) -> None:
-        spots = place(gang, self._machines)
+        spots = choose_machines(gang, self._machines)
         if spots is None:
             raise GangRejectedError("it does not fit now")
         slots = tuple(Slot(self._machines[spot].name, self._machines[spot].name) for spot in spots)

@@ -14,8 +14,8 @@ from iris.cluster.engine.base import (
     Machine,
     Resources,
     Slot,
-    place,
 )
+from iris.cluster.engine.placement import choose_machines
 from iris.errors import UnavailableError
 from iris.system.processes import happens
 
@@ -70,7 +70,7 @@ class FakeEngine:
         if not self.taking:
             raise UnavailableError("the fake engine takes nobody now")
         empty = [replace(machine, free=machine.total, tasks=0) for machine in self._machines]
-        if self.refusal or (place(gang, empty) is None and not self.elastic):
+        if self.refusal or (choose_machines(gang, empty) is None and not self.elastic):
             raise GangRejectedError(self.refusal or "it does not fit")
         self._gangs[gang.gang_id] = (gang, GangStatus(GangState.WAITING, reason="the fake engine takes its time"))
         self._grant()
@@ -171,7 +171,7 @@ class FakeEngine:
         if not self.granting:
             return
         for gang_id, (gang, status) in self._gangs.items():
-            spots = place(gang, self._open()) if status.state is GangState.WAITING else None
+            spots = choose_machines(gang, self._open()) if status.state is GangState.WAITING else None
             if spots is not None:
                 slots = tuple(self._hold(self._machines[spot].name, gang.need) for spot in spots)
                 self._gangs[gang_id] = (gang, GangStatus(GangState.HELD, slots))

@@ -28,7 +28,8 @@ from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Resources, Slot, place
+from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Resources, Slot
+from iris.cluster.engine.placement import choose_machines
 from iris.cluster.worker.paths import LogDirs
 from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
@@ -170,7 +171,7 @@ class MachineEngine:
 
     def _grant(self) -> None:
         for gang_id, (gang, status) in self._gangs.items():
-            spots = place(gang, machines := self._machines()) if status.state is GangState.WAITING else None
+            spots = choose_machines(gang, machines := self._machines()) if status.state is GangState.WAITING else None
             if spots is None:
                 continue
             slots = tuple(self._slot(machines[spot].name) for spot in spots)

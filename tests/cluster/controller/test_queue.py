@@ -14,7 +14,8 @@ import pytest
 from iris.cluster.controller.scheduling.capacity import Layout, Room
 from iris.cluster.controller.scheduling.queue import FIRST_TURN_S, MOST_SUBMITTED, Held, Line, Waiting, is_reserved
 from iris.cluster.controller.scheduling.queue import plan as plan_line
-from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, place
+from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
+from iris.cluster.engine.placement import choose_machines
 
 GIB = 2**30
 
@@ -373,13 +374,13 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_room_finds_what_place_finds(seed: int) -> None:
+def test_room_finds_what_choose_machines_finds(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
     room = Room(Layout(machines), [known.free for known in machines], [known.tasks for known in machines])
     for number in range(30):
         wanted = some_gang(chance, str(number))
-        expected = place(wanted, machines)
+        expected = choose_machines(wanted, machines)
         assert room.find(wanted) == expected
         assert room.fits(wanted) == (expected is not None)
         if expected is not None and chance.random() < 0.7:
@@ -550,7 +551,7 @@ class Cluster:
     def decide(self) -> None:
         result = plan(self.waiting, list(self.held.values()), self.machines, self.now_s)
         for entry in result.submit:
-            spots = place(entry, self.machines)
+            spots = choose_machines(entry, self.machines)
             assert spots is not None, "the queue submits only what fits"
             self._use(entry, spots, +1)
             self.held[entry.gang_id] = Held(entry, self.now_s, tuple(self.machines[spot].name for spot in spots))
@@ -581,7 +582,9 @@ class Cluster:
             self.machines[spot] = replace(known, free=free, tasks=known.tasks + sign)
 
     def possible(self, entry: GangRequest) -> bool:
-        return place(entry, [replace(known, free=known.total, tasks=0) for known in self.machines]) is not None
+        return (
+            choose_machines(entry, [replace(known, free=known.total, tasks=0) for known in self.machines]) is not None
+        )
 
 
 def names(prefix: str) -> Iterator[str]:
@@ -711,7 +714,7 @@ def test_a_stream_of_small_ones_does_not_starve_one_that_may_not_be_anywhere(
     cluster.until(lambda: len(cluster.started_s) > before + 10, cluster.now_s + 100, more)
 
 
-# `place`: where the slots of one gang go.
+# `choose_machines`: where the slots of one gang go.
 
 
 @pytest.mark.parametrize(
@@ -727,26 +730,26 @@ def test_a_stream_of_small_ones_does_not_starve_one_that_may_not_be_anywhere(
     ],
 )
 def test_slots_are_dealt_out_evenly(slots: int, machines: int, spots: list[int] | None) -> None:
-    assert place(gang("a", slots), [machine(f"m{i}") for i in range(machines)]) == spots
+    assert choose_machines(gang("a", slots), [machine(f"m{i}") for i in range(machines)]) == spots
 
 
 def test_the_machine_with_the_fewest_tasks_comes_first() -> None:
     machines = [replace(machine("m0"), tasks=3), replace(machine("m1"), tasks=1), replace(machine("m2"), tasks=2)]
-    assert place(gang("a", 4, cpu=1), machines) == [1, 1, 2, 0]
+    assert choose_machines(gang("a", 4, cpu=1), machines) == [1, 1, 2, 0]
 
 
 def test_a_full_machine_is_left_out_also_for_what_reserves_nothing_else() -> None:
     machines = [machine("m0", used=Resources(cpu=4)), machine("m1")]
-    assert place(gang("a", 2, cpu=2), machines) == [1, 1]
-    assert place(gang("a", 2), machines) == [0, 1]
+    assert choose_machines(gang("a", 2, cpu=2), machines) == [1, 1]
+    assert choose_machines(gang("a", 2), machines) == [0, 1]
     # Too much was given away, as when a machine has shrunk: what is not asked for fits all the same.
     shrunk = [machine("m0", used=Resources(cpu=9))]
-    assert place(gang("a", memory=GIB), shrunk) == [0]
-    assert place(gang("a", cpu=1), shrunk) is None
+    assert choose_machines(gang("a", memory=GIB), shrunk) == [0]
+    assert choose_machines(gang("a", cpu=1), shrunk) is None
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_place_is_exact_and_even(seed: int) -> None:
+def test_choose_machines_is_exact_and_even(seed: int) -> None:
     chance = random.Random(seed)
     machines = [
         Machine(
@@ -767,7 +770,7 @@ def test_place_is_exact_and_even(seed: int) -> None:
             for i in range(len(machines))
         )
     ]
-    spots = place(request, machines)
+    spots = choose_machines(request, machines)
     if not answers:
         assert spots is None
         return

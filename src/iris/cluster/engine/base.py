@@ -19,8 +19,7 @@ An engine is asked, it never calls back. What the controller relies on, whatever
 from __future__ import annotations
 
 import enum
-import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -209,45 +208,3 @@ class AvoidsWorkers(Protocol):
 
         What is placed there already stays.
         """
-
-
-def place(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
-    """Finds room for all slots of a gang, or None. All slots are alike, so greedy is exact.
-
-    Slots are dealt out evenly: each goes to the machine with the fewest tasks among those that still have room. Those
-    that have to be together go to the machine with the fewest tasks that has room for all.
-
-    Returns:
-        For each slot the position of its machine.
-    """
-    least = gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need
-    roomy = [(m.tasks, i) for i, m in enumerate(machines) if m.suits(gang) and m.free.covers(least)]
-    return deal(gang, roomy, lambda i: machines[i].free)
-
-
-def deal(gang: GangRequest, roomy: list[tuple[int, int]], free_of: Callable[[int], Resources]) -> list[int] | None:
-    """Deals the slots of a gang out, see `place`: the part of it that comes after the look at each machine.
-
-    Args:
-        gang: Whose slots.
-        roomy: The number of tasks, and the position, of each machine that has room for one slot, or for all where they
-            have to be together.
-        free_of: What is free on the machine at a position.
-    """
-    if gang.placement is Placement.TOGETHER:
-        return [min(roomy)[1]] * gang.slots if roomy else None
-    if gang.placement is Placement.SPREAD:
-        return [i for _, i in heapq.nsmallest(gang.slots, roomy)] if len(roomy) >= gang.slots else None
-    if gang.slots == 1:
-        return [min(roomy)[1]] if roomy else None
-    roomy = list(roomy)
-    heapq.heapify(roomy)
-    free = {i: free_of(i) for _, i in roomy}
-    chosen: list[int] = []
-    while roomy and len(chosen) < gang.slots:
-        tasks, best = heapq.heappop(roomy)
-        free[best] -= gang.need
-        chosen.append(best)
-        if free[best].covers(gang.need):
-            heapq.heappush(roomy, (tasks + 1, best))
-    return chosen if len(chosen) == gang.slots else None

@@ -12,7 +12,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources, deal
+from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
+from iris.cluster.engine.placement import distribute_slots, resources_per_machine
 
 _NONE_ASKED = -(2**63)  # less than any amount: what is not asked for fits also where too much was given away
 _ENDLESS = 2**31  # so many slots that need nothing have room on a machine
@@ -134,7 +135,7 @@ class Room:
             if pool.lacks(gang, index):
                 return False
         # From the machines with the most of what the fewest have: mostly the first few are enough.
-        least = _least(gang).amounts()
+        least = resources_per_machine(gang).amounts()
         scarcest = min(asked, key=lambda index: pool.with_at_least(index, least[index]), default=0)
         count = pool.with_at_least(scarcest, least[scarcest]) if asked else len(pool.members)
         wanted = units_wanted(gang)
@@ -152,18 +153,18 @@ class Room:
         return False
 
     def find(self, gang: GangRequest) -> list[int] | None:
-        """For each slot of a gang the position of its machine, as `place` chooses it; None where it does not fit."""
+        """For each slot of a gang the position of its machine, as `choose_machines` chooses it; None where it does not fit."""
         if not self.fits(gang):
             return None
         cpu, memory, gpu = self._amounts
         tasks = self._tasks
-        want_cpu, want_memory, want_gpu = (want or _NONE_ASKED for want in _least(gang).amounts())
+        want_cpu, want_memory, want_gpu = (want or _NONE_ASKED for want in resources_per_machine(gang).amounts())
         roomy = [
             (tasks[i], i)
             for i in self.members(gang)
             if cpu[i] >= want_cpu and memory[i] >= want_memory and gpu[i] >= want_gpu
         ]
-        return deal(gang, roomy, self.free)
+        return distribute_slots(gang, roomy, self.free)
 
     def units(self, gang: GangRequest, position: int) -> int:
         """How much a machine that may serve the gang counts towards `units_wanted`."""
@@ -273,8 +274,3 @@ def units_wanted(gang: GangRequest) -> int:
     """How many units (of `Room.units`) a gang needs: slots, or machines, or one machine. All slots are alike, so that
     a gang fits when there are as many."""
     return 1 if gang.placement is Placement.TOGETHER else gang.slots
-
-
-def _least(gang: GangRequest) -> Resources:
-    """What a machine must have to count at all."""
-    return gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need

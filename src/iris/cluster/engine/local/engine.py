@@ -30,10 +30,10 @@ from iris.cluster.engine.base import (
     Machine,
     Resources,
     Slot,
-    place,
 )
 from iris.cluster.engine.local.ledger import Entry, Ledger
 from iris.cluster.engine.machine import gpu_ids, this_machine
+from iris.cluster.engine.placement import choose_machines
 from iris.cluster.engine.worker_process import WorkerProcess, adopt, end_standing, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import MAX_LOCAL_WORKERS, TOKEN_VARIABLE
@@ -212,7 +212,7 @@ class LocalEngine:
         if gang.gang_id in self._gangs:
             return
         empty = [replace(machine, free=machine.total, tasks=0, alive=True) for machine in self._machines()]
-        if place(gang, empty) is None:
+        if choose_machines(gang, empty) is None:
             raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
         self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._hold_what_fits()
@@ -267,7 +267,7 @@ class LocalEngine:
 
     def _hold_what_fits(self) -> None:
         for gang_id, gang in list(self._waiting.items()):
-            spots = place(gang.request, self._machines())
+            spots = choose_machines(gang.request, self._machines())
             if spots is None:
                 continue
             slots = []

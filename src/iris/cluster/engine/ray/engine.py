@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Placement, Resources, Slot, place
+from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Placement, Resources, Slot
 from iris.cluster.engine.engine_options import RAY_ADDRESS
+from iris.cluster.engine.placement import choose_machines
 from iris.cluster.engine.ray.driver_pipe import Json, RayPipe, driver_environment
 from iris.cluster.engine.ray.names import load_or_make_cluster_id, namespace_of, worker_of
 from iris.cluster.types import TOKEN_VARIABLE
@@ -204,7 +205,7 @@ class RayEngine:
 
     async def _submit_parked(self, gang: GangRequest) -> None:
         """Who needs nothing has a place wherever it may be: Ray's groups have to hold something, so we choose where."""
-        spots = None if _labelled_twice(gang) else place(gang, self._machines)
+        spots = None if _labelled_twice(gang) else choose_machines(gang, self._machines)
         if spots is None or gang.gang_id not in self._parked:
             return
         on = {"nodes": [self._nodes[i][0] for i in spots], "addresses": [self._nodes[i][1] for i in spots]}

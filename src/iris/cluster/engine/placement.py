@@ -1,0 +1,62 @@
+"""Choose a machine for each slot of a gang. Pure: the engines and the scheduler share this algorithm."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+
+from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
+
+
+def choose_machines(gang: GangRequest, machines: Sequence[Machine]) -> list[int] | None:
+    """Return the position of a machine for each slot of the gang, or None if the gang does not fit.
+
+    A greedy choice is exact, because all slots of a gang are alike. Each slot goes to the machine with the fewest
+    tasks that still has enough free. A gang with the placement rule `together` goes to the machine with the fewest
+    tasks that has enough free for all slots.
+    """
+    least = resources_per_machine(gang)
+    candidates = [(m.tasks, i) for i, m in enumerate(machines) if m.suits(gang) and m.free.covers(least)]
+    return distribute_slots(gang, candidates, lambda i: machines[i].free)
+
+
+def resources_per_machine(gang: GangRequest) -> Resources:
+    """Return what a machine must have free to be considered for the gang at all."""
+    return gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need
+
+
+def distribute_slots(
+    gang: GangRequest, candidates: list[tuple[int, int]], free_of: Callable[[int], Resources]
+) -> list[int] | None:
+    """Distribute the slots of a gang over machines that are known to be large enough, as `choose_machines` describes.
+
+    Args:
+        gang: The gang to place.
+        candidates: The number of tasks and the position of each machine whose free resources cover
+            `resources_per_machine`.
+        free_of: Returns what is free on the machine at a position.
+
+    Returns:
+        The position of a machine for each slot, or None if the gang does not fit.
+    """
+    if gang.placement is Placement.TOGETHER:
+        return [min(candidates)[1]] * gang.slots if candidates else None
+    if gang.placement is Placement.SPREAD:
+        return [i for _, i in heapq.nsmallest(gang.slots, candidates)] if len(candidates) >= gang.slots else None
+    if gang.slots == 1:
+        return [min(candidates)[1]] if candidates else None
+    return _distribute_evenly(gang, list(candidates), {i: free_of(i) for _, i in candidates})
+
+
+def _distribute_evenly(
+    gang: GangRequest, candidates: list[tuple[int, int]], free: dict[int, Resources]
+) -> list[int] | None:
+    heapq.heapify(candidates)
+    chosen: list[int] = []
+    while candidates and len(chosen) < gang.slots:
+        tasks, best = heapq.heappop(candidates)
+        free[best] -= gang.need
+        chosen.append(best)
+        if free[best].covers(gang.need):
+            heapq.heappush(candidates, (tasks + 1, best))
+    return chosen if len(chosen) == gang.slots else None
