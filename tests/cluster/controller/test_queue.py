@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.controller.scheduling.capacity import Layout, Room
+from iris.cluster.controller.scheduling.capacity import FreeCapacity, MachineSet
 from iris.cluster.controller.scheduling.queue import FIRST_TURN_S, MOST_SUBMITTED, Held, Line, Waiting, is_reserved
 from iris.cluster.controller.scheduling.queue import plan as plan_line
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
@@ -91,7 +91,7 @@ def submitted(result: Plan) -> list[str]:
     return [entry.gang_id.removesuffix("@0") for entry in result.submit]
 
 
-# Room.
+# Capacity.
 
 EMPTY = [machine()]
 TWO = [machine("m0"), machine("m1")]
@@ -348,7 +348,7 @@ def test_a_pass_submits_so_many_and_says_that_there_are_more() -> None:
     assert (len(result.submit), result.has_more) == (1, False)
 
 
-# `Room`: the same answers as a look at each machine.
+# `FreeCapacity`: the same answers as a look at each machine.
 
 
 def some_gang(chance: random.Random, name: str) -> GangRequest:
@@ -377,14 +377,14 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
 def test_room_finds_what_choose_machines_finds(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
-    room = Room(Layout(machines), [known.free for known in machines], [known.tasks for known in machines])
+    room = FreeCapacity(MachineSet(machines), [known.free for known in machines], [known.tasks for known in machines])
     for number in range(30):
         wanted = some_gang(chance, str(number))
         expected = choose_machines(wanted, machines)
         assert room.find(wanted) == expected
         assert room.fits(wanted) == (expected is not None)
         if expected is not None and chance.random() < 0.7:
-            room.take(wanted, expected)
+            room.allocate(wanted, expected)
             for spot in expected:
                 known = machines[spot]
                 machines[spot] = replace(known, free=known.free - wanted.need, tasks=known.tasks + 1)

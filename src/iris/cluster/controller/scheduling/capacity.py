@@ -1,8 +1,8 @@
-"""What is free on the machines, and whether a gang fits there, found without a look at each machine.
+"""Find out whether a gang fits on the machines, without visiting each machine.
 
-A pass of the queue asks this for hundreds of kinds of gangs on hundreds of machines. Most answers are no: they follow
-from sums, which are made once for all machines that carry the same labels. Room only becomes less in a pass, so sums
-that are old say no too rarely, never too often; where a look at the machines had to say it, they are made anew.
+A scheduling pass asks this question for hundreds of kinds of gangs on hundreds of machines. Most answers are no, and
+most of them follow from sums over all machines that carry the same labels. Free capacity only shrinks during a pass, so
+a stale sum can miss a no, but never invents one. When the sums miss a no, they are computed again.
 """
 
 from __future__ import annotations
@@ -15,137 +15,145 @@ from dataclasses import replace
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import distribute_slots, resources_per_machine
 
-_NONE_ASKED = -(2**63)  # less than any amount: what is not asked for fits also where too much was given away
-_ENDLESS = 2**31  # so many slots that need nothing have room on a machine
-_KNOWN_KINDS = 20_000  # of which it is remembered whether they fit; then anew
+# Less than any amount. A resource that a gang does not ask for fits even where too much of it is allocated.
+_NONE_ASKED = -(2**63)
+_UNLIMITED = 2**31  # how many slots fit on a machine if a slot needs no resources
+_MAX_REMEMBERED = 20_000  # kinds of gangs for which `MachineSet.fits` remembers its answer
 Labels = tuple[tuple[str, str], ...]
 
 
 class _Pool:
-    """The machines that may serve gangs with certain labels, and for each resource their amounts, the largest first."""
+    """The machines that carry certain labels, and for each resource their amounts in descending order."""
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
-        self.is_old = True
-        self.orders: list[list[int]] = []  # members by amount
-        self._negative: list[list[int]] = []  # amounts times -1: what `bisect` can search
-        self._sums: list[list[int]] = []  # of the first n amounts
+        self.is_stale = True
+        self.orders: list[list[int]] = []  # for each resource: members by descending amount
+        self._negative: list[list[int]] = []  # the negated amounts, ascending, because `bisect` needs that order
+        self._sums: list[list[int]] = []  # for each resource: the sums of the n largest amounts
 
     def refresh(self, amounts: Sequence[Sequence[int]]) -> None:
-        """Sorts and adds up what is free now."""
+        """Sort and add up the amounts that are free now."""
         self.orders = [sorted(self.members, key=lambda i, free=free: -free[i]) for free in amounts]  # type: ignore[misc]
         self._negative = [[-free[i] for i in order] for order, free in zip(self.orders, amounts, strict=True)]
         self._sums = [[0, *itertools.accumulate(-value for value in row)] for row in self._negative]
-        self.is_old = False
+        self.is_stale = False
 
-    def with_at_least(self, index: int, amount: int) -> int:
-        """How many machines have so much of a resource."""
+    def count_with_at_least(self, index: int, amount: int) -> int:
+        """Return how many machines have at least `amount` of the resource at `index`."""
         return bisect.bisect_right(self._negative[index], -amount)
 
     def lacks(self, gang: GangRequest, index: int) -> bool:
-        """Whether this resource alone is too little; by sums, so not in all cases."""
+        """Return True if the sums show that this resource alone is too scarce for the gang.
+
+        False proves nothing, because a sum also counts remainders that are too small for one slot.
+        """
         want = gang.need.amounts()[index]
         if gang.placement is Placement.TOGETHER:
-            return not self.with_at_least(index, want * gang.slots)
-        count = self.with_at_least(index, want)
+            return not self.count_with_at_least(index, want * gang.slots)
+        count = self.count_with_at_least(index, want)
         if gang.placement is Placement.SPREAD:
             return count < gang.slots
         return self._sums[index][count] < want * gang.slots
 
 
-class Layout:
-    """The machines without what is free on them: which may serve whom. It is kept for as long as it is the same."""
+class MachineSet:
+    """The machines with their totals and labels, but without what is free on them.
+
+    One set serves all scheduling passes until a machine appears, disappears or changes its total, so that its answers
+    can be remembered.
+    """
 
     def __init__(self, machines: Sequence[Machine]) -> None:
         self.machines = machines
         self.position = {machine.name: i for i, machine in enumerate(machines)}
         self._members: dict[Labels, list[int]] = {}
         self._fits: dict[tuple[int, Resources, Placement, Labels], bool] = {}
-        self._empty: Room | None = None
-        self._revived: Layout | None = None
+        self._empty: FreeCapacity | None = None
+        self._all_alive: MachineSet | None = None
 
-    def of(self, machines: Sequence[Machine]) -> Layout:
-        """That of these machines: this one where they are the same."""
-        return self if _as_laid_out(machines) == _as_laid_out(self.machines) else Layout(machines)
+    def updated(self, machines: Sequence[Machine]) -> MachineSet:
+        """Return the set of these machines: this object if only what is free on them has changed."""
+        return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """The positions of the machines that may serve the gang, however full they are."""
+        """Return the positions of the machines that may serve the gang, however full they are."""
         if gang.labels not in self._members:
             self._members[gang.labels] = [i for i, machine in enumerate(self.machines) if machine.suits(gang)]
         return self._members[gang.labels]
 
     @property
-    def empty(self) -> Room:
-        """The room that there is when nothing is held; not to be taken from."""
+    def empty(self) -> FreeCapacity:
+        """The capacity of the machines when nothing is allocated. Do not allocate from this object."""
         if self._empty is None:
-            self._empty = Room(self, [machine.total for machine in self.machines])
+            self._empty = FreeCapacity(self, [machine.total for machine in self.machines])
         return self._empty
 
     def fits(self, gang: GangRequest) -> bool:
-        """Whether a gang would fit if nothing was held."""
+        """Return True if the gang would fit when nothing is allocated."""
         kind = (gang.slots, gang.need, gang.placement, gang.labels)
         if kind not in self._fits:
-            if len(self._fits) >= _KNOWN_KINDS:
+            if len(self._fits) >= _MAX_REMEMBERED:
                 self._fits.clear()
             self._fits[kind] = self.empty.fits(gang)
         return self._fits[kind]
 
     def fits_with_all_alive(self, gang: GangRequest) -> bool:
-        """The same, if no machine was away."""
+        """Return True if the gang would fit when nothing is allocated and every machine is alive."""
         if all(machine.alive for machine in self.machines):
             return self.fits(gang)
-        if self._revived is None:
-            self._revived = Layout([replace(machine, alive=True) for machine in self.machines])
-        return self._revived.fits(gang)
+        if self._all_alive is None:
+            self._all_alive = MachineSet([replace(machine, alive=True) for machine in self.machines])
+        return self._all_alive.fits(gang)
 
 
-def _as_laid_out(machines: Sequence[Machine]) -> list[tuple[str, Resources, Labels, bool]]:
+def _fixed_properties(machines: Sequence[Machine]) -> list[tuple[str, Resources, Labels, bool]]:
     return [(machine.name, machine.total, machine.labels, machine.alive) for machine in machines]
 
 
-class Room:
-    """The free room of some machines, which becomes less as gangs take it.
+class FreeCapacity:
+    """What is free on each machine of a set. It shrinks as gangs are allocated.
 
     Args:
-        layout: The machines.
-        free: What is free on each of them.
-        tasks: How many slots are held on each; none, where it is not given.
+        machine_set: The machines.
+        free: What is free on each machine.
+        tasks: How many slots are allocated on each machine; zero on each if omitted.
     """
 
-    def __init__(self, layout: Layout, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
-        self.layout = layout
+    def __init__(self, machine_set: MachineSet, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
+        self.machine_set = machine_set
         self._amounts = [[one.cpu for one in free], [one.memory_bytes for one in free], [one.gpu for one in free]]
         self._tasks = list(tasks) or [0] * len(free)
         self._pools: dict[Labels, _Pool] = {}
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """See `Layout.members`."""
-        return self.layout.members(gang)
+        """Return the positions of the machines that may serve the gang, however full they are."""
+        return self.machine_set.members(gang)
 
     def free(self, position: int) -> Resources:
-        """What a machine has left."""
+        """Return what is free on the machine at a position."""
         cpu, memory, gpu = self._amounts
         return Resources(cpu[position], memory[position], gpu[position])
 
     def fits(self, gang: GangRequest) -> bool:
-        """Whether all slots of a gang have room."""
+        """Return True if all slots of the gang fit now."""
         pool = self._pool(gang)
         asked = [index for index, want in enumerate(gang.need.amounts()) if want]
         for index in asked:
             if pool.lacks(gang, index):
                 return False
-        # From the machines with the most of what the fewest have: mostly the first few are enough.
+        # Start with the machines that have the most of the scarcest resource: usually the first few are enough.
         least = resources_per_machine(gang).amounts()
-        scarcest = min(asked, key=lambda index: pool.with_at_least(index, least[index]), default=0)
-        count = pool.with_at_least(scarcest, least[scarcest]) if asked else len(pool.members)
+        scarcest = min(asked, key=lambda index: pool.count_with_at_least(index, least[index]), default=0)
+        count = pool.count_with_at_least(scarcest, least[scarcest]) if asked else len(pool.members)
         wanted = units_wanted(gang)
-        if self._has(gang, itertools.islice(pool.orders[scarcest], count), wanted):
+        if self._have_units(gang, itertools.islice(pool.orders[scarcest], count), wanted):
             return True
-        if pool.is_old:
+        if pool.is_stale:
             pool.refresh(self._amounts)
         return False
 
-    def _has(self, gang: GangRequest, positions: Iterable[int], wanted: int) -> bool:
+    def _have_units(self, gang: GangRequest, positions: Iterable[int], wanted: int) -> bool:
         for i in positions:
             wanted -= self.units(gang, i)
             if wanted <= 0:
@@ -153,23 +161,29 @@ class Room:
         return False
 
     def find(self, gang: GangRequest) -> list[int] | None:
-        """For each slot of a gang the position of its machine, as `choose_machines` chooses it; None where it does not fit."""
+        """Return the position of a machine for each slot, as `choose_machines` does, or None if the gang does not fit.
+
+        `find` gives the same answer as `choose_machines`, and is faster when the answer is None.
+        """
         if not self.fits(gang):
             return None
         cpu, memory, gpu = self._amounts
         tasks = self._tasks
         want_cpu, want_memory, want_gpu = (want or _NONE_ASKED for want in resources_per_machine(gang).amounts())
-        roomy = [
+        candidates = [
             (tasks[i], i)
             for i in self.members(gang)
             if cpu[i] >= want_cpu and memory[i] >= want_memory and gpu[i] >= want_gpu
         ]
-        return distribute_slots(gang, roomy, self.free)
+        return distribute_slots(gang, candidates, self.free)
 
     def units(self, gang: GangRequest, position: int) -> int:
-        """How much a machine that may serve the gang counts towards `units_wanted`."""
+        """Return how much the machine at a position contributes to `units_wanted` of the gang.
+
+        The machine must be one of `members(gang)`.
+        """
         need, (cpu, memory, gpu) = gang.need, self._amounts
-        slots = cpu[position] // need.cpu if need.cpu else _ENDLESS
+        slots = cpu[position] // need.cpu if need.cpu else _UNLIMITED
         if need.memory_bytes and (fit := memory[position] // need.memory_bytes) < slots:
             slots = fit
         if need.gpu and (fit := gpu[position] // need.gpu) < slots:
@@ -178,23 +192,26 @@ class Room:
             return slots if slots > 0 else 0
         return int(slots >= (gang.slots if gang.placement is Placement.TOGETHER else 1))
 
-    def take(self, gang: GangRequest, spots: Iterable[int], sign: int = 1) -> None:
-        """A gang gets room there, one slot for each spot; with `sign` -1 it gives it back."""
+    def allocate(self, gang: GangRequest, positions: Iterable[int], sign: int = 1) -> None:
+        """Allocate one slot of the gang on the machine at each position; with `sign` -1, free these slots again."""
         cpu, memory, gpu = self._amounts
         want_cpu, want_memory, want_gpu = (sign * want for want in gang.need.amounts())
-        for spot in spots:
-            cpu[spot] -= want_cpu
-            memory[spot] -= want_memory
-            gpu[spot] -= want_gpu
-            self._tasks[spot] += sign
+        for position in positions:
+            cpu[position] -= want_cpu
+            memory[position] -= want_memory
+            gpu[position] -= want_gpu
+            self._tasks[position] += sign
         for pool in self._pools.values():
-            pool.is_old = True
+            pool.is_stale = True
 
-    def take_held(self, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
-        """What is held by so much on each machine named; machines that are not there any more do not matter."""
+    def subtract(self, allocated: Iterable[tuple[Resources, Sequence[str]]]) -> None:
+        """Subtract allocations, each given as the resources of one slot and the name of each slot's machine.
+
+        Machines that are no longer in the set are ignored.
+        """
         cpu, memory, gpu = self._amounts
-        position = self.layout.position
-        for need, names in held:
+        position = self.machine_set.position
+        for need, names in allocated:
             want_cpu, want_memory, want_gpu = need.cpu, need.memory_bytes, need.gpu
             for name in names:
                 i = position.get(name)
@@ -203,10 +220,10 @@ class Room:
                     memory[i] -= want_memory
                     gpu[i] -= want_gpu
         for pool in self._pools.values():
-            pool.is_old = True
+            pool.is_stale = True
 
     def lacks(self, gang: GangRequest, index: int) -> bool:
-        """Whether a resource alone (by its place in `Resources.amounts`) is too little for a gang."""
+        """Return True if the resource at `index` of `Resources.amounts` is too scarce for the gang by itself."""
         want = gang.need.amounts()[index]
         if not want:
             return False
@@ -216,10 +233,10 @@ class Room:
         if gang.placement is not Placement.ANY:
             return False
         free = self._amounts[index]
-        left = gang.slots  # as many as fit as a whole: the sum above adds up what is left over on each
-        for i in itertools.islice(pool.orders[index], pool.with_at_least(index, want)):
-            left -= free[i] // want
-            if left <= 0:
+        missing = gang.slots  # count whole slots, because the pool's sums include remainders
+        for i in itertools.islice(pool.orders[index], pool.count_with_at_least(index, want)):
+            missing -= free[i] // want
+            if missing <= 0:
                 return False
         return True
 
@@ -229,48 +246,52 @@ class Room:
             pool = _Pool(self.members(gang))
             self._pools[gang.labels] = pool
             pool.refresh(self._amounts)
-        elif fresh and pool.is_old:
+        elif fresh and pool.is_stale:
             pool.refresh(self._amounts)
         return pool
 
 
 class Reservation:
-    """Room that is kept for one gang: those that come later have to leave it.
+    """Machines that are kept free for one gang, the oldest in the queue.
 
     Args:
-        gang: For whom.
-        ahead: What would be free for it if only those ran that came after it; its own from now on.
+        gang: The gang that has the reservation.
+        free_for_gang: What would be free for this gang if only the gangs that came after it were allocated. The
+            reservation takes ownership of this object and changes it.
     """
 
-    def __init__(self, gang: GangRequest, ahead: Room) -> None:
+    def __init__(self, gang: GangRequest, free_for_gang: FreeCapacity) -> None:
         self._gang = gang
-        self._ahead = ahead
-        self._members = frozenset(ahead.members(gang))
-        self._spare = sum(ahead.units(gang, i) for i in self._members) - units_wanted(gang)
+        self._free_for_gang = free_for_gang
+        self._members = frozenset(free_for_gang.members(gang))
+        self._spare = sum(free_for_gang.units(gang, i) for i in self._members) - units_wanted(gang)
 
-    def concerns(self, spots: Iterable[int], need: Resources) -> bool:
-        """Whether so much on one of these machines may be taken from it."""
+    def concerns(self, positions: Iterable[int], need: Resources) -> bool:
+        """Return True if an allocation of `need` on one of these machines could delay the gang."""
         shared = any(a and b for a, b in zip(need.amounts(), self._gang.need.amounts(), strict=True))
-        return shared and not self._members.isdisjoint(spots)
+        return shared and not self._members.isdisjoint(positions)
 
-    def admits(self, gang: GangRequest, spots: Sequence[int]) -> bool:
-        """Whether a gang may start on these machines; if so, it does."""
-        if not self.concerns(spots, gang.need):
+    def admits(self, gang: GangRequest, positions: Sequence[int]) -> bool:
+        """Return True if a later gang may start on these machines, and count it as allocated in that case."""
+        if not self.concerns(positions, gang.need):
             return True
         if self._spare < 0:
-            return False  # those that came after it hold too much already: what they leave is to add up
-        touched = self._members.intersection(spots)
-        before = sum(self._ahead.units(self._gang, i) for i in touched)
-        self._ahead.take(gang, spots)
-        lost = before - sum(self._ahead.units(self._gang, i) for i in touched)
+            return False  # later gangs hold too much already: whatever they free has to accumulate
+        touched = self._members.intersection(positions)
+        before = sum(self._free_for_gang.units(self._gang, i) for i in touched)
+        self._free_for_gang.allocate(gang, positions)
+        lost = before - sum(self._free_for_gang.units(self._gang, i) for i in touched)
         if lost <= self._spare:
             self._spare -= lost
             return True
-        self._ahead.take(gang, spots, -1)
+        self._free_for_gang.allocate(gang, positions, -1)
         return False
 
 
 def units_wanted(gang: GangRequest) -> int:
-    """How many units (of `Room.units`) a gang needs: slots, or machines, or one machine. All slots are alike, so that
-    a gang fits when there are as many."""
+    """Return how many units, as counted by `FreeCapacity.units`, the gang needs in total.
+
+    A unit is a slot, a machine for one slot (`spread`), or a machine for all slots (`together`). The gang fits exactly
+    when the machines have that many units, because all slots of a gang are alike.
+    """
     return 1 if gang.placement is Placement.TOGETHER else gang.slots

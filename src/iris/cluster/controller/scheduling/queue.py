@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from iris.cluster.controller.scheduling.capacity import Layout, Reservation, Room
+from iris.cluster.controller.scheduling.capacity import FreeCapacity, MachineSet, Reservation
 from iris.cluster.controller.scheduling.reasons import Reasons, needs
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
@@ -124,7 +124,7 @@ class Plan:
         has_more: There may be more to submit: this was enough for one pass.
     """
 
-    def __init__(self, layout: Layout, room: Room, held: Sequence[Held]) -> None:
+    def __init__(self, layout: MachineSet, room: FreeCapacity, held: Sequence[Held]) -> None:
         self.layout = layout
         self.submit: list[GangRequest] = []
         self.withdraw: list[str] = []
@@ -186,7 +186,7 @@ def plan(
     machines: Sequence[Machine],
     now_s: float,
     asked: Sequence[Waiting] = (),
-    before: Layout | None = None,
+    before: MachineSet | None = None,
 ) -> Plan:
     """Decides what starts now.
 
@@ -206,8 +206,8 @@ def plan(
         asked: Who waits at the engine; their room is still free on `machines`.
         before: The layout of the last plan, which spares work where the machines are the same.
     """
-    layout = (before or Layout(machines)).of(machines)
-    room = Room(layout, [machine.free for machine in machines], [machine.tasks for machine in machines])
+    layout = (before or MachineSet(machines)).updated(machines)
+    room = FreeCapacity(layout, [machine.free for machine in machines], [machine.tasks for machine in machines])
     result = Plan(layout, room, held)
     turns: list[tuple[float, int, Waiting, Kind | None]] = []  # a heap: the next of each kind; no two numbers are alike
     coming: list[tuple[Waiting, list[int]]] = []
@@ -217,7 +217,7 @@ def plan(
             turns.append((entry.since_s, number, entry, None))
         else:
             coming.append((entry, spots))
-            room.take(entry.gang, spots)
+            room.allocate(entry.gang, spots)
     rest = {kind: iter(gangs.values()) for kind, gangs in line.by_kind().items()}
     for first_of, entries in rest.items():
         number, entry = next(entries)
@@ -242,7 +242,7 @@ def plan(
         elif oldest is not None and reservation is not None and not reservation.admits(gang, spots):
             result.kept(kind, oldest)
         else:
-            room.take(gang, spots)
+            room.allocate(gang, spots)
             result.submit.append(gang)
             following = next(rest[kind], None)
             if following is not None:
@@ -260,11 +260,11 @@ def plan(
 
 
 def _occupied_since(
-    since_s: float, held: Iterable[Held], coming: Iterable[tuple[Waiting, list[int]]], layout: Layout
-) -> Room:
-    room = Room(layout, [machine.total for machine in layout.machines])
-    room.take_held((entry.gang.need, entry.machines) for entry in held if entry.since_s > since_s)
+    since_s: float, held: Iterable[Held], coming: Iterable[tuple[Waiting, list[int]]], layout: MachineSet
+) -> FreeCapacity:
+    room = FreeCapacity(layout, [machine.total for machine in layout.machines])
+    room.subtract((entry.gang.need, entry.machines) for entry in held if entry.since_s > since_s)
     for waiting, spots in coming:
         if waiting.since_s > since_s:
-            room.take(waiting.gang, spots)
+            room.allocate(waiting.gang, spots)
     return room

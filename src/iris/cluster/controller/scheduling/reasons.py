@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from iris.cluster.controller.scheduling.capacity import Room
+from iris.cluster.controller.scheduling.capacity import FreeCapacity
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
 _SHOWN = 4  # machines that are named, and values of a label
@@ -41,10 +41,10 @@ class Reasons:
             engine.
     """
 
-    def __init__(self, room: Room, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
+    def __init__(self, room: FreeCapacity, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
         self._room = room
-        self._empty = room.layout.empty
-        self._seen = [room.free(i) for i in range(len(room.layout.machines))]
+        self._empty = room.machine_set.empty
+        self._seen = [room.free(i) for i in range(len(room.machine_set.machines))]
         self._held = held
         self._others: list[Resources] | None = None
         self._sums: dict[tuple[Labels, bool], Resources] = {}
@@ -60,7 +60,7 @@ class Reasons:
 
     def too_little_there(self, gang: GangRequest) -> str:
         """`needs 5 cpu; there are only 4 cpu`, for a gang that would not fit either if nothing was held."""
-        machines, members = self._empty.layout.machines, self._empty.members(gang)
+        machines, members = self._empty.machine_set.machines, self._empty.members(gang)
         down = _down(machines)
         if not any(machine.alive for machine in machines):
             is_avoided = any(machine.why_avoided for machine in machines)
@@ -73,9 +73,9 @@ class Reasons:
             return f"{needs(gang)}; there {'are' if len(members) > 1 else 'is'} only {len(members)} {what}{down}"
         return f"{needs(gang)}; there are only {self._shown(gang, self._empty, _short(gang, self._empty))}{down}"
 
-    def _shown(self, gang: GangRequest, room: Room, short: Sequence[tuple[str, int]]) -> str:
+    def _shown(self, gang: GangRequest, room: FreeCapacity, short: Sequence[tuple[str, int]]) -> str:
         members = room.members(gang)
-        shown = [_of_machine(room.layout.machines[i], room.free(i), short, len(members)) for i in members[:_SHOWN]]
+        shown = [_of_machine(room.machine_set.machines[i], room.free(i), short, len(members)) for i in members[:_SHOWN]]
         text = "; ".join(shown) or "no machine"
         if len(members) <= _SHOWN:
             return text
@@ -84,7 +84,7 @@ class Reasons:
         sums = ", ".join(_of_total(free[index], total[index], name) for name, index in short)
         return f"{text} and {len(members) - _SHOWN} more machines; {sums} in all"
 
-    def _sum(self, labels: Labels, room: Room, members: Sequence[int]) -> Resources:
+    def _sum(self, labels: Labels, room: FreeCapacity, members: Sequence[int]) -> Resources:
         key = (labels, room is self._empty)
         if key not in self._sums:
             free = [room.free(i).amounts() for i in members]
@@ -102,10 +102,10 @@ class Reasons:
     def _rest(self) -> list[Resources]:
         """What is not free on each machine, and not ours."""
         if self._others is None:
-            layout = self._room.layout
+            layout = self._room.machine_set
             used = [machine.total - free for machine, free in zip(layout.machines, self._seen, strict=True)]
-            rest = Room(layout, used)
-            rest.take_held(self._held)
+            rest = FreeCapacity(layout, used)
+            rest.subtract(self._held)
             everywhere = (rest.free(i).amounts() for i in range(len(used)))
             self._others = [Resources(*(max(0, amount) for amount in amounts)) for amounts in everywhere]
         return self._others
@@ -122,7 +122,7 @@ def _down(machines: Sequence[Machine]) -> str:
     return f" ({'; '.join(words)})" if words else ""
 
 
-def _short(gang: GangRequest, room: Room) -> list[tuple[str, int]]:
+def _short(gang: GangRequest, room: FreeCapacity) -> list[tuple[str, int]]:
     """What alone is too little; where nothing is, and only all of it together is not to be had, what is asked for."""
     asked = [(name, index) for name, index in _NAMES if gang.need.amounts()[index]]
     return [(name, index) for name, index in asked if room.lacks(gang, index)] or asked

@@ -16,7 +16,7 @@ from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
 from iris.cluster.controller.scheduling import queue
-from iris.cluster.controller.scheduling.capacity import Layout
+from iris.cluster.controller.scheduling.capacity import MachineSet
 from iris.cluster.controller.scheduling.draining import DRAIN_S, SlotWorkers
 from iris.cluster.controller.scheduling.explanations import Apply, Explanations
 from iris.cluster.controller.scheduling.timers import Timers
@@ -102,7 +102,7 @@ class Scheduler:
         self._late: set[str] = set()  # by job id: whose room was given back since its workers did not come
         self._stuck: dict[str, float] = {}  # who was to be withdrawn in the last pass, and since when
         self._reserved_for = ""
-        self._layout: Layout | None = None
+        self._layout: MachineSet | None = None
         self._machines: Sequence[Machine] = ()  # as they were seen last
         self._problem = ""  # why the engine cannot be asked
         self._explanations = Explanations(jobs, apply)
@@ -290,7 +290,7 @@ class Scheduler:
     async def make_pass(self, *, tell_all: bool) -> None:
         """One pass:
 
-        1. Room that was given back is released.
+        1. FreeCapacity that was given back is released.
         2. What the engine has placed starts, what it has lost ends.
         3. What is due: pauses that are over, and who has waited or run for too long.
         4. The queue decides who is next; that is submitted, and looked at once more, since it may be placed by now.
@@ -552,7 +552,7 @@ class Scheduler:
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
         self._apply(record, record.job.unschedulable(error, now_ms()))
 
-    def _advice_for(self, gang_id: str, layout: Layout) -> str:
+    def _advice_for(self, gang_id: str, layout: MachineSet) -> str:
         """What cures a gang that is too large as a whole, while each of its tasks alone would have room; else empty."""
         record = self._record_of(gang_id)
         slots, need, _, labels = self._line.kind_of(gang_id)
