@@ -15,7 +15,7 @@ from support.waiting import wait_until
 from iris.cli.attach import QuickPreparation
 from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
-from iris.client.job import Block, LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 
 Iris = Any  # tests/cli/conftest.py
@@ -46,7 +46,7 @@ def test_no_workspace_sends_nothing(remote_iris: Iris) -> None:
 
 
 def build_line(message: str, timestamp_ms: int, source: str = "build") -> LogEntry:
-    block = Block("job", 0, 0, SOURCES.index(source), timestamp_ms, (0, 0, 0))
+    block = EntryOrigin("job", 0, 0, SOURCES.index(source), timestamp_ms, (0, 0, 0))
     return LogEntry(message.encode(), len(message) + 1, block)
 
 
@@ -89,7 +89,7 @@ import time
 from iris.cli.attach import QuickPreparation
 from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
-from iris.client.job import Block, LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 output = Output()
 show = show_progress(output)

@@ -11,12 +11,12 @@ import pytest
 PROGRAM = """
 import fcntl, os, signal, sys, termios, threading
 from iris.cli.output.printer import Output
-from iris.client.job import Block, LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 
 reads, writes = os.pipe()
 os.dup2(writes, 1)
 output = Output()
-lines = [LogEntry(b"x" * 200_000, 200_001, Block("job", 0, 0, 0, 0, (0, 0, 0)))]
+lines = [LogEntry(b"x" * 200_000, 200_001, EntryOrigin("job", 0, 0, 0, 0, (0, 0, 0)))]
 
 def is_full():
     return int.from_bytes(fcntl.ioctl(reads, termios.FIONREAD, bytes(4)), sys.byteorder) >= 65536

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from iris.client.job import Block, LogEntry
-from iris.client.logs.lines import MAX_LINE_PIECE, LineReader, RawReader, join_pieces
+from iris.client.logs.lines import MAX_HELD_LINE_BYTES, LineReader, RawReader, join_pieces
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position, decode_cursor
 from iris.cluster.logs.records import SOURCES, encode, encode_gap
 
@@ -149,7 +149,7 @@ def test_flush_at_the_end_of_an_attempt_marks_the_line_as_ended() -> None:
         reader = line_reader()
         read(reader, encode(OUT, 1, 0, b"no newline"))
         (entry,) = [entry for _, entries in reader.flush(ended=ended) for entry in entries]
-        assert (entry.partial, entry.record.ended) == (True, ended)
+        assert (entry.partial, entry.origin.ended) == (True, ended)
 
 
 def test_a_line_that_ends_right_after_it_was_shown() -> None:
@@ -195,13 +195,13 @@ def test_half_of_a_windows_newline_is_no_bar() -> None:
 
 def test_a_line_of_any_length_is_held_up_to_a_limit() -> None:
     megabyte = b"x" * (1 << 20)
-    size = MAX_LINE_PIECE + 3 * len(megabyte)
+    size = MAX_HELD_LINE_BYTES + 3 * len(megabyte)
     reader = line_reader()
     entries: list[LogEntry] = []
     for offset in range(0, size, len(megabyte)):
         entries += read(reader, encode(OUT, offset >> 20, offset, megabyte))
-    assert [(len(entry.data), entry.partial) for entry in entries] == [(MAX_LINE_PIECE, True)]
-    assert entries[0].position()[1][OUT] == MAX_LINE_PIECE
+    assert [(len(entry.data), entry.partial) for entry in entries] == [(MAX_HELD_LINE_BYTES, True)]
+    assert entries[0].position()[1][OUT] == MAX_HELD_LINE_BYTES
     entries += read(reader, encode(OUT, 99, size, b"\nnext\n"))
     assert [(len(entry.data), entry.partial) for entry in entries[1:]] == [(3 << 20, False), (4, False)]
     whole, following = join_pieces(entries)
@@ -468,7 +468,7 @@ def cut(source: int, data: bytes, size: int) -> Iterator[bytes]:
 def entry(
     data: bytes = b"line", end: int = 5, *, task_index: int = 3, source: int = OUT, partial: bool = False
 ) -> LogEntry:
-    return LogEntry(data, end, Block(JOB, task_index, 0, source, 17, (end, 7, 0), partial=partial))
+    return LogEntry(data, end, EntryOrigin(JOB, task_index, 0, source, 17, (end, 7, 0), partial=partial))
 
 
 def test_entries_are_equal_when_they_are_the_same_line() -> None:
@@ -502,7 +502,7 @@ def test_an_entry_can_be_sent_to_another_process(protocol: int) -> None:
 
 def test_an_entry_of_several_tasks_can_be_sent_to_another_process() -> None:
     each = entry()
-    each.in_stream_of(lambda: {0: Position(1, (2, 3, 4)), 3: Position()})
+    each.set_other_positions(lambda: {0: Position(1, (2, 3, 4)), 3: Position()})
     for again in (pickle.loads(pickle.dumps(each)), copy.copy(each), copy.deepcopy(each)):
         assert told(again) == told(each)
         assert decode_cursor(JOB, again.cursor) == {0: Position(1, (2, 3, 4)), 3: each.position()}
@@ -510,7 +510,7 @@ def test_an_entry_of_several_tasks_can_be_sent_to_another_process() -> None:
 
 def test_the_cursor_of_an_entry_says_where_the_other_tasks_are() -> None:
     one = entry()
-    one.in_stream_of(lambda: {0: Position(0, (9, 9, 9)), 3: Position(0, (1, 1, 1))})
+    one.set_other_positions(lambda: {0: Position(0, (9, 9, 9)), 3: Position(0, (1, 1, 1))})
     assert decode_cursor(JOB, one.cursor) == {0: Position(0, (9, 9, 9)), 3: Position(0, (5, 7, 0))}
 
 
@@ -522,7 +522,7 @@ def piece(data: bytes, *, source: int = OUT, partial: bool = True) -> LogEntry:
 
 
 def missing(source: int = OUT) -> LogEntry:
-    return LogEntry(b"", 5, Block(JOB, 3, 0, source, 17, (0, 0, 0), partial=True, missing=(5, "why")))
+    return LogEntry(b"", 5, EntryOrigin(JOB, 3, 0, source, 17, (0, 0, 0), partial=True, missing=(5, "why")))
 
 
 @pytest.mark.parametrize(
@@ -547,8 +547,8 @@ def test_pieces_are_put_together(pieces: list[LogEntry], whole: list[bytes]) -> 
 
 
 def test_the_end_of_an_attempt_is_not_continued_by_the_next_one() -> None:
-    ended = LogEntry(b"no newline", 10, Block(JOB, 3, 0, OUT, 1, (0, 0, 0), partial=True))
-    first = LogEntry(b"a line", 7, Block(JOB, 3, 1, OUT, 2, (0, 0, 0)))
+    ended = LogEntry(b"no newline", 10, EntryOrigin(JOB, 3, 0, OUT, 1, (0, 0, 0), partial=True))
+    first = LogEntry(b"a line", 7, EntryOrigin(JOB, 3, 1, OUT, 2, (0, 0, 0)))
     assert shown(join_pieces([ended, first])) == [b"no newline", b"a line\n"]
 
 

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from iris.client.job import Block as Shared
-from iris.client.job import LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.terminal.block import SETTLES_S
 from iris.terminal.lines import Lines
 
@@ -48,7 +47,7 @@ class View:
         whole, newline, rest = data.rpartition(b"\n")
         for text, partial in ((whole, False), (rest, True)):
             if newline if not partial else text:
-                block = Shared("job", task, 0, 0, 0, (0, 0, 0), partial=partial)
+                block = EntryOrigin("job", task, 0, 0, 0, (0, 0, 0), partial=partial)
                 entries = [LogEntry(line, 0, block) for line in ([text] if partial else text.split(b"\n"))]
                 self.written += self.lines.add(entries, b"t%d |" % task)
 

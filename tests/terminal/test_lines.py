@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iris.client.job import Block, LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.records import SOURCES
 from iris.terminal.block import SETTLES_S
 from iris.terminal.lines import Lines
@@ -16,7 +16,7 @@ from iris.terminal.lines import Lines
 def entries(task: int, text: bytes, *, source: str = "stdout", attempt: int = 0) -> list[LogEntry]:
     """Lines; or one that is not finished, when no newline ends the text."""
     partial = not text.endswith(b"\n")
-    block = Block("job", task, attempt, SOURCES.index(source), 0, (0, 0, 0), partial=partial)
+    block = EntryOrigin("job", task, attempt, SOURCES.index(source), 0, (0, 0, 0), partial=partial)
     return [LogEntry(line, 0, block) for line in (text if partial else text[:-1]).split(b"\n")]
 
 

@@ -18,7 +18,7 @@ from iris.cluster.client.server_process import LocalServer
 # Shows what comes on stdin: a label, a tab, and a piece of a line, or a line where a newline ends it.
 SHOWS = """
 import sys
-from iris.client.job import Block, LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.terminal.outlet import Outlet
 from iris.terminal.screen import Screen
 
@@ -29,7 +29,7 @@ for command in sys.stdin:
         screen.emit(screen.stdout, screen.lines.end())
         break
     partial = not text.endswith("\\n")
-    block = Block("job", task, 0, 0, 0, (0, 0, 0), partial=partial)
+    block = EntryOrigin("job", task, 0, 0, 0, (0, 0, 0), partial=partial)
     entries = [LogEntry(line.encode(), 0, block) for line in (text if partial else text[:-1]).split("\\n")]
     screen.emit(screen.stdout, screen.lines.add(entries, b"t%d |" % task))
 """

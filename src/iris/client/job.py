@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
+from iris.client.logs.log_entry import LogEntry as LogEntry
 from iris.client.task_exceptions import load_exception
-from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
-from iris.cluster.logs.records import SOURCES, Offsets, Source
 from iris.cluster.pickles.loading import load_here
 from iris.cluster.types import is_task_finished, state_name
 from iris.errors import IrisError, JobFailedError, ResultError, visible
@@ -40,169 +39,6 @@ class LogOptions(TypedDict, total=False):
     patience_s: float
     on_notice: Callable[[str], None] | None
     partial: bool
-
-
-class Block:
-    """What the lines of one record share; see `LogEntry`.
-
-    Args:
-        job_id: The job.
-        task_index: The task.
-        attempt_id: The attempt.
-        source_id: The source, by its position in `SOURCES`.
-        timestamp_ms: When their ends were captured.
-        delivered: How much of each source had been given out before.
-        partial: No newline ends them.
-        missing: How many bytes are missing, and why, where it is a notice of that.
-
-    Attributes:
-        ended: The attempt has ended, so nothing continues an unfinished line.
-    """
-
-    __slots__ = (
-        "attempt_id",
-        "delivered",
-        "ended",
-        "job_id",
-        "missing",
-        "others",
-        "others_encoded",
-        "partial",
-        "source_id",
-        "task_index",
-        "timestamp_ms",
-    )
-
-    def __init__(
-        self,
-        job_id: str,
-        task_index: int,
-        attempt_id: int,
-        source_id: int,
-        timestamp_ms: int,
-        delivered: Offsets,
-        *,
-        partial: bool = False,
-        missing: tuple[int, str] = (0, ""),
-    ) -> None:
-        self.job_id = job_id
-        self.task_index = task_index
-        self.attempt_id = attempt_id
-        self.source_id = source_id
-        self.timestamp_ms = timestamp_ms
-        self.delivered = delivered
-        self.partial = partial
-        self.missing = missing
-        self.ended = False
-        self.others: Callable[[], Mapping[int, Position]] = dict  # where the other tasks are, in a stream of several
-        self.others_encoded: bytes | None = None  # the same in a cursor, made when the first is asked for
-
-    def __getstate__(self) -> tuple[None, dict[str, object]]:
-        state = {name: getattr(self, name) for name in self.__slots__}
-        return None, state | {"others": dict(self.others()).copy}
-
-
-class LogEntry:
-    """A line of a task's log.
-
-    Attributes:
-        data: Its exact bytes, without the newline.
-
-    All else is found out when it is asked for: reading a log makes millions of these.
-    """
-
-    __slots__ = ("_block", "_end", "data")
-
-    def __init__(self, data: bytes, end: int, block: Block) -> None:
-        self.data = data
-        self._end = end  # in its source, newline included
-        self._block = block
-
-    @property
-    def source(self) -> Source:
-        """`stdout`, `stderr` or `build`."""
-        return SOURCES[self._block.source_id]
-
-    @property
-    def message(self) -> str:
-        """The line as text; what is no UTF-8 in it is replaced by U+FFFD."""
-        if self._block.missing[0]:
-            count, why = self._block.missing
-            return f"[iris: {count:,} bytes of {self.source} are missing here: {why}]"
-        return self.data.decode(errors="replace")
-
-    @property
-    def timestamp_ms(self) -> int:
-        """When its end was captured, milliseconds since the Unix epoch."""
-        return self._block.timestamp_ms
-
-    @property
-    def task_index(self) -> int:
-        """The task that wrote it."""
-        return self._block.task_index
-
-    @property
-    def attempt_id(self) -> int:
-        """The attempt of the task."""
-        return self._block.attempt_id
-
-    @property
-    def partial(self) -> bool:
-        """No newline ends it: the log of the attempt ends here, or bytes are missing after it, or the next entry of its
-        source continues the line. The last happens only in a line of over 64 MiB, after `LogStream.flush`, and where
-        pieces were asked for with `partial=True`."""
-        return self._block.partial
-
-    @property
-    def missing_bytes(self) -> int:
-        """0 for a line. Else this is no line but says that so many bytes are missing here; `message` says why."""
-        return self._block.missing[0]
-
-    @property
-    def cursor(self) -> str:
-        """The place right after it: a short text with which any reader goes on from there, also tomorrow."""
-        block = self._block
-        if block.others_encoded is None:
-            block.others_encoded = encode_positions(block.others())
-        return encode_cursor(block.job_id, {block.task_index: self.position()}, block.others_encoded)
-
-    def position(self, *, before: bool = False) -> Position:
-        """The place right after it, or before it, in the log of its task."""
-        block = self._block
-        length = block.missing[0] or len(self.data) + (not block.partial)
-        end = self._end - (length if before else 0)
-        out, err, build = (end if i == block.source_id else count for i, count in enumerate(block.delivered))
-        return Position(block.attempt_id, (out, err, build))
-
-    @property
-    def record(self) -> Block:
-        """What it shares with the lines that came with it."""
-        return self._block
-
-    def in_stream_of(self, others: Callable[[], Mapping[int, Position]]) -> None:
-        """For the cursors of the lines that came with it: where the other tasks of the stream are."""
-        self._block.others = others
-        self._block.others_encoded = None
-
-    def continuing(self, pieces: Sequence[LogEntry]) -> LogEntry:
-        """The line that this is the last piece of; `pieces` are those before it."""
-        return LogEntry(b"".join([*(piece.data for piece in pieces), self.data]), self._end, self._block)
-
-    def _key(self) -> tuple[object, ...]:
-        block = self._block
-        return (block.job_id, block.task_index, block.attempt_id, block.source_id, self._end, self.data, block.partial)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LogEntry) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __repr__(self) -> str:
-        return (
-            f"LogEntry(task_index={self.task_index}, attempt_id={self.attempt_id}, source={self.source!r},"
-            f" timestamp_ms={self.timestamp_ms}, message={self.message!r})"
-        )
 
 
 class Task(TaskReference):

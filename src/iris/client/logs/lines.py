@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from operator import add
 
-from iris.client.job import Block, LogEntry
+from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
 # An unfinished line is held until it is this long, then given out in pieces: so a reader's memory is bounded.
-MAX_LINE_PIECE = 64 << 20
+MAX_HELD_LINE_BYTES = 64 << 20
 # A progress bar never ends its line. A reader of pieces gets a bar longer than this in pieces, each of which ends where
 # the bar goes back to the start of the line.
 _MAX_BAR_BYTES = 4096
@@ -25,7 +25,7 @@ class LineReader:
         task_index: The task.
         position: The attempt, and from where in it.
         whole: Nothing was filtered out, so that a jump in a source means that something is missing.
-        pieces: Give a long progress bar in pieces. Otherwise only a line of `MAX_LINE_PIECE` bytes is cut.
+        pieces: Give a long progress bar in pieces. Otherwise only a line of `MAX_HELD_LINE_BYTES` bytes is cut.
 
     Attributes:
         jumps: Not `whole`.
@@ -91,7 +91,7 @@ class LineReader:
         for source_id, tail in enumerate(self._tails):
             if tail:
                 timestamp_ms, entries = self._tail_ms[source_id], self._take_tail(source_id)
-                entries[0].record.ended = ended
+                entries[0].origin.ended = ended
                 yield timestamp_ms, entries
 
     def _lines(self, source_id: int, timestamp_ms: int, offset: int, payload: bytes) -> list[LogEntry]:
@@ -104,7 +104,7 @@ class LineReader:
             self._received[source_id] = offset + len(payload)
             tail += rest
             return self._piece(source_id)
-        block = self._block(source_id, timestamp_ms)
+        origin = self._origin(source_id, timestamp_ms)
         if tail:
             lines[0] = bytes(tail) + lines[0]
             tail.clear()
@@ -112,12 +112,12 @@ class LineReader:
         tail += rest
         self._received[source_id] = offset + len(payload)
         ends = map(add, accumulate(map(len, lines)), range(start + 1, start + 1 + len(lines)))
-        return list(map(LogEntry, lines, ends, repeat(block)))
+        return list(map(LogEntry, lines, ends, repeat(origin)))
 
     def _piece(self, source_id: int) -> list[LogEntry]:
         """The beginning of an unfinished line that has become too long to be held."""
         tail = self._tails[source_id]
-        if len(tail) >= MAX_LINE_PIECE:
+        if len(tail) >= MAX_HELD_LINE_BYTES:
             return self._take_tail(source_id)
         if self._gives_pieces and len(tail) > _MAX_BAR_BYTES:
             cut = tail.rfind(b"\r", max(1, self._searched[source_id]), len(tail) - 1)
@@ -128,13 +128,13 @@ class LineReader:
 
     def _take_tail(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         tail = self._tails[source_id]
-        block = self._block(source_id, self._tail_ms[source_id], partial=True)
+        origin = self._origin(source_id, self._tail_ms[source_id], partial=True)
         with memoryview(tail) as view:  # a slice of the bytearray would be another copy of it
             data = bytes(view[:length])
-        end = block.delivered[source_id] + len(data)
+        end = origin.delivered[source_id] + len(data)
         del tail[: len(data)]
         self._searched[source_id] = 0
-        return [LogEntry(data, end, block)]
+        return [LogEntry(data, end, origin)]
 
     def _jump(self, source_id: int, timestamp_ms: int, offset: int) -> Iterator[tuple[int, list[LogEntry]]]:
         if self._tails[source_id]:
@@ -147,14 +147,14 @@ class LineReader:
             return
         if self._tails[source_id]:
             yield timestamp_ms, self._take_tail(source_id)
-        block = self._block(source_id, timestamp_ms, partial=True, missing=(missing, why))
+        origin = self._origin(source_id, timestamp_ms, partial=True, missing=(missing, why))
         self._received[source_id] = end
-        yield timestamp_ms, [LogEntry(b"", end, block)]
+        yield timestamp_ms, [LogEntry(b"", end, origin)]
 
-    def _block(
+    def _origin(
         self, source_id: int, timestamp_ms: int, *, partial: bool = False, missing: tuple[int, str] = (0, "")
-    ) -> Block:
-        return Block(
+    ) -> EntryOrigin:
+        return EntryOrigin(
             self._job_id,
             self._task_index,
             self._attempt_id,
@@ -244,4 +244,4 @@ def _continues(piece: LogEntry, entry: LogEntry) -> bool:
 
 
 def _joined(pieces: list[LogEntry]) -> LogEntry:
-    return pieces[0] if len(pieces) == 1 else pieces[-1].continuing(pieces[:-1])
+    return pieces[0] if len(pieces) == 1 else pieces[-1].with_earlier_parts(pieces[:-1])

@@ -215,7 +215,7 @@ class Reading:
         with closing(self._with_unfinished(self._all())) as batches:
             for items in batches:
                 # The pieces of a line are one line, which the last of them ends.
-                if wanted.max_lines and items and (not items[0].partial or items[0].record.ended):
+                if wanted.max_lines and items and (not items[0].partial or items[0].origin.ended):
                     yield items[: int(left)]
                     left -= len(items)
                 else:
@@ -420,7 +420,7 @@ class Reading:
         if self._places is not None:
             before = {line.task_index: line.position(before=True) for line in reversed(shown)}
             self._places = _Places(self._readers, before)
-        for _, group in itertools.groupby(shown, key=lambda line: id(line.record)):
+        for _, group in itertools.groupby(shown, key=lambda line: id(line.origin)):
             items = list(group)
             self.place(items[0].task_index, items)
             yield items
@@ -654,7 +654,7 @@ class _Places:
     def give(self, index: int, last: LogEntry) -> None:
         """These lines of a task come next; `last` is the last of them."""
         table, changes, count = self._table, self._changes, len(self._changes)
-        last.in_stream_of(lambda: table | dict(changes[:count]))
+        last.set_other_positions(lambda: table | dict(changes[:count]))
         self.moved(index, last.position())
 
     def moved(self, index: int, position: Position) -> None:

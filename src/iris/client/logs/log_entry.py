@@ -1,0 +1,187 @@
+"""An entry of a log, as a user gets it: a line, a partial line or a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
+from iris.cluster.logs.records import SOURCES, Offsets, Source
+
+
+class EntryOrigin:
+    """What all entries of one record have in common. `LogEntry` computes its properties from it.
+
+    Args:
+        job_id: The id of the job.
+        task_index: The index of the task within the job.
+        attempt_id: The id of the attempt within the task.
+        source_id: The index of the source in `SOURCES`.
+        timestamp_ms: When the record was captured, in milliseconds since the Unix epoch.
+        delivered: The number of bytes of each source that earlier entries contain.
+        partial: Whether the entry is a partial line.
+        missing: For a gap, the number of missing bytes and the cause. Otherwise `(0, "")`.
+
+    Attributes:
+        ended: Whether the attempt has ended, so that no later entry can continue a partial line.
+        others: Returns the positions of the other tasks, in a stream of several tasks.
+        others_encoded: The result of `others` in the format of a cursor. None until the first cursor is requested.
+    """
+
+    __slots__ = (
+        "attempt_id",
+        "delivered",
+        "ended",
+        "job_id",
+        "missing",
+        "others",
+        "others_encoded",
+        "partial",
+        "source_id",
+        "task_index",
+        "timestamp_ms",
+    )
+
+    def __init__(
+        self,
+        job_id: str,
+        task_index: int,
+        attempt_id: int,
+        source_id: int,
+        timestamp_ms: int,
+        delivered: Offsets,
+        *,
+        partial: bool = False,
+        missing: tuple[int, str] = (0, ""),
+    ) -> None:
+        self.job_id = job_id
+        self.task_index = task_index
+        self.attempt_id = attempt_id
+        self.source_id = source_id
+        self.timestamp_ms = timestamp_ms
+        self.delivered = delivered
+        self.partial = partial
+        self.missing = missing
+        self.ended = False
+        self.others: Callable[[], Mapping[int, Position]] = dict
+        self.others_encoded: bytes | None = None
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, state | {"others": dict(self.others()).copy}  # a closure cannot be pickled
+
+
+class LogEntry:
+    """An entry of a task's log: a line, a partial line or a gap.
+
+    `data` holds the exact bytes of the line, without the newline. All other properties are computed when they are read,
+    because reading a log creates millions of entries.
+    """
+
+    __slots__ = ("_end", "_origin", "data")
+
+    def __init__(self, data: bytes, end: int, origin: EntryOrigin) -> None:
+        self.data = data
+        self._end = end  # the offset in the source after this entry, including the newline
+        self._origin = origin
+
+    @property
+    def source(self) -> Source:
+        """The source of the line: `stdout`, `stderr` or `build`."""
+        return SOURCES[self._origin.source_id]
+
+    @property
+    def message(self) -> str:
+        """The line as text. Each byte that is not valid UTF-8 becomes U+FFFD. For a gap, a text that describes it."""
+        if self._origin.missing[0]:
+            count, cause = self._origin.missing
+            return f"[iris: {count:,} bytes of {self.source} are missing here: {cause}]"
+        return self.data.decode(errors="replace")
+
+    @property
+    def timestamp_ms(self) -> int:
+        """When the end of the line was captured, in milliseconds since the Unix epoch."""
+        return self._origin.timestamp_ms
+
+    @property
+    def task_index(self) -> int:
+        """The index of the task that wrote the line."""
+        return self._origin.task_index
+
+    @property
+    def attempt_id(self) -> int:
+        """The id of the attempt that wrote the line. Attempt ids count from 0."""
+        return self._origin.attempt_id
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is a line without its newline, or a gap.
+
+        A partial line is the last one of its attempt, stands before a gap, or is continued by the next entry of its
+        source. A line is continued only if it is longer than 64 MiB, after `LogStream.flush`, or in a stream that was
+        opened with `partial=True`.
+        """
+        return self._origin.partial
+
+    @property
+    def missing_bytes(self) -> int:
+        """The size of the gap in bytes, if this entry is a gap. 0 for a line. `message` names the cause of a gap."""
+        return self._origin.missing[0]
+
+    @property
+    def cursor(self) -> str:
+        """A short text that marks the place after this entry. Pass it as `cursor` to continue reading there, at any
+        time and in any program."""
+        origin = self._origin
+        if origin.others_encoded is None:
+            origin.others_encoded = encode_positions(origin.others())
+        return encode_cursor(origin.job_id, {origin.task_index: self.position()}, origin.others_encoded)
+
+    def position(self, *, before: bool = False) -> Position:
+        """Return the position after this entry in the log of its task, or the one before this entry."""
+        origin = self._origin
+        length = origin.missing[0] or len(self.data) + (not origin.partial)
+        end = self._end - (length if before else 0)
+        out, err, build = (end if i == origin.source_id else count for i, count in enumerate(origin.delivered))
+        return Position(origin.attempt_id, (out, err, build))
+
+    @property
+    def origin(self) -> EntryOrigin:
+        """The properties that all entries of the same record share."""
+        return self._origin
+
+    def set_other_positions(self, others: Callable[[], Mapping[int, Position]]) -> None:
+        """Set where the other tasks of the stream are, for the cursors of all entries of the same record.
+
+        Args:
+            others: Returns the positions by task index. It is called when the first cursor is read.
+        """
+        self._origin.others = others
+        self._origin.others_encoded = None
+
+    def with_earlier_parts(self, parts: Sequence[LogEntry]) -> LogEntry:
+        """Return the whole line, if this entry is its last part and `parts` are all earlier parts of the line."""
+        return LogEntry(b"".join([*(part.data for part in parts), self.data]), self._end, self._origin)
+
+    def _key(self) -> tuple[object, ...]:
+        origin = self._origin
+        return (
+            origin.job_id,
+            origin.task_index,
+            origin.attempt_id,
+            origin.source_id,
+            self._end,
+            self.data,
+            origin.partial,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogEntry) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return (
+            f"LogEntry(task_index={self.task_index}, attempt_id={self.attempt_id}, source={self.source!r},"
+            f" timestamp_ms={self.timestamp_ms}, message={self.message!r})"
+        )
