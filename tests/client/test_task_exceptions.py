@@ -13,7 +13,7 @@ import pytest
 
 from iris.client import IrisClient, Job
 from iris.cluster.types import get_job_info
-from iris.cluster.worker.attempt.run_callable import MAX_EXCEPTION_BYTES, MAX_TRACEBACK_BYTES
+from iris.cluster.worker.process.run_callable import MAX_EXCEPTION_BYTES, MAX_TRACEBACK_BYTES
 from iris.errors import JobFailedError, RemoteTraceback, ResultError
 
 

@@ -25,7 +25,7 @@ LOADERS = {"cluster/pickles/resolving.py": {"Unpickler"}}
 # Who uses it: the program of a task's own process; and a client, for the results that its user asks for.
 LOADING = {"load_in_task", "load_here", "ResolvingUnpickler"}
 USERS = {
-    "cluster/worker/attempt/run_callable.py": {"load_in_task"},
+    "cluster/worker/process/run_callable.py": {"load_in_task"},
     "client/job.py": {"load_here"},
 }
 UNPICKLING = {"loads", "load", "Unpickler", "_Unpickler", "_loads", "_load"}

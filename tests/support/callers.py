@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.pickles.loading import load_here
-from iris.cluster.worker.attempt import run_callable
+from iris.cluster.worker.process import run_callable
 from iris.versions import python_version
 
 # A module of the caller's: writes what a client would send.

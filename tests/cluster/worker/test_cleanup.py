@@ -18,11 +18,11 @@ from support.waiting import wait_until
 from iris.cluster.logs.segments import AWAY
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.attempt.launcher import Launcher
 from iris.cluster.worker.cleanup import Cleanup
 from iris.cluster.worker.controller_link.connection import ControllerLine, connect
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.paths import AttemptDir, LogDirs, WorkerDir
+from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.supervision.reaper import Reaper
 from iris.cluster.worker.worker import Worker
 from iris.errors import NotFoundError

@@ -13,7 +13,7 @@ import pytest
 from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
-from iris.cluster.worker.attempt.launcher import Launcher, Program, start_launcher
+from iris.cluster.worker.process.launcher import Launcher, Program, start_launcher
 
 pytestmark = pytest.mark.anyio
 

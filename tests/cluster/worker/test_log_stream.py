@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from iris.cluster.logs.reading.live_stream import OpenLog, Streams, open_reader, stream_logs
 from iris.cluster.logs.records import BEGINNING, decode
 from iris.cluster.logs.writer import LogWriter
-from iris.cluster.worker.live_stream import OpenLog, Streams, open_reader, stream_logs
 from iris.rpc import cluster_pb2 as pb
 
 BEAT_S = 0.05

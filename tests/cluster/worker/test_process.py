@@ -11,8 +11,8 @@ from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
 from iris.cluster.logs.writer import Source
-from iris.cluster.worker.attempt.attempt_process import AttemptProcess, Exit
-from iris.cluster.worker.attempt.launcher import Program, start_launcher
+from iris.cluster.worker.process.attempt_process import AttemptProcess, Exit
+from iris.cluster.worker.process.launcher import Program, start_launcher
 
 
 async def nothing() -> None:

@@ -18,12 +18,12 @@ import pytest
 
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.types import Entrypoint
-from iris.cluster.worker.attempt import run_callable
-from iris.cluster.worker.attempt.run_callable import MAX_RESULT_BYTES
+from iris.cluster.worker.process import run_callable
+from iris.cluster.worker.process.run_callable import MAX_RESULT_BYTES
 from iris.versions import python_version
 
 BY_FILE = ("-P", run_callable.__file__)
-BY_NAME = ("-m", "iris.cluster.worker.attempt.run_callable")
+BY_NAME = ("-m", "iris.cluster.worker.process.run_callable")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.attempt.shortage import Headroom, WorkerShortError, shortage_of
+from iris.cluster.worker.process.shortage import Headroom, WorkerShortError, shortage_of
 from iris.errors import EntrypointError
 
 

@@ -58,8 +58,8 @@ from iris.cluster.controller.workers.rendezvous import Meeting
 from iris.cluster.engine.base import Engine
 from iris.cluster.names import check_job_name
 from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
-from iris.cluster.worker.attempt.run_callable import why_not_on
 from iris.cluster.worker.controller_link.log_upload import UNWANTED
+from iris.cluster.worker.process.run_callable import why_not_on
 from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
 from iris.errors import (
     AlreadyExistsError,

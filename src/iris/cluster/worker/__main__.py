@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 
-from iris.cluster.worker.attempt import launcher
+from iris.cluster.worker.process import launcher
 from iris.cluster.worker.supervision import reaper
 from iris.system.inherited import use_defaults
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.logs.reading.line_pages import making_page
+from iris.cluster.logs.reading.live_stream import Streams, stream_task_logs
 from iris.cluster.types import parse_task_id
-from iris.cluster.worker.live_stream import Streams, stream_task_logs
 from iris.cluster.worker.worker import Worker, take_hosts
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import CONTROLLER, caller

@@ -20,7 +20,6 @@ import psutil
 from iris import failpoints, versions
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.types import TOKEN_VARIABLE
-from iris.cluster.worker.attempt.launcher import Launcher
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
 from iris.cluster.worker.controller_link.attempt_tokens import AttemptTokens
 from iris.cluster.worker.controller_link.connection import ControllerLine, connect
@@ -29,6 +28,7 @@ from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.controller_link.trust import Trust, WorkerCredentials
 from iris.cluster.worker.limits.enforcement import ENFORCE, Enforcement
 from iris.cluster.worker.paths import LogDirs, WorkerDir
+from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.service import WorkerService
 from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S, Lease, span
 from iris.cluster.worker.supervision.reaper import Reaper, become_subreaper

@@ -25,15 +25,9 @@ from iris.cluster.logs.segments import AWAY
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.names import check_port_name
 from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, make_task_id, parse_task_id
-from iris.cluster.worker.attempt import run_callable
-from iris.cluster.worker.attempt.attempt_process import AttemptProcess, Exit
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
-from iris.cluster.worker.attempt.launcher import Launcher, Program
 from iris.cluster.worker.attempt.ports import PortReservations
-from iris.cluster.worker.attempt.shortage import Headroom, WorkerShortError, shortage_of
-from iris.cluster.worker.attempt.start_errors import NotStartedError
-from iris.cluster.worker.attempt.task_input import SENDER_GONE_S, TaskInput
 from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
 from iris.cluster.worker.controller_link.connection import ControllerLine
 from iris.cluster.worker.controller_link.log_upload import Handover
@@ -43,6 +37,12 @@ from iris.cluster.worker.limits.enforcement import Enforcement, Exceeded
 from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.limits.sampler import Watch, pause_s
 from iris.cluster.worker.paths import AttemptDir, WorkerDir, read_left
+from iris.cluster.worker.process import run_callable
+from iris.cluster.worker.process.attempt_process import AttemptProcess, Exit
+from iris.cluster.worker.process.launcher import Launcher, Program
+from iris.cluster.worker.process.shortage import Headroom, WorkerShortError, shortage_of
+from iris.cluster.worker.process.start_errors import NotStartedError
+from iris.cluster.worker.process.task_input import SENDER_GONE_S, TaskInput
 from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper, is_marked, make_mark, orphans
 from iris.errors import (
     DeadlineExceededError,

@@ -17,8 +17,8 @@ from iris.cluster.controller.logs.relay import LogRelay, end_of
 from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.logs.reading.line_pages import making_page
+from iris.cluster.logs.reading.live_stream import OpenLog, Streams, open_reader
 from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
-from iris.cluster.worker.live_stream import OpenLog, Streams, open_reader
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import Peer, call_async

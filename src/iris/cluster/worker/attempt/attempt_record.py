@@ -8,11 +8,11 @@ from pathlib import Path
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import is_task_finished
 from iris.cluster.worker.attempt.announcement import Announcement
-from iris.cluster.worker.attempt.attempt_process import AttemptProcess
-from iris.cluster.worker.attempt.task_input import TaskInput
 from iris.cluster.worker.limits.enforcement import Exceeded, Holder
 from iris.cluster.worker.limits.usage import Usage
 from iris.cluster.worker.paths import AttemptDir
+from iris.cluster.worker.process.attempt_process import AttemptProcess
+from iris.cluster.worker.process.task_input import TaskInput
 from iris.rpc import cluster_pb2
 
 

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from iris.cluster.worker.attempt.attempt_process import Exit
 from iris.cluster.worker.limits import cgroup, process_table
 from iris.cluster.worker.limits.process_table import Process
+from iris.cluster.worker.process.attempt_process import Exit
 
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)

@@ -220,7 +220,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         own += ["--identity-file", str(scratch / "identity"), "--credentials", f"/dev/fd/{reading}"]
         sys.argv = ["iris.cluster.worker", *own, *order.arguments]
 
-        from iris.cluster.worker.attempt import launcher
+        from iris.cluster.worker.process import launcher
         from iris.cluster.worker.supervision import reaper
 
         own_launcher = launcher.start_launcher()

@@ -23,8 +23,8 @@ import select
 import signal
 import time
 
-from iris.cluster.worker.attempt.launcher import Launcher
 from iris.cluster.worker.limits import cgroup
+from iris.cluster.worker.process.launcher import Launcher
 from iris.system.process_identity import identify_process
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from iris.cluster.logs.writer import Source
-from iris.cluster.worker.attempt.launcher import Launcher, Program
-from iris.cluster.worker.attempt.shortage import WorkerShortError, shortage_of
-from iris.cluster.worker.attempt.start_errors import not_started
 from iris.cluster.worker.limits.process_table import read_process
+from iris.cluster.worker.process.launcher import Launcher, Program
+from iris.cluster.worker.process.shortage import WorkerShortError, shortage_of
+from iris.cluster.worker.process.start_errors import not_started
 from iris.failpoints import failpoint
 from iris.system.processes import happens
 

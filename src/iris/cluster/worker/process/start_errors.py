@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from iris.cluster.worker.attempt.launcher import Program
+from iris.cluster.worker.process.launcher import Program
 from iris.errors import EntrypointError
 
 # As POSIX has them for a shell.

@@ -2,7 +2,7 @@
 
     python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
 
-It can be started as `python -m iris.cluster.worker.attempt.run_callable` too, but then a file `iris.py` in the working
+It can be started as `python -m iris.cluster.worker.process.run_callable` too, but then a file `iris.py` in the working
 directory, which is the task's, takes the place of Iris. It imports no part of Iris, for the same reason and to
 start fast.
 
