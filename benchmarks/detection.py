@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import show
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S, lost_after_s
+from iris.cluster.lease_terms import DEFAULT_LEASE_S, lost_after_s
 
 _NAME = "detection"
 _LEASE_S = 5.0

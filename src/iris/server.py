@@ -24,13 +24,13 @@ from iris.cluster.controller.storage import state_dir
 from iris.cluster.controller.storage.incarnation import disown_jobs, settle
 from iris.cluster.engine.engine_options import ENGINES, RAY_ADDRESS, check_engine_options
 from iris.cluster.engine.local.engine import LocalEngine
+from iris.cluster.lease_terms import DEFAULT_LEASE_S
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.names import check_label
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.cluster.worker.limits.cgroup import make_room
 from iris.cluster.worker.limits.enforcement import ENFORCE
-from iris.cluster.worker.paths import LogDirs
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
 from iris.errors import (
     FailedPreconditionError,
     IrisError,
@@ -348,7 +348,7 @@ async def _keeping(arguments: argparse.Namespace, directory: Path) -> Keeping:
     except IrisError as error:
         raise LocalClusterError(f"--log-location: {error}") from error
     return Keeping(
-        LogDirs(directory),
+        LogDirectories(directory),
         Retention(
             None if math.isinf(arguments.keep_logs) else round(arguments.keep_logs * 1000),
             None if math.isinf(arguments.keep_log_bytes) else round(arguments.keep_log_bytes),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from iris.client import IrisClient, Job
+from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_TRACEBACK_BYTES
 from iris.cluster.types import get_job_info
-from iris.cluster.worker.process.run_callable import MAX_EXCEPTION_BYTES, MAX_TRACEBACK_BYTES
 from iris.errors import JobFailedError, RemoteTraceback, ResultError
 
 

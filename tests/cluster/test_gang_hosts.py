@@ -17,8 +17,8 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.types import ResourceSpec
-from iris.cluster.worker.paths import LogDirs
 from iris.errors import DeadlineExceededError
 from iris.rpc import cluster_pb2 as pb
 
@@ -32,7 +32,7 @@ def machines(tmp_path: Path) -> Iterator[IrisClient]:
         slots.hosts = {"a": "127.0.0.2", "b": "127.0.0.3"}
         engine = ProcessEngine(slots, {"a": MACHINE, "b": MACHINE})
         with (
-            serving(engine, Store(None), kept_logs=Keeping(LogDirs(tmp_path / "kept"))) as controller,
+            serving(engine, Store(None), kept_logs=Keeping(LogDirectories(tmp_path / "kept"))) as controller,
             IrisClient.remote(controller.address) as client,
         ):
             slots.address = controller.address

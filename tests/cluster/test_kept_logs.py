@@ -26,9 +26,9 @@ from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.machine import this_machine
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.segments import has_end, list_segments
 from iris.cluster.types import ResourceSpec
-from iris.cluster.worker.paths import LogDirs
 from iris.errors import WorkerUnreachableError
 from iris.rpc import cluster_pb2 as pb
 
@@ -181,8 +181,8 @@ class Cluster:
     directory: Path
 
     @property
-    def kept(self) -> LogDirs:
-        return LogDirs(self.directory / "kept")
+    def kept(self) -> LogDirectories:
+        return LogDirectories(self.directory / "kept")
 
     def lose(self) -> None:
         """The engine says that its worker is lost."""
@@ -192,7 +192,7 @@ class Cluster:
 @contextmanager
 def controller(directory: Path, engine: FakeEngine | None = None, port: int = 0) -> Iterator[Cluster]:
     engine = engine or FakeEngine()
-    keeping = Keeping(LogDirs(directory / "kept"))
+    keeping = Keeping(LogDirectories(directory / "kept"))
     with serving(engine, Store(directory / "controller.db"), kept_logs=keeping, port=port) as running:
         yield Cluster(engine, running, directory)
 

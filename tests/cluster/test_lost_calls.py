@@ -20,9 +20,9 @@ from support.tokens import token
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.segments import has_end
 from iris.cluster.types import is_job_finished
-from iris.cluster.worker.paths import LogDirs
 from iris.errors import NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
@@ -323,7 +323,7 @@ def _store_logs(lost: Case) -> None:
     lost.lose(f"{name}/task-0")
     lost.launch("seq 100; sleep 1; seq 101 200", name=name)
     wait_for_end(lost.world.direct, name)
-    kept = LogDirs(lost.world.directory / "kept").attempt(f"{name}/task-0", 0)
+    kept = LogDirectories(lost.world.directory / "kept").attempt(f"{name}/task-0", 0)
     wait_until(lambda: has_end(kept), "all of its log in the controller's keeping")
     assert read(kept).data.split() == [b"%d" % number for number in range(1, 201)]
     assert read(kept).missing == 0
@@ -436,7 +436,7 @@ def _drain(lost: Case) -> None:
         gate.touch()
         own.ask(pb.Worker.DrainRequest())
         assert world.direct.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED, "its end is known"
-        kept = LogDirs(world.directory / "kept").attempt(f"{job_id}/task-0", 0)
+        kept = LogDirectories(world.directory / "kept").attempt(f"{job_id}/task-0", 0)
         assert read(kept).data.split() == [b"%d" % number for number in range(1, 101)]
         assert has_end(kept)
         assert own.runs(job_id) == [1]

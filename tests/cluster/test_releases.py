@@ -18,8 +18,8 @@ from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.types import Entrypoint
-from iris.cluster.worker.paths import LogDirs
 from iris.rpc import cluster_pb2 as pb
 from iris.versions import VERSION, python_version
 
@@ -35,7 +35,7 @@ def cluster_of(slots: Slots, version: str, python: str = "") -> Iterator[RemoteC
     """One whose workers are of another release."""
     assert other_release.__file__ is not None
     slots.program = (sys.executable, other_release.__file__, version, python)
-    keeping = Keeping(LogDirs(slots.directory / "kept"))
+    keeping = Keeping(LogDirectories(slots.directory / "kept"))
     with (
         serving(ProcessEngine(slots), Store(None), kept_logs=keeping) as controller,
         RemoteClusterClient(controller.address) as client,

@@ -26,8 +26,8 @@ from iris.cluster.controller.scheduling import draining
 from iris.cluster.controller.scheduling.draining import DRAIN_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import GangState, GangStatus
-from iris.cluster.worker.paths import LogDirs
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
+from iris.cluster.lease_terms import DEFAULT_LEASE_S
+from iris.cluster.logs.directories import LogDirectories
 from iris.rpc import cluster_pb2 as pb
 
 
@@ -61,7 +61,7 @@ def on_slots(
     lease_s: float = DEFAULT_LEASE_S,
 ) -> Iterator[World]:
     engine = engine or ProcessEngine(slots)
-    keeping = Keeping(LogDirs(directory / "kept"))
+    keeping = Keeping(LogDirectories(directory / "kept"))
     store = Store(directory / "controller.db")
     with serving(engine, store, kept_logs=keeping, port=port, drain_s=drain_s, lease_s=lease_s) as controller:
         slots.address = controller.address

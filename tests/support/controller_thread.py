@@ -19,7 +19,7 @@ from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Limits
 from iris.cluster.engine.base import Engine
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
+from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
 from iris.system.processes import address_of, bind

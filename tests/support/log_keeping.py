@@ -12,10 +12,10 @@ from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, St
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import GAP, decode, parse_gap
 from iris.cluster.logs.writer import LogWriter
-from iris.cluster.worker.paths import LogDirs
 from iris.rpc import cluster_pb2
 
 WORKER = WorkerPlace("w", "http://w", "its process")
@@ -62,7 +62,7 @@ class KeptLogs:
         self.now_ms = time.time_ns() // 1_000_000
         self.jobs: dict[str, JobRecord] = {}
         self.there = directory / "there"
-        self.directories = LogDirs(directory / "kept")
+        self.directories = LogDirectories(directory / "kept")
         place = LogLocation(f"{location}{self.there}") if location else None
         keeping = Keeping(self.directories, retention or Retention(), place, max_log_bytes, lambda: self.now_ms)
         self.keeper = LogKeeper(keeping, self.jobs)

@@ -25,7 +25,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
-from iris.cluster.worker.paths import LogDirs
+from iris.cluster.logs.directories import LogDirectories
 from iris.errors import UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
@@ -132,7 +132,7 @@ class Case:
 def lossy_world(directory: Path, *worker_options: str) -> Iterator[LossyWorld]:
     """Starts it: proxies before the controller and before a real worker process, which hands its logs over."""
     engine = FakeEngine({"w": Resources(cpu=100, memory_bytes=2**40)})
-    keeping = Keeping(LogDirs(directory / "kept"))
+    keeping = Keeping(LogDirectories(directory / "kept"))
     with (
         serving(engine, Store(directory / "controller.db"), kept_logs=keeping) as controller,
         LossyProxy(controller.address) as proxy,

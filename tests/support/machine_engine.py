@@ -30,7 +30,7 @@ from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Resources, Slot
 from iris.cluster.engine.placement import choose_machines
-from iris.cluster.worker.paths import LogDirs
+from iris.cluster.logs.directories import LogDirectories
 from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
 from iris.system.processes import address_of, bind, use_no_proxy
@@ -201,7 +201,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         engine,
         store,
         address,
-        Keeping(LogDirs(directory / "logs")),
+        Keeping(LogDirectories(directory / "logs")),
         arguments.lease,
         authority=Authority(shared_key(), store),
     )

@@ -23,7 +23,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import FAILED, SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.cluster.controller.storage.store import Changes, Store, StoredJob
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
+from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 

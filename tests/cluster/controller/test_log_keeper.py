@@ -17,8 +17,8 @@ from iris.cluster.controller.logs.receive import Piece
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import remove_log
 from iris.cluster.logs.segments import END, list_segments
+from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import LogWriter
-from iris.cluster.worker.controller_link.log_upload import NOT_NOW, UNWANTED
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
@@ -104,7 +104,7 @@ async def test_what_cannot_be_written_is_wanted_again_and_does_not_stand_in_the_
     in_the_way = logs.path("job").parent
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where the directory should be")
-    assert await store(logs, pieces[0], others[0]) == [NOT_NOW, len(others[0].records)]
+    assert await store(logs, pieces[0], others[0]) == [RETRY_LATER, len(others[0].records)]
     in_the_way.unlink()
     await store(logs, *pieces, *others[1:])
     assert files(logs.path("job")) == files(logs.path("job", index=1)) == files(source)

@@ -12,8 +12,8 @@ from iris.cluster.controller.logs.receive import LogPieces, Piece
 from iris.cluster.controller.logs.sweep import remove_log
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import END, list_segments, read_end, read_written
+from iris.cluster.logs.upload_answers import UNWANTED
 from iris.cluster.logs.writer import LogWriter
-from iris.cluster.worker.controller_link.log_upload import UNWANTED
 from iris.errors import InvalidArgumentError
 
 ALL = 1 << 40

@@ -24,7 +24,7 @@ from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.workers.rendezvous import Seat, seats
 from iris.cluster.engine.base import Resources, Slot
-from iris.cluster.worker.paths import LogDirs
+from iris.cluster.logs.directories import LogDirectories
 from iris.rpc import cluster_pb2 as pb
 
 HOST = "127.0.0.4"  # where the worker of task 0 says that it is: only its proxy is there
@@ -227,7 +227,7 @@ def test_devices_that_only_the_worker_of_a_slot_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], expected: list[str]
 ) -> None:
     engine = EngineOfSlots({"m": Resources(gpu=2)})
-    kept = Keeping(LogDirs(tmp_path / "kept"))  # workers of slots, and their logs, are gone once their gang is
+    kept = Keeping(LogDirectories(tmp_path / "kept"))  # workers of slots, and their logs, are gone once their gang is
     with ExitStack() as stack:
         controller: ControllerThread = stack.enter_context(serving(engine, Store(None), kept_logs=kept))
         client = stack.enter_context(RemoteClusterClient(controller.address))

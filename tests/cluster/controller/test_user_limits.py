@@ -30,7 +30,7 @@ from iris.cluster.controller.submission.quotas import (
     Report,
     trim_report,
 )
-from iris.cluster.worker.process.run_callable import MAX_RESULT_BYTES
+from iris.cluster.pickles.transfer_limits import MAX_RESULT_BYTES
 from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.open_streams import MAX_POSITIONS, OpenStreams

@@ -15,13 +15,14 @@ import pytest
 from support.tokens import token
 from support.waiting import wait_until
 
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.segments import AWAY
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.cleanup import Cleanup
 from iris.cluster.worker.controller_link.connection import ControllerLine, connect
 from iris.cluster.worker.limits.enforcement import Enforcement
-from iris.cluster.worker.paths import AttemptDir, LogDirs, WorkerDir
+from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.supervision.reaper import Reaper
 from iris.cluster.worker.worker import Worker
@@ -51,7 +52,7 @@ class Disk:
         logs: Where logs lie instead of with the attempts.
     """
 
-    def __init__(self, root: Path, controller: socket.socket, logs: LogDirs | None = None) -> None:
+    def __init__(self, root: Path, controller: socket.socket, logs: LogDirectories | None = None) -> None:
         address = f"http://127.0.0.1:{controller.getsockname()[1]}"
         self.directory = WorkerDir(root, logs)
         self.worker = Worker(
@@ -243,7 +244,7 @@ async def test_a_log_does_not_stay_longer_than_its_directory(disk: Disk) -> None
 
 
 async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Path, controller: socket.socket) -> None:
-    disk = Disk(tmp_path / "worker", controller, LogDirs(tmp_path / "logs"))
+    disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
     directory = (await disk.end()).directory
     assert directory.log.parent.parent == tmp_path / "logs"
     await disk.sweep(KEEP_LOG_S + 10)
@@ -272,7 +273,7 @@ async def test_nothing_was_ever_run(disk: Disk) -> None:
 async def test_a_log_that_the_controller_has_put_elsewhere_is_not_ours_to_give(
     tmp_path: Path, controller: socket.socket, is_ours: bool
 ) -> None:
-    disk = Disk(tmp_path / "worker", controller, LogDirs(tmp_path / "logs"))
+    disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
     directory = (await disk.end()).directory if is_ours else disk.leave()
     assert disk.worker.log_of("job/task-0", None)[1] == directory
     (directory.log / AWAY).touch()

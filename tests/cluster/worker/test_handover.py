@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from iris.cluster.logs.segments import has_end
+from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.controller_link.connection import ControllerLine
-from iris.cluster.worker.controller_link.log_upload import NOT_NOW, UNWANTED, Handover
+from iris.cluster.worker.controller_link.log_upload import Handover
 from iris.cluster.worker.paths import WorkerDir
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
@@ -194,7 +195,7 @@ def test_a_log_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path, d
 
 def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During) -> None:
     async def test(place: Place) -> None:
-        place.controller.answers["one/task-0"] = NOT_NOW
+        place.controller.answers["one/task-0"] = RETRY_LATER
         one, other = place.attempt("one/task-0"), place.attempt("other/task-0")
         for attempt in (one, other):
             attempt.log.append("stdout", b"hello\n", 1)
@@ -215,7 +216,7 @@ def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During
 def test_a_worker_that_ends_tries_again_what_could_not_be_taken(tmp_path: Path) -> None:
     async def test() -> None:
         place = Place(tmp_path / "worker")
-        place.controller.answers["job/task-0"] = NOT_NOW
+        place.controller.answers["job/task-0"] = RETRY_LATER
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"hello\n", 1)
         attempt.log.close()

@@ -6,7 +6,7 @@ import pytest
 from support.cluster import wait_for_end
 
 from iris.client import IrisClient
-from iris.cluster.worker.process.run_callable import MAX_RESULT_BYTES
+from iris.cluster.pickles.transfer_limits import MAX_RESULT_BYTES
 from iris.errors import ResultError
 from iris.rpc import cluster_pb2
 

@@ -14,7 +14,8 @@ import pytest
 from support.cluster import is_alive
 from support.waiting import wait_until
 
-from iris.cluster.worker.supervision.lease import Lease, heartbeat_s, kill_after_s, lost_after_s, span
+from iris.cluster.lease_terms import format_span, heartbeat_s, kill_after_s, lost_after_s
+from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import clock_s
 
 
@@ -40,7 +41,7 @@ def test_what_counts_is_when_the_acknowledged_was_sent() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(300.0, "5 min"), (2.0, "2 s"), (90.0, "90 s"), (1.5, "1.5 s")])
 def test_spans_for_people(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert format_span(seconds) == text
 
 
 # A reaper with a worker that does what the test says: one command a line on stdin.

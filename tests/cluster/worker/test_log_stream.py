@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.logs.reading.live_stream import OpenLog, Streams, open_reader, stream_logs
+from iris.cluster.logs.reading.live_stream import stream_logs
+from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.logs.records import BEGINNING, decode
 from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2 as pb
@@ -28,7 +29,7 @@ def open_log(directory: Path, writer: LogWriter, wanted: Filter) -> OpenLog:
 def test_a_silent_stream_beats(tmp_path: Path, wanted: Filter) -> None:
     async def read() -> None:
         log = open_log(tmp_path / "log", LogWriter(tmp_path / "log"), wanted)
-        async with aclosing(stream_logs([log], Streams(BEAT_S), follow=True)) as messages:
+        async with aclosing(stream_logs([log], StreamBudget(BEAT_S), follow=True)) as messages:
             for _ in range(4):
                 assert not (await anext(messages)).chunks
 
@@ -49,7 +50,7 @@ def test_a_stream_beats_while_a_task_writes_what_passes_no_filter(tmp_path: Path
         log = open_log(tmp_path / "log", writer, wanted)
         writing = asyncio.create_task(write(writer))
         looked_at = [0]
-        async with aclosing(stream_logs([log], Streams(BEAT_S), follow=True)) as messages:
+        async with aclosing(stream_logs([log], StreamBudget(BEAT_S), follow=True)) as messages:
             assert not (await anext(messages)).chunks
             for _ in range(3):
                 for chunk in (await anext(messages)).chunks:
@@ -83,7 +84,7 @@ def test_a_stream_of_many_logs_holds_few_files(tmp_path: Path, wanted: Filter) -
             OpenLog(n, 0, open_reader(tmp_path / str(n), BEGINNING, w, wanted), lambda: False, pb.LogEnd, w)
             for n, w in enumerate(writers)
         ]
-        streams = Streams(max_held=3)
+        streams = StreamBudget(max_open_files=3)
         got: dict[int, bytes] = {}
         async with aclosing(stream_logs(logs, streams, follow=True)) as messages:
             for round_ in range(5):
@@ -94,8 +95,8 @@ def test_a_stream_of_many_logs_holds_few_files(tmp_path: Path, wanted: Filter) -
                     for chunk in (await anext(messages)).chunks:
                         payloads = [record.payload for record in decode(chunk.records)]
                         got[chunk.task_index] = got.get(chunk.task_index, b"") + b"".join(payloads)
-                assert streams.held == held_by(tmp_path) == 3
-        assert streams.held == held_by(tmp_path) == 0
+                assert streams.open_files == held_by(tmp_path) == 3
+        assert streams.open_files == held_by(tmp_path) == 0
 
     asyncio.run(read())
 
@@ -109,13 +110,13 @@ def test_a_log_that_was_read_to_its_end_is_closed(tmp_path: Path) -> None:
             writer.close()
             reader = open_reader(tmp_path / str(number), BEGINNING, None, Filter())
             logs.append(OpenLog(number, 0, reader, lambda: True, pb.LogEnd))
-        streams = Streams()
+        streams = StreamBudget()
         ended = 0
         async with aclosing(stream_logs(logs, streams, follow=False)) as messages:
             async for message in messages:
                 ended += sum(chunk.HasField("end") for chunk in message.chunks)
-                assert streams.held == held_by(tmp_path) <= 10 - ended
+                assert streams.open_files == held_by(tmp_path) <= 10 - ended
         assert ended == 10
-        assert streams.held == held_by(tmp_path) == 0
+        assert streams.open_files == held_by(tmp_path) == 0
 
     asyncio.run(read())

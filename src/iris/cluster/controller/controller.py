@@ -56,11 +56,11 @@ from iris.cluster.controller.workers import dispatch
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.controller.workers.rendezvous import Meeting
 from iris.cluster.engine.base import Engine
+from iris.cluster.lease_terms import DEFAULT_LEASE_S
+from iris.cluster.logs.upload_answers import UNWANTED
 from iris.cluster.names import check_job_name
+from iris.cluster.pickles.transfer_limits import explain_python_mismatch
 from iris.cluster.types import TOKEN_VARIABLE, is_task_finished, parse_task_id, state_name
-from iris.cluster.worker.controller_link.log_upload import UNWANTED
-from iris.cluster.worker.process.run_callable import why_not_on
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S
 from iris.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -657,7 +657,7 @@ class Controller:
         starts = [start for start in starts if still_live(start.task_index, start.attempt_id)]
         if meeting is not None:  # it may have been a while: a stop of these may be on its way by now
             starts = [start for start in starts if job.tasks[start.task_index].stop is None]
-        why_not = why_not_on(worker.python_version, record.launch.pickled_by)
+        why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
         if why_not:  # every task would find that out for itself
             self._starts_failed(record, starts, why_not)
             return None

@@ -14,9 +14,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -24,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iris.cluster.logs.segments import has_end
+from iris.cluster.logs.directories import LogDirectories, subfolders, task_folder
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
 from iris.system.private_dir import make_private
 
@@ -117,7 +115,7 @@ class WorkerDir:
         logs: Where logs are kept for longer than workers live, and are written to at once; None: with the attempts.
     """
 
-    def __init__(self, root: Path, logs: LogDirs | None = None) -> None:
+    def __init__(self, root: Path, logs: LogDirectories | None = None) -> None:
         self._root = root
         self._logs = logs
         make_private(root)
@@ -149,8 +147,8 @@ class WorkerDir:
     def attempts(self) -> Iterator[AttemptDir]:
         """All attempts that are on disk."""
         root = self._root / "attempts"
-        for task in _folders(root):
-            for attempt in filter(str.isdigit, _folders(root / task)):
+        for task in subfolders(root):
+            for attempt in filter(str.isdigit, subfolders(root / task)):
                 kept_log = None if self._logs is None else self._logs.root / task / attempt
                 yield AttemptDir(root / task / attempt, kept_log)
 
@@ -175,40 +173,7 @@ class WorkerDir:
         return self._root / "bundles" / bundle_hash
 
     def _task(self, task_id: str) -> Path:
-        return self._root / "attempts" / _folder(task_id)
-
-
-class LogDirs:
-    """The directory in which logs are kept after their workers: `{root}/{task}/{attempt}/`, as segments.py has it.
-
-    Args:
-        root: Made with the first log.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def name(self, task_id: str, attempt_id: int) -> str:
-        """Where the log of an attempt lies, below the root."""
-        return f"{_folder(task_id)}/{attempt_id}"
-
-    def attempt(self, task_id: str, attempt_id: int) -> Path:
-        """Where the log of an attempt lies, whether it is there or not."""
-        return self.root / _folder(task_id) / str(attempt_id)
-
-    def is_complete(self, task_id: str, attempt_id: int) -> bool:
-        """Whether the end of an attempt's log is here: nothing will be added to it."""
-        return has_end(self.attempt(task_id, attempt_id))
-
-    def task(self, task_id: str) -> Path:
-        """Where the logs of a task lie."""
-        return self.root / _folder(task_id)
-
-    def names(self) -> Iterator[str]:
-        """The names of all logs that are here."""
-        for task in _folders(self.root):
-            if not task.startswith("."):
-                yield from (f"{task}/{attempt}" for attempt in _folders(self.root / task) if attempt.isdigit())
+        return self._root / "attempts" / task_folder(task_id)
 
 
 def read_left(path: Path, max_bytes: int) -> bytes:
@@ -233,15 +198,3 @@ def read_left(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise ResourceExhaustedError(f"{path.name} is over the limit of {max_bytes:,} bytes")
     return data
-
-
-def _folder(task_id: str) -> str:
-    # Readable for people, and safe for any id: no separators, no length limit, no two ids in one place.
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", task_id)[:80].lstrip(".")
-    return f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:16]}"
-
-
-def _folders(path: Path) -> list[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return []

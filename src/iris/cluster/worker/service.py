@@ -7,8 +7,9 @@ from typing import Any
 
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.logs.reading.line_pages import making_page
-from iris.cluster.logs.reading.live_stream import Streams, stream_task_logs
+from iris.cluster.logs.reading.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
+from iris.cluster.worker.log_streams import stream_task_logs
 from iris.cluster.worker.worker import Worker, take_hosts
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import CONTROLLER, caller
@@ -20,11 +21,11 @@ class WorkerService:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._streams = Streams()
+        self._budget = StreamBudget()
         self._open_streams = OpenStreams(
             streams_of_caller(), advice="or read them through the controller, as one stream"
         )
-        self._scans = self._streams.scans
+        self._scans = self._budget.scans
 
     async def run_task(
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
@@ -78,7 +79,7 @@ class WorkerService:
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of attempts, as they are written."""
         known = caller()
-        messages = stream_task_logs(self._worker, self._streams, request, known.key)
+        messages = stream_task_logs(self._worker, self._budget, request, known.key)
         # The controller reads for others, whose streams it counts itself.
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER

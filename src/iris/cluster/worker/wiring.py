@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from iris import failpoints, versions
+from iris.cluster.lease_terms import DEFAULT_LEASE_S, format_span
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.cleanup import DEFAULT_KEEP_HANDED_OVER_S, DEFAULT_KEEP_S, Cleanup
@@ -27,10 +29,10 @@ from iris.cluster.worker.controller_link.log_upload import Handover
 from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.controller_link.trust import Trust, WorkerCredentials
 from iris.cluster.worker.limits.enforcement import ENFORCE, Enforcement
-from iris.cluster.worker.paths import LogDirs, WorkerDir
+from iris.cluster.worker.paths import WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.service import WorkerService
-from iris.cluster.worker.supervision.lease import DEFAULT_LEASE_S, Lease, span
+from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import Reaper, become_subreaper
 from iris.cluster.worker.supervision.worker_identity import Identity, stamp_of
 from iris.cluster.worker.worker import Worker
@@ -214,7 +216,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     trust = Trust(arguments.worker_id, given.token_key, arguments.incarnation or token)
     lease = Lease(arguments.lease, reaper.set_deadline)
     # 2. The worker, behind its door.
-    logs = None if arguments.log_directory is None else LogDirs(arguments.log_directory.absolute())
+    logs = None if arguments.log_directory is None else LogDirectories(arguments.log_directory.absolute())
     directory = WorkerDir(arguments.directory.absolute(), logs)
     clock.keep_ages_in(directory.clock)
     worker = Worker(
@@ -260,7 +262,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
 
     async def end_with_lease() -> None:
         await lease.until_over()
-        give_up(f"it has not heard from the controller for longer than its lease of {span(lease.length_s)}")
+        give_up(f"it has not heard from the controller for longer than its lease of {format_span(lease.length_s)}")
 
     worker.reporter = reporter = Reporter(
         controller,

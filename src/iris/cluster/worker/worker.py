@@ -24,6 +24,7 @@ from pathlib import Path
 from iris.cluster.logs.segments import AWAY
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES, LogWriter
 from iris.cluster.names import check_port_name
+from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
 from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE, make_task_id, parse_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
@@ -653,7 +654,7 @@ class Worker:
             attempt.result_error = "a command has no return value"
             return
         try:
-            attempt.result = read_left(attempt.directory.result, run_callable.MAX_RESULT_BYTES)
+            attempt.result = read_left(attempt.directory.result, MAX_RESULT_BYTES)
         except FileNotFoundError:
             full = self._headroom.why_none()  # then nothing could say why
             attempt.result_error = _sentence(attempt.directory.result_error) or (
@@ -832,9 +833,9 @@ def _describe_exit(exited: Exit) -> str:
 def _read_exception(attempt: Attempt) -> cluster_pb2.TaskException | None:
     exception = cluster_pb2.TaskException(attempt_id=attempt.request.attempt_id)
     with contextlib.suppress(IrisError, FileNotFoundError):
-        text = read_left(attempt.directory.traceback, run_callable.MAX_TRACEBACK_BYTES)
+        text = read_left(attempt.directory.traceback, MAX_TRACEBACK_BYTES)
         exception.traceback = text.decode("utf-8", "replace")
-        exception.pickled = read_left(attempt.directory.exception, run_callable.MAX_EXCEPTION_BYTES)
+        exception.pickled = read_left(attempt.directory.exception, MAX_EXCEPTION_BYTES)
     return exception if exception.traceback else None
 
 

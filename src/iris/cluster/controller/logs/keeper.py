@@ -24,10 +24,10 @@ from iris.cluster.controller.logs.receive import LogPieces, Piece
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log, stored_as
+from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.types import make_task_id, parse_task_id
-from iris.cluster.worker.controller_link.log_upload import NOT_NOW, UNWANTED
-from iris.cluster.worker.paths import LogDirs
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
@@ -52,7 +52,7 @@ class Keeping:
         now_ms: The time, as ages are measured by it.
     """
 
-    directories: LogDirs
+    directories: LogDirectories
     retention: Retention = field(default_factory=Retention)
     location: LogLocation | None = None
     max_log_bytes: int = DEFAULT_MAX_LOG_BYTES
@@ -188,7 +188,7 @@ class LogKeeper:
                 positions.append(UNWANTED)
             except OSError as error:  # neither must this, which may pass
                 _log.warning("cannot keep a piece of a log of %s: %s", piece.task_id, error)
-                positions.append(NOT_NOW)
+                positions.append(RETRY_LATER)
         return positions
 
     # For the controller.

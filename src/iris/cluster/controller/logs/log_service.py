@@ -17,7 +17,7 @@ from iris.cluster.controller.logs.relay import LogRelay, end_of
 from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.logs.reading.line_pages import making_page
-from iris.cluster.logs.reading.live_stream import OpenLog, Streams, open_reader
+from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
@@ -56,7 +56,7 @@ class Logs:
         self._kept = kept
         self.settled = settled
         self.slices = slices
-        self._streams = Streams()
+        self._streams = StreamBudget()
         self._relays = FairLane(
             "logs", at_once=_RELAYS, per_caller=_RELAYS_OF_CALLER, waiting_per_caller=1024, waiting=10_000
         )
@@ -164,7 +164,7 @@ class Logs:
         )
 
     @property
-    def streams(self) -> Streams:
+    def streams(self) -> StreamBudget:
         """Those that read what is kept here."""
         return self._streams
 

@@ -24,7 +24,7 @@ from iris.cluster.logs.segments import (
     write_end,
     write_written,
 )
-from iris.cluster.worker.controller_link.log_upload import UNWANTED
+from iris.cluster.logs.upload_answers import UNWANTED
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 

@@ -17,7 +17,8 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.progress import Progress, complete_end, end_without_attempt
-from iris.cluster.logs.reading.live_stream import BEAT_S, OpenLog, stream_logs
+from iris.cluster.logs.reading.live_stream import stream_logs
+from iris.cluster.logs.reading.open_log import BEAT_S, OpenLog
 from iris.cluster.types import is_task_finished
 from iris.errors import (
     DeadlineExceededError,

@@ -20,6 +20,7 @@ from pathlib import Path
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
+from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import (
     AWAY,
@@ -32,7 +33,6 @@ from iris.cluster.logs.segments import (
     remove_written,
     write_end,
 )
-from iris.cluster.worker.paths import LogDirs
 from iris.errors import IrisError
 
 _QUIET_MS = 600_000  # what has no end, of an attempt that has ended, gets no more when nothing came for so long
@@ -53,7 +53,7 @@ class LogSweep:
 
     def __init__(
         self,
-        directories: LogDirs,
+        directories: LogDirectories,
         location: LogLocation | None,
         retention: Retention,
         jobs: Mapping[str, JobRecord],

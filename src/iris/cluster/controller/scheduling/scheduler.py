@@ -34,7 +34,7 @@ from iris.cluster.engine.base import (
     Resources,
     Slot,
 )
-from iris.cluster.worker.supervision.lease import span
+from iris.cluster.lease_terms import format_span
 from iris.errors import IrisError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
@@ -491,7 +491,7 @@ class Scheduler:
         if held is not None:
             where = ", ".join(sorted(set(held.machines))[:4])
             _log.warning("gang %s: its workers on %s do not register; its room is given back", gang_id, where)
-            limit = span(self._start_limit_s)
+            limit = format_span(self._start_limit_s)
             self._late.add(self._record_of(gang_id).job.job_id)
             self._room_lost(gang_id, f"it had room on {where}, but no worker registered from there within {limit}")
 

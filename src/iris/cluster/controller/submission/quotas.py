@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from iris.cluster.names import check_name
-from iris.cluster.worker.process.run_callable import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
+from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 from iris.rpc.address import parse_address

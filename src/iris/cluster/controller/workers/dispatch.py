@@ -16,8 +16,8 @@ from pyqwest import Client
 from iris.cluster.controller.jobs.job import Job, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.task import WorkerPlace
 from iris.cluster.controller.submission.validate import LaunchJobRequest
+from iris.cluster.lease_terms import heartbeat_s, lost_after_s
 from iris.cluster.types import make_task_id
-from iris.cluster.worker.supervision.lease import heartbeat_s, lost_after_s
 from iris.errors import (
     DeadlineExceededError,
     IrisError,

@@ -23,7 +23,7 @@ from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import MAX_WORKERS, check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.dispatch import WorkerRecord, new_record
-from iris.cluster.worker.supervision.lease import lost_after_s, span
+from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Bearer
@@ -314,4 +314,4 @@ class Fleet:
 
 
 def _silent_for(lease_s: float) -> str:
-    return f"it has been silent for longer than its lease of {span(lease_s)}"
+    return f"it has been silent for longer than its lease of {format_span(lease_s)}"

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from iris.cluster.worker.supervision.lease import span
+from iris.cluster.lease_terms import format_span
 from iris.cluster.worker.supervision.reaper import clock_s
 from iris.errors import IrisError, UnauthenticatedError, UnavailableError
 from iris.rpc.auth.authenticate import Doors
@@ -99,7 +99,7 @@ class AttemptTokens:
         if clock_s() - verdict.confirmed_s > self._hold_s():
             raise UnavailableError(
                 f"it is not known whether {_name(known)}, which shows its token, goes on: the controller has not"
-                f" answered for {span(self._hold_s())}"
+                f" answered for {format_span(self._hold_s())}"
             )
 
     def ended(self, job_id: str, task_index: int, attempt_id: int) -> None:

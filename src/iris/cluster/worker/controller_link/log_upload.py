@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iris.cluster.logs.segments import END, Place, encode_end, list_segments
+from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.controller_link.connection import ControllerLine
@@ -48,8 +49,6 @@ _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
 _LONGEST_HOLD_S = 60.0  # of one log
 _TRIES = 10  # without coming any further, until a log is given up: the two sides do not understand each other
-# Positions that are none: the controller wants nothing of this log; it cannot take it now.
-UNWANTED, NOT_NOW = -1, -2
 _log = logging.getLogger(__name__)
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -227,7 +226,7 @@ class Handover:
     def _answered(self, sent: _Sent, wanted: int) -> bool:
         """Takes an answer; whether there is more to be sent of this log now."""
         log = sent.log
-        if wanted == NOT_NOW:
+        if wanted == RETRY_LATER:
             self._hold(log)
             return False
         expected = sent.piece.position + len(sent.piece.records)

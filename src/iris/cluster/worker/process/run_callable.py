@@ -37,10 +37,6 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_RESULT_BYTES = 8 * 1024**2  # results are kept in the controller's database and travel in one message
-# The controller keeps an exception of each task that failed.
-MAX_EXCEPTION_BYTES = 64 * 1024
-MAX_TRACEBACK_BYTES = 16 * 1024
 OUT_OF_MEMORY = "out of memory: "  # begins the sentence of a failure that is one
 _MAX_SENTENCE = 1000  # characters
 _PID = os.getpid()
@@ -83,26 +79,19 @@ def _load_pickles(name: str) -> Any:
     return importlib.import_module(f"{package}.{name}")
 
 
+def _limits() -> Any:
+    return _load_pickles("transfer_limits")
+
+
 class _CannotStart(Exception):
     """The callable cannot be had here; the text is a sentence for the user."""
 
 
 def _check_python(pickled_by: str) -> None:
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
-    why_not = why_not_on(mine, pickled_by)
+    why_not = _limits().explain_python_mismatch(mine, pickled_by)
     if why_not:
         raise _CannotStart(why_not)  # not even tried: bytecode of another version can crash the interpreter
-
-
-def why_not_on(python: str, pickled_by: str) -> str:
-    """Why a callable cannot run on a worker's Python; empty: it can, or one of the two is not known. The controller
-    asks as well, before it starts anything."""
-    if python == pickled_by or not python or not pickled_by:
-        return ""
-    return (
-        f"the callable was pickled by Python {pickled_by} and cannot run on this worker's Python {python}:"
-        f" submit it from Python {python}, use a worker with Python {pickled_by}, or submit a command instead"
-    )
 
 
 _Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -213,16 +202,16 @@ def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> No
         text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
         _write(result + ".traceback", _end_of(text))
         data = _load_pickles("by_value").dumps(error, own)
-        if len(data) <= MAX_EXCEPTION_BYTES:
+        if len(data) <= _limits().MAX_EXCEPTION_BYTES:
             _write(result + ".exception", data)
 
 
 def _end_of(text: bytes) -> bytes:
     """Return the last lines of a traceback, which say what was raised, as many as are kept."""
-    if len(text) <= MAX_TRACEBACK_BYTES:
+    if len(text) <= _limits().MAX_TRACEBACK_BYTES:
         return text
     cut = b"(the beginning was cut)\n"
-    rest = text[len(cut) - MAX_TRACEBACK_BYTES :]
+    rest = text[len(cut) - _limits().MAX_TRACEBACK_BYTES :]
     return cut + rest[rest.find(b"\n", 0, -1) + 1 :]
 
 
@@ -233,10 +222,10 @@ def _keep(value: object, result: str, own: Sequence[str]) -> None:
     except Exception as error:  # noqa: BLE001 - a __reduce__ of the user's
         _tell(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
         return
-    if len(data) > MAX_RESULT_BYTES:
+    if len(data) > _limits().MAX_RESULT_BYTES:
         reason = (
             f"what the callable returned is too large: {len(data) / 1024**2:.1f} MiB pickled, over the limit of"
-            f" {MAX_RESULT_BYTES // 1024**2} MiB (store it where others can read it, and return where that is)"
+            f" {_limits().MAX_RESULT_BYTES // 1024**2} MiB (store the value elsewhere and return its location)"
         )
         _tell(result + ".error", reason)
         return

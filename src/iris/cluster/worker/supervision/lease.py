@@ -15,32 +15,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from iris.cluster.lease_terms import heartbeat_s, kill_after_s
 from iris.cluster.worker.supervision.reaper import clock_s
 
-DEFAULT_LEASE_S = 300.0
-_LONGEST_HEARTBEAT_S = 5.0
 _LONGEST_CALL_S = 30.0
 _LOOK_S = 0.5  # a timer does not count the time in which the machine was suspended: look at the clock again
-
-
-def heartbeat_s(lease_s: float) -> float:
-    """How often a worker reports that has no news; 0: there is no lease."""
-    return min(_LONGEST_HEARTBEAT_S, lease_s / 4) if lease_s else _LONGEST_HEARTBEAT_S
-
-
-def kill_after_s(lease_s: float) -> float:
-    """When the reaper acts."""
-    return lease_s + min(max(lease_s / 8, 0.5), 2.0)
-
-
-def lost_after_s(lease_s: float) -> float:
-    """When the controller declares a silent worker lost."""
-    return lease_s + min(max(lease_s / 20, 2.0), 15.0)
-
-
-def span(seconds: float) -> str:
-    """A length of time, for people."""
-    return f"{seconds / 60:g} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:g} s"
 
 
 class Lease:

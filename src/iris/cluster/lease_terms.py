@@ -1,0 +1,27 @@
+"""The length of a lease, and the times that the worker, its reaper and the controller derive from that length.
+
+`worker/supervision/lease.py` explains how the three clocks of a lease work together.
+"""
+
+DEFAULT_LEASE_S = 300.0
+_LONGEST_HEARTBEAT_S = 5.0
+
+
+def heartbeat_s(lease_s: float) -> float:
+    """Return the seconds between two reports of a worker that has no news. A lease of 0 s never expires."""
+    return min(_LONGEST_HEARTBEAT_S, lease_s / 4) if lease_s else _LONGEST_HEARTBEAT_S
+
+
+def kill_after_s(lease_s: float) -> float:
+    """Return the seconds without an acknowledged report after which the reaper kills the worker and its attempts."""
+    return lease_s + min(max(lease_s / 8, 0.5), 2.0)
+
+
+def lost_after_s(lease_s: float) -> float:
+    """Return the seconds without a report after which the controller declares the worker lost."""
+    return lease_s + min(max(lease_s / 20, 2.0), 15.0)
+
+
+def format_span(seconds: float) -> str:
+    """Return a length of time as text, for example `90 s` or `5 min`."""
+    return f"{seconds / 60:g} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:g} s"

@@ -1,0 +1,61 @@
+"""The directory in which the logs of attempts outlive the workers that wrote them.
+
+The log of an attempt lies in `{root}/{task folder}/{attempt id}/`. `segments.py` describes the files of one log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from iris.cluster.logs.segments import has_end
+
+
+class LogDirectories:
+    """The paths of the kept logs below one root directory.
+
+    Args:
+        root: The root directory. The first log that is written creates it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def name(self, task_id: str, attempt_id: int) -> str:
+        """Return the path of an attempt's log relative to the root."""
+        return f"{task_folder(task_id)}/{attempt_id}"
+
+    def attempt(self, task_id: str, attempt_id: int) -> Path:
+        """Return the path of an attempt's log, whether or not the log exists."""
+        return self.root / task_folder(task_id) / str(attempt_id)
+
+    def is_complete(self, task_id: str, attempt_id: int) -> bool:
+        """Return whether an attempt's log has its end on this disk, so that nothing will be added to the log."""
+        return has_end(self.attempt(task_id, attempt_id))
+
+    def task(self, task_id: str) -> Path:
+        """Return the path of the directory that holds the logs of a task's attempts."""
+        return self.root / task_folder(task_id)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all logs below the root, as `name` returns them."""
+        for task in subfolders(self.root):
+            if not task.startswith("."):
+                yield from (f"{task}/{attempt}" for attempt in subfolders(self.root / task) if attempt.isdigit())
+
+
+def task_folder(task_id: str) -> str:
+    """Return the name of a task's folder: readable, without separators, of limited length, and unique to the task."""
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", task_id)[:80].lstrip(".")
+    return f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:16]}"
+
+
+def subfolders(path: Path) -> list[str]:
+    """Return the names of the folders in a directory; a missing directory has none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []

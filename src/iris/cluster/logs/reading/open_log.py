@@ -1,0 +1,215 @@
+"""One log, open for one reader of a stream, and the limits that all streams of a server share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from iris.cluster.logs.reading.reader import LogReader
+from iris.cluster.logs.reading.scan_threads import LogScans
+from iris.cluster.logs.records import Offsets
+from iris.cluster.logs.writer import LogWriter
+from iris.rpc import cluster_pb2
+from iris.system.processes import descriptors
+
+BEAT_S = 10.0  # Common proxies cut a stream that is silent for 20 to 60 s.
+MESSAGE_BYTES = 1 << 20
+# A stream begins with small messages and doubles them, so that some get through on a connection that breaks often.
+FIRST_MESSAGE_BYTES = 4 << 10
+# The messages that readers have not received yet may occupy this much memory, over all streams of a server.
+_BUFFERED_BYTES = 256 << 20
+_PAUSE_S = 0.002
+_PAUSE_PER_STREAM_S = 0.0003
+# A partial line is shown after this time. Readers are promised 200 ms, which include the transfer.
+_PARTIAL_LINE_S = 0.1
+
+
+class RecordReader(Protocol):
+    """Reads the records of one log in order. `LogReader` and `FilteredReader` implement this protocol."""
+
+    def read(self, max_bytes: int, *, final: bool) -> bytes: ...
+
+    def behind(self) -> int: ...
+
+    @property
+    def is_searching(self) -> bool: ...
+
+    @property
+    def exhausted(self) -> bool: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def offsets(self) -> Offsets: ...
+
+    @property
+    def missing(self) -> int: ...
+
+    @property
+    def written(self) -> Offsets | None: ...
+
+    @property
+    def truncated(self) -> bool: ...
+
+    def mark(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class OpenLog:
+    """The log of an attempt, open for one reader of a stream.
+
+    Attributes:
+        task_index: The index of the task.
+        attempt_id: The id of the attempt.
+        reader: Reads the records.
+        is_final: Returns whether the attempt has ended and its whole log is on disk.
+        end: Returns the attempt's state, as the closing message carries it.
+        writer: Writes the log and announces news; None when the log no longer grows.
+        goal: The position in bytes of records at which a stream ends that does not follow. Without this limit, such a
+            stream might never end, because a task can write faster than a reader reads.
+        keeps_file_open: Whether the log's file stays open between two reads.
+        until_announced: Returns when readers may get what the process wrote; see the worker's announcement.py.
+    """
+
+    task_index: int
+    attempt_id: int
+    reader: RecordReader
+    is_final: Callable[[], bool]
+    end: Callable[[], cluster_pb2.LogEnd]
+    writer: LogWriter | None = None
+    goal: int | None = None
+    keeps_file_open: bool = False
+    until_announced: Callable[[], Awaitable[None]] | None = None
+    _partial_lines: tuple[int, ...] = ()
+    _show_partial_at_s: float | None = None
+
+    def schedule_partial_line(self) -> None:
+        """Set the time at which to show a partial line. Call this when the stream has sent all that is written."""
+        if self.writer is None:
+            return
+        now = self.writer.unfinished
+        if self._show_partial_at_s is None or not _has_same_line(self._partial_lines, now):
+            self._partial_lines = now
+            self._show_partial_at_s = time.monotonic() + _PARTIAL_LINE_S if max(now) >= 0 else None
+
+    def must_show_partial_line(self) -> bool:
+        """Return whether the reader must show a partial line now. Each partial line is reported once."""
+        if self._show_partial_at_s is None or self.writer is None or time.monotonic() < self._show_partial_at_s:
+            return False
+        self._show_partial_at_s = None
+        return _has_same_line(self._partial_lines, self.writer.unfinished)
+
+    @property
+    def show_partial_at_s(self) -> float | None:
+        """The time on the monotonic clock at which a partial line may be shown; None without a partial line."""
+        return self._show_partial_at_s
+
+    def finished(self, *, complete: bool) -> cluster_pb2.LogEnd:
+        """Return the closing message of this log.
+
+        Args:
+            complete: Whether the reader has got the whole log of an ended attempt.
+        """
+        end = self.end()
+        end.complete = complete
+        end.offsets.extend(self.reader.offsets)
+        if self.writer is not None:
+            end.bytes_written.extend(self.writer.offsets)
+            end.bytes_missing = max(self.writer.missing, self.reader.missing)
+            return end
+        end.bytes_written.extend(self.reader.written or self.reader.offsets)
+        end.bytes_missing = self.reader.missing
+        if self.reader.truncated:
+            end.missing_reason = "the worker was killed, so the last output of the task may be missing"
+        return end
+
+
+@dataclass(slots=True)
+class StreamBudget:
+    """What all log streams of one server may use together.
+
+    Attributes:
+        beat_s: A stream that is silent for this many seconds sends an empty message.
+        count: The number of streams.
+        max_open_files: How many log files may stay open between two reads. Further logs are reopened for each read.
+        open_files: How many log files stay open now.
+        scans: The threads that read large parts of logs.
+    """
+
+    beat_s: float = BEAT_S
+    count: int = 0
+    max_open_files: int = field(default_factory=lambda: descriptors() // 4)
+    open_files: int = 0
+    scans: LogScans = field(default_factory=LogScans)
+
+    @contextmanager
+    def count_stream(self) -> Iterator[None]:
+        """Count a stream for the duration of the context."""
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+    def keep_file_open(self, log: OpenLog) -> None:
+        """Keep a log's file open after a read, or close the file when too many files are open."""
+        if not log.keeps_file_open and self.open_files < self.max_open_files:
+            log.keeps_file_open = True
+            self.open_files += 1
+        elif not log.keeps_file_open:
+            log.reader.close()
+
+    def close_file(self, log: OpenLog) -> None:
+        """Close a log's file."""
+        self.open_files -= log.keeps_file_open
+        log.keeps_file_open = False
+        log.reader.close()
+
+    @property
+    def message_bytes(self) -> int:
+        """About how large a message of one stream may be."""
+        return max(FIRST_MESSAGE_BYTES, min(MESSAGE_BYTES, _BUFFERED_BYTES // max(1, self.count)))
+
+    @property
+    def pause_s(self) -> float:
+        """How long a stream pauses after a message."""
+        return _PAUSE_S + _PAUSE_PER_STREAM_S * self.count
+
+
+def open_reader(
+    directory: Path,
+    offsets: Offsets,
+    writer: LogWriter | None,
+    wanted: cluster_pb2.Worker.FetchLogsFilter,
+) -> RecordReader:
+    """Return a reader for a log, which applies a filter if one is given.
+
+    Args:
+        directory: The directory of the log.
+        offsets: Where to begin, by source.
+        writer: The writer of a log that is still written; None for others.
+        wanted: The filter; an empty message selects everything.
+
+    Raises:
+        InvalidArgumentError: The filter is invalid.
+    """
+    if not wanted.ByteSize():
+        return LogReader(directory, offsets, writer=writer)
+    # Imported here because this module loads re2, which few readers need.
+    from iris.cluster.logs.reading.filters import FilteredReader, parse_filter
+
+    log_filter = parse_filter(wanted)
+    if log_filter.is_open:
+        return LogReader(directory, offsets, writer=writer)
+    return FilteredReader(directory, offsets, writer=writer, wanted=log_filter)
+
+
+def _has_same_line(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    return any(start >= 0 and start == then for start, then in zip(now, before, strict=False))
