@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.cluster import RUN_VARIABLE, iris_processes, is_alive, running_cluster
+from support.distribution import ByModule, is_on_ray, sort_for_processes
 from support.ray_cluster import RayCluster, running_ray_cluster
 from support.tokens import prepare_environment
 from support.waiting import wait_until
+from xdist.remote import Producer
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -26,15 +28,36 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 prepare_environment()
 
 
+# Ends the Ray cluster and the server that uses it. They end after the last test on Ray, not with the session, because
+# an idle Ray cluster takes a tenth of a core from the tests that follow.
+_on_ray = ExitStack()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on Ray come first, side by side: each process that runs some of them starts a Ray cluster."""
-    items.sort(key=lambda item: "ray" not in item.path.stem.split("_"))
+    """Put the slow tests first."""
+    sort_for_processes(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    """Keep the tests of a module in one process."""
+    return ByModule(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End the Ray cluster after the last test that needs it."""
+    try:
+        yield
+    finally:
+        if nextitem is not None and is_on_ray(item.nodeid) and not is_on_ray(nextitem.nodeid):
+            _on_ray.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_leaked_processes() -> Iterator[None]:
     """Fails the run when a process of Iris, or one that a task started, is left at the end."""
     yield
+    _on_ray.close()
     wait_until(
         lambda: not {pid for pid in iris_processes() if is_alive(pid)},
         f"the end of what the tests started; now there are {iris_processes()}",
@@ -50,23 +73,19 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[RayCluster]:
+def ray_cluster() -> RayCluster:
     """One Ray cluster for all tests that do not break it."""
-    with running_ray_cluster() as cluster:
-        yield cluster
+    return _on_ray.enter_context(running_ray_cluster())
 
 
 @pytest.fixture(scope="session")
-def ray_server(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A cluster of Iris on it, for tests that do not break that either."""
-    opened = ExitStack()
+def ray_server(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> LocalServer:
+    """A cluster of Iris on the Ray cluster, for tests that do not break it either."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in ray_cluster.env.items():
             environment.setenv(name, value)
         place = PlaceOptions(engine="ray", ray_address=ray_cluster.address)
-        cluster = opened.enter_context(running_cluster(tmp_path_factory.mktemp("on-ray"), place=place))
-    with opened:
-        yield cluster
+        return _on_ray.enter_context(running_cluster(tmp_path_factory.mktemp("on-ray"), place=place))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""Logs of tasks on a real Ray cluster: what a reader may rely on there, through a controller whose connections break.
+"""Logs of tasks on a real Ray cluster, read through a controller whose connections break.
 
-Workers come and go with their gangs, and what they have written is handed over before; so the way is the controller's.
+A worker on Ray lives no longer than its gang, and uploads its logs to the controller before it ends. Readers therefore
+ask the controller. Only the tests of the contract that such workers could break run here, because each slot on Ray
+costs a second of CPU time; `test_following.py` runs the whole contract on standing workers.
 """
 
 from __future__ import annotations
@@ -9,15 +11,25 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from contracts.log_following import *  # noqa: F403 - the contract's tests run here
-from contracts.log_following import Reach
+from contracts.log_following import (  # noqa: F401 - the tests and fixtures of the contract run here
+    Reach,
+    follow,
+    run,
+    test_a_finished_task,
+    test_a_prompt_is_seen_while_the_task_waits_and_never_twice,
+    test_a_reader_that_leaves_is_forgotten,
+    test_a_task_that_is_killed,
+    test_chaos,
+    test_connections_are_refused_for_a_while,
+    test_every_byte_once_and_the_end_through_retries,
+    test_other_attempts_can_be_read,
+    test_reading_goes_on_from_any_cursor,
+    test_some_tasks_as_one_stream_go_on_from_a_cursor,
+)
 from support.chaos_proxy import ChaosProxy
 
 from iris.client import IrisClient
 from iris.cluster.client.server_process import LocalServer
-
-# These fill the workers that stand, before they begin: on Ray there are none.
-del test_the_end_of_a_task_that_never_started, test_a_follow_that_begins_before_the_task_is_placed  # noqa: F821
 
 
 @pytest.fixture(scope="module")

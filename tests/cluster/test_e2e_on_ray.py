@@ -1,4 +1,8 @@
-"""Whole jobs on a real Ray cluster: what holds on every engine, and what is Ray's alone."""
+"""Whole jobs on a real Ray cluster.
+
+Only the tests of the contract that depend on where workers come from run here, because each slot on Ray costs a second
+of CPU time; `test_e2e.py` runs the whole contract on the local engine.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contracts.end_to_end import *  # noqa: F403 - the tests for all engines run here
-from contracts.end_to_end import put, wait_for_file
+from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
+    put,
+    test_a_gang_restarts_as_a_whole,
+    test_a_task_whose_children_go_on_ends_with_its_first_process,
+    test_a_timeout,
+    test_a_workspace,
+    test_endpoints_from_inside_a_job,
+    test_failure_domain_kills_remaining_tasks,
+    test_independent_tasks_are_retried_alone,
+    test_kill_while_building,
+    test_kill_while_running_takes_the_whole_group_and_what_left_it,
+    test_multi_task_job,
+    test_nested_jobs_end_with_their_parent,
+    test_resource_usage,
+    test_script_without_its_interpreter_is_told_so,
+    test_sigterm_comes_first_and_what_is_written_then_is_kept,
+    test_task_log_streaming,
+    test_two_ports_per_task_are_free_distinct_and_known,
+    wait_for_file,
+)
 from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
