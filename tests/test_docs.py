@@ -111,11 +111,13 @@ def test_glossary_defines_each_term_once() -> None:
     assert sorted(term for term in set(terms) if terms.count(term) > 1) == []
 
 
-def test_layers_of_the_contributing_page_are_those_that_are_checked() -> None:
+def test_layers_of_the_contributing_page_stand_in_the_checked_order() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("import-linter")[0]
-    assert [f"iris.{name}" for name in re.findall(r"`([a-z.]+)`", section)] == layers
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("has the full list")[0]
+    named = [f"iris.{name}" for name in re.findall(r"`([a-z_.]+)`", section) if name != "pyproject.toml"]
+    assert len(named) > 8
+    assert [layer for layer in layers if layer in named] == named
 
 
 def test_paths_that_how_it_works_names_exist() -> None:
