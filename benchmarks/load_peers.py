@@ -35,8 +35,10 @@ from iris.cluster.types import make_task_id
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
 from iris.rpc.auth.tokens import SigningKey
-from iris.rpc.calls import ErrorInterceptor, Peer, call_async
+from iris.rpc.calls import call_async
 from iris.rpc.http.asgi_server import HttpServer
+from iris.rpc.peer import Peer
+from iris.rpc.serving.error_interceptors import ErrorInterceptor
 from iris.server import controller_application
 from iris.system.processes import address_of, bind, happens, raise_file_limit, run_loop, when_parent_ends
 

@@ -7,20 +7,24 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 import iris
-from iris.errors import IrisError, ResultError
+from iris.errors import ERROR_FOR_CODE, IrisError, NotFoundError, ResultError
+from iris.reasons import ErrorReason, FailureReason, PendingReason
 from iris.rpc import cluster_pb2
 
 # Values for the arguments of the error classes, by annotation. A class that needs another kind adds it here.
 SAMPLES: dict[str, object] = {
     "str": "some text",
+    "str | None": ErrorReason.SHORTAGE,
+    "Mapping[str, str] | None": {"job_id": "train"},
     "object": cluster_pb2.JobStatus(job_id="train", state=cluster_pb2.JOB_STATE_FAILED, exit_code=3),
     "int | None": 9,
     "tuple[str, ...]": ("one line", "another line"),
@@ -42,13 +46,10 @@ def error_classes() -> list[type[IrisError]]:
 
 def make_error(kind: type[IrisError]) -> IrisError:
     """Return an error of a class with a value for each of its arguments, a note and an attribute of the user's."""
-    if "__init__" in {name for base in kind.__mro__ if base.__module__.startswith("iris") for name in vars(base)}:
-        arguments: dict[str, Any] = {
-            name: SAMPLES[str(parameter.annotation)] for name, parameter in inspect.signature(kind).parameters.items()
-        }
-    else:
-        return decorated(kind("replicas must be 1 or greater, got 0"))
-    return decorated(kind(**arguments))
+    parameters = inspect.signature(kind).parameters.values()
+    positional = ["replicas must be 1 or greater, got 0" for one in parameters if one.kind is one.VAR_POSITIONAL]
+    named = {one.name: SAMPLES[str(one.annotation)] for one in parameters if one.kind is not one.VAR_POSITIONAL}
+    return decorated(kind(*positional, **named))  # type: ignore[arg-type]
 
 
 def decorated(error: IrisError) -> IrisError:
@@ -105,3 +106,36 @@ class StepFailedError(ResultError):
     def __init__(self, text: str, *, step: int) -> None:
         super().__init__(text, task_id="train/task-0")
         self.step = step
+
+
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+def test_error_class_has_a_known_code_and_reason(kind: type[IrisError]) -> None:
+    assert kind.code in ERROR_FOR_CODE
+    assert kind.reason in ErrorReason.__members__
+
+
+def test_error_without_metadata_has_the_reason_of_its_class_and_no_metadata() -> None:
+    error = NotFoundError("no job named 'train'")
+    assert (error.reason, dict(error.metadata)) == (ErrorReason.NOT_FOUND, {})
+    precise = NotFoundError("no job named 'train'", reason=ErrorReason.JOB_NOT_FOUND, metadata={"job_id": "train"})
+    assert (precise.reason, precise.metadata) == ("JOB_NOT_FOUND", {"job_id": "train"})
+
+
+@pytest.mark.parametrize("name", ["PendingReason", "FailureReason", "ErrorReason"])
+def test_enum_of_the_package_has_the_values_of_the_wire(name: str) -> None:
+    wire = getattr(cluster_pb2, name)
+    prefix = {"PendingReason": "PENDING_REASON_", "FailureReason": "FAILURE_REASON_", "ErrorReason": "ERROR_REASON_"}
+    on_wire = {value.removeprefix(prefix[name]): number for value, number in wire.items()}
+    if name == "ErrorReason":
+        assert set(on_wire) - {"UNSPECIFIED"} == set(ErrorReason.__members__)
+    else:
+        own = {"PendingReason": PendingReason, "FailureReason": FailureReason}[name]
+        assert on_wire == {one.name: one.value for one in own}
+
+
+def test_errors_page_lists_every_code_and_error_class() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
+    listed = set(re.findall(r"^\| `([A-Z]\w+)`", page, re.MULTILINE))
+    reasons = {one.name for kind in (PendingReason, FailureReason, ErrorReason) for one in kind} - {"UNSPECIFIED"}
+    classes = {kind.__name__ for kind in error_classes() if kind.__module__ == "iris.errors"}
+    assert listed == reasons | classes

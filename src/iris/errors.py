@@ -1,160 +1,208 @@
-"""Every error that Iris raises, drawn first.
+"""Every error that Iris raises.
 
     IrisError
-    ├── InvalidArgumentError (ValueError)     what was given cannot be meant: a name, an id, an index, a size
-    │   ├── InvalidAddressError               … an address
-    │   └── EntrypointError                   … a callable that cannot be sent
+    ├── InvalidArgumentError (ValueError)     an argument is invalid: a name, an id, an index, a size
+    │   ├── InvalidAddressError               an address is invalid
+    │   └── EntrypointError                   a callable or a command cannot be sent to a worker
     ├── NotFoundError (LookupError)           no such job, task, worker or endpoint
     ├── AlreadyExistsError                    the name is taken
-    ├── ResourceExhaustedError                too large, or too many: a workspace, jobs; or too little left: of a disk
-    ├── FailedPreconditionError               right in itself, but not now
-    │   └── ClientClosedError                 … since this client was closed
-    ├── UnauthenticatedError                  who are you?
-    ├── PermissionDeniedError                 you may not
+    ├── ResourceExhaustedError                a limit is reached, or a disk or another resource is full
+    ├── FailedPreconditionError               the call is valid, but not in the present state
+    │   └── ClientClosedError                 the client is closed
+    ├── UnauthenticatedError                  the caller has no valid token
+    ├── PermissionDeniedError                 the caller may not make this call
     ├── DeadlineExceededError (TimeoutError)  no answer in time
-    ├── UnavailableError (ConnectionError)    nobody there, or gone in mid-answer
-    │   ├── ControllerUnreachableError        … the controller
-    │   └── WorkerUnreachableError            … the worker that has a log
-    ├── UnimplementedError                    the other side is older, or no Iris
-    ├── InternalError                         a bug of ours, or an answer that makes no sense
-    ├── DataLossError                         something that was stored cannot be read back
-    ├── MissingExtraError (ImportError)       the part of Iris for this is not installed
+    ├── UnavailableError (ConnectionError)    the server does not answer, or the connection broke
+    │   ├── ControllerUnreachableError        the controller does not answer
+    │   └── WorkerUnreachableError            the worker that has a log does not answer
+    ├── UnimplementedError                    the server is an older release, or not Iris
+    ├── InternalError                         a bug in Iris, or an answer that is not from Iris
+    ├── DataLossError                         stored data cannot be read
+    ├── MissingExtraError (ImportError)       an optional part of Iris is not installed
     ├── LocalClusterError                     a cluster on this machine did not start, or died
-    ├── JobFailedError                        a job that was waited for did not succeed
-    ├── ResultError                           a task has no return value to hand out
-    └── RemoteTraceback                       where in a task an exception was raised: the cause of the exception
+    ├── JobFailedError                        a job that the program waited for did not succeed
+    ├── ResultError                           a task has no return value
+    └── RemoteTraceback                       the traceback of an exception in a task
 
-`InvalidArgumentError` is a `ValueError` and so on, so that code which knows nothing of Iris can catch them.
-The text of an error says what was given and what would be right, or what to do next.
+Most classes also derive from the matching built-in exception, so that code which does not know Iris can catch them:
+`InvalidArgumentError` is a `ValueError`. The text of an error says what was given, what is accepted, and what to do
+next. Programs compare the class, `code` and `reason` instead of the text.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
-_MAX_TEXT = 4000  # characters of an error that travels
-_QUOTED = 100  # characters of what somebody gave
-# What a terminal does not show as it is: controls of C0 and C1, the ends of lines of Unicode, and what turns the
-# direction of text around. Newline and tab are text.
+from iris.reasons import ErrorReason
+
+_MAX_TEXT = 4000  # characters of an error that is sent over the wire
+_QUOTED = 100  # characters of a value that an error quotes
+# Characters that change what a terminal shows: the controls of C0 and C1 (except newline and tab), Unicode's line ends,
+# marks that turn the direction of text around, and surrogates.
 _NOT_VISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class IrisError(Exception):
-    """The root of all errors of Iris. `code` is the Connect code that stands for the class on the wire.
+    """The root of all errors of Iris.
 
     Every error can be pickled and copied, with its text, attributes and notes.
+
+    Args:
+        text: What is wrong, and what to do.
+        reason: What the error is about; None: the class's own reason.
+        metadata: What the error names, for example `{"job_id": "train"}`.
+
+    Attributes:
+        code: The Connect code that stands for the class on the wire.
+        reason: An `ErrorReason`; or text, where a newer server sent a reason that this release does not know.
+        metadata: What the error names, by key. Empty for most errors.
     """
 
     code: ClassVar[str] = "unknown"
+    reason: str = ErrorReason.INTERNAL
+    metadata: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, *text: object, reason: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(*text)
+        if reason is not None:
+            self.reason = reason
+        if metadata is not None:
+            self.metadata = dict(metadata)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Python's own way calls the class with the text alone, which fails where `__init__` needs more than that: a
-        # process pool whose worker raises such an error is broken for good.
+        # By default, pickle rebuilds an exception by calling its class with the text alone. That fails for a class
+        # whose `__init__` needs more arguments, and it breaks a process pool whose worker raises such an error.
         reduced = super().__reduce__()
         assert isinstance(reduced, tuple)
         return (_rebuild_error, (type(self), reduced[1]), *reduced[2:])
 
 
 class InvalidArgumentError(IrisError, ValueError):
-    """What was given cannot be meant; the text says what was given and what form is expected."""
+    """An argument is invalid; the text says which value was given and which values are accepted."""
 
     code = "invalid_argument"
+    reason = ErrorReason.INVALID_ARGUMENT
 
 
 class InvalidAddressError(InvalidArgumentError):
-    """An address in none of the accepted forms."""
+    """An address has none of the accepted forms."""
+
+    reason = ErrorReason.INVALID_ADDRESS
 
 
 class EntrypointError(InvalidArgumentError):
-    """A callable or a command that cannot be sent to a worker."""
+    """A callable or a command cannot be sent to a worker."""
+
+    reason = ErrorReason.INVALID_ENTRYPOINT
 
 
 class NotFoundError(IrisError, LookupError):
-    """No job, task, worker or endpoint of that name."""
+    """No job, task, worker or endpoint has that name."""
 
     code = "not_found"
+    reason = ErrorReason.NOT_FOUND
 
 
 class AlreadyExistsError(IrisError):
     """The name is taken."""
 
     code = "already_exists"
+    reason = ErrorReason.ALREADY_EXISTS
 
 
 class ResourceExhaustedError(IrisError):
-    """Too large, or too many, for a limit, or too little is left of something; the text says of what."""
+    """A limit is reached, or a disk or another resource is full; the text says which one."""
 
     code = "resource_exhausted"
+    reason = ErrorReason.RESOURCE_EXHAUSTED
 
 
 class FailedPreconditionError(IrisError):
-    """Right in itself, but not in the state that things are in."""
+    """The call is valid, but not in the present state."""
 
     code = "failed_precondition"
+    reason = ErrorReason.FAILED_PRECONDITION
 
 
 class ClientClosedError(FailedPreconditionError):
-    """The client was closed, before the call or during it, in this thread or in another one."""
+    """The client was closed before the call or during it, in this thread or in another one."""
+
+    reason = ErrorReason.CLIENT_CLOSED
 
 
 class UnauthenticatedError(IrisError):
-    """The other side does not know who is calling."""
+    """The caller has no valid token."""
 
     code = "unauthenticated"
+    reason = ErrorReason.UNAUTHENTICATED
 
 
 class PermissionDeniedError(IrisError):
-    """The other side knows who is calling, and says no."""
+    """The server knows the caller and does not allow the call."""
 
     code = "permission_denied"
+    reason = ErrorReason.PERMISSION_DENIED
 
 
 class DeadlineExceededError(IrisError, TimeoutError):
-    """No answer within the time that the call was given."""
+    """No answer arrived in time."""
 
     code = "deadline_exceeded"
+    reason = ErrorReason.DEADLINE_EXCEEDED
 
 
 class UnavailableError(IrisError, ConnectionError):
-    """Nobody answers at that address, or the connection ended in mid-answer."""
+    """The server does not answer, or the connection broke before the whole answer had arrived."""
 
     code = "unavailable"
+    reason = ErrorReason.UNAVAILABLE
 
 
 class ControllerUnreachableError(UnavailableError):
     """The controller does not answer."""
 
+    reason = ErrorReason.CONTROLLER_UNREACHABLE
+
 
 class WorkerUnreachableError(UnavailableError):
     """The worker that has the log does not answer."""
 
+    reason = ErrorReason.WORKER_UNREACHABLE
+
 
 class UnimplementedError(IrisError):
-    """The other side does not know the call: it is older than this client, or it is not Iris."""
+    """The server does not know the call: it is an older release than this client, or it is not Iris."""
 
     code = "unimplemented"
+    reason = ErrorReason.UNIMPLEMENTED
 
 
 class InternalError(IrisError):
-    """A bug of Iris, or an answer that makes no sense."""
+    """A bug in Iris, or an answer that is not from Iris."""
 
     code = "internal"
+    reason = ErrorReason.INTERNAL
 
 
 class DataLossError(IrisError):
-    """Something that was stored cannot be read back."""
+    """Stored data cannot be read."""
 
     code = "data_loss"
+    reason = ErrorReason.DATA_LOSS
 
 
 class MissingExtraError(IrisError, ImportError):
-    """The part of Iris that is asked for is not installed.
+    """An optional part of Iris is not installed.
 
     Args:
-        what: What needs it, as the start of a sentence.
-        extra: The extra of the distribution `iris-cluster` that brings it.
+        what: The feature that needs the part, as the subject of a sentence.
+        extra: The extra of the distribution `iris-cluster` that installs the part.
     """
+
+    reason = ErrorReason.MISSING_EXTRA
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
@@ -163,20 +211,24 @@ class MissingExtraError(IrisError, ImportError):
 
 
 class LocalClusterError(IrisError):
-    """A cluster on this machine did not start, or has died; the text ends with what it wrote last."""
+    """A cluster on this machine did not start, or has died; the text ends with the last lines of its log."""
+
+    reason = ErrorReason.LOCAL_CLUSTER_FAILED
 
 
 class JobFailedError(IrisError):
-    """A job that was waited for has ended and did not succeed.
+    """A job that the program waited for has ended without success.
 
     Attributes:
-        job_id: The job.
-        status: Its final `cluster_pb2.JobStatus`.
-        task_index: The first task that failed; None when none did (the job was cancelled, or never started).
-        exit_code: That task's exit code; None when it has none.
-        signal: The number of the signal that ended it; None when none did.
-        last_lines: The last lines that it wrote, oldest first.
+        job_id: The id of the job.
+        status: The job's final `cluster_pb2.JobStatus`.
+        task_index: The first task that failed; None if no task failed (the job was terminated, or never started).
+        exit_code: The exit code of that task; None if the task has none.
+        signal: The number of the signal that killed that task; None if no signal did.
+        last_lines: The last lines that the task wrote, oldest first.
     """
+
+    reason = ErrorReason.JOB_FAILED
 
     def __init__(
         self,
@@ -199,11 +251,13 @@ class JobFailedError(IrisError):
 
 
 class ResultError(IrisError):
-    """A task has no return value to hand out: it failed, is not done, or what it returned cannot be sent.
+    """A task has no return value: it failed, has not ended, or returned a value that cannot be sent.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
     """
+
+    reason = ErrorReason.NO_RESULT
 
     def __init__(self, text: str, *, task_id: str) -> None:
         super().__init__(text)
@@ -211,47 +265,48 @@ class ResultError(IrisError):
 
 
 class RemoteTraceback(IrisError):
-    """The traceback of an exception that a task raised: the `__cause__` of that exception."""
+    """The traceback of an exception that a task raised. It is the `__cause__` of that exception."""
+
+    reason = ErrorReason.REMOTE_TRACEBACK
 
     def __str__(self) -> str:
         return f'\n"""\n{super().__str__()}"""'
 
 
 def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError:
-    """Return an unpickled error without a call of its `__init__`; pickle sets its attributes afterwards."""
+    """Return an unpickled error without calling its `__init__`; pickle sets the attributes afterwards."""
     error = kind.__new__(kind, *text)
-    # ImportError and OSError keep parts of their text in attributes that only their own `__init__` sets.
+    # ImportError and OSError keep parts of the text in attributes that only the built-in `__init__` sets.
     built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    built_in.__init__(error, *text)  # type: ignore[misc] # of the class that was just looked up
+    built_in.__init__(error, *text)  # type: ignore[misc] # the class was looked up above
     return error
 
 
 def quoted(text: object) -> str:
-    """What was given, for an error: as Python would write it, and not all of it where it is long."""
+    """Return a value as an error quotes it: the value's `repr`, shortened if it is long."""
     if isinstance(text, str) and len(text) > _QUOTED:
         return f"{text[:_QUOTED]!r}… ({len(text):,} characters)"
     try:
         written = repr(text)
-    except Exception:  # noqa: BLE001 - a `__repr__` of the user's, or a number of over 4,300 digits
+    except Exception:  # noqa: BLE001 - a user's `__repr__` may fail, and so does the one of a number with over 4,300 digits
         return f"an object of type {type(text).__name__}"
     if isinstance(text, str):
         return written
-    written = " ".join(written.split())  # messages of the wire write themselves as many lines
+    written = " ".join(written.split())  # the repr of a protobuf message has many lines
     return written if len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
 
 
 def shown(text: str) -> str:
-    """The text of an error as it may travel: nothing in it steers a terminal, and it has an end."""
+    """Return the text of an error as it may be sent: shortened, and without characters that control a terminal."""
     return visible(text[:_MAX_TEXT] + "…" if len(text) > _MAX_TEXT else text)
 
 
 def visible(text: str) -> str:
-    """Return text of somebody else for a message of ours: controls other than newline and tab become escapes."""
+    """Return text with its control characters, except newline and tab, written as escape sequences."""
     return _NOT_VISIBLE.sub(lambda found: repr(found.group())[1:-1], text)
 
 
-# The one table between the wire and our errors: Connect code -> the class that stands for it on this side.
-# In the other direction, a class carries its code.
+# The class that stands for each Connect code. In the other direction, `IrisError.code` is the code of a class.
 ERROR_FOR_CODE: dict[str, type[IrisError]] = {
     "invalid_argument": InvalidArgumentError,
     "out_of_range": InvalidArgumentError,
@@ -264,7 +319,7 @@ ERROR_FOR_CODE: dict[str, type[IrisError]] = {
     "deadline_exceeded": DeadlineExceededError,
     "unavailable": UnavailableError,
     "aborted": UnavailableError,
-    "canceled": UnavailableError,  # the other side gave up on the call, as a server that shuts down does
+    "canceled": UnavailableError,  # a server that shuts down cancels its calls
     "unimplemented": UnimplementedError,
     "internal": InternalError,
     "unknown": InternalError,

@@ -74,10 +74,10 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     from iris.cluster.controller.api.service import heavy_calls
     from iris.rpc.auth.authenticate import Gate, Inspector
     from iris.rpc.auth.permissions import CONTROLLER_RULES
-    from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
     from iris.rpc.cluster_connect import ControllerServiceASGIApplication
     from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES
     from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
+    from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
     from iris.rpc.serving.heavy_calls import HeavyCalls
 
     controller = service.controller
@@ -88,7 +88,7 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     heavy = HeavyCalls(heavy_calls(controller), controller.slices.lane, thread)
     return ControllerServiceASGIApplication(
         service,
-        interceptors=(ForgetfulInterceptor(), gate, MessageCoding(thread), inspector, heavy, ErrorInterceptor()),
+        interceptors=(ReleaseInterceptor(), gate, MessageCoding(thread), inspector, heavy, ErrorInterceptor()),
         read_max_bytes=MAX_MESSAGE_BYTES,
         compressions=(),
         codecs=CODECS,

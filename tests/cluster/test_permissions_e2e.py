@@ -20,8 +20,9 @@ from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
 from iris.rpc.auth.tokens import SigningKey
-from iris.rpc.calls import Peer, call
+from iris.rpc.calls import call
 from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.peer import Peer
 
 SERVICES = cluster_pb2.DESCRIPTOR.services_by_name
 

@@ -9,7 +9,8 @@ import pytest
 
 from iris.errors import DeadlineExceededError
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call_async, stream_async
+from iris.rpc.calls import call_async, stream_async
+from iris.rpc.peer import Peer
 
 
 def test_a_cancelled_call_is_cancelled() -> None:

@@ -14,9 +14,10 @@ from pyqwest import Client, HTTPTransport
 
 from iris.errors import IrisError
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call, call_async
+from iris.rpc.calls import call, call_async
 from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.http.connection_errors import describe_fault
+from iris.rpc.peer import Peer
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/proto\r\n"
 # What servers do to a request, and what is said of it.

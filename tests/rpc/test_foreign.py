@@ -19,8 +19,9 @@ from iris.errors import (
     UnauthenticatedError,
 )
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import call_async
 from iris.rpc.http.foreign_answers import describe_answer
+from iris.rpc.peer import Peer
 
 PAGE = b"<html><head><title>no</title></head></html>"
 

@@ -29,7 +29,8 @@ from iris.cluster.logs.directories import LogDirectories
 from iris.errors import UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
-from iris.rpc.calls import TRIES, Peer, call
+from iris.rpc.calls import TRIES, call
+from iris.rpc.peer import Peer
 
 T = TypeVar("T")
 WORKER_HOST = "127.0.0.3"  # where the worker says that it is: only its proxy is there

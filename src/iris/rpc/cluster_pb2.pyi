@@ -43,6 +43,98 @@ class TaskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_STATE_WORKER_FAILED: _ClassVar[TaskState]
     TASK_STATE_UNSCHEDULABLE: _ClassVar[TaskState]
 
+class PendingReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PENDING_REASON_UNSPECIFIED: _ClassVar[PendingReason]
+    PENDING_REASON_QUEUED: _ClassVar[PendingReason]
+    PENDING_REASON_INSUFFICIENT_FREE: _ClassVar[PendingReason]
+    PENDING_REASON_INSUFFICIENT_CAPACITY: _ClassVar[PendingReason]
+    PENDING_REASON_NO_MATCHING_MACHINE: _ClassVar[PendingReason]
+    PENDING_REASON_NO_MACHINE: _ClassVar[PendingReason]
+    PENDING_REASON_RESERVED: _ClassVar[PendingReason]
+    PENDING_REASON_RETRY_PAUSE: _ClassVar[PendingReason]
+    PENDING_REASON_GANG_RESTART: _ClassVar[PendingReason]
+    PENDING_REASON_ENGINE_QUEUE: _ClassVar[PendingReason]
+    PENDING_REASON_ENGINE_UNREACHABLE: _ClassVar[PendingReason]
+    PENDING_REASON_WORKERS_STARTING: _ClassVar[PendingReason]
+    PENDING_REASON_ALLOCATION_LOST: _ClassVar[PendingReason]
+    PENDING_REASON_STOPPING: _ClassVar[PendingReason]
+
+class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_REASON_UNSPECIFIED: _ClassVar[FailureReason]
+    FAILURE_REASON_EXIT_CODE: _ClassVar[FailureReason]
+    FAILURE_REASON_SIGNAL: _ClassVar[FailureReason]
+    FAILURE_REASON_EXCEPTION: _ClassVar[FailureReason]
+    FAILURE_REASON_OUT_OF_MEMORY: _ClassVar[FailureReason]
+    FAILURE_REASON_TOO_MANY_PROCESSES: _ClassVar[FailureReason]
+    FAILURE_REASON_START_FAILED: _ClassVar[FailureReason]
+    FAILURE_REASON_ATTEMPT_TIMEOUT: _ClassVar[FailureReason]
+    FAILURE_REASON_JOB_TIMEOUT: _ClassVar[FailureReason]
+    FAILURE_REASON_SCHEDULING_TIMEOUT: _ClassVar[FailureReason]
+    FAILURE_REASON_UNPLACEABLE: _ClassVar[FailureReason]
+    FAILURE_REASON_WORKER_LOST: _ClassVar[FailureReason]
+    FAILURE_REASON_LEASE_EXPIRED: _ClassVar[FailureReason]
+    FAILURE_REASON_WORKER_SHUTDOWN: _ClassVar[FailureReason]
+    FAILURE_REASON_WORKER_SHORTAGE: _ClassVar[FailureReason]
+    FAILURE_REASON_TERMINATED: _ClassVar[FailureReason]
+    FAILURE_REASON_PARENT_ENDED: _ClassVar[FailureReason]
+    FAILURE_REASON_MAX_TASK_FAILURES: _ClassVar[FailureReason]
+    FAILURE_REASON_JOB_ENDED: _ClassVar[FailureReason]
+    FAILURE_REASON_GANG_RESTART: _ClassVar[FailureReason]
+    FAILURE_REASON_STOPPED_ON_WORKER: _ClassVar[FailureReason]
+    FAILURE_REASON_PEER_SUCCEEDED: _ClassVar[FailureReason]
+    FAILURE_REASON_DISOWNED: _ClassVar[FailureReason]
+
+class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_REASON_UNSPECIFIED: _ClassVar[ErrorReason]
+    ERROR_REASON_INVALID_ARGUMENT: _ClassVar[ErrorReason]
+    ERROR_REASON_INVALID_ADDRESS: _ClassVar[ErrorReason]
+    ERROR_REASON_INVALID_ENTRYPOINT: _ClassVar[ErrorReason]
+    ERROR_REASON_INVALID_NAME: _ClassVar[ErrorReason]
+    ERROR_REASON_MALFORMED_REQUEST: _ClassVar[ErrorReason]
+    ERROR_REASON_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_JOB_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_TASK_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_ATTEMPT_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_ENDPOINT_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_LOG_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_WORKSPACE_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_ALREADY_EXISTS: _ClassVar[ErrorReason]
+    ERROR_REASON_JOB_EXISTS: _ClassVar[ErrorReason]
+    ERROR_REASON_ENDPOINT_EXISTS: _ClassVar[ErrorReason]
+    ERROR_REASON_RESOURCE_EXHAUSTED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_LARGE: _ClassVar[ErrorReason]
+    ERROR_REASON_QUOTA_EXCEEDED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_MANY_CALLS: _ClassVar[ErrorReason]
+    ERROR_REASON_SHORTAGE: _ClassVar[ErrorReason]
+    ERROR_REASON_FAILED_PRECONDITION: _ClassVar[ErrorReason]
+    ERROR_REASON_CLIENT_CLOSED: _ClassVar[ErrorReason]
+    ERROR_REASON_WORKSPACE_NEEDED: _ClassVar[ErrorReason]
+    ERROR_REASON_INCOMPATIBLE: _ClassVar[ErrorReason]
+    ERROR_REASON_NO_STDIN: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_MISSING: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_INVALID: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_EXPIRED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_REVOKED: _ClassVar[ErrorReason]
+    ERROR_REASON_PERMISSION_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAVAILABLE: _ClassVar[ErrorReason]
+    ERROR_REASON_CONTROLLER_UNREACHABLE: _ClassVar[ErrorReason]
+    ERROR_REASON_WORKER_UNREACHABLE: _ClassVar[ErrorReason]
+    ERROR_REASON_UNIMPLEMENTED: _ClassVar[ErrorReason]
+    ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+    ERROR_REASON_FOREIGN_ANSWER: _ClassVar[ErrorReason]
+    ERROR_REASON_DATA_LOSS: _ClassVar[ErrorReason]
+    ERROR_REASON_MISSING_EXTRA: _ClassVar[ErrorReason]
+    ERROR_REASON_LOCAL_CLUSTER_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_JOB_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_NO_RESULT: _ClassVar[ErrorReason]
+    ERROR_REASON_REMOTE_TRACEBACK: _ClassVar[ErrorReason]
+
 class ConstraintOp(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONSTRAINT_OP_UNSPECIFIED: _ClassVar[ConstraintOp]
@@ -78,6 +170,89 @@ TASK_STATE_FAILED: TaskState
 TASK_STATE_KILLED: TaskState
 TASK_STATE_WORKER_FAILED: TaskState
 TASK_STATE_UNSCHEDULABLE: TaskState
+PENDING_REASON_UNSPECIFIED: PendingReason
+PENDING_REASON_QUEUED: PendingReason
+PENDING_REASON_INSUFFICIENT_FREE: PendingReason
+PENDING_REASON_INSUFFICIENT_CAPACITY: PendingReason
+PENDING_REASON_NO_MATCHING_MACHINE: PendingReason
+PENDING_REASON_NO_MACHINE: PendingReason
+PENDING_REASON_RESERVED: PendingReason
+PENDING_REASON_RETRY_PAUSE: PendingReason
+PENDING_REASON_GANG_RESTART: PendingReason
+PENDING_REASON_ENGINE_QUEUE: PendingReason
+PENDING_REASON_ENGINE_UNREACHABLE: PendingReason
+PENDING_REASON_WORKERS_STARTING: PendingReason
+PENDING_REASON_ALLOCATION_LOST: PendingReason
+PENDING_REASON_STOPPING: PendingReason
+FAILURE_REASON_UNSPECIFIED: FailureReason
+FAILURE_REASON_EXIT_CODE: FailureReason
+FAILURE_REASON_SIGNAL: FailureReason
+FAILURE_REASON_EXCEPTION: FailureReason
+FAILURE_REASON_OUT_OF_MEMORY: FailureReason
+FAILURE_REASON_TOO_MANY_PROCESSES: FailureReason
+FAILURE_REASON_START_FAILED: FailureReason
+FAILURE_REASON_ATTEMPT_TIMEOUT: FailureReason
+FAILURE_REASON_JOB_TIMEOUT: FailureReason
+FAILURE_REASON_SCHEDULING_TIMEOUT: FailureReason
+FAILURE_REASON_UNPLACEABLE: FailureReason
+FAILURE_REASON_WORKER_LOST: FailureReason
+FAILURE_REASON_LEASE_EXPIRED: FailureReason
+FAILURE_REASON_WORKER_SHUTDOWN: FailureReason
+FAILURE_REASON_WORKER_SHORTAGE: FailureReason
+FAILURE_REASON_TERMINATED: FailureReason
+FAILURE_REASON_PARENT_ENDED: FailureReason
+FAILURE_REASON_MAX_TASK_FAILURES: FailureReason
+FAILURE_REASON_JOB_ENDED: FailureReason
+FAILURE_REASON_GANG_RESTART: FailureReason
+FAILURE_REASON_STOPPED_ON_WORKER: FailureReason
+FAILURE_REASON_PEER_SUCCEEDED: FailureReason
+FAILURE_REASON_DISOWNED: FailureReason
+ERROR_REASON_UNSPECIFIED: ErrorReason
+ERROR_REASON_INVALID_ARGUMENT: ErrorReason
+ERROR_REASON_INVALID_ADDRESS: ErrorReason
+ERROR_REASON_INVALID_ENTRYPOINT: ErrorReason
+ERROR_REASON_INVALID_NAME: ErrorReason
+ERROR_REASON_MALFORMED_REQUEST: ErrorReason
+ERROR_REASON_NOT_FOUND: ErrorReason
+ERROR_REASON_JOB_NOT_FOUND: ErrorReason
+ERROR_REASON_TASK_NOT_FOUND: ErrorReason
+ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason
+ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason
+ERROR_REASON_LOG_NOT_FOUND: ErrorReason
+ERROR_REASON_WORKSPACE_NOT_FOUND: ErrorReason
+ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason
+ERROR_REASON_ALREADY_EXISTS: ErrorReason
+ERROR_REASON_JOB_EXISTS: ErrorReason
+ERROR_REASON_ENDPOINT_EXISTS: ErrorReason
+ERROR_REASON_RESOURCE_EXHAUSTED: ErrorReason
+ERROR_REASON_TOO_LARGE: ErrorReason
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason
+ERROR_REASON_SHORTAGE: ErrorReason
+ERROR_REASON_FAILED_PRECONDITION: ErrorReason
+ERROR_REASON_CLIENT_CLOSED: ErrorReason
+ERROR_REASON_WORKSPACE_NEEDED: ErrorReason
+ERROR_REASON_INCOMPATIBLE: ErrorReason
+ERROR_REASON_NO_STDIN: ErrorReason
+ERROR_REASON_UNAUTHENTICATED: ErrorReason
+ERROR_REASON_TOKEN_MISSING: ErrorReason
+ERROR_REASON_TOKEN_INVALID: ErrorReason
+ERROR_REASON_TOKEN_EXPIRED: ErrorReason
+ERROR_REASON_TOKEN_REVOKED: ErrorReason
+ERROR_REASON_PERMISSION_DENIED: ErrorReason
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason
+ERROR_REASON_UNAVAILABLE: ErrorReason
+ERROR_REASON_CONTROLLER_UNREACHABLE: ErrorReason
+ERROR_REASON_WORKER_UNREACHABLE: ErrorReason
+ERROR_REASON_UNIMPLEMENTED: ErrorReason
+ERROR_REASON_INTERNAL: ErrorReason
+ERROR_REASON_FOREIGN_ANSWER: ErrorReason
+ERROR_REASON_DATA_LOSS: ErrorReason
+ERROR_REASON_MISSING_EXTRA: ErrorReason
+ERROR_REASON_LOCAL_CLUSTER_FAILED: ErrorReason
+ERROR_REASON_JOB_FAILED: ErrorReason
+ERROR_REASON_NO_RESULT: ErrorReason
+ERROR_REASON_REMOTE_TRACEBACK: ErrorReason
 CONSTRAINT_OP_UNSPECIFIED: ConstraintOp
 CONSTRAINT_OP_EQ: ConstraintOp
 CONSTRAINT_OP_NE: ConstraintOp
@@ -92,8 +267,25 @@ class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ErrorInfo(_message.Message):
+    __slots__ = ("reason", "domain", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    domain: str
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class JobStatus(_message.Message):
-    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner")
+    __slots__ = ("job_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "status_message", "build_metrics", "serialized_result", "parent_job_id", "failure_count", "preemption_count", "num_tasks", "tasks_pending", "tasks_running", "tasks_succeeded", "tasks_failed", "tasks", "submitted_at_ms", "first_failed_task_index", "term_signal", "tasks_killed", "owner", "pending_reason", "failure_reason")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +318,8 @@ class JobStatus(_message.Message):
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     TASKS_KILLED_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     state: JobState
     exit_code: int
@@ -151,10 +345,12 @@ class JobStatus(_message.Message):
     term_signal: int
     tasks_killed: int
     owner: str
-    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
+    pending_reason: PendingReason
+    failure_reason: FailureReason
+    def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., status_message: _Optional[str] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., parent_job_id: _Optional[str] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., num_tasks: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_succeeded: _Optional[int] = ..., tasks_failed: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ..., submitted_at_ms: _Optional[int] = ..., first_failed_task_index: _Optional[int] = ..., term_signal: _Optional[int] = ..., tasks_killed: _Optional[int] = ..., owner: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
-    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning")
+    __slots__ = ("task_id", "job_id", "task_index", "state", "worker_id", "worker_address", "exit_code", "error", "started_at_ms", "finished_at_ms", "ports", "resource_usage", "build_metrics", "current_attempt_id", "attempts", "status_message", "serialized_result", "result_error", "term_signal", "failure_count", "preemption_count", "retry_at_ms", "exception", "log_warning", "pending_reason", "failure_reason")
     class PortsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +382,8 @@ class TaskStatus(_message.Message):
     RETRY_AT_MS_FIELD_NUMBER: _ClassVar[int]
     EXCEPTION_FIELD_NUMBER: _ClassVar[int]
     LOG_WARNING_FIELD_NUMBER: _ClassVar[int]
+    PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job_id: str
     task_index: int
@@ -210,7 +408,9 @@ class TaskStatus(_message.Message):
     retry_at_ms: int
     exception: TaskException
     log_warning: str
-    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ...) -> None: ...
+    pending_reason: PendingReason
+    failure_reason: FailureReason
+    def __init__(self, task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., worker_id: _Optional[str] = ..., worker_address: _Optional[str] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., current_attempt_id: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[TaskAttempt, _Mapping]]] = ..., status_message: _Optional[str] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., failure_count: _Optional[int] = ..., preemption_count: _Optional[int] = ..., retry_at_ms: _Optional[int] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
 
 class TaskException(_message.Message):
     __slots__ = ("pickled", "traceback", "attempt_id")
@@ -223,7 +423,7 @@ class TaskException(_message.Message):
     def __init__(self, pickled: _Optional[bytes] = ..., traceback: _Optional[str] = ..., attempt_id: _Optional[int] = ...) -> None: ...
 
 class TaskAttempt(_message.Message):
-    __slots__ = ("attempt_id", "worker_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "is_worker_failure", "worker_address", "term_signal", "out_of_memory")
+    __slots__ = ("attempt_id", "worker_id", "state", "exit_code", "error", "started_at_ms", "finished_at_ms", "is_worker_failure", "worker_address", "term_signal", "out_of_memory", "failure_reason")
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +435,7 @@ class TaskAttempt(_message.Message):
     WORKER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TERM_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     attempt_id: int
     worker_id: str
     state: TaskState
@@ -246,7 +447,8 @@ class TaskAttempt(_message.Message):
     worker_address: str
     term_signal: int
     out_of_memory: bool
-    def __init__(self, attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., is_worker_failure: _Optional[bool] = ..., worker_address: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ...) -> None: ...
+    failure_reason: FailureReason
+    def __init__(self, attempt_id: _Optional[int] = ..., worker_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., is_worker_failure: _Optional[bool] = ..., worker_address: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
 
 class ResourceUsage(_message.Message):
     __slots__ = ("memory_mb", "disk_mb", "cpu_millicores", "memory_peak_mb", "cpu_percent", "process_count")
@@ -449,26 +651,28 @@ class StreamTaskLogsRequest(_message.Message):
 class StreamTaskLogsResponse(_message.Message):
     __slots__ = ("chunks",)
     class Chunk(_message.Message):
-        __slots__ = ("task_index", "attempt_id", "records", "flush", "end", "error")
+        __slots__ = ("task_index", "attempt_id", "records", "flush", "end", "error", "error_reason")
         TASK_INDEX_FIELD_NUMBER: _ClassVar[int]
         ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
         RECORDS_FIELD_NUMBER: _ClassVar[int]
         FLUSH_FIELD_NUMBER: _ClassVar[int]
         END_FIELD_NUMBER: _ClassVar[int]
         ERROR_FIELD_NUMBER: _ClassVar[int]
+        ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
         task_index: int
         attempt_id: int
         records: bytes
         flush: bool
         end: LogEnd
         error: str
-        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., records: _Optional[bytes] = ..., flush: _Optional[bool] = ..., end: _Optional[_Union[LogEnd, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+        error_reason: ErrorReason
+        def __init__(self, task_index: _Optional[int] = ..., attempt_id: _Optional[int] = ..., records: _Optional[bytes] = ..., flush: _Optional[bool] = ..., end: _Optional[_Union[LogEnd, _Mapping]] = ..., error: _Optional[str] = ..., error_reason: _Optional[_Union[ErrorReason, str]] = ...) -> None: ...
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[StreamTaskLogsResponse.Chunk]
     def __init__(self, chunks: _Optional[_Iterable[_Union[StreamTaskLogsResponse.Chunk, _Mapping]]] = ...) -> None: ...
 
 class LogEnd(_message.Message):
-    __slots__ = ("complete", "state", "exit_code", "term_signal", "error", "bytes_written", "bytes_missing", "missing_reason", "offsets")
+    __slots__ = ("complete", "state", "exit_code", "term_signal", "error", "bytes_written", "bytes_missing", "missing_reason", "offsets", "failure_reason")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -478,6 +682,7 @@ class LogEnd(_message.Message):
     BYTES_MISSING_FIELD_NUMBER: _ClassVar[int]
     MISSING_REASON_FIELD_NUMBER: _ClassVar[int]
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
     complete: bool
     state: TaskState
     exit_code: int
@@ -487,7 +692,8 @@ class LogEnd(_message.Message):
     bytes_missing: int
     missing_reason: str
     offsets: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, complete: _Optional[bool] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., term_signal: _Optional[int] = ..., error: _Optional[str] = ..., bytes_written: _Optional[_Iterable[int]] = ..., bytes_missing: _Optional[int] = ..., missing_reason: _Optional[str] = ..., offsets: _Optional[_Iterable[int]] = ...) -> None: ...
+    failure_reason: FailureReason
+    def __init__(self, complete: _Optional[bool] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., term_signal: _Optional[int] = ..., error: _Optional[str] = ..., bytes_written: _Optional[_Iterable[int]] = ..., bytes_missing: _Optional[int] = ..., missing_reason: _Optional[str] = ..., offsets: _Optional[_Iterable[int]] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
 
 class Controller(_message.Message):
     __slots__ = ()
@@ -727,7 +933,7 @@ class Controller(_message.Message):
         why_avoided: str
         def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., total: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., free: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., alive: _Optional[bool] = ..., holdings: _Optional[_Iterable[_Union[Controller.Machine.Holding, _Mapping]]] = ..., why_avoided: _Optional[str] = ...) -> None: ...
     class WaitingGang(_message.Message):
-        __slots__ = ("job_id", "slots", "need", "placement", "labels", "since_ms", "reason", "has_reservation")
+        __slots__ = ("job_id", "slots", "need", "placement", "labels", "since_ms", "reason", "has_reservation", "pending_reason")
         class LabelsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -743,6 +949,7 @@ class Controller(_message.Message):
         SINCE_MS_FIELD_NUMBER: _ClassVar[int]
         REASON_FIELD_NUMBER: _ClassVar[int]
         HAS_RESERVATION_FIELD_NUMBER: _ClassVar[int]
+        PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
         job_id: str
         slots: int
         need: Controller.Amounts
@@ -751,7 +958,8 @@ class Controller(_message.Message):
         since_ms: int
         reason: str
         has_reservation: bool
-        def __init__(self, job_id: _Optional[str] = ..., slots: _Optional[int] = ..., need: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., placement: _Optional[_Union[Placement, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., since_ms: _Optional[int] = ..., reason: _Optional[str] = ..., has_reservation: _Optional[bool] = ...) -> None: ...
+        pending_reason: PendingReason
+        def __init__(self, job_id: _Optional[str] = ..., slots: _Optional[int] = ..., need: _Optional[_Union[Controller.Amounts, _Mapping]] = ..., placement: _Optional[_Union[Placement, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., since_ms: _Optional[int] = ..., reason: _Optional[str] = ..., has_reservation: _Optional[bool] = ..., pending_reason: _Optional[_Union[PendingReason, str]] = ...) -> None: ...
     class ListMachinesRequest(_message.Message):
         __slots__ = ("page_size", "page_token")
         PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -789,7 +997,7 @@ class Controller(_message.Message):
         next_page_token: str
         def __init__(self, workers: _Optional[_Iterable[_Union[Controller.WorkerHealthStatus, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
     class ReportTaskStateRequest(_message.Message):
-        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning")
+        __slots__ = ("worker_id", "task_id", "job_id", "task_index", "state", "exit_code", "error", "finished_at_ms", "attempt_id", "started_at_ms", "ports", "resource_usage", "build_metrics", "serialized_result", "result_error", "term_signal", "out_of_memory", "exception", "log_warning", "failure_reason")
         class PortsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -816,6 +1024,7 @@ class Controller(_message.Message):
         OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
         EXCEPTION_FIELD_NUMBER: _ClassVar[int]
         LOG_WARNING_FIELD_NUMBER: _ClassVar[int]
+        FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
         worker_id: str
         task_id: str
         job_id: str
@@ -835,7 +1044,8 @@ class Controller(_message.Message):
         out_of_memory: bool
         exception: TaskException
         log_warning: str
-        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ...) -> None: ...
+        failure_reason: FailureReason
+        def __init__(self, worker_id: _Optional[str] = ..., task_id: _Optional[str] = ..., job_id: _Optional[str] = ..., task_index: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., finished_at_ms: _Optional[int] = ..., attempt_id: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ports: _Optional[_Mapping[str, int]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., build_metrics: _Optional[_Union[BuildMetrics, _Mapping]] = ..., serialized_result: _Optional[bytes] = ..., result_error: _Optional[str] = ..., term_signal: _Optional[int] = ..., out_of_memory: _Optional[bool] = ..., exception: _Optional[_Union[TaskException, _Mapping]] = ..., log_warning: _Optional[str] = ..., failure_reason: _Optional[_Union[FailureReason, str]] = ...) -> None: ...
     class ReportTaskStateResponse(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...

@@ -20,9 +20,10 @@ from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.credentials import Bearer
-from iris.rpc.calls import Peer, call
+from iris.rpc.calls import call
 from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, cut_named_page, cut_page
+from iris.rpc.peer import Peer
 from iris.rpc.serving.steps import finish
 
 Ask = Callable[[int, str], tuple[list[str], str]]

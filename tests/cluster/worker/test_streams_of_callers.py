@@ -19,9 +19,10 @@ from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.caller import READER, TASK
 from iris.rpc.auth.credentials import Bearer
-from iris.rpc.calls import Peer, stream
+from iris.rpc.calls import stream
 from iris.rpc.cluster_connect import WorkerServiceClientSync
 from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.peer import Peer
 
 DESCRIPTORS = 400  # so that the limits are low: 50 streams in all, 10 of each caller
 OF_CALLER = 10

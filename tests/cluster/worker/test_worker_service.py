@@ -16,9 +16,10 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import DeadlineExceededError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.credentials import Bearer
-from iris.rpc.calls import Peer, call
+from iris.rpc.calls import call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
 from iris.rpc.http.client_transport import HttpTransport
+from iris.rpc.peer import Peer
 
 
 class WorkerClient:

@@ -50,11 +50,12 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
 from iris.rpc.auth.credentials import Bearer, Credentials
 from iris.rpc.auth.peer_uid import Neighbour, own
-from iris.rpc.calls import DEFAULT_TIMEOUT_S, Peer, call, left_until, stream
+from iris.rpc.calls import DEFAULT_TIMEOUT_S, call, left_until, stream
 from iris.rpc.http.client_lifetime import Lifetime
 from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.http.stream_handle import StreamHandle
 from iris.rpc.http.tls import ClientTls
+from iris.rpc.peer import Peer
 
 # A workspace larger than this is offered by its hash first: the controller may have it already.
 _SENT_AT_ONCE_BYTES = 64 * 1024

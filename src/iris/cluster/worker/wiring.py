@@ -42,10 +42,10 @@ from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.auth.authenticate import Gate, Inspector
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.permissions import WORKER_RULES
-from iris.rpc.calls import ErrorInterceptor, ForgetfulInterceptor
 from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES, HttpServer
 from iris.rpc.http.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
+from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
 from iris.system import clock
 from iris.system.private_dir import check_private, keep_files_private
@@ -339,7 +339,7 @@ def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.
     """The worker's calls as an ASGI application, for those whom it trusts."""
     thread = MessageThread()
     interceptors = (
-        ForgetfulInterceptor(),
+        ReleaseInterceptor(),
         Gate(trust, WORKER_RULES),
         MessageCoding(thread),
         Inspector(trust, WORKER_RULES, trust, trust.doors),

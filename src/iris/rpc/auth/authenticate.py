@@ -14,12 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
-from connectrpc.code import Code
-from connectrpc.errors import ConnectError
-
 from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc.auth.caller import ADVICE, CONTROLLER, LEEWAY_S, Caller, caller, current_caller
 from iris.rpc.auth.permissions import OPEN, Facts, Rules
+from iris.rpc.error_details import to_connect_error
 from iris.system.clock import wall_s
 
 _SURELY_S = 0.01  # timers may be a little early
@@ -99,7 +97,7 @@ class Gate:
             _check_role(known, method, self._rules)
             await self._judge.confirm(known, token)
         except IrisError as error:
-            raise ConnectError(Code(error.code), str(error)) from None
+            raise to_connect_error(error) from None
         current_caller.set(known)
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
@@ -136,7 +134,7 @@ class Inspector:
         known = caller()
         refused = self._rules[method][known.role](known, request, self._facts)
         if refused:
-            raise ConnectError(Code.PERMISSION_DENIED, f"{method}: {refused}")
+            raise to_connect_error(PermissionDeniedError(f"{method}: {refused}"))
 
     async def _while_good(self, known: Caller, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
@@ -156,12 +154,12 @@ class Inspector:
                             raise
                         self._judge.check(known)
                         text = "the time of the token is over, and it is still good: open the stream again"
-                        raise ConnectError(Code.UNAVAILABLE, text) from None
+                        raise to_connect_error(UnavailableError(text)) from None
                     if message is None:
                         return
                     yield message
         except (UnauthenticatedError, UnavailableError) as error:
-            raise ConnectError(Code(error.code), str(error)) from None
+            raise to_connect_error(error) from None
         finally:
             await cast(Any, messages).aclose()
 

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from pyqwest import Headers, SyncClient, SyncRequest, SyncResponse
 
 from iris.rpc.http.client_lifetime import Lifetime
-from iris.rpc.http.connection_errors import describe_fault
+from iris.rpc.http.connection_errors import describe_fault, to_connection_error
 from iris.rpc.http.proxies import Proxy, ProxyFaultError, find_proxy
 from iris.rpc.http.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, current_handle
 from iris.rpc.http.tls import ClientTls
@@ -33,6 +34,7 @@ CONNECT_TIMEOUT_S = 5.0
 # seldom meets one that is being closed.
 _KEEPALIVE_S = 30.0
 _ONE_WRITE_BYTES = 64 * 1024
+_LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)  # begins httpcore's text for this answer
 
 
 class HttpTransport:
@@ -309,13 +311,15 @@ def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
         if isinstance(error, socksio.SOCKSError):
             raise ProxyFaultError(proxy, f"no SOCKS5 ({reason})", refused=True) from error
     if proxy is not None and isinstance(error, httpcore.ProxyError):
-        raise ProxyFaultError(proxy, reason, refused=_is_refusal(reason)) from error
+        raise ProxyFaultError(
+            proxy, reason, refused=_is_refusal(reason), asks_for_login=reason.startswith(_LOGIN_STATUS)
+        ) from error
     if proxy is not None and isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
         raise ProxyFaultError(proxy, describe_fault(error)) from error
     if isinstance(
         error, httpcore.NetworkError | httpcore.RemoteProtocolError | httpcore.ProxyError | httpcore.ConnectTimeout
     ):
-        raise ConnectionError(describe_fault(error)) from error
+        raise to_connection_error(error) from error
 
 
 def _is_refusal(reason: str) -> bool:

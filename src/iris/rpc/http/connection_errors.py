@@ -1,4 +1,4 @@
-"""What is wrong with a connection, in words for a person instead of those of the HTTP libraries."""
+"""Describes what is wrong with a connection, in words for people instead of the words of the HTTP libraries."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import socket
 
 from iris.errors import shown
 
-# What libraries say, in lower case, and what it means; the first that is found counts.
+_CLOSED = re.compile("without sending a response|closed before message|connection closed unexpectedly")
+_CLOSED_TEXT = "it closed the connection without an answer"
+# Patterns of the texts of HTTP libraries, in lower case, and what they mean. The first match counts.
 _MEANINGS = (
     (re.compile("dns error|name or service not known|failed to lookup"), "no host of that name is known"),
-    (
-        re.compile("without sending a response|closed before message|connection closed unexpectedly"),
-        "it closed the connection without an answer",
-    ),
+    (_CLOSED, _CLOSED_TEXT),
     (
         re.compile("without sending complete|end of file before|incomplete|reading a body|connectionterminated|reset"),
         "the connection was lost",
@@ -24,35 +23,49 @@ _MEANINGS = (
     (re.compile("broken pipe|connection closed|not connected"), "the connection was lost"),
 )
 _ERROR_NUMBER = re.compile(r"\((?:os|system) error (\d+)\)|\[errno (\d+)\]")
-_NOT_NOW = (socket.EAI_AGAIN,)
+_LOOKUP_FAILED_NOW = (socket.EAI_AGAIN,)
 _FAILED = "the connection failed"
 
 
+class ClosedWithoutAnswerError(ConnectionError):
+    """The server closed the connection without an answer, for example because it speaks TLS and the client does not."""
+
+
+def to_connection_error(error: BaseException) -> ConnectionError:
+    """Return the `ConnectionError` that stands for an error of an HTTP library."""
+    if closed_without_answer(error):
+        return ClosedWithoutAnswerError(_CLOSED_TEXT)
+    return ConnectionError(describe_fault(error))
+
+
+def closed_without_answer(error: BaseException) -> bool:
+    """Return whether the server closed the connection without an answer."""
+    if isinstance(error, ClosedWithoutAnswerError):
+        return True
+    return describe_fault(error) == _CLOSED_TEXT
+
+
 def describe_fault(error: BaseException) -> str:
-    """Return what is wrong with a connection, as words that go on a sentence: `connection refused`.
+    """Return what is wrong with a connection, as a part of a sentence, for example `connection refused`.
 
     Args:
-        error: What a transport raised. An error of ours, whose text is in our words, keeps its text.
+        error: What a transport raised. The text of an error of Iris itself is kept.
     """
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, socket.gaierror):
-            return (
-                "its host name cannot be looked up now" if link.errno in _NOT_NOW else "no host of that name is known"
-            )
+            if link.errno in _LOOKUP_FAILED_NOW:
+                return "its host name cannot be looked up now"
+            return "no host of that name is known"
         if isinstance(link, OSError) and link.errno is not None:
-            return _words_for_number(link.errno)
+            return os.strerror(link.errno).lower()
         link = link.__cause__ or link.__context__
     text = str(error).strip().lower()
     number = _ERROR_NUMBER.search(text)
     if number is not None:
-        return _words_for_number(int(number[1] or number[2]))
+        return os.strerror(int(number[1] or number[2])).lower()
     for pattern, meaning in _MEANINGS:
         if pattern.search(text):
             return meaning
-    is_ours = type(error) is ConnectionError or type(error).__module__.startswith("iris.")
+    is_ours = type(error) in (ConnectionError, ClosedWithoutAnswerError) or type(error).__module__.startswith("iris.")
     return shown(str(error).strip()) if is_ours and text else _FAILED
-
-
-def _words_for_number(number: int) -> str:
-    return os.strerror(number).lower()

@@ -26,19 +26,21 @@ _ACCEPTED = "'http://host:port', 'https://host:port' or 'socks5://host:port', wi
 
 
 class ProxyFaultError(ConnectionError):
-    """A proxy does not answer, or does not pass a call on.
+    """A proxy does not answer, or does not forward a call.
 
     Args:
         proxy: The proxy.
         reason: What went wrong.
-        refused: Whether the proxy answered and refused, so that trying again is of no use.
+        refused: Whether the proxy answered and refused, so that a retry is useless.
+        asks_for_login: Whether the proxy refused because it needs a user name and a password.
     """
 
-    def __init__(self, proxy: Proxy, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, proxy: Proxy, reason: str, *, refused: bool = False, asks_for_login: bool = False) -> None:
         super().__init__(f"{proxy}: {reason}")
         self.proxy = proxy
         self.reason = reason
         self.refused = refused
+        self.asks_for_login = asks_for_login
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
-from connectrpc.code import Code
-from connectrpc.errors import ConnectError
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
-from iris.errors import InvalidArgumentError, IrisError, shown
+from iris.errors import InvalidArgumentError, IrisError
 from iris.rpc.auth.caller import current_caller
+from iris.rpc.error_details import to_connect_error
 from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.request_enums import check_enums
 from iris.rpc.serving.request_json import parse_request
@@ -137,7 +136,7 @@ class MessageCoding:
             message = await self._thread.decode(request) if isinstance(request, UndecodedRequest) else request
             check_enums(message)
         except IrisError as error:
-            raise ConnectError(Code(error.code), shown(str(error))) from None
+            raise to_connect_error(error) from None
         return message
 
     async def _encoded(self, answer: Message | EncodedAnswer, ctx: Any) -> Message | EncodedAnswer:
@@ -146,7 +145,7 @@ class MessageCoding:
         try:
             return await self._thread.encode(answer, as_json=True)
         except IrisError as error:
-            raise ConnectError(Code(error.code), shown(str(error))) from None
+            raise to_connect_error(error) from None
 
 
 def is_json(ctx: Any) -> bool:
@@ -158,7 +157,7 @@ def _parse(data: bytes | bytearray, message_class: type[Message]) -> Message:
     try:
         return parse_request(data, message_class)
     except InvalidArgumentError as error:
-        raise ConnectError(Code(error.code), shown(str(error))) from None
+        raise to_connect_error(error) from None
 
 
 def _to_json(message: Message) -> bytes:

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from google.protobuf.message import Message
 
-from iris.errors import IrisError, shown
+from iris.errors import IrisError
 from iris.rpc.auth.caller import caller
+from iris.rpc.error_details import to_connect_error
 from iris.rpc.serving.codecs import EncodedAnswer, MessageThread, is_json
 from iris.rpc.serving.fair_lane import FairLane
 
@@ -77,7 +77,8 @@ class HeavyCalls:
         try:
             return await asyncio.shield(asked.making)
         except ConnectError as error:
-            raise ConnectError(error.code, error.message) from None  # each call its own: an error holds its frames
+            # A new error for each call, because an error refers to the stack frames that it passed.
+            raise ConnectError(error.code, error.message, error.details) from None
         finally:
             asked.calls -= 1
             if not asked.calls and not asked.making.done():
@@ -95,7 +96,7 @@ class HeavyCalls:
                 answer = await call_next(request, ctx)
                 return await self._thread.encode(answer, as_json=key[1])
         except IrisError as error:
-            raise ConnectError(Code(error.code), shown(str(error))) from None
+            raise to_connect_error(error) from None
         finally:
             self._forget(key, asked)
 

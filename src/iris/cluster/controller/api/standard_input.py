@@ -14,7 +14,8 @@ from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.errors import DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError
 from iris.rpc import cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import call_async
+from iris.rpc.peer import Peer
 from iris.system.processes import happens
 
 _WAIT_S = 8.0  # for an attempt to begin

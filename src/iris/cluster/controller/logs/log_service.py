@@ -21,8 +21,9 @@ from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reade
 from iris.cluster.types import is_task_finished, make_task_id, parse_task_id
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc import cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import call_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
+from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
 _RELAY_S = 10.0  # for a page

@@ -29,8 +29,9 @@ from iris.errors import (
     UnavailableError,
 )
 from iris.rpc import cluster_pb2
-from iris.rpc.calls import Peer, stream_async
+from iris.rpc.calls import stream_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
+from iris.rpc.peer import Peer
 from iris.rpc.serving.steps import finish
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from iris.cluster.engine.base import GangStatus
 from iris.errors import DeadlineExceededError, IrisError, UnimplementedError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import call_async
+from iris.rpc.peer import Peer
 
 # How long the room of a gang is held for its workers' sake, once its attempts have ended. What is not handed over by
 # then is missing, and its readers are told so.

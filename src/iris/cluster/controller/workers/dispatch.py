@@ -30,7 +30,8 @@ from iris.errors import (
 from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import call_async
+from iris.rpc.peer import Peer
 from iris.system.clock import now_ms
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from iris.rpc.address import parse_address
 from iris.rpc.auth.caller import Caller
 from iris.rpc.auth.credentials import Bearer, Credentials
 from iris.rpc.auth.peer_uid import Neighbour
-from iris.rpc.calls import Peer, call_async
+from iris.rpc.calls import call_async
 from iris.rpc.http.async_client_transport import http_client
 from iris.rpc.http.tls import ClientTls
+from iris.rpc.peer import Peer
 
 _LOOK_S = 0.1
 _SHOW_S = 10.0

@@ -1,0 +1,107 @@
+"""The codes of reasons and errors, which programs compare instead of texts.
+
+The proto file explains each code, and `docs/errors.md` says what to do about it. The numbers and names here
+are the ones of the enums in the proto file. This module has its own enums because code that must not depend on the
+wire, for example the state of a job, uses them too.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class PendingReason(enum.IntEnum):
+    """Why a task, a gang or a job waits: the number of a `PendingReason` on the wire."""
+
+    UNSPECIFIED = 0
+    QUEUED = 100
+    INSUFFICIENT_FREE = 101
+    INSUFFICIENT_CAPACITY = 102
+    NO_MATCHING_MACHINE = 103
+    NO_MACHINE = 104
+    RESERVED = 105
+    RETRY_PAUSE = 106
+    GANG_RESTART = 107
+    ENGINE_QUEUE = 108
+    ENGINE_UNREACHABLE = 109
+    WORKERS_STARTING = 110
+    ALLOCATION_LOST = 111
+    STOPPING = 112
+
+
+class FailureReason(enum.IntEnum):
+    """Why a job, a task or an attempt ended without success: the number of a `FailureReason` on the wire."""
+
+    UNSPECIFIED = 0
+    EXIT_CODE = 100
+    SIGNAL = 101
+    EXCEPTION = 102
+    OUT_OF_MEMORY = 103
+    TOO_MANY_PROCESSES = 104
+    START_FAILED = 105
+    ATTEMPT_TIMEOUT = 106
+    JOB_TIMEOUT = 107
+    SCHEDULING_TIMEOUT = 108
+    UNPLACEABLE = 109
+    WORKER_LOST = 110
+    LEASE_EXPIRED = 111
+    WORKER_SHUTDOWN = 112
+    WORKER_SHORTAGE = 113
+    TERMINATED = 114
+    PARENT_ENDED = 115
+    MAX_TASK_FAILURES = 116
+    JOB_ENDED = 117
+    GANG_RESTART = 118
+    STOPPED_ON_WORKER = 119
+    PEER_SUCCEEDED = 120
+    DISOWNED = 121
+
+
+class ErrorReason(enum.StrEnum):
+    """What an error is about: the name of an `ErrorReason` on the wire, without its prefix."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    INVALID_ADDRESS = "INVALID_ADDRESS"
+    INVALID_ENTRYPOINT = "INVALID_ENTRYPOINT"
+    INVALID_NAME = "INVALID_NAME"
+    MALFORMED_REQUEST = "MALFORMED_REQUEST"
+    NOT_FOUND = "NOT_FOUND"
+    JOB_NOT_FOUND = "JOB_NOT_FOUND"
+    TASK_NOT_FOUND = "TASK_NOT_FOUND"
+    ATTEMPT_NOT_FOUND = "ATTEMPT_NOT_FOUND"
+    ENDPOINT_NOT_FOUND = "ENDPOINT_NOT_FOUND"
+    LOG_NOT_FOUND = "LOG_NOT_FOUND"
+    WORKSPACE_NOT_FOUND = "WORKSPACE_NOT_FOUND"
+    TOKEN_NOT_FOUND = "TOKEN_NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    JOB_EXISTS = "JOB_EXISTS"
+    ENDPOINT_EXISTS = "ENDPOINT_EXISTS"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    TOO_LARGE = "TOO_LARGE"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    SHORTAGE = "SHORTAGE"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    CLIENT_CLOSED = "CLIENT_CLOSED"
+    WORKSPACE_NEEDED = "WORKSPACE_NEEDED"
+    INCOMPATIBLE = "INCOMPATIBLE"
+    NO_STDIN = "NO_STDIN"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    TOKEN_MISSING = "TOKEN_MISSING"
+    TOKEN_INVALID = "TOKEN_INVALID"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    TOKEN_REVOKED = "TOKEN_REVOKED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    UNAVAILABLE = "UNAVAILABLE"
+    CONTROLLER_UNREACHABLE = "CONTROLLER_UNREACHABLE"
+    WORKER_UNREACHABLE = "WORKER_UNREACHABLE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    FOREIGN_ANSWER = "FOREIGN_ANSWER"
+    DATA_LOSS = "DATA_LOSS"
+    MISSING_EXTRA = "MISSING_EXTRA"
+    LOCAL_CLUSTER_FAILED = "LOCAL_CLUSTER_FAILED"
+    JOB_FAILED = "JOB_FAILED"
+    NO_RESULT = "NO_RESULT"
+    REMOTE_TRACEBACK = "REMOTE_TRACEBACK"

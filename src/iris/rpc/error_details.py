@@ -1,0 +1,73 @@
+"""Converts between the errors of Iris and the errors of Connect.
+
+Each error of a call carries one detail: reason, domain and metadata. The detail has the type `google.rpc.ErrorInfo`, so
+that the tools and the generated code of other languages can read it. The message `ErrorInfo` in the proto file of Iris
+has the same field numbers, and is used to write and read the detail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any as AnyType
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError, ErrorDetail
+from google.protobuf.message import DecodeError
+from protobuf.wkt import Any, Struct
+
+from iris.errors import IrisError, shown
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
+
+DOMAIN = "iris"
+_TYPE = "google.rpc.ErrorInfo"
+
+
+class _ReadableDetail(ErrorDetail):
+    """An error detail that Connect's JSON shows as a plain object under `debug`.
+
+    connectrpc shows the message of a detail only if the message is one of its own library, protobuf-py. A `Struct` of
+    that library with the detail's fields has the same JSON.
+    """
+
+    def __init__(self, info: cluster_pb2.ErrorInfo) -> None:
+        super().__init__(Any(type_url=f"type.googleapis.com/{_TYPE}", value=info.SerializeToString()))
+        self._info = info
+
+    def value(self, *kind: AnyType) -> AnyType:
+        """Return the detail's fields as a `Struct`; with an argument, the detail as a message of that type."""
+        if kind:
+            return super().value(*kind)
+        info = self._info
+        return Struct.from_python({"reason": info.reason, "domain": info.domain, "metadata": dict(info.metadata)})
+
+
+def to_connect_error(error: IrisError) -> ConnectError:
+    """Return the Connect error that stands for an error of Iris on the wire."""
+    return connect_error(Code(error.code), shown(str(error)), error.reason, dict(error.metadata))
+
+
+def connect_error(code: Code, text: str, reason: str, metadata: dict[str, str] | None = None) -> ConnectError:
+    """Return a Connect error with its detail."""
+    info = cluster_pb2.ErrorInfo(
+        reason=reason,
+        domain=DOMAIN,
+        metadata={shown(key): shown(value) for key, value in (metadata or {}).items()},
+    )
+    return ConnectError(code, text, details=[_ReadableDetail(info)])
+
+
+def read_detail(error: ConnectError) -> cluster_pb2.ErrorInfo | None:
+    """Return the detail of an error that a server of Iris sent; None if the error has no such detail."""
+    for detail in error.details:
+        if detail.type_name == _TYPE:
+            with contextlib.suppress(DecodeError):
+                info = cluster_pb2.ErrorInfo.FromString(detail.message_bytes)
+                if info.domain == DOMAIN and info.reason:
+                    return info
+    return None
+
+
+def known_reason(name: str) -> str:
+    """Return the `ErrorReason` of a name; the name itself if this release does not know it."""
+    return ErrorReason(name) if name in ErrorReason.__members__ else name
