@@ -55,7 +55,7 @@ def headings(page: Path) -> set[str]:
 def test_links_of_a_page_lead_to_existing_files_and_headings(page: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if re.match(r"[a-z]+:", target) or target.endswith("errors.md"):
+        if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
         file = (page.parent / name).resolve() if name else page
@@ -120,12 +120,28 @@ def test_layers_of_the_contributing_page_stand_in_the_checked_order() -> None:
     assert [layer for layer in layers if layer in named] == named
 
 
+def test_contributing_page_lists_every_poe_command() -> None:
+    tasks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["poe"]["tasks"]
+    listed = re.findall(r"^\| `uv run poe ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(name for name in tasks if not name.startswith("_"))
+
+
 def test_paths_that_how_it_works_names_exist() -> None:
     text = (DOCS / "how-it-works.md").read_text()
-    named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|proto))?|[a-z_/]+\.py)`", text)
+    named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|proto))?)`", text)
     assert len(named) > 30
     roots = (ROOT, ROOT / "src" / "iris")
-    assert [name for name in named if "/" in name and not any((root / name).exists() for root in roots)] == []
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
+def test_source_and_test_files_that_pages_name_exist() -> None:
+    known = [f"/{path.relative_to(ROOT)}" for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
+    for page in PAGES:
+        text = page.read_text()
+        named = {*re.findall(r"(?<![\w/])((?:src|tests|proto|examples)/[\w/]+\.(?:py|proto))", text)}
+        assert [name for name in sorted(named) if not (ROOT / name).exists()] == [], page.name
+        tests = {*re.findall(r"`((?:\w+/)*test_\w+\.py)`", text)}
+        assert [name for name in sorted(tests) if not any(path.endswith(f"/{name}") for path in known)] == [], page.name
 
 
 def test_readme_has_less_than_150_lines() -> None:
