@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cluster import unique
+from support.preloaded import Preloaded
 from support.terminal import Terminal
 from support.waiting import wait_until
 
@@ -68,10 +70,12 @@ class Iris:
 
     Args:
         directory: Holds its home, its working directory and what it said.
+        preloaded: Starts the processes of calls that run to their end.
         address: The cluster that it is told of; None: none.
     """
 
-    def __init__(self, directory: Path, address: str | None = None) -> None:
+    def __init__(self, directory: Path, preloaded: Preloaded, address: str | None = None) -> None:
+        self._preloaded = preloaded
         self.home = directory / "home"
         self.folder = directory / "work"
         self.home.mkdir(parents=True)
@@ -85,16 +89,18 @@ class Iris:
             self.env |= {"IRIS_CONTROLLER_ADDRESS": address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}
 
     def __call__(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, and checks the exit code."""
-        done = subprocess.run(
-            self.command(*words),
-            env=self.env | env,
-            cwd=self.folder,
-            capture_output=True,
-            encoding="utf-8",
-            stdin=subprocess.DEVNULL,
-            timeout=_DEADLINE_S,
-        )
+        """Run `iris` to its end, and check the exit code; None accepts any.
+
+        What Python reads while it starts (`PYTHON…`, the locale) has no effect here; use `start` for such variables.
+        """
+        with open(os.devnull) as nothing, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
+            returncode = self._preloaded.run(words, self.env | env, self.folder, streams, _DEADLINE_S)
+            for written in (stdout, stderr):
+                written.seek(0)
+            done = subprocess.CompletedProcess(
+                self.command(*words), returncode, stdout.read().decode(), stderr.read().decode()
+            )
         assert code is None or done.returncode == code, done
         assert "Traceback" not in done.stderr, done
         return done
@@ -156,18 +162,25 @@ class Iris:
         return [sys.executable, "-m", "iris.cli", *words]
 
 
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """What starts `iris` in processes that need not load it."""
+    with Preloaded() as template:
+        yield template
+
+
 @pytest.fixture
-def iris(tmp_path: Path) -> Iterator[Iris]:
+def iris(tmp_path: Path, preloaded: Preloaded) -> Iterator[Iris]:
     """`iris` on a machine where no cluster is up."""
-    program = Iris(tmp_path / "iris")
+    program = Iris(tmp_path / "iris", preloaded)
     yield program
     program("down")
     program.close()
 
 
 @pytest.fixture
-def remote_iris(tmp_path: Path, shared_cluster: LocalServer) -> Iterator[Iris]:
+def remote_iris(tmp_path: Path, preloaded: Preloaded, shared_cluster: LocalServer) -> Iterator[Iris]:
     """`iris` with the address of a cluster that was there before."""
-    program = Iris(tmp_path / "iris", shared_cluster.address)
+    program = Iris(tmp_path / "iris", preloaded, shared_cluster.address)
     yield program
     program.close()
