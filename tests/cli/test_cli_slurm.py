@@ -80,11 +80,11 @@ def _text_of(path: Path) -> str:
 
 def test_options_of_another_engine_are_refused(iris: Iris) -> None:
     words = iris("up", "--port", "0", "--slurm-option=--time=1", code=1).stderr
-    assert "--slurm-option is for --engine slurm, and this cluster has --engine local" in words
+    assert "--slurm-option applies to --engine slurm only, but this cluster uses --engine local" in words
     words = iris("up", "--port", "0", "--engine", "slurm", "--workers", "2", code=1).stderr
-    assert "--workers is for --engine local, and this cluster has --engine slurm" in words
+    assert "--workers applies to --engine local only, but this cluster uses --engine slurm" in words
     words = iris("up", "--port", "0", "--engine", "slurm", "--label", "a=b", code=1).stderr
-    assert "--label is for --engine local" in words
+    assert "--label applies to --engine local only" in words
 
 
 def test_where_slurm_is_not_installed(iris: Iris, tmp_path: Path) -> None:

@@ -1,19 +1,23 @@
-"""The seam to whatever gives the controller places to run: this machine, or an existing distributed engine.
+"""The interface between the controller and an engine, which is this machine or an existing cluster manager.
 
-An engine is asked, it never calls back. What the controller relies on, whatever the engine:
+The controller calls the engine; the engine never calls the controller. The controller relies on six promises, which
+every engine keeps:
 
-1. It holds room, all of a gang's or none, and nothing while a gang waits. It sees to it that each slot has a worker
-   daemon. It knows no tasks, logs, ports or readiness: a worker is ready when it has registered with the controller.
-2. It never repairs. A gang that loses a slot is BROKEN, also where the engine would have started it again; the
-   controller releases it and asks again under a new id.
-3. What cannot be told is not dead. `lost` names slots whose worker has *certainly* ended, such as a process that was
-   reaped; a machine that does not answer may be behind a broken network, and run on. The truth about a worker is its
-   own heartbeat to the controller.
-4. An engine that cannot be reached raises `UnavailableError`; it does not answer "no gangs". A gang that is absent
-   from a snapshot is gone: its room is free. What ran in it may run on where workers are not shared, as behind a broken
-   network when the engine's head was replaced: then too the workers' heartbeats are the truth.
-5. Order and fairness are the controller's, which submits only what is to start next.
-6. Gangs outlive the controller where workers do: the next one finds them in its first snapshot, under their ids.
+1. An engine allocates all slots of a gang or none. A waiting gang holds nothing. The engine provides a worker daemon
+   for each slot. The engine knows nothing of tasks, logs, ports, or readiness: a worker is ready once it has registered
+   with the controller.
+2. An engine never repairs a gang. A gang that loses a slot becomes BROKEN, even where the engine could restart the
+   worker. The controller releases a broken gang and submits it again under a new id.
+3. An engine reports a slot as lost only if its worker has certainly ended, for example because its process was reaped.
+   A machine that does not answer may be cut off by the network and still be running tasks. Only the worker's own
+   heartbeats show the controller whether the worker is alive.
+4. An engine that cannot be reached raises `UnavailableError` instead of reporting that there are no gangs. A gang that
+   is missing from a snapshot no longer exists, and its slots are free. Its processes may still be running if workers
+   are not shared, for example behind a broken network after the engine's head was replaced. In that case, too, only the
+   workers' heartbeats count.
+5. The controller decides order and fairness, and submits only gangs that should start next.
+6. Gangs survive a restart of the controller if their workers do. The next controller finds the gangs in its first
+   snapshot, under the same ids.
 """
 
 from __future__ import annotations
@@ -27,14 +31,14 @@ from iris.errors import IrisError
 
 
 class GangRejectedError(IrisError):
-    """The engine will never place this gang; the text says why. Asking again is of no use."""
+    """The engine can never allocate this gang, for the reason in the message. Submitting it again fails again."""
 
     code = "failed_precondition"
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """An amount of what a machine has: cores, bytes of memory, GPUs."""
+    """An amount of CPU cores, memory in bytes, and GPUs."""
 
     cpu: int = 0
     memory_bytes: int = 0
@@ -47,35 +51,39 @@ class Resources:
         return Resources(self.cpu - other.cpu, self.memory_bytes - other.memory_bytes, self.gpu - other.gpu)
 
     def covers(self, need: Resources) -> bool:
-        """Whether `need` fits into this. What is not asked for fits always, also where too much was given away."""
+        """Return whether `need` fits into this amount.
+
+        A resource of which `need` asks for nothing always fits, even if this amount is negative because too much was
+        allocated.
+        """
         return all(not want or have >= want for have, want in zip(self.amounts(), need.amounts(), strict=True))
 
     def __mul__(self, slots: int) -> Resources:
         return Resources(self.cpu * slots, self.memory_bytes * slots, self.gpu * slots)
 
     def amounts(self) -> tuple[int, int, int]:
-        """Cores, bytes, GPUs."""
+        """Return CPU cores, memory in bytes, and GPUs as a tuple."""
         return (self.cpu, self.memory_bytes, self.gpu)
 
 
 class Placement(enum.Enum):
-    """Which machines the slots of a gang may share."""
+    """How the slots of a gang may be distributed over machines."""
 
     ANY = "any"
-    SPREAD = "spread"  # each has a machine that no other slot of the gang has
-    TOGETHER = "together"  # all are on one machine
+    SPREAD = "spread"  # each slot on a different machine
+    TOGETHER = "together"  # all slots on one machine
 
 
 @dataclass(frozen=True, slots=True)
 class GangRequest:
-    """Room for some tasks, all or none.
+    """A request for the slots of one gang. The engine allocates all of them or none.
 
     Attributes:
-        gang_id: The controller's, new for each placement; the same id again has no effect.
-        slots: How many tasks.
-        need: What each of them needs.
-        placement: Which machines they may share.
-        labels: What a machine has to be labelled with to have one of them: pairs of key and value, in order.
+        gang_id: An id that the controller makes for each submission. Submitting the same id again has no effect.
+        slots: The number of slots, one for each task.
+        need: The resources of each slot.
+        placement: How the slots may be distributed over machines.
+        labels: Labels that a machine must have to receive a slot, as sorted pairs of key and value.
     """
 
     gang_id: str
@@ -86,21 +94,22 @@ class GangRequest:
 
 
 class GangState(enum.Enum):
-    """What an engine knows of a gang. One that it does not know at all is gone."""
+    """The state of a gang in an engine. A gang that the engine does not list has been released."""
 
-    WAITING = "holds nothing yet"
-    HELD = "has room for all slots"
-    BROKEN = "was held, and lost a slot"
+    WAITING = "has no slots yet"
+    HELD = "has all its slots"
+    BROKEN = "had all its slots and lost at least one"
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one task.
+    """One task's share of a gang's allocation.
 
     Attributes:
-        worker_id: The worker that serves it.
-        machine: Where that is, as in `Machine.name`.
-        gpu_ids: Which of the machine's GPUs are its own; empty also where the worker itself sees no others.
+        worker_id: The id of the worker that serves the slot.
+        machine: The name of the worker's machine, as in `Machine.name`.
+        gpu_ids: The machine's GPUs that belong to the slot, by number. Empty if the slot has no GPUs, or if its worker
+            sees only the GPUs of this slot.
     """
 
     worker_id: str
@@ -110,12 +119,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class GangStatus:
-    """A gang as the engine sees it.
+    """The state of one gang as the engine sees it.
 
     Attributes:
-        slots: In the order of the gang's tasks; empty while it waits.
-        lost: Positions in `slots` that are *certainly* dead.
-        reason: Why it waits or broke, in the engine's words.
+        state: Whether the gang waits, has its slots, or is broken.
+        slots: The gang's slots in the order of its tasks. Empty while the gang waits.
+        lost: The positions in `slots` of workers that have certainly ended.
+        reason: Why the gang waits or broke, in the engine's words.
     """
 
     state: GangState
@@ -126,15 +136,16 @@ class GangStatus:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine, or the part of one that a worker serves.
+    """One machine, or the share of a machine that one worker serves.
 
     Attributes:
-        total: What it has for tasks.
-        free: What of it nobody holds, also nobody else who uses the engine.
-        tasks: How many slots are held on it, also those that reserve nothing.
-        labels: What it is labelled with.
-        alive: Whether the engine places something there.
-        why_avoided: Why it does not now although the machine runs, in words; empty: no such reason.
+        name: The name of the machine. It is unique within the engine.
+        total: The machine's capacity for tasks.
+        free: The part of the capacity that no user of the engine has allocated.
+        tasks: The number of slots on the machine, including slots that reserve no resources.
+        labels: The machine's labels, as sorted pairs of key and value.
+        alive: Whether the engine allocates slots on the machine at present.
+        why_avoided: Why the engine allocates nothing on a running machine. Empty if there is no such reason.
     """
 
     name: str
@@ -146,19 +157,19 @@ class Machine:
     why_avoided: str = ""
 
     def suits(self, gang: GangRequest) -> bool:
-        """Whether a slot of the gang may be here, however full it is."""
+        """Return whether the machine accepts slots of the gang, regardless of what is free."""
         return self.alive and all(label in self.labels for label in gang.labels)
 
 
 class Engine(Protocol):
-    """What the controller asks of an engine.
+    """The methods that the controller calls on an engine. The module docstring lists what they promise.
 
     Attributes:
-        name: For people: `local`, `ray`, `slurm`.
-        elastic: It may get machines that it does not have now: what fits on none of them waits.
-        adopted: How many workers `start` has found that an earlier life has left.
-        shared_workers: Workers stand, and serve slots of many gangs. Else each slot has one of its own, which ends when
-            its gang is released; before that the controller lets it hand over all that it has.
+        name: The engine's name for users: `local`, `ray`, or `slurm`.
+        elastic: Whether the engine may gain machines. If so, a gang that fits on no present machine waits.
+        adopted: The number of workers of an earlier controller that `start` has found.
+        shared_workers: Whether long-lived workers serve the slots of many gangs. If not, each slot has its own worker,
+            which ends when its gang is released. The controller lets such a worker upload its logs and results first.
     """
 
     name: str
@@ -167,44 +178,53 @@ class Engine(Protocol):
     adopted: int
 
     async def start(self, controller_address: str) -> None:
-        """Begins to serve; workers will register at `controller_address`."""
+        """Start the engine. Its workers register with the controller at `controller_address`."""
 
     async def submit(self, gang: GangRequest) -> None:
-        """Asks for room; returns at once. GangRejectedError: never; UnavailableError: ask again."""
+        """Request the slots of a gang, and return without waiting for them.
+
+        Raises:
+            GangRejectedError: The engine can never allocate this gang.
+            UnavailableError: The engine did not answer. Submit the gang again.
+        """
 
     async def release(self, gang_id: str) -> None:
-        """Gives everything back and ends what still runs there, now. Waiting, broken, unknown, again: all fine.
+        """Release the slots of a gang and end its processes at once.
 
-        Its room is free when it is gone from the snapshot, which may be later.
+        The gang may be in any state, unknown, or already released. Its slots are free once the gang is missing from the
+        snapshot, which may happen later.
         """
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Every gang of this controller that the engine knows, by id; also those from an earlier life of the
-        controller."""
+        """Return all gangs of this cluster by id, including gangs that an earlier controller process submitted."""
 
     async def machines(self) -> Sequence[Machine]:
-        """What there is, and what of it is free."""
+        """Return all machines with their capacity and what is free."""
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Returns when a snapshot may have become different, or after the time."""
+        """Return when the next snapshot may differ from the last one, or after `timeout_s` seconds."""
 
     async def close(self) -> None:
-        """Ends all that runs, gracefully, gives everything back, and lets go: what `iris down` means.
+        """End all workers gracefully, release all gangs, and stop the engine. `iris down` does this.
 
         Raises:
-            UnavailableError: The engine could not be told, or not in time. What may still run ends with its lease.
+            UnavailableError: The engine did not answer in time. Workers that still run end when their lease expires.
         """
 
     async def abandon(self) -> None:
-        """Lets go; gangs live on, for the next controller. What an engine has started and told nobody of ends."""
+        """Stop the engine but keep its gangs for the next controller.
+
+        Workers that no controller has been told of end.
+        """
 
 
 @runtime_checkable
 class AvoidsWorkers(Protocol):
-    """What the controller asks besides of an engine whose workers stand, and which chooses among them."""
+    """An engine with long-lived workers that can be told to allocate nothing on some of them."""
 
     def avoid(self, workers: Mapping[str, str]) -> None:
-        """From now on places nothing on these workers, which can start nothing now; by id, and why.
+        """Allocate no new slots on these workers until the next call. Existing slots stay.
 
-        What is placed there already stays.
+        Args:
+            workers: The ids of workers that cannot start attempts at present, each with the reason.
         """

@@ -1,4 +1,4 @@
-"""Which engines there are, and which options each of them has for itself."""
+"""The names of the engines, and the options of `iris up` that apply to one engine only."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ from collections.abc import Mapping
 
 from iris.errors import InvalidArgumentError
 
-# By the name of an engine, the options of `iris up` that are of use to it alone.
+# The options of `iris up` that apply to one engine only, by the engine's name.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "local": ("workers", "label"),
     "ray": ("ray_address",),
     "slurm": ("slurm_option",),
 }
 ENGINES = tuple(OPTIONS)
-RAY_ADDRESS = "auto"  # the Ray that runs on this machine
+RAY_ADDRESS = "auto"  # the Ray cluster of which this machine is a part
 
 
 def check_engine_options(given: Mapping[str, object]) -> None:
-    """Refuses what would be of no effect. `given`: options by name, with `engine`; what is empty was not given.
+    """Refuse options that would have no effect with the chosen engine.
+
+    Args:
+        given: Option values by name, including `engine`. An empty value means that the option was not given.
 
     Raises:
-        InvalidArgumentError: One is another engine's.
+        InvalidArgumentError: An option belongs to another engine.
     """
     engine = str(given["engine"] or "local")
     for other, names in OPTIONS.items():
         for name in names if other != engine else ():
             if given.get(name):
                 raise InvalidArgumentError(
-                    f"--{name.replace('_', '-')} is for --engine {other}, and this cluster has --engine {engine}"
+                    f"--{name.replace('_', '-')} applies to --engine {other} only, but this cluster uses --engine {engine}"
                 )

@@ -1,4 +1,4 @@
-"""What this machine has for tasks, as far as this process may use it: a container's limits count, not its host's."""
+"""The capacity of this machine. In a container, the container's limits count instead of the host's capacity."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from iris.cluster.engine.base import Resources
 
 
 def this_machine() -> Resources:
-    """Cores, memory and GPUs of this machine, within the CPU affinity and the cgroup limits of this process."""
+    """Return the cores, memory, and GPUs that this process may use, given its CPU affinity and cgroup limits."""
     return Resources(cpu=_cores(), memory_bytes=_memory_bytes(), gpu=len(gpu_ids()))
 
 
 def gpu_ids() -> tuple[int, ...]:
-    """The NVIDIA devices of this machine, by number; `CUDA_VISIBLE_DEVICES` narrows them down as it does for CUDA."""
+    """Return the numbers of this machine's NVIDIA GPUs, restricted by `CUDA_VISIBLE_DEVICES` as CUDA does it."""
     found = sorted(
         int(path.name.removeprefix("nvidia"))
         for path in Path("/dev").glob("nvidia[0-9]*")
@@ -48,7 +48,7 @@ def _memory_bytes() -> int:
 
 
 def _cgroup_directories() -> list[Path]:
-    """The cgroup (version 2) of this process and its parents: the tightest limit counts."""
+    """Return the cgroup (version 2) of this process and all its parents. The tightest of their limits applies."""
     root = Path("/sys/fs/cgroup")
     own = next((line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line.startswith("0::")), "/")
     directories = [root / own.lstrip("/")]
@@ -61,4 +61,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return ""  # not Linux, cgroup version 1, or not mounted here: no limit that we can see
+        return ""  # no visible limit: not Linux, cgroup version 1, or cgroups are not mounted

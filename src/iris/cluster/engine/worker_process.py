@@ -1,4 +1,4 @@
-"""The processes of the local engine's workers: started by this engine, or by an earlier one that was killed."""
+"""The processes of workers on this machine: starts them, adopts those of an earlier engine, and ends them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from iris.system.private_dir import inherited_umask, open_private
 from iris.system.process_identity import command_line
 
 _LOOK_S = 0.01
-_CLEAR_S = 45.0  # for a worker that starts to say who it is, and for the reaper of one that has died to do its work
-_STOP_S = 15.0  # for a worker to end its tasks and itself, before it is killed
+_CLEAR_S = 45.0  # how long a starting worker may take to write its identity, and a reaper to end a dead worker's tasks
+_STOP_S = 15.0  # how long a worker may take to end its tasks and itself before it is killed
 _log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """A worker that runs.
+    """The running process of a worker.
 
     Args:
         workers: The directory of all workers.
-        worker_id: Which it is.
-        incarnation: What it registers with.
-        pid: Its process.
-        child: The process, where this engine has started it; None: an earlier one has.
+        worker_id: The worker's id.
+        incarnation: The random id of this process, with which it registers.
+        pid: The process id.
+        child: The process as a child of this one, or None if an earlier engine has started it.
 
     Raises:
-        ProcessLookupError: It has just ended.
+        ProcessLookupError: The process has already ended.
     """
 
     def __init__(
@@ -53,30 +53,33 @@ class WorkerProcess:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether an earlier engine has started it."""
+        """Whether an earlier engine has started the process."""
         return self._child is None
 
     def reads(self, controller_file: Path) -> bool:
-        """Whether it looks for its controller in this file, by this path or another one, say of a bind mount. It does
-        not where the directory was renamed under it."""
+        """Return whether the worker reads the controller's address from this file.
+
+        The worker may know the file by another path, for example through a bind mount. If the worker's directory was
+        renamed while it ran, the worker reads another file.
+        """
         words = command_line(self._pid)
         with contextlib.suppress(ValueError, IndexError, OSError):
             return os.path.samefile(words[words.index("--controller-file") + 1], controller_file)
         return False
 
     async def wait(self) -> None:
-        """Returns when it has ended, and nothing of it or of its attempts is left:
+        """Wait until the worker and all processes of its attempts have ended.
 
-        1. The process ends.
-        2. Its reaper ends what it ran, and itself: then nobody holds the worker's lock any more.
-        3. Where the reaper was killed, too, we do its work.
+        1. The worker's process ends.
+        2. The worker's reaper ends the attempts and then itself, which frees the worker's lock.
+        3. If the reaper was killed too, this engine ends the attempts.
         """
         await self._exited()
         await _until_free(lock_file(self._workers, self._worker_id))
         await sweep(self._workers, self._worker_id)
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that has not ended it after a long time. Returns when nothing of it is left."""
+        """Send SIGTERM, then SIGKILL after 15 s, and wait until the worker and its attempts have ended."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_STOP_S):
@@ -86,11 +89,11 @@ class WorkerProcess:
         await self.wait()
 
     def kill(self) -> None:
-        """SIGKILL; `wait` tells when nothing of it is left."""
+        """Send SIGKILL. `wait` returns once the worker's attempts have ended, too."""
         self._signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Forgets it; it goes on."""
+        """Close the file descriptor of the process. The process keeps running."""
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -113,11 +116,11 @@ class WorkerProcess:
                 await exited.wait()
             finally:
                 loop.remove_reader(self._pidfd)
-        else:  # an old kernel, or a sandbox without the call
-            while self._is_running():  # noqa: ASYNC110 - the system tells nobody else of it
+        else:  # pidfd_open does not exist in old kernels and some sandboxes
+            while self._is_running():  # noqa: ASYNC110 - without a pidfd there is no event to wait for
                 await asyncio.sleep(_LOOK_S)
         if self._child is not None:
-            self._child.wait()  # it has ended: this collects it at once
+            self._child.wait()  # returns at once, because the process has ended
 
     def _is_running(self) -> bool:
         if self._child is not None:
@@ -126,7 +129,7 @@ class WorkerProcess:
 
 
 def find_standing(workers: Path) -> list[str]:
-    """The ids of the workers that run, or have just been killed and are not all gone, in order."""
+    """Return the sorted ids of workers whose lock is held: they run, or their reapers are still ending attempts."""
     found = []
     for path in sorted(workers.glob("local-*.lock"), key=lambda path: (len(path.name), path.name)):
         lock = try_lock(path)
@@ -138,20 +141,20 @@ def find_standing(workers: Path) -> list[str]:
 
 
 async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> WorkerProcess | None:
-    """Return the worker of that name which an earlier engine has started; None once there is none, nor anything of it.
+    """Return the process of a worker that an earlier engine started, or None if neither it nor its attempts run.
 
     Args:
         workers: The directory of all workers.
-        worker_id: The worker's name.
-        clear_s: Seconds in which a worker that starts says who it is, or the reaper of a dead one does its work.
+        worker_id: The worker's id.
+        clear_s: The seconds in which a starting worker must write its identity, or a dead worker's reaper must finish.
 
     Raises:
-        UnavailableError: Somebody holds its lock, and does not turn out to be that worker.
+        UnavailableError: Another process holds the worker's lock for longer than `clear_s`.
     """
     lock_path = lock_file(workers, worker_id)
     until_s = time.monotonic() + clear_s
     while (lock := try_lock(lock_path)) is None:
-        # It may be starting and not have said yet who it is, or be dead, and its reaper at work.
+        # The worker may be starting and not have written its identity yet, or its reaper may still be at work.
         process = _find(workers, worker_id)
         if process is not None:
             return process
@@ -167,9 +170,9 @@ async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> Wor
 
 
 async def end_standing(workers: Path) -> int:
-    """Ends the workers that stand here, whose engine was killed, with all that they run; answers how many there were.
+    """End all workers and attempts that a killed engine has left in a directory, and return how many workers there were.
 
-    Nobody else may use the directory meanwhile.
+    No other process may use the directory meanwhile.
     """
     found = [process for worker_id in find_standing(workers) if (process := await adopt(workers, worker_id))]
     await asyncio.gather(*(process.stop() for process in found))
@@ -186,10 +189,16 @@ def start(
     env: dict[str, str],
     credentials: Callable[[], str],
 ) -> WorkerProcess:
-    """Starts a worker, which inherits the lock that says so. There is none of that name, see `adopt`.
+    """Start a worker process, which inherits the worker's lock. No process of that worker may run, see `adopt`.
 
-    Its credentials are asked for once it runs, and go through a pipe: neither a command line nor an environment is a
-    place for a secret.
+    Args:
+        workers: The directory of all workers.
+        worker_id: The worker's id.
+        incarnation: The random id with which the process registers.
+        command: The command line, without the credentials.
+        env: The environment.
+        credentials: Returns the credentials, and is called once the process runs. They go through a pipe, because other
+            users could read them in a command line or an environment.
     """
     lock = try_lock(lock_file(workers, worker_id))
     assert lock is not None, f"{worker_id} runs already"
@@ -203,14 +212,14 @@ def start(
                 stdout=messages,
                 stderr=messages,
                 pass_fds=(lock, ours),
-                start_new_session=True,  # a terminal's Ctrl-C is for the client, not for the workers
-                umask=inherited_umask(),  # which its tasks have
+                start_new_session=True,  # Ctrl-C in a terminal must not reach the workers
+                umask=inherited_umask(),  # the umask of the user's shell, which tasks inherit from the worker
             )
     except BaseException:
         os.close(theirs)
         raise
     finally:
-        os.close(lock)  # ours: the child has its own
+        os.close(lock)  # the child has its own copy
         os.close(ours)
     with contextlib.suppress(BrokenPipeError), os.fdopen(theirs, "w") as pipe:
         pipe.write(credentials())
@@ -218,24 +227,23 @@ def start(
 
 
 async def sweep(workers: Path, worker_id: str) -> None:
-    """End what a worker left that could not end it itself: it and its reaper were killed, and its lock is free.
+    """End the processes that a worker left behind because both the worker and its reaper were killed.
 
-    A worker that ended as it should has taken its identity away.
-
-    Nothing is ended where the identity came with a copy of another directory: its worker holds a lock of its own, so
-    that it may live though this one is free.
+    The worker's lock is free. A worker that ended normally has deleted its identity file, and then there is nothing to
+    do. Nothing is ended if the identity file is part of a copied directory: the original directory has a lock of its
+    own, so that its worker may be alive although the lock of the copy is free.
     """
     path = identity_file(workers, worker_id)
     identity = read_identity(path)
     if identity is not None and (identity.is_alive or not identity.belongs_to(lock_file(workers, worker_id))):
-        _log.warning("%s names a worker of another directory, of which this is a copy: it is left alone", path)
+        _log.warning("%s was copied from another directory, therefore its worker is not ended", path)
     elif identity is not None:
         await asyncio.to_thread(kill_marked, identity.token)
     path.unlink(missing_ok=True)
 
 
 async def _until_free(lock_path: Path) -> None:
-    while (lock := try_lock(lock_path)) is None:  # noqa: ASYNC110 - a lock tells nobody that it is free
+    while (lock := try_lock(lock_path)) is None:  # noqa: ASYNC110 - there is no event for a lock that becomes free
         await asyncio.sleep(_LOOK_S)
     os.close(lock)
 
@@ -248,7 +256,7 @@ def _find(workers: Path, worker_id: str) -> WorkerProcess | None:
         process = WorkerProcess(workers, worker_id, identity.incarnation, identity.pid, None)
     except ProcessLookupError:
         return None
-    if identity.is_worker:  # now, so it is this process that we hold, and no other that was given its id
+    if identity.is_worker:  # checked after the pidfd was opened: the pid had not been reused at that time
         return process
     process.close()
     return None

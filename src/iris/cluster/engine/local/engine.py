@@ -1,11 +1,12 @@
-"""This machine as an engine: standing worker processes, and a ledger of what their tasks hold.
+"""This machine as an engine: long-lived worker processes, and a ledger of the slots that gangs hold on them.
 
-A worker costs some tenths of a second of CPU to start and a task must cost milliseconds, so workers stand and slots
-share them. `workers=N` splits the machine into N of them, so that several "hosts" can be had on one.
+Starting a worker costs tenths of a second of CPU, but starting a task should cost milliseconds. Therefore workers are
+long-lived and shared by the slots of many gangs. `workers=N` splits the machine into N workers, so that one machine can
+stand in for several hosts.
 
-Workers that are *standing* outlive their engine: when it is killed they go on, and the next one in the same directory
-finds them by the locks that they hold (worker/standing.py), and in a ledger on disk what was placed on them. Of workers
-of which it has fewer than the one before, those that run something do so to its end, and get nothing new.
+A *standing* worker survives its engine. If the engine is killed, the next engine in the same directory finds the worker
+by the lock that the worker holds (worker/supervision/worker_identity.py), and finds its slots in the ledger. If the next
+engine is configured with fewer workers, the surplus workers finish their tasks and receive no new ones.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from iris.failpoints import failpoint
 from iris.system.private_dir import make_private
 from iris.system.processes import descriptors, happens
 
-_RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # between the deaths of a worker that never lived for long
+_RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # before each restart of a worker that died within `_LIVED_LONG_S`, in order
 _LIVED_LONG_S = 10.0
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _new_incarnation() -> str:
 
 @dataclass(slots=True)
 class _Host:
-    """One of the standing workers, and the share of the machine that it serves."""
+    """One worker, and the share of the machine that it serves."""
 
     worker_id: str
     total: Resources
@@ -65,35 +66,36 @@ class _Host:
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     keeper: asyncio.Task[None] | None = None
-    incarnation: str = field(default_factory=_new_incarnation)  # of its process, or of the next one while it has none
+    incarnation: str = field(default_factory=_new_incarnation)  # of the worker's present process, or of its next one
 
 
-_WAITS = GangStatus(GangState.WAITING, reason="this machine has no room for it now")
+_WAITS = GangStatus(GangState.WAITING, reason="this machine has not enough free capacity")
 
 
 @dataclass(slots=True)
 class _Gang:
     request: GangRequest
-    hosts: list[int] = field(default_factory=list)  # empty while it waits
+    hosts: list[int] = field(default_factory=list)  # the index in `_hosts` for each slot; empty while the gang waits
     status: GangStatus = _WAITS
 
 
 class LocalEngine:
-    """Places gangs on this machine.
+    """An engine that runs gangs on this machine.
 
     Args:
-        directory: Where each worker gets a folder for its attempts and a file for its own messages.
-        workers: How many worker processes share the machine, 1 to 64.
-        machine: What there is to give away; default what this process may use (see `this_machine`).
-        labels: What its workers are labelled with, as machines: each of them, or one mapping for all.
+        directory: The directory in which each worker gets a folder for its attempts and a file for its own messages.
+        workers: The number of worker processes that share the machine, 1 to 64.
+        machine: The capacity to share. Defaults to what this process may use (see `this_machine`).
+        labels: The machine labels of the workers: one mapping for all workers, or one for each.
         host: The address that workers bind to.
-        advertise_host: Where others reach them; default `host`.
-        standing: Workers go on when this process is killed; False: they end with it, however that ends.
-        lease_s: For how long a worker lives that nobody has called yet; 0: for ever.
-        log_directory: Where workers write logs, so that these outlive them; default: they hand them over.
-        worker_options: More of the worker's command line, see worker/wiring.py.
-        credentials: What a worker of that id is to show, and whom it is to trust; asked for each process. None: nothing
-            that any controller takes.
+        advertise_host: The address at which others reach the workers. Defaults to `host`.
+        standing: Whether workers survive this process. If False, workers end when this process ends for any reason.
+        lease_s: The seconds after which a worker that no controller has called ends. 0 means never.
+        log_directory: The directory in which workers write logs that survive them. By default, workers upload their
+            logs to the controller instead.
+        worker_options: Additional arguments of the worker's command line, see worker/wiring.py.
+        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id. Called once for
+            each worker process. With None, workers get a token that no controller accepts.
     """
 
     name = "local"
@@ -126,43 +128,42 @@ class LocalEngine:
             self._worker_options += ["--log-directory", str(log_directory)]
         self._standing = standing
         self._lease_s = lease_s
-        self._hosts = [
-            _share(total, devices, i, workers, labels) for i in range(workers)
-        ]  # then those that are too many
-        self._open = workers  # how many of them are given something new
+        # The first `_open` hosts receive new slots. Surplus workers of an earlier engine are appended behind them.
+        self._hosts = [_share(total, devices, i, workers, labels) for i in range(workers)]
+        self._open = workers
         self._gangs: dict[str, _Gang] = {}
-        self._waiting: dict[str, _Gang] = {}  # of them, those that hold nothing
+        self._waiting: dict[str, _Gang] = {}  # the gangs in `_gangs` that hold no slots
         self._ledger = Ledger(directory / "ledger" if standing else None)
         self._avoided: Mapping[str, str] = {}
         self._abandoned = False
-        self.adopted = 0  # workers that were there already
+        self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        self._file_limit = descriptors()  # for tasks; we may raise our own
+        self._file_limit = descriptors()  # the limit that tasks get; the server may have raised its own limit
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
-        # As it is now: what this program changes later is not for workers and tasks, and our user's token never is.
+        # A copy, because later changes by this program must not reach tasks. Neither must the user's own token.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
     async def start(self, controller_address: str) -> None:
-        """Starts the workers, or finds them; they register by themselves."""
+        """Start the workers or adopt running ones. Workers register with the controller by themselves."""
         self._controller_address = controller_address
         make_private(self._directory)
         if self._standing:
-            if self._speaks_otherwise(controller_address):
+            if self._changes_scheme(controller_address):
                 await end_standing(self._directory)
             beside = self._controller_file.with_name(f"{self._controller_file.name}.new")
             beside.write_text(f"{controller_address}\n")
-            beside.rename(self._controller_file)  # which also tells standing workers to call again
+            beside.rename(self._controller_file)  # standing workers notice the new file and register again
         for worker_id in find_standing(self._directory):
             if all(host.worker_id != worker_id for host in self._hosts):
                 self._hosts.append(_without_room(worker_id))
         processes = await asyncio.gather(*(self._find_or_start(host) for host in self._hosts))
         for entry in self._ledger.load():
-            self._take_over(entry)
+            self._restore(entry)
         for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
             if process is not None or i < self._open:
                 host.keeper = asyncio.create_task(self._keep_worker(host, process))
-        await asyncio.sleep(0)  # a task that is cancelled before it has begun would end no worker
+        await asyncio.sleep(0)  # let the keepers begin: a keeper that is cancelled earlier would not end its worker
         for i in range(len(self._hosts)):
             self._end_if_idle(i)
 
@@ -170,9 +171,12 @@ class LocalEngine:
     def _controller_file(self) -> Path:
         return self._directory / "controller"
 
-    def _speaks_otherwise(self, controller_address: str) -> bool:
-        """Whether workers that stand were started with TLS and the controller is without now, or the other way round:
-        one of the two could not call the other, and what they run would neither go on nor be given up."""
+    def _changes_scheme(self, controller_address: str) -> bool:
+        """Return whether standing workers use TLS and the new controller does not, or the other way round.
+
+        Such workers and the controller could not call each other, and their attempts would neither continue nor be
+        given up.
+        """
         try:
             before = self._controller_file.read_text()
         except OSError:
@@ -182,7 +186,7 @@ class LocalEngine:
     async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
         process = await adopt(self._directory, host.worker_id)
         if process is not None and not process.reads(self._controller_file):
-            # It will never hear of us, and writes to where its directory was.
+            # The worker's directory was renamed: it reads another controller file and will never find this controller.
             await process.stop()
             process.close()
             process = None
@@ -190,70 +194,78 @@ class LocalEngine:
             host.incarnation = process.incarnation
             self.adopted += 1
         elif self._hosts.index(host) < self._open:
-            with contextlib.suppress(OSError, IrisError):  # its keeper tries again, and says so
+            with contextlib.suppress(OSError, IrisError):  # the worker's keeper tries again and logs the error
                 process = self._start_worker(host)
         return process
 
-    def _take_over(self, entry: Entry) -> None:
-        """A gang that an earlier engine has placed; slots of workers that are gone are lost."""
+    def _restore(self, entry: Entry) -> None:
+        """Restore a gang that an earlier engine allocated. Slots whose worker process has ended are lost."""
         gang = _Gang(entry.gang, status=GangStatus(GangState.HELD, entry.slots))
         for position, (slot, incarnation) in enumerate(zip(entry.slots, entry.incarnations, strict=True)):
             i = next((i for i, host in enumerate(self._hosts) if host.worker_id == slot.worker_id), len(self._hosts))
             if i == len(self._hosts):
                 self._hosts.append(_without_room(slot.worker_id))
             gang.hosts.append(i)
-            self._take(i, entry.gang.need, slot.gpu_ids)
+            self._allocate(i, entry.gang.need, slot.gpu_ids)
             if self._hosts[i].incarnation != incarnation:
                 gang.status = _broken(entry.slots, gang.status.lost | {position})
         self._gangs[entry.gang.gang_id] = gang
 
     async def submit(self, gang: GangRequest) -> None:
-        """See `Engine.submit`. Room that is free is held when this returns."""
+        """Submit a gang, see `Engine.submit`. If its slots are free, they are allocated before this returns."""
         if gang.gang_id in self._gangs:
             return
         empty = [replace(machine, free=machine.total, tasks=0, alive=True) for machine in self._machines()]
         if choose_machines(gang, empty) is None:
-            raise GangRejectedError(f"{gang.slots} x {gang.need} do not fit on this machine even when it is empty")
+            raise GangRejectedError(
+                f"{gang.slots} x {gang.need} exceed the capacity of this machine even when it is idle"
+            )
         self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
-        self._hold_what_fits()
+        self._allocate_waiting()
 
     async def release(self, gang_id: str) -> None:
-        """See `Engine.release`. The controller has ended what ran there: workers stand, only the ledger changes."""
+        """Release a gang, see `Engine.release`.
+
+        Only the ledger changes, because the workers are shared and the controller has already ended the gang's
+        attempts.
+        """
         gang = self._gangs.pop(gang_id, None)
         self._waiting.pop(gang_id, None)
         if gang is None:
             return
         self._ledger.release(gang_id)
         for i, slot in zip(gang.hosts, gang.status.slots, strict=True):
-            self._give_back(i, gang.request.need, slot.gpu_ids)
+            self._free(i, gang.request.need, slot.gpu_ids)
             self._end_if_idle(i)
-        self._hold_what_fits()
+        self._allocate_waiting()
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """See `Engine.snapshot`. What it tells is in the ledger: the controller acts on it."""
+        """Return all gangs, see `Engine.snapshot`. They are written to the ledger first, because the controller acts
+        on what this returns.
+        """
         self._ledger.flush()
         return {gang_id: gang.status for gang_id, gang in self._gangs.items()}
 
     async def machines(self) -> Sequence[Machine]:
-        """One for each worker: its share of the machine."""
+        """Return one `Machine` for each worker: the worker's share of this machine."""
         return self._machines()
 
     def avoid(self, workers: Mapping[str, str]) -> None:
-        """See `AvoidsWorkers.avoid`."""
-        has_room_again = any(worker_id not in workers for worker_id in self._avoided)
+        """Allocate no new slots on these workers, see `AvoidsWorkers.avoid`."""
+        is_any_back = any(worker_id not in workers for worker_id in self._avoided)
         self._avoided = dict(workers)
-        if has_room_again:
-            self._hold_what_fits()
+        if is_any_back:
+            self._allocate_waiting()
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Returns when a gang got room or lost a worker, or after the time."""
+        """Return when a gang was allocated or lost a worker, or after `timeout_s` seconds."""
         await happens(self._changed, timeout_s)
         self._changed.clear()
 
     async def close(self) -> None:
-        """Ends the workers, which end their tasks."""
+        """End the workers, which end their tasks."""
         for host in self._hosts:
-            if host.keeper is not None and not host.keeper.cancelling():  # else it is ending its worker already
+            if host.keeper is not None and not host.keeper.cancelling():  # a cancelled keeper is ending its worker
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
         if self._standing and not self._abandoned:
@@ -261,11 +273,11 @@ class LocalEngine:
             self._controller_file.unlink(missing_ok=True)
 
     async def abandon(self) -> None:
-        """Ends what this engine has started, and leaves what it has found: for a start that fails."""
+        """End the workers that this engine started, and keep those that it adopted. Called if a start fails."""
         self._abandoned = True
         await self.close()
 
-    def _hold_what_fits(self) -> None:
+    def _allocate_waiting(self) -> None:
         for gang_id, gang in list(self._waiting.items()):
             spots = choose_machines(gang.request, self._machines())
             if spots is None:
@@ -273,7 +285,7 @@ class LocalEngine:
             slots = []
             for i in spots:
                 gpu_ids = tuple(self._hosts[i].free_gpus[: gang.request.need.gpu])
-                self._take(i, gang.request.need, gpu_ids)
+                self._allocate(i, gang.request.need, gpu_ids)
                 slots.append(Slot(self._hosts[i].worker_id, self._hosts[i].worker_id, gpu_ids))
             gang.hosts, gang.status = spots, GangStatus(GangState.HELD, tuple(slots))
             del self._waiting[gang_id]
@@ -294,20 +306,23 @@ class LocalEngine:
             for host in self._hosts[: self._open]
         ]
 
-    def _take(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
+    def _allocate(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
         host = self._hosts[index]
         host.tasks += 1
         host.free -= replace(need, gpu=0)
         self._move_gpus(gpu_ids, list.remove)
 
-    def _give_back(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
+    def _free(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
         host = self._hosts[index]
         host.tasks -= 1
         host.free += replace(need, gpu=0)
         self._move_gpus(gpu_ids, list.append)
 
     def _move_gpus(self, gpu_ids: Iterable[int], move: Callable[[list[int], int], None]) -> None:
-        """To or from whose share they are now: an earlier engine may have shared them out in another way."""
+        """Add GPUs to the free GPUs of their host, or remove them.
+
+        The host is looked up by GPU, because an earlier engine may have divided the GPUs differently among the workers.
+        """
         for number in gpu_ids:
             for host in self._hosts[: self._open]:
                 if number in host.gpus:
@@ -316,14 +331,13 @@ class LocalEngine:
                     host.free = replace(host.free, gpu=len(host.free_gpus))
 
     def _end_if_idle(self, index: int) -> None:
-        """A worker that is one too many ends with the last that it ran."""
+        """End a surplus worker that has no tasks left."""
         host = self._hosts[index]
         if index >= self._open and not host.tasks and host.keeper is not None:
             host.keeper.cancel()
 
     async def _keep_worker(self, host: _Host, process: WorkerProcess | None) -> None:
-        """Watches the worker's process, and starts another when it has died, or could not be started; ends it when this
-        is cancelled."""
+        """Keep one worker running: restart its process whenever it dies, and end the process on cancellation."""
         deaths = 0
         loop = asyncio.get_running_loop()
         process = process or await self._start_again(host, 1)
@@ -344,7 +358,12 @@ class LocalEngine:
             process = await self._start_again(host, deaths)
 
     async def _start_again(self, host: _Host, deaths: int) -> WorkerProcess:
-        """After so many deaths in a row; until it succeeds: there may be no room for a process, or on the disk."""
+        """Start the worker's process, and retry until that succeeds, because memory or disk may be exhausted.
+
+        Args:
+            host: The worker.
+            deaths: The number of times in a row that its process has died soon, which decides the pause.
+        """
         while True:
             await asyncio.sleep(_RESTART_PAUSE_S[min(max(deaths - 1, 0), len(_RESTART_PAUSE_S) - 1)])
             try:
@@ -357,7 +376,7 @@ class LocalEngine:
         worker_id = host.worker_id
         command = [
             sys.executable,
-            *("-P", "-m", "iris.cluster.worker"),  # -P: nothing of the current folder takes our modules' places
+            *("-P", "-m", "iris.cluster.worker"),  # -P: no module in the current folder replaces one of Iris
             *("--worker-id", worker_id),
             *("--incarnation", host.incarnation),
             *("--identity-file", str(identity_file(self._directory, worker_id))),
@@ -374,7 +393,7 @@ class LocalEngine:
             command += ["--parent-pid", str(os.getpid())]
         failpoint("engine.spawn.before")
         command += self._worker_options
-        # It loads its program meanwhile: the time that signing takes is not added to that.
+        # A function, so that the token is signed while the worker process loads its program.
         secret = partial(_secret_of, self._credentials, worker_id)
         process = start_worker(self._directory, worker_id, host.incarnation, command, self._env, secret)
         failpoint("engine.spawn.after")
@@ -386,7 +405,7 @@ class LocalEngine:
             lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
             if lost:
                 gang.status = _broken(slots, gang.status.lost | lost)
-        host.incarnation = _new_incarnation()  # what is placed there from now on is for the next process
+        host.incarnation = _new_incarnation()  # slots that are allocated from now on belong to the next process
         self._changed.set()
 
 

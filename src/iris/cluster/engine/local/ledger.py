@@ -1,7 +1,8 @@
-"""The local engine's ledger on disk: which gangs hold which slots of which worker processes, for the next engine.
+"""The local engine's ledger on disk: which gang holds which slots of which worker process.
 
-Lines of JSON are appended; a gang counts from its own line until the line that releases it. What is written survives
-the process, which is enough: no worker survives the machine.
+The next engine reads the ledger. It is a file of JSON lines that is only appended to. A gang holds its slots from the
+line that names it until the line that releases it. Nothing is synced to disk, because no worker survives a crash of the
+machine.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 from iris.cluster.engine.base import GangRequest, Resources, Slot
 from iris.errors import ResourceExhaustedError
 
-_REWRITE_LINES = 1000  # of which this is reached, and most speak of gangs that are gone
+_REWRITE_LINES = 1000  # a longer ledger is rewritten if most of its lines concern released gangs
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A gang that holds room; for each slot, which process of its worker it was."""
+    """A gang that holds slots, with the incarnation of the worker process for each slot."""
 
     gang: GangRequest
     slots: tuple[Slot, ...]
@@ -27,46 +28,48 @@ class Entry:
 
 
 class Ledger:
-    """The gangs that hold room.
+    """The gangs that hold slots.
 
     Args:
-        path: The file; None keeps nothing.
+        path: The ledger's file. With None, nothing is kept on disk.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._entries: dict[str, Entry] = {}
         self._unwritten: list[str] = []
-        self._untold: set[str] = set()  # of the gangs that hold room, those of which nothing is written yet
+        self._unsaved: set[str] = set()  # ids of gangs that hold slots and are not in the file yet
         self._lines = 0
-        self._is_whole = False  # what is in the file is what it should be, up to `_unwritten`
+        self._is_whole = False  # whether the file and `_unwritten` together are the whole ledger
 
     def load(self) -> list[Entry]:
-        """What an earlier engine left."""
+        """Read the gangs that an earlier engine wrote, and return them."""
         if self._path is not None and self._path.exists():
             for line in self._path.read_text(errors="replace").splitlines():
-                self._take(line)
+                self._apply_line(line)
         return list(self._entries.values())
 
     def hold(self, entry: Entry) -> None:
-        """A gang has room."""
+        """Record that a gang holds slots. `flush` writes the record."""
         self._entries[entry.gang.gang_id] = entry
         if self._path is not None:
             self._unwritten.append(_dump(entry))
-            self._untold.add(entry.gang.gang_id)
+            self._unsaved.add(entry.gang.gang_id)
 
     def release(self, gang_id: str) -> None:
-        """It has no more."""
+        """Record that a gang holds no slots any more. `flush` writes the record."""
         if self._entries.pop(gang_id, None) is not None and self._path is not None:
             self._unwritten.append(json.dumps({"release": gang_id}))
-            self._untold.discard(gang_id)
+            self._unsaved.discard(gang_id)
 
     def flush(self) -> None:
-        """Writes what has changed. What holds room and is not written may not be told to the controller, who would act
-        on it; that something was released may be, since a controller that comes back releases it again.
+        """Write all changes to the file.
+
+        A gang must be in the file before the controller is told that the gang holds slots, because the controller acts
+        on that. A release may be reported unwritten, because a controller that restarts releases the gang again.
 
         Raises:
-            ResourceExhaustedError: Some of what holds room cannot be written now.
+            ResourceExhaustedError: A gang that holds slots cannot be written, for example because the disk is full.
         """
         if self._path is None or (self._is_whole and not self._unwritten):
             return
@@ -80,14 +83,14 @@ class Ledger:
                 with self._path.open("a") as file:
                     file.write(_join(self._unwritten))
         except OSError as error:
-            if not self._untold:
+            if not self._unsaved:
                 return
             raise ResourceExhaustedError(f"cannot write {self._path}: {error}") from error
         self._is_whole, self._lines, self._unwritten = True, lines, []
-        self._untold.clear()
+        self._unsaved.clear()
 
     def remove(self) -> None:
-        """There are no more workers that anything could be known of."""
+        """Delete the file. Call this once no worker is left."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -96,7 +99,7 @@ class Ledger:
         beside.write_text(_join(lines))
         beside.rename(path)
 
-    def _take(self, line: str) -> None:
+    def _apply_line(self, line: str) -> None:
         try:
             record = json.loads(line)
             if "release" in record:
@@ -107,7 +110,7 @@ class Ledger:
             gang = GangRequest(record["gang"], len(slots), Resources(cpu, memory_bytes, gpu))
             self._entries[gang.gang_id] = Entry(gang, slots, tuple(one for _, one, _ in record["slots"]))
         except (ValueError, TypeError, KeyError, AttributeError):
-            return  # the writer was killed within a line: it had told nobody of it
+            return  # the writer was killed in the middle of the line, before it reported the gang to the controller
 
 
 def _dump(entry: Entry) -> str:
