@@ -316,7 +316,7 @@ async def test_a_wrong_token_is_named(
     """Ray itself says only that it could not connect."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-somebody-else-0123456789abcdef")
     engine = RayWorld(ray_environment, tmp_path / "engine").engine
-    with pytest.raises(UnavailableError, match=r"does not take us: .*RAY_AUTH_TOKEN have to be set as on its machines"):
+    with pytest.raises(UnavailableError, match=r"refused the connection: .*RAY_AUTH_TOKEN here as on its machines"):
         await engine.start(NOBODY)
 
 

@@ -333,7 +333,7 @@ async def test_options_reach_sbatch(world: SlurmWorld) -> None:
     status = await held(world, "a@0")
     assert world.zones[status.slots[0].machine] == "b"
     assert world.slurm.command("squeue", "--noheader", "--format=%P %l").split() == ["other", "7:00"]
-    with pytest.raises(GangRejectedError, match="Slurm does not take it"):
+    with pytest.raises(GangRejectedError, match="Slurm rejected the gang"):
         await world.engine.submit(gang("b@0", zone="a"))
 
 

@@ -134,16 +134,16 @@ def test_what_a_gang_asks_of_slurm() -> None:
     [
         ("partition=gpu", "not an option"),
         ("gpu", "not an option"),
-        ("--account", "needs a value, in one word with it"),
-        ("-p", "needs a value, in one word with it"),
-        ("--job-name=x", "set by Iris itself"),
-        ("--job=x", "set by Iris itself"),
-        ("--mem=3", "set by Iris itself"),
-        ("-n3", "set by Iris itself"),
-        ("--wrap=true", "set by Iris itself"),
+        ("--account", "needs a value in the same word"),
+        ("-p", "needs a value in the same word"),
+        ("--job-name=x", "Iris sets the sbatch option"),
+        ("--job=x", "Iris sets the sbatch option"),
+        ("--mem=3", "Iris sets the sbatch option"),
+        ("-n3", "Iris sets the sbatch option"),
+        ("--wrap=true", "Iris sets the sbatch option"),
     ],
 )
-def test_options_that_are_refused(tmp_path: Path, option: str, why: str) -> None:
+def test_slurm_options_that_iris_sets_itself_are_refused(tmp_path: Path, option: str, why: str) -> None:
     with pytest.raises(InvalidArgumentError, match=why):
         SlurmEngine(tmp_path, slurm_options=[option], lease_s=1.0, credentials=WorkerCredentials)
 

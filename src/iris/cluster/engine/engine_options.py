@@ -30,5 +30,6 @@ def check_engine_options(given: Mapping[str, object]) -> None:
         for name in names if other != engine else ():
             if given.get(name):
                 raise InvalidArgumentError(
-                    f"--{name.replace('_', '-')} applies to --engine {other} only, but this cluster uses --engine {engine}"
+                    f"--{name.replace('_', '-')} applies to --engine {other} only, but this cluster uses"
+                    f" --engine {engine}"
                 )

@@ -170,7 +170,7 @@ async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> Wor
 
 
 async def end_standing(workers: Path) -> int:
-    """End all workers and attempts that a killed engine has left in a directory, and return how many workers there were.
+    """End all workers and attempts that a killed engine has left in a directory, and return the number of workers.
 
     No other process may use the directory meanwhile.
     """

@@ -5,7 +5,7 @@ long-lived and shared by the slots of many gangs. `workers=N` splits the machine
 stand in for several hosts.
 
 A *standing* worker survives its engine. If the engine is killed, the next engine in the same directory finds the worker
-by the lock that the worker holds (worker/supervision/worker_identity.py), and finds its slots in the ledger. If the next
+by the lock that the worker holds (worker/supervision/worker_identity.py), and its slots in the ledger. If the next
 engine is configured with fewer workers, the surplus workers finish their tasks and receive no new ones.
 """
 

@@ -1,9 +1,10 @@
-"""The process that talks with Ray: `python -m iris.cluster.engine.ray.driver`. The Ray engine (engine.py) starts it.
+"""The driver process, which talks to Ray: `python -m iris.cluster.engine.ray.driver`. The Ray engine starts it.
 
-Ray ends the process that it runs in when its head has been away for a minute, takes over signals, and its calls may
-hang. So it has a process of its own, which is spoken to by lines of JSON: orders come on stdin, one after the other,
-and what is answered or has changed goes to stdout. It says something at least every half second while Ray answers, so
-who hears nothing knows that it does not. It ends with its stdin, whatever it is doing.
+Ray runs in a process of its own for three reasons: Ray ends its process when its head is unreachable for a minute, Ray
+replaces signal handlers, and calls to Ray may hang. The engine and the driver exchange lines of JSON. Commands
+arrive on stdin and are executed in order; answers and changes of state go to stdout. While Ray answers, the driver
+writes a line at least every half second, therefore silence means that Ray does not answer. The driver ends as soon as
+its stdin is closed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iris.cluster.engine.ray.placement_groups import RayGangs
 
-_LOOK_S = 0.5
+_REFRESH_S = 0.5
 _CONNECT_S = 5.0
 
 Json = dict[str, Any]
@@ -29,27 +30,29 @@ _Work = Callable[[], None]
 
 
 class _Wire:
-    """What goes to the engine. Whatever else is printed goes to stderr."""
+    """Writes messages to the engine. Everything else that this process prints goes to stderr."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._state: Json = {}
 
-    def say(self, message: Json) -> None:
-        """One line."""
+    def send(self, message: Json) -> None:
+        """Write one message as a line of JSON."""
         self._out.write(json.dumps(message) + "\n")
         self._out.flush()
 
-    def say_state(self, state: Json) -> None:
-        """What there is, if it is news; in any case that Ray has answered."""
-        self.say({"beat": True} if state == self._state else {"state": state})
+    def send_state(self, state: Json) -> None:
+        """Send the state if it has changed, or else a heartbeat, which shows that Ray has answered."""
+        self.send({"beat": True} if state == self._state else {"state": state})
         self._state = state
 
 
 def main() -> None:
-    """1. The first line says where Ray is, and what workers are to be told.
-    2. Orders, and looks at Ray, one after the other: one that hangs keeps the others waiting.
+    """Connect to Ray, then execute commands and report the state until stdin is closed.
+
+    1. The first line of stdin holds Ray's address and the arguments of workers.
+    2. Commands and queries of Ray run one after the other. A call that hangs delays all later ones.
     """
     wire = _Wire()
     setup = json.loads(sys.stdin.readline() or "null")
@@ -63,24 +66,24 @@ def main() -> None:
         from iris.cluster.engine.ray.placement_groups import RayGangs
 
         gangs = RayGangs(setup["cluster_id"], setup["arguments"], setup["lease_s"], work.put)
-        state = gangs.look()
-        wire.say({"ready": _addresses()})
-        wire.say_state(state)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the engine has to hear why
+        state = gangs.refresh()
+        wire.send({"ready": _addresses()})
+        wire.send_state(state)
+    except Exception as error:  # noqa: BLE001 - the engine must receive the cause, whatever it is
         traceback.print_exc()
-        wire.say({"failed": _words(error)})
+        wire.send({"failed": _first_line(error)})
         os._exit(1)
     while True:
-        _take_all(work, gangs.next_look_s(_LOOK_S))
+        _run_all(work, gangs.next_refresh_s(_REFRESH_S))
         while not orders.empty():
-            _obey(orders.get(), gangs, wire)
+            _execute(orders.get(), gangs, wire)
         try:
-            wire.say_state(gangs.look())
-        except Exception:  # noqa: BLE001 - Ray does not answer: nothing is said of it until it does
+            wire.send_state(gangs.refresh())
+        except Exception:  # noqa: BLE001 - Ray does not answer; the silence tells the engine so
             traceback.print_exc()
 
 
-def _take_all(work: queue.SimpleQueue[_Work], timeout_s: float) -> None:
+def _run_all(work: queue.SimpleQueue[_Work], timeout_s: float) -> None:
     try:
         work.get(timeout=timeout_s)()
         while True:
@@ -96,19 +99,19 @@ def _read(orders: queue.SimpleQueue[Json], work: queue.SimpleQueue[_Work]) -> No
     os._exit(0)
 
 
-def _obey(order: Json, gangs: RayGangs, wire: _Wire) -> None:
+def _execute(order: Json, gangs: RayGangs, wire: _Wire) -> None:
     from iris.cluster.engine.ray.placement_groups import RejectedError
 
     number, verb, arguments = order["id"], order["do"], order["with"]
     try:
         getattr(gangs, verb)(**arguments)
-        wire.say_state(gangs.look())  # before the answer: who has it finds what it has asked for
-        wire.say({"id": number})
+        wire.send_state(gangs.refresh())  # before the answer, so that the engine then knows the command's effect
+        wire.send({"id": number})
     except RejectedError as error:
-        wire.say({"id": number, "rejected": str(error)})
-    except Exception as error:  # noqa: BLE001 - it goes to who has ordered it
+        wire.send({"id": number, "rejected": str(error)})
+    except Exception as error:  # noqa: BLE001 - the engine receives the error as the answer
         traceback.print_exc()
-        wire.say({"id": number, "failed": _words(error)})
+        wire.send({"id": number, "failed": _first_line(error)})
 
 
 def _connect(address: str, namespace: str) -> None:
@@ -121,11 +124,11 @@ def _connect(address: str, namespace: str) -> None:
         resolved = canonicalize_bootstrap_address_or_die(address)
     except ConnectionError as error:
         raise ConnectionError(
-            "no Ray runs on this machine: start one ('ray start --head', or with --address to join one that runs),"
-            " or give the address of its head (--ray-address HOST:PORT)"
+            "Ray does not run on this machine: start it ('ray start --head', or 'ray start --address HOST:PORT' to join"
+            " a running Ray cluster), or pass the address of a cluster's head with --ray-address HOST:PORT"
         ) from error
     host, _, port = resolved.rpartition(":")
-    try:  # first: Ray itself would try for a minute or more
+    try:  # checked first, because Ray itself would retry for a minute or more
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except OSError as error:
         raise ConnectionError(f"no Ray answers at {resolved}: {error.strerror or error}") from error
@@ -133,8 +136,8 @@ def _connect(address: str, namespace: str) -> None:
         ray.init(address=resolved, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError) as error:
         raise ConnectionError(
-            f"Ray answers at {resolved}, but does not take us: {_words(error)} (where it wants a token, RAY_AUTH_MODE"
-            " and RAY_AUTH_TOKEN have to be set as on its machines)"
+            f"Ray at {resolved} refused the connection: {_first_line(error)} (if the Ray cluster requires a token, set"
+            " RAY_AUTH_MODE and RAY_AUTH_TOKEN here as on its machines)"
         ) from error
 
 
@@ -144,7 +147,7 @@ def _addresses() -> list[str]:
     return sorted({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
 
 
-def _words(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else repr(error)
 

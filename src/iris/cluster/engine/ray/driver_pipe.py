@@ -1,4 +1,4 @@
-"""The engine's end of the pipes to the process that talks with Ray (driver.py), which is kept running."""
+"""Runs the driver process (driver.py), restarts it when it dies, and exchanges messages with it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from iris.cluster.engine.base import GangRejectedError
 from iris.errors import IrisError, UnavailableError
 
 _LISTEN_S = 0.5
-_SILENT_S = 5.0  # it says something every half second while Ray answers
-_HUNG_S = 15.0  # a call to a Ray that is away may hang, also once it is back: then better another process
+_SILENT_S = 5.0  # while Ray answers, the driver writes a line every half second
+# A call to an unreachable Ray may hang even after Ray has returned. After this time the driver is restarted.
+_HUNG_S = 15.0
 _CONNECT_S = 40.0
 _ANSWER_S = 10.0
 _RESTART_PAUSE_S = (0.0, 0.5, 2.0, 5.0)
 _LIVED_LONG_S = 30.0
-_LONGEST_LINE = 256 * 1024 * 1024  # what there is of a large cluster
+_LONGEST_LINE = 256 * 1024 * 1024  # bytes; enough for the state of a large cluster
 _log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
 
 class RayPipe:
-    """See above.
+    """The connection to the driver process.
 
     Args:
-        messages: The file that it writes its own messages to.
-        env: Its environment.
-        setup: What it is told first.
-        on_state: Called with what there is now, each time that has changed.
-        on_answer: Called whenever Ray has answered, at least every half second while it does.
+        messages: The file for the stderr of the driver process.
+        env: The environment of the driver process.
+        setup: The first message to the driver process: Ray's address and the arguments of workers.
+        on_state: Called with the new state whenever the state on Ray has changed.
+        on_answer: Called whenever Ray has answered, which is at least every half second while Ray can be reached.
 
     Attributes:
-        life: How often it has been connected.
-        addresses: Those of Ray's machines, when it was connected last.
+        life: The number of driver processes that have connected to Ray so far.
+        addresses: The addresses of Ray's machines at the time of the last connection.
     """
 
     def __init__(
@@ -65,47 +66,52 @@ class RayPipe:
         self._is_connected = False
         self._failure = "it is starting"
         self._keeper: asyncio.Task[None] | None = None
-        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # for the first time
         self._patience_s = _HUNG_S
         self.addresses: list[str] = []
         self.life = 0
 
     async def start(self) -> None:
-        """Returns once it is connected.
+        """Start the driver process, and return once it is connected to Ray.
 
         Raises:
-            UnavailableError: It could not be; the text says why.
+            UnavailableError: The driver could not connect, for the reason in the message.
         """
         self._keeper = asyncio.create_task(self._keep())
         try:
-            await self._first
+            await self._connected
         except BaseException:
             await self.end()
             raise
 
     @property
     def pid(self) -> int | None:
-        """The process, while it runs."""
+        """The process id of the driver, or None while it does not run."""
         return None if self._process is None else self._process.pid
 
     def check(self) -> None:
-        """Raises UnavailableError unless Ray has answered just now."""
+        """Raise UnavailableError unless Ray has answered within the last five seconds."""
         if not self._is_connected:
             raise UnavailableError(f"Ray cannot be reached: {self._failure}")
         if self._silent_s >= _SILENT_S:
             raise UnavailableError(f"Ray has not answered for {self._silent_s:.0f} s")
 
     async def order(self, verb: str, timeout_s: float = _ANSWER_S, **arguments: object) -> None:
-        """Has it done something.
+        """Send a command to the driver process and wait until it has been executed.
+
+        Args:
+            verb: The name of a method of `RayGangs`.
+            timeout_s: The seconds to wait for the answer.
+            arguments: The arguments of the method.
 
         Raises:
-            GangRejectedError: Ray will never do that.
-            UnavailableError: It cannot be told whether it was done, or will be.
+            GangRejectedError: Ray can never allocate the gang.
+            UnavailableError: There was no answer. The command may or may not take effect.
         """
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._patience_s = max(timeout_s, self._patience_s)  # the longest is the last one, which ends it all
+        self._patience_s = max(timeout_s, self._patience_s)  # stays long, because the longest command, `close`, is last
         try:
             await self._write({"id": number, "do": verb, "with": arguments})
             async with asyncio.timeout(timeout_s):
@@ -116,7 +122,7 @@ class RayPipe:
             self._answers.pop(number, None)
 
     async def end(self) -> None:
-        """Ends it; what is on Ray stays."""
+        """End the driver process. Gangs on Ray stay."""
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -129,30 +135,30 @@ class RayPipe:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             await self._process.stdin.drain()
         except OSError as error:
-            raise UnavailableError("the process that talks with Ray has just died") from error
+            raise UnavailableError("the Ray driver process has just died") from error
 
     async def _keep(self) -> None:
-        """Keeps it running, until this is cancelled."""
+        """Restart the driver process whenever it dies, until this is cancelled."""
         deaths = 0
         while True:
             started_s = time.monotonic()
             try:
-                await self._live()
+                await self._run_driver()
             except OSError as error:
-                self._failure = f"the process that talks with Ray cannot be started: {error}"
+                self._failure = f"the Ray driver process cannot be started: {error}"
             finally:
                 self._is_connected = False
                 self._fail_all(UnavailableError(f"Ray cannot be reached: {self._failure}"))
-            if not self._first.done():
-                self._first.set_exception(UnavailableError(f"Ray cannot be reached: {self._failure}"))
+            if not self._connected.done():
+                self._connected.set_exception(UnavailableError(f"Ray cannot be reached: {self._failure}"))
                 return
-            _log.warning("the process that talks with Ray has ended: %s; it is started again", self._failure)
+            _log.warning("the Ray driver process has ended and is restarted: %s", self._failure)
             deaths = 0 if time.monotonic() - started_s > _LIVED_LONG_S else deaths + 1
             await asyncio.sleep(_RESTART_PAUSE_S[min(deaths, len(_RESTART_PAUSE_S) - 1)])
 
-    async def _live(self) -> None:
-        """One life of it."""
-        self._failure = "the process that talks with Ray has died"
+    async def _run_driver(self) -> None:
+        """Run one driver process until it ends or stays silent for too long."""
+        self._failure = "the Ray driver process has died"
         with self._messages.open("ab") as messages:
             self._process = process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "iris.cluster.engine.ray.driver"),
@@ -161,13 +167,13 @@ class RayPipe:
                 stderr=messages,
                 env=self._env,
                 limit=_LONGEST_LINE,
-                start_new_session=True,  # a terminal's Ctrl-C is not for it
+                start_new_session=True,  # Ctrl-C in a terminal must not reach it
             )
         try:
             await self._write(self._setup)
             await self._listen(process)
         except UnavailableError:
-            pass  # it is said by its end
+            pass  # the driver has ended, which the caller notices
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -180,15 +186,15 @@ class RayPipe:
         self._silent_s = 0.0
         try:
             while True:
-                # Counted as long as we do listen: whoever keeps our loop busy must not make Ray look dead.
+                # Counts only the time spent listening, so that a busy loop here does not make Ray look dead.
                 await asyncio.wait([reading], timeout=_LISTEN_S)
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():
                     line = await reading
                     if not line.endswith(b"\n"):
-                        return  # it has died, perhaps in the middle of a line
+                        return  # the driver has died, perhaps in the middle of a line
                     self._silent_s = 0.0
-                    self._take(json.loads(line))
+                    self._handle(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())
                 elif (silent_s := self._silent_s + _LISTEN_S) > limit_s:
                     self._failure = f"it has not answered for {limit_s:g} s"
@@ -198,9 +204,9 @@ class RayPipe:
         finally:
             reading.cancel()
 
-    def _take(self, message: Json) -> None:
+    def _handle(self, message: Json) -> None:
         if "id" in message:
-            self._take_answer(message)
+            self._handle_answer(message)
         elif "failed" in message:
             self._failure = message["failed"]
         elif "ready" in message:
@@ -211,18 +217,18 @@ class RayPipe:
             if "state" in message:
                 self._on_state(message["state"])
             self._on_answer()
-            if not self._first.done():
-                self._first.set_result(None)
+            if not self._connected.done():
+                self._connected.set_result(None)
 
-    def _take_answer(self, message: Json) -> None:
+    def _handle_answer(self, message: Json) -> None:
         answer = self._answers.get(message["id"])
         if answer is None or answer.done():
-            return  # nobody waits for it any more
+            return  # the caller has stopped waiting
         error: IrisError | None = None
         if "rejected" in message:
             error = GangRejectedError(message["rejected"])
         elif "failed" in message:
-            error = UnavailableError(f"Ray could not do it: {message['failed']}")
+            error = UnavailableError(f"Ray could not execute the command: {message['failed']}")
         if error is None:
             answer.set_result(None)
         else:
@@ -235,14 +241,16 @@ class RayPipe:
 
 
 def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the process that talks with Ray: it phones nobody, and writes no token into the home. Below
-    `uv run` Ray would send the current folder to all machines, and start each actor there by `uv run`, too."""
+    """Return the environment of the driver process, based on `env`.
+
+    Ray's usage statistics are off, and Ray writes no token into the home directory. Ray's support for `uv run` is off,
+    too, because it would send the current folder to all machines and start each actor with `uv run`.
+    """
     changed = dict(env) | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/"}
     changed["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"
-        changed["RAY_AUTH_MODE"] = (
-            "token" if has_token or file.exists() else "disabled"
-        )  # Ray's own rule, made explicit
+        # Ray applies the same rule, and creates a token if the mode is not set.
+        changed["RAY_AUTH_MODE"] = "token" if has_token or file.exists() else "disabled"
     return changed

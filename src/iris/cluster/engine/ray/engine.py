@@ -1,18 +1,18 @@
-"""A Ray cluster that exists as an engine: one placement group for each gang, one worker for each slot.
+"""An existing Ray cluster as an engine: one placement group for each gang, and one worker for each slot.
 
-Who does what:
+The parts of the Ray engine:
 
-    here            asks, remembers what it was told last, and hands out credentials
-    driver_pipe.py     the pipes to the process that talks with Ray, which is started again when it dies
-    driver.py   that process: orders in, what there is out
-    placement_groups.py    in it: gangs as placement groups and actors, and what is known to be dead
-    slot_actor.py   the actor of a slot, on its machine: has the worker started, and lives as long as the slot is held
+    engine.py            implements `Engine`, remembers the last state that the driver reported, and issues credentials
+    driver_pipe.py       starts the driver process, restarts it when it dies, and exchanges messages with it
+    driver.py            the driver process, the only process of the controller that imports Ray
+    placement_groups.py  in the driver: gangs as placement groups and actors, and which slots are certainly lost
+    slot_actor.py        an actor for each slot: starts the slot's worker and keeps the slot allocated
     worker/supervision/fork_server.py
-                    a process on each machine from which workers are forked, because loading their program is slow
+                         a process on each machine from which workers are forked, because loading their program is slow
 
-Nothing but the process that talks with Ray, and its actors, imports Ray. What a gang holds on Ray is detached: it lives
-on when this process is killed, and the next one finds it by its names. When no controller comes back workers end with
-their leases, and their holders give the room back.
+Only the driver process and the slot actors import Ray. Placement groups and actors are detached: they survive this
+process, and the next engine finds them by name. If no controller returns, workers end when their leases expire, and
+then the slot actors free their slots.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _log = logging.getLogger(__name__)
 
 
 class RayEngine:
-    """Places gangs on a Ray cluster.
+    """An engine that runs gangs on an existing Ray cluster.
 
     Args:
-        directory: Where the id of this cluster is kept, and messages of the process that talks with Ray.
-        ray_address: `auto`: the Ray that runs on this machine; or HOST:PORT of its head. This machine has to be one of
-            its own.
-        lease_s: For how long a worker lives that has not heard from the controller yet.
-        worker_options: More of the worker's command line, see worker/wiring.py.
-        credentials: What a worker of that id is to show, and whom it is to trust.
+        directory: The directory for the id of this cluster and the log of the driver process.
+        ray_address: HOST:PORT of the Ray cluster's head, or `auto` for the Ray cluster of which this machine is a part.
+            In both cases this machine must be a part of the Ray cluster.
+        lease_s: The seconds after which a worker ends if it has not reached the controller.
+        worker_options: Additional arguments of the worker's command line, see worker/wiring.py.
+        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id.
 
     Raises:
-        InvalidArgumentError: That is no such address.
+        InvalidArgumentError: `ray_address` has the wrong form.
         MissingExtraError: Ray is not installed.
     """
 
@@ -75,8 +75,8 @@ class RayEngine:
     ) -> None:
         if ray_address != "auto" and not re.fullmatch(r"[^\s/:]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", ray_address):
             raise InvalidArgumentError(
-                f"not the address of a Ray cluster: {ray_address!r}; expected 'auto', or HOST:PORT of its head, as"
-                " '10.0.0.5:6379'"
+                f"not the address of a Ray cluster: {ray_address!r}; expected 'auto', or HOST:PORT of the cluster's"
+                " head, for example '10.0.0.5:6379'"
             )
         if importlib.util.find_spec("ray") is None:
             raise MissingExtraError("The engine ray", "ray")
@@ -85,30 +85,33 @@ class RayEngine:
         self._lease_s = lease_s
         self._worker_options = list(worker_options)
         self._credentials = credentials
-        # As it is now: our user's token is for nobody else.
+        # Without the user's own token, which must not reach Ray or the tasks.
         self._env = driver_environment({k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE})
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
         self._machines: list[Machine] = []
-        self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each machine
-        self._parked: dict[str, GangRequest] = {}  # need nothing, and there is no machine for them now: not on Ray
-        self._unwanted: set[str] = set()  # it is not known whether Ray has them, and nobody wants them
-        self._given: set[tuple[str, int]] = set()  # gangs whose workers were started, by a life of who talks with Ray
+        self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each machine, parallel to `_machines`
+        # Gangs that need no resources and wait for a suitable machine. They have not been submitted to Ray.
+        self._parked: dict[str, GangRequest] = {}
+        # Gangs whose submission failed without an answer. Ray may have them, and they must be released if so.
+        self._unwanted: set[str] = set()
+        # Gangs whose workers were started, each with the number of the driver process (`RayPipe.life`) that did so.
+        self._started: set[tuple[str, int]] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.adopted = 0
 
     @property
     def driver_pid(self) -> int | None:
-        """The process that talks with Ray, while it runs."""
+        """The process id of the driver, or None while it does not run."""
         return None if self._pipe is None else self._pipe.pid
 
     async def start(self, controller_address: str) -> None:
-        """Connects.
+        """Connect to Ray and find the gangs that an earlier controller left there.
 
         Raises:
-            UnavailableError: There is no Ray at its address, or it does not take us.
-            FailedPreconditionError: Its machines could not reach the controller.
+            UnavailableError: No Ray cluster answers at the address, or it refuses the connection.
+            FailedPreconditionError: The machines of the Ray cluster could not reach the controller.
         """
         await self._connect(controller_address)
         try:
@@ -128,46 +131,49 @@ class RayEngine:
             "arguments": arguments + self._worker_options,
             "lease_s": self._lease_s,
         }
-        self._pipe = RayPipe(self._directory / "ray-driver.log", self._env, setup, self._take_state, self._tend)
+        self._pipe = RayPipe(self._directory / "ray-driver.log", self._env, setup, self._apply_state, self._retry_work)
         await self._pipe.start()
         self.adopted = sum(len(status.slots) for status in self._gangs.values())
 
     async def submit(self, gang: GangRequest) -> None:
-        """See `Engine.submit`."""
+        """Submit a gang, see `Engine.submit`."""
         self._reach().check()
         self._unwanted.discard(gang.gang_id)
         if gang.gang_id in self._gangs or gang.gang_id in self._parked:
             return
-        if not any(gang.need.amounts()) or _labelled_twice(gang):
+        if not any(gang.need.amounts()) or _has_contradicting_labels(gang):
             self._parked[gang.gang_id] = gang
             await self._submit_parked(gang)
         else:
             await self._submit(gang)
 
     async def release(self, gang_id: str) -> None:
-        """See `Engine.release`."""
+        """Release a gang, see `Engine.release`."""
         self._parked.pop(gang_id, None)
         await self._reach().order("release", gang_id=gang_id)
         self._unwanted.discard(gang_id)
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """See `Engine.snapshot`. What Ray has told last, which is a second ago at most."""
+        """Return all gangs as Ray last reported them, at most a second ago. See `Engine.snapshot`."""
         self._reach().check()
         waiting = {gang_id: _parked_status(gang) for gang_id, gang in self._parked.items()}
         return waiting | {gang_id: known for gang_id, known in self._gangs.items() if gang_id not in self._unwanted}
 
     async def machines(self) -> Sequence[Machine]:
-        """The machines of the Ray cluster that are alive and have cores."""
+        """Return the machines of the Ray cluster that are alive and have cores."""
         self._reach().check()
         return self._machines
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Returns when Ray has told something else, or after the time."""
+        """Return when Ray has reported a change, or after `timeout_s` seconds."""
         await happens(self._changed, timeout_s)
         self._changed.clear()
 
     async def close(self) -> None:
-        """See `Engine.close`: workers end their tasks and hand over their logs, for some 20 s at most."""
+        """End all workers and release all gangs, see `Engine.close`.
+
+        Workers have about 20 s to end their tasks and upload their logs.
+        """
         if self._pipe is None:
             return
         try:
@@ -176,7 +182,7 @@ class RayEngine:
             await self.abandon()
 
     async def abandon(self) -> None:
-        """Lets go: what is on Ray lives on."""
+        """End the driver process and keep all gangs on Ray for the next controller."""
         for work in self._work:
             work.cancel()
         if self._pipe is not None:
@@ -200,20 +206,24 @@ class RayEngine:
                 on=on or {},
             )
         except UnavailableError:
-            self._unwanted.add(gang.gang_id)  # it may still be done
+            self._unwanted.add(gang.gang_id)  # Ray may still receive the submission
             raise
 
     async def _submit_parked(self, gang: GangRequest) -> None:
-        """Who needs nothing has a place wherever it may be: Ray's groups have to hold something, so we choose where."""
-        spots = None if _labelled_twice(gang) else choose_machines(gang, self._machines)
+        """Submit a gang that needs no resources, on machines that the engine chooses itself.
+
+        A placement group of Ray must hold some resource. Therefore such a gang holds a tiny amount of the resource by
+        which Ray identifies each machine.
+        """
+        spots = None if _has_contradicting_labels(gang) else choose_machines(gang, self._machines)
         if spots is None or gang.gang_id not in self._parked:
             return
         on = {"nodes": [self._nodes[i][0] for i in spots], "addresses": [self._nodes[i][1] for i in spots]}
         await self._submit(gang, on)
         self._parked.pop(gang.gang_id, None)
 
-    def _take_state(self, state: Json) -> None:
-        """What there is now, from Ray."""
+    def _apply_state(self, state: Json) -> None:
+        """Store the state that the driver reported."""
         self._machines = [
             Machine(
                 known["name"],
@@ -228,31 +238,33 @@ class RayEngine:
         self._gangs = {gang_id: _status(known) for gang_id, known in state["gangs"].items()}
         self._changed.set()
 
-    def _tend(self) -> None:
-        """What is left to do, whenever Ray has answered: what failed is tried again."""
+    def _retry_work(self) -> None:
+        """Start or retry all pending work. Called whenever Ray has answered."""
         pipe = self._reach()
-        self._given = {(gang_id, life) for gang_id, life in self._given if gang_id in self._gangs and life == pipe.life}
+        self._started = {
+            (gang_id, life) for gang_id, life in self._started if gang_id in self._gangs and life == pipe.life
+        }
         for gang_id in self._gangs.keys() & self._unwanted:
             self._do(self.release(gang_id))
         for gang_id, status in self._gangs.items():
-            if status.state is GangState.HELD and (gang_id, pipe.life) not in self._given:
-                self._do(self._give_credentials(gang_id, len(status.slots)))
+            if status.state is GangState.HELD and (gang_id, pipe.life) not in self._started:
+                self._do(self._start_workers(gang_id, len(status.slots)))
         for gang in list(self._parked.values()):
             self._do(self._submit_parked(gang))
 
-    async def _give_credentials(self, gang_id: str, slots: int) -> None:
-        """Has workers started. Those that run already, as of an earlier life, do not mind."""
+    async def _start_workers(self, gang_id: str, slots: int) -> None:
+        """Start the workers of a gang. Workers that already run, for example from an earlier driver, are unaffected."""
         key = (gang_id, self._reach().life)
-        self._given.add(key)
+        self._started.add(key)
         secrets = [self._credentials(worker_of(gang_id, slot)).to_json() for slot in range(slots)]
         try:
             await self._reach().order("start", gang_id=gang_id, credentials=secrets)
         except UnavailableError:
-            self._given.discard(key)
+            self._started.discard(key)
             raise
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        """On the side; what cannot be done now is tried again when there is news."""
+        """Run a coroutine in the background. `_retry_work` repeats work that failed."""
 
         async def do() -> None:
             try:
@@ -269,15 +281,15 @@ class RayEngine:
         others = [address for address in self._reach().addresses if not _is_own(address)]
         if is_loopback_host(host) and others:
             raise FailedPreconditionError(
-                f"this Ray cluster has other machines ({', '.join(others[:3])}), which cannot reach a controller at"
-                f" {host}: give --host an address of this machine that they reach, or 0.0.0.0, with --tls-cert and"
-                " --tls-key, or --insecure-no-tls where nobody else listens; and --advertise, if they reach it by"
-                " another name"
+                f"other machines of this Ray cluster ({', '.join(others[:3])}) cannot reach a controller at"
+                f" {host}: set --host to an address of this machine that they can reach, or to 0.0.0.0. Add"
+                " --tls-cert and --tls-key, or --insecure-no-tls on a network that you trust, and --advertise if the"
+                " machines know this one by another name"
             )
 
 
 async def end_gangs(directory: Path, ray_address: str) -> int:
-    """Ends what a cluster whose server was killed has left on Ray; answers with how many workers that were.
+    """End all workers and gangs that a killed server left on Ray, and return how many workers there were.
 
     Raises:
         UnavailableError: Ray cannot be reached.
@@ -289,7 +301,7 @@ async def end_gangs(directory: Path, ray_address: str) -> int:
         worker_options=(),
         credentials=lambda worker_id: WorkerCredentials(token="none"),
     )
-    await engine._connect("http://127.0.0.1")  # nobody is started who would call it
+    await engine._connect("http://127.0.0.1")  # no worker is started, therefore nothing calls this address
     await engine.close()
     return engine.adopted
 
@@ -301,19 +313,19 @@ def _status(known: Json) -> GangStatus:
 
 def _parked_status(gang: GangRequest) -> GangStatus:
     labels = ", ".join(f"{key}={value}" for key, value in gang.labels)
-    why = f"there are no {gang.slots} slots" if gang.slots > 1 else "there is no machine"
-    if gang.placement is Placement.SPREAD:
-        why = f"there are no {gang.slots} machines"
-    return GangStatus(GangState.WAITING, reason=f"{why} labelled {labels}" if labels else f"{why} on this Ray cluster")
+    count = gang.slots if gang.placement is Placement.SPREAD else 1
+    machines = f"{count} machines" if count > 1 else "a machine"
+    labelled = f" labelled {labels}" if labels else ""
+    return GangStatus(GangState.WAITING, reason=f"this Ray cluster does not have {machines}{labelled}")
 
 
-def _labelled_twice(gang: GangRequest) -> bool:
-    """Whether it wants a label to have two values: no machine has, and Ray could not be told."""
+def _has_contradicting_labels(gang: GangRequest) -> bool:
+    """Return whether the gang requires two values of one label, which no machine has and Ray cannot express."""
     return len({key for key, _ in gang.labels}) < len(gang.labels)
 
 
 def _is_own(address: str) -> bool:
-    """Whether it is an address of this machine."""
+    """Return whether this machine has the address."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.bind((address, 0))

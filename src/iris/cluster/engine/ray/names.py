@@ -1,4 +1,7 @@
-"""What the gangs of a cluster are called on Ray, which others use too: by these names they are found again."""
+"""The names of a cluster's gangs and workers on Ray, by which the next engine finds them.
+
+The names contain the cluster's id, because other clusters and other programs use the same Ray cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ _LONGEST = 100
 
 
 def load_or_make_cluster_id(directory: Path) -> str:
-    """The id of the cluster that is kept in a directory: made once, since what Ray still holds bears it."""
+    """Return the id of the cluster in a directory, and create it on the first call.
+
+    The id never changes, because the names of existing placement groups and actors contain it.
+    """
     path = directory / "cluster-id"
     try:
         return path.read_text().strip()
@@ -24,23 +30,29 @@ def load_or_make_cluster_id(directory: Path) -> str:
 
 
 def namespace_of(cluster_id: str) -> str:
-    """The Ray namespace of its actors."""
+    """Return the Ray namespace of a cluster's actors."""
     return f"iris-{cluster_id}"
 
 
 def group_of(cluster_id: str, gang_id: str) -> str:
-    """The name of a gang's placement group; a table of those of all namespaces is all that Ray tells."""
+    """Return the name of a gang's placement group.
+
+    It contains the cluster's id, because Ray lists the placement groups of all namespaces in one table.
+    """
     return f"iris-{cluster_id}/{gang_id}"
 
 
 def gang_of(cluster_id: str, group: str) -> str | None:
-    """The gang whose placement group has this name; None: it is not of this cluster."""
+    """Return the id of the gang with this placement group, or None if the group is not one of the cluster's."""
     prefix = group_of(cluster_id, "")
     return group.removeprefix(prefix) if group.startswith(prefix) else None
 
 
 def worker_of(gang_id: str, slot: int) -> str:
-    """The worker of a slot, and the actor that holds it. Readable, and unique also where the gang's id is long."""
+    """Return the id of a slot's worker, which is also the name of its actor.
+
+    The id is readable. A hash keeps it unique if the gang's id is long or has special characters.
+    """
     name = _READABLE.sub("_", gang_id)
     if name != gang_id or len(name) > _LONGEST:
         name = f"{name[:_LONGEST]}-{hashlib.sha256(gang_id.encode()).hexdigest()[:8]}"

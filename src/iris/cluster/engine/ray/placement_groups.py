@@ -1,14 +1,16 @@
-"""The gangs of one cluster on Ray, as the driver process sees and steers them; one thread owns all of it.
+"""The gangs of one cluster on Ray: creates, watches, and removes them. Runs in one thread of the driver process.
 
-A gang is a detached placement group, with a detached holder (slot_actor.py) for each bundle, both made at once: while
-the group waits its holders do, and hold nothing. Found again they are by their names.
+A gang is a detached placement group with one detached slot actor (slot_actor.py) for each bundle. Group and actors are
+created together. While the group waits, its actors wait too and hold nothing. A later driver finds both by name.
 
-1. Room is held when Ray says that the group is created. Where is written down then, in Ray's own key-value store, and
-   only after that is any worker started. So of a group without such a record nothing ever ran, and what it lacks is
-   made; what is not as its record says has been moved by Ray, or is lost, and the gang is BROKEN for good.
-2. The end of a worker is told by its holder, when nothing of it is left. That of a holder is told by Ray; where its
-   process has died on a machine that lives, its worker is killed at once, and `lost` once nothing of it is left. What
-   died with its machine, as Ray sees it, may live on behind a broken network, and is not `lost`.
+1. A gang has its slots once Ray reports the group as created. The machine of each slot is then recorded in Ray's
+   key-value store, and only after that are workers started. Therefore a group without such a record has never run
+   anything, and missing actors can be created. If the group no longer matches its record, Ray has moved or lost a part
+   of it, and the gang stays BROKEN.
+2. A slot actor reports when its worker and all of the worker's processes have ended. Ray reports when an actor dies. If
+   an actor's process dies on a machine that is alive, its worker is killed at once, and the slot is `lost` when none of
+   the worker's processes is left. If Ray declares a machine dead, the machine may be alive behind a broken network,
+   therefore its slots are not `lost`.
 """
 
 from __future__ import annotations
@@ -38,64 +40,68 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from iris.cluster.engine.ray.names import gang_of, group_of, namespace_of, worker_of
-from iris.cluster.engine.ray.slot_actor import Holder, end_workers
+from iris.cluster.engine.ray.slot_actor import SlotActor, end_workers
 from iris.cluster.worker.supervision.fork_client import is_gone
 
-_KILLED_S = 0.5  # from the death of a holder until its worker is gone, most likely
-_LOOK_AGAIN_S = 1.0
+_KILLED_S = 0.5  # usually long enough for a worker to end after the death of its slot actor
+_RETRY_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
-_SHOWN = 300  # characters of what Ray says
-_LEAST = 0.0001  # of a machine's own resource: what needs nothing else
+_MAX_CAUSE = 300  # characters of Ray's own message
+_LEAST = 0.0001  # the amount of a machine's identifying resource that a slot without any need holds
 _STRATEGIES = {"any": "PACK", "spread": "STRICT_SPREAD", "together": "STRICT_PACK"}
 _WHY_WAITING = {
-    "NO_RESOURCES": "Ray has no room for all of it now",
-    "INFEASIBLE": "no machines that Ray has now could ever hold it",
+    "NO_RESOURCES": "the Ray cluster has not enough free capacity",
+    "INFEASIBLE": "the gang exceeds the capacity of the Ray cluster's present machines",
 }
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 Json = dict[str, Any]
-# Calls something later in the thread that owns this.
+# Schedules a call in the thread that owns the gangs.
 Defer = Callable[[Callable[[], None]], None]
 
 
 class RejectedError(Exception):
-    """Ray will never place it."""
+    """Ray can never allocate the gang."""
 
 
 @dataclass(slots=True)
 class _Gang:
-    """A gang.
+    """The state of one gang.
 
     Attributes:
-        need: Of each slot: cores, bytes of memory, GPUs.
-        holders: None: there is none, or it is not known.
-        nodes: Ray's ids of the machines of its slots, once it is held.
-        machines: Their names then.
-        lost: Slots that are certainly dead.
-        broken: Why; empty while it is not.
-        waiting: Why it waits.
+        group: The placement group.
+        slots: The number of slots.
+        need: The cores, bytes of memory, and GPUs of each slot.
+        actors: The actor of each slot, or None if the actor is missing or unknown.
+        nodes: Ray's id of each slot's machine. Empty until the gang has its slots.
+        machines: The name of each slot's machine at the time of the allocation.
+        lost: The positions of slots whose workers have certainly ended.
+        broken: Why the gang is broken. Empty if it is not.
+        waiting: Why the gang waits.
     """
 
     group: PlacementGroup
     slots: int
     need: list[int]
-    holders: list[Any]
+    actors: list[Any]
     nodes: list[str] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)
     broken: str = ""
-    waiting: str = "Ray is looking for room"
+    waiting: str = "Ray has not decided yet"
 
 
 class RayGangs:
-    """See above. Whatever Ray raises comes out as it is: it could not be told, or not be done.
+    """All gangs of one cluster on Ray.
+
+    Exceptions of Ray pass through all methods. They mean that a call did not reach Ray or failed there.
 
     Args:
-        cluster_id: Whose gangs.
-        arguments: Of each worker, without its id.
-        lease_s: Of workers, see `Holder`.
-        defer: Takes what other threads have to tell.
+        cluster_id: The id of the cluster.
+        arguments: The command line of each worker, without the worker's id.
+        lease_s: The lease of workers in seconds, see `SlotActor`.
+        defer: Schedules a call in the thread that owns this object. Callbacks in other threads use it.
     """
 
     def __init__(self, cluster_id: str, arguments: Sequence[str], lease_s: float, defer: Defer) -> None:
@@ -107,15 +113,24 @@ class RayGangs:
         self._gangs: dict[str, _Gang] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._used_nodes: set[str] = set()
-        self._actor_class = ray.remote(Holder)
+        self._actor_class = ray.remote(SlotActor)
 
     def submit(self, gang_id: str, slots: int, need: Mapping[str, int], placement: str, labels: Json, on: Json) -> None:
-        """Asks for room. `on`: of a gang that needs nothing: the id and the address of a machine for each slot."""
+        """Create the placement group and the slot actors of a gang.
+
+        Args:
+            gang_id: The gang's id. An id that exists already has no effect.
+            slots: The number of slots.
+            need: The resources of each slot: `cpu` in cores, `memory_bytes`, and `gpu`.
+            placement: The value of a `Placement`.
+            labels: The labels that machines must have.
+            on: The machines for a gang that needs no resources: `nodes` (Ray's ids) and `addresses`, one for each slot.
+        """
         if gang_id in self._gangs:
             return
         for key, value in labels.items():
             if not _PLAIN_VALUE.fullmatch(value):
-                raise RejectedError(f"no machine of a Ray cluster can be labelled {key}={value}")
+                raise RejectedError(f"a label of a Ray machine cannot have the value {value!r} (label {key!r})")
         bundle = {"CPU": need["cpu"], "memory": need["memory_bytes"], "GPU": need["gpu"]}
         bundles: list[dict[str, float]] = [{name: amount for name, amount in bundle.items() if amount}] * slots
         selectors = [dict(labels) for _ in range(slots)]
@@ -134,31 +149,33 @@ class RayGangs:
                 bundle_label_selector=selectors,
             )
         except ValueError as error:
-            raise RejectedError(f"Ray does not take it: {error}") from error
+            raise RejectedError(f"Ray rejected the placement group: {error}") from error
         gang = self._gangs[gang_id] = _Gang(group, slots, list(need.values()), [None] * slots)
         self._complete(gang_id, gang)
         group.ready().future().add_done_callback(lambda _: self._defer(lambda: None))
 
     def start(self, gang_id: str, credentials: Sequence[str]) -> None:
-        """Has the workers of a gang that is held started; those that are already stay."""
+        """Start the workers of a gang that has its slots. Workers that run already are unaffected."""
         gang = self._gangs.get(gang_id)
         if gang is not None and gang.nodes:
-            for holder, secret in zip(gang.holders, credentials, strict=True):
-                if holder is not None:
-                    holder.start.remote(secret)
+            for actor, secret in zip(gang.actors, credentials, strict=True):
+                if actor is not None:
+                    actor.start.remote(secret)
 
     def release(self, gang_id: str) -> None:
-        """Ends and gives back all of a gang."""
+        """End the workers of a gang and remove its placement group."""
         gang = self._gangs.get(gang_id)
         if gang is not None:
-            self._kill_holders(gang)
+            self._kill_actors(gang)
             remove_placement_group(gang.group)
             self._forget(gang_id)
 
     def close(self) -> None:
-        """Ends all workers gracefully, gives everything back, and ends what workers were forked from."""
-        self.look()
-        stopping = [h.stop.remote() for gang in self._gangs.values() if gang.nodes for h in gang.holders if h]
+        """End all workers gracefully, release all gangs, and end the processes that workers were forked from."""
+        self.refresh()
+        stopping = [
+            actor.stop.remote() for gang in self._gangs.values() if gang.nodes for actor in gang.actors if actor
+        ]
         if stopping:
             ray.wait(stopping, num_returns=len(stopping), timeout=_STOP_S)
         for gang_id in list(self._gangs):
@@ -172,8 +189,8 @@ class RayGangs:
         if ends:
             ray.wait(ends, num_returns=len(ends), timeout=_END_TEMPLATES_S)
 
-    def look(self) -> Json:
-        """What there is now: gangs, and machines."""
+    def refresh(self) -> Json:
+        """Query Ray, update all gangs, and return the state of all gangs and machines."""
         now = time.monotonic()
         due = [then for at, then in self._later if at <= now]
         self._later = [(at, then) for at, then in self._later if at > now]
@@ -187,25 +204,25 @@ class RayGangs:
             if gang_id is not None and info["state"] != "REMOVED":
                 found[gang_id] = info
         for gang_id in [gang_id for gang_id in self._gangs if gang_id not in found]:
-            self._kill_holders(self._gangs[gang_id])
+            self._kill_actors(self._gangs[gang_id])
             self._forget(gang_id)
         for gang_id, info in found.items():
             if gang_id not in self._gangs:
-                self._find_again(gang_id, info)
-            self._judge(gang_id, info, names)
+                self._restore(gang_id, info)
+            self._update(gang_id, info, names)
         return {"gangs": {gang_id: _status(gang_id, gang) for gang_id, gang in self._gangs.items()}} | {
             "machines": self._machines(nodes, names)
         }
 
-    def next_look_s(self, longest_s: float) -> float:
-        """In how many seconds to look again."""
+    def next_refresh_s(self, longest_s: float) -> float:
+        """Return in how many seconds `refresh` is due again, at most `longest_s`."""
         return min([longest_s, *(max(0.0, at - time.monotonic()) for at, _ in self._later)])
 
     # Gangs.
 
     def _complete(self, gang_id: str, gang: _Gang) -> None:
-        """Makes the holders that are not there."""
-        for slot in [slot for slot, holder in enumerate(gang.holders) if holder is None]:
+        """Create the slot actors that are missing."""
+        for slot in [slot for slot, actor in enumerate(gang.actors) if actor is None]:
             worker_id = worker_of(gang_id, slot)
             options = {
                 "name": worker_id,
@@ -217,35 +234,36 @@ class RayGangs:
                 "max_task_retries": 0,
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(gang.group, placement_group_bundle_index=slot),
             }
-            gang.holders[slot] = self._actor_class.options(**options).remote(
+            gang.actors[slot] = self._actor_class.options(**options).remote(
                 self._cluster_id, worker_id, self._arguments, self._lease_s
             )
             self._watch(gang_id, gang, slot)
 
-    def _find_again(self, gang_id: str, info: Json) -> None:
-        """One of an earlier life of the controller, or of this process."""
+    def _restore(self, gang_id: str, info: Json) -> None:
+        """Restore a gang that an earlier driver process created."""
         group = PlacementGroup(ray.PlacementGroupID.from_hex(info["placement_group_id"]))
         bundles = info["bundles"]
         gang = _Gang(group, len(bundles), _amounts(next(iter(bundles.values()))), [])
         for slot in range(gang.slots):
             try:
-                gang.holders.append(ray.get_actor(worker_of(gang_id, slot), self._namespace))
+                gang.actors.append(ray.get_actor(worker_of(gang_id, slot), self._namespace))
             except ValueError:
-                gang.holders.append(None)
+                gang.actors.append(None)
         record = internal_kv._internal_kv_get(gang_id, namespace=self._namespace)
         if record:
             gang.nodes, gang.machines = json.loads(record)
-            for slot in [slot for slot, holder in enumerate(gang.holders) if holder is None]:
+            for slot in [slot for slot, actor in enumerate(gang.actors) if actor is None]:
                 gang.broken = f"worker {worker_of(gang_id, slot)} has ended"
                 self._confirm(gang_id, gang, slot, self._find_dead(worker_of(gang_id, slot)))
         self._gangs[gang_id] = gang
-        for slot, holder in enumerate(gang.holders):
-            if holder is not None:
+        for slot, actor in enumerate(gang.actors):
+            if actor is not None:
                 self._watch(gang_id, gang, slot)
         if not record:
             self._complete(gang_id, gang)
 
-    def _judge(self, gang_id: str, info: Json, names: Mapping[str, str]) -> None:
+    def _update(self, gang_id: str, info: Json, names: Mapping[str, str]) -> None:
+        """Update a gang from Ray's description of its placement group. `names` maps live nodes to machine names."""
         gang = self._gangs[gang_id]
         if info["state"] == "CREATED":
             nodes = [info["bundles_to_node_id"][slot] for slot in range(gang.slots)]
@@ -257,35 +275,37 @@ class RayGangs:
                 self._used_nodes.update(nodes)
                 group_broken = ""
             else:
-                group_broken = "" if nodes == gang.nodes else "Ray has moved a part of it"
+                group_broken = "" if nodes == gang.nodes else "Ray has moved a part of the gang to another machine"
         elif gang.nodes or info["state"] == "RESCHEDULING":
             dead = sorted({name for node, name in zip(gang.nodes, gang.machines, strict=True) if node not in names})
-            group_broken = f"as Ray sees it, machine {', '.join(dead)} is dead" if dead else "Ray has lost a part of it"
+            group_broken = (
+                f"Ray reports as dead: machine {', '.join(dead)}" if dead else "Ray has lost a part of the gang"
+            )
         else:
             gang.waiting = _WHY_WAITING.get(info["stats"]["scheduling_state"], gang.waiting)
             group_broken = ""
         self._used_nodes.update(gang.nodes)
         gang.broken = gang.broken or group_broken
 
-    def _kill_holders(self, gang: _Gang) -> None:
-        """First of all: holders of a group that is removed while it waits would go on waiting."""
-        for holder in gang.holders:
-            if holder is not None:
-                ray.kill(holder)
+    def _kill_actors(self, gang: _Gang) -> None:
+        """Kill the slot actors. This must precede the removal of the group, or actors of a waiting group never end."""
+        for actor in gang.actors:
+            if actor is not None:
+                ray.kill(actor)
 
     def _forget(self, gang_id: str) -> None:
         del self._gangs[gang_id]
         internal_kv._internal_kv_del(gang_id, namespace=self._namespace)
 
     def _watch(self, gang_id: str, gang: _Gang, slot: int) -> None:
-        def tell(future: Any) -> None:
+        def report(future: Any) -> None:
             error = future.exception()
-            self._defer(partial(self._ended, gang_id, gang, slot, error, "" if error else str(future.result())))
+            self._defer(partial(self._on_end, gang_id, gang, slot, error, "" if error else str(future.result())))
 
-        gang.holders[slot].watch.remote().future().add_done_callback(tell)
+        gang.actors[slot].watch.remote().future().add_done_callback(report)
 
-    def _ended(self, gang_id: str, gang: _Gang, slot: int, error: BaseException | None, how: str) -> None:
-        """Of a slot, its worker, or its holder, or only the line to it."""
+    def _on_end(self, gang_id: str, gang: _Gang, slot: int, error: BaseException | None, how: str) -> None:
+        """Handle the end of a watch: the worker has ended, the slot actor has died, or the connection has failed."""
         if self._gangs.get(gang_id) is not gang:
             return
         worker_id = worker_of(gang_id, slot)
@@ -297,48 +317,51 @@ class RayGangs:
             why = lines[1] if len(lines) > 1 else repr(error)
             gang.broken = (
                 gang.broken
-                or f"the holder of worker {worker_id} has died: {textwrap.shorten(why, _SHOWN, placeholder=' …')}"
+                or f"the actor of worker {worker_id} has died: {textwrap.shorten(why, _MAX_CAUSE, placeholder=' …')}"
             )
-            self._later.append((time.monotonic() + _KILLED_S, partial(self._holder_died, gang_id, gang, slot)))
-        else:  # it cannot be told
+            self._later.append((time.monotonic() + _KILLED_S, partial(self._actor_died, gang_id, gang, slot)))
+        else:  # only the connection has failed
             again = partial(self._watch_again, gang_id, gang, slot)
-            self._later.append((time.monotonic() + _LOOK_AGAIN_S, again))
+            self._later.append((time.monotonic() + _RETRY_S, again))
 
     def _watch_again(self, gang_id: str, gang: _Gang, slot: int) -> None:
         if self._gangs.get(gang_id) is gang:
             self._watch(gang_id, gang, slot)
 
-    def _holder_died(self, gang_id: str, gang: _Gang, slot: int) -> None:
+    def _actor_died(self, gang_id: str, gang: _Gang, slot: int) -> None:
         if self._gangs.get(gang_id) is gang:
-            self._confirm(gang_id, gang, slot, ray_state.actor_table(gang.holders[slot]._actor_id.hex()))
+            self._confirm(gang_id, gang, slot, ray_state.actor_table(gang.actors[slot]._actor_id.hex()))
 
     def _confirm(self, gang_id: str, gang: _Gang, slot: int, actor: Json) -> None:
-        """Has the machine of a holder that died looked at, again and again, until nothing of the worker is left."""
+        """Check on the machine of a dead slot actor, repeatedly, until none of the worker's processes is left.
+
+        Then the slot is lost. Nothing is checked if the machine is dead, too.
+        """
         if actor and actor["DeathCause"].HasField("creation_task_failure_context"):
-            gang.lost.add(slot)  # it never began
+            gang.lost.add(slot)  # the actor never started, therefore no worker did
         if not self._has_died_alone(actor):
             return
 
-        def take(future: Any) -> None:
+        def apply(future: Any) -> None:
             if not future.exception() and future.result():
                 gang.lost.add(slot)
             elif self._gangs.get(gang_id) is gang:
                 again = partial(self._confirm, gang_id, gang, slot, actor)
-                self._later.append((time.monotonic() + _LOOK_AGAIN_S, again))
+                self._later.append((time.monotonic() + _RETRY_S, again))
 
         where = NodeAffinitySchedulingStrategy(actor["Address"]["NodeID"], soft=False)
-        look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(is_gone)
-        found = look.remote(self._cluster_id, worker_of(gang_id, slot)).future()
-        found.add_done_callback(lambda future: self._defer(partial(take, future)))
+        check = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(is_gone)
+        checked = check.remote(self._cluster_id, worker_of(gang_id, slot)).future()
+        checked.add_done_callback(lambda future: self._defer(partial(apply, future)))
 
     def _find_dead(self, worker_id: str) -> Json:
-        """The latest of that name that has died."""
+        """Return Ray's record of the latest dead actor with this name, or an empty record."""
         table = ray_state.actor_table(None).values()
         dead = [actor for actor in table if actor["Name"] == worker_id and actor["State"] == "DEAD"]
         return max(dead, key=lambda actor: float(actor["Timestamp"]), default={})
 
     def _has_died_alone(self, actor: Json) -> bool:
-        """Whether a process was seen to end on a machine that lives."""
+        """Return whether the actor's process died on a machine that is alive."""
         if not actor:
             return False
         died = actor["DeathCause"].actor_died_error_context
@@ -357,11 +380,14 @@ class RayGangs:
                 held[node] = [a + b for a, b in zip(held.get(node, [0, 0, 0]), gang.need, strict=True)]
 
         def free(node: Json) -> list[int]:
-            """What Ray says, which is a moment old, but never what we hold ourselves."""
+            """Return what Ray reports as free, but at most the total less what this cluster's gangs hold.
+
+            Ray's figure is slightly out of date.
+            """
             ours = held.get(node["NodeID"], [0, 0, 0])
-            said = _amounts(available.get(node["NodeID"], {}))
+            reported = _amounts(available.get(node["NodeID"], {}))
             total = _amounts(node["Resources"])
-            return [max(0, min(a, b - c)) for a, b, c in zip(said, total, ours, strict=True)]
+            return [max(0, min(a, b - c)) for a, b, c in zip(reported, total, ours, strict=True)]
 
         return [
             {
@@ -378,12 +404,12 @@ class RayGangs:
 
 
 def _is_used(node: Json) -> bool:
-    """A machine that has no cores to give, as heads often, is one that nothing is to run on."""
+    """Return whether gangs may run on a machine. A machine without cores, often the head, is meant to run nothing."""
     return float(node["Resources"].get("CPU", 0)) > 0
 
 
 def _names(nodes: Sequence[Json]) -> dict[str, str]:
-    """What people call them, by Ray's id: its name for them, and more of those that share it."""
+    """Return a unique readable name for each of Ray's node ids: Ray's name, and a part of the id if others share it."""
     shared = Counter(node["NodeName"] for node in nodes)
     return {
         node["NodeID"]: node["NodeName"] + (f"-{node['NodeID'][:8]}" if shared[node["NodeName"]] > 1 else "")

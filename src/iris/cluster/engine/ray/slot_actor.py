@@ -1,6 +1,7 @@
-"""The actor that holds one slot of a gang on Ray: it has a worker started in its bundle, and lives while that is held.
+"""The Ray actor that holds one slot of a gang: it starts the slot's worker and keeps the slot allocated.
 
-Ray loads this on each machine of its cluster: nothing heavy is imported, and Ray itself only where it is needed.
+Ray loads this module on each machine of its cluster. Therefore it imports nothing large, and Ray itself only in the
+function that needs Ray.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from iris.cluster.worker.supervision.fork_client import HeldWorker, Order, end_t
 from iris.errors import IrisError
 
 _UNSTARTED_S = 60.0
-# What Ray tells an actor of the devices that it may use, whoever makes them.
+# The variables by which Ray tells an actor which devices it may use, for devices of all vendors.
 _DEVICES = re.compile(r"\w*VISIBLE_\w+|ONEAPI_DEVICE_SELECTOR|RBLN_DEVICES|TPU_(CHIPS_PER_)?HOST_BOUNDS")
-# What Ray sets for its own processes, besides RAY_*.
+# Variables besides RAY_* that Ray sets for its own processes.
 _OF_RAY = {"SPT_NOENV", "PYTHONBREAKPOINT"}
 
 
-class Holder:
-    """Holds a slot.
+class SlotActor:
+    """Holds one slot and runs its worker.
 
     Args:
-        cluster_id: Whose it is.
-        worker_id: The worker of the slot.
-        arguments: More of its command line, see worker/supervision/fork_client.py.
-        lease_s: The lease of workers. For as long the room is kept after the worker has ended: then who holds it is
-            taken to be gone for good, and the whole gang is given back. 0: it is kept for ever.
+        cluster_id: The id of the cluster that the slot belongs to.
+        worker_id: The id of the slot's worker.
+        arguments: Additional arguments of the worker's command line, see worker/supervision/fork_client.py.
+        lease_s: The lease of workers in seconds. If the slot is not released within this time after its worker has
+            ended, the controller is assumed to be gone and the whole gang is released. 0 means that the slot is kept.
     """
 
     def __init__(self, cluster_id: str, worker_id: str, arguments: Sequence[str], lease_s: float) -> None:
@@ -48,15 +49,15 @@ class Holder:
         threading.Thread(target=self._keep, daemon=True).start()
 
     async def start(self, credentials: str) -> None:
-        """Starts the worker, once."""
+        """Start the worker. Later calls have no effect."""
         await asyncio.to_thread(self._start, credentials)
 
     async def watch(self) -> str:
-        """Returns when nothing of the worker is left, with how it ended."""
+        """Wait until the worker and all its processes have ended, and return how it ended."""
         return await asyncio.shield(asyncio.wrap_future(self._ended))
 
     async def stop(self) -> None:
-        """Ends the worker gracefully: it ends its tasks, and hands over what it has."""
+        """End the worker gracefully: it ends its tasks and uploads its logs."""
         if self._worker is not None:
             self._worker.stop(and_template=True)
             await self.watch()
@@ -69,7 +70,7 @@ class Holder:
                 order = Order(self._worker_id, self._arguments, credentials, worker_environment())
                 self._worker = start_worker(self._cluster_id, order)
             except (IrisError, OSError) as error:
-                self._ended.set_result(f"it could not be started: {error}")
+                self._ended.set_result(f"the worker could not be started: {error}")
             self._started.set()
 
     def _keep(self) -> None:
@@ -84,29 +85,33 @@ class Holder:
 
         group = ray.util.get_current_placement_group()
         if group is not None:
-            ray.util.remove_placement_group(group)  # and us with it
+            ray.util.remove_placement_group(group)  # which also ends this actor
 
 
 def end_workers(cluster_id: str) -> None:
-    """Runs once on each machine when an engine closes."""
+    """End the process that workers are forked from. Runs once on each machine when an engine closes."""
     end_template(cluster_id)
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment of the machine's Ray, without what Ray has put there, with the devices that this actor has."""
+    """Return the environment for the worker.
+
+    It is the environment in which Ray was started on this machine, without Ray's own variables, and with the variables
+    that name this actor's devices.
+    """
     base = _environment_of("self")
-    with contextlib.suppress(OSError):  # that of the raylet, our parent: Ray adds less to it
+    with contextlib.suppress(OSError):  # prefer the parent process, the raylet: Ray adds less to its environment
         base = _environment_of(str(os.getppid())) or base
     return clean(base) | {name: value for name, value in os.environ.items() if _DEVICES.fullmatch(name)}
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment is not Ray's.
+    """Return an environment without the variables that Ray has added.
 
-    OMP_NUM_THREADS is not in it where Ray has set it: it does so in its actors, after their start.
+    OMP_NUM_THREADS is kept, because Ray sets it only in actors after their start, not in the raylet.
     """
     kept = {name: value for name, value in env.items() if not name.startswith("RAY_") and name not in _OF_RAY}
-    kept.pop(TOKEN_VARIABLE, None)  # whoever started Ray here may be a user of ours: that token is for nobody else
+    kept.pop(TOKEN_VARIABLE, None)  # the token of the user who started Ray must not reach tasks
     preloaded = [word for word in re.split("[ :]", kept.get("LD_PRELOAD", "")) if not _is_of_ray(word)]
     kept.pop("LD_PRELOAD", None)
     return kept | ({"LD_PRELOAD": ":".join(preloaded)} if any(preloaded) else {})

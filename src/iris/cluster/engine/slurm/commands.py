@@ -1,7 +1,7 @@
-"""Slurm's commands: what they are asked, and what their answers mean.
+"""Builds and runs Slurm's commands, and parses their answers.
 
-Whatever cannot be had from `squeue`, `scontrol`, `sbatch` and `scancel` is not used: there may be no database of
-accounts (`sacct`), and Slurm's libraries change with each release.
+Only `squeue`, `scontrol`, `sbatch`, and `scancel` are used, because the accounting database (`sacct`) is not available
+everywhere and Slurm's libraries change with each release.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, Unavailab
 from iris.rpc.address import is_loopback_host
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
-# What Iris says of each job itself.
+# The options of sbatch that Iris sets itself.
 OWN_OPTIONS = (
     *("array", "batch", "chdir", "clusters", "comment", "constraint", "container", "cores-per-socket"),
     *("cpus-per-gpu", "cpus-per-task", "distribution", "exclude-user", "export", "export-file", "get-user-env"),
@@ -34,7 +34,7 @@ OWN_OPTIONS = (
     *("propagate", "quiet", "requeue", "test-only", "tres-per-task", "usage", "verbose", "version", "wait", "wrap"),
 )
 _OWN_LETTERS = "aDMCcmGhiJknNOQvVW"
-# Those that take the next word where none is given with them.
+# The options of sbatch that take the next word as their value if none is attached.
 _VALUED = (
     *("account", "begin", "cluster-constraint", "deadline", "dependency", "error", "exclude", "licenses", "mail-type"),
     *("mail-user", "nodelist", "output", "partition", "priority", "qos", "reservation", "signal", "time", "time-min"),
@@ -43,7 +43,7 @@ _VALUED = (
 _VALUED_LETTERS = "AbdeFLopqtwx"
 _OPTION = re.compile(r"--(?P<name>[a-z][a-z-]*)(=.*)?|-(?P<letter>[A-Za-z])(?P<value>.*)", re.DOTALL)
 
-# Its words for "not now": anything else that sbatch says is its last word.
+# Messages of sbatch about temporary conditions. Every other message is a final rejection.
 _NOT_NOW = (
     "unable to contact",
     "connection refused",
@@ -64,30 +64,30 @@ _NOT_NOW = (
 )
 _NO_SUCH_JOB = ("invalid job id", "already completing or completed", "already finished", "invalid job/step")
 _DOWN = ("DOWN", "DRAIN", "FAIL", "NOT_RESPONDING", "NO_RESPOND", "INVAL", "UNKNOWN", "FUTURE", "*")
-# What `squeue` gives as the reason for waiting, in words; of others there are a hundred, and they speak for themselves.
+# The common reasons that `squeue` gives for a waiting job, in words. About a hundred others are shown as they are.
 _REASONS = {
-    "None": "Slurm has not looked at it yet",
-    "Resources": "no room is free",
-    "Priority": "others have priority",
-    "Dependency": "it depends on another job of Slurm",
-    "BeginTime": "its time has not come, or it was requeued",
+    "None": "Slurm has not considered the job yet",
+    "Resources": "not enough resources are free",
+    "Priority": "jobs with a higher priority come first",
+    "Dependency": "the job depends on another Slurm job",
+    "BeginTime": "the job's begin time has not come, or the job was requeued",
     "Licenses": "no license is free",
-    "PartitionConfig": "the partition has not that much",
-    "PartitionNodeLimit": "the partition has not so many machines",
-    "PartitionTimeLimit": "the partition allows less time",
+    "PartitionConfig": "the request exceeds the partition's limits",
+    "PartitionNodeLimit": "the partition does not have enough machines",
+    "PartitionTimeLimit": "the job's time limit exceeds the partition's",
     "PartitionDown": "the partition is down",
     "PartitionInactive": "the partition is inactive",
-    "ReqNodeNotAvail": "the machines that it needs are not available now",
-    "JobHeldUser": "somebody holds it: scontrol release",
-    "JobHeldAdmin": "an administrator holds it",
+    "ReqNodeNotAvail": "the required machines are not available at present",
+    "JobHeldUser": "a user holds the job; 'scontrol release' frees it",
+    "JobHeldAdmin": "an administrator holds the job",
     "Reservation": "the reservation has not begun",
-    "launch failed requeued held": "a machine could not start it",
+    "launch failed requeued held": "a machine could not start the job",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command said."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -96,7 +96,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job as `squeue` shows it: its number and name, its state as one word, machines, reason and comment."""
+    """A job as `squeue` shows it: number, name, state, machine list, reason for waiting, and comment."""
 
     job_id: str
     name: str
@@ -108,7 +108,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine, whether it answers, and where it is: a host name and an address, as Slurm has them."""
+    """A machine, whether it answers Slurm, and its host name and address in Slurm's configuration."""
 
     machine: Machine
     answers: bool
@@ -117,38 +117,39 @@ class NodeInfo:
 
 
 def check_installed() -> None:
-    """Raises FailedPreconditionError where Slurm's commands are missing."""
+    """Raise FailedPreconditionError if a command of Slurm is missing."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         raise FailedPreconditionError(
             f"the Slurm engine needs Slurm's commands; not found on PATH: {', '.join(missing)}. Start the cluster on a"
-            " machine from which you submit jobs to Slurm (its login node), or install them ('slurm-client' on Debian)"
+            " machine from which you can submit jobs to Slurm, usually its login node, or install the commands"
+            " (the package 'slurm-client' on Debian)"
         )
 
 
 def check_options(options: Iterable[str]) -> None:
-    """Raises InvalidArgumentError for what is no option of sbatch's, or one that Iris sets itself."""
+    """Raise InvalidArgumentError for words that are not options of sbatch, and for options that Iris sets itself."""
     for option in options:
         match = _OPTION.fullmatch(option)
         if match is None:
             raise InvalidArgumentError(
-                f"not an option of sbatch: {option!r} (expected one word as '--partition=gpu' or '-pgpu')"
+                f"not an option of sbatch: {option!r} (expected one word, for example '--partition=gpu' or '-pgpu')"
             )
         name, letter = match["name"], match["letter"]
-        # sbatch takes the beginning of a name for the whole.
+        # sbatch accepts abbreviated names of options.
         if (letter and letter in _OWN_LETTERS) or (name and any(own.startswith(name) for own in OWN_OPTIONS)):
             raise InvalidArgumentError(
-                f"the option {option!r} of sbatch is set by Iris itself: resources, placement and constraints are"
-                " a job's (iris run --cpu, --memory, --gpu, --spread, --together, --constraint)"
+                f"Iris sets the sbatch option {option!r} itself. Request resources, placement, and constraints for each"
+                " job instead: iris run --cpu, --memory, --gpu, --spread, --together, --constraint"
             )
         if option in [f"--{valued}" for valued in _VALUED] or option in [f"-{valued}" for valued in _VALUED_LETTERS]:
             raise InvalidArgumentError(
-                f"the option {option!r} of sbatch needs a value, in one word with it, as '--partition=gpu' or '-pgpu'"
+                f"the sbatch option {option!r} needs a value in the same word, for example '--partition=gpu' or '-pgpu'"
             )
 
 
 def partitions_in(options: Iterable[str]) -> frozenset[str]:
-    """The partitions that options of sbatch name; empty: the default one."""
+    """Return the partitions that options of sbatch name. Empty means the default partition."""
     named = ""
     for option in options:
         match = _OPTION.fullmatch(option)
@@ -158,13 +159,13 @@ def partitions_in(options: Iterable[str]) -> frozenset[str]:
 
 
 async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, stdin: str = "") -> Answer:
-    """Runs one of Slurm's commands.
+    """Run one of Slurm's commands.
 
     Raises:
-        UnavailableError: It cannot be started, or does not end in time: what it was to do may have been done, or not.
+        UnavailableError: The command cannot be started or does not end in time. It may or may not have had an effect.
     """
-    # Not pipes: a command that ends at once would break the first, and of one that does not end the second is what it
-    # has said until then. These files are in memory only, and nobody else's.
+    # Files in memory instead of pipes: a command that ends at once would break the pipe of its stdin, and the stderr of
+    # a command that does not end in time can still be read from a file.
     with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as messages:
         file.write(stdin.encode())
         file.seek(0)
@@ -175,7 +176,7 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
                 stdin=file,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=messages,
-                start_new_session=True,  # a terminal's Ctrl-C is not for it
+                start_new_session=True,  # Ctrl-C in a terminal must not reach it
             )
         except OSError as error:
             raise UnavailableError(f"cannot run {words[0]}: {error.strerror or error}") from error
@@ -194,39 +195,40 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
         messages.seek(0)
         answer = Answer(process.returncode or 0, out.decode(errors="replace"), messages.read().decode(errors="replace"))
     if timed_out:
-        so_far = f"; until then it said: {said(answer)}" if answer.err.strip() else ""
-        raise UnavailableError(f"Slurm cannot be reached: {words[0]} has not answered within {timeout_s:g} s{so_far}")
+        so_far = f"; its output until then: {said(answer)}" if answer.err.strip() else ""
+        raise UnavailableError(f"Slurm cannot be reached: {words[0]} did not return within {timeout_s:g} s{so_far}")
     return answer
 
 
 def is_not_now(answer: Answer) -> bool:
-    """Whether a command has failed for a reason that passes."""
+    """Return whether a command has failed because of a temporary condition."""
     text = answer.err.lower()
     return any(words in text for words in _NOT_NOW)
 
 
 def is_no_such_job(answer: Answer) -> bool:
-    """Whether a command has failed since there is no such job, or no such step, any more or yet."""
+    """Return whether a command has failed because the job or step does not exist."""
     text = answer.err.lower()
     return any(words in text for words in _NO_SUCH_JOB)
 
 
 def unavailable(program: str, answer: Answer) -> UnavailableError:
-    """What a command that failed has to say."""
+    """Return the error for a command that has failed because of a temporary condition."""
     return UnavailableError(f"Slurm cannot be reached: {program} says: {said(answer)}")
 
 
 def said(answer: Answer) -> str:
-    """What is wrong, in a command's own words, without the name of the program before each line."""
+    """Return the error messages of a command in one line, without the program's name before each."""
     lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in answer.err.splitlines()]
     return "; ".join(dict.fromkeys(filter(None, lines))) or f"nothing, and exit code {answer.code}"
 
 
 def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list[str]:
-    """The command line of sbatch: ours after the user's, since the last one counts.
+    """Return the command line of sbatch for a gang.
 
-    What Slurm gives at least is one CPU to each slot, and the memory that its configuration gives to one that asks for
-    none. Memory goes by the machine where it is known how many slots a machine gets, and else by the CPU, rounded up.
+    Iris's options follow the user's, because sbatch uses the last one. Slurm gives each slot at least one CPU, and its
+    configured default of memory if the gang requests none. Memory is requested for each machine if the number of slots
+    on a machine is known, and otherwise for each CPU, rounded up to mebibytes.
     """
     need, slots = gang.need, gang.slots
     cpus = max(need.cpu, 1)
@@ -248,13 +250,16 @@ def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list
     if gang.labels:
         words += ["--constraint=" + "&".join(f"{key}={value}" for key, value in gang.labels)]
     if not any(option.startswith(("-o", "--o")) for option in options):
-        words += ["--output=/dev/null"]  # there may be no directory that all machines have
+        words += ["--output=/dev/null"]  # there may be no directory that exists on all machines
     return words
 
 
 def steps(gang: GangRequest) -> list[str]:
-    """The options of srun in that job: a step of one task for each slot, the one with the lowest number on the first
-    machine. A task that ends, ends no other: whose gang is broken is told, and releases it."""
+    """Return the options of srun inside the job: one step with one process for each slot.
+
+    Slots are numbered in the order of the machines. The end of one slot does not end others, because the controller
+    itself releases a broken gang.
+    """
     words = [f"--ntasks={gang.slots}", f"--cpus-per-task={max(gang.need.cpu, 1)}", "--distribution=block", "--mpi=none"]
     words += ["--kill-on-bad-exit=0", "--wait=0", "--input=all"]
     return words + ([f"--gpus-per-task={gang.need.gpu}"] if gang.need.gpu else [])
@@ -268,7 +273,7 @@ QUEUE = ("squeue", "--me", "--states=all", "--noheader", "--format=%i|%j|%T|%N|%
 
 
 def read_queue(text: str, prefix: str) -> list[Row]:
-    """The jobs whose names have a prefix; what others call theirs, and say of them, is not looked at."""
+    """Return the jobs in the output of `squeue` whose names have a prefix."""
     rows = []
     for line in text.splitlines():
         parts = line.split("|", 5)
@@ -278,7 +283,7 @@ def read_queue(text: str, prefix: str) -> list[Row]:
 
 
 def in_words(reason: str) -> str:
-    """Why a job waits."""
+    """Return the reason for which a job waits as a phrase. `reason` is Slurm's own word."""
     known = _REASONS.get(reason.partition(",")[0])
     return f"Slurm says: {known} ({reason})" if known and reason != "None" else known or f"Slurm says: {reason}"
 
@@ -288,13 +293,13 @@ PARTITIONS = ("scontrol", "--oneliner", "show", "partition")
 
 
 def default_partitions(text: str) -> frozenset[str]:
-    """The one that Slurm takes where none is named."""
+    """Return the partition that Slurm uses by default."""
     shown = [_fields(line) for line in text.splitlines()]
     return frozenset(fields["PartitionName"] for fields in shown if fields.get("Default") == "YES")
 
 
 def read_nodes(text: str, partitions: frozenset[str]) -> list[NodeInfo]:
-    """The machines of some partitions, of all where there are none."""
+    """Return the machines of some partitions, or all machines if `partitions` is empty."""
     found = []
     for line in text.splitlines():
         fields = _fields(line)
@@ -324,34 +329,34 @@ def read_nodes(text: str, partitions: frozenset[str]) -> list[NodeInfo]:
 
 
 def _fields(line: str) -> dict[str, str]:
-    """`Name=value Other=value`: values may contain `=`, and some spaces, but none that is followed by a name."""
+    """Parse a line such as `Name=value Other=value`. A value may contain `=`, and spaces that no name follows."""
     return dict(re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", line))
 
 
 def _gpus(gres: str) -> int:
-    """`gpu:2`, `gpu:a100:4(S:0-1),gpu:t4:1(IDX:0),shard:8`: how many GPUs."""
+    """Return the number of GPUs in a list such as `gpu:2` or `gpu:a100:4(S:0-1),gpu:t4:1(IDX:0),shard:8`."""
     bare = re.sub(r"\([^)]*\)", "", gres)
     counts = (entry.split(":") for entry in bare.split(","))
     return sum(int(parts[-1]) for parts in counts if parts[0] == "gpu" and parts[-1].isdigit())
 
 
 def check_reachable(controller_address: str, nodes: Iterable[NodeInfo]) -> None:
-    """Raises FailedPreconditionError where workers could not call the controller, which is on this machine only."""
+    """Raise FailedPreconditionError if the controller listens on loopback only and Slurm has other machines."""
     host = urlsplit(controller_address).hostname or ""
     if not is_loopback_host(host):
         return
     elsewhere = next((node for node in nodes if not _is_here(node)), None)
     if elsewhere is not None:
         raise FailedPreconditionError(
-            f"workers on {elsewhere.machine.name}, which is another machine, could not call the controller at"
-            f" {controller_address}: give --host, the address of this machine in the network (or 0.0.0.0, and"
-            " --advertise with the name by which the others reach it), and --tls-cert with --tls-key, or"
-            " --insecure-no-tls"
+            f"workers on machine {elsewhere.machine.name} cannot reach the controller at {controller_address}:"
+            " set --host to this machine's address in the network, or to 0.0.0.0 and --advertise to the name by"
+            " which the others reach this machine. Add --tls-cert and --tls-key, or --insecure-no-tls on a"
+            " network that you trust"
         )
 
 
 def _is_here(node: NodeInfo) -> bool:
-    """Whether a machine of Slurm's is this one: we can bind to its address."""
+    """Return whether a Slurm machine is this one, which is the case if its address can be bound here."""
     if node.host in (socket.gethostname(), socket.gethostname().partition(".")[0]):
         return True
     try:
@@ -364,6 +369,9 @@ def _is_here(node: NodeInfo) -> bool:
 
 
 def own_environment() -> dict[str, str]:
-    """What Slurm's commands, and the jobs that they submit, are given of ours: nothing that Slurm has said to a job
-    that this program may run in, no options of ours to its commands, and no token."""
+    """Return the environment for Slurm's commands and for the jobs that they submit.
+
+    It contains no variables of a Slurm job in which this program may itself be running, no variables that set options
+    of Slurm's commands, and no token.
+    """
     return {name: value for name, value in os.environ.items() if not is_slurms(name) and name != TOKEN_VARIABLE}

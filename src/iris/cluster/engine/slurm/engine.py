@@ -1,15 +1,16 @@
-"""Slurm as an engine: one batch job for each gang, with one worker daemon for each slot.
+"""An existing Slurm cluster as an engine: one batch job for each gang, with one worker daemon for each slot.
 
-Slurm decides where and when, all or nothing. What there is to know of gangs is kept by Slurm itself, in the names of
-the jobs, which a later controller finds again, and in their comments (job_comment.py). It is asked by its commands,
-at most once in a while, and nothing is kept here but what was heard last.
+Slurm decides when and where each gang runs, and allocates all of its slots or none. Slurm itself stores the state of
+gangs: the names of the jobs, by which the next engine finds them, and the jobs' comments (job_comment.py). This engine
+queries Slurm by its commands, at most every half second, and keeps only the latest answer.
 
-What is Slurm's own:
+Three things differ from other engines:
 
-* A slot has at least one CPU, also where none is asked for, and the memory that Slurm's configuration gives to who asks
-  for none (`DefMemPerCPU`; without it that is all of the machine's). So what is not asked for does not always fit.
-* The memory of a slot is that of its worker, too, which needs some 60 MB of it.
-* How many CPUs, how much memory and how many GPUs a machine has, and what enforces it, is as Slurm is configured.
+* A slot has at least one CPU, even if the job requests none. A slot that requests no memory gets Slurm's configured
+  default (`DefMemPerCPU`, or all of the machine's memory if that is not set). Therefore a gang that requests nothing
+  may have to wait.
+* The memory of a slot includes its worker, which needs about 60 MB.
+* Slurm's configuration decides the capacity of each machine and how limits are enforced.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from iris.cluster.engine.base import GangRejectedError, GangRequest, GangState, GangStatus, Machine
-from iris.cluster.engine.slurm import commands as commands
+from iris.cluster.engine.slurm import commands
 from iris.cluster.engine.slurm.job_status import is_final, is_waiting, status_of, waiting, worker_id
 from iris.cluster.engine.slurm.slot_process import END_NOW
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
@@ -40,22 +41,23 @@ from iris.system.processes import happens
 
 LOOK_S = 0.5
 _COMMAND_S = 10.0
-_AFTER_FAILURE_S = 10.0  # until a gang whose workers could not be started is asked for again
-_CLOSE_S = 17.0  # for workers to end their tasks and hand over their logs
-_AT_ONCE = 200  # jobs on one command line
+_AFTER_FAILURE_S = 10.0  # pause before a gang whose workers could not start is submitted again
+_CLOSE_S = 17.0  # how long workers may take to end their tasks and upload their logs
+_AT_ONCE = 200  # jobs in one command line
 _MAX_NAME = 1000  # Slurm takes 1,024 bytes
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Gang:
-    """What was heard last of a gang.
+    """The last known state of a gang.
 
     Attributes:
-        job_id: The job's number.
-        state: Slurm's word for the job's state.
-        is_final: Slurm has done with it, and its room is free.
-        forget_s: When a gang that never began is forgotten, so that it is asked for again.
+        job_id: The number of the gang's Slurm job.
+        state: Slurm's word for the state of the job.
+        status: The gang's status for the controller.
+        is_final: Whether the job has ended and its resources are free.
+        forget_s: The loop time at which a gang that never started is forgotten, so that it is submitted again.
     """
 
     job_id: str
@@ -66,24 +68,24 @@ class _Gang:
 
 
 class SlurmEngine:
-    """Places gangs on a cluster of Slurm.
+    """An engine that runs gangs on an existing Slurm cluster.
 
     Args:
-        directory: Where it keeps who it is: the names of its jobs begin with that.
-        slurm_options: What sbatch is given, besides what Iris sets itself: `--partition=gpu`, `--account=me`.
-        lease_s: For how long a worker lives that has not heard of its controller.
-        worker_options: More of the worker's command line, see worker/wiring.py.
-        credentials: What a worker of that id is to show, and whom it is to trust.
-        look_s: How often Slurm is asked at most what there is.
-        command_s: How long a command of Slurm's may take until it counts as out of reach.
-        python: The interpreter that has Iris, on every machine.
+        directory: The directory for this cluster's id, with which the names of its Slurm jobs begin.
+        slurm_options: Additional options of sbatch, for example `--partition=gpu` or `--account=me`.
+        lease_s: The seconds after which a worker ends if it has not reached the controller.
+        worker_options: Additional arguments of the worker's command line, see worker/wiring.py.
+        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id.
+        look_s: The least number of seconds between two queries of Slurm.
+        command_s: The seconds after which Slurm counts as unreachable if one of its commands has not returned.
+        python: The path of the Python interpreter with Iris, the same on every machine.
 
     Raises:
-        InvalidArgumentError: An option is none of sbatch's, or not the user's to set.
+        InvalidArgumentError: An option is not one of sbatch, or Iris sets the option itself.
     """
 
     name = "slurm"
-    # Its machines come and go: those that are down, drained or switched off return. What never fits, Slurm rejects.
+    # Machines that are down, drained, or powered off return later. Slurm rejects a gang that can never be allocated.
     elastic = True
     shared_workers = False
 
@@ -112,8 +114,8 @@ class SlurmEngine:
         self._partitions = commands.partitions_in(slurm_options)
         self.adopted = 0
         self._gangs: dict[str, _Gang] = {}
-        self._released: set[str] = set()  # what Slurm still has of them is to end
-        self._unclear: set[str] = set()  # gangs whose submission may have come to pass
+        self._released: set[str] = set()  # released gangs whose jobs may still exist and must be ended
+        self._unclear: set[str] = set()  # gangs whose submission had no answer and may have succeeded
         self._nodes: list[commands.NodeInfo] = []
         self._nodes_s = self._looked_s = float("-inf")
         self._error: UnavailableError | None = None
@@ -121,31 +123,31 @@ class SlurmEngine:
         self._changed = asyncio.Event()
 
     async def start(self, controller_address: str) -> None:
-        """Finds what an earlier life has left.
+        """Connect to Slurm and find the gangs that an earlier controller left there.
 
         Raises:
-            FailedPreconditionError: Slurm's commands are missing, or its machines could not call the controller.
+            FailedPreconditionError: Slurm's commands are missing, or its machines could not reach the controller.
             UnavailableError: Slurm cannot be reached.
         """
         commands.check_installed()
         self._worker_options[:0] = ["--controller", controller_address]
         if not self._partitions:
             self._partitions = commands.default_partitions((await self._ask(commands.PARTITIONS)).out)
-        await self._look_at_nodes()
+        await self._refresh_nodes()
         commands.check_reachable(controller_address, self._nodes)
-        await self._find_again()
+        await self._restore()
 
-    async def _find_again(self) -> None:
+    async def _restore(self) -> None:
         make_private(self._directory)
-        self._cluster = _identity(self._directory / "slurm-cluster")
-        await self._look_now()
+        self._cluster = _load_or_make_id(self._directory / "slurm-cluster")
+        await self._refresh_now()
         self.adopted = sum(len(gang.status.slots) for gang in self._gangs.values() if not gang.is_final)
 
     async def submit(self, gang: GangRequest) -> None:
-        """See `Engine.submit`. A submission whose answer is lost is looked for before the next one."""
+        """Submit a gang, see `Engine.submit`. If an earlier submission had no answer, look for its job first."""
         gang_id = gang.gang_id
         if gang_id in self._unclear:
-            await self._look_now()
+            await self._refresh_now()
         if gang_id in self._gangs:
             return
         name = self._prefix + quote(gang_id, safe="@/")
@@ -159,16 +161,16 @@ class SlurmEngine:
             if commands.is_not_now(answer):
                 raise commands.unavailable("sbatch", answer)
             self._unclear.discard(gang_id)
-            raise GangRejectedError(f"Slurm does not take it: {commands.said(answer)}")
+            raise GangRejectedError(f"Slurm rejected the gang: {commands.said(answer)}")
         job_id = answer.out.strip().partition(";")[0]
         self._gangs[gang_id] = _Gang(job_id, "PENDING", waiting("None"))
         self._unclear.discard(gang_id)
         self._expire()
 
     async def release(self, gang_id: str) -> None:
-        """See `Engine.release`."""
+        """Release a gang, see `Engine.release`."""
         if gang_id in self._unclear:
-            await self._look_now()
+            await self._refresh_now()
         self._released.add(gang_id)
         gang = self._gangs.get(gang_id)
         if gang is not None and not gang.is_final:
@@ -178,36 +180,36 @@ class SlurmEngine:
         self._expire()
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """See `Engine.snapshot`: what Slurm has said last, which is not older than `look_s`."""
-        await self._look_if_due()
+        """Return all gangs as Slurm reported them at most `look_s` seconds ago. See `Engine.snapshot`."""
+        await self._refresh_if_due()
         if self._error is not None:
             raise self._error
         return {gang_id: gang.status for gang_id, gang in self._gangs.items()}
 
     async def machines(self) -> Sequence[Machine]:
-        """The machines of the partition."""
+        """Return the machines of the partitions that the engine submits to."""
         if _now_s() - self._nodes_s >= self._look_s:
-            await self._look_at_nodes()
+            await self._refresh_nodes()
         held = Counter(slot.machine for gang in self._gangs.values() if not gang.is_final for slot in gang.status.slots)
         return [replace(node.machine, tasks=held[node.machine.name]) for node in self._nodes]
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Returns when a look at Slurm has shown something new, or after the time."""
+        """Return when a query of Slurm has shown a change, or after `timeout_s` seconds."""
         end_s = _now_s() + timeout_s
         while not self._changed.is_set() and (left_s := end_s - _now_s()) > 0:
-            looking = asyncio.ensure_future(self._look_if_due())
+            refresh = asyncio.ensure_future(self._refresh_if_due())
             due_s = max(0.0, self._looked_s + self._look_s - _now_s())
-            await asyncio.wait([looking], timeout=left_s)
-            if not looking.done():
-                looking.cancel()  # the look itself goes on
+            await asyncio.wait([refresh], timeout=left_s)
+            if not refresh.done():
+                refresh.cancel()  # the query itself continues, because it is shielded
                 break
             await happens(self._changed, min(due_s or self._look_s, max(0.0, end_s - _now_s())))
         self._changed.clear()
 
     async def close(self) -> None:
-        """Ends all of it: workers are told first, and have some seconds to end their tasks and hand over their logs."""
+        """End all gangs. Workers have about 17 s to end their tasks and upload their logs."""
         try:
-            await self._look_now()
+            await self._refresh_now()
             waiting = [gang.job_id for gang in self._gangs.values() if not gang.is_final and not gang.status.slots]
             running = [gang.job_id for gang in self._gangs.values() if not gang.is_final and gang.status.slots]
             await self._cancel(waiting)
@@ -215,25 +217,25 @@ class SlurmEngine:
             end_s = _now_s() + _CLOSE_S
             while self._are_alive() and _now_s() < end_s:
                 await self.wait_for_change(self._look_s)
-                await self._look_if_due()
+                await self._refresh_if_due()
             await self._end([gang.job_id for gang in self._gangs.values() if not gang.is_final])
         finally:
             await self.abandon()
 
     async def abandon(self) -> None:
-        """Lets go; what runs goes on."""
+        """Stop querying Slurm. All gangs continue."""
         if self._look is not None:
             self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
 
-    # What is asked of Slurm.
+    # Commands to Slurm.
 
     @property
     def _prefix(self) -> str:
         return f"iris-{self._cluster}-"
 
     def _script(self, gang: GangRequest) -> str:
-        """The batch job: a shell starts our program, and says so where it cannot."""
+        """Return the job's script. Its shell runs batch_job.py, and sets the job's comment if Iris is not installed."""
         ids = [worker_id(self._cluster, gang.gang_id, rank) for rank in range(gang.slots)]
         document = {
             "slots": gang.slots,
@@ -243,14 +245,14 @@ class SlurmEngine:
         }
         python = shlex.quote(self._python)
         umask = inherited_umask()
-        # Slurm hands on the umask of who submits, which is this server's own: tasks get the user's.
+        # Slurm passes on the umask of the submitting process, which is the server's own. Tasks need the user's umask.
         set_umask = f"umask {umask:04o}\n" if umask >= 0 else ""
         excuse = re.sub(r"[^\w./-]", "_", self._python)
         return (
             f"#!/bin/sh\n{set_umask}{python} -P -m iris.cluster.engine.slurm.batch_job <<'END_OF_IRIS' && exit 0\n"
             f"{json.dumps(document)}\nEND_OF_IRIS\n"
             'scontrol update "JobId=$SLURM_JOB_ID"'
-            f' "Comment=iris:;;there is no {excuse} with Iris and its extra (server) on $SLURMD_NODENAME"\nexit 1\n'
+            f' "Comment=iris:;;{excuse} with Iris and its extra (server) is missing on $SLURMD_NODENAME"\nexit 1\n'
         )
 
     async def _ask(self, words: Sequence[str]) -> commands.Answer:
@@ -259,13 +261,16 @@ class SlurmEngine:
             raise commands.unavailable(words[0], answer)
         return answer
 
-    async def _look_at_nodes(self) -> None:
+    async def _refresh_nodes(self) -> None:
         self._nodes = commands.read_nodes((await self._ask(commands.NODES)).out, self._partitions)
         self._nodes_s = _now_s()
 
     async def _end(self, job_ids: Sequence[str]) -> None:
-        """Ends jobs at once: those that run by a signal to their slots, and in any case with what Slurm does to a job
-        that is cancelled, SIGTERM, and after a while SIGKILL."""
+        """End jobs at once.
+
+        The slots of running jobs receive a signal, on which they end all their processes. In addition, the jobs are
+        cancelled, for which Slurm sends SIGTERM and later SIGKILL.
+        """
         await self._cancel([f"{job_id}.0" for job_id in job_ids], f"--signal={END_NOW.name.removeprefix('SIG')}")
         await self._cancel(job_ids)
 
@@ -276,63 +281,68 @@ class SlurmEngine:
             if answer.code and not commands.is_no_such_job(answer):
                 raise commands.unavailable("scancel", answer)
 
-    # What Slurm says.
+    # Queries of Slurm.
 
     def _expire(self) -> None:
         self._looked_s = self._nodes_s = float("-inf")
 
-    async def _look_now(self) -> None:
-        if self._look is not None:  # it may have been asked before what we want to know of
+    async def _refresh_now(self) -> None:
+        if self._look is not None:  # the query that is under way may have begun too early to show the latest change
             await asyncio.gather(self._look, return_exceptions=True)
         self._expire()
-        await self._look_if_due()
+        await self._refresh_if_due()
         if self._error is not None:
             raise self._error
 
-    async def _look_if_due(self) -> None:
-        """One look at a time, for all who want to know."""
+    async def _refresh_if_due(self) -> None:
+        """Query Slurm if the last answer is older than `look_s`. Concurrent callers share one query."""
         if self._look is None or self._look.done():
             if _now_s() - self._looked_s < self._look_s:
                 return
-            self._look = asyncio.create_task(self._take_look())
+            self._look = asyncio.create_task(self._refresh())
         await asyncio.shield(self._look)
 
-    async def _take_look(self) -> None:
+    async def _refresh(self) -> None:
         before = {gang_id: gang.status for gang_id, gang in self._gangs.items()}, self._error is None
         self._looked_s = _now_s()
         try:
             known = dict(self._gangs)
             rows = commands.read_queue((await self._ask(commands.QUEUE)).out, self._prefix)
             self._error = None
-            await self._take_rows(rows, known)
+            await self._apply_rows(rows, known)
         except UnavailableError as error:
             self._error = error
         if before != ({gang_id: gang.status for gang_id, gang in self._gangs.items()}, self._error is None):
             self._changed.set()
 
-    async def _take_rows(self, rows: Iterable[commands.Row], known: dict[str, _Gang]) -> None:
-        """What the queue shows becomes what we know. What has come or gone since it was asked stays as it is."""
+    async def _apply_rows(self, rows: Iterable[commands.Row], known: dict[str, _Gang]) -> None:
+        """Update all gangs from Slurm's queue, and end superfluous jobs.
+
+        Args:
+            rows: The cluster's jobs in Slurm's queue.
+            known: The gangs when the query began. Gangs that were submitted or released since then are not changed.
+        """
         found: dict[str, commands.Row] = {}
         too_many: list[str] = []
         for row in sorted(rows, key=lambda row: int(row.job_id)):
             gang_id = unquote(row.name.removeprefix(self._prefix))
             ended = is_final(row.state)
             if gang_id in self._released and gang_id not in known and not ended:
-                too_many.append(row.job_id)  # its submission was slow, and nobody waits for it any more
+                too_many.append(row.job_id)  # the gang was released before its slow submission arrived
             elif gang_id not in found or (is_final(found[gang_id].state) and not ended):
                 found[gang_id] = row
             elif not ended:
-                too_many.append(row.job_id)  # submitted twice, since the first answer was lost
+                too_many.append(row.job_id)  # the gang was submitted twice, because the first answer was lost
         too_many += [row.job_id for gang_id, row in found.items() if self._ran(gang_id) and is_waiting(row.state)]
         if too_many:
             await self._end(too_many)
         if any(is_final(row.state) and not self._is_final(gang_id) for gang_id, row in found.items()):
-            await self._look_at_nodes()
+            await self._refresh_nodes()
         for gang_id, row in found.items():
-            self._take_row(gang_id, row)
+            self._apply_row(gang_id, row)
         for gang_id, gang in known.items():
             if gang_id not in found and self._gangs.get(gang_id) is gang:
-                self._take_absence(gang_id, gang)
+                self._apply_absence(gang_id, gang)
         self._released &= found.keys() | self._unclear
 
     def _ran(self, gang_id: str) -> bool:
@@ -341,34 +351,37 @@ class SlurmEngine:
     def _is_final(self, gang_id: str) -> bool:
         return gang_id in self._gangs and self._gangs[gang_id].is_final
 
-    def _take_row(self, gang_id: str, row: commands.Row) -> None:
+    def _apply_row(self, gang_id: str, row: commands.Row) -> None:
         gang = self._gangs.get(gang_id)
         if is_final(row.state) and gang_id in self._released:
             self._gangs.pop(gang_id, None)
             return
         if gang is not None and gang.is_final:
-            self._take_absence(gang_id, gang)
+            self._apply_absence(gang_id, gang)
             return
         known = None if gang is None else gang.status
         status = status_of(row, known, partial(worker_id, self._cluster, gang_id), self._nodes)
         if status is None:
             return
-        # A job that would begin anew has ended for us: it is cancelled, and what is left of the old one told by leases.
+        # A requeued job counts as ended: it is cancelled, and leases decide when its earlier processes have ended.
         ended = is_final(row.state) or (status.state is GangState.BROKEN and is_waiting(row.state))
         if status.state is GangState.WAITING and ended:
             _log.warning("gang %s: %s", gang_id, status.reason)
-            status = replace(status, reason=f"{status.reason}; it is asked for again in {_AFTER_FAILURE_S:g} s")
+            status = replace(status, reason=f"{status.reason}; Iris submits it again in {_AFTER_FAILURE_S:g} s")
         self._gangs[gang_id] = _Gang(row.job_id, row.state, status, ended, _now_s() + _AFTER_FAILURE_S)
 
-    def _take_absence(self, gang_id: str, gang: _Gang) -> None:
-        """Slurm does not know its job, or has done with it. Where workers ran, it is broken until it is released: they
-        need not all be dead. slurmctld that was killed forgets what it was told last, and has it ended later."""
+    def _apply_absence(self, gang_id: str, gang: _Gang) -> None:
+        """Update a gang whose job has ended or is unknown to Slurm.
+
+        If the gang's workers had started, the gang stays BROKEN until it is released, because some of them may be
+        alive: a slurmctld that was killed forgets its latest jobs, and their processes end later.
+        """
         never_began = gang.status.state is GangState.WAITING and (not gang.is_final or gang.forget_s < _now_s())
         if gang_id in self._released or never_began:
             self._gangs.pop(gang_id)
         elif not gang.is_final:
             gang.is_final = True
-            why = f"Slurm knows nothing of its job {gang.job_id} any more"
+            why = f"Slurm does not know the gang's job {gang.job_id} any more"
             gang.status = replace(gang.status, state=GangState.BROKEN, reason=why)
 
     def _are_alive(self) -> bool:
@@ -376,10 +389,13 @@ class SlurmEngine:
 
 
 async def end_gangs(directory: Path) -> int:
-    """Ends what a cluster whose server was killed has left in Slurm; answers with how many workers that were.
-    UnavailableError: Slurm cannot be reached."""
+    """End all workers and jobs that a killed server left in Slurm, and return how many workers there were.
+
+    Raises:
+        UnavailableError: Slurm cannot be reached.
+    """
     engine = SlurmEngine(directory, lease_s=0.0, credentials=lambda worker_id: WorkerCredentials(token="none"))
-    await engine._find_again()
+    await engine._restore()
     await engine.close()
     return engine.adopted
 
@@ -388,8 +404,8 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _identity(path: Path) -> str:
-    """Who this cluster is, new where nobody has been here."""
+def _load_or_make_id(path: Path) -> str:
+    """Return the id of this cluster, and create it on the first call."""
     with contextlib.suppress(OSError):
         if known := path.read_text().strip():
             return known

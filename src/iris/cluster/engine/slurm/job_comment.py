@@ -1,7 +1,8 @@
-"""What a gang's job of Slurm says of itself, in its comment: what it can tell to whoever looks at the queue.
+"""The comment of a gang's Slurm job, which records where the gang's slots are and which have ended.
 
-Slurm knows a job and its machines, not which of its processes is where, nor which has ended. The program on the job's
-first machine does (batch_job.py), and keeps the comment up to date.
+Slurm knows a job and its machines, but not which process runs on which machine or which has ended. The program on the
+job's first machine (batch_job.py) knows, and writes it into the job's comment, where everybody who can see the queue
+can read it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _NOT_PLAIN = re.compile(r"[^\w ./:'=,()+@-]", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """What is known of a gang's slots.
+    """The state of a gang's slots.
 
     Attributes:
-        counts: How many are on each of the job's machines, in the order in which Slurm names these; the slots are in
-            that order, too. Empty until all have begun.
-        lost: Those whose workers have ended, with all that they ran.
-        why: What was said last by one that ended, or could not begin.
+        counts: The number of slots on each of the job's machines, in the order in which Slurm lists the machines. The
+            slots have the same order. Empty until all slots have started.
+        lost: The positions of slots whose worker has ended with all its processes.
+        why: The last message of a worker that has ended or could not start.
     """
 
     counts: tuple[int, ...] = ()
@@ -37,7 +38,7 @@ class Comment:
     why: str = ""
 
     def to_text(self) -> str:
-        """As Slurm keeps it. Where it would become too long, fewer are said to be lost."""
+        """Return the text for Slurm. If the text would be too long, it names only some of the lost slots."""
         counts = ",".join(f"{count}x{len(list(group))}" for count, group in itertools.groupby(self.counts))
         why = _NOT_PLAIN.sub("_", self.why)[-_MAX_WHY:]
         lost = _ranges(self.lost)
@@ -47,7 +48,7 @@ class Comment:
 
     @classmethod
     def read(cls, text: str) -> Comment | None:
-        """None: it is none of ours, or somebody has written into it."""
+        """Parse a comment. Return None if Iris has not written it or if somebody has edited it."""
         match = _FORM.fullmatch(text)
         if match is None:
             return None
@@ -62,15 +63,19 @@ class Comment:
         return cls(tuple(counts), frozenset(lost), match["why"])
 
     def machines(self, nodes: str) -> list[str]:
-        """The machine of each slot; `nodes` as Slurm names those of the job."""
+        """Return the machine of each slot. `nodes` is the job's machine list as Slurm writes it."""
         return [name for name, count in zip(expand(nodes), self.counts, strict=False) for _ in range(count)]
 
 
 def count_slots(where: Iterable[str], nodes: str) -> tuple[int, ...]:
-    """How many slots each of the job's machines has.
+    """Return the number of slots on each of the job's machines.
+
+    Args:
+        where: The machine of each slot.
+        nodes: The job's machine list as Slurm writes it.
 
     Raises:
-        ValueError: They are not in the order of the machines.
+        ValueError: The slots are not in the order of the machines.
     """
     names = expand(nodes)
     numbers = [names.index(name) for name in where]
@@ -80,7 +85,7 @@ def count_slots(where: Iterable[str], nodes: str) -> tuple[int, ...]:
 
 
 def expand(nodes: str) -> list[str]:
-    """The names in a list of machines as Slurm writes it: `n[0-2,05-07],gpu1`, `r[1-2]n[0-3]`."""
+    """Return the names in a machine list as Slurm writes it, for example `n[0-2,05-07],gpu1` or `r[1-2]n[0-3]`."""
     names = []
     for part in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", nodes):
         pieces = re.split(r"\[([^\]]*)\]", part)

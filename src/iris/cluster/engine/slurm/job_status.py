@@ -1,4 +1,4 @@
-"""What a job of Slurm's says of the gang that it is for. Pure."""
+"""Derives the state of a gang from its Slurm job. Pure."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ _ENDING = "COMPLETING"
 
 
 def is_final(state: str) -> bool:
-    """Whether Slurm has done with a job, and its room is free."""
+    """Return whether a job has ended and its resources are free."""
     return state not in _PENDING | _REQUEUED | _RUNNING | {_ENDING}
 
 
 def is_waiting(state: str) -> bool:
-    """Whether a job holds no room."""
+    """Return whether a job holds no resources because it waits in the queue."""
     return state in _PENDING | _REQUEUED
 
 
 def waiting(reason: str) -> GangStatus:
-    """A gang that waits, for a reason in Slurm's word."""
+    """Return the status of a waiting gang. `reason` is Slurm's word for the reason."""
     return GangStatus(GangState.WAITING, reason=in_words(reason))
 
 
 def worker_id(cluster: str, gang_id: str, rank: int) -> str:
-    """The worker of a slot. Derived, not kept: it is the same for whoever knows the gang."""
+    """Return the id of a slot's worker, which is derived from the cluster's name and the gang's id."""
     return f"slurm-{hashlib.sha256(f'{cluster} {gang_id}'.encode()).hexdigest()[:16]}-{rank}"
 
 
 def status_of(
     row: Row, before: GangStatus | None, worker_of: Callable[[int], str], nodes: Iterable[NodeInfo]
 ) -> GangStatus | None:
-    """What a job's row means.
+    """Return the status of a gang, given its job.
 
     Args:
-        row: The job.
-        before: What was known of the gang.
-        worker_of: The worker of a slot.
-        nodes: The machines, as they are now.
+        row: The job as `squeue` shows it.
+        before: The gang's last known status.
+        worker_of: Returns the worker id of a slot, given its position.
+        nodes: All machines as they are now.
 
     Returns:
-        None where nothing is known, nor has to be. WAITING for a job that has ended: it never began.
+        The status, or None if an unknown gang's job has ended without starting a worker. WAITING for a job that has
+        ended means that no worker ever started.
     """
     comment = Comment.read(row.comment) or Comment()
     slots = () if before is None else before.slots
@@ -55,18 +56,19 @@ def status_of(
         slots = tuple(Slot(worker_of(rank), name) for rank, name in enumerate(comment.machines(row.nodes)))
     lost = comment.lost.intersection(range(len(slots))) | (frozenset() if before is None else before.lost)
     if is_waiting(row.state) and slots:
-        # It ran: it was requeued, or slurmctld was killed, has forgotten that, and what ran goes on.
-        return GangStatus(GangState.BROKEN, slots, lost, f"Slurm wants to start its job {row.job_id} again")
+        # The job ran before. Either Slurm has requeued it, or slurmctld was killed and has forgotten that the job runs,
+        # in which case its processes may still be running.
+        return GangStatus(GangState.BROKEN, slots, lost, f"Slurm has queued the gang's job {row.job_id} again")
     if is_waiting(row.state):
         return waiting(row.reason)
     if row.state in _RUNNING and not slots:
-        return GangStatus(GangState.WAITING, reason="there is room, and its workers are being started")
+        return GangStatus(GangState.WAITING, reason="Slurm has allocated the slots, and the workers are starting")
     if row.state in _RUNNING and not lost:
         return GangStatus(GangState.HELD, slots)
     if row.state in _RUNNING:
-        why = f"its worker process ended, and said last: {comment.why}"
+        why = f"a worker process ended with the last message: {comment.why}"
         return GangStatus(GangState.BROKEN, slots, lost, why)
-    why = f"Slurm has ended its job {row.job_id}: {_in_words(row, comment)}"
+    why = f"the gang's Slurm job {row.job_id} has ended: {_in_words(row, comment)}"
     if not slots:
         return None if before is None else GangStatus(GangState.WAITING, reason=why)
     if row.state != _ENDING:
@@ -77,9 +79,12 @@ def status_of(
 def _certainly_dead(
     slots: Sequence[Slot], state: str, before: GangStatus | None, nodes: Iterable[NodeInfo]
 ) -> frozenset[int]:
-    """Of a job that has ended: each machine has told Slurm that nothing of the job is left there, except those that do
-    not answer, which may be cut off, and go on. Of a job that lost a machine, the one that it lost may answer again by
-    now: where nobody looked meanwhile, or where all of its machines do, nothing is certain."""
+    """Return the slots of an ended job that have certainly ended: those on machines that still answer Slurm.
+
+    Slurm ends a job once every machine that answers has reported that no process of the job is left. An unreachable
+    machine may still be running tasks. If the job ended because of a lost machine, that machine may answer again.
+    Therefore no slot is certain if the gang is unknown, or if all of its machines answer.
+    """
     answering = {node.machine.name for node in nodes if node.answers}
     dead = frozenset(rank for rank, slot in enumerate(slots) if slot.machine in answering)
     if state == "NODE_FAIL" and (before is None or len(dead) == len(slots)):

@@ -1,8 +1,8 @@
-"""What Slurm runs for each slot of a gang, on the slot's machine: starts the worker, and says when it has ended.
+"""The program that Slurm runs for each slot of a gang, on the slot's machine: it runs the slot's worker.
 
-Its standard input is the gang's, see batch_job.py; what it prints is read by the program on the job's first machine.
-SIGTERM ends the worker gracefully: its tasks end, and it hands over what it has. SIGUSR2 ends all of it at once, and
-still removes the scratch directory, which SIGKILL would leave to the next one that comes here.
+Its standard input is described in batch_job.py. The program on the job's first machine reads its output. SIGTERM ends
+the worker gracefully: the worker ends its tasks and uploads its logs. SIGUSR2 ends all processes at once and still
+removes the scratch directory. After SIGKILL, the next slot process on the machine removes that directory.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from iris.system.inherited import reset_signals
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
 _SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
-_DIRECTORY = "iris-slurm-"  # below the machine's temporary directory, then the user's number
+_DIRECTORY = "iris-slurm-"  # prefix of scratch directories in the temporary directory; the user's number follows
 
 
 def main() -> None:
-    """Runs one slot to its end."""
+    """Run the worker of one slot until it ends."""
     reset_signals()
     gang = json.load(sys.stdin)
     rank = int(os.environ["SLURM_PROCID"])
@@ -51,25 +51,25 @@ async def _run(gang: Any, rank: int, node: str) -> None:
         command += ["--identity-file", str(identity_file(scratch, worker_id)), "--directory", str(scratch / "worker")]
         command += ["--parent-pid", str(os.getpid()), *gang["options"]]
         process = start(scratch, worker_id, "", command, _environment(), lambda: secret)
-        _say("began", rank, node)
+        _report("began", rank, node)
         await _until_ended(process, stop, end_now)
         why = _last_words(scratch / f"{worker_id}.log")
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told to whoever waits for this slot
+    except Exception as error:  # noqa: BLE001 - every error is reported as the reason of the slot's end
         why = f"{type(error).__name__}: {error}"
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         os.close(lock)
-    _say("ended", rank, f"{why} ({node})")
+    _report("ended", rank, f"{why} ({node})")
 
 
 async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asyncio.Event) -> None:
-    """Returns when the worker has ended, and nothing of it or of its attempts is left."""
+    """Wait until the worker and all processes of its attempts have ended, and end them when a signal asks for it."""
     asked = [asyncio.create_task(event.wait()) for event in (stop, end_now)]
     ending = asyncio.create_task(process.wait())
     await asyncio.wait([ending, *asked], return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
         ending.cancel()
-        await asyncio.gather(ending, return_exceptions=True)  # its process has one who waits for it
+        await asyncio.gather(ending, return_exceptions=True)  # only one task at a time may wait for the process
         ending = asyncio.create_task(process.stop())
         await asyncio.wait([ending, asked[1]], return_when=asyncio.FIRST_COMPLETED)
     if end_now.is_set():
@@ -80,13 +80,15 @@ async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asy
 
 
 def is_slurms(name: str) -> bool:
-    """Whether an environment variable is a job's of Slurm, or an option of its commands; where its configuration lies
-    is nobody's in particular."""
+    """Return whether an environment variable describes a Slurm job or sets an option of Slurm's commands.
+
+    SLURM_CONF is neither: it names the configuration file for everybody.
+    """
     return name != "SLURM_CONF" and name.startswith(_SLURMS)
 
 
 def _environment() -> dict[str, str]:
-    """Of the worker and its tasks: what Slurm says to a job is not for them; which devices they may see is."""
+    """Return the environment of the worker: without Slurm's job variables, but with those that name visible devices."""
     env = {name: value for name, value in os.environ.items() if not is_slurms(name)}
     if env.get("ENVIRONMENT") == "BATCH":
         del env["ENVIRONMENT"]
@@ -94,8 +96,11 @@ def _environment() -> dict[str, str]:
 
 
 def _make_scratch() -> tuple[Path, int]:
-    """A directory that is this slot's for as long as it holds the lock on it. Those of others that were killed are
-    removed."""
+    """Create a scratch directory and lock it, and delete unlocked directories, whose slot processes were killed.
+
+    Returns:
+        The directory, and the file descriptor that holds its lock.
+    """
     place, prefix = Path(tempfile.gettempdir()), f"{_DIRECTORY}{os.getuid()}-"
     for path in place.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
@@ -106,12 +111,12 @@ def _make_scratch() -> tuple[Path, int]:
     new = Path(tempfile.mkdtemp(prefix=f"{_DIRECTORY}new-", dir=place))
     lock = _lock(new)
     final = place / f"{prefix}{new.name.rpartition('-')[2]}"
-    new.rename(final)  # only now others look at it: before, it was not locked yet
+    new.rename(final)  # other slot processes ignore the directory until it has this name, because it was not locked
     return final, lock
 
 
 def _lock(path: Path) -> int:
-    """Raises BlockingIOError where somebody holds it."""
+    """Lock a directory and return its file descriptor. Raise BlockingIOError if another process holds the lock."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,8 +133,8 @@ def _last_words(path: Path) -> str:
     return ""
 
 
-def _say(what: str, rank: int, text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more: the job is being ended
+def _report(what: str, rank: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # the reader is gone, because the job is being ended
         os.write(1, f"{what} {rank} {' '.join(text.split())}\n".encode())
 
 
