@@ -21,7 +21,7 @@ def test_a_job_on_slurm_from_the_terminal(iris: Iris, tmp_path: Path) -> None:
         iris.env |= slurm.environment
         options = ("--engine", "slurm", "--slurm-option=--partition=main", "--slurm-option=--comment=x")
         refused = iris("up", "--port", "0", *options, code=1)
-        assert "'--comment=x' of sbatch is set by Iris itself" in refused.stderr
+        assert "Iris sets the sbatch option '--comment=x' itself" in refused.stderr
         up = iris.json("up", "--port", "0", *options[:3])
         assert (up["engine"], up["slurm_options"]) == ("slurm", "--partition=main")
         try:
