@@ -14,7 +14,7 @@ from chaos.task import FAILED
 from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2 as pb
 
-# What a killed worker had not read from the pipe of a task is lost with it, as docs/how-it-works.md says.
+# Bytes that a killed worker had not yet read from a task's pipe are lost with the worker (docs/explanation/logs.md).
 LOST_WITH_WORKER_S = 2.0
 
 
