@@ -1,4 +1,4 @@
-"""What Iris prints, and how: stdout and stderr, unfinished lines of tasks, and text that must not steer a terminal.
+"""Terminal output: stdout and stderr, unfinished lines and progress bars of tasks, and filtering of control sequences.
 
-The client and the command line write through these modules. They know nothing of clusters, and need no other package.
+The client and the command line write through these modules, which know nothing of clusters and need no other package.
 """

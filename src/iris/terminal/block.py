@@ -1,4 +1,4 @@
-"""Progress bars of one task that stand below each other, as nested bars do: the task goes up to write them anew."""
+"""Nested progress bars of one task, which occupy several rows: the task moves the cursor up to redraw them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from iris.terminal.controls import ControlFilter, active_colours
 
-# How long a bar that a newline has ended may still be gone back to. What draws nested bars goes back at once; a reader
-# sees it a tenth of a second later.
+# The seconds for which a bar that a newline has ended may still be redrawn. Programs with nested bars move back up at
+# once, and a reader receives that about 0.1 s later.
 SETTLES_S = 0.5
 _MOST_ROWS = 16
 _LONGEST_ROW = 64 * 1024
@@ -17,7 +17,10 @@ _BEGUN = re.compile(rb"\x1b(?:\[\??\d*)?\Z")
 
 
 def goes_back(data: bytes) -> bool:
-    """Return whether data moves the cursor to rows above, or hides it, as what will do so does, or may begin to."""
+    """Return whether data moves the cursor up or hides it, or ends with a sequence that may become such a move.
+
+    Programs hide the cursor before they redraw rows.
+    """
     if b"\x1b" not in data:
         return False
     moves = any(found[2] in (b"A", b"F") or found[4] == b"l" for found in _MOVES.finditer(data))
@@ -25,18 +28,18 @@ def goes_back(data: bytes) -> bool:
 
 
 def is_bar(data: bytes) -> bool:
-    """Return whether a line goes back to its beginning."""
+    """Return whether a line contains a carriage return that text follows, as progress bars do."""
     return b"\r" in data.rstrip(b"\r")
 
 
 class Block:
-    """The rows of a task that are not final.
+    """The rows of one task that the task may still change.
 
-    It is fed the bytes as the task wrote them, and gives the rows that nothing will change any more.
+    `feed` takes the bytes that the task writes and returns the rows that are final.
 
     Args:
-        controls: Filters what stands in the rows.
-        row: What stands in the first, filtered.
+        controls: The filter for the text of the rows.
+        row: The filtered text of the first row.
     """
 
     def __init__(self, controls: ControlFilter, row: bytes = b"") -> None:
@@ -44,26 +47,31 @@ class Block:
         self._rows = [row]
         self._at = 0
         self._bars: set[int] = set()
-        self._is_hidden = False  # the cursor: rows are being drawn that will be drawn anew
-        self._reach = 0  # how far up it has gone at once
+        self._is_hidden = False  # whether the task has hidden the cursor, as programs do while they redraw rows
+        self._reach = 0  # the largest number of rows that the task has moved up in one go
         self._lines_since_up = 0
         self._changed_s = 0.0
-        self._begun = b""  # a move whose end has not come
+        self._begun = b""  # the beginning of a control sequence whose end has not arrived
 
     @property
     def rows(self) -> list[bytes]:
-        """What stands there."""
+        """The present text of all rows."""
         return [last_state(row).rstrip(b"\r") for row in self._rows]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing stands there, and nothing is known that sets it apart from ordinary lines."""
+        """Whether the block is empty and the task writes ordinary lines again."""
         return (
             len(self._rows) == 1 and not self._rows[0] and not self._reach and not self._begun and not self._is_hidden
         )
 
     def feed(self, data: bytes, now_s: float) -> list[bytes]:
-        """Take what the task has written, newlines included. Return the rows that are final, in order."""
+        """Apply bytes that the task has written, including newlines, and return the rows that are now final, in order.
+
+        Args:
+            data: The bytes.
+            now_s: The time in seconds on a monotonic clock.
+        """
         data = self._begun + data
         begun = _BEGUN.search(data)
         self._begun = begun.group() if begun else b""
@@ -87,11 +95,11 @@ class Block:
         return self._final(now_s)
 
     def settle(self, now_s: float) -> list[bytes]:
-        """Return the rows that have become final by time alone."""
+        """Return the rows that have become final because the task has not changed them for `SETTLES_S`."""
         return self._final(now_s)
 
     def end(self) -> list[bytes]:
-        """Return all rows: nothing more comes."""
+        """Return all rows as final, because the task writes nothing more."""
         rows, self._rows, self._at = self.rows, [b""], 0
         while rows and not rows[-1].strip():
             rows.pop()
@@ -113,10 +121,16 @@ class Block:
         if self._at == len(self._rows):
             self._rows.append(b"")
         if self._lines_since_up > self._reach + 2:
-            self._reach = 0  # it has gone on with ordinary lines
+            self._reach = 0  # the task writes ordinary lines again
 
     def _move(self, count: bytes, what: bytes, up: int) -> int:
-        """Obey a sequence. Return how far up the cursor has gone at once."""
+        """Apply a control sequence, and return the number of rows that the cursor has moved up in one go.
+
+        Args:
+            count: The sequence's number, which may be empty.
+            what: The sequence's letter.
+            up: The number of rows that the cursor had moved up before.
+        """
         if what == b"K":
             if count in (b"1", b"2") or self._rows[self._at].endswith(b"\r"):
                 self._rows[self._at] = b""
@@ -135,7 +149,7 @@ class Block:
         if self._is_hidden:
             count = 0
         elif self._at < len(self._rows) - 1:
-            count = self._at  # it rests on its first row, as tqdm does
+            count = self._at  # the cursor rests on the first bar, as with tqdm
         elif self._reach:
             count = self._at - self._reach
         else:
@@ -150,6 +164,9 @@ class Block:
 
 
 def last_state(data: bytes) -> bytes:
-    """What a terminal shows of a line that went back to its beginning, with the `\\r` at its end, if there is one."""
+    """Return what a terminal shows of a line with carriage returns: the text after the last one.
+
+    A carriage return at the end of the line is kept.
+    """
     at = data.rstrip(b"\r").rfind(b"\r") + 1
     return active_colours(data[:at]) + data[at:]

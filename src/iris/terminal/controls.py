@@ -1,8 +1,8 @@
-r"""Output of tasks among the lines of others: colours stay, and what else steers a terminal is left out.
+r"""Filters control sequences out of the output of tasks before it reaches a terminal. Colours are kept.
 
-Dropped are the sequences that move the cursor, clear, scroll, set modes, titles, links and character sets, or make the
-terminal answer, in 7-bit and 8-bit form, and all control characters except tab, `\r` and newline. Of a link (OSC 8) the
-text stays. A sequence may come in pieces.
+The filter drops sequences that move the cursor, clear, scroll, set modes, titles, links, or character sets, or make the
+terminal answer, in their 7-bit and 8-bit forms. It also drops all control characters except tab, `\r`, and newline. The
+text of a link (OSC 8) is kept. A sequence may arrive in several pieces.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TypeVar
 T = TypeVar("T", str, bytes)
 RESET = b"\x1b[0m"
 _RESETS = (RESET, b"\x1b[m")
-_MOST_COLOURS = 16  # sequences that are repeated at the start of a line
-_LONGEST_PENDING = 64  # characters of a sequence whose end has not come
+_MOST_COLOURS = 16  # the largest number of colour sequences that are repeated at the start of a line
+_LONGEST_PENDING = 64  # the largest number of characters kept of a sequence whose end has not arrived
 _CSI = "(?:\x1b\\[|\x9b)"
 _STRING = "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])"  # OSC, DCS, SOS, PM, APC
 _TOKENS = re.compile(
@@ -26,13 +26,13 @@ _TOKENS = re.compile(
     "|\x1b[ -/]*[0-~]?"
     "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
 )
-_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # what is no control of 7 bits
+_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # every byte that is not a 7-bit control
 _C1 = re.compile(b"\xc2[\x80-\x9f]")
 _COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
 
 
 def is_harmless(data: bytes) -> bool:
-    """Return whether nothing in the data steers a terminal, and no colour does either. Fast."""
+    """Return whether the data contains no control sequences and no colours. This check is fast."""
     if data.translate(None, _HARMLESS):
         return False
     if data.isascii():
@@ -42,12 +42,12 @@ def is_harmless(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # a stray byte may be a control of 8 bits
+        return False  # a byte that is not UTF-8 may be an 8-bit control
     return True
 
 
 def active_colours(data: bytes) -> bytes:
-    """Return the colour sequences that are in force after the data."""
+    """Return the colour sequences that are active at the end of the data."""
     active: list[bytes] = []
     for found in _COLOURS.finditer(data):
         _apply(found.group(1).decode(), found.group(), active)
@@ -62,13 +62,15 @@ def _has_only_colours(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # a colour sequence stands within a character
+        return False  # a colour sequence interrupts the bytes of a UTF-8 character
     return True
 
 
 class ControlFilter:
-    """Filters what one task writes to one source, line by line. Each line it gives stands for itself: colours that are
-    in force begin again at its start, and end at its end."""
+    """Filters the output of one task and source line by line.
+
+    Each returned line sets its own colours: active colours are set again at its start and reset at its end.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -77,17 +79,15 @@ class ControlFilter:
         self._is_in_line = False
 
     def filter(self, data: bytes, *, ends_line: bool) -> bytes:
-        """Return what is shown of a line, or of a piece of one.
+        """Return the filtered text of a line or of a piece of a line.
 
         Args:
-            data: Without the newline.
-            ends_line: The line is finished. Otherwise more of it comes.
+            data: The text without the newline.
+            ends_line: Whether `data` completes the line. If not, more pieces of the line follow.
         """
         begin = "" if self._is_in_line else "".join(self._colours)
-        if ends_line and not self._is_in_line and _has_only_colours(data):  # ten times faster than what follows
-            if data.startswith(
-                _RESETS, data.rfind(b"\x1b[")
-            ):  # as most lines with colours: nothing is in force after it
+        if ends_line and not self._is_in_line and _has_only_colours(data):  # ten times faster than the general case
+            if data.startswith(_RESETS, data.rfind(b"\x1b[")):  # usual: the line's last sequence resets its colours
                 self._colours.clear()
                 return begin.encode() + data
             for found in _COLOURS.finditer(data):
@@ -111,16 +111,16 @@ class ControlFilter:
             _apply(parameters, colour, self._colours)
             return colour
         if found["string"] is not None:
-            self._pending = found["string"] + found["escape"]  # of what is in it nothing is shown in any case
+            self._pending = found["string"] + found["escape"]  # the content of the string is never shown
         elif found["pending"] is not None and len(sequence) <= _LONGEST_PENDING:
             self._pending = sequence
         return ""
 
 
 def _apply(parameters: str, colour: T, active: list[T]) -> None:
-    """Note a colour sequence among those that are in force."""
+    """Add a colour sequence to the active ones, or clear them if it resets all colours."""
     numbers = parameters.split(";")
-    if not numbers[0].strip("0"):  # 0, or nothing, resets all
+    if not numbers[0].strip("0"):  # 0 or an empty number resets all colours
         active.clear()
         if len(numbers) == 1:
             return

@@ -1,4 +1,4 @@
-"""Text for an output that may lack characters: an ASCII locale, or a pipe of another program."""
+"""Writes text to an output whose encoding may lack some characters, for example in an ASCII locale."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 
 from iris.errors import IrisError
 
-# Our own typography, in ASCII. All else that an output lacks is written as a backslash escape.
+# ASCII replacements for the typography of Iris's own texts. Other missing characters become backslash escapes.
 _PLAIN = {"…": "...", "→": "->", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'"}
-REPLACING = "iris.replacing"  # an error handler, as `errors=` of Python's encoders and streams takes it
+REPLACING = "iris.replacing"  # the name of an error handler for the `errors=` argument of encoders and streams
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -27,12 +27,12 @@ codecs.register_error(REPLACING, _replace)
 
 
 class ReplacingStream(io.TextIOBase):
-    """A text stream that replaces what it lacks.
+    """A text stream that replaces characters that its encoding lacks.
 
-    It has no `buffer`: click writes UTF-8 into that of an ASCII stream, whatever reads it.
+    The stream has no `buffer` attribute, because click would write UTF-8 into the buffer of an ASCII stream.
 
     Args:
-        stream: A stream of Python's, as `sys.stdout`.
+        stream: The underlying stream, for example `sys.stdout`.
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
@@ -41,20 +41,20 @@ class ReplacingStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """As the stream has it."""
+        """The encoding of the underlying stream."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """As the stream has it."""
+        """The error handler of the underlying stream."""
         return self._stream.errors
 
     def write(self, text: str) -> int:
         """Write text.
 
         Raises:
-            BrokenPipeError: Nobody reads it any more.
-            IrisError: It cannot be written, as to a full disk.
+            BrokenPipeError: The reader has closed the pipe.
+            IrisError: The text cannot be written, for example because the disk is full.
         """
         try:
             return self._stream.write(text)
@@ -64,7 +64,7 @@ class ReplacingStream(io.TextIOBase):
             raise cannot_write(error) from error
 
     def flush(self) -> None:
-        """Write what is held back. Raises as `write` does."""
+        """Write buffered text. Raises the same errors as `write`."""
         try:
             self._stream.flush()
         except BrokenPipeError:
@@ -73,25 +73,25 @@ class ReplacingStream(io.TextIOBase):
             raise cannot_write(error) from error
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the file descriptor."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
 
 def cannot_write(error: OSError) -> IrisError:
-    """Return the error for output that the system does not take."""
+    """Return the error for output that the system refuses."""
     return IrisError(f"cannot write the output: {error.strerror}")
 
 
 def encode_text(text: str, encoding: str) -> bytes:
-    """Return the text in an encoding; what it lacks is replaced, so this never fails."""
+    """Encode text, and replace characters that the encoding lacks. This never fails."""
     try:
         return text.encode(encoding, errors=REPLACING)
     except LookupError:  # no such encoding

@@ -1,23 +1,20 @@
-"""Lines of tasks as people see them, and what becomes of a line that has no end yet.
+"""Interleaves the lines of several tasks on one output, including prompts and progress bars that have no newline yet.
 
-A task may write a prompt, or draw a progress bar, and others write in between. The rule, whose numbers stand where it
-is kept; a *prefix* is a label or a time before each line:
+A *prefix* is a label or a time before each line. Comments in this module refer to these rules by number:
 
-1. Without a prefix the bytes are the task's own, as they come: nothing is added to an unfinished line, and what
-   continues it follows. So a prompt shows, a bar moves, and a pipe gets exactly what was written.
-2. Nothing is glued to an unfinished line. Whatever else goes to the same terminal, pipe or file (a line of another
-   task, attempt or source, a word of ours) begins on a line of its own. So does then, without a prefix, what continues
-   it.
-3. With a prefix, what continues a line after others have come in between begins with the prefix again, and `…` in the
-   place of the space that follows it.
-4. With a prefix on a terminal nothing of that is needed: unfinished lines stand in rows below all others until they
-   are finished, and are lines like others then. Of a line that goes back to its beginning (`\\r`) the last state is
-   shown. Bars below each other are rows until their task goes on below them (`block.py`).
-5. With a prefix in a pipe or a file such a line, a progress bar, is held until it is finished; else its states would
-   be cut apart. Only what would be held of it beyond 64 KiB is written before.
-6. At the end an unfinished line is ended, except in a pipe or file without a prefix.
-7. With a prefix, what steers a terminal is left out of the bytes (`controls.py`), because a task shares the screen with
-   others. Colours stay, and end with their line.
+1. Without a prefix, the bytes of a task are written unchanged as they arrive. Therefore a prompt appears at once, a
+   progress bar moves, and a pipe receives exactly what the task wrote.
+2. Nothing is appended to another line's unfinished text. A line of another task, attempt, or source, or a message of
+   Iris, starts on a new line. Without a prefix, the rest of the interrupted line starts on a new line, too.
+3. With a prefix, the rest of an interrupted line starts with the prefix again and `…` instead of a space.
+4. With a prefix on a terminal, unfinished lines stay in rows below all other lines until they are finished. Of a line
+   with carriage returns, only the text after the last one is shown. Nested progress bars stay in rows until their task
+   writes below them (block.py).
+5. With a prefix in a pipe or file, a line with carriage returns is held back until it is finished, because its states
+   would otherwise be torn apart. Only text beyond 64 KiB is written earlier.
+6. When a task ends, its unfinished line is ended with a newline, except in a pipe or file without a prefix.
+7. With a prefix, control sequences are removed (controls.py), because the task shares the screen with others. Colours
+   are kept and reset at the end of each line.
 """
 
 from __future__ import annotations
@@ -34,31 +31,31 @@ _SPACE, _CONTINUED = b" ", "…".encode()
 
 
 class Entry(Protocol):
-    """A line of a task, or a piece of one."""
+    """A line of a task, or a piece of a line."""
 
     @property
     def data(self) -> bytes:
-        """Its bytes, without the newline."""
+        """The bytes of the line without the newline."""
 
     @property
     def task_index(self) -> int:
-        """The task."""
+        """The index of the task."""
 
     @property
     def attempt_id(self) -> int:
-        """The attempt of the task."""
+        """The number of the attempt."""
 
     @property
     def source(self) -> str:
-        """`stdout`, `stderr` or `build`."""
+        """The stream: `stdout`, `stderr`, or `build`."""
 
     @property
     def partial(self) -> bool:
-        """No newline ends it."""
+        """Whether this is a piece of a line that no newline ends."""
 
 
 class _Line(NamedTuple):
-    """Whose line it is."""
+    """The stream of a task to which a line belongs."""
 
     task_index: int
     attempt_id: int
@@ -66,29 +63,29 @@ class _Line(NamedTuple):
 
 
 class Lines:
-    """What is written by tasks to one place. Answers with the bytes that are to be written there.
+    """The lines of tasks on one output. The methods return the bytes to write to the output.
 
     Args:
-        is_terminal: Whether the place is one.
-        clock: Seconds that only grow.
+        is_terminal: Whether the output is a terminal.
+        clock: Returns the time in seconds on a monotonic clock.
     """
 
     def __init__(self, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._blocks: dict[_Line, tuple[bytes, Block]] = {}  # prefix and rows of those that draw bars, on a terminal
+        self._blocks: dict[_Line, tuple[bytes, Block]] = {}  # prefix and rows of nested progress bars on a terminal
         self._is_terminal = is_terminal
-        self._open: _Line | None = None  # the last that was written to the place is a part of it
+        self._open: _Line | None = None  # the unfinished line at the end of the output, if there is one
         self._open_has_prefix = False
-        self._broken: set[_Line] = set()  # unfinished lines of which a part was written, with others after it
-        self._held: dict[_Line, tuple[bytes, bytes]] = {}  # prefix and data of unfinished lines that were not written
-        self._filters: dict[_Line, ControlFilter] = {}  # of those that have written more than plain text
+        self._broken: set[_Line] = set()  # unfinished lines that were partly written and then interrupted
+        self._held: dict[_Line, tuple[bytes, bytes]] = {}  # prefix and data of unfinished lines that are held back
+        self._filters: dict[_Line, ControlFilter] = {}  # only for streams that have written control sequences
 
     def add(self, entries: Sequence[Entry], prefix: bytes) -> bytes:
-        """Lines of one task, attempt and source, all of them finished, or one that is not.
+        """Return the bytes for lines of one task, attempt, and source.
 
         Args:
-            entries: At least one.
-            prefix: What stands before each, without the space that follows it; may be empty.
+            entries: Finished lines, or exactly one piece of an unfinished line.
+            prefix: The prefix of each line without the space that follows it. May be empty.
         """
         first = entries[0]
         line = _Line(first.task_index, first.attempt_id, first.source)
@@ -113,7 +110,7 @@ class Lines:
         return ended + begin + (b"\n" + prefix + _SPACE).join(data) + b"\n"
 
     def interrupt(self) -> bytes:
-        """Something else comes: what is to be written before it (rule 2)."""
+        """Return the bytes to write before other text: a newline if a line is unfinished (rule 2)."""
         if self._open is None:
             return b""
         if self._open_has_prefix:
@@ -122,7 +119,7 @@ class Lines:
         return b"\n"
 
     def end(self, task_index: int | None = None) -> bytes:
-        """Nothing more comes of a task, or of any (rule 6)."""
+        """Return the bytes that end the unfinished lines of a task, or of all tasks (rule 6)."""
         over = [line for line in sorted([*self._held, *self._blocks]) if task_index in (None, line.task_index)]
         written = b"".join([self._write_held(line) for line in over])
         if self._open is None or task_index not in (None, self._open.task_index):
@@ -135,7 +132,7 @@ class Lines:
         return written
 
     def rows(self) -> list[bytes]:
-        """What is to be seen below all lines for now (rule 4)."""
+        """Return the rows to show below all finished lines (rule 4)."""
         if not self._is_terminal:
             return []
         rows = {line: (prefix, [last_state(data).rstrip(b"\r")]) for line, (prefix, data) in self._held.items()}
@@ -144,7 +141,7 @@ class Lines:
         return [prefix + _SPACE + _colours_ended(state) for prefix, state in states if state.strip()]
 
     def settle(self) -> bytes:
-        """Bars that have ended, and that their tasks do not go back to any more, as lines like others."""
+        """Return finished progress bars, which their tasks no longer redraw, as ordinary lines."""
         if not self._blocks:
             return b""
         now_s = self._clock()
@@ -153,7 +150,7 @@ class Lines:
         )
 
     def _draws_bars(self, line: _Line, data: list[bytes], *, is_finished: bool) -> bool:
-        """Whether lines, or a piece of one, are or follow bars that the task may go back to."""
+        """Return whether lines, or a piece of a line, are or follow progress bars that the task may redraw."""
         if line in self._blocks:
             return True
         held = self._held.get(line, (b"", b""))[1]
@@ -167,7 +164,7 @@ class Lines:
         return self._write_final(line, block.feed(b"\n".join(data) + b"\n" * is_finished, self._clock()))
 
     def _write_final(self, line: _Line, final: list[bytes]) -> bytes:
-        """Rows of a block that are lines like others now."""
+        """Return the bytes for rows of a block that have become ordinary lines."""
         prefix, block = self._blocks[line]
         if block.is_over:
             del self._blocks[line]
@@ -175,7 +172,7 @@ class Lines:
         return begin + b"".join([prefix + _SPACE + _colours_ended(row) + b"\n" for row in final])
 
     def _without_controls(self, line: _Line, data: list[bytes], *, is_finished: bool) -> list[bytes]:
-        """What is shown of lines, or of a piece of one (rule 7)."""
+        """Return lines, or a piece of a line, without control sequences (rule 7)."""
         known = self._filters.get(line)
         if known is None and is_harmless(b"\n".join(data)):
             return data
@@ -191,7 +188,7 @@ class Lines:
             return b""
         begin = self._begin(line, prefix)
         self._set_open(line, prefix)
-        # On a terminal there are the rows below, so it cannot stay open.
+        # On a terminal the line cannot stay open, because rows are drawn below it.
         return begin + _colours_ended(data) + (self.interrupt() if self._is_terminal else b"")
 
     def _begin(self, line: _Line, prefix: bytes) -> bytes:
@@ -213,7 +210,7 @@ class Lines:
         if self._is_terminal:
             data = data.rstrip(b"\r")
             if not data.strip():
-                return b""  # a bar that was wiped out
+                return b""  # a progress bar that its task has erased
         begin = self._begin(line, prefix)
         self._open = None
         self._broken.discard(line)

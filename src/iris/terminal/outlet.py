@@ -1,4 +1,4 @@
-"""stdout and stderr as they are: descriptors, written at once."""
+"""Unbuffered stdout and stderr, which are written directly to their file descriptors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RESET = "\x1b[0m"
 
 
 class OutputClosedError(BaseException):
-    """Who read our output has left, as `head` does. No error of anybody: we end, and say nothing.
+    """The reader of the output has closed it, as `head` does. The program then ends without a message.
 
     Not an `Exception`, like `KeyboardInterrupt`, because it may be raised in the middle of a call (closed_reader.py)
     and must not be handled there as a fault of the connection.
@@ -24,17 +24,17 @@ class Outlet:
     """stdout or stderr, without a buffer.
 
     Attributes:
-        is_terminal: Whether a person looks at it, and text can be taken back there.
-        has_colour: Whether `paint` colours.
-        place: Where it leads: the same for two that end in the same terminal, pipe or file.
-        is_unicode: Whether it takes every character.
+        is_terminal: Whether the output is a terminal that can erase text.
+        has_colour: Whether `paint` adds colours.
+        place: The identity of the terminal, pipe, or file. Two outlets with the same place write to the same output.
+        is_unicode: Whether the encoding has every character.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self.is_unicode = has_all_characters(self._encoding)
         try:
-            self._fd = -1 if stream is None else stream.fileno()  # None: it was closed before we started
+            self._fd = -1 if stream is None else stream.fileno()  # None: it was closed before the program started
             status = os.fstat(self._fd)
             self.place: object = (status.st_dev, status.st_ino)
         except (OSError, ValueError):
@@ -44,11 +44,11 @@ class Outlet:
         self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR")
 
     def paint(self, text: str, style: str) -> str:
-        """The text in a colour, where that is wanted."""
+        """Return the text in a colour, or unchanged if the output has no colours."""
         return f"{style}{text}{_RESET}" if self.has_colour else text
 
     def size(self) -> os.terminal_size:
-        """Columns and lines of the terminal, now; 80 and 24 where it does not tell."""
+        """Return the present columns and lines of the terminal. Defaults to 80 and 24."""
         try:
             size = os.get_terminal_size(self._fd)
         except OSError:
@@ -56,15 +56,15 @@ class Outlet:
         return os.terminal_size((size.columns or 80, size.lines or 24))
 
     def encode(self, text: str) -> bytes:
-        """The text as it is written there; characters that the outlet lacks are replaced."""
+        """Return the text in the outlet's encoding, with missing characters replaced."""
         return encode_text(text, self._encoding)
 
     def write(self, data: bytes) -> None:
-        """Returns when all of it is out.
+        """Write all of the data, and wait while the reader of a pipe is slow.
 
         Raises:
-            OutputClosedError: Nobody reads it any more.
-            IrisError: It cannot be written, as to a full disk.
+            OutputClosedError: The reader has closed the output.
+            IrisError: The data cannot be written, for example because the disk is full.
         """
         if self._fd < 0 or not data:
             return
@@ -73,7 +73,7 @@ class Outlet:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                select.select([], [self._fd], [])  # somebody made the pipe non-blocking
+                select.select([], [self._fd], [])  # another process has made the pipe non-blocking
             except BrokenPipeError as error:
                 raise OutputClosedError from error
             except OSError as error:

@@ -1,4 +1,4 @@
-"""Rows that stand below all else on a terminal, such as unfinished lines, while lines are written above them."""
+"""Keeps unfinished lines and a status line in the bottom rows of a terminal while lines are written above them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from iris.terminal.outlet import DIM, Outlet
 from iris.terminal.width import cut_row
 
 _MOST_ROWS = 8
-# The cursor stays in a row whose width we and the terminal do not agree on.
+# Without wrapping, a row stays one row even if its width on the terminal differs from the computed width.
 _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
 
 class Screen:
-    """stdout and stderr, which may be the same terminal, and the rows that stand there.
+    """stdout and stderr, which may be the same terminal, with the rows at the bottom of it.
 
-    Not safe to use from several threads at once.
+    This class is not thread-safe.
 
     Args:
-        stdout: Where lines of tasks go.
-        stderr: Where they go apart from those, and where the status line stands.
+        stdout: The outlet for the stdout of tasks.
+        stderr: The outlet for the stderr of tasks if it is separate, and for the status line.
 
     Attributes:
-        lines: What becomes of lines of tasks on stdout.
-        lines_apart: The same on stderr; the same object where both lead to the same place.
+        stdout: The outlet for the stdout of tasks.
+        stderr: The outlet for the stderr of tasks.
+        lines: The unfinished lines of tasks on stdout.
+        lines_apart: The unfinished lines on stderr. The same object as `lines` if both outlets have the same place.
+        status: The text of the status line. Empty if there is none.
     """
 
     def __init__(self, stdout: Outlet, stderr: Outlet) -> None:
@@ -33,17 +36,17 @@ class Screen:
         self.lines = Lines(stdout.is_terminal)
         self.lines_apart = self.lines if stdout.place == stderr.place else Lines(stderr.is_terminal)
         self.status = ""
-        self._rows: list[bytes] = []  # as they were drawn
-        self._widths: list[int] = []  # of these, in columns
-        self._columns = 0  # of the terminal when they were drawn
+        self._rows: list[bytes] = []  # the rows on the terminal
+        self._widths: list[int] = []  # the width of each of these rows in columns
+        self._columns = 0  # the width of the terminal when the rows were drawn
 
     def emit(self, outlet: Outlet, data: bytes, status: str = "") -> None:
-        """Write above the rows, and draw them again; in one write where that can be.
+        """Write data above the rows and redraw the rows, in one write if possible.
 
         Args:
-            outlet: stdout or stderr.
-            data: What to write.
-            status: What stands in the status line from now on.
+            outlet: The outlet to write to: `stdout` or `stderr`.
+            data: The data to write.
+            status: The new text of the status line.
         """
         self.status = status
         erase = self._erase()
@@ -58,7 +61,7 @@ class Screen:
             self._terminal.write(draw)
 
     def refresh(self) -> None:
-        """Draw the rows again where they have changed, or the terminal has, and write bars that have settled."""
+        """Redraw the rows if they or the terminal have changed, and write progress bars that have become final."""
         settled = self.lines.settle()
         apart = b"" if self.lines_apart is self.lines else self.lines_apart.settle()
         if settled:
@@ -73,11 +76,11 @@ class Screen:
         return self.stdout if self.stdout.is_terminal else self.stderr
 
     def _erase(self) -> bytes:
-        """What removes the rows that stand there, and leaves the cursor where the first began."""
+        """Return the sequence that erases the rows and leaves the cursor where the first row began."""
         if not self._rows:
             return b""
         columns = self._terminal.size().columns
-        if columns < self._columns and _is_wrapped_anew():
+        if columns < self._columns and _rewraps_lines():
             up = sum(max(1, -(-width // columns)) for width in self._widths) - 1
         else:
             up = len(self._rows) - 1
@@ -106,8 +109,11 @@ class Screen:
         return [row for row, _ in cut], [width for _, width in cut]
 
 
-def _is_wrapped_anew() -> bool:
-    """Return whether the terminal breaks long lines anew when it becomes narrower. Most do; these cut them instead."""
+def _rewraps_lines() -> bool:
+    """Return whether the terminal wraps long lines again when it becomes narrower.
+
+    Most terminals do. xterm, the Linux console, and screen cut the lines instead.
+    """
     kind = os.environ.get("TERM", "")
     return not (
         os.environ.get("XTERM_VERSION")

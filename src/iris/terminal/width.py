@@ -1,4 +1,4 @@
-"""How wide text is on a terminal, and where a row has to be cut."""
+"""Measures and cuts text by its width on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TAB = 8
 
 
 def width_of(character: str) -> int:
-    """Return how many columns a character takes: none, one or two."""
+    """Return the number of columns that a character occupies: 0, 1, or 2."""
     if " " <= character <= "~":
         return 1
     if character == "\xad":
@@ -26,15 +26,15 @@ def width_of(character: str) -> int:
 def cut_row(row: bytes, columns: int) -> tuple[bytes, int]:
     """Cut a row at the width of a terminal.
 
-    A character of two columns that does not fit is left out, marks stay with the character that they belong to, and
-    colours end with the row. Tabs become spaces.
+    A wide character that does not fit is left out. Combining marks stay with their character. Colours are reset at the
+    end of the row. Tabs become spaces.
 
     Args:
-        row: Text in UTF-8, with colour sequences and no other controls.
-        columns: The width.
+        row: UTF-8 text with colour sequences and no other control characters.
+        columns: The width of the terminal.
 
     Returns:
-        The row, and how many columns it takes.
+        The row, and the number of columns that it occupies.
     """
     kept: list[str] = []
     at = last = 0
@@ -48,7 +48,7 @@ def cut_row(row: bytes, columns: int) -> tuple[bytes, int]:
             part = " " * min(_TAB - at % _TAB, columns - at)
             last = len(part)
         elif part == _EMOJI_STYLE:
-            last = min(2 - last, columns - at) if last == 1 else 0  # it makes the character before it wide
+            last = min(2 - last, columns - at) if last == 1 else 0  # the selector makes the previous character wide
         else:
             last = 0 if is_joined else width_of(part)
         is_joined = part == _JOINER
