@@ -29,7 +29,7 @@ from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.names import check_label
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
-from iris.cluster.worker.limits.cgroup import make_room
+from iris.cluster.worker.limits.cgroup import move_into_child_cgroup
 from iris.cluster.worker.limits.enforcement import ENFORCE
 from iris.errors import (
     FailedPreconditionError,
@@ -144,7 +144,7 @@ async def _serve_in(
         (directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
         _check_engine(directory, arguments.engine)
     if arguments.enforce == "auto":
-        make_room()
+        move_into_child_cgroup()
     tls = _tls(arguments, directory)
     context = None if tls is None else tls.context()
     if arguments.advertise:

@@ -67,14 +67,14 @@ def test_limits_are_kept_and_told_in_words(iris: Iris) -> None:
 
     take = ["python3", "-c", "import time; block = b'x' * (100 << 20); time.sleep(600)"]
     done = iris("run", "--name", "hungry", "--memory", "50MiB", "--", *take, code=137)
-    assert "out of memory: it used" in done.stderr
+    assert "out of memory: the task used" in done.stderr
     assert "its limit is 50 MiB" in done.stderr
     job = iris.json("status", "hungry")
-    assert job["error"].startswith("out of memory: it used")
+    assert job["error"].startswith("out of memory: the task used")
     assert [attempt["out_of_memory"] for attempt in job["tasks"][0]["attempts"]] == [True]
 
     done = iris("run", "--", "sh", "-c", "for i in $(seq 100); do sleep 600 & done; wait", code=137)
-    assert "too many processes: with threads it had " in done.stderr
+    assert "too many processes: the task had " in done.stderr
     assert "its limit is 50 (iris up --max-processes)" in done.stderr
 
 

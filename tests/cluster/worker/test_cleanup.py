@@ -19,13 +19,15 @@ from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.segments import AWAY
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.cleanup import Cleanup
-from iris.cluster.worker.controller_link.connection import ControllerLine, connect
+from iris.cluster.worker.controller_link.connection import ControllerConnection, connect
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
 from iris.cluster.worker.supervision.reaper import Reaper
-from iris.cluster.worker.worker import Worker
+from iris.cluster.worker.supervision.shutdown import Shutdown
+from iris.cluster.worker.worker import Worker, WorkerSettings
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Credentials
@@ -55,18 +57,24 @@ class Disk:
     def __init__(self, root: Path, controller: socket.socket, logs: LogDirectories | None = None) -> None:
         address = f"http://127.0.0.1:{controller.getsockname()[1]}"
         self.directory = WorkerDir(root, logs)
-        self.worker = Worker(
+        registry = AttemptRegistry("w", self.directory)
+        settings = WorkerSettings(
             worker_id="w",
             incarnation="one",
             token="token",
-            directory=self.directory,
             bind_host="127.0.0.1",
             advertise_host="127.0.0.1",
-            controller=ControllerLine(
-                address, None, partial(connect, credentials=Credentials.fixed(token(), "the test"), tls=ClientTls())
-            ),
             base_env={},
             file_limit=1024,
+        )
+        self.worker = Worker(
+            settings,
+            directory=self.directory,
+            registry=registry,
+            shutdown=Shutdown("w", registry),
+            controller=ControllerConnection(
+                address, None, partial(connect, credentials=Credentials.fixed(token(), "the test"), tls=ClientTls())
+            ),
             reaper=Reaper(os.getpid(), -1),  # it is told nothing, since nothing starts
             launcher=Launcher(os.getpid(), socket.socket()),
             enforcement=Enforcement("none", "token"),
@@ -74,7 +82,7 @@ class Disk:
 
     async def sweep(self, later_s: float, keep_s: float = KEEP_S, keep_log_s: float | None = KEEP_LOG_S) -> None:
         """As if it were so much later now."""
-        cleanup = Cleanup(self.worker, self.directory, keep_s, keep_log_s, lambda: time.time() + later_s)
+        cleanup = Cleanup(self.worker.registry, self.directory, keep_s, keep_log_s, lambda: time.time() + later_s)
         await cleanup.sweep()
 
     def begin(self, task_id: str = "job/task-0", attempt_id: int = 0, bundle_hash: str = "ab" * 32) -> Attempt:
@@ -96,7 +104,7 @@ class Disk:
         self.worker.kill_task(task_id, attempt_id, 0)
         await asyncio.to_thread(wait_until, lambda: attempt.is_final, "the end of the attempt")
         attempt.reported = reported
-        attempt.directory.handed_over.touch()
+        attempt.directory.uploaded.touch()
         return attempt
 
     def leave(self, task_id: str = "job/task-0", attempt_id: int = 0) -> AttemptDir:
@@ -105,7 +113,7 @@ class Disk:
         directory.create()
         directory.work.mkdir()
         LogWriter(directory.log).close()
-        directory.handed_over.touch()
+        directory.uploaded.touch()
         return directory
 
 
@@ -125,12 +133,12 @@ async def test_first_the_log_goes_then_the_rest(disk: Disk, tmp_path: Path) -> N
     (directory.work / "checkpoint").touch()
     await disk.sweep(KEEP_LOG_S - 10)
     assert directory.log.exists()
-    assert disk.worker.log_of("job/task-0", 0)[1] == directory
+    assert disk.worker.registry.log_of("job/task-0", 0)[1] == directory
     await disk.sweep(KEEP_LOG_S + 10)
     assert not directory.log.exists()
     assert (directory.work / "checkpoint").exists()
     with pytest.raises(NotFoundError):
-        disk.worker.log_of("job/task-0", 0)
+        disk.worker.registry.log_of("job/task-0", 0)
     await disk.sweep(KEEP_S - 10)
     assert (directory.work / "checkpoint").exists()
     await disk.sweep(KEEP_S + 10)
@@ -143,9 +151,9 @@ async def test_nobody_is_sent_to_what_is_gone(disk: Disk) -> None:
     await disk.end("other/task-0")
     os.utime(disk.directory.attempt("other/task-0", 0).path, (0, time.time() + KEEP_S))
     await disk.sweep(KEEP_S + 10)
-    assert [status.task_id for status in disk.worker.list_tasks().items] == ["other/task-0"]
+    assert [status.task_id for status in disk.worker.registry.list_statuses(0, "").items] == ["other/task-0"]
     with pytest.raises(NotFoundError):
-        disk.worker.log_of("job/task-0", None)
+        disk.worker.registry.log_of("job/task-0", None)
 
 
 async def test_what_an_earlier_process_left_goes_too(disk: Disk) -> None:
@@ -160,14 +168,14 @@ async def test_what_runs_stays(disk: Disk) -> None:
     attempt = disk.begin()
     await disk.sweep(100 * KEEP_S)
     assert attempt.directory.log.exists()
-    assert disk.worker.log_of("job/task-0", 0)[2] is attempt
+    assert disk.worker.registry.log_of("job/task-0", 0)[2] is attempt
 
 
 async def test_what_the_controller_was_not_told_of_stays(disk: Disk) -> None:
     attempt = await disk.end(reported=False)
     await disk.sweep(100 * KEEP_S)
     assert attempt.directory.log.exists()
-    assert disk.worker.log_of("job/task-0", 0)[2] is attempt
+    assert disk.worker.registry.log_of("job/task-0", 0)[2] is attempt
     attempt.reported = True
     await disk.sweep(100 * KEEP_S)
     assert not attempt.directory.path.exists()
@@ -176,18 +184,18 @@ async def test_what_the_controller_was_not_told_of_stays(disk: Disk) -> None:
 @pytest.mark.parametrize("is_ours", [True, False])
 async def test_what_is_not_handed_over_stays(disk: Disk, is_ours: bool) -> None:
     directory = (await disk.end()).directory if is_ours else disk.leave()
-    directory.handover.write_text('["job/task-0", 0, "a process"]')
+    directory.upload_pending.write_text('["job/task-0", 0, "a process"]')
     await disk.sweep(100 * KEEP_S)
     assert directory.log.exists()
-    assert disk.worker.log_of("job/task-0", 0)[1] == directory
-    directory.handover.unlink()
+    assert disk.worker.registry.log_of("job/task-0", 0)[1] == directory
+    directory.upload_pending.unlink()
     await disk.sweep(100 * KEEP_S)
     assert not directory.path.exists()
 
 
 async def test_a_log_that_the_controller_did_not_take_stays_as_long_as_the_rest(disk: Disk) -> None:
     directory = (await disk.end()).directory
-    directory.handed_over.unlink()
+    directory.uploaded.unlink()
     await disk.sweep(KEEP_S - 10)
     assert directory.log.exists()
     await disk.sweep(KEEP_S + 10)
@@ -196,7 +204,7 @@ async def test_a_log_that_the_controller_did_not_take_stays_as_long_as_the_rest(
 
 async def test_what_somebody_reads_stays(disk: Disk) -> None:
     directory = (await disk.end()).directory
-    with disk.worker.reading(directory), disk.worker.reading(directory):
+    with disk.worker.registry.reading(directory), disk.worker.registry.reading(directory):
         await disk.sweep(100 * KEEP_S)
         assert directory.log.exists()
     await disk.sweep(100 * KEEP_S)
@@ -209,7 +217,7 @@ async def test_each_attempt_of_a_task_for_itself(disk: Disk) -> None:
     await disk.sweep(100 * KEEP_S)
     assert not ended.path.exists()
     assert running.log.exists()
-    assert disk.worker.log_of("job/task-0", None)[0] == 1
+    assert disk.worker.registry.log_of("job/task-0", None)[0] == 1
 
 
 async def test_it_counts_from_what_changed_last(disk: Disk) -> None:
@@ -248,11 +256,11 @@ async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Pat
     directory = (await disk.end()).directory
     assert directory.log.parent.parent == tmp_path / "logs"
     await disk.sweep(KEEP_LOG_S + 10)
-    assert disk.worker.log_of("job/task-0", 0)[1] == directory
+    assert disk.worker.registry.log_of("job/task-0", 0)[1] == directory
     await disk.sweep(KEEP_S + 10)
     assert not directory.path.exists()
     assert directory.log.exists()
-    assert disk.worker.list_tasks().items == []
+    assert disk.worker.registry.list_statuses(0, "").items == []
 
 
 async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:
@@ -275,9 +283,9 @@ async def test_a_log_that_the_controller_has_put_elsewhere_is_not_ours_to_give(
 ) -> None:
     disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
     directory = (await disk.end()).directory if is_ours else disk.leave()
-    assert disk.worker.log_of("job/task-0", None)[1] == directory
+    assert disk.worker.registry.log_of("job/task-0", None)[1] == directory
     (directory.log / AWAY).touch()
     with pytest.raises(NotFoundError, match="no longer has the log of attempt 0 of 'job/task-0'"):
-        disk.worker.log_of("job/task-0", None)
+        disk.worker.registry.log_of("job/task-0", None)
     (directory.log / AWAY).unlink()
-    assert disk.worker.log_of("job/task-0", 0)[1] == directory
+    assert disk.worker.registry.log_of("job/task-0", 0)[1] == directory

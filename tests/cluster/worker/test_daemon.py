@@ -13,14 +13,14 @@ import pytest
 @pytest.mark.parametrize(
     ("options", "token", "why"),
     [
-        ([], "", "a worker needs a token: --credentials FILE, or IRIS_TOKEN"),
+        ([], "", "a worker needs a token: give --credentials FILE, or set IRIS_TOKEN"),
         (["--controller", "no address"], "some", "not an address: 'no address'"),
         (["--advertise", "no address"], "some", "not an address: 'no address'"),
         (["--advertise", "0.0.0.0"], "some", "not an address: '0.0.0.0': that is every address of a machine"),
         (["--advertise", "forwarded:0"], "some", "not an address: 'forwarded:0': port 0 is no port to connect to"),
         (["--port", "99999"], "some", "cannot listen on 127.0.0.1:99999: "),
-        (["--lease", "-1"], "some", "--lease -1.0: expected a number from 0"),
-        (["--task-max-processes", "-1"], "some", "--task-max-processes -1: expected a number from 0"),
+        (["--lease", "-1"], "some", "--lease must be 0 or greater, got -1.0"),
+        (["--task-max-processes", "-1"], "some", "--task-max-processes must be 0 or greater, got -1"),
     ],
     ids=["token", "controller", "advertised", "everywhere", "no port", "port", "lease", "processes"],
 )

@@ -13,8 +13,8 @@ from iris.cluster.logs.segments import has_end
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.controller_link.connection import ControllerLine
-from iris.cluster.worker.controller_link.log_upload import Handover
+from iris.cluster.worker.controller_link.connection import ControllerConnection
+from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.paths import WorkerDir
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
@@ -72,8 +72,8 @@ class Place:
         self.controller = Controller()
         self._directory = WorkerDir(root)
         stub: Any = self.controller
-        self.handover = Handover(
-            ControllerLine("http://nowhere", None, lambda _: stub), "w", "incarnation", self._directory
+        self.upload = LogUpload(
+            ControllerConnection("http://nowhere", None, lambda _: stub), "w", "incarnation", self._directory
         )
 
     def attempt(self, task_id: str) -> Attempt:
@@ -82,7 +82,7 @@ class Place:
         directory.create()
         request = cluster_pb2.Worker.RunTaskRequest(task_id=task_id)
         attempt = Attempt(request, 1, directory, LogWriter(directory.log, max_bytes=32 * MEBIBYTE), build_started_ms=0)
-        self.handover.add(attempt)
+        self.upload.add(attempt)
         return attempt
 
 
@@ -93,7 +93,7 @@ def during(tmp_path: Path) -> Callable[[Callable[[Place], Coroutine[Any, Any, No
     def run(test: Callable[[Place], Coroutine[Any, Any, None]]) -> None:
         async def main() -> None:
             place = Place(tmp_path / "worker")
-            running = asyncio.create_task(place.handover.run())
+            running = asyncio.create_task(place.upload.run())
             try:
                 await test(place)
                 assert not running.done()
@@ -112,13 +112,13 @@ During = Callable[[Callable[[Place], Coroutine[Any, Any, None]]], None]
 def test_a_log_goes_over_with_its_end(during: During) -> None:
     async def test(place: Place) -> None:
         attempt = place.attempt("job/task-0")
-        assert attempt.directory.handover.exists()
+        assert attempt.directory.upload_pending.exists()
         attempt.log.append("stdout", b"hello\n", 1)
         attempt.log.close()
         await place.controller.until(lambda: place.controller.has("job/task-0", whole=True))
-        await place.handover.flush(10)
-        assert attempt.directory.handed_over.exists()
-        assert not attempt.directory.handover.exists()
+        await place.upload.flush(10)
+        assert attempt.directory.uploaded.exists()
+        assert not attempt.directory.upload_pending.exists()
 
     during(test)
 
@@ -180,7 +180,7 @@ def test_a_call_that_hangs_in_a_broken_network_is_soon_made_anew_and_a_large_one
 def test_a_log_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path, during: During) -> None:
     left = WorkerDir(tmp_path / "worker").attempt("left/task-0", 0)
     left.path.mkdir(parents=True)
-    left.handover.write_text('["left/task-0", 0, "of an earlier process"]')
+    left.upload_pending.write_text('["left/task-0", 0, "of an earlier process"]')
     left.log.symlink_to(left.log)  # so that reading it is an error, also for root
 
     async def test(place: Place) -> None:
@@ -188,7 +188,7 @@ def test_a_log_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path, d
         attempt = place.attempt("other/task-0")
         attempt.log.append("stdout", b"other\n", 1)
         await place.controller.until(lambda: place.controller.has("other/task-0"))
-        assert left.handover.exists()
+        assert left.upload_pending.exists()
 
     during(test)
 
@@ -202,13 +202,13 @@ def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During
             attempt.log.close()
         await place.controller.until(lambda: place.controller.has("other/task-0", whole=True))
         await place.controller.until(lambda: len(place.controller.pieces["one/task-0"]) > 2)
-        assert one.directory.handover.exists()
-        assert not one.directory.handed_over.exists()
+        assert one.directory.upload_pending.exists()
+        assert not one.directory.uploaded.exists()
         del place.controller.answers["one/task-0"]
         tried = len(place.controller.pieces["one/task-0"])
         await place.controller.until(lambda: len(place.controller.pieces["one/task-0"]) > tried)
-        await place.handover.flush(10)
-        assert one.directory.handed_over.exists()
+        await place.upload.flush(10)
+        assert one.directory.uploaded.exists()
 
     during(test)
 
@@ -220,11 +220,11 @@ def test_a_worker_that_ends_tries_again_what_could_not_be_taken(tmp_path: Path) 
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"hello\n", 1)
         attempt.log.close()
-        await place.handover.flush(10)
-        assert not attempt.directory.handed_over.exists()
+        await place.upload.flush(10)
+        assert not attempt.directory.uploaded.exists()
         del place.controller.answers["job/task-0"]
-        await place.handover.flush(10)
-        assert attempt.directory.handed_over.exists()
+        await place.upload.flush(10)
+        assert attempt.directory.uploaded.exists()
 
     asyncio.run(test())
 
@@ -235,9 +235,9 @@ def test_what_the_controller_does_not_want_is_not_taken_for_handed_over(during: 
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"hello\n", 1)
         await place.controller.until(lambda: place.controller.has("job/task-0"))
-        await place.handover.flush(10)
-        assert not attempt.directory.handover.exists()
-        assert not attempt.directory.handed_over.exists()
+        await place.upload.flush(10)
+        assert not attempt.directory.upload_pending.exists()
+        assert not attempt.directory.uploaded.exists()
 
     during(test)
 
@@ -251,8 +251,8 @@ def test_an_end_that_the_disk_did_not_take_goes_over_and_is_written_later(during
         attempt.log.close()
         assert not has_end(attempt.directory.log)
         await place.controller.until(lambda: place.controller.has("job/task-0", whole=True))
-        await place.handover.flush(10)
-        assert attempt.directory.handed_over.exists()
+        await place.upload.flush(10)
+        assert attempt.directory.uploaded.exists()
         in_the_way.rmdir()
         attempt.log.close()
         assert has_end(attempt.directory.log)

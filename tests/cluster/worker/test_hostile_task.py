@@ -36,7 +36,7 @@ def test_what_is_no_result_is_none(client: IrisClient, what: str) -> None:
     job = client.run(leave_instead, args=["result", what])
     assert wait_for_end(client.cluster, job.job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
     with pytest.raises(
-        ResultError, match=r"the result cannot be taken: result (is no file|cannot be read|is over the limit)"
+        ResultError, match=r"the result cannot be read: result (is no file|cannot be read|is over the limit)"
     ):
         job.results()
 

@@ -36,7 +36,7 @@ HOLD = "import sys, time; block = b'x' * (int(sys.argv[1]) << 20); print('holds 
 
 def place() -> cgroup.Place:
     """Where this machine lets us make cgroups."""
-    found = cgroup.find_place()
+    found = cgroup.find_parent()
     probe = None if found is None else found.make(f"probe.{os.getpid()}")
     if found is None or probe is None:
         pytest.skip("this machine lets us make no cgroups of version 2 that limit memory and pids")
@@ -69,12 +69,12 @@ def memory(size: int) -> ResourceSpec:
 
 def out_of_memory(job: Job, limit: int) -> pb.TaskStatus:
     """Waits for the end of a job, and checks that it is told in words."""
-    with pytest.raises(JobFailedError, match="out of memory: it") as caught:
+    with pytest.raises(JobFailedError, match="out of memory: the task") as caught:
         job.wait(timeout=100)
     assert (caught.value.exit_code, caught.value.signal) == (137, signal.SIGKILL)
     task = job.tasks()[0].status()
     assert task.state == pb.TASK_STATE_FAILED
-    assert task.error.startswith("out of memory: it ")
+    assert task.error.startswith("out of memory: the task ")
     assert f"{limit} MiB" in task.error
     assert all(attempt.out_of_memory and attempt.exit_code == 137 for attempt in task.attempts)
     return task
@@ -348,7 +348,7 @@ def test_a_cgroup_that_was_not_given_to_us_is_left_alone(delegate: bytes) -> Non
     unit.mkdir()
     if delegate:
         os.setxattr(unit, "user.delegate", delegate)
-    program = "from iris.cluster.worker import cgroup; cgroup.make_room(); print(cgroup.find_place())"
+    program = "from iris.cluster.worker.limits import cgroup as c; c.move_into_child_cgroup(); print(c.find_parent())"
     script = f"echo $$ > {unit}/cgroup.procs && exec {shlex.join([sys.executable, '-c', program])}"
     try:
         assert subprocess.run(shell(script), capture_output=True, text=True, check=True).stdout == "None\n"

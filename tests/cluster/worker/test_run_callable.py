@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.pickles.transfer_limits import MAX_RESULT_BYTES
 from iris.cluster.types import Entrypoint
+from iris.cluster.worker.failure_codes import FailureCode
 from iris.cluster.worker.process import run_callable
 from iris.versions import python_version
 
@@ -36,6 +38,7 @@ class Ended:
     result: bytes | None
     error: str | None
     failure: str | None
+    code: str | None
     exception: bytes | None
     traceback: str | None
 
@@ -90,10 +93,11 @@ class Worker:
             text=True,
             check=False,
         )
-        names = ("", ".error", ".failure", ".exception", ".traceback")
+        names = ("", ".error", ".failure", ".code", ".exception", ".traceback")
         expected = [Path(f"{self.result}{name}") for name in names]
         assert set(self.result.parent.glob("result*")) <= set(expected), "a file was written beside and not renamed"
-        result, error, failure, exception, trace = (path.read_bytes() if path.is_file() else None for path in expected)
+        files = (path.read_bytes() if path.is_file() else None for path in expected)
+        result, error, failure, code, exception, trace = files
         return Ended(
             done.returncode,
             done.stdout,
@@ -101,6 +105,7 @@ class Worker:
             result,
             None if error is None else error.decode(),
             None if failure is None else failure.decode(),
+            None if code is None else code.decode(),
             exception,
             None if trace is None else trace.decode(),
         )
@@ -246,6 +251,25 @@ def test_sys_exit(
     assert (ended.exit_code, ended.stderr, ended.failure, ended.result) == (exit_code, stderr, failure, None)
     assert (error is None) == (ended.error is None)
     assert error is None or error in str(ended.error)
+
+
+def _ask_for_too_much() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [(_ask_for_too_much, FailureCode.OUT_OF_MEMORY), (int, None), (functools.partial(int, "x"), FailureCode.EXCEPTION)],
+)
+def test_a_failed_callable_leaves_the_code_of_its_failure(
+    worker: Worker, function: Callable[..., Any], code: FailureCode | None
+) -> None:
+    assert worker.run(function).code == code
+
+
+def test_a_callable_that_cannot_be_loaded_leaves_the_code_of_its_failure(worker: Worker) -> None:
+    worker.entrypoint.write_bytes(b"no pickle")
+    assert worker.start().code == FailureCode.CALLABLE_NOT_LOADED
 
 
 def test_interrupted(worker: Worker) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.process.shortage import Headroom, WorkerShortError, shortage_of
+from iris.cluster.worker.process.shortage import Headroom, WorkerShortageError, shortage_of
 from iris.errors import EntrypointError
 
 
@@ -39,16 +39,16 @@ def test_an_error_of_the_job_is_no_shortage(error: Exception) -> None:
 def test_a_start_that_failed_holds_others_off_for_a_while_and_longer_each_time(tmp_path: Path) -> None:
     now_s = 0.0
     headroom = Headroom([tmp_path / "not" / "there" / "yet"], lambda: now_s)
-    assert headroom.why_none() == ""
+    assert headroom.shortage() == ""
     rests = []
     for _ in range(6):
-        headroom.start_failed(WorkerShortError("no more processes"))
+        headroom.start_failed(WorkerShortageError("no more processes"))
         began_s = now_s
-        while headroom.why_none():
-            assert headroom.why_none() == "no more processes"
+        while headroom.shortage():
+            assert headroom.shortage() == "no more processes"
             now_s += 1
         rests.append(now_s - began_s)
     assert rests == [5, 10, 20, 40, 60, 60]
-    headroom.start_failed(WorkerShortError("no more processes"))
+    headroom.start_failed(WorkerShortageError("no more processes"))
     headroom.started()
-    assert headroom.why_none() == ""
+    assert headroom.shortage() == ""

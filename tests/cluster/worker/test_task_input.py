@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from iris.cluster.worker.task_input import TaskInput
+from iris.cluster.worker.process.task_input import TaskInput
 
 
 def _abandoned() -> None:
@@ -30,7 +30,7 @@ def test_input_that_was_handed_over_is_closed_when_the_process_closes_it() -> No
         task_input = TaskInput(_abandoned)
         try:
             first = await task_input.write(0, b"once\n", end=False, within_s=0)
-            task_input.handed_over()  # no process has a copy of the reading end
+            task_input.close_reading_end()  # no process has a copy of the reading end
             return [first, await task_input.write(5, b"twice\n", end=False, within_s=0)]
         finally:
             task_input.close()

@@ -19,7 +19,7 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("iris: workers run on Linux (they need /proc and process groups); a client runs anywhere Python does")
     if sys.argv[1:] in (["-h"], ["--help"]):
-        from iris.cluster.worker.wiring import parse_arguments
+        from iris.cluster.worker.arguments import parse_arguments
 
         parse_arguments()
     token = secrets.token_hex(8)

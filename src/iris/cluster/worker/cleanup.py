@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
-from iris.cluster.worker.worker import Worker
 from iris.system.clock import now_for_ages_ms
 
 DEFAULT_KEEP_S = 30 * 86400.0
-DEFAULT_KEEP_HANDED_OVER_S = 3600.0
+DEFAULT_KEEP_UPLOADED_S = 3600.0
 _EVERY_S = 60.0
 _SHARE = 0.02  # of the time, at most, is spent on looking at what there is
 _log = logging.getLogger(__name__)
@@ -34,21 +34,21 @@ class _Left(NamedTuple):
         changed_s: When something of it changed last, by the clock of the file system.
         has_log: Its log lies with it.
         waits: Its log is still to be handed over.
-        handed_over: All of its log is with the controller.
+        uploaded: Whether the controller has the whole log.
     """
 
     directory: AttemptDir
     changed_s: float
     has_log: bool
     waits: bool
-    handed_over: bool
+    uploaded: bool
 
 
 class Cleanup:
     """What is removed of a worker's attempts.
 
     Args:
-        worker: Whose attempts these are.
+        registry: The attempts of the worker.
         directory: Where they lie.
         keep_s: For how long after its end an attempt's directory stays, with what the task wrote there; inf: for ever.
         keep_log_s: For how long a log stays that the controller has too; None: as long as the directory.
@@ -57,13 +57,13 @@ class Cleanup:
 
     def __init__(
         self,
-        worker: Worker,
+        registry: AttemptRegistry,
         directory: WorkerDir,
         keep_s: float = DEFAULT_KEEP_S,
         keep_log_s: float | None = None,
         now_s: Callable[[], float] = lambda: now_for_ages_ms() / 1000,
     ) -> None:
-        self._worker = worker
+        self._registry = registry
         self._directory = directory
         self._keep_s = keep_s
         self._keep_log_s = keep_s if keep_log_s is None else min(keep_s, keep_log_s)
@@ -82,17 +82,17 @@ class Cleanup:
     async def sweep(self) -> None:
         """Removes once. It is looked first at what there is, then what runs: what began in between is not seen."""
         left = await asyncio.to_thread(self._find)
-        busy = self._worker.busy_directories()
+        busy = self._registry.busy_directories()
         now_s = self._now_s()
         ended = [one for one in left if one.directory.path not in busy and not one.waits]
         directories = [one.directory.path for one in ended if now_s - one.changed_s > self._keep_s]
         logs = [
             one.directory.log
             for one in ended
-            if one.has_log and one.handed_over and now_s - one.changed_s > self._keep_log_s
+            if one.has_log and one.uploaded and now_s - one.changed_s > self._keep_log_s
         ]
         # First nobody is sent there any more, and all of it is out of the way at once; then it goes.
-        self._worker.forget({*directories, *(log.parent for log in logs)})
+        self._registry.forget({*directories, *(log.parent for log in logs)})
         discarded = [self._directory.discard(path) for path in (*logs, *directories)]
         await asyncio.to_thread(_remove, discarded)
 
@@ -105,8 +105,8 @@ def _look_at(directory: AttemptDir) -> _Left:
         directory,
         max([0.0, *_times(directory.path), *_times(directory.log)]),
         has_log=directory.log.parent == directory.path and directory.log.exists(),
-        waits=directory.handover.exists(),
-        handed_over=directory.handed_over.exists(),
+        waits=directory.upload_pending.exists(),
+        uploaded=directory.uploaded.exists(),
     )
 
 

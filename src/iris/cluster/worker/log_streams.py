@@ -12,7 +12,7 @@ from iris.cluster.logs.reading.live_stream import stream_logs
 from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.worker import Worker
+from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
@@ -21,7 +21,7 @@ _OPENED_AT_ONCE = 50  # Other work on the event loop gets a turn after this many
 
 
 async def stream_task_logs(
-    worker: Worker, budget: StreamBudget, request: cluster_pb2.StreamTaskLogsRequest, caller: str
+    registry: AttemptRegistry, budget: StreamBudget, request: cluster_pb2.StreamTaskLogsRequest, caller: str
 ) -> AsyncIterator[StreamTaskLogsResponse]:
     """Yield the logs of the requested attempts as one stream.
 
@@ -41,11 +41,11 @@ async def stream_task_logs(
             position = from_message(message)
             task_id = make_task_id(request.job_id, message.task_index)
             try:
-                _, directory, attempt = worker.log_of(task_id, position.attempt_id)
+                _, directory, attempt = registry.log_of(task_id, position.attempt_id)
             except NotFoundError as error:
                 refused.chunks.add(task_index=message.task_index, attempt_id=position.attempt_id, error=str(error))
                 continue
-            reading.enter_context(worker.reading(directory))
+            reading.enter_context(registry.reading(directory))
             logs.append(_open_log(message.task_index, position, directory.log, attempt, request.filter))
         if refused.chunks:
             yield refused

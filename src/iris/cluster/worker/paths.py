@@ -45,13 +45,13 @@ class AttemptDir:
         return self.path / "log" if self.kept_log is None else self.kept_log
 
     @property
-    def handover(self) -> Path:
-        """Which attempt this is, while its log is to be handed over."""
+    def upload_pending(self) -> Path:
+        """Names the attempt, for as long as its log is not completely uploaded."""
         return self.path / "handover"
 
     @property
-    def handed_over(self) -> Path:
-        """All of its log is with the controller."""
+    def uploaded(self) -> Path:
+        """Exists once the controller has the whole log."""
         return self.path / "handed_over"
 
     @property
@@ -78,6 +78,11 @@ class AttemptDir:
     def failure(self) -> Path:
         """Why a callable failed: one sentence."""
         return self.path / "result.failure"
+
+    @property
+    def failure_code(self) -> Path:
+        """The code of the reason why a callable failed, see failure_codes.py."""
+        return self.path / "result.code"
 
     @property
     def exception(self) -> Path:
@@ -176,7 +181,7 @@ class WorkerDir:
         return self._root / "attempts" / task_folder(task_id)
 
 
-def read_left(path: Path, max_bytes: int) -> bytes:
+def read_task_file(path: Path, max_bytes: int) -> bytes:
     """What a task has left for us in its own directory, where it could make anything: a pipe, a link, a huge file.
 
     Raises:

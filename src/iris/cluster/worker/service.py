@@ -9,8 +9,9 @@ from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.logs.reading.line_pages import making_page
 from iris.cluster.logs.reading.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
+from iris.cluster.worker.attempt.request_checks import split_off_hosts
 from iris.cluster.worker.log_streams import stream_task_logs
-from iris.cluster.worker.worker import Worker, take_hosts
+from iris.cluster.worker.worker import Worker
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import CONTROLLER, caller
 from iris.rpc.serving.open_streams import OpenStreams, streams_of_caller
@@ -21,6 +22,7 @@ class WorkerService:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._registry = worker.registry
         self._budget = StreamBudget()
         self._open_streams = OpenStreams(
             streams_of_caller(), advice="or read them through the controller, as one stream"
@@ -33,7 +35,7 @@ class WorkerService:
         """Begins an attempt."""
         entrypoint = request.serialized_entrypoint
         request.ClearField("serialized_entrypoint")
-        attempt = self._worker.run_task(request, entrypoint, take_hosts(request))
+        attempt = self._worker.run_task(request, entrypoint, split_off_hosts(request))
         return cluster_pb2.Worker.RunTaskResponse(task_id=request.task_id, state=attempt.state)
 
     async def run_tasks(
@@ -47,13 +49,15 @@ class WorkerService:
     ) -> cluster_pb2.TaskStatus:
         """The newest attempt of a task."""
         parse_task_id(request.task_id)
-        return self._worker.get_task_status(request.task_id, include_result=request.include_result)
+        return self._registry.newest(request.task_id).status(
+            self._registry.worker_id, include_result=request.include_result
+        )
 
     async def list_tasks(
         self, request: cluster_pb2.Worker.ListTasksRequest, ctx: Any
     ) -> cluster_pb2.Worker.ListTasksResponse:
         """A page of the newest attempts of the tasks."""
-        page = self._worker.list_tasks(request.page_size, request.page_token)
+        page = self._registry.list_statuses(request.page_size, request.page_token)
         return cluster_pb2.Worker.ListTasksResponse(tasks=page.items, next_page_token=page.next_token)
 
     async def fetch_task_logs(
@@ -61,13 +65,13 @@ class WorkerService:
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
         """A page of an attempt's log."""
         parse_task_id(request.task_id)
-        attempt_id, directory, attempt = self._worker.log_of(
+        attempt_id, directory, attempt = self._registry.log_of(
             request.task_id, request.attempt_id if request.HasField("attempt_id") else None
         )
         # Whether it is final is asked before the log is read: what it wrote until then is on disk by now.
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
-        with self._worker.reading(directory):
+        with self._registry.reading(directory):
             reading = making_page(directory.log, writer, request.filter, attempt_id, final)
             page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
@@ -79,7 +83,7 @@ class WorkerService:
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of attempts, as they are written."""
         known = caller()
-        messages = stream_task_logs(self._worker, self._budget, request, known.key)
+        messages = stream_task_logs(self._registry, self._budget, request, known.key)
         # The controller reads for others, whose streams it counts itself.
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER

@@ -93,7 +93,7 @@ class LocalEngine:
         lease_s: The seconds after which a worker that no controller has called ends. 0 means never.
         log_directory: The directory in which workers write logs that survive them. By default, workers upload their
             logs to the controller instead.
-        worker_options: Additional arguments of the worker's command line, see worker/wiring.py.
+        worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: Returns the token of a worker and the keys that it trusts, given the worker's id. Called once for
             each worker process. With None, workers get a token that no controller accepts.
     """

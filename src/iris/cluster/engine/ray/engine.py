@@ -52,7 +52,7 @@ class RayEngine:
         ray_address: HOST:PORT of the Ray cluster's head, or `auto` for the Ray cluster of which this machine is a part.
             In both cases this machine must be a part of the Ray cluster.
         lease_s: The seconds after which a worker ends if it has not reached the controller.
-        worker_options: Additional arguments of the worker's command line, see worker/wiring.py.
+        worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: Returns the token of a worker and the keys that it trusts, given the worker's id.
 
     Raises:

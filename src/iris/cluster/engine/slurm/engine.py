@@ -74,7 +74,7 @@ class SlurmEngine:
         directory: The directory for this cluster's id, with which the names of its Slurm jobs begin.
         slurm_options: Additional options of sbatch, for example `--partition=gpu` or `--account=me`.
         lease_s: The seconds after which a worker ends if it has not reached the controller.
-        worker_options: Additional arguments of the worker's command line, see worker/wiring.py.
+        worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: Returns the token of a worker and the keys that it trusts, given the worker's id.
         look_s: The least number of seconds between two queries of Slurm.
         command_s: The seconds after which Slurm counts as unreachable if one of its commands has not returned.

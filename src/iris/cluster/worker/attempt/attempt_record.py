@@ -1,19 +1,24 @@
-"""The worker's record of one attempt, and the messages that tell of it."""
+"""The worker's record of one attempt, and the messages that describe the attempt."""
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import is_task_finished
 from iris.cluster.worker.attempt.announcement import Announcement
-from iris.cluster.worker.limits.enforcement import Exceeded, Holder
+from iris.cluster.worker.limits.enforcement import AttemptEnforcer, LimitExceeded
 from iris.cluster.worker.limits.usage import Usage
 from iris.cluster.worker.paths import AttemptDir
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.task_input import TaskInput
 from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+DEFAULT_GRACE_S = 10.0
+AttemptKey = tuple[str, int]  # task id, attempt id
 
 
 @dataclass(slots=True)
@@ -21,20 +26,36 @@ class Attempt:
     """One execution of a task on this worker.
 
     Attributes:
-        request: What the controller asked for.
-        number: Counts the attempts of this worker; part of the mark that its processes inherit.
-        exception: What its callable raised.
-        stop_grace_s: Set once somebody wants it to end: the time between SIGTERM and SIGKILL.
-        timed_out: It is being ended because it ran for too long.
-        stdin: Its standard input, where somebody sends it.
-        is_starting: Its process is being started, and is not known here yet.
-        holder: What keeps it to its limits, once it has begun to start.
-        exceeded: It is being ended because it exceeded them.
-        out_of_memory: It failed because memory ran out.
-        started_s: When its process started, on the monotonic clock.
-        reported: The controller has acknowledged its end.
-        revision: Counts what there is to report.
-        announcement: Whether the controller knows that the attempt runs.
+        request: What the controller asked this worker to run.
+        number: Numbers the attempts of this worker process; part of the mark that the attempt's processes inherit.
+        directory: The attempt's directory.
+        log: Writes the attempt's log.
+        state: The state of the attempt.
+        process: The attempt's process, from its start until it was collected.
+        ports: The reserved ports, by their names in lower case.
+        exit_code: How the process exited; None without a process.
+        term_signal: The signal that killed the process; None without one.
+        error: Why the attempt failed or was stopped, for people.
+        result: The pickled value that the callable returned, until the controller has it.
+        result_error: Why a successful attempt has no result, for people.
+        exception: The exception that the callable raised.
+        build_started_ms: When the preparation began.
+        build_finished_ms: When the preparation ended.
+        from_cache: Whether the worker already had the workspace.
+        started_at_ms: When the process started, on the wall clock.
+        started_s: When the process started, on the monotonic clock.
+        finished_at_ms: When the attempt ended, on the wall clock.
+        usage: The resources that the attempt uses.
+        stop_grace_s: The time between SIGTERM and SIGKILL, once the attempt must stop; None before.
+        timed_out: Whether the attempt is being stopped because of its timeout.
+        stdin: Receives the standard input that a client sends; None when no client does.
+        is_starting: Whether the launcher is starting the process, so that its process id is still unknown.
+        enforcer: Enforces the attempt's limits, once the process is about to start.
+        exceeded: The limit because of which the attempt is being stopped.
+        out_of_memory: Whether the attempt failed because memory ran out.
+        reported: Whether the controller has acknowledged the end of the attempt.
+        revision: Increases with every change that the controller must learn of.
+        announcement: Holds readers of the log back until the controller knows that the attempt runs.
     """
 
     request: cluster_pb2.Worker.RunTaskRequest
@@ -61,30 +82,78 @@ class Attempt:
     timed_out: bool = False
     stdin: TaskInput | None = None
     is_starting: bool = False
-    holder: Holder | None = None
-    exceeded: Exceeded | None = None
+    enforcer: AttemptEnforcer | None = None
+    exceeded: LimitExceeded | None = None
     out_of_memory: bool = False
     reported: bool = False
     revision: int = 0
     announcement: Announcement = field(default_factory=Announcement)
 
     @property
-    def key(self) -> tuple[str, int]:
-        """Task id and attempt id: what names an attempt everywhere."""
+    def key(self) -> AttemptKey:
+        """The task id and the attempt id."""
         return self.request.task_id, self.request.attempt_id
 
     @property
     def working_directory(self) -> Path:
-        """Where its process starts."""
+        """The directory in which the process starts."""
         return Path(self.request.working_directory) if self.request.working_directory else self.directory.work
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended, with all of its log on disk."""
+        """Whether the attempt has ended and its whole log is on disk."""
         return is_task_finished(self.state)
 
+    @property
+    def has_live_process(self) -> bool:
+        """Whether the main process is being started or is running."""
+        return self.is_starting or (self.process is not None and not self.process.has_exited)
+
+    @property
+    def grace_s(self) -> float:
+        """The grace period of the job, or the default."""
+        if self.request.HasField("kill_grace_period_ms"):
+            return self.request.kill_grace_period_ms / 1000
+        return DEFAULT_GRACE_S
+
+    @property
+    def umask(self) -> int | None:
+        """The umask of the process; None means the worker's own."""
+        environment = self.request.environment
+        return environment.umask & 0o777 if environment.HasField("umask") else None
+
+    def mark(self, worker_token: str) -> str:
+        """Return the mark of this attempt's processes (see reaper.py)."""
+        return f"{worker_token}.{self.number}"
+
+    def write_build_line(self, text: str) -> None:
+        """Append a line to the log under the source `build`."""
+        self.log.append("build", f"{text}\n".encode(), now_ms())
+
+    def stop(self, grace_s: float) -> None:
+        """Stop the attempt with SIGTERM, and with SIGKILL after the grace period. An ended attempt is left alone."""
+        if self.is_final:
+            return
+        self.stop_grace_s = grace_s
+        if self.process is not None:
+            self.process.stop(grace_s)
+
+    def time_out(self) -> None:
+        """Stop the attempt because of its timeout, unless it is being stopped already."""
+        if self.process is not None and self.stop_grace_s is None:
+            self.timed_out = True
+            self.process.stop(self.grace_s)
+
+    def kill(self) -> None:
+        """Kill the attempt's process group at once. An ended attempt is left alone."""
+        if self.is_final:
+            return
+        self.stop_grace_s = 0.0
+        if self.process is not None:
+            self.process.signal_group(signal.SIGKILL)
+
     def resource_usage(self) -> cluster_pb2.ResourceUsage:
-        """The wire's form of what it uses."""
+        """Return the attempt's usage as a message."""
         return cluster_pb2.ResourceUsage(
             memory_mb=self.usage.memory_bytes // 2**20,
             memory_peak_mb=self.usage.memory_peak_bytes // 2**20,
@@ -95,7 +164,7 @@ class Attempt:
         )
 
     def build_metrics(self) -> cluster_pb2.BuildMetrics:
-        """The wire's form of how it was prepared."""
+        """Return the times of the attempt's preparation as a message."""
         return cluster_pb2.BuildMetrics(
             build_started_ms=self.build_started_ms,
             build_finished_ms=self.build_finished_ms,
@@ -103,7 +172,7 @@ class Attempt:
         )
 
     def log_end(self) -> cluster_pb2.LogEnd:
-        """How it ended, or is now, for those who read its log."""
+        """Return the closing message of the attempt's log, which carries the attempt's state."""
         end = cluster_pb2.LogEnd(state=self.state, error=self.error)
         if self.exit_code is not None:
             end.exit_code = self.exit_code
@@ -112,7 +181,7 @@ class Attempt:
         return end
 
     def report(self, worker_id: str) -> cluster_pb2.Controller.ReportTaskStateRequest:
-        """What the controller has to know of it now."""
+        """Return the report about this attempt for the controller."""
         message = cluster_pb2.Controller.ReportTaskStateRequest(
             worker_id=worker_id,
             task_id=self.request.task_id,
@@ -142,7 +211,7 @@ class Attempt:
         return message
 
     def status(self, worker_id: str, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
-        """It as the worker's own answer about the task."""
+        """Return the status of the task, as this attempt's worker knows it."""
         report = self.report(worker_id)
         status = cluster_pb2.TaskStatus(
             task_id=report.task_id,

@@ -35,7 +35,7 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
     )
 
 
-class ControllerLine:
+class ControllerConnection:
     """The stub of the controller, and what messages call it.
 
     Args:

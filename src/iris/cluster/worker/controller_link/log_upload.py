@@ -28,7 +28,7 @@ from iris.cluster.logs.segments import END, Place, encode_end, list_segments
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.controller_link.connection import ControllerLine
+from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.errors import IrisError
 from iris.failpoints import failpoint
@@ -97,7 +97,7 @@ class _Sent(NamedTuple):
     is_last: bool
 
 
-class Handover:
+class LogUpload:
     """The logs of this worker that the controller does not have yet.
 
     Args:
@@ -109,7 +109,7 @@ class Handover:
 
     def __init__(
         self,
-        controller: ControllerLine,
+        controller: ControllerConnection,
         worker_id: str,
         incarnation: str,
         directory: WorkerDir,
@@ -130,7 +130,7 @@ class Handover:
         task_id, attempt_id = attempt.key
         log = _Log(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
         with contextlib.suppress(OSError):  # without it, all is well until this worker is restarted
-            attempt.directory.handover.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
+            attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
         self._callbacks[log] = changed = partial(self._changed, log)
         attempt.log.subscribe(changed)
 
@@ -142,11 +142,11 @@ class Handover:
             await self._wake.wait()
             self._wake.clear()
             async with self._sending:
-                await self._hand_over()
+                await self._upload()
             await happens(self._hurry, _PERIOD_S)
             self._hurry.clear()
 
-    async def until_taken(self) -> None:
+    async def until_uploaded(self) -> None:
         """Returns when the controller has, or does not want, all that there is. A log that cannot be handed over is
         waited for as well: for who waits to give up."""
         while self._news or self._held or self._sending.locked():
@@ -160,7 +160,7 @@ class Handover:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._sending:
                 while self._news:
-                    await self._hand_over()
+                    await self._upload()
 
     def _changed(self, log: _Log) -> None:
         if not log.is_held:
@@ -171,12 +171,12 @@ class Handover:
         logs = []
         for directory in self._directory.attempts():
             with contextlib.suppress(OSError, ValueError, TypeError):
-                task_id, attempt_id, incarnation = json.loads(directory.handover.read_bytes())
+                task_id, attempt_id, incarnation = json.loads(directory.upload_pending.read_bytes())
                 if incarnation != self._incarnation:
                     logs.append(_Log(directory, str(task_id), int(attempt_id), str(incarnation)))
         return logs
 
-    async def _hand_over(self) -> None:
+    async def _upload(self) -> None:
         """Until no log has more than was sent. Of what comes meanwhile, the rest is for the next time.
 
         1. Take a piece of each log with news, in turn, as many as make up one call.
@@ -237,7 +237,7 @@ class Handover:
             _log.error("the controller does not take the log of %s, attempt %d", log.task_id, log.attempt_id)
         is_over = sent.is_last and wanted == expected
         if wanted == UNWANTED or log.tries == _TRIES or is_over:
-            self._forget(log, handed_over=is_over)
+            self._forget(log, uploaded=is_over)
             return False
         return sent.has_more or wanted != expected
 
@@ -254,15 +254,15 @@ class Handover:
             self._held.pop(log, None)
             self._changed(log)
 
-    def _forget(self, log: _Log, *, handed_over: bool) -> None:
+    def _forget(self, log: _Log, *, uploaded: bool) -> None:
         callback = self._callbacks.pop(log, None)
         if callback is not None and log.writer is not None:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
-            if handed_over:  # only then may it go from here before its time
-                log.directory.handed_over.touch()
-            log.directory.handover.unlink(missing_ok=True)
+            if uploaded:  # only then may it go from here before its time
+                log.directory.uploaded.touch()
+            log.directory.upload_pending.unlink(missing_ok=True)
 
 
 def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log], list[_Log]]:

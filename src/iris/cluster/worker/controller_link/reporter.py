@@ -13,8 +13,8 @@ import random
 from collections.abc import Awaitable, Callable
 
 from iris import versions
-from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.controller_link.connection import ControllerLine
+from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
+from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.controller_link.trust import Trust
 from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import clock_s
@@ -26,31 +26,30 @@ from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
 from iris.rpc.cluster_connect import ControllerServiceClient
 from iris.system.processes import happens
 
-_BATCH_BYTES = 16 * 1024 * 1024  # of return values in one call; a single larger one travels alone
+_BATCH_BYTES = 16 * 1024 * 1024  # The results in one call; a larger result travels alone.
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
 DECLARED_LOST = "the controller has declared it lost"
 
-AttemptKey = tuple[str, int]
-
 
 class Reporter:
-    """The worker's line to the controller.
+    """Reports the states of attempts to the controller until the controller has acknowledged them.
 
     Args:
-        controller: The other end.
-        registration: What the worker says of itself, at the start and whenever the controller does not know it.
-        lease: The worker's.
-        on_unwanted: Called for an attempt that the controller does not want to run here.
-        on_fenced: Called with the reason when the controller does not want this worker any more: nothing is reported.
-        credentials: What the worker shows; the controller hands it new ones.
-        trust: Learns from the controller which tokens are good.
+        controller: The connection to the controller.
+        registration: What the worker sends at the start, and again whenever the controller does not know the worker.
+        lease: The lease of this worker, which each acknowledged report renews.
+        on_unwanted: Called with the key of an attempt that the controller does not want to run here.
+        on_fenced: Called with the reason when the controller has declared this worker lost or refuses it. After that,
+            nothing is reported.
+        credentials: The worker's token, which the controller replaces from time to time.
+        trust: Learns from the controller which tokens are valid.
     """
 
     def __init__(
         self,
-        controller: ControllerLine,
+        controller: ControllerConnection,
         registration: cluster_pb2.Controller.RegisterWorkerRequest,
         lease: Lease,
         on_unwanted: Callable[[AttemptKey], None],
@@ -68,38 +67,38 @@ class Reporter:
         self._trust = trust
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
-        self._short_of = ""
-        self._told = asyncio.Event()  # set, and replaced, when there is no news that is not acknowledged
+        self._shortage = ""
+        self._acknowledged = asyncio.Event()  # set, and replaced, whenever everything is acknowledged
 
-    def tell(self, attempt: Attempt) -> None:
-        """There is news of the attempt."""
+    def report(self, attempt: Attempt) -> None:
+        """Report the attempt's present state soon."""
         attempt.revision += 1
         self._news[attempt.key] = attempt
         self._wake.set()
 
-    def say_short_of(self, why: str) -> None:
-        """Why nothing new can be started here; empty: it can. Told at once where that is news."""
-        if why and self._short_of:
-            self._short_of = why  # told with the next report: its numbers change all the time
-        elif why != self._short_of:
-            self._short_of = why
+    def set_shortage(self, why: str) -> None:
+        """Set why no new attempt can start here; empty if attempts can start. A change is reported at once."""
+        if why and self._shortage:
+            self._shortage = why  # The next report carries the new text, whose numbers change all the time.
+        elif why != self._shortage:
+            self._shortage = why
             self._wake.set()
 
     async def run(self) -> None:
-        """Registers, then reports for as long as the worker lives."""
+        """Register, then report as long as the worker lives."""
         await self._until_answered(self._register)
         while not self._is_fenced:
             await happens(self._wake, self._lease.heartbeat_s)
             self._wake.clear()
             await self._until_answered(self._report)
 
-    async def until_told(self) -> None:
-        """Returns when the controller has acknowledged all that there is to tell."""
+    async def until_acknowledged(self) -> None:
+        """Return when the controller has acknowledged the states of all attempts."""
         while self._news:
-            await self._told.wait()
+            await self._acknowledged.wait()
 
     async def flush(self, timeout_s: float) -> None:
-        """Reports what there is, if the controller answers within the time."""
+        """Report everything, if the controller answers within the time."""
         with contextlib.suppress(TimeoutError, IrisError):
             async with asyncio.timeout(timeout_s):
                 await self._report()
@@ -107,7 +106,7 @@ class Reporter:
     async def _register(self) -> None:
         sent_s = clock_s()
         failpoint("register.before")
-        self._registration.short_of = self._short_of
+        self._registration.short_of = self._shortage
         answer = await self._call(lambda stub: stub.register_worker, self._registration)
         failpoint("register.after")
         why_not = DECLARED_LOST
@@ -120,7 +119,7 @@ class Reporter:
             self._fenced(why_not)
             return
         self._trust.learn_key(answer.token_key)
-        self._take_token(answer.token)
+        self._replace_token(answer.token)
         self._lease.grant(answer.lease_ms / 1000, sent_s)
 
     def _fenced(self, why: str) -> None:
@@ -143,7 +142,7 @@ class Reporter:
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
                 revocations=self._trust.revocations,
-                short_of=self._short_of,
+                short_of=self._shortage,
             )
             sent_s = clock_s()
             failpoint("report.before")
@@ -152,7 +151,7 @@ class Reporter:
             if answer.fenced:
                 self._fenced(DECLARED_LOST)
                 return
-            self._take_token(answer.token)
+            self._replace_token(answer.token)
             if answer.revocations != self._trust.revocations:
                 self._trust.learn_revoked(answer.revocations, frozenset(answer.revoked))
             if answer.register_again:
@@ -166,20 +165,23 @@ class Reporter:
                     self._news.pop(attempt.key, None)
                     if attempt.is_final:
                         attempt.reported = True
-                        attempt.result = b""  # the controller has it now
+                        attempt.result = b""
             for unwanted in answer.unwanted:
                 self._on_unwanted((unwanted.task_id, unwanted.attempt_id))
             if not self._news:
-                told, self._told = self._told, asyncio.Event()
-                told.set()
+                acknowledged, self._acknowledged = self._acknowledged, asyncio.Event()
+                acknowledged.set()
                 return
 
-    async def _beat(self) -> None:
-        """The controller is there and cannot take our news now: its disk may be full. That is no reason to end."""
+    async def _send_heartbeat(self) -> None:
+        """Renew the lease without reports, because the controller answers but cannot store reports now.
+
+        For example, the controller's disk may be full. That is no reason for this worker to end.
+        """
         request = cluster_pb2.Controller.ReportTaskStatesRequest(
             worker_id=self._registration.worker_id,
             incarnation=self._registration.incarnation,
-            short_of=self._short_of,
+            short_of=self._shortage,
         )
         sent_s = clock_s()
         with contextlib.suppress(IrisError):
@@ -187,10 +189,10 @@ class Reporter:
             if answer.fenced:
                 self._fenced(DECLARED_LOST)
             elif not answer.register_again:
-                self._take_token(answer.token)
+                self._replace_token(answer.token)
                 self._lease.renew(sent_s)
 
-    def _take_token(self, token: str) -> None:
+    def _replace_token(self, token: str) -> None:
         if token:
             self._credentials.replace(token)
 
@@ -211,10 +213,10 @@ class Reporter:
                 await send()
                 return
             except IrisError as error:
-                # Whatever the reason, the news stays ours until it is acknowledged.
+                # Whatever the error was, each report is repeated until it is acknowledged.
                 _log.warning("%s; trying again in %.1f s", error, pause_s)
                 if not isinstance(error, UnavailableError | DeadlineExceededError):
-                    await self._beat()
+                    await self._send_heartbeat()
                     if self._is_fenced:
                         return
                 await self._controller.pause(pause_s * random.uniform(0.5, 1.5))

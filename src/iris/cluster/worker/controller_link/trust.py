@@ -70,18 +70,21 @@ class Trust:
         revocations: Up to which revocation of tokens the worker knows of them.
     """
 
-    def __init__(self, worker_id: str, token_key: bytes = b"", incarnation: str = "") -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        token_key: bytes = b"",
+        incarnation: str = "",
+        doors: Doors | None = None,
+        attempts: AttemptTokens | None = None,
+    ) -> None:
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._key = token_key
         self._verifier: Verifier | None = None
         self._revoked: frozenset[str] = frozenset()
-        self.doors = Doors()
+        self.doors = doors or Doors()
         self.revocations = 0
-        self._attempts: AttemptTokens | None = None
-
-    def ask_about_attempts(self, attempts: AttemptTokens) -> None:
-        """From now on tokens of tasks are taken, where these say that their attempts go on."""
         self._attempts = attempts
 
     def learn_key(self, token_key: bytes) -> None:

@@ -21,10 +21,10 @@ _REMOVE_S = 2.0
 _PAUSE_S = 0.01
 
 
-def make_room() -> None:
+def move_into_child_cgroup() -> None:
     """Moves this process one step down in its cgroup, so that attempts can have cgroups beside it. Call it before
     others are started. Does nothing where that would not help."""
-    place = find_place()
+    place = find_parent()
     if place is None or not os.path.exists(f"{place.path}/cgroup.type"):  # the root, which may hold processes
         return
     with contextlib.suppress(OSError):
@@ -32,7 +32,7 @@ def make_room() -> None:
         _write(f"{place.path}/{_SERVER}/cgroup.procs", str(os.getpid()))
 
 
-def find_place() -> Place | None:
+def find_parent() -> CgroupParent | None:
     """Where this process may make cgroups; None where it may not, or memory and pids cannot be limited there."""
     mount, own = _mount_point(), _own_path()
     if mount is None or own is None:
@@ -46,10 +46,10 @@ def find_place() -> Place | None:
     if not all(os.access(name, os.W_OK) for name in needed):
         return None
     # What looks like the root is one, or a container's. Elsewhere systemd says whether it has given the cgroup away.
-    return Place(path) if own == "/" or _is_delegated(path) else None
+    return CgroupParent(path) if own == "/" or _is_delegated(path) else None
 
 
-class Place:
+class CgroupParent:
     """The cgroup below which those of attempts are made.
 
     Attributes:

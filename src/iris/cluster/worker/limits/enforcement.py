@@ -1,12 +1,13 @@
-"""What an attempt may use, what keeps it to that, and in which words it is told when it wanted more.
+"""What an attempt may use, what enforces these limits, and how an exceeded limit is explained.
 
-Two ways. Where this worker may make cgroups (cgroup.py), each attempt has one: the kernel holds it to its limits at
-any moment. Elsewhere the worker looks twice a second at what each attempt holds, and kills one that holds too much.
-Either way all of the attempt's processes go, since what is left of a program that lost some of them rarely ends.
+There are two ways of enforcement. Where this worker may create cgroups (cgroup.py), each attempt has its own cgroup,
+and the kernel enforces the limits at any moment. Elsewhere, the worker measures each attempt twice per second and kills
+an attempt that uses too much. Both ways kill all processes of the attempt, because a program that has lost some of its
+processes rarely ends by itself.
 
-Why not resource limits (setrlimit): RLIMIT_AS and RLIMIT_DATA count address space, which CUDA, the JVM and many
-allocators reserve without using it, and each process alone. RLIMIT_NPROC counts all processes of the user, ours and
-those of other attempts among them, and none of root's. Linux ignores RLIMIT_RSS.
+Resource limits (setrlimit) are not suitable. RLIMIT_AS and RLIMIT_DATA count the address space of each single process,
+and CUDA, the JVM and many allocators reserve address space without using it. RLIMIT_NPROC counts all processes of the
+user, also the worker's and those of other attempts, and does not limit root. Linux ignores RLIMIT_RSS.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from iris.cluster.worker.failure_codes import FailureCode
 from iris.cluster.worker.limits import cgroup, process_table
 from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.process.attempt_process import Exit
@@ -28,18 +30,18 @@ from iris.cluster.worker.process.attempt_process import Exit
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
-_SHARE = 0.02  # of the time, at most, is spent on measuring one attempt
+_SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the time.
 _KILLED = 128 + signal.SIGKILL  # the exit code, also of a shell whose last command was killed
-_OOM_SCORE = 500  # of -1000 to 1000: half of the machine's memory on top of what it holds
+_OOM_SCORE = 500  # On the kernel's scale from -1000 to 1000, this adds half of the machine's memory.
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What an attempt may use; 0: as much as there is.
+class AttemptLimits:
+    """What an attempt may use. 0 means no limit.
 
     Attributes:
-        memory_bytes: Of memory, without swap.
-        processes: Processes and threads, all counted.
+        memory_bytes: The memory, without swap.
+        processes: The number of processes and threads together.
     """
 
     memory_bytes: int = 0
@@ -47,44 +49,54 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Exceeded:
-    """Why an attempt was ended, or has lost processes.
+class LimitExceeded:
+    """Why an attempt was killed, or has lost processes.
 
     Attributes:
-        text: In words, with what can be done.
-        out_of_memory: Memory was it.
+        text: The reason and a remedy, for people.
+        code: The code of the failure; None if the limit may not be the reason for the failure.
     """
 
     text: str
-    out_of_memory: bool = False
+    code: FailureCode | None = None
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether memory ran out."""
+        return self.code is not None and self.code.is_out_of_memory
 
 
-class Holder(Protocol):
-    """What keeps one attempt to its limits."""
+class AttemptEnforcer(Protocol):
+    """Enforces the limits of one attempt."""
 
     def enter(self, pid: int) -> None:
-        """The attempt's main process has just started: it is held from now on, with all that it starts."""
+        """Begin to enforce the limits of the attempt's main process, which has just started."""
 
-    def check(self, held: Sequence[Process]) -> Exceeded | None:
-        """Whether the attempt is to be ended now. `held` are its processes. May take some ms: call it in a thread."""
+    def check(self, processes: Sequence[Process]) -> LimitExceeded | None:
+        """Return why the attempt must be killed now, or None. The call may take milliseconds, so use a thread.
+
+        Args:
+            processes: The attempt's processes.
+        """
 
     def kill(self) -> None:
-        """Ends what is left of the attempt, as far as this holder can."""
+        """Kill the attempt's remaining processes, as far as this enforcer can reach them."""
 
-    def explain(self, exited: Exit) -> Exceeded | None:
-        """What the system did to an attempt that has ended, and failed."""
+    def explain(self, exited: Exit) -> LimitExceeded | None:
+        """Return what the system did to an attempt that has failed, or None."""
 
     def close(self) -> bool:
-        """Lets go of what it has of the system. False: something is still ending, ask again."""
+        """Release the resources of this enforcer. False means that a process is still ending: try again later."""
 
 
 class Enforcement:
-    """Makes the holders of a worker's attempts.
+    """Creates the enforcers of a worker's attempts.
 
     Args:
-        enforce: `auto`: by cgroups where that is possible, else by watching. `watch`: by watching. `none`: not at all.
-        token: The worker's; part of the names of its cgroups.
-        max_processes: Of each attempt, with threads; None: what `default_max_processes` says.
+        enforce: `auto` uses cgroups where possible and watches elsewhere, `watch` always watches, and `none` enforces
+            no limits.
+        token: The worker's token, with which the names of its cgroups begin.
+        max_processes: How many processes and threads each attempt may have; None means `default_max_processes`.
     """
 
     def __init__(self, enforce: Enforce, token: str, max_processes: int | None = None) -> None:
@@ -92,119 +104,130 @@ class Enforcement:
         self._token = token
         self._max_processes = default_max_processes() if max_processes is None else max_processes
         self._oom_kills = OomKills()
-        self._closing: deque[Holder] = deque()
-        self._place = cgroup.find_place() if enforce == "auto" else None
-        if self._place is not None:
-            self._place.sweep()
+        self._closing: deque[AttemptEnforcer] = deque()
+        self._cgroups = cgroup.find_parent() if enforce == "auto" else None
+        if self._cgroups is not None:
+            self._cgroups.sweep()
 
-    def hold(self, attempt_number: int, memory_bytes: int) -> Holder:
-        """The holder of an attempt that is about to start."""
+    def create_enforcer(self, attempt_number: int, memory_bytes: int) -> AttemptEnforcer:
+        """Return the enforcer of an attempt that is about to start."""
         if self._enforce == "none":
-            return Watched(Limits(), self._oom_kills)
-        limits = Limits(memory_bytes, self._max_processes)
-        watched = Watched(limits, self._oom_kills)
-        made = None if self._place is None else self._place.make(f"{self._token}.{attempt_number}")
-        return watched if made is None else Enclosed(made, limits, watched)
+            return WatchEnforcer(AttemptLimits(), self._oom_kills)
+        limits = AttemptLimits(memory_bytes, self._max_processes)
+        watching = WatchEnforcer(limits, self._oom_kills)
+        made = None if self._cgroups is None else self._cgroups.make(f"{self._token}.{attempt_number}")
+        return watching if made is None else CgroupEnforcer(made, limits, watching)
 
-    def look(self) -> None:
-        """To be called before attempts are checked, each time, in the thread that checks them."""
-        self._oom_kills.look()
+    def refresh(self) -> None:
+        """Count the system's kills, and close released enforcers. Call this before each check, in the same thread."""
+        self._oom_kills.refresh()
         for _ in range(len(self._closing)):
             self.release(self._closing.popleft())
 
-    def release(self, holder: Holder) -> None:
-        """The attempt is over: closes its holder, now or at one of the next looks."""
-        if not holder.close():
-            self._closing.append(holder)
+    def release(self, enforcer: AttemptEnforcer) -> None:
+        """Close the enforcer of an attempt that has ended, now or at one of the next calls of `refresh`."""
+        if not enforcer.close():
+            self._closing.append(enforcer)
 
     def close(self) -> None:
-        """The worker ends: closes what is left."""
-        if self._place is not None:
-            self._place.sweep(f"{self._token}.", kill=True)
+        """Close all enforcers that are left. The worker is ending."""
+        if self._cgroups is not None:
+            self._cgroups.sweep(f"{self._token}.", kill=True)
 
 
-class Watched:
-    """Measures what an attempt holds."""
+class WatchEnforcer:
+    """Enforces limits by measuring the attempt's processes.
 
-    def __init__(self, limits: Limits, oom_kills: OomKills) -> None:
+    Args:
+        limits: What the attempt may use.
+        oom_kills: Counts the processes that the system killed because memory ran out.
+        clock_s: The monotonic clock.
+    """
+
+    def __init__(
+        self, limits: AttemptLimits, oom_kills: OomKills, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limits = limits
         self._oom_kills = oom_kills
+        self._clock_s = clock_s
         self._measure_at_s = 0.0
 
     def enter(self, pid: int) -> None:
-        """See `Holder.enter`."""
-        offer_to_the_system(pid)
+        """See `AttemptEnforcer.enter`."""
+        prefer_for_oom_kill(pid)
 
-    def check(self, held: Sequence[Process]) -> Exceeded | None:
-        """See `Holder.check`."""
+    def check(self, processes: Sequence[Process]) -> LimitExceeded | None:
+        """See `AttemptEnforcer.check`."""
         limits = self._limits
-        count = sum(process.threads for process in held)
+        count = sum(process.threads for process in processes)
         if limits.processes and count > limits.processes:
             return too_many_processes(limits.processes, count)
-        # Cheap, and hardly ever too small: shared memory counts for each that shares it, and mapped files do.
-        resident = sum(process.resident_bytes for process in held)
-        if not limits.memory_bytes or resident <= limits.memory_bytes or time.monotonic() < self._measure_at_s:
+        # This sum is cheap and hardly ever too small, because it counts shared memory once for each process.
+        resident = sum(process.resident_bytes for process in processes)
+        if not limits.memory_bytes or resident <= limits.memory_bytes or self._clock_s() < self._measure_at_s:
             return None
-        began_s = time.monotonic()
-        used = process_table.memory_held(held)
+        began_s = self._clock_s()
+        used = process_table.memory_held(processes)
         if used > limits.memory_bytes:
-            # Processes are looked at in turn: one may have ended, and another taken its place, in between.
-            used = min(used, process_table.memory_held(held))
-        ended_s = time.monotonic()
+            # The processes are measured one by one. One of them may have ended meanwhile and another have replaced it.
+            used = min(used, process_table.memory_held(processes))
+        ended_s = self._clock_s()
         self._measure_at_s = ended_s + (ended_s - began_s) / _SHARE
         return out_of_memory(limits.memory_bytes, used) if used > limits.memory_bytes else None
 
     def kill(self) -> None:
-        """See `Holder.kill`. Groups and marks are the worker's own nets."""
+        """Do nothing, because the worker itself kills the attempt's process group and marked processes."""
 
-    def explain(self, exited: Exit) -> Exceeded | None:
-        """See `Holder.explain`. Whom the system has killed is not known, only that it has, and when."""
+    def explain(self, exited: Exit) -> LimitExceeded | None:
+        """See `AttemptEnforcer.explain`. The system tells when it has killed a process, but not which process."""
         if not self._oom_kills.recently():
             return None
         if exited.code == _KILLED:
             return machine_out_of_memory()
-        return Exceeded("just before it ended memory ran out, and the system killed a process, maybe one of its")
+        return LimitExceeded(
+            "just before the attempt ended, memory ran out, and the system killed a process, perhaps one of the task's"
+        )
 
     def close(self) -> bool:
-        """See `Holder.close`."""
+        """Return True, because a watching enforcer has no resources."""
         return True
 
 
-class Enclosed:
-    """Has the system keep an attempt to its limits, in a cgroup.
+class CgroupEnforcer:
+    """Lets the system enforce limits by a cgroup.
 
     Args:
-        own: Its cgroup.
-        limits: What it may use.
-        instead: What holds it when the cgroup cannot.
+        own: The attempt's cgroup.
+        limits: What the attempt may use.
+        fallback: Enforces the limits when the process cannot be moved into the cgroup.
     """
 
-    def __init__(self, own: cgroup.Cgroup, limits: Limits, instead: Watched) -> None:
+    def __init__(self, own: cgroup.Cgroup, limits: AttemptLimits, fallback: WatchEnforcer) -> None:
         self._own = own
         self._limits = limits
-        self._watched = instead
+        self._fallback = fallback
         self._is_inside = False
 
     def enter(self, pid: int) -> None:
-        """See `Holder.enter`."""
-        self._watched.enter(pid)
+        """See `AttemptEnforcer.enter`."""
+        self._fallback.enter(pid)
         with contextlib.suppress(OSError):
             self._own.limit(self._limits.memory_bytes, self._limits.processes)
             self._own.enter(pid)
             self._is_inside = True
 
-    def check(self, held: Sequence[Process]) -> Exceeded | None:
-        """See `Holder.check`."""
-        return None if self._is_inside else self._watched.check(held)
+    def check(self, processes: Sequence[Process]) -> LimitExceeded | None:
+        """See `AttemptEnforcer.check`."""
+        return None if self._is_inside else self._fallback.check(processes)
 
     def kill(self) -> None:
-        """See `Holder.kill`."""
+        """See `AttemptEnforcer.kill`."""
         self._own.kill()
 
-    def explain(self, exited: Exit) -> Exceeded | None:
-        """See `Holder.explain`."""
+    def explain(self, exited: Exit) -> LimitExceeded | None:
+        """See `AttemptEnforcer.explain`."""
         if not self._is_inside:
-            return self._watched.explain(exited)
+            return self._fallback.explain(exited)
         if self._own.count("memory.events", "oom_kill"):
             if self._limits.memory_bytes and self._own.count("memory.events", "oom"):
                 return out_of_memory(self._limits.memory_bytes)
@@ -214,7 +237,7 @@ class Enclosed:
         return None
 
     def close(self) -> bool:
-        """See `Holder.close`."""
+        """See `AttemptEnforcer.close`."""
         return self._own.remove()
 
 
@@ -222,43 +245,50 @@ class OomKills:
     """How often the system has killed processes because memory ran out."""
 
     def __init__(self) -> None:
-        self._seen = [cgroup.count_oom_kills()]
+        self._counts = [cgroup.count_oom_kills()]
 
-    def look(self) -> None:
-        """Remembers how it is now."""
-        # Three: a large process may take longer to end than from one look to the next.
-        self._seen = [*self._seen[-2:], cgroup.count_oom_kills()]
+    def refresh(self) -> None:
+        """Count the kills now."""
+        # Three counts are kept, because a large process may take longer to end than the time between two checks.
+        self._counts = [*self._counts[-2:], cgroup.count_oom_kills()]
 
     def recently(self) -> bool:
-        """Whether it has since the third last look."""
-        return cgroup.count_oom_kills() > self._seen[0]
+        """Return whether the system has killed a process since the third last call of `refresh`."""
+        return cgroup.count_oom_kills() > self._counts[0]
 
 
-def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> Exceeded:
-    """An attempt reached its limit; what it used, where that is known."""
+def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> LimitExceeded:
+    """Return that an attempt exceeded its memory limit, with its usage where that is known."""
     limit = f"{_size(limit_bytes)}, the memory that it asked for"
     used = f"needed more than {limit}" if used_bytes is None else f"used {_size(used_bytes)}, its limit is {limit}"
-    return Exceeded(f"out of memory: it {used}; let it ask for more, or use less", out_of_memory=True)
+    text = f"out of memory: the task {used}; request more memory for the job, or use less"
+    return LimitExceeded(text, FailureCode.MEMORY_LIMIT)
 
 
-def machine_out_of_memory() -> Exceeded:
-    """There was none left for anybody."""
-    return Exceeded(
-        "out of memory: this machine, or the container that the worker is in, had none left, and the system killed it;"
-        " let each task ask for the memory that it needs, so that fewer run at once",
-        out_of_memory=True,
+def machine_out_of_memory() -> LimitExceeded:
+    """Return that the system killed an attempt because the machine or the container had no memory left."""
+    return LimitExceeded(
+        "out of memory: this machine, or the container that the worker is in, had no memory left, and the system killed"
+        " the task; request the memory that each task needs, so that fewer tasks run at once",
+        FailureCode.OUT_OF_MEMORY,
     )
 
 
-def too_many_processes(limit: int, count: int | None = None) -> Exceeded:
-    """An attempt reached its limit; how many it had, where that is known."""
+def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
+    """Return that an attempt exceeded its process limit, with the number of its processes where that is known."""
     had = "wanted more" if count is None else f"had {count}"
-    return Exceeded(f"too many processes: with threads it {had}, its limit is {limit} (iris up --max-processes)")
+    text = (
+        f"too many processes: the task {had} (processes and threads together), its limit is {limit}"
+        " (iris up --max-processes)"
+    )
+    return LimitExceeded(text, FailureCode.PROCESS_LIMIT)
 
 
 def default_max_processes() -> int:
-    """How many processes and threads an attempt may have: half of what the worker could have itself, so that others
-    go on when it forks without end."""
+    """Return how many processes and threads an attempt may have: half of what the worker itself may have.
+
+    The other half keeps the worker alive when an attempt starts processes without end.
+    """
     own = [cgroup.smallest_pids_limit()]
     for name in ("pid_max", "threads-max"):
         with contextlib.suppress(OSError, ValueError), open(f"/proc/sys/kernel/{name}") as file:
@@ -269,9 +299,8 @@ def default_max_processes() -> int:
     return max(1, min([_MOST_PROCESSES, *(limit // 2 for limit in own if limit is not None)]))
 
 
-def offer_to_the_system(pid: int) -> None:
-    """When the machine's memory runs out, the system shall end a task, rather than a worker or the controller. What the
-    process starts inherits that."""
+def prefer_for_oom_kill(pid: int) -> None:
+    """Make the system kill this process and its children before the worker or the controller when memory runs out."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/oom_score_adj") as file:
             own = int(file.read())

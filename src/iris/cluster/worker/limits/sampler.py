@@ -1,4 +1,4 @@
-"""Looks at what attempts hold, in a thread of its own, and ends what holds too much."""
+"""Measures the processes of attempts, and kills processes, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,56 +9,62 @@ from typing import NamedTuple
 
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.limits import process_table, usage
-from iris.cluster.worker.limits.enforcement import Enforcement, Exceeded
+from iris.cluster.worker.limits.enforcement import Enforcement, LimitExceeded
 from iris.cluster.worker.limits.process_table import Process, ProcessTable
 
-LOOK_S = 0.5  # for so long an attempt that is watched may exceed its limits
-_LONGEST_LOOK_S = 2.0
-_SHARE = 0.05  # of the time, at most, where there are so many processes that a look takes long
+SAMPLE_S = 0.5  # An attempt without a cgroup may exceed its limits for this long.
+_LONGEST_PAUSE_S = 2.0
+_SHARE = 0.05  # Sampling takes at most this share of the time, also with very many processes.
 
 
-class Look(NamedTuple):
-    """What was seen of one attempt: its processes, what it uses, and whether that is too much."""
+class Sample(NamedTuple):
+    """What was measured of one attempt.
 
-    held: list[Process]
+    Attributes:
+        processes: The attempt's processes.
+        usage: What these processes use.
+        exceeded: Why the attempt must be killed; None if it is within its limits.
+    """
+
+    processes: list[Process]
     usage: usage.Usage
-    exceeded: Exceeded | None
+    exceeded: LimitExceeded | None
 
 
-class Watch:
-    """The eyes of a worker.
+class Sampler:
+    """Measures the attempts of one worker.
 
     Args:
-        enforcement: What keeps attempts to their limits.
+        enforcement: Enforces the limits of attempts.
     """
 
     def __init__(self, enforcement: Enforcement) -> None:
         self._enforcement = enforcement
         self._table = ProcessTable()
-        # When a task has taken all processes that there are, no thread could be started to notice that.
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "watch")
+        # The thread exists from the start, because no thread can start once a task has used up all processes.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
 
-    async def look(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Look]:
-        """Looks at attempts, each with its mark, and changes nothing of them."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, attempts)
+    async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
+        """Measure attempts, each given with its mark, and return one sample for each. Attempts are not changed."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._sample, attempts)
 
-    async def kill(self, held: Sequence[Process]) -> None:
-        """Kills processes, with their groups."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, process_table.kill, held)
+    async def kill(self, processes: Sequence[Process]) -> None:
+        """Kill processes together with their process groups."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, process_table.kill, processes)
 
-    def _look(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Look]:
-        self._enforcement.look()
+    def _sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
+        self._enforcement.refresh()
         running = [(attempt, attempt.process, mark) for attempt, mark in attempts]
         marks = {process.pid: mark for _, process, mark in running if process is not None}
         found = self._table.look(marks) if marks else {}
-        looks = []
+        samples = []
         for attempt, process, _ in running:
-            held = [] if process is None else found[process.pid]
-            exceeded = None if attempt.holder is None else attempt.holder.check(held)
-            looks.append(Look(held, usage.measure(attempt.usage, held), exceeded))
-        return looks
+            processes = [] if process is None else found[process.pid]
+            exceeded = None if attempt.enforcer is None else attempt.enforcer.check(processes)
+            samples.append(Sample(processes, usage.measure(attempt.usage, processes), exceeded))
+        return samples
 
 
 def pause_s(took_s: float) -> float:
-    """How long to wait after a look that took so long."""
-    return min(max(LOOK_S, took_s / _SHARE), _LONGEST_LOOK_S)
+    """Return how long to pause after a check that took `took_s` seconds."""
+    return min(max(SAMPLE_S, took_s / _SHARE), _LONGEST_PAUSE_S)

@@ -16,7 +16,7 @@ from typing import Self
 from iris.cluster.logs.writer import Source
 from iris.cluster.worker.limits.process_table import read_process
 from iris.cluster.worker.process.launcher import Launcher, Program
-from iris.cluster.worker.process.shortage import WorkerShortError, shortage_of
+from iris.cluster.worker.process.shortage import WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import not_started
 from iris.failpoints import failpoint
 from iris.system.processes import happens
@@ -110,7 +110,7 @@ class AttemptProcess:
 
         Raises:
             NotStartedError: It cannot be started; the text says why.
-            WorkerShortError: This machine lacks something to start it.
+            WorkerShortageError: This machine lacks something to start it.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             try:
@@ -123,7 +123,7 @@ class AttemptProcess:
             except OSError as error:
                 if isinstance(error, ConnectionError):
                     text = "the process of the worker that starts tasks has ended: somebody has killed it"
-                    raise WorkerShortError(text) from error
+                    raise WorkerShortageError(text) from error
                 short = shortage_of(error)
                 if short is not None:
                     raise short from error

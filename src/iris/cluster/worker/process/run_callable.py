@@ -37,7 +37,6 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-OUT_OF_MEMORY = "out of memory: "  # begins the sentence of a failure that is one
 _MAX_SENTENCE = 1000  # characters
 _PID = os.getpid()
 _PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "pickles")
@@ -125,12 +124,14 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         sys.exit(code)
     if isinstance(error, _CannotStart):
         _tell(result + ".failure", str(error))
+        _tell(result + ".code", "callable_not_loaded")
         cause = error.__cause__
         if cause is not None and _trim(cause).__traceback__ is not None:  # it came from the user's own modules
             _show_error(cause)
         sys.exit(f"iris: {error}")
     advice = "" if modules is None else modules.explain(error)
     _tell(result + ".failure", f"{_describe(error)} ({advice})" if advice else _describe(error))
+    _tell(result + ".code", "out_of_memory" if isinstance(error, MemoryError) else "exception")
     if advice:
         error.add_note(f"({advice})")
     _trim(error)
@@ -182,7 +183,7 @@ def _describe(error: BaseException) -> str:
     text = _one_line(error)
     described = f"{name}: {text}" if text else name
     if isinstance(error, MemoryError):
-        described = f"{OUT_OF_MEMORY}{described} (it asked the system for more than it could get)"
+        described = f"out of memory: {described} (it asked the system for more than it could get)"
     if isinstance(error, ModuleNotFoundError) and not hasattr(error, "iris_reason"):
         described += " (install it on the worker, or send it along in a workspace, without .gitignore naming it)"
     return described

@@ -29,17 +29,17 @@ _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _SHORT = {*_DISK, *_DESCRIPTORS, errno.EAGAIN, errno.ENOMEM}
 
 
-class WorkerShortError(ResourceExhaustedError):
+class WorkerShortageError(ResourceExhaustedError):
     """The worker's machine lacks something for an attempt; the text says what, and what to do."""
 
 
-def shortage_of(error: BaseException) -> WorkerShortError | None:
+def shortage_of(error: BaseException) -> WorkerShortageError | None:
     """The lack that made a call fail; None where it failed for another reason."""
-    if isinstance(error, WorkerShortError):
+    if isinstance(error, WorkerShortageError):
         return error
     if not isinstance(error, OSError) or error.errno not in _SHORT:
         return None
-    return WorkerShortError(_words(error))
+    return WorkerShortageError(_words(error))
 
 
 def _words(error: OSError) -> str:
@@ -75,12 +75,12 @@ class Headroom:
         self._rest_s = 0.0
         self._until_s = 0.0
 
-    def start_failed(self, why: WorkerShortError) -> None:
+    def start_failed(self, why: WorkerShortageError) -> None:
         """A start failed for a lack. For a while no other is tried, longer after each that fails in a row.
 
         Where the lack can be measured, the measure tells when it is over.
         """
-        if self._why_measured():
+        if self._measured_shortage():
             return
         self._failure = str(why)
         self._rest_s = min(max(_FIRST_REST_S, 2 * self._rest_s), _LONGEST_REST_S)
@@ -90,12 +90,12 @@ class Headroom:
         """A start succeeded."""
         self._failure, self._rest_s = "", 0.0
 
-    def why_none(self) -> str:
+    def shortage(self) -> str:
         """Why nothing new can be started now; empty: it can."""
         is_resting = self._failure and self._clock_s() < self._until_s
-        return self._why_measured() or (self._failure if is_resting else "")
+        return self._measured_shortage() or (self._failure if is_resting else "")
 
-    def _why_measured(self) -> str:
+    def _measured_shortage(self) -> str:
         for directory in self._directories:
             why = _why_disk_full(directory)
             if why:

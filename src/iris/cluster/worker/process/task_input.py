@@ -63,7 +63,7 @@ class TaskInput:
                     self._timer.cancel()
                     self._timer = self._loop.call_later(SENDER_GONE_S, self._abandon)
 
-    def handed_over(self) -> None:
+    def close_reading_end(self) -> None:
         """The task has its end: from now on it is seen when the task closes it."""
         if self.reading is not None:
             os.close(self.reading)
@@ -72,7 +72,7 @@ class TaskInput:
     def close(self) -> None:
         """Close both ends of the pipe; a process that has its own copy of the reading end can still read the rest."""
         self._end()
-        self.handed_over()
+        self.close_reading_end()
 
     def _end(self) -> None:
         """Close the writing end, so that the process reads the end of the input after the last byte.

@@ -137,9 +137,9 @@ def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tup
     for group in groups:
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
-    place = cgroup.find_place()
-    if place is not None:
-        place.sweep(f"{worker_token}.", kill=True)
+    parent = cgroup.find_parent()
+    if parent is not None:
+        parent.sweep(f"{worker_token}.", kill=True)
     kill_marked(worker_token)
 
 

@@ -1,0 +1,138 @@
+"""The command line of a worker: `python -m iris.cluster.worker`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
+from iris.cluster.worker.cleanup import DEFAULT_KEEP_S, DEFAULT_KEEP_UPLOADED_S
+from iris.cluster.worker.limits.enforcement import ENFORCE
+from iris.errors import InvalidArgumentError
+from iris.rpc.http.tls import add_tls_arguments
+
+_DESCRIPTION = "Runs the attempts of tasks on this machine. An engine starts workers; no user has to."
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line of this process."""
+    parser = argparse.ArgumentParser(prog="python -m iris.cluster.worker", description=_DESCRIPTION)
+    _add_identity_arguments(parser)
+    _add_storage_arguments(parser)
+    _add_network_arguments(parser)
+    _add_limit_arguments(parser)
+    parser.add_argument(
+        "--identity-file",
+        type=Path,
+        help="write the worker's process id and other marks into this file, and remove the file at the end",
+    )
+    parser.add_argument("--parent-pid", type=int, help="end when the parent process with this id has ended")
+    return parser.parse_args()
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise InvalidArgumentError for a number that is negative or no number."""
+    for name in ("lease", "task_max_processes"):
+        number = getattr(arguments, name)
+        if number is not None and not number >= 0:
+            raise InvalidArgumentError(f"--{name.replace('_', '-')} must be 0 or greater, got {number}")
+
+
+def _add_identity_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--worker-id", required=True, help="the id with which the worker registers at the controller")
+    parser.add_argument(
+        "--incarnation", default="", help="identifies this process of the worker; default: a random string"
+    )
+    parser.add_argument("--controller", required=True, help="the controller's address")
+    parser.add_argument(
+        "--controller-file", type=Path, help="the file in which a restarted controller writes its new address"
+    )
+    parser.add_argument(
+        "--lease",
+        metavar="SECONDS",
+        default=0.0,
+        type=float,
+        help="how long to run attempts without an answer from the controller, until the controller sets the length of"
+        " the lease; 0 means without limit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--credentials",
+        metavar="FILE",
+        default="",
+        help='a JSON file with "token", the token of this worker, and "token_key", the public key of the cluster in'
+        " hexadecimal digits; may be /dev/fd/N. Default: the token in IRIS_TOKEN, and the key"
+        " that the controller sends",
+    )
+
+
+def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--directory", required=True, type=Path, help="the directory of the attempts and their logs")
+    parser.add_argument(
+        "--log-directory",
+        type=Path,
+        help="write logs into this directory of the controller; default: upload logs to the controller",
+    )
+    parser.add_argument(
+        "--max-log-bytes",
+        default=DEFAULT_MAX_LOG_BYTES,
+        type=int,
+        help="how much of each attempt's log to keep, unless its job sets a limit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-attempts",
+        metavar="SECONDS",
+        default=DEFAULT_KEEP_S,
+        type=float,
+        help="how long to keep the directory of an ended attempt; inf means forever (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-handed-over",
+        metavar="SECONDS",
+        default=DEFAULT_KEEP_UPLOADED_S,
+        type=float,
+        help="how long to keep a log that was uploaded to the controller (default: %(default)s)",
+    )
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to bind to; 'auto' means the address from which this machine calls the controller"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--advertise",
+        metavar="ADDRESS",
+        default="",
+        help="the address at which others reach this worker: HOST, or HOST:PORT for a forwarded port, or a URL."
+        " Default: the value of --host, or the address from which this machine calls the controller if the worker"
+        " binds to all addresses",
+    )
+    parser.add_argument("--port", default=0, type=int, help="the port to bind to; default: any free port")
+    add_tls_arguments(parser)
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        default="",
+        help="the certificate authority of a controller that uses TLS; default: the value of --tls-cert",
+    )
+
+
+def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task-file-limit", type=int, help="how many files a task may open; default: the limit of this process"
+    )
+    parser.add_argument(
+        "--task-max-processes",
+        metavar="N",
+        type=int,
+        help="how many processes and threads a task may have; 0 means no limit; default: half of the worker's limit",
+    )
+    parser.add_argument(
+        "--enforce",
+        default="auto",
+        choices=ENFORCE,
+        help="how to enforce the limits of tasks: 'auto' uses cgroups where possible and 'watch' elsewhere; 'watch'"
+        " measures the tasks twice per second; 'none' enforces no limits (default: %(default)s)",
+    )

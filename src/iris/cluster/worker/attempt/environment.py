@@ -1,0 +1,77 @@
+"""The environment variables of a task's process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from iris.cluster.types import HOSTS_VARIABLE, TOKEN_VARIABLE
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
+
+
+@dataclass(frozen=True)
+class TaskEnvironment:
+    """What this worker gives every task in its environment.
+
+    Attributes:
+        worker_id: The id of this worker.
+        base: The variables with which a task's environment begins, unless its job brings a complete environment.
+        own: The variables that Iris sets for every task of this worker: how to reach the controller by TLS.
+        bind_host: The address to which tasks bind.
+        advertise_host: The address at which others reach the tasks.
+    """
+
+    worker_id: str
+    base: Mapping[str, str]
+    own: Mapping[str, str]
+    bind_host: str
+    advertise_host: str
+
+    def build(self, attempt: Attempt, controller_address: str) -> dict[str, str]:
+        """Return the environment of an attempt: the worker's variables, then the user's, then Iris's, which win.
+
+        Jobs that bring a complete environment, as `iris run` on this machine does, get none of the worker's variables.
+        """
+        request, given = attempt.request, attempt.request.environment
+        # Without this variable the output of a Python program would come in pieces of 8 KiB.
+        env = {"PYTHONUNBUFFERED": "1"}
+        if not given.complete:
+            # A program may have passed on a variable with an empty name. No process can be started with such a name.
+            env |= {name: value for name, value in self.base.items() if name and "=" not in name}
+            env.pop("OLDPWD", None)
+        devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
+        # Without an allocation of GPUs, the engine's choice for this worker stays in force.
+        allocated = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
+        env |= allocated
+        env.update(given.env_vars)
+        if given.complete:
+            # A complete environment contains what the user's shell happened to have. That is no choice of devices.
+            env |= allocated
+        # The worker may run in a task itself, whose ports are not this task's. And the user's token must stay private.
+        for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
+            del env[name]
+        env |= self.own
+        env |= self._variables_of_iris(attempt, controller_address)
+        return env
+
+    def _variables_of_iris(self, attempt: Attempt, controller_address: str) -> dict[str, str]:
+        request = attempt.request
+        env = {
+            "PWD": str(attempt.working_directory),
+            "IRIS_JOB_ID": request.job_id,
+            "IRIS_TASK_ID": request.task_id,
+            "IRIS_TASK_INDEX": str(request.task_index),
+            "IRIS_NUM_TASKS": str(request.num_tasks),
+            "IRIS_ATTEMPT_ID": str(request.attempt_id),
+            "IRIS_WORKER_ID": self.worker_id,
+            "IRIS_CONTROLLER_ADDRESS": controller_address,
+            "IRIS_BIND_HOST": self.bind_host,
+            "IRIS_ADVERTISE_HOST": self.advertise_host,
+        }
+        env |= rendezvous_variables(request)
+        if request.hosts:
+            env[HOSTS_VARIABLE] = str(attempt.directory.hosts)
+        if request.token:
+            env[TOKEN_VARIABLE] = request.token
+        return env | {f"IRIS_PORT_{name.upper()}": str(port) for name, port in attempt.ports.items()}

@@ -1,0 +1,151 @@
+"""How an attempt has ended: its state, the error text, the code of the failure, the result and the exception."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.failure_codes import FailureCode
+from iris.cluster.worker.limits import usage
+from iris.cluster.worker.limits.enforcement import LimitExceeded
+from iris.cluster.worker.paths import read_task_file
+from iris.cluster.worker.process.attempt_process import Exit
+from iris.errors import IrisError, shown
+from iris.rpc import cluster_pb2
+
+_MAX_TEXT_BYTES = 16_000
+_MAX_CODE_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt has ended.
+
+    Attributes:
+        state: The final state.
+        code: Why the attempt did not succeed; None for a success.
+        error: The same for people; empty for a success.
+    """
+
+    state: cluster_pb2.TaskState
+    code: FailureCode | None = None
+    error: str = ""
+
+
+def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: str) -> Outcome:
+    """Return the outcome of an attempt whose process has exited, and store its exit, result and exception.
+
+    Args:
+        attempt: The attempt.
+        exited: How the process exited.
+        worker_end: Why the worker is ending; empty while the worker runs.
+        shortage: What the worker lacks for new attempts; empty if nothing.
+    """
+    attempt.exit_code, attempt.term_signal = exited.code, exited.signal
+    _store_usage(attempt, exited)
+    if attempt.exceeded is not None and exited.code != 0:
+        return _failed(attempt, exited, attempt.exceeded)
+    if attempt.timed_out:
+        text = f"stopped: the attempt ran for longer than its timeout of {attempt.request.timeout_seconds} s"
+        return Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.TIMEOUT, text)
+    if attempt.stop_grace_s is not None:
+        return _stopped(exited, worker_end)
+    if exited.code == 0:
+        _store_result(attempt, shortage)
+        return Outcome(cluster_pb2.TASK_STATE_SUCCEEDED)
+    return _failed(attempt, exited, None if attempt.enforcer is None else attempt.enforcer.explain(exited))
+
+
+def _stopped(exited: Exit, worker_end: str) -> Outcome:
+    if worker_end:
+        return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_ENDED, worker_end)
+    how = f"by {_signal_name(exited.signal)}" if exited.signal else f"with exit code {exited.code}"
+    return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED, f"stopped; the process ended {how}")
+
+
+def stopped_before_start(worker_id: str, worker_end: str) -> Outcome:
+    """Return the outcome of an attempt that was stopped before its process started."""
+    if worker_end:
+        error = f"worker {worker_id} was shut down before the attempt started"
+        return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_ENDED, error)
+    return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED, "stopped before it started")
+
+
+def _failed(attempt: Attempt, exited: Exit, exceeded: LimitExceeded | None) -> Outcome:
+    """Return the outcome of an attempt that failed on its own, or because it exceeded a limit."""
+    error = _read_text(attempt.directory.failure) or _describe_exit(exited)
+    code = _read_code(attempt) or (FailureCode.EXIT_CODE if exited.signal is None else FailureCode.SIGNAL)
+    attempt.exception = _read_exception(attempt)
+    if exceeded is not None:
+        was_killed = attempt.exceeded is not None or exceeded.is_out_of_memory
+        error = exceeded.text if was_killed and exited.code == 128 + signal.SIGKILL else f"{exceeded.text}; {error}"
+        code = exceeded.code or code
+    return Outcome(cluster_pb2.TASK_STATE_FAILED, code, error)
+
+
+def _store_usage(attempt: Attempt, exited: Exit) -> None:
+    ran_s = max(time.monotonic() - attempt.started_s, 0.001)
+    attempt.usage.memory_bytes = 0
+    attempt.usage.processes = 0
+    attempt.usage.memory_peak_bytes = max(attempt.usage.memory_peak_bytes, exited.memory_peak_bytes)
+    attempt.usage.cores = exited.cpu_s / ran_s
+    attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
+
+
+def _store_result(attempt: Attempt, shortage: str) -> None:
+    if attempt.request.command:
+        attempt.result_error = "a command has no return value"
+        return
+    try:
+        attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
+    except FileNotFoundError:
+        # With a full disk, the process could not write the reason either.
+        attempt.result_error = _read_text(attempt.directory.result_error) or (
+            f"the return value of the callable could not be stored on the worker: {shortage}"
+            if shortage
+            else "the process exited with 0 before the callable had returned"
+        )
+    except IrisError as error:
+        attempt.result_error = f"the result cannot be read: {error}"
+
+
+def _read_code(attempt: Attempt) -> FailureCode | None:
+    with contextlib.suppress(FileNotFoundError, IrisError, ValueError):
+        code = read_task_file(attempt.directory.failure_code, _MAX_CODE_BYTES)
+        return FailureCode(code.decode(errors="replace").strip())
+    return None
+
+
+def _read_exception(attempt: Attempt) -> cluster_pb2.TaskException | None:
+    exception = cluster_pb2.TaskException(attempt_id=attempt.request.attempt_id)
+    with contextlib.suppress(IrisError, FileNotFoundError):
+        text = read_task_file(attempt.directory.traceback, MAX_TRACEBACK_BYTES)
+        exception.traceback = text.decode("utf-8", "replace")
+        exception.pickled = read_task_file(attempt.directory.exception, MAX_EXCEPTION_BYTES)
+    return exception if exception.traceback else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return shown(read_task_file(path, _MAX_TEXT_BYTES).decode(errors="replace").strip())
+    except (FileNotFoundError, IrisError):
+        return ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _describe_exit(exited: Exit) -> str:
+    if exited.signal is None:
+        return f"exit code {exited.code}"
+    hint = " (not by Iris; the system does that to a process when memory runs out)" if exited.signal == 9 else ""
+    return f"killed by {_signal_name(exited.signal)}{hint}"

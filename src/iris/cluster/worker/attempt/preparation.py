@@ -1,0 +1,111 @@
+"""Prepares an attempt: its directory, ports, hosts file, workspace and entrypoint."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.ports import PortReservations
+from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
+from iris.cluster.worker.controller_link.connection import ControllerConnection
+from iris.cluster.worker.paths import WorkerDir
+from iris.cluster.worker.process import run_callable
+from iris.errors import DeadlineExceededError, UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.calls import call_async
+from iris.system.clock import now_ms
+
+_FETCH_TIMEOUT_S = 300.0  # for one try to fetch a workspace
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between two tries
+
+
+class AttemptPreparer:
+    """Prepares the attempts of one worker.
+
+    Args:
+        directory: The worker directory.
+        controller: The connection to the controller, which has the workspaces.
+        ports: Reserves ports.
+    """
+
+    def __init__(self, directory: WorkerDir, controller: ControllerConnection, ports: PortReservations) -> None:
+        self._directory = directory
+        self._controller = controller
+        self._ports = ports
+        self._unpacking: dict[str, asyncio.Lock] = {}
+
+    async def prepare(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> list[str]:
+        """Prepare an attempt and return the command of its process.
+
+        Args:
+            attempt: The attempt.
+            entrypoint: The pickled callable.
+            hosts: The hosts of the gang's tasks, one per line; empty without a gang's hosts.
+        """
+        request, directory = attempt.request, attempt.directory
+        if hosts:
+            # Each attempt gets a file of its own and no hard link, because a task may change its file.
+            directory.hosts.write_text(hosts, encoding="utf-8")
+        for name in request.ports:
+            attempt.ports[name.lower()] = self._ports.reserve()
+        if request.bundle_hash:
+            await self._provide_workspace(attempt)
+        else:
+            directory.work.mkdir()
+        if request.command:
+            command = list(request.command)
+        else:
+            directory.entrypoint.write_bytes(entrypoint)
+            paths = (str(directory.entrypoint), str(directory.result), request.pickled_by)
+            # The program is started by its path and with -P, so that no file of the workspace can hide a module that
+            # the program needs to start.
+            command = [sys.executable, "-P", run_callable.__file__, *paths]
+        attempt.build_finished_ms = now_ms()
+        return command
+
+    def release_ports(self, attempt: Attempt) -> None:
+        """Release the ports of an attempt that has ended."""
+        for port in attempt.ports.values():
+            self._ports.release(port)
+        if attempt.request.rendezvous and not attempt.request.task_index:
+            self._ports.release(attempt.request.master_port)
+
+    def reserve_rendezvous_port(self) -> int:
+        """Reserve a port at all addresses of the machine, because frameworks listen at all addresses."""
+        return self._ports.reserve(everywhere=True)
+
+    async def _provide_workspace(self, attempt: Attempt) -> None:
+        bundle_hash = attempt.request.bundle_hash
+        bundle = self._directory.bundle(bundle_hash)
+        async with self._unpacking.setdefault(bundle_hash, asyncio.Lock()):
+            attempt.from_cache = bundle.is_dir()
+            if not attempt.from_cache:
+                attempt.write_build_line(f"fetching workspace {bundle_hash[:12]}")
+                blob = await self._fetch_workspace(attempt)
+                await asyncio.to_thread(unpack_workspace, blob, bundle_hash, bundle)
+        attempt.write_build_line(f"copying workspace {bundle_hash[:12]}")
+        await asyncio.to_thread(copy_workspace, bundle, attempt.directory.work)
+
+    async def _fetch_workspace(self, attempt: Attempt) -> bytes:
+        """Fetch the attempt's workspace from the controller.
+
+        A controller that does not answer is not the attempt's fault, so this repeats the call until the controller
+        answers or the attempt is stopped.
+        """
+        request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
+        controller = self._controller
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await call_async(
+                    controller.stub.fetch_bundle, request, controller.peer, timeout_s=_FETCH_TIMEOUT_S
+                )
+                return answer.bundle_blob
+            except (UnavailableError, DeadlineExceededError) as error:
+                if attempt.stop_grace_s is not None:
+                    raise
+                attempt.write_build_line(f"{error}; trying again")
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)

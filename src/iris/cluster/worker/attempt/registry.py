@@ -1,0 +1,200 @@
+"""The attempts that this worker knows, and who reads their logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Collection, Coroutine, Iterator
+from pathlib import Path
+
+from iris.cluster.logs.segments import AWAY
+from iris.cluster.logs.writer import LogWriter
+from iris.cluster.types import make_task_id, parse_task_id
+from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
+from iris.cluster.worker.paths import AttemptDir, WorkerDir
+from iris.errors import NotFoundError
+from iris.rpc import cluster_pb2
+from iris.rpc.pages import Page, cut_named_page
+from iris.rpc.serving.steps import finish
+
+_REMEMBERED = 10_000  # Records of attempts, ended ones included, that are kept in memory.
+
+
+class AttemptRegistry:
+    """The records of this worker's attempts.
+
+    Args:
+        worker_id: The id of this worker, for error texts.
+        directory: The worker directory, where the logs of forgotten attempts are found.
+    """
+
+    def __init__(self, worker_id: str, directory: WorkerDir) -> None:
+        self.worker_id = worker_id
+        self._directory = directory
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._without_end: dict[AttemptKey, LogWriter] = {}
+        self._readers: Counter[Path] = Counter()  # by the directory of the attempt
+
+    def add(self, attempt: Attempt) -> None:
+        """Add a new attempt."""
+        self._attempts[attempt.key] = attempt
+
+    def start_run(self, attempt: Attempt, run: Coroutine[None, None, None]) -> None:
+        """Run an attempt in a task of the event loop. The attempt counts as running until that task is done."""
+        task = self._runs[attempt.key] = asyncio.create_task(run)
+        task.add_done_callback(lambda _: self._runs.pop(attempt.key, None))
+
+    def get(self, task_id: str, attempt_id: int) -> Attempt | None:
+        """Return an attempt, or None when this process does not know it."""
+        return self._attempts.get((task_id, attempt_id))
+
+    def find(self, task_id: str, attempt_id: int) -> Attempt:
+        """Return an attempt.
+
+        Raises:
+            NotFoundError: This process does not know the attempt.
+        """
+        attempt = self._attempts.get((task_id, attempt_id))
+        if attempt is None:
+            raise NotFoundError(f"worker {self.worker_id} has no attempt {attempt_id} of task {task_id!r}")
+        return attempt
+
+    def newest(self, task_id: str) -> Attempt:
+        """Return the newest attempt of a task.
+
+        Raises:
+            NotFoundError: This process knows no attempt of the task.
+        """
+        attempts = [attempt for (task, _), attempt in self._attempts.items() if task == task_id]
+        if not attempts:
+            raise NotFoundError(f"worker {self.worker_id} has no task {task_id!r}")
+        return attempts[-1]
+
+    def list_statuses(self, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
+        """Return one page with the status of each task's newest attempt, ordered by job and task index."""
+        newest = {_sort_key(task_id): attempt for (task_id, _), attempt in self._attempts.items()}
+
+        def status(key: str) -> cluster_pb2.TaskStatus:
+            return newest[key].status(self.worker_id)
+
+        return finish(cut_named_page("tasks", sorted(newest), status, page_size=page_size, page_token=page_token))
+
+    def running(self) -> list[Attempt]:
+        """Return the attempts that are prepared, running or being concluded."""
+        return [self._attempts[key] for key in self._runs]
+
+    def with_process(self) -> list[Attempt]:
+        """Return the attempts whose process has started and has not been collected."""
+        return [attempt for attempt in self._attempts.values() if attempt.process is not None]
+
+    def is_running(self, job_id: str, task_index: int, attempt_id: int) -> bool | None:
+        """Return whether an attempt has not ended yet, or None when this process does not know the attempt."""
+        attempt = self._attempts.get((make_task_id(job_id, task_index), attempt_id))
+        return None if attempt is None else not attempt.is_final
+
+    def discard(self, key: AttemptKey) -> None:
+        """Stop an attempt that the controller does not want to run here."""
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            attempt.stop(attempt.grace_s)
+
+    def stop_all(self, max_grace_s: float) -> None:
+        """Stop all attempts, with their own grace periods but at most `max_grace_s`."""
+        for attempt in self._attempts.values():
+            attempt.stop(min(attempt.grace_s, max_grace_s))
+
+    def kill_all(self) -> None:
+        """Kill the processes of all attempts at once, without a grace period."""
+        for attempt in self._attempts.values():
+            attempt.kill()
+
+    async def until_all_ended(self) -> None:
+        """Return when no attempt is running. An attempt that begins meanwhile is waited for as well.
+
+        The runs are not awaited by `asyncio.gather`, because a caller that is cancelled would cancel the runs, too.
+        """
+        while self._runs:
+            await asyncio.wait(self._runs.values())
+
+    def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
+        """Return the id, the directory and the record of an attempt whose log is on this disk.
+
+        The record is None for an attempt of an earlier process of this worker. Such an attempt has ended.
+
+        Args:
+            task_id: The id of the task.
+            attempt_id: The id of the attempt; None means the newest attempt.
+
+        Raises:
+            NotFoundError: The log is not on this disk, or the controller has moved parts of it elsewhere.
+        """
+        if attempt_id is None:
+            known = [attempt for task, attempt in self._attempts if task == task_id]
+            on_disk = known or self._directory.attempt_ids(task_id)
+            if not on_disk:
+                raise NotFoundError(f"worker {self.worker_id} has no log of task {task_id!r}")
+            attempt_id = max(on_disk)
+        attempt = self._attempts.get((task_id, attempt_id))
+        directory = self._directory.attempt(task_id, attempt_id)
+        if attempt is None and not (directory.path.exists() and directory.log.exists()):
+            raise NotFoundError(f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}")
+        if (attempt is None or attempt.is_final) and (directory.log / AWAY).exists():
+            raise NotFoundError(f"worker {self.worker_id} no longer has the log of attempt {attempt_id} of {task_id!r}")
+        return attempt_id, directory, attempt
+
+    @contextlib.contextmanager
+    def reading(self, directory: AttemptDir) -> Iterator[None]:
+        """Keep an attempt's directory from being removed for the duration of the context."""
+        self._readers[directory.path] += 1
+        try:
+            yield
+        finally:
+            self._readers[directory.path] -= 1
+            if not self._readers[directory.path]:
+                del self._readers[directory.path]
+
+    def busy_directories(self) -> set[Path]:
+        """Return the directories of attempts that must not be removed.
+
+        These are the attempts that have not ended, the attempts whose end the controller has not acknowledged, and the
+        attempts whose logs are being read.
+        """
+        unreported = {a.directory.path for a in self._attempts.values() if not (a.is_final and a.reported)}
+        return unreported | self._readers.keys()
+
+    def forget(self, directories: Collection[Path]) -> None:
+        """Drop the records of attempts whose directories or logs are about to be removed."""
+        for key, attempt in list(self._attempts.items()):
+            if attempt.directory.path in directories:
+                del self._attempts[key]
+
+    def forget_surplus(self) -> None:
+        """Drop the oldest record of an ended and reported attempt when there are too many records.
+
+        The log of a forgotten attempt stays on disk, where `log_of` finds it.
+        """
+        if len(self._attempts) <= _REMEMBERED:
+            return
+        for key, attempt in self._attempts.items():
+            if attempt.is_final and attempt.reported:
+                del self._attempts[key]
+                return
+
+    def log_without_end(self, attempt: Attempt) -> None:
+        """Remember that the end of an attempt's log could not be written, so that `close_logs` tries again."""
+        self._without_end[attempt.key] = attempt.log
+
+    def close_logs(self) -> None:
+        """Write the ends of logs that a full disk did not accept when the attempts ended."""
+        for key, log in list(self._without_end.items()):
+            if key in self._attempts:
+                log.close()
+            if log.is_ended or key not in self._attempts:
+                del self._without_end[key]
+
+
+def _sort_key(task_id: str) -> str:
+    job_id, index = parse_task_id(task_id)
+    return f"{job_id}/{index:010}"

@@ -1,0 +1,56 @@
+"""Checks of a request to run an attempt, before anything is created for it.
+
+The controller has checked the job already. The worker checks again, because other programs may call a worker, too.
+"""
+
+from __future__ import annotations
+
+import re
+
+from iris.cluster.names import check_port_name
+from iris.cluster.types import parse_task_id
+from iris.errors import InvalidArgumentError, quoted
+from iris.rpc import cluster_pb2
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
+    """Remove the hosts of a gang from a request, except the first, and return all of them, one host per line.
+
+    The record of an attempt keeps the request for a long time, and a large gang has many hosts.
+
+    Raises:
+        InvalidArgumentError: A host contains spaces.
+    """
+    for host in request.hosts:
+        if host and host.split() != [host]:
+            raise InvalidArgumentError(f"hosts must be names or addresses without spaces, got {quoted(host)}")
+    text = "".join(f"{host}\n" for host in request.hosts)
+    del request.hosts[1:]
+    return text
+
+
+def check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
+    """Raise InvalidArgumentError for a request with which no process can be started."""
+    job_id, task_index = parse_task_id(request.task_id)
+    if (job_id, task_index) != (request.job_id, request.task_index):
+        raise InvalidArgumentError(
+            f"task_id {quoted(request.task_id)} does not belong to job {quoted(request.job_id)}, index"
+            f" {request.task_index}"
+        )
+    variables = request.environment.env_vars
+    texts = [request.job_id, request.working_directory, request.pickled_by, *request.command]
+    texts += [*request.hosts, *request.visible_devices]
+    for text in (*texts, *variables.keys(), *variables.values()):
+        if "\0" in text:
+            raise InvalidArgumentError(f"{quoted(text)} contains NUL")
+    for name in variables:
+        if not name or "=" in name:
+            raise InvalidArgumentError(f"not an environment variable: {quoted(name)}")
+    for port in request.ports:
+        check_port_name(port)
+    if request.rendezvous and not request.hosts:
+        raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least the host of task 0")
+    if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
+        raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")

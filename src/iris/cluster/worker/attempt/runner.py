@@ -1,0 +1,227 @@
+"""Runs one attempt after another: prepares it, starts its process, waits for the end, and reports the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.outcome import Outcome, conclude, stopped_before_start
+from iris.cluster.worker.attempt.preparation import AttemptPreparer
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+from iris.cluster.worker.controller_link.reporter import Reporter
+from iris.cluster.worker.failure_codes import FailureCode
+from iris.cluster.worker.limits.enforcement import Enforcement
+from iris.cluster.worker.process.attempt_process import AttemptProcess
+from iris.cluster.worker.process.launcher import Launcher, Program
+from iris.cluster.worker.process.shortage import Headroom, WorkerShortageError, shortage_of
+from iris.cluster.worker.process.start_errors import NotStartedError
+from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper, make_mark
+from iris.cluster.worker.supervision.shutdown import Shutdown
+from iris.cluster.worker.supervision.strays import StrayProcesses
+from iris.errors import IrisError
+from iris.failpoints import failpoint
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProcessSetup:
+    """What starts and ends the processes of a worker's attempts.
+
+    Attributes:
+        token: The worker's token, with which the marks of its processes begin.
+        parent_mark: The mark of this worker itself, when the worker runs in an attempt; else empty.
+        file_limit: How many files a process of an attempt may open (the soft limit).
+        launcher: Starts the processes.
+        reaper: Kills the processes when this worker is killed.
+        enforcement: Enforces the limits of attempts.
+        strays: Kills the processes that left the group of their attempt.
+    """
+
+    token: str
+    parent_mark: str
+    file_limit: int
+    launcher: Launcher
+    reaper: Reaper
+    enforcement: Enforcement
+    strays: StrayProcesses
+
+
+class AttemptRunner:
+    """Runs the attempts of one worker.
+
+    Args:
+        registry: The attempts of this worker.
+        shutdown: Whether the worker is ending.
+        preparer: Prepares attempts.
+        processes: Starts and ends the processes of attempts.
+        headroom: Whether the machine can start another attempt.
+        reporter: Reports to the controller; None in tests without a controller.
+        build_env: Returns the environment of an attempt's process.
+        on_ended: Called with the job id, task index and attempt id of an attempt that has ended.
+    """
+
+    def __init__(
+        self,
+        registry: AttemptRegistry,
+        shutdown: Shutdown,
+        preparer: AttemptPreparer,
+        processes: ProcessSetup,
+        headroom: Headroom,
+        reporter: Reporter | None,
+        build_env: Callable[[Attempt], dict[str, str]],
+        on_ended: Callable[[str, int, int], None],
+    ) -> None:
+        self._registry = registry
+        self._shutdown = shutdown
+        self._preparer = preparer
+        self._processes = processes
+        self._headroom = headroom
+        self._reporter = reporter
+        self._build_env = build_env
+        self._on_ended = on_ended
+
+    async def run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
+        """Run an attempt to its end, which is reported in every case.
+
+        1. Prepare the ports, the working directory, the workspace and the entrypoint. An attempt that is stopped
+           meanwhile ends here.
+        2. Start the process and report that the attempt runs.
+        3. Wait until the process has ended, none of its processes is left, and the log is complete.
+        4. Read the result, release the ports, and report the end.
+        """
+        try:
+            command = await self._preparer.prepare(attempt, entrypoint, hosts)
+            if attempt.stop_grace_s is not None:
+                self._finish_unstarted(attempt)
+                return
+            process = await self._start(attempt, command)
+            self._started(attempt)
+            timeout_s = attempt.request.timeout_seconds
+            timer = asyncio.get_running_loop().call_later(timeout_s, attempt.time_out) if timeout_s > 0 else None
+            exited = await process.wait()
+            if timer is not None:
+                timer.cancel()
+            self._processes.reaper.group_ended(process.pid)
+            self.finish(attempt, conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage()))
+        except Exception as error:  # noqa: BLE001 - whatever the error was, the end of the attempt must be reported
+            await self._run_failed(attempt, error)
+
+    def fail_for_shortage(self, attempt: Attempt, why: WorkerShortageError) -> None:
+        """End an attempt that this machine cannot start now. The worker is charged for this end, and not the job."""
+        self.report_shortage()
+        error = f"worker {self._registry.worker_id} could not start the attempt: {why}"
+        _log.warning("attempt %s: %s", attempt.key, error)
+        self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_SHORTAGE, error))
+
+    def report_shortage(self) -> None:
+        """Report to the controller what this worker lacks for another attempt, or that it lacks nothing."""
+        if self._reporter is not None:
+            self._reporter.set_shortage(self._headroom.shortage())
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End an attempt: close its log, release what it has reserved, set its final state, and report the end."""
+        if attempt.stdin is not None:
+            attempt.stdin.close()
+        failpoint("finish.before")
+        attempt.log.close()
+        failpoint("finish.after")
+        if not attempt.log.is_ended:
+            self._registry.log_without_end(attempt)
+        self._preparer.release_ports(attempt)
+        if attempt.enforcer is not None:
+            self._processes.enforcement.release(attempt.enforcer)
+        attempt.process = None
+        attempt.out_of_memory = outcome.code is not None and outcome.code.is_out_of_memory
+        attempt.error = outcome.error
+        attempt.finished_at_ms = now_ms()
+        attempt.state = outcome.state
+        _log.info("attempt %s ended: %s %s", attempt.key, cluster_pb2.TaskState.Name(outcome.state), outcome.code or "")
+        self.report(attempt)
+        self._on_ended(attempt.request.job_id, attempt.request.task_index, attempt.request.attempt_id)
+        self._registry.forget_surplus()
+
+    def _finish_unstarted(self, attempt: Attempt) -> None:
+        self.finish(attempt, stopped_before_start(self._registry.worker_id, self._shutdown.reason))
+
+    async def _start(self, attempt: Attempt, command: list[str]) -> AttemptProcess:
+        processes = self._processes
+        memory_bytes = attempt.request.resources.memory_bytes
+        attempt.enforcer = enforcer = processes.enforcement.create_enforcer(attempt.number, memory_bytes)
+
+        async def end_strays() -> None:
+            enforcer.kill()
+            await processes.strays.kill()
+
+        env = self._build_env(attempt)
+        env[MARK_VARIABLE] = make_mark(processes.token, attempt.number, processes.parent_mark)
+        failpoint("spawn.before")
+        attempt.is_starting = True
+        try:
+            process = await AttemptProcess.start(
+                Program(command, str(attempt.working_directory), env, processes.file_limit, attempt.umask),
+                processes.launcher,
+                append=lambda source, data: attempt.log.append(source, data, now_ms()),
+                end_strays=end_strays,
+                stdin=None if attempt.stdin is None else attempt.stdin.reading,
+            )
+        finally:
+            attempt.is_starting = False
+            if attempt.stdin is not None:
+                attempt.stdin.close_reading_end()
+        attempt.process = process
+        failpoint("spawn.after")
+        processes.reaper.group_started(process.pid)
+        enforcer.enter(process.pid)
+        if attempt.stop_grace_s is not None:  # the attempt was stopped while its process started
+            process.stop(attempt.stop_grace_s)
+        return process
+
+    def _started(self, attempt: Attempt) -> None:
+        self._headroom.started()
+        attempt.announcement.process_started()
+        attempt.state = cluster_pb2.TASK_STATE_RUNNING
+        attempt.started_at_ms, attempt.started_s = now_ms(), time.monotonic()
+        _log.info("attempt %s started", attempt.key)
+        self.report(attempt)
+
+    async def _run_failed(self, attempt: Attempt, error: Exception) -> None:
+        """End an attempt that could not be prepared or started, or that this worker can no longer supervise."""
+        shortage = shortage_of(error)
+        if isinstance(error, IrisError | OSError) and attempt.process is None and attempt.stop_grace_s is not None:
+            self._finish_unstarted(attempt)
+        elif shortage is not None and attempt.process is None:
+            self._headroom.start_failed(shortage)
+            self.fail_for_shortage(attempt, shortage)
+        elif isinstance(error, IrisError):
+            if isinstance(error, NotStartedError):
+                attempt.exit_code = error.exit_code
+                if error.details:
+                    attempt.write_build_line(error.details)
+            self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.NOT_STARTED, str(error)))
+        else:
+            _log.error("attempt %s", attempt.key, exc_info=error)
+            await _abandon(attempt)
+            text = f"the worker could not run the attempt: {type(error).__name__}: {error}"
+            self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.INTERNAL, text))
+
+    def report(self, attempt: Attempt) -> None:
+        """Report the state of an attempt to the controller."""
+        if self._reporter is not None:
+            self._reporter.report(attempt)
+
+
+async def _abandon(attempt: Attempt) -> None:
+    """Kill the processes of an attempt that can no longer be supervised, and capture the rest of their output."""
+    if attempt.process is not None:
+        attempt.process.signal_group(signal.SIGKILL)
+        with contextlib.suppress(Exception):  # the process may have been collected already
+            await attempt.process.wait()

@@ -1,0 +1,91 @@
+"""Monitors the running attempts: measures their usage and stops attempts that exceed their limits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+
+from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+from iris.cluster.worker.limits import usage
+from iris.cluster.worker.limits.process_table import Process
+from iris.cluster.worker.limits.sampler import Sampler, pause_s
+from iris.cluster.worker.supervision.strays import StrayProcesses
+
+_REPORT_EVERY = 4  # Every fourth check also reports the usage and kills stray processes.
+_DISK_S = 30.0  # Measuring directories costs more than looking at processes.
+_log = logging.getLogger(__name__)
+
+
+class AttemptMonitor:
+    """Monitors the attempts of one worker.
+
+    Args:
+        registry: The attempts of this worker.
+        sampler: Measures the processes of attempts, in a thread.
+        token: The worker's token, with which the marks of its processes begin.
+        strays: Kills the processes that left the group of their attempt.
+        report: Called with an attempt whose usage was measured.
+    """
+
+    def __init__(
+        self,
+        registry: AttemptRegistry,
+        sampler: Sampler,
+        token: str,
+        strays: StrayProcesses,
+        report: Callable[[Attempt], None],
+    ) -> None:
+        self._registry = registry
+        self._sampler = sampler
+        self._token = token
+        self._strays = strays
+        self._report = report
+
+    async def run(self) -> None:
+        """Monitor the processes of attempts, as long as the worker lives."""
+        for count in itertools.count():
+            began_s = time.monotonic()
+            try:
+                await self._check(with_report=count % _REPORT_EVERY == 0)
+            except Exception:  # noqa: BLE001 - whatever the error was, limits must be enforced
+                _log.exception("checking the attempts")
+            await asyncio.sleep(pause_s(time.monotonic() - began_s))
+
+    async def measure_disks(self) -> None:
+        """Measure the directories of attempts again and again, as long as the worker lives."""
+        while True:
+            await asyncio.sleep(_DISK_S)
+            for attempt in self._registry.with_process():
+                measured = await asyncio.to_thread(usage.disk_bytes, attempt.directory.path)
+                if attempt.process is not None:
+                    attempt.usage.disk_bytes = measured
+
+    async def _check(self, *, with_report: bool) -> None:
+        if with_report:
+            for attempt in self._registry.with_process():
+                if attempt.log.check_place():
+                    # A page of lines shows a gap together with the next line, so write a line.
+                    attempt.write_build_line(attempt.log.warning)
+            self._registry.close_logs()
+            await self._strays.kill()
+        attempts = self._registry.with_process()
+        samples = await self._sampler.sample([(attempt, attempt.mark(self._token)) for attempt in attempts])
+        guilty: list[Process] = []
+        for attempt, sample in zip(attempts, samples, strict=True):
+            if attempt.process is None:
+                continue  # the attempt has ended meanwhile
+            if with_report:
+                sample.usage.disk_bytes = attempt.usage.disk_bytes
+                attempt.usage = sample.usage
+                self._report(attempt)
+            attempt.usage.memory_peak_bytes = sample.usage.memory_peak_bytes
+            if sample.exceeded is not None:
+                guilty += sample.processes
+                if attempt.stop_grace_s is None and not attempt.timed_out:
+                    attempt.exceeded = attempt.exceeded or sample.exceeded
+        if guilty:  # repeated by the next check, until none of these processes is left
+            await self._sampler.kill(guilty)

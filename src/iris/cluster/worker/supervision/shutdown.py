@@ -1,0 +1,43 @@
+"""Whether this worker is ending, and why."""
+
+from __future__ import annotations
+
+import asyncio
+
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+
+
+class Shutdown:
+    """The one record of the worker's end.
+
+    Args:
+        worker_id: The id of this worker.
+        registry: The attempts of this worker.
+
+    Attributes:
+        reason: Why attempts end together with the worker; empty while the worker runs.
+        lost_reason: Why the controller has lost this worker, or is about to; empty unless that is why it ends.
+        requested: Set when the worker must end.
+    """
+
+    def __init__(self, worker_id: str, registry: AttemptRegistry) -> None:
+        self._worker_id = worker_id
+        self._registry = registry
+        self.reason = ""
+        self.lost_reason = ""
+        self.requested = asyncio.Event()
+
+    def begin(self) -> None:
+        """Record that the worker was told to end. Attempts that end from now on end because of the worker."""
+        self.reason = f"worker {self._worker_id} was shut down"
+
+    def give_up(self, why: str) -> None:
+        """End because the controller counts this worker as lost.
+
+        All attempts are killed at once and without a grace period, because the controller may already have started
+        their tasks elsewhere.
+        """
+        self.reason = f"worker {self._worker_id} was lost: {why}"
+        self._registry.kill_all()
+        self.lost_reason = why
+        self.requested.set()

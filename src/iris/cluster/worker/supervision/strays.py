@@ -1,0 +1,59 @@
+"""Kills processes that attempts have left behind and that were inherited by this worker.
+
+A process whose parent ends becomes a child of the worker, because the worker is a subreaper (reaper.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+from iris.cluster.worker.supervision.reaper import is_marked, orphans
+
+_PASSES = 200
+_PAUSE_S = 0.005
+
+
+class StrayProcesses:
+    """The orphaned processes that this worker has inherited.
+
+    Args:
+        registry: The attempts of this worker.
+        token: The worker's token, with which the marks of its attempts begin.
+        own_pids: The processes that the worker itself has started beside its attempts.
+    """
+
+    def __init__(self, registry: AttemptRegistry, token: str, own_pids: Collection[int]) -> None:
+        self._registry = registry
+        self._token = token
+        self._own_pids = set(own_pids)
+
+    async def kill(self) -> None:
+        """Kill the inherited processes that belong to no attempt which is still running.
+
+        The children of a killed process are inherited in turn, so several passes may be needed.
+        """
+        for _ in range(_PASSES):
+            if not self._kill_once():
+                return
+            await asyncio.sleep(_PAUSE_S)
+
+    def _kill_once(self) -> bool:
+        """Collect the processes that have ended, kill the strays, and return whether any process was killed."""
+        running = [attempt.mark(self._token) for attempt in self._registry.running() if attempt.has_live_process]
+        killed = False
+        for pid in orphans(self._own_pids):
+            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                    continue  # it had ended already
+                if any(is_marked(pid, mark) for mark in running):
+                    continue
+                # Without a running attempt every orphan is a stray, also one that has removed its mark.
+                if not running or is_marked(pid, self._token):
+                    os.kill(pid, signal.SIGKILL)
+                    killed = True
+        return killed
