@@ -40,7 +40,9 @@ from iris.rpc.http.asgi_server import HttpServer
 from iris.rpc.peer import Peer
 from iris.rpc.serving.error_interceptors import ErrorInterceptor
 from iris.server import controller_application
-from iris.system.processes import address_of, bind, happens, raise_file_limit, run_loop, when_parent_ends
+from iris.system.event_loop import happens, raise_file_limit, run_loop
+from iris.system.processes import call_when_parent_ends
+from iris.system.sockets import address_of, bind
 
 WORKER = "load-0"
 _HEARTBEAT_S = 2.0
@@ -205,7 +207,7 @@ def _token() -> str:
 def _until_told_to_stop() -> asyncio.Event:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    when_parent_ends(os.getppid(), stop.set)
+    call_when_parent_ends(os.getppid(), stop.set)
     return stop
 
 

@@ -11,7 +11,7 @@ import sys
 
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
-from iris.system.processes import raise_file_limit, run_loop
+from iris.system.event_loop import raise_file_limit, run_loop
 
 
 async def _watch(address: str, job_id: str, count: int) -> None:

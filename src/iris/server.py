@@ -41,17 +41,11 @@ from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
 from iris.rpc.http.tls import ClientTls, ServerTls, add_tls_arguments, check_exposure
 from iris.system.clock import keep_ages_in
+from iris.system.event_loop import raise_file_limit, run_loop, use_no_proxy
 from iris.system.inherited import use_defaults
 from iris.system.private_dir import keep_files_private, make_private
-from iris.system.processes import (
-    bind,
-    own_host_towards,
-    port_of,
-    raise_file_limit,
-    run_loop,
-    use_no_proxy,
-    when_parent_ends,
-)
+from iris.system.processes import call_when_parent_ends
+from iris.system.sockets import bind, own_host_towards, port_of
 
 if TYPE_CHECKING:
     from iris.cluster.controller.api.service import ControllerService
@@ -112,7 +106,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if arguments.parent_pid:
-        when_parent_ends(arguments.parent_pid, stop.set)
+        call_when_parent_ends(arguments.parent_pid, stop.set)
     try:
         check_engine_options(vars(arguments))
         with contextlib.ExitStack() as held:

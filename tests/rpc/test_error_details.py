@@ -29,7 +29,7 @@ from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.peer import Peer
 from iris.rpc.serving.codecs import CODECS
 from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
-from iris.system.processes import bind
+from iris.system.sockets import bind
 
 Controller = cluster_pb2.Controller
 

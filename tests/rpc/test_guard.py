@@ -24,7 +24,7 @@ from iris.rpc.http.connection_limits import (
     MAX_REQUEST_BYTES,
     Guard,
 )
-from iris.system.processes import bind
+from iris.system.sockets import bind
 
 Answer = tuple[int, bytes]
 

@@ -22,7 +22,7 @@ from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
-from iris.system.processes import address_of, bind
+from iris.system.sockets import address_of, bind
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from iris.cluster.engine.base import (
 )
 from iris.cluster.engine.placement import choose_machines
 from iris.errors import UnavailableError
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 
 class FakeEngine:

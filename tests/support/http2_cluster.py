@@ -25,7 +25,7 @@ from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.local.engine import LocalEngine
 from iris.server import controller_application
-from iris.system.processes import address_of, bind
+from iris.system.sockets import address_of, bind
 
 
 def silent_after_disconnect(application: Any) -> Any:

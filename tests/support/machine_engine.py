@@ -33,7 +33,8 @@ from iris.cluster.engine.placement import choose_machines
 from iris.cluster.logs.directories import LogDirectories
 from iris.rpc.http.asgi_server import HttpServer
 from iris.server import controller_application
-from iris.system.processes import address_of, bind, use_no_proxy
+from iris.system.event_loop import use_no_proxy
+from iris.system.sockets import address_of, bind
 
 _LOOK_S = 0.05
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from iris.system.files import write_file
+
 VARIABLE = "IRIS_CLOCK_FILE"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = "/proc/self/ns/time"  # since Linux 5.6
@@ -65,9 +67,7 @@ def keep_ages_in(path: Path) -> None:
             _anchor.wall_at_boot_ms = int(at_boot_ms)
             return
     with contextlib.suppress(OSError):  # the next process will believe the wall clock again
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
-        beside.write_text(f"{_boot_clock()} {_anchor.wall_at_boot_ms}")
-        beside.rename(path)
+        write_file(path, f"{_boot_clock()} {_anchor.wall_at_boot_ms}", shared=True)
 
 
 def stamp() -> str:

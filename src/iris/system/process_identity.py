@@ -1,4 +1,4 @@
-"""Which process it was that had an id, since ids are given again; and where this process is."""
+"""Which process had an id: process ids are reused, so a process is identified by its start time as well."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from iris.system.clock import boot_id
 
 
 def identify_process(pid: int) -> str:
-    """What tells a process from others that had or will have its id; empty when it is gone, or a zombie."""
+    """Return a text that no other process with the same id ever has; empty if the process has ended or is a zombie."""
     try:
-        # See proc(5): the fields after the name in parentheses, state the first of them, the start time the 20th.
+        # See proc(5). Of the fields after the name in parentheses, the first is the state, the 20th the start time.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
@@ -22,9 +22,10 @@ def identify_process(pid: int) -> str:
 
 
 def runs_program(pid: int, module: str, *words: str) -> bool:
-    """Return whether a process of this user runs `python -m module`, with these words in a row on its command line.
+    """Return whether a process of this user runs `python -m module` with these words in a row on its command line.
 
-    Asked before a process is signalled that a file names: files can be copied, and restored from a backup.
+    Call this before a signal is sent to a process whose id was read from a file, because the file may be a copy or
+    come from a backup.
     """
     try:
         is_ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
@@ -35,7 +36,7 @@ def runs_program(pid: int, module: str, *words: str) -> bool:
 
 
 def command_line(pid: int) -> list[str]:
-    """Return the words of a process's command line; none where it is gone."""
+    """Return the words of a process's command line; an empty list if the process has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
     except OSError:
@@ -47,9 +48,10 @@ def _has_row(words: Sequence[str], row: Sequence[str]) -> bool:
 
 
 def own_place() -> str:
-    """What two processes share that see the same files as the same user: boot of the machine, mount namespace, user.
+    """Return a text that is equal for two processes that see the same files as the same user.
 
-    Empty where the system does not tell.
+    The text is made from the boot of the machine, the mount namespace and the user. It is empty if the system does not
+    tell them.
     """
     boot = boot_id()
     try:

@@ -1,26 +1,26 @@
-"""Files with a secret in them: readable by their owner only, from the first moment on."""
+"""Files that hold a secret, which only their owner can ever read."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from iris.errors import FailedPreconditionError, ResourceExhaustedError
+from iris.system.files import create_file, write_file
 
 
 def read_secret(path: Path) -> str | None:
-    """What a file of ours holds that nobody else may read; None when there is none.
+    """Return the content of a secret file; None if there is no such file.
 
     Raises:
-        FailedPreconditionError: Others can read it, or it is somebody else's.
+        FailedPreconditionError: Other users can read the file, or own it.
     """
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             status = os.fstat(file.fileno())
             if status.st_mode & 0o077 or status.st_uid != os.getuid():
                 raise FailedPreconditionError(
-                    f"{path} can be read by others: what is in it is no secret any more; remove it, or if you are"
+                    f"{path} can be read by others, so its content is no longer secret: remove it, or if you are"
                     f" certain that nobody has read it: chmod 600 {path}"
                 )
             return file.read()
@@ -29,34 +29,20 @@ def read_secret(path: Path) -> str | None:
 
 
 def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
-    """Writes a file that only we can read, beside, and puts it in its place whole.
+    """Write a file that only this user can read, and return whether it was written.
 
     Args:
-        path: Its place.
-        text: What is in it.
-        replace: Also where there is one.
-
-    Returns:
-        Whether it is there now; False where there was one that is not to be replaced.
+        path: The file.
+        text: The content of the file.
+        replace: Whether to replace an existing file. Otherwise an existing file is kept, and the answer is False.
 
     Raises:
-        ResourceExhaustedError: It cannot be written.
+        ResourceExhaustedError: The file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            beside.rename(path)
-            return True
-        os.link(beside, path)
+        if not replace:
+            return create_file(path, text, durable=True)
+        write_file(path, text, durable=True, shared=True)
         return True
-    except FileExistsError:
-        return False
     except OSError as error:
         raise ResourceExhaustedError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)

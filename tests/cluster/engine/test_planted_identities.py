@@ -24,9 +24,9 @@ from iris.cluster.worker.supervision.worker_identity import (
     lock_file,
     read_identity,
     stamp_of,
-    try_lock,
 )
 from iris.errors import UnavailableError
+from iris.system.locks import try_lock
 from iris.system.process_identity import identify_process
 
 WORKER = "local-0"

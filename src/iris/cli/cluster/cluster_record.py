@@ -13,7 +13,8 @@ from pathlib import Path
 from iris.cluster.client import running_cluster
 from iris.cluster.client.running_cluster import find_record, record_path, state_home
 from iris.errors import LocalClusterError
-from iris.system.private_dir import check_private, make_private, open_private
+from iris.system.files import write_file
+from iris.system.private_dir import check_private, make_private
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,10 @@ def _lock_path(path: Path) -> Path:
 
 
 def write_record(record: Record) -> None:
-    """Writes it beside, then renames: who reads it finds a whole one."""
+    """Write the record as a whole: a reader finds the old record or the new one."""
     path = record_path()
     before = find_record()
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
-        file.write(json.dumps(asdict(record) | {"home": _home_stamp(path)}, indent=2) + "\n")
-    beside.rename(path)
+    write_file(path, json.dumps(asdict(record) | {"home": _home_stamp(path)}, indent=2) + "\n", shared=True)
     if before is not None and before[0] != path:  # of the same cluster, when the machine had another name
         before[0].unlink(missing_ok=True)
 
@@ -147,14 +145,15 @@ def exclusive() -> Iterator[None]:
     """
     if not sys.platform.startswith("linux"):
         raise LocalClusterError("clusters run on Linux; from here, reach one with --address HOST:PORT")
-    import fcntl
+    from iris.system.locks import wait_for_lock
 
     try:
         make_private(state_home())
         check_private(state_home())
-        lock = open(_lock_path(record_path()), "wb", opener=open_private)  # noqa: SIM115 - closed below
+        lock = wait_for_lock(_lock_path(record_path()))
     except OSError as error:
         raise LocalClusterError(f"cannot write to {state_home()}: {error.strerror}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        os.close(lock)

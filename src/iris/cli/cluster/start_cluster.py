@@ -177,7 +177,7 @@ def _wait_for_workers(server: LocalServer, workers: int, state_dir: Path, door: 
 
 def _check_port(host: str, port: int) -> None:
     """Tries the port: here the advice can name the option."""
-    from iris.system.processes import bind
+    from iris.system.sockets import bind
 
     try:
         bind(host, port).close()

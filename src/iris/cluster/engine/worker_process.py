@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iris.cluster.worker.supervision.reaper import kill_marked
-from iris.cluster.worker.supervision.worker_identity import identity_file, lock_file, read_identity, try_lock
+from iris.cluster.worker.supervision.worker_identity import identity_file, lock_file, read_identity
 from iris.errors import UnavailableError
+from iris.system.locks import try_lock
 from iris.system.private_dir import inherited_umask, open_private
 from iris.system.process_identity import command_line
+from iris.system.processes import ProcessHandle
 
 _LOOK_S = 0.01
 _CLEAR_S = 45.0  # how long a starting worker may take to write its identity, and a reaper to end a dead worker's tasks
@@ -46,10 +48,8 @@ class WorkerProcess:
         self.incarnation = incarnation
         self._pid = pid
         self._child = child
-        self._pidfd: int | None = None
-        with contextlib.suppress(NotImplementedError, PermissionError):
-            self._pidfd = _open_pidfd(pid)
         self._identity = read_identity(identity_file(workers, worker_id))
+        self._process = ProcessHandle(pid, self._is_running, poll_s=_LOOK_S)
 
     @property
     def is_adopted(self) -> bool:
@@ -80,47 +80,26 @@ class WorkerProcess:
 
     async def stop(self) -> None:
         """Send SIGTERM, then SIGKILL after 15 s, and wait until the worker and its attempts have ended."""
-        self._signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_STOP_S):
                 await self._exited()
         except TimeoutError:
-            self._signal(signal.SIGKILL)
+            self._process.send_signal(signal.SIGKILL)
         await self.wait()
 
     def kill(self) -> None:
         """Send SIGKILL. `wait` returns once the worker's attempts have ended, too."""
-        self._signal(signal.SIGKILL)
+        self._process.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
         """Close the file descriptor of the process. The process keeps running."""
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self._child is not None:
-                self._child.send_signal(number)
-            elif self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number)
-            elif self._is_running():
-                os.kill(self._pid, number)
+        self._process.close()
 
     async def _exited(self) -> None:
-        if self._pidfd is not None:
-            exited = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            loop.add_reader(self._pidfd, exited.set)
-            try:
-                await exited.wait()
-            finally:
-                loop.remove_reader(self._pidfd)
-        else:  # pidfd_open does not exist in old kernels and some sandboxes
-            while self._is_running():  # noqa: ASYNC110 - without a pidfd there is no event to wait for
-                await asyncio.sleep(_LOOK_S)
+        await self._process.wait()
         if self._child is not None:
-            self._child.wait()  # returns at once, because the process has ended
+            self._child.wait()  # collects the process, which has ended
 
     def _is_running(self) -> bool:
         if self._child is not None:
@@ -260,12 +239,3 @@ def _find(workers: Path, worker_id: str) -> WorkerProcess | None:
         return process
     process.close()
     return None
-
-
-def _open_pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise
-    except OSError:
-        return None

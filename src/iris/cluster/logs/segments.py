@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iris.cluster.logs.records import BEGINNING, Offsets
+from iris.system.files import write_file
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16,})" + r"-([0-9a-f]+)" * 4)
 END = "end"  # the name of the file
@@ -88,9 +89,7 @@ def write_end(directory: Path, end: LogEnd) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    path = directory / f"{END}.new"
-    path.write_bytes(encode_end(end))
-    path.rename(directory / END)
+    write_file(directory / END, encode_end(end))
 
 
 def encode_end(end: LogEnd) -> bytes:

@@ -52,19 +52,11 @@ from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
 from iris.system import clock
+from iris.system.event_loop import open_file_limit, raise_file_limit, run_loop, use_no_proxy
 from iris.system.private_dir import check_private, keep_files_private
 from iris.system.process_identity import identify_process
-from iris.system.processes import (
-    bind,
-    descriptors,
-    own_host_towards,
-    port_of,
-    raise_file_limit,
-    run_loop,
-    use_no_proxy,
-    when_child_ends,
-    when_parent_ends,
-)
+from iris.system.processes import call_when_child_ends, call_when_parent_ends
+from iris.system.sockets import bind, own_host_towards, port_of
 
 _LAST_REPORT_S = 2.0
 _LAST_UPLOAD_S = 10.0
@@ -131,11 +123,11 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     5. End the attempts, report their ends and upload their logs as far as possible, and close the server.
     """
     if arguments.parent_pid:
-        when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # The reaper kills the attempts.
+        call_when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # The reaper kills the attempts.
     if arguments.identity_file is not None:
         _write_identity(arguments, token)
     base_env = {name: value for name, value in os.environ.items() if name not in (failpoints.VARIABLE, clock.VARIABLE)}
-    file_limit = arguments.task_file_limit or descriptors()
+    file_limit = arguments.task_file_limit or open_file_limit()
     raise_file_limit()
     use_no_proxy()
     try:
@@ -158,8 +150,8 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     )
     parts = _build(arguments, settings, network, reaper, launcher)
     # Without its reaper, a killed worker would leave its attempts running, and nothing would enforce the lease.
-    when_child_ends(reaper.pid, lambda: parts.shutdown.give_up("its reaper has ended"))
-    when_child_ends(launcher.pid, _end_without_launcher)
+    call_when_child_ends(reaper.pid, lambda: parts.shutdown.give_up("its reaper has ended"))
+    call_when_child_ends(launcher.pid, _end_without_launcher)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, parts.shutdown.requested.set)
     parts.server.start()

@@ -17,7 +17,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from iris.system.processes import descriptors
+from iris.system.event_loop import open_file_limit
 
 MAX_HEAD_BYTES = 64 * 1024  # of the request line and all headers; a token is about one of them
 MAX_HEADERS = 100
@@ -53,7 +53,7 @@ class Guard:
         head_s: int = HEAD_S,
     ) -> None:
         self.large = dict(large or {})
-        self.max_connections = max_connections or max(16, min(10_000, descriptors() // 4))
+        self.max_connections = max_connections or max(16, min(10_000, open_file_limit() // 4))
         self.max_held_bytes = max_held_bytes
         self.head_s = head_s
         self.held_bytes = 0

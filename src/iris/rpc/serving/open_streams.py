@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar, cast
 
 from iris.errors import ResourceExhaustedError, quoted
-from iris.system.processes import descriptors
+from iris.system.event_loop import open_file_limit
 
 Message = TypeVar("Message")
 
@@ -25,7 +25,7 @@ def streams_of_caller() -> int:
 
 
 def _streams_overall() -> int:
-    return max(8, min(5000, descriptors() // 8))
+    return max(8, min(5000, open_file_limit() // 8))
 
 
 class OpenStreams:

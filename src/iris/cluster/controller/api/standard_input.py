@@ -16,7 +16,7 @@ from iris.errors import DeadlineExceededError, FailedPreconditionError, NotFound
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 _WAIT_S = 8.0  # for an attempt to begin
 _PAUSE_S = 0.1  # until a worker that has just been told of the attempt is asked again

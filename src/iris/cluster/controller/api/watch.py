@@ -16,7 +16,7 @@ from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.types import is_job_finished
 from iris.rpc import cluster_pb2
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 

@@ -14,7 +14,7 @@ from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import ADMIN
 from iris.system.clock import wall_s
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 from iris.system.secret_file import write_secret
 
 _LOOK_S = 30.0  # how often the time of the token is looked at

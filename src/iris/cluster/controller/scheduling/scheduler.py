@@ -39,7 +39,7 @@ from iris.errors import IrisError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import ms_since, now_ms
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 TICK_S = 1.0
 # For so long a gang that the engine was asked for has to be in the way of an older one until it is taken back. It may

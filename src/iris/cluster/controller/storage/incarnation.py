@@ -17,11 +17,11 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iris.cluster.controller.storage.schema import sync_directory, write_durably
 from iris.errors import ResourceExhaustedError
 from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
 from iris.rpc.http.tls import PART_FILE
 from iris.system.clock import now_ms
+from iris.system.files import sync_directory, write_file
 
 _ID_FILE = "cluster-id"
 _PLACE_FILE = "place"
@@ -99,15 +99,15 @@ def _settle(directory: Path, *, take_over: bool) -> str:
             (directory / _COPIED_FILE).unlink(missing_ok=True)
         else:
             # First of all, and for good: whoever is killed after this goes on with it at the next start.
-            write_durably(directory / _COPIED_FILE, before.directory)
+            write_file(directory / _COPIED_FILE, f"{before.directory}\n", durable=True)
             _forget_original(directory)
             place = None
     if place is None:
-        write_durably(directory / _ID_FILE, secrets.token_hex(8))
+        write_file(directory / _ID_FILE, f"{secrets.token_hex(8)}\n", durable=True)
         place = Place.of(directory)
         assert place is not None, "it was just written"
     if place != before:
-        write_durably(directory / _PLACE_FILE, json.dumps(asdict(place)))
+        write_file(directory / _PLACE_FILE, f"{json.dumps(asdict(place))}\n", durable=True)
     with contextlib.suppress(FileNotFoundError):
         return (directory / _COPIED_FILE).read_text(encoding="utf-8").strip()
     return ""

@@ -10,13 +10,12 @@ and where an older Iris may ignore it, and lose it with its next save.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 from pathlib import Path
 
 from iris.errors import FailedPreconditionError
-from iris.system.private_dir import open_private
+from iris.system.files import sync_directory
 
 MIGRATIONS = (
     """
@@ -101,31 +100,6 @@ def migrate(db: sqlite3.Connection, path: Path | None) -> None:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable, as `fsync` makes what is in a file."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):  # a file system that cannot: it has its own rules
-            os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def write_durably(path: Path, line: str) -> None:
-    """Write a file of one line for this user only: a reader finds the old file or the new one, never a part of it.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    beside = path.with_name(f"{path.name}.new")
-    with open(beside, "w", encoding="utf-8", opener=open_private) as file:
-        file.write(f"{line}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    sync_directory(path.parent)
 
 
 def _version_of(db: sqlite3.Connection) -> int:

@@ -10,14 +10,15 @@ left       what was still running when the controller ended, and could not be to
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iris.cluster.controller.storage.schema import SCHEMA_VERSION, sync_directory, write_durably
+from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
+from iris.system.files import sync_directory, write_file
+from iris.system.locks import try_lock
 from iris.system.private_dir import check_entries, check_private, make_private
 
 ENGINE_FILE = "engine"
@@ -47,23 +48,23 @@ def hold(directory: Path) -> Iterator[None]:
             if (directory / name).is_dir():
                 check_entries(directory / name)
         version = _check_version(directory)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = try_lock(directory / "lock")
+        if lock is None:
+            holder = (directory / "lock").read_text().strip() or "unknown"
+            raise FailedPreconditionError(
+                f"{directory} is in use by the controller of process {holder}: end that one first ('iris down', if"
+                " 'iris up' has started it), or take another directory (--state-dir)"
+            )
     except OSError as error:
         raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
     with os.fdopen(lock, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FailedPreconditionError(
-                f"{directory} is in use by the controller of process {file.read().strip() or 'unknown'}: end that one"
-                " first ('iris down', if 'iris up' has started it), or take another directory (--state-dir)"
-            ) from error
         try:
             file.truncate()
             file.write(f"{os.getpid()}\n")
             file.flush()
             if version < SCHEMA_VERSION:
-                write_durably(directory / "version", str(SCHEMA_VERSION))  # before the migration: it may be interrupted
+                # Before the migration, which may be interrupted.
+                write_file(directory / "version", f"{SCHEMA_VERSION}\n", durable=True)
         except OSError as error:
             raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
         try:

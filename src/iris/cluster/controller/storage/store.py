@@ -21,11 +21,12 @@ from google.protobuf.message import DecodeError
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import Stop, Task, TaskAttempt
-from iris.cluster.controller.storage.schema import check_version, migrate, sync_directory
+from iris.cluster.controller.storage.schema import check_version, migrate
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
+from iris.system.files import sync_directory
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import resource
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError, UnavailableError
-from iris.system.processes import descriptors
+from iris.system.event_loop import open_file_limit
 
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000  # files of the database, of workers and of logs
@@ -66,7 +66,7 @@ class Reserve:
             raise UnavailableError(self._words("streams"))
 
     def _has_descriptors(self) -> bool:
-        limit = descriptors()
+        limit = open_file_limit()
         if limit == resource.RLIM_INFINITY:
             return True
         # Linux says how many there are as the size of the directory, since 6.2; before, they have to be counted.
@@ -76,7 +76,7 @@ class Reserve:
     @staticmethod
     def _words(what: str) -> str:
         return (
-            f"the controller takes no new {what} now: it has nearly all of the {descriptors()} files and connections"
-            " open that it may have; what runs goes on; close clients, or raise its hard limit (ulimit -Hn) and"
-            " start it again"
+            f"the controller takes no new {what} now: it has nearly all of the {open_file_limit()} files and"
+            " connections open that it may have; what runs goes on; close clients, or raise its hard limit (ulimit -Hn)"
+            " and start it again"
         )

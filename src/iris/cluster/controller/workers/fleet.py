@@ -32,7 +32,7 @@ from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_for_ages_ms, now_ms
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 _REFUSALS = 1000  # that are remembered
 _HOST_CHARACTERS = 200

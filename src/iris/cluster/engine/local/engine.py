@@ -42,8 +42,10 @@ from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.cluster.worker.supervision.worker_identity import identity_file
 from iris.errors import IrisError
 from iris.failpoints import failpoint
+from iris.system.backoff import RestartPauses
+from iris.system.event_loop import happens, open_file_limit
+from iris.system.files import write_file
 from iris.system.private_dir import make_private
-from iris.system.processes import descriptors, happens
 
 _RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # before each restart of a worker that died within `_LIVED_LONG_S`, in order
 _LIVED_LONG_S = 10.0
@@ -139,7 +141,7 @@ class LocalEngine:
         self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        self._file_limit = descriptors()  # the limit that tasks get; the server may have raised its own limit
+        self._file_limit = open_file_limit()  # the limit that tasks get; the server may have raised its own limit
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
         # A copy, because later changes by this program must not reach tasks. Neither must the user's own token.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
@@ -151,9 +153,8 @@ class LocalEngine:
         if self._standing:
             if self._changes_scheme(controller_address):
                 await end_standing(self._directory)
-            beside = self._controller_file.with_name(f"{self._controller_file.name}.new")
-            beside.write_text(f"{controller_address}\n")
-            beside.rename(self._controller_file)  # standing workers notice the new file and register again
+            # A new file also tells standing workers to register again.
+            write_file(self._controller_file, f"{controller_address}\n")
         for worker_id in find_standing(self._directory):
             if all(host.worker_id != worker_id for host in self._hosts):
                 self._hosts.append(_without_room(worker_id))
@@ -337,40 +338,33 @@ class LocalEngine:
             host.keeper.cancel()
 
     async def _keep_worker(self, host: _Host, process: WorkerProcess | None) -> None:
-        """Keep one worker running: restart its process whenever it dies, and end the process on cancellation."""
-        deaths = 0
-        loop = asyncio.get_running_loop()
-        process = process or await self._start_again(host, 1)
-        while True:
-            started = loop.time()
-            try:
-                await process.wait()
-            except asyncio.CancelledError:
-                if not (self._abandoned and process.is_adopted):
-                    await process.stop()
-                raise
-            finally:
-                process.close()
-            self._worker_died(host)
-            if self._hosts.index(host) >= self._open:
-                return
-            deaths = 0 if loop.time() - started > _LIVED_LONG_S else deaths + 1
-            process = await self._start_again(host, deaths)
-
-    async def _start_again(self, host: _Host, deaths: int) -> WorkerProcess:
-        """Start the worker's process, and retry until that succeeds, because memory or disk may be exhausted.
+        """Keep one worker running: restart its process whenever it dies, and end the process on cancellation.
 
         Args:
             host: The worker.
-            deaths: The number of times in a row that its process has died soon, which decides the pause.
+            process: Its process; None: it has to be started.
         """
-        while True:
-            await asyncio.sleep(_RESTART_PAUSE_S[min(max(deaths - 1, 0), len(_RESTART_PAUSE_S) - 1)])
+        running = process
+
+        async def live() -> bool:
+            nonlocal running
             try:
-                return self._start_worker(host)
-            except (OSError, IrisError) as error:
+                current, running = running or self._start_worker(host), None
+            except (OSError, IrisError) as error:  # memory or disk may be exhausted
                 _log.warning("cannot start worker %s: %s; trying again", host.worker_id, error)
-                deaths += 1
+                return True
+            try:
+                await current.wait()
+            except asyncio.CancelledError:
+                if not (self._abandoned and current.is_adopted):
+                    await current.stop()
+                raise
+            finally:
+                current.close()
+            self._worker_died(host)
+            return self._hosts.index(host) < self._open
+
+        await RestartPauses(_RESTART_PAUSE_S, _LIVED_LONG_S).keep_alive(live)
 
     def _start_worker(self, host: _Host) -> WorkerProcess:
         worker_id = host.worker_id

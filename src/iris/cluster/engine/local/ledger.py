@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iris.cluster.engine.base import GangRequest, Resources, Slot
 from iris.errors import ResourceExhaustedError
+from iris.system.files import write_file
 
 _REWRITE_LINES = 1000  # a longer ledger is rewritten if most of its lines concern released gangs
 
@@ -95,9 +96,7 @@ class Ledger:
             self._path.unlink(missing_ok=True)
 
     def _rewrite(self, path: Path, lines: Iterable[str]) -> None:
-        beside = path.with_name(f"{path.name}.new")
-        beside.write_text(_join(lines))
-        beside.rename(path)
+        write_file(path, _join(lines))
 
     def _apply_line(self, line: str) -> None:
         try:

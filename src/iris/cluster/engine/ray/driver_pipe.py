@@ -9,13 +9,13 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from iris.cluster.engine.base import GangRejectedError
 from iris.errors import IrisError, UnavailableError
+from iris.system.backoff import RestartPauses
 
 _LISTEN_S = 0.5
 _SILENT_S = 5.0  # while Ray answers, the driver writes a line every half second
@@ -138,10 +138,9 @@ class RayPipe:
             raise UnavailableError("the Ray driver process has just died") from error
 
     async def _keep(self) -> None:
-        """Restart the driver process whenever it dies, until this is cancelled."""
-        deaths = 0
-        while True:
-            started_s = time.monotonic()
+        """Restart the driver process whenever it dies, until this is cancelled or the first start fails."""
+
+        async def live() -> bool:
             try:
                 await self._run_driver()
             except OSError as error:
@@ -151,10 +150,11 @@ class RayPipe:
                 self._fail_all(UnavailableError(f"Ray cannot be reached: {self._failure}"))
             if not self._connected.done():
                 self._connected.set_exception(UnavailableError(f"Ray cannot be reached: {self._failure}"))
-                return
+                return False
             _log.warning("the Ray driver process has ended and is restarted: %s", self._failure)
-            deaths = 0 if time.monotonic() - started_s > _LIVED_LONG_S else deaths + 1
-            await asyncio.sleep(_RESTART_PAUSE_S[min(deaths, len(_RESTART_PAUSE_S) - 1)])
+            return True
+
+        await RestartPauses(_RESTART_PAUSE_S, _LIVED_LONG_S).keep_alive(live)
 
     async def _run_driver(self) -> None:
         """Run one driver process until it ends or stays silent for too long."""

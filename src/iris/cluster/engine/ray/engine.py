@@ -37,8 +37,8 @@ from iris.cluster.types import TOKEN_VARIABLE
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, MissingExtraError, UnavailableError
 from iris.rpc.address import is_loopback_host
+from iris.system.event_loop import happens
 from iris.system.private_dir import make_private
-from iris.system.processes import happens
 
 _CLOSE_S = 60.0
 _log = logging.getLogger(__name__)

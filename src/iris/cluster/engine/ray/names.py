@@ -10,6 +10,8 @@ import re
 import secrets
 from pathlib import Path
 
+from iris.system.files import write_file
+
 _READABLE = re.compile(r"[^A-Za-z0-9_.@-]")
 _LONGEST = 100
 
@@ -23,9 +25,7 @@ def load_or_make_cluster_id(directory: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        beside = path.with_name("cluster-id.new")
-        beside.write_text(f"{secrets.token_hex(4)}\n")
-        beside.rename(path)
+        write_file(path, f"{secrets.token_hex(4)}\n")
         return path.read_text().strip()
 
 

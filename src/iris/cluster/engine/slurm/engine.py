@@ -36,8 +36,9 @@ from iris.cluster.engine.slurm.job_status import is_final, is_waiting, status_of
 from iris.cluster.engine.slurm.slot_process import END_NOW
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.errors import UnavailableError
+from iris.system.event_loop import happens
+from iris.system.files import write_file
 from iris.system.private_dir import inherited_umask, make_private
-from iris.system.processes import happens
 
 LOOK_S = 0.5
 _COMMAND_S = 10.0
@@ -409,7 +410,5 @@ def _load_or_make_id(path: Path) -> str:
     with contextlib.suppress(OSError):
         if known := path.read_text().strip():
             return known
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(secrets.token_hex(4))
-    beside.rename(path)
+    write_file(path, secrets.token_hex(4))
     return path.read_text()

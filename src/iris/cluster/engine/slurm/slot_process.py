@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 from iris.cluster.engine.worker_process import WorkerProcess, start
 from iris.cluster.worker.supervision.worker_identity import identity_file
 from iris.system.inherited import reset_signals
+from iris.system.locks import try_lock_directory
 
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
@@ -106,24 +106,16 @@ def _make_scratch() -> tuple[Path, int]:
         with contextlib.suppress(OSError):
             found = path.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-                os.close(_lock(path))
-                shutil.rmtree(path, ignore_errors=True)
+                abandoned = try_lock_directory(path)
+                if abandoned is not None:
+                    os.close(abandoned)
+                    shutil.rmtree(path, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=f"{_DIRECTORY}new-", dir=place))
-    lock = _lock(new)
+    lock = try_lock_directory(new)
+    assert lock is not None, "no other process knows the name of a new directory"
     final = place / f"{prefix}{new.name.rpartition('-')[2]}"
     new.rename(final)  # other slot processes ignore the directory until it has this name, because it was not locked
     return final, lock
-
-
-def _lock(path: Path) -> int:
-    """Lock a directory and return its file descriptor. Raise BlockingIOError if another process holds the lock."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _last_words(path: Path) -> str:

@@ -14,7 +14,7 @@ from iris.cluster.logs.reading.scan_threads import LogScans
 from iris.cluster.logs.records import Offsets
 from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
-from iris.system.processes import descriptors
+from iris.system.event_loop import open_file_limit
 
 BEAT_S = 10.0  # Common proxies cut a stream that is silent for 20 to 60 s.
 MESSAGE_BYTES = 1 << 20
@@ -145,7 +145,7 @@ class StreamBudget:
 
     beat_s: float = BEAT_S
     count: int = 0
-    max_open_files: int = field(default_factory=lambda: descriptors() // 4)
+    max_open_files: int = field(default_factory=lambda: open_file_limit() // 4)
     open_files: int = 0
     scans: LogScans = field(default_factory=LogScans)
 

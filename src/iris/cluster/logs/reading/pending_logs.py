@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from iris.cluster.logs.reading.open_log import OpenLog
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 
 class PendingLogs:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import random
 import socket
@@ -17,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError
-from iris.system.processes import places_of
+from iris.system.locks import try_lock
+from iris.system.sockets import bind_addresses
 
 FIRST_PORT = 20000
 _TRIES = 2000
@@ -50,9 +50,11 @@ class PortReservations:
             port = random.randint(FIRST_PORT, self._last_port)
             if port in self._locks:
                 continue
-            lock = os.open(self._directory / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            lock = try_lock(self._directory / str(port))
+            if lock is None:
+                continue
             try:
-                if _locked(lock) and (_is_free_everywhere(port) if everywhere else _is_free(self._host, port)):
+                if _is_free_everywhere(port) if everywhere else _is_free(self._host, port):
                     self._locks[port] = lock
                     return port
             finally:
@@ -80,16 +82,8 @@ def _lock_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="iris-ports-"))
 
 
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _is_free(host: str, port: int) -> bool:
-    family, place = places_of(host, port)[0]
+    family, place = bind_addresses(host, port)[0]
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT can be bound as well
         try:

@@ -34,7 +34,7 @@ from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 # So long, and a call, after it was written a byte is with the controller: 2 s are promised.
 _PERIOD_S = 0.5

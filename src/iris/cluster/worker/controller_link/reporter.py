@@ -24,7 +24,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
 from iris.rpc.cluster_connect import ControllerServiceClient
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 _BATCH_BYTES = 16 * 1024 * 1024  # The results in one call; a larger result travels alone.
 _LONGEST_PAUSE_S = 5.0

@@ -19,13 +19,14 @@ from iris.cluster.worker.process.launcher import Launcher, Program
 from iris.cluster.worker.process.shortage import WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import not_started
 from iris.failpoints import failpoint
-from iris.system.processes import happens
+from iris.system.event_loop import happens
+from iris.system.processes import ProcessHandle
 
 _READ_BYTES = 256 * 1024
 _PIPE_BYTES = 1024 * 1024  # room for a burst while the loop is busy: the task is not slowed by its capture
 # After the processes of an attempt were killed their pipes end at once; only something that escaped holds one open.
 _DRAIN_S = 1.0
-_LOOK_S = 0.05  # where the system does not tell of the end of a process
+_POLL_S = 0.05  # how often to look whether the process has ended, on a system that does not report it
 
 Append = Callable[[Source, bytes], None]
 
@@ -85,7 +86,12 @@ class AttemptProcess:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._capture(stdout, "stdout")
         self._capture(stderr, "stderr")
-        self._watch_exit()
+        try:
+            watched = ProcessHandle(pid, lambda: read_process(pid) is not None, poll_s=_POLL_S)
+        except ProcessLookupError:
+            self._exited.set()
+        else:
+            watched.call_when_ended(self._exited.set)
 
     @classmethod
     async def start(
@@ -217,27 +223,6 @@ class AttemptProcess:
         self._open_pipes.pop(pipe, None)
         if not self._open_pipes:
             self._drained.set()
-
-    def _watch_exit(self) -> None:
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except OSError:
-            self._look_for_exit()
-            return
-
-        def exited() -> None:
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-            self._exited.set()
-
-        self._loop.add_reader(pidfd, exited)
-
-    def _look_for_exit(self) -> None:
-        """For a kernel before 5.3, or a sandbox without pidfd_open."""
-        if read_process(self.pid) is None:
-            self._exited.set()
-        else:
-            self._loop.call_later(_LOOK_S, self._look_for_exit)
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

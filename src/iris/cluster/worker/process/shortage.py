@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError
-from iris.system.processes import descriptors
+from iris.system.event_loop import open_file_limit
 
 # Kept free on a disk, of a small one a share: attempts have to write logs, entrypoints and results.
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
@@ -100,7 +100,7 @@ class Headroom:
             why = _why_disk_full(directory)
             if why:
                 return why
-        used, limit = _open_descriptors(), descriptors()
+        used, limit = _open_descriptors(), open_file_limit()
         if limit != resource.RLIM_INFINITY and limit - used < min(DESCRIPTOR_RESERVE, limit // 4):
             return (
                 f"the worker has nearly all of the {limit} files open that it may have (run fewer tasks at once, or"

@@ -12,7 +12,7 @@ import select
 from collections.abc import Callable
 
 from iris.errors import InvalidArgumentError
-from iris.system.processes import happens
+from iris.system.event_loop import happens
 
 SENDER_GONE_S = 300.0  # a sender says at least every 20 s that it is there
 

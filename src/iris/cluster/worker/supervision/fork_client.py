@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iris.errors import FailedPreconditionError, UnavailableError
+from iris.system.locks import try_lock
 
 ORDER_S = 10.0
 _START_S = 60.0  # a machine that is busy takes long to load a program
@@ -176,17 +176,9 @@ def _start_template(directory: Path, env: Mapping[str, str]) -> None:
 
 def _try_lock(directory: Path) -> int | None:
     try:
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return try_lock(directory / "lock")
     except FileNotFoundError:
-        return None  # one that ends has just removed it all
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(directory / "lock").st_ino == os.fstat(lock).st_ino:
-            return lock
-    except OSError:
-        pass
-    os.close(lock)
-    return None
+        return None  # a template that ends has just removed the directory
 
 
 def remove(directory: Path) -> None:

@@ -6,15 +6,13 @@ lives, so whoever gets it knows that nothing of the worker runs any more, nor of
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from iris.system.private_dir import open_private
+from iris.system.files import write_file
 from iris.system.process_identity import identify_process, runs_program
 
 _PROGRAM = "iris.cluster.worker"
@@ -55,11 +53,8 @@ class Identity:
         return self.lock in ("", stamp_of(lock_path))
 
     def write(self, path: Path) -> None:
-        """Writes it beside, then renames. Not for longer than the machine runs, so nothing is forced to the disk."""
-        beside = path.with_name(f"{path.name}.{self.pid}")
-        with open(beside, "w", encoding="utf-8", opener=open_private) as file:
-            file.write(json.dumps(asdict(self)))
-        beside.rename(path)
+        """Write the file. It need not survive a crash of the machine, because no worker process does."""
+        write_file(path, json.dumps(asdict(self)), shared=True)
 
 
 def read_identity(path: Path) -> Identity | None:
@@ -91,17 +86,3 @@ def identity_file(workers: Path, worker_id: str) -> Path:
 def lock_file(workers: Path, worker_id: str) -> Path:
     """The lock that it holds."""
     return workers / f"{worker_id}.lock"
-
-
-def try_lock(path: Path) -> int | None:
-    """The lock, as a file that is open, made when it is missing; None: somebody holds it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock

@@ -1,0 +1,87 @@
+"""Waiting times between retries, and between the starts of a process that keeps dying."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+_JITTER = (0.5, 1.5)  # each pause is multiplied by a random factor, so that many clients do not retry at once
+
+
+class Backoff:
+    """Pauses that double after each failure, up to a longest one, with jitter.
+
+    Args:
+        first_s: The first pause, in seconds.
+        longest_s: The longest pause, in seconds.
+        factor: Returns a random number between two bounds; a test passes its own function.
+    """
+
+    def __init__(
+        self, first_s: float, longest_s: float, *, factor: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._factor = factor
+        self._next_s = first_s
+
+    @property
+    def expected_s(self) -> float:
+        """The next pause without its jitter, for messages."""
+        return self._next_s
+
+    def next_s(self) -> float:
+        """Return the next pause in seconds; the pause after it will be twice as long."""
+        pause_s = self._next_s * self._factor(*_JITTER)
+        self._next_s = min(2 * self._next_s, self._longest_s)
+        return pause_s
+
+    def limit(self, longest_s: float) -> None:
+        """Shorten the next pause to at most `longest_s` seconds."""
+        self._next_s = min(self._next_s, longest_s)
+
+    def reset(self) -> None:
+        """Start with the first pause again, after a success."""
+        self._next_s = self._first_s
+
+
+class RestartPauses:
+    """The pauses before a process is started again: the next one of a list after each death in a row.
+
+    Args:
+        pauses_s: The pauses in seconds; the last one is repeated.
+        long_life_s: A process that lived for longer, in seconds, starts the list again.
+        clock_s: The monotonic clock.
+    """
+
+    def __init__(
+        self, pauses_s: Sequence[float], long_life_s: float, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pauses_s = pauses_s
+        self._long_life_s = long_life_s
+        self._clock_s = clock_s
+        self._deaths = 0
+
+    async def keep_alive(
+        self, live: Callable[[], Awaitable[bool]], *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    ) -> None:
+        """Run a process again and again, with a pause after each death.
+
+        Args:
+            live: Starts the process and waits for its end; returns whether to start it again.
+            sleep: Waits for a number of seconds.
+        """
+        while True:
+            started_s = self._clock_s()
+            if not await live():
+                return
+            await sleep(self._pause_after(self._clock_s() - started_s))
+
+    def _pause_after(self, lived_s: float) -> float:
+        if lived_s > self._long_life_s:
+            self._deaths = 0
+        pause_s = self._pauses_s[min(self._deaths, len(self._pauses_s) - 1)]
+        self._deaths += 1
+        return pause_s

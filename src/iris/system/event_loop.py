@@ -1,0 +1,51 @@
+"""The asyncio loop of a program, and what a server sets up for its process before it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import Coroutine
+from typing import Any
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a server's main coroutine on uvloop if uvloop is installed, and otherwise on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def happens(event: asyncio.Event, within_s: float) -> bool:
+    """Wait for an event for at most `within_s` seconds, and return whether the event is set.
+
+    `asyncio.wait_for` is not used, because before Python 3.12 it can swallow the cancellation of the waiting task.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    return event.is_set()
+
+
+def raise_file_limit() -> None:
+    """Raise the limit of open files to the hard limit. An attempt needs four files of a worker, a reader needs one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_file_limit() -> int:
+    """Return how many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def use_no_proxy() -> None:
+    """Make calls between the parts of a cluster bypass every proxy that the environment names.
+
+    `*` alone is not enough: connectrpc's transport does not apply it to addresses that are numbers.
+    """
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "0.0.0.0/0,::/0,*"

@@ -1,0 +1,80 @@
+"""Files that are written as a whole: a reader finds the old content or the new content, never a part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from iris.system.private_dir import open_private
+
+
+def write_file(path: Path, content: str | bytes, *, durable: bool = False, shared: bool = False) -> None:
+    """Replace the content of a file that only this user can read.
+
+    The content is written to another file in the same directory, which is then renamed.
+
+    Args:
+        path: The file.
+        content: Its new content; text is encoded in UTF-8.
+        durable: Whether the file must survive a crash of the machine. This takes some milliseconds.
+        shared: Whether other processes may write the same file at the same time. If the process is killed while it
+            writes, a file with a random name may be left over.
+
+    Raises:
+        OSError: The file cannot be written. The old content is unchanged.
+    """
+    beside = _write_beside(path, content, durable=durable, shared=shared)
+    try:
+        beside.rename(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def create_file(path: Path, content: str | bytes, *, durable: bool = False) -> bool:
+    """Create a file that only this user can read, and return whether it was created: False if the file exists.
+
+    Of several processes that create the file at the same time, only one gets True.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    beside = _write_beside(path, content, durable=durable, shared=True)
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    finally:
+        beside.unlink(missing_ok=True)
+    if durable:
+        sync_directory(path.parent)
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable, as `fsync` does for the content of a file."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot do this
+            os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write_beside(path: Path, content: str | bytes, *, durable: bool, shared: bool) -> Path:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}" if shared else f"{path.name}.new")
+    beside.unlink(missing_ok=True)  # left over from a process that was killed
+    try:
+        with open(beside, "xb", opener=open_private) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return beside

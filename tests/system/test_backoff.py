@@ -1,0 +1,72 @@
+"""Pauses between retries, and between the starts of a process that keeps dying."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from iris.system.backoff import Backoff, RestartPauses
+
+
+def exact(low: float, high: float) -> float:
+    """No jitter."""
+    return 1.0
+
+
+def test_backoff_doubles_up_to_longest_pause() -> None:
+    backoff = Backoff(0.1, 0.5, factor=exact)
+    assert [backoff.next_s() for _ in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+def test_backoff_after_reset_begins_anew() -> None:
+    backoff = Backoff(0.1, 5.0, factor=exact)
+    backoff.next_s()
+    backoff.next_s()
+    backoff.reset()
+    assert backoff.expected_s == backoff.next_s() == 0.1
+
+
+def test_backoff_limited_shortens_only_next_pause() -> None:
+    backoff = Backoff(1.0, 8.0, factor=exact)
+    backoff.next_s()
+    backoff.next_s()
+    backoff.limit(0.5)
+    assert [backoff.next_s(), backoff.next_s()] == [0.5, 1.0]
+
+
+def test_backoff_jitter_stays_within_half_of_pause() -> None:
+    backoff = Backoff(1.0, 1.0, factor=random.Random(7).uniform)
+    pauses = [backoff.next_s() for _ in range(1000)]
+    assert 0.5 <= min(pauses) < 0.6
+    assert 1.4 < max(pauses) <= 1.5
+
+
+def pauses_after(lives_s: list[float]) -> list[float]:
+    """Return the pauses after processes that lived for these times, until the last one is not started again."""
+    now_s = 0.0
+    left = list(lives_s)
+    pauses: list[float] = []
+
+    async def live() -> bool:
+        nonlocal now_s
+        now_s += left.pop(0)
+        return bool(left)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    restarts = RestartPauses((0.0, 0.2, 1.0), long_life_s=10.0, clock_s=lambda: now_s)
+    asyncio.run(restarts.keep_alive(live, sleep=sleep))
+    return pauses
+
+
+def test_process_that_keeps_dying_waits_longer_each_time() -> None:
+    assert pauses_after([1.0] * 6) == [0.0, 0.2, 1.0, 1.0, 1.0]
+
+
+def test_process_after_long_life_is_started_at_once() -> None:
+    assert pauses_after([1.0, 1.0, 60.0, 1.0, 1.0]) == [0.0, 0.2, 0.0, 0.2]
+
+
+def test_process_that_is_not_wanted_any_more_is_not_started_again() -> None:
+    assert pauses_after([1.0]) == []
