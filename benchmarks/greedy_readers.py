@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from benchmarks.measure import p50, show
 from iris.cluster.client.server_process import LocalServer, start_server
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import KEY_FILE
@@ -93,13 +94,13 @@ def _fill(database: Path) -> None:
     store.close()
 
 
-def _ended(job_id: str, tasks: int) -> StoredJob:
+def _ended(job_id: str, tasks: int) -> JobRecord:
     job = Job.new(job_id, tasks, 1000)
     job.submit()
     job.terminate("terminated by a user", 2000)
     launch = cluster_pb2.Controller.LaunchJobRequest(name=job_id, command=["true"])
     launch.resources.replicas = tasks
-    return StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+    return JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
 
 
 class _Heartbeat:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.controller.api.service import ControllerService
-from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import (
@@ -168,12 +167,11 @@ async def _controller(directory: Path, cpus: int) -> None:
     stop = _until_told_to_stop()
     listener = bind("127.0.0.1", 0)
     store = Store(directory / "controller.db")
-    authority = Authority(SigningKey.new(), store)
-    made = cluster_pb2.Controller.CreateTokenRequest(name="benchmark", role="admin")
-    token = authority.create_token(made)[1]
     total = Resources(cpu=cpus, memory_bytes=2**40)
     engine = PaperEngine([Machine(WORKER, total, total)])
-    controller = Controller(engine, store, address_of(listener), authority=authority)
+    controller = Controller(engine, store, address_of(listener), key=SigningKey.new())
+    made = cluster_pb2.Controller.CreateTokenRequest(name="benchmark", role="admin")
+    token = controller.authority.create_token(made)[1]
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)
     await controller.start()

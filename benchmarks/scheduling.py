@@ -79,7 +79,7 @@ class _World:
         nobody: Any = None
         fleet = Fleet(1e9, Store(None), nobody, nobody, None, nobody)
         fleet.workers |= {machine.name: _worker(machine.name) for machine in machines}
-        self._scheduler = Scheduler(self.engine, self._jobs, fleet, self._apply, nobody)
+        self._scheduler = Scheduler(self.engine, self._jobs, fleet, self, nobody)
         self._numbers = itertools.count()
         self._running: list[JobRecord] = []
 
@@ -148,7 +148,7 @@ class _World:
         now_ms = time.time_ns() // 1_000_000 - round(waited_s * 1000)
         record = JobRecord(Job.new(launch.name, slots, now_ms), launch, [cluster_pb2.TaskStatus()] * slots)
         self._jobs[launch.name] = record
-        self._apply(record, record.job.submit())
+        self.job_changed(record, record.job.submit())
 
     def end_one(self) -> None:
         """One that holds room gives it back."""
@@ -156,12 +156,15 @@ class _World:
 
     def _end(self, record: JobRecord) -> None:
         for index, attempt in record.job.live_attempts().items():
-            self._apply(record, record.job.attempt_ended(index, attempt.attempt_id, AttemptEnd(SUCCEEDED, 1)))
-        self._apply(record, record.job.terminate("not wanted", 1))
+            self.job_changed(record, record.job.attempt_ended(index, attempt.attempt_id, AttemptEnd(SUCCEEDED, 1)))
+        self.job_changed(record, record.job.terminate("not wanted", 1))
         del self._jobs[record.job.job_id]
 
-    def _apply(self, record: JobRecord, instructions: Iterable[Instruction]) -> None:
-        record.saved_revision = record.job.revision
+    def reason_changed(self, record: JobRecord) -> None:
+        """Do nothing: this benchmark saves nothing."""
+
+    def job_changed(self, record: JobRecord, instructions: Iterable[Instruction] = ()) -> None:
+        """Carry out the instructions that concern the scheduler."""
         instructions = list(instructions)
         for instruction in instructions:
             match instruction:

@@ -133,8 +133,13 @@ def _plain(path: Path) -> float:
 
 async def _saver(path: Path, at_once: int) -> float:
     store = Store(path)
-    saver = Saver(store, lambda _: None, lambda _: None, lambda *_: None)
-    running = asyncio.create_task(saver.run())
+    saver = Saver(store)
+
+    async def write() -> None:
+        async for _ in saver.batches():
+            pass
+
+    running = asyncio.create_task(write())
 
     async def submit(records: list[JobRecord]) -> None:
         for record in records:

@@ -155,40 +155,39 @@ async def _serve_in(
         # 2. While they load their program, ours is loaded: both take some tenths of a second.
         from iris.cluster.controller.api.service import ControllerService
         from iris.cluster.controller.auth.admin_token import AdminToken
-        from iris.cluster.controller.auth.authority import Authority
         from iris.cluster.controller.controller import Controller
         from iris.cluster.controller.storage.store import Store
-        from iris.cluster.controller.submission.headroom import Reserve
-        from iris.cluster.controller.submission.quotas import Limits
+        from iris.cluster.controller.submission.headroom import Headroom
+        from iris.cluster.controller.submission.quotas import Quota
         from iris.rpc.http.asgi_server import HttpServer
         from iris.rpc.http.async_client_transport import http_client
 
         store = Store(None if arguments.temporary else directory / "controller.db")
-        authority = Authority(keys.key, store)
-        admin = AdminToken(authority, None if arguments.temporary else directory / TOKEN_FILE)
         keeping = await _keeping(arguments, directory / "logs")
         use_no_proxy()  # workers have the environment as it was
-        reserve = Reserve(None if arguments.temporary else directory)
-        limits = Limits(arguments.max_jobs_per_user, arguments.max_tasks_per_user, arguments.max_streams_per_user)
+        headroom = Headroom(None if arguments.temporary else directory)
+        quota = Quota(arguments.max_jobs_per_user, arguments.max_tasks_per_user, arguments.max_streams_per_user)
         controller = Controller(
             engine,
             store,
             address,
             keeping,
             arguments.lease,
-            reserve,
-            limits,
-            authority=authority,
+            headroom,
+            quota,
+            key=keys.key,
             http_client=http_client(address, ClientTls() if tls is None else tls.for_parts()),
         )
-        application = controller_application(ControllerService(controller, limits))
+        application = controller_application(ControllerService(controller, quota))
         server = HttpServer({application.path: application}, listener, tls=context)
+        admin = AdminToken(controller.authority, None if arguments.temporary else directory / TOKEN_FILE)
         # 3. What is remembered goes on, then everybody is let in.
         await controller.start()
+        await controller.saver.settled()  # the token of this cluster's user is in the database before it is announced
     except BaseException:
         await engine.abandon()
         raise
-    going_on, ended = controller.count_jobs()
+    going_on, ended = controller.jobs.count()
     server.start()
     found = {"jobs_going_on": going_on, "jobs_ended": ended, "workers_running": engine.adopted}
     ready = {

@@ -313,7 +313,7 @@ def test_who_leaves_in_the_middle_of_a_kept_log_is_forgotten(tmp_path: Path) -> 
         job = client.run(shell("head -c 30000000 /dev/zero | tr '\\0' '\\n'"))
         job.wait()
         wait_until(lambda: has_end(cluster.kept.attempt(f"{job.job_id}/task-0", 0)), "the end of the log")
-        streams = cluster.running.controller.logs.streams
+        streams = cluster.running.controller.log_sources.budget
         gc.disable()  # else it would tidy up what nobody closed
         try:
             with job.logs(route="controller") as lines:

@@ -11,7 +11,7 @@ from support.cluster import unique
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.submission.quotas import check_worker
+from iris.cluster.controller.submission.sizes import check_worker
 from iris.cluster.names import check_job_name, check_label, check_name, check_port_name, find_unseen
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 from iris.rpc import cluster_connect

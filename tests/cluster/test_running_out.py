@@ -26,7 +26,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.headroom import DESCRIPTOR_RESERVE, DISK_RESERVE_BYTES
+from iris.cluster.controller.submission.headroom import DESCRIPTOR_HEADROOM, DISK_HEADROOM_BYTES
 from iris.errors import ControllerUnreachableError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -54,7 +54,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with little more room than the controller's reserve."""
     path = tmp_path / "disk"
     path.mkdir()
-    with _mounted(path, f"size={DISK_RESERVE_BYTES // MIB + 40}m"):
+    with _mounted(path, f"size={DISK_HEADROOM_BYTES // MIB + 40}m"):
         yield path
 
 
@@ -72,11 +72,11 @@ def test_a_full_disk_of_the_controller_refuses_jobs_and_loses_none(disk: Path, t
     with running_cluster(disk / "state") as server, RemoteClusterClient(server.address) as client:
         runs = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 3"))
         wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
-        other = fill(disk, DISK_RESERVE_BYTES - 4 * MIB)
+        other = fill(disk, DISK_HEADROOM_BYTES - 4 * MIB)
         with pytest.raises(ResourceExhaustedError, match=r"disk of the controller is nearly full: \d+ MiB are free"):
             launch(client, ["true"])
         other.unlink()
-        other = fill(disk, DISK_RESERVE_BYTES + 4 * MIB)
+        other = fill(disk, DISK_HEADROOM_BYTES + 4 * MIB)
         blob = bytes(3 * MIB)
         bundle = {"bundle_hash": hashlib.sha256(blob).hexdigest(), "bundle_blob": blob}
         with pytest.raises(ResourceExhaustedError, match="nearly full"):
@@ -128,9 +128,9 @@ def test_with_few_descriptors_left_the_controller_takes_no_jobs_and_streams_and_
     with RemoteClusterClient(server.address) as client, contextlib.ExitStack() as others:
         runs = launch(client, script)
         wait_for_state(client, runs, pb.JOB_STATE_RUNNING)
-        limit_files(server, 4 * DESCRIPTOR_RESERVE)
+        limit_files(server, 4 * DESCRIPTOR_HEADROOM)
         assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
-        for _ in range(3 * DESCRIPTOR_RESERVE + 20):
+        for _ in range(3 * DESCRIPTOR_HEADROOM + 20):
             others.enter_context(connect(server))
         wait_until(lambda: not accepted(client), "the connections to be counted")
         with pytest.raises(ResourceExhaustedError, match="no new jobs now: it has nearly all of the"):
@@ -313,7 +313,7 @@ def test_a_controller_whose_inodes_run_out_refuses_jobs(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     with (
-        _mounted(disk, f"size={DISK_RESERVE_BYTES // MIB + 40}m", "nr_inodes=2000"),
+        _mounted(disk, f"size={DISK_HEADROOM_BYTES // MIB + 40}m", "nr_inodes=2000"),
         running_cluster(disk / "state") as server,
         RemoteClusterClient(server.address) as client,
     ):

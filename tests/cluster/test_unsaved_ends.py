@@ -50,7 +50,7 @@ class World:
 
     def until_end_is_known(self, client: RemoteClusterClient, job_id: str) -> None:
         """Until the controller knows that a job has ended, and has failed to save that more than once."""
-        jobs = self.controller.controller._jobs
+        jobs = self.controller.controller.jobs.by_id
         wait_until(lambda: is_job_finished(jobs[job_id].job.state), "the end, in the controller's memory")
         failures = self.disk.failures
         wait_until(lambda: self.disk.failures > failures + 1, "the end not to be saved")
@@ -147,7 +147,7 @@ def test_a_result_and_the_end_of_children_come_with_the_end_that_is_saved(world:
         world.disk.is_full = True
         gate.touch()
         world.until_end_is_known(cluster, job.job_id)
-        jobs = world.controller.controller._jobs
+        jobs = world.controller.controller.jobs.by_id
         assert jobs[child_id].job.ending is None, "it ends with its parent's end, which may not have happened"
         assert cluster.get_task_status(job.job_id, 0, include_result=True).serialized_result == b""
         world.disk.is_full = False

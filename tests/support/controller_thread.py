@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 from support.tokens import shared_key
 
 from iris.cluster.controller.api.service import ControllerService
-from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.scheduling.draining import DRAIN_S
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.quotas import Limits
+from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.asgi_server import HttpServer
@@ -56,7 +55,7 @@ def serving(
     kept_logs: Keeping | None = None,
     port: int = 0,
     lease_s: float = DEFAULT_LEASE_S,
-    limits: Limits | None = None,
+    quota: Quota | None = None,
     drain_s: float = DRAIN_S,
     start_limit_s: float = START_LIMIT_S,
 ) -> Iterator[ControllerThread]:
@@ -68,19 +67,18 @@ def serving(
     async def serve() -> None:
         listener = bind("127.0.0.1", port)
         address = address_of(listener)
-        authority = Authority(shared_key(), store)
         controller = Controller(
             engine,
             store,
             address,
             kept_logs,
             lease_s,
-            limits=limits,
-            authority=authority,
+            quota=quota,
+            key=shared_key(),
             drain_s=drain_s,
             start_limit_s=start_limit_s,
         )
-        application = controller_application(ControllerService(controller, limits))
+        application = controller_application(ControllerService(controller, quota))
         server = HttpServer({application.path: application}, listener)
         await controller.start()
         server.start()

@@ -20,7 +20,6 @@ import hypercorn.config
 from support.tokens import shared_key, worker_credentials
 
 from iris.cluster.controller.api.service import ControllerService
-from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.local.engine import LocalEngine
@@ -64,7 +63,7 @@ async def serve(directory: Path, workers: int, advertise_host: str) -> None:
     )
     await engine.start(address)
     store = Store(None)
-    controller = Controller(engine, store, address, authority=Authority(shared_key(), store))
+    controller = Controller(engine, store, address, key=shared_key())
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = 1.0

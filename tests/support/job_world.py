@@ -28,7 +28,7 @@ from iris.cluster.controller.jobs.task import (
     Task,
     WorkerPlace,
 )
-from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.rpc import cluster_pb2
 
@@ -78,7 +78,7 @@ class World:
         """Submits the job, as the controller does."""
         instructions = self.job.submit()
         launch = cluster_pb2.Controller.LaunchJobRequest(name=self.job.job_id)
-        self.record = StoredJob(self.job, launch, [cluster_pb2.TaskStatus() for _ in self.job.tasks])
+        self.record = JobRecord(self.job, launch, [cluster_pb2.TaskStatus() for _ in self.job.tasks])
         self.store.write(Changes().add_job(self.record, b""))
         self.saved_revision = self.job.revision
         self.not_before_ms = dict.fromkeys(range(len(self.job.tasks)), self.job.submitted_at_ms)

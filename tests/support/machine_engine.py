@@ -24,7 +24,6 @@ from support.cluster import has_socket
 from support.tokens import keep_credentials, shared_key
 
 from iris.cluster.controller.api.service import ControllerService
-from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
@@ -204,7 +203,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         address,
         Keeping(LogDirectories(directory / "logs")),
         arguments.lease,
-        authority=Authority(shared_key(), store),
+        key=shared_key(),
     )
     application = controller_application(ControllerService(controller))
     server = HttpServer({application.path: application}, listener)

@@ -11,17 +11,18 @@ import tempfile
 from pathlib import Path
 
 from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
-from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.rpc import cluster_pb2
 
 HASH = "ab" * 32
 
 
-def stored(job: Job) -> StoredJob:
+def stored(job: Job) -> JobRecord:
     launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, command=["true"], submission_id="s")
-    return StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+    return JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
 
 
 def _place(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""The token of who started the cluster, which is to be good for as long as the cluster is up."""
+"""The admin token in the file stays valid while the cluster is up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from support.waiting import wait_until
 
 from iris.cluster.controller.auth.admin_token import AdminToken
 from iris.cluster.controller.auth.authority import Authority
-from iris.cluster.controller.storage.store import Store
 from iris.errors import UnauthenticatedError
 from iris.rpc.auth.tokens import SigningKey
 
@@ -27,10 +26,20 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     await asyncio.to_thread(wait_until, condition, what)
 
 
-async def test_a_token_that_was_revoked_is_replaced_once_the_file_can_be_written(
+class NothingLives:
+    """A cluster without attempts and workers."""
+
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        return False
+
+    def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
+        return False
+
+
+async def test_revoked_token_is_replaced_once_the_file_can_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    books = Authority(SigningKey.new(), Store(None))
+    books = Authority(SigningKey.new(), (), lambda token_id, stored: None, NothingLives())
     state = tmp_path / "state"
     state.mkdir()
     path = state / "token"
@@ -42,13 +51,13 @@ async def test_a_token_that_was_revoked_is_replaced_once_the_file_can_be_written
     state.rename(tmp_path / "aside")  # nothing can be written there
     books.revoke_token(books.list_tokens()[0].token_id)
     await until(lambda: caplog.text.count("cannot be renewed") > 2, "some tries")
-    assert len(books.list_tokens()) == 2, "one is made, however often it is tried"
+    assert len(books.list_tokens()) == 2, "only one token is created, however often the write fails"
     books.revoke_token(books.list_tokens()[1].token_id)
     (tmp_path / "aside").rename(state)
     await until(lambda: admin.secret != first, "another")
     second = path.read_text().strip()
     assert second == admin.secret
-    assert books.identify(second).role == "admin", "not the one that was revoked before it was written"
+    assert books.identify(second).role == "admin", "the token that was revoked before it was written is not used"
     with pytest.raises(UnauthenticatedError):
         books.identify(first)
     renewing.cancel()

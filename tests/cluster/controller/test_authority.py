@@ -1,4 +1,4 @@
-"""The controller's books of tokens."""
+"""Tests of the tokens that the controller creates, judges, renews and revokes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,42 @@ from pathlib import Path
 import pytest
 
 from iris.cluster.controller.auth.authority import Authority
-from iris.cluster.controller.storage.store import Changes, Store
+from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
+from iris.cluster.controller.storage.store import Changes, Store, StoredToken
 from iris.errors import NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import CONTROLLER, TASK, WORKER, Caller
-from iris.rpc.auth.tokens import WORKER_TTL_S, SigningKey, Verifier
+from iris.rpc.auth.tokens import WORKER_TTL_S, SigningKey, Verifier, worker_token
 
 KEY = SigningKey.new()
 
 
-def authority(path: Path | None = None) -> Authority:
-    return Authority(KEY, Store(path))
+TOKENS = ClusterTokens(KEY)
+
+
+class Live:
+    """The live attempts and worker processes, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.attempts: set[tuple[str, int, int]] = set()
+        self.workers: set[tuple[str, str]] = set()
+
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        return (job_id, task_index, attempt_id) in self.attempts
+
+    def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
+        return any(worker_id == known and incarnation in ("", process) for known, process in self.workers)
+
+
+def authority(store: Store | None = None, live: Live | None = None, *, saves: bool = True) -> Authority:
+    """Return an authority that saves its tokens in a store at once, or never."""
+    store = store or Store(None)
+
+    def save(token_id: str, stored: StoredToken | None) -> None:
+        changes = Changes()
+        store.write(changes.remove_token(token_id) if stored is None else changes.save_token(stored))
+
+    return Authority(KEY, store.load_tokens(), save if saves else lambda token_id, stored: None, live or Live())
 
 
 def make(books: Authority, name: str = "ana", role: str = "user", ttl_seconds: int = 3600) -> tuple[str, str]:
@@ -27,11 +52,11 @@ def make(books: Authority, name: str = "ana", role: str = "user", ttl_seconds: i
     return token.token_id, secret
 
 
-def test_a_tasks_token_is_good_for_as_long_as_its_attempt() -> None:
-    books = authority()
-    live = {("a/b", 1, 2)}
-    books.is_live = lambda *attempt: attempt in live
-    token = books.task_token("a/b", 1, 2)
+def test_token_of_an_attempt_is_valid_while_the_attempt_is_live() -> None:
+    live = Live()
+    live.attempts = {("a/b", 1, 2)}
+    books = authority(live=live)
+    token = TOKENS.task_token("a/b", 1, 2)
     known = books.identify(token)
     assert (known.role, known.job_id, known.task_index, known.attempt_id, known.name) == (
         TASK,
@@ -42,53 +67,50 @@ def test_a_tasks_token_is_good_for_as_long_as_its_attempt() -> None:
     )
     for other in (("a/b", 1, 3), ("a/b", 0, 2), ("a", 1, 2)):
         with pytest.raises(UnauthenticatedError, match="has ended"):
-            books.identify(books.task_token(*other))
-    live.clear()
+            books.identify(TOKENS.task_token(*other))
+    live.attempts.clear()
     with pytest.raises(UnauthenticatedError, match=r"attempt 2 of task 1 of job 'a/b'.*has ended"):
         books.identify(token)
     with pytest.raises(UnauthenticatedError):
         books.check(known)
 
 
-def test_a_workers_token_is_renewed_when_half_of_its_time_is_over() -> None:
+def test_token_of_a_worker_is_renewed_after_half_of_its_time() -> None:
     books = authority()
 
     def left(seconds: float, **more: str) -> Caller:
         return Caller("w", more.get("role", WORKER), more.get("token_id", "x"), time.time() + seconds, worker_id="w")
 
-    assert books.renewed(books.identify(books.worker_token("w"))) == ""
+    assert books.renewed(books.identify(worker_token(KEY, "w"))) == ""
     assert books.renewed(left(WORKER_TTL_S / 2 + 60)) == ""
     renewed = books.identify(books.renewed(left(WORKER_TTL_S / 2 - 60)))
     assert (renewed.role, renewed.worker_id) == (WORKER, "w")
-    assert books.renewed(left(10, role="admin")) == "", "who is let in as an admin stays that"
+    assert books.renewed(left(10, role="admin")) == "", "a token with the role admin is not a worker's"
     token_id, _ = make(books, "w", WORKER)
-    assert books.renewed(left(10, token_id=token_id)) == "", "what an admin made, an admin can take back"
+    assert books.renewed(left(10, token_id=token_id)) == "", "otherwise the admin could not revoke it"
 
 
-def test_the_controllers_token_is_for_one_worker_and_used_for_a_while() -> None:
-    books = authority()
-    one = books.controller_token("w-1")
+def test_token_of_the_controller_is_for_one_worker_and_is_reused() -> None:
+    books, tokens = authority(), ClusterTokens(KEY)
+    one = tokens.controller_token("w-1")
     known = books.verifier.verify(one)
     assert (known.role, known.worker_id) == (CONTROLLER, "w-1")
     assert known.expires_at_s - time.time() < 3600
-    assert books.controller_token("w-1") == one
-    assert books.verifier.verify(books.controller_token("w-2")).worker_id == "w-2"
+    assert tokens.controller_token("w-1") == one
+    assert books.verifier.verify(tokens.controller_token("w-2")).worker_id == "w-2"
 
 
-def test_an_expired_worker_token_is_good_while_that_worker_is_live() -> None:
-    books = authority()
-    live: set[tuple[str, str]] = set()
-    books.is_worker_live = lambda worker_id, incarnation: any(
-        worker_id == known and incarnation in ("", process) for known, process in live
-    )
+def test_expired_token_of_a_worker_is_valid_while_the_worker_is_live() -> None:
+    live = Live()
+    books = authority(live=live)
     expired = KEY.sign(Caller("w", WORKER, "x", time.time() - 30 * 3600, worker_id="w"))
     with pytest.raises(UnauthenticatedError, match="has expired"):
         books.identify(expired)
-    live.add(("w", "process-1"))
+    live.workers.add(("w", "process-1"))
     known = books.identify(expired)
     books.check_process(known, "process-1")
     with pytest.raises(UnauthenticatedError, match="has expired"):
-        books.check_process(known, "process-2")  # another process may not take its place by it
+        books.check_process(known, "process-2")  # another process may not replace the live one with this token
     assert books.identify(books.renewed(known)).worker_id == "w"
     made_by_a_person, _ = make(books, "w", WORKER)
     listed = Caller("w", WORKER, made_by_a_person, time.time() - 30 * 3600, worker_id="w")
@@ -96,9 +118,10 @@ def test_an_expired_worker_token_is_good_while_that_worker_is_live() -> None:
         books.identify(KEY.sign(listed))
 
 
-def test_an_expired_task_token_is_good_while_its_attempt_is_live() -> None:
-    books = authority()
-    books.is_live = lambda *attempt: attempt == ("a", 0, 1)
+def test_expired_token_of_an_attempt_is_valid_while_the_attempt_is_live() -> None:
+    live = Live()
+    live.attempts = {("a", 0, 1)}
+    books = authority(live=live)
 
     def expired(attempt_id: int) -> str:
         over_s = time.time() - 3600
@@ -109,16 +132,16 @@ def test_an_expired_task_token_is_good_while_its_attempt_is_live() -> None:
         books.identify(expired(0))
 
 
-def test_tokens_made_before_the_clock_was_set_back_are_made_anew(tmp_path: Path) -> None:
-    books = authority()
+def test_token_with_an_expiry_too_far_away_is_replaced(tmp_path: Path) -> None:
+    books, tokens = authority(), ClusterTokens(KEY)
     ahead = Caller("w", WORKER, "x", time.time() + 40 * 86400, worker_id="w")
-    assert books.renewed(ahead) != "", "its expiry is further away than that of any token of a worker"
-    first = books.controller_token("w", "p")
-    books._of_controller["w", "p"] = (time.time() + 3600, first)  # as made an hour ahead of now
-    assert books.controller_token("w", "p") != first
+    assert books.renewed(ahead) != "", "the expiry is later than that of any token that the cluster makes"
+    first = tokens.controller_token("w", "p")
+    tokens._of_controller["w", "p"] = (time.time() + 3600, first)  # as if made when the clock was one hour ahead
+    assert tokens.controller_token("w", "p") != first
 
 
-def test_a_worker_is_told_of_revocations_once() -> None:
+def test_worker_gets_the_revoked_tokens_only_if_it_misses_a_revocation() -> None:
     books = authority()
     assert books.revocations(0) == (0, [])
     token_id, secret = make(books)
@@ -130,37 +153,37 @@ def test_a_worker_is_told_of_revocations_once() -> None:
     other, _ = make(books)
     books.revoke_token(other)
     second, revoked = books.revocations(first)
-    assert revoked == [token_id, other], "all of them: what a worker had is replaced"
-    assert books.revocations(7) == (second, revoked), "a worker of an earlier life, too"
+    assert revoked == [token_id, other], "the list is complete, because the worker replaces its old list"
+    assert books.revocations(7) == (second, revoked), "a number from an earlier controller process counts as unknown"
     with pytest.raises(UnauthenticatedError, match="was revoked"):
         books.identify(secret)
     with pytest.raises(NotFoundError, match="no token with id"):
         books.revoke_token("nobody")
 
 
-def test_a_worker_that_knows_of_a_revocation_which_was_not_kept_hears_of_the_next() -> None:
+def test_worker_that_knows_an_unsaved_revocation_hears_of_the_next_one() -> None:
     store = Store(None)
-    books = Authority(KEY, store)
+    books = authority(store)
     lost, _ = make(books)
     token_id, _ = make(books)
-    books.changed = lambda token_id, stored: None  # killed before it was on the disk
-    books.revoke_token(lost)
-    known_to_worker, _ = books.revocations(0)
-    again = Authority(KEY, store)
+    killed = authority(store, saves=False)  # killed before the revocation was on the disk
+    killed.revoke_token(lost)
+    known_to_worker, _ = killed.revocations(0)
+    again = authority(store)
     again.revoke_token(token_id)
     assert again.revocations(known_to_worker)[1] == [token_id]
 
 
-def test_what_was_made_and_revoked_is_remembered_without_secrets(tmp_path: Path) -> None:
+def test_store_has_created_and_revoked_tokens_without_secrets(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     store = Store(path)
-    books = Authority(KEY, store)
+    books = authority(store)
     token_id, secret = make(books)
     kept_id, kept = make(books, "bob")
     books.revoke_token(token_id)
     store.close()
     assert secret.rpartition(".")[2].encode() not in path.read_bytes()
-    again = authority(path)
+    again = authority(Store(path))
     assert [(known.token_id, known.revoked_at_ms > 0) for known in again.list_tokens()] == [
         (token_id, True),
         (kept_id, False),
@@ -169,20 +192,20 @@ def test_what_was_made_and_revoked_is_remembered_without_secrets(tmp_path: Path)
     assert again.identify(kept).name == "bob"
 
 
-def test_tokens_that_expired_long_ago_are_forgotten(tmp_path: Path) -> None:
+def test_long_expired_token_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "controller.db"
     store = Store(path)
-    books = Authority(KEY, store)
+    books = authority(store)
     make(books, "old")
     kept, _ = make(books, "new")
     (old, *_) = store.load_tokens()
     old.token.expires_at_ms -= 30 * 86400 * 1000
     store.write(Changes().save_token(old))
     store.close()
-    assert [known.token_id for known in authority(path).list_tokens()] == [kept]
+    assert [known.token_id for known in authority(Store(path)).list_tokens()] == [kept]
 
 
-def test_another_key_is_another_cluster() -> None:
+def test_token_signed_with_another_key_is_refused() -> None:
     books = authority()
     _, secret = make(books)
     with pytest.raises(UnauthenticatedError, match="another cluster"):

@@ -21,8 +21,9 @@ from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, SUCCEEDED, AttemptEnd, WorkerPlace
-from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
@@ -175,7 +176,7 @@ def test_a_controller_that_was_killed_after_the_end_of_a_job_ends_its_children(
         if not parent:
             job.terminate("terminated by a user", 2)
         launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
-        store.write(Changes().add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b""))
+        store.write(Changes().add_job(JobRecord(job, launch_request, [pb.TaskStatus()]), b""))
     store.write(Changes().save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")]))
     with serving(FakeEngine(), store) as controller, RemoteClusterClient(controller.address) as client:
         for name in ("parent/child", "parent/child/child"):
@@ -230,14 +231,14 @@ def remembered(store: Store, name: str, submitted_at_ms: int, **fields: Any) -> 
     parent = launch.parent_job_id
     job = Job.new(f"{parent}/{name}" if parent else name, 1, submitted_at_ms, parent_job_id=parent)
     job.submit()
-    store.write(Changes().add_job(StoredJob(job, launch, [pb.TaskStatus()]), b""))
+    store.write(Changes().add_job(JobRecord(job, launch, [pb.TaskStatus()]), b""))
     return job
 
 
 def keep(store: Store, job: Job) -> None:
     """Saves what has become of a job."""
     (record,) = [record for record in store.load() if record.job.job_id == job.job_id]
-    store.write(Changes().save_job(StoredJob(job, record.launch, record.facts), 0))
+    store.write(Changes().save_job(JobRecord(job, record.launch, record.facts), 0))
 
 
 def test_the_time_of_a_job_goes_on_while_there_is_no_controller(engine: FakeEngine) -> None:
@@ -341,7 +342,7 @@ def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEn
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         controller.call(lambda: setattr(store, "full", True))
         gate.touch()
-        tasks = controller.controller._jobs[job_id].job.tasks
+        tasks = controller.controller.jobs.by_id[job_id].job.tasks
         wait_until(lambda: tasks[0].state == pb.TASK_STATE_FAILED, "the news, which nobody keeps yet")
         wait_until(
             lambda: tasks[1].state == pb.TASK_STATE_KILLED,
@@ -371,7 +372,7 @@ def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngin
         controller.call(lambda: setattr(store, "full", True))
         with pytest.raises(ResourceExhaustedError, match="no space left"):
             client.terminate_job(job_id)
-        (task,) = controller.controller._jobs[job_id].job.tasks
+        (task,) = controller.controller.jobs.by_id[job_id].job.tasks
         wait_until(lambda: task.state == pb.TASK_STATE_KILLED, "its end")
         controller.call(lambda: setattr(store, "full", False))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
@@ -385,7 +386,7 @@ def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_i
         if name == "parent":
             job.terminate("terminated by a user", 2)
         launch_request = pb.Controller.LaunchJobRequest(name=name.rpartition("/")[2], command=["true"])
-        store.write(Changes().add_job(StoredJob(job, launch_request, [pb.TaskStatus()]), b""))
+        store.write(Changes().add_job(JobRecord(job, launch_request, [pb.TaskStatus()]), b""))
     store.write(Changes().save_endpoints([pb.Controller.Endpoint(endpoint_id="1", name="files", job_id="parent")]))
     store.write(Changes().set_lease(DEFAULT_LEASE_S))  # as whoever wrote the rest has
     store.full = True

@@ -26,7 +26,7 @@ Answer = pb.Controller.ReportTaskStatesResponse
 
 def register(controller: ControllerThread, incarnation: str) -> Registered:
     request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE, incarnation=incarnation)
-    return controller.run(controller.controller.register_worker(request))
+    return controller.run(controller.controller.reports.register(request))
 
 
 def report(controller: ControllerThread, incarnation: str, *states: tuple[str, int, int]) -> Answer:
@@ -41,7 +41,7 @@ def report(controller: ControllerThread, incarnation: str, *states: tuple[str, i
             state=state,  # type: ignore[arg-type]
             started_at_ms=1,
         )
-    return controller.run(controller.controller.report_task_states(request))
+    return controller.run(controller.controller.reports.report_states(request))
 
 
 def placed(client: RemoteClusterClient, job_id: str, attempts: int) -> pb.TaskStatus:
@@ -180,20 +180,20 @@ def test_a_worker_that_says_too_much_of_its_versions(tmp_path: Path, field: str,
     request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE)
     setattr(request, field, "3" * size)
     with serving(FakeEngine(), Store(None)) as controller, pytest.raises(ResourceExhaustedError, match=field):
-        controller.run(controller.controller.register_worker(request))
+        controller.run(controller.controller.reports.register(request))
 
 
 def test_a_version_that_would_steer_a_terminal_does_not(tmp_path: Path) -> None:
     request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE, version="\x1b[2J")
     with serving(FakeEngine(), Store(None)) as controller:
-        answer = controller.run(controller.controller.register_worker(request))
+        answer = controller.run(controller.controller.reports.register(request))
     assert answer.refused.startswith("it has Iris \\x1b[2J, this controller has")
 
 
 def test_a_report_by_the_old_call_of_an_unknown_task(tmp_path: Path) -> None:
     with serving(FakeEngine(), Store(None)) as controller, pytest.raises(NotFoundError):
         controller.run(
-            controller.controller.report_task_state(
+            controller.controller.reports.report_state(
                 pb.Controller.ReportTaskStateRequest(worker_id="w", task_id="no/task-0", state=pb.TASK_STATE_FAILED)
             )
         )

@@ -6,15 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from iris.cluster.controller.submission.validate import (
-    MAX_REPLICAS,
-    LaunchJobRequest,
-    check_launch,
-    job_id_of,
-    make_job,
-    need_of,
-    replicas_of,
-)
+from iris.cluster.controller.submission.request import LaunchJobRequest, job_id_of, make_job, need_of, replicas_of
+from iris.cluster.controller.submission.validate import MAX_REPLICAS, validate
 from iris.cluster.engine.base import Resources
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.errors import InvalidArgumentError
@@ -89,7 +82,7 @@ def test_the_id_of_a_job_of_a_job(parent: str, job_id: str) -> None:
 @pytest.mark.parametrize(("given", "meets"), [(0, False), (1, True), (2, True)])
 def test_a_rendezvous(given: int, meets: bool) -> None:
     message = changed(lambda m: _set(m, rendezvous=given))
-    check_launch(message)
+    validate(message)
     assert make_job(message, 1).rendezvous is meets
 
 
@@ -232,7 +225,7 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
 @pytest.mark.parametrize(("change", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_what_is_refused(change: Change, words: list[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        check_launch(changed(change))
+        validate(changed(change))
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
@@ -241,4 +234,4 @@ def test_all_that_is_not_supported_is_named_at_once() -> None:
     message.resources.regions.append("eu")
     message.environment.pip_packages.append("numpy")
     with pytest.raises(InvalidArgumentError, match=r"not supported by this controller: pip_packages, regions"):
-        check_launch(message)
+        validate(message)

@@ -1,4 +1,4 @@
-"""Many changes with one fsync: what waits for what, and what happens when it cannot be written."""
+"""The saver: what waits for a write, which changes share one, and what happens when a write fails."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def anyio_backend() -> str:
 
 
 class SlowDisk(Store):
-    """A store whose writes wait until the test lets them through, and fail while it says so."""
+    """A store whose writes wait until the test lets them through. They fail while `failure` is set."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.gate = threading.Semaphore(0)
-        self.writes: list[int] = []  # how many statements each had
+        self.writes: list[int] = []  # the number of statements of each write
         self.failure: IrisError | None = None
 
     def write(self, changes: Changes) -> None:
@@ -44,20 +44,28 @@ class SlowDisk(Store):
 
 
 class Book:
-    """A saver, and what came of what it was given."""
+    """A saver, and a record of everything that it handed out."""
 
     def __init__(self, path: Path) -> None:
         self.disk = SlowDisk(path)
         self.launched: list[str] = []
         self.refused: list[str] = []
         self.followed: list[tuple[str, Sequence[Instruction]]] = []
-        self.saver = Saver(
-            self.disk,
-            lambda record: self.launched.append(record.job.job_id),
-            lambda record: self.refused.append(record.job.job_id),
-            lambda record, steps: self.followed.append((record.job.job_id, list(steps))),
-        )
-        self.running = asyncio.create_task(self.saver.run())
+        self.announced: list[str] = []
+        self.has_news = asyncio.Event()
+        self.currents: list[bool] = []
+        self.saver = Saver(self.disk)
+        self.running = asyncio.create_task(self._carry_out())
+
+    async def _carry_out(self) -> None:
+        async for batch in self.saver.batches():
+            self.launched += [change.record.job_id for change in batch.added]
+            self.refused += [record.job_id for record in batch.refused]
+            self.followed += [(change.record.job_id, list(change.instructions)) for change in batch.changes]
+            self.announced += [change.record.job_id for change in batch.changes if change.has_news]
+            if self.announced:
+                self.has_news.set()
+            self.currents += [change.is_current for change in batch.changes]
 
     async def launch(self, name: str) -> JobRecord:
         record = new_record(name)
@@ -68,26 +76,24 @@ class Book:
     def let_through(self, writes: int = 1) -> None:
         self.disk.gate.release(writes)
 
-    def change(self, record: JobRecord, *steps: Instruction) -> None:
-        """What a controller does with an event."""
+    def change(self, record: JobRecord, *steps: Instruction, results: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Change a job and report the change, as the controller does with an event."""
         record.job.revision += 1
         record.job.error = f"change {record.job.revision}"
-        record.to_do += steps
-        self.saver.job_changed(record)
+        self.saver.job_changed(record, steps, results)
 
     async def until_writing(self) -> None:
-        """Until the write that has begun waits for the disk, and what comes now is for the next."""
+        """Wait until a write has begun, so that further changes belong to the next one."""
         for _ in range(3):
             await asyncio.sleep(0)
 
     def kept(self) -> dict[str, str]:
-        """The jobs on the disk, and their errors."""
+        """Return the error of each job on the disk, by job id."""
         return {one.job.job_id: one.job.error for one in self.disk.load()}
 
 
 def new_record(name: str) -> JobRecord:
-    one = stored(new_job(name))
-    return JobRecord(one.job, one.launch, one.facts)
+    return stored(new_job(name))
 
 
 @pytest.fixture
@@ -104,24 +110,22 @@ STOP = StopAttempt(0, 0, "w")
 RELEASE = ReleaseRoom("job@0")
 
 
-async def test_nothing_follows_before_it_is_kept(book: Book) -> None:
+async def test_instructions_and_news_are_handed_out_only_after_the_write(book: Book) -> None:
     record = await book.launch("job")
-    changed = record.changed
     book.change(record, RELEASE)
     saved = asyncio.create_task(book.saver.saved())
     await book.until_writing()
     assert not saved.done()
     assert not book.followed
-    assert not changed.is_set()
     book.let_through()
     await saved
     assert book.followed == [("job", [RELEASE])]
-    assert changed.is_set()
-    assert record.saved_revision == record.job.revision
+    assert book.announced == ["job"]
+    assert book.currents == [True]
     assert book.kept() == {"job": record.job.error}
 
 
-async def test_what_comes_while_one_write_is_under_way_shares_the_next(book: Book) -> None:
+async def test_changes_during_a_write_share_the_next_write(book: Book) -> None:
     records = [await book.launch(f"job-{number}") for number in range(50)]
     before = len(book.disk.writes)
     book.change(records[0])
@@ -142,7 +146,7 @@ async def test_what_comes_while_one_write_is_under_way_shares_the_next(book: Boo
     assert len(book.kept()) == 70
 
 
-async def test_what_changes_while_it_is_written_is_written_again(book: Book) -> None:
+async def test_job_that_changes_during_its_write_is_written_again(book: Book) -> None:
     record = await book.launch("job")
     book.change(record, STOP)
     first = asyncio.create_task(book.saver.saved())
@@ -150,15 +154,16 @@ async def test_what_changes_while_it_is_written_is_written_again(book: Book) -> 
     book.change(record, RELEASE)
     book.let_through()
     await first
-    assert record.saved_revision == record.job.revision - 1
-    assert book.followed == [("job", [STOP])], "what follows from the second change waits for it"
+    assert book.currents == [False]
+    assert book.followed == [("job", [STOP])], "the instructions of the second change wait for its write"
     book.let_through()
     await book.saver.saved()
     assert book.followed == [("job", [STOP]), ("job", [RELEASE])]
+    assert book.currents == [False, True]
     assert book.kept() == {"job": record.job.error}
 
 
-async def test_readers_wait_for_what_they_have_seen_and_for_nothing_else(book: Book) -> None:
+async def test_settled_waits_for_earlier_changes_only(book: Book) -> None:
     await asyncio.wait_for(book.saver.settled(), 10)  # nothing has changed
     record = await book.launch("job")
     await asyncio.wait_for(book.saver.settled(), 10)
@@ -170,31 +175,31 @@ async def test_readers_wait_for_what_they_have_seen_and_for_nothing_else(book: B
     await reader
 
 
-async def test_a_full_disk(book: Book) -> None:
+async def test_failed_write_is_shown_to_callers_and_tried_again(book: Book) -> None:
     record = await book.launch("job")
     book.disk.failure = ResourceExhaustedError("no space left")
-    changed = record.changed
-    book.change(record, STOP, RELEASE)
-    record.unsaved_results = [(0, b"result")]
+    book.change(record, STOP, RELEASE, results=[(0, b"result")])
     book.let_through()
     with pytest.raises(ResourceExhaustedError, match="no space left"):
         await book.saver.saved()
-    assert book.followed == [("job", [STOP])], "a stop loses nothing, and may make room"
-    assert not changed.is_set()
-    assert await asyncio.wait_for(book.saver.settled(), 10), "readers are not kept waiting, and see what was saved last"
+    assert book.followed == [("job", [STOP])], "a stop loses nothing, and may free disk space"
+    assert not book.announced
+    assert await asyncio.wait_for(book.saver.settled(), 10), "readers see the last saved state"
+    shown = book.saver.shown(record)
+    assert (shown.job.revision, shown.why_outdated) == (record.job.revision - 1, "no space left")
     book.let_through()
     with pytest.raises(ResourceExhaustedError):
-        await book.saver.saved()  # nor is it forgotten when nothing new has come
+        await book.saver.saved()  # the changes are still pending although nothing new has come
     book.disk.failure = None
-    book.let_through()  # tried again by itself
-    await asyncio.wait_for(changed.wait(), 30)
+    book.let_through()  # the saver tries again by itself
+    await asyncio.wait_for(book.has_news.wait(), 30)
     assert book.followed[-1] == ("job", [RELEASE])
     assert book.kept() == {"job": record.job.error}
     assert book.disk.result("job", 0) == b"result"
-    assert record.unsaved_results == []
+    assert book.saver.shown(record) is record
 
 
-async def test_a_job_that_does_not_fit_is_given_up_and_takes_nobody_along(book: Book) -> None:
+async def test_new_job_that_does_not_fit_is_refused_and_the_other_changes_are_saved(book: Book) -> None:
     record = await book.launch("job")
     book.disk.failure = ResourceExhaustedError("no space left")
 
@@ -209,18 +214,18 @@ async def test_a_job_that_does_not_fit_is_given_up_and_takes_nobody_along(book: 
     book.let_through()
     with pytest.raises(ResourceExhaustedError):
         await launch
-    assert not change.done(), "it is tried at once without the new job"
+    assert not change.done(), "the change is tried at once without the new job"
     book.disk.failure = None
     book.let_through()
     await change
     assert book.followed == [("job", [RELEASE])]
     assert book.launched == ["job"]
     assert set(book.kept()) == {"job"}
-    await book.launch("large")  # its name is free
+    await book.launch("large")  # the name is free again
     assert set(book.kept()) == {"job", "large"}
 
 
-async def test_who_looks_while_a_job_is_given_up_is_answered(book: Book) -> None:
+async def test_settled_returns_after_the_only_new_job_was_refused(book: Book) -> None:
     book.disk.failure = ResourceExhaustedError("no space left")
     launch = asyncio.create_task(book.saver.add_job(new_record("large"), b"x"))
     await book.until_writing()
@@ -230,11 +235,11 @@ async def test_who_looks_while_a_job_is_given_up_is_answered(book: Book) -> None
     book.let_through()
     with pytest.raises(ResourceExhaustedError):
         await launch
-    async with asyncio.timeout(30):  # it would hear of it with somebody else's next change, whenever that is
+    async with asyncio.timeout(30):
         await reader
 
 
-async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
+async def test_new_job_is_saved_although_its_caller_was_cancelled(book: Book) -> None:
     launch = asyncio.create_task(book.saver.add_job(new_record("job"), b""))
     await book.until_writing()
     launch.cancel()
@@ -245,7 +250,7 @@ async def test_who_stops_waiting_changes_nothing(book: Book) -> None:
     assert set(book.kept()) == {"job"}
 
 
-async def test_what_cannot_be_put_into_words_is_said_to_who_waits_and_ends_no_saving(book: Book) -> None:
+async def test_change_that_cannot_be_serialised_is_an_internal_error_and_saving_continues(book: Book) -> None:
     record = await book.launch("job")
     book.change(record)
     record.job.error = b"no text"  # type: ignore[assignment]  # a bug
@@ -257,7 +262,7 @@ async def test_what_cannot_be_put_into_words_is_said_to_who_waits_and_ends_no_sa
     assert book.followed[-1] == ("job", [RELEASE])
 
 
-async def test_a_job_is_given_up_also_when_nobody_waits_for_it_any_more(book: Book) -> None:
+async def test_new_job_whose_caller_was_cancelled_is_refused_after_a_failed_write(book: Book) -> None:
     book.disk.failure = ResourceExhaustedError("no space left")
     launch = asyncio.create_task(book.saver.add_job(new_record("job"), b""))
     await book.until_writing()
@@ -268,7 +273,7 @@ async def test_a_job_is_given_up_also_when_nobody_waits_for_it_any_more(book: Bo
     assert (book.launched, book.refused) == ([], ["job"])
 
 
-async def test_peers_are_not_stopped_for_a_restart_that_is_not_kept(book: Book) -> None:
+async def test_stop_for_a_restart_waits_for_the_write_of_the_restart(book: Book) -> None:
     record = await book.launch("job")
     record.job.tasks[0].stop = Stop.RESTART
     book.disk.failure = ResourceExhaustedError("no space left")
@@ -276,14 +281,14 @@ async def test_peers_are_not_stopped_for_a_restart_that_is_not_kept(book: Book) 
     book.let_through()
     with pytest.raises(ResourceExhaustedError):
         await book.saver.saved()
-    assert record.to_do == [STOP]
+    assert book.followed == [("job", [])]
     book.disk.failure = None
     book.let_through()
     await book.saver.saved()
     assert book.followed[-1] == ("job", [STOP])
 
 
-async def test_what_is_left_at_the_end_is_written(tmp_path: Path) -> None:
+async def test_close_writes_the_remaining_changes(tmp_path: Path) -> None:
     book = Book(tmp_path / "controller.db")
     record = await book.launch("job")
     book.running.cancel()
@@ -299,9 +304,31 @@ async def test_what_is_left_at_the_end_is_written(tmp_path: Path) -> None:
     book.disk.close()
 
 
-async def test_an_endpoint_that_comes_and_goes_before_it_is_written(book: Book) -> None:
+async def test_endpoint_that_is_removed_before_its_write_is_not_stored(book: Book) -> None:
     book.saver.endpoint_changed("e", cluster_pb2.Controller.Endpoint(endpoint_id="e", name="n", address="a"))
     book.saver.endpoint_changed("e", None)
     book.let_through()
     await book.saver.saved()
     assert book.disk.load_endpoints() == []
+
+
+async def test_changed_reason_is_announced_without_a_write(book: Book) -> None:
+    record = await book.launch("job")
+    writes = len(book.disk.writes)
+    assert record.job.explain_waiting(next(iter(record.job.gangs)), "no free machine")
+    book.saver.reason_changed(record)
+    book.saver.job_changed(record)
+    await book.saver.saved()
+    assert book.announced == ["job"]
+    assert len(book.disk.writes) == writes
+
+
+async def test_changed_reason_is_saved_with_an_unsaved_change(book: Book) -> None:
+    record = await book.launch("job")
+    book.change(record)
+    assert record.job.explain_waiting(next(iter(record.job.gangs)), "no free machine")
+    book.saver.reason_changed(record)
+    book.let_through()
+    await book.saver.saved()
+    assert book.currents == [True]
+    assert book.kept() == {"job": record.job.error}

@@ -325,7 +325,7 @@ def test_who_waited_keeps_its_place_when_the_controller_is_another(tmp_path: Pat
 
 def _register(controller: ControllerThread, worker_id: str) -> None:
     request = pb.Controller.RegisterWorkerRequest(worker_id=worker_id, address="http://127.0.0.1:9", incarnation="1")
-    assert controller.run(controller.controller.register_worker(request)).accepted
+    assert controller.run(controller.controller.reports.register(request)).accepted
 
 
 def test_what_ran_before_the_controller_came_ran_before_who_waits_for_its_room(tmp_path: Path) -> None:

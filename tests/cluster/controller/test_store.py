@@ -332,7 +332,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.storage.store import Changes, Store, StoredJob
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2
 
@@ -341,7 +342,7 @@ for number in range(100_000):
     job = Job.new(f"job-{number}", 3, 1)
     job.submit()
     launch = cluster_pb2.Controller.LaunchJobRequest(name=job.job_id, bundle_hash=f"{number:064x}")
-    record = StoredJob(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
+    record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])
     store.write(Changes().add_job(record, b"bundle of %d" % number))
     for gang in list(job.gangs):
         saved = job.revision

@@ -21,12 +21,11 @@ from iris.cluster.client.workspace_archive import MAX_WORKSPACE_BYTES
 from iris.cluster.controller.api import endpoints as registry
 from iris.cluster.controller.api.endpoints import Endpoints
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.quotas import (
+from iris.cluster.controller.submission.quotas import Quota, QuotaUse
+from iris.cluster.controller.submission.sizes import (
     MAX_BUNDLE_BYTES,
     MAX_ENTRYPOINT_BYTES,
     MAX_ERROR_CHARACTERS,
-    Limits,
-    Quotas,
     Report,
     trim_report,
 )
@@ -38,19 +37,19 @@ from iris.rpc.serving.steps import finish
 
 
 @contextmanager
-def limited(limits: Limits, store: Store | None = None) -> Iterator[RemoteClusterClient]:
+def limited(quota: Quota, store: Store | None = None) -> Iterator[RemoteClusterClient]:
     """A client of a controller with these limits, whose engine gives no room: jobs wait."""
     engine = FakeEngine()
     engine.granting = False
     with (
-        serving(engine, store or Store(None), limits=limits) as running,
+        serving(engine, store or Store(None), quota=quota) as running,
         RemoteClusterClient(running.address) as client,
     ):
         yield client
 
 
 def test_jobs_of_a_user() -> None:
-    with limited(Limits(jobs=2)) as client:
+    with limited(Quota(jobs=2)) as client:
         first = launch(client, ["true"])
         launch(client, ["true"])
         with pytest.raises(ResourceExhaustedError) as caught:
@@ -63,13 +62,13 @@ def test_jobs_of_a_user() -> None:
 
 
 def test_a_repeated_submission_counts_once() -> None:
-    with limited(Limits(jobs=1)) as client:
+    with limited(Quota(jobs=1)) as client:
         request = cluster_pb2.Controller.LaunchJobRequest(name="again", command=["true"], submission_id="1")
         assert [client.launch_job(request) for _ in range(3)] == ["again"] * 3
 
 
 def test_tasks_of_a_user() -> None:
-    with limited(Limits(tasks=10)) as client:
+    with limited(Quota(tasks=10)) as client:
         first = launch(client, ["true"], replicas=6)
         with pytest.raises(ResourceExhaustedError, match=r"6 tasks .* 5 more .* limit of 10.*--max-tasks-per-user"):
             launch(client, ["true"], replicas=5)
@@ -80,31 +79,31 @@ def test_tasks_of_a_user() -> None:
 
 
 def test_jobs_count_on_after_a_restart(tmp_path: Path) -> None:
-    with limited(Limits(jobs=2), Store(tmp_path / "db")) as client:
+    with limited(Quota(jobs=2), Store(tmp_path / "db")) as client:
         ended, _ = launch(client, ["true"]), launch(client, ["true"])
         client.terminate_job(ended)
         wait_for_end(client, ended)
-    with limited(Limits(jobs=2), Store(tmp_path / "db")) as client:
+    with limited(Quota(jobs=2), Store(tmp_path / "db")) as client:
         launch(client, ["true"])
         with pytest.raises(ResourceExhaustedError):
             launch(client, ["true"])
 
 
 def test_each_user_has_a_quota_of_his_own() -> None:
-    quotas = Quotas(Limits(jobs=1, tasks=5))
+    quotas = QuotaUse(Quota(jobs=1, tasks=5))
     quotas.check("ann", 5)
-    quotas.begin("ann", 5)
+    quotas.add("ann", 5)
     quotas.check("bob", 5)
     with pytest.raises(ResourceExhaustedError, match="user 'ann' has 1 jobs"):
         quotas.check("ann", 1)
-    quotas.end("ann", 5)
+    quotas.remove("ann", 5)
     quotas.check("ann", 5)
     with pytest.raises(ResourceExhaustedError, match="user 'ann' has 0 tasks"):
         quotas.check("ann", 6)
 
 
 def test_streams_of_a_user() -> None:
-    with limited(Limits(streams=2)) as client, ExitStack() as opened:
+    with limited(Quota(streams=2)) as client, ExitStack() as opened:
         job_id = launch(client, ["true"])
         watches = [opened.enter_context(_watching(client, job_id)) for _ in range(2)]
         with pytest.raises(ResourceExhaustedError, match=r"2 streams open.*limit is 2.*--max-streams-per-user"):

@@ -1,4 +1,4 @@
-"""What many clients that watch one job cost: counted in messages, never in time."""
+"""Many clients watch one job. These tests count the messages that are made, never the time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from iris.cluster.controller.api.watch import Watch
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.api.watch import JobWatch, JobWatches
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.rpc import cluster_pb2 as pb
 
@@ -23,27 +25,42 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def is_kept() -> None:
-    """What has changed is on the disk at once."""
+class SavedAtOnce:
+    """A saver to which every change is saved at once."""
+
+    def shown(self, record: JobRecord) -> JobRecord:
+        return record
+
+    async def settled(self) -> bool:
+        return True
 
 
 class Watched:
-    """A job of independent tasks, and who watches it."""
+    """A job of independent tasks, and the clients that watch it."""
 
     def __init__(self, tasks: int) -> None:
         job = Job.new("job", tasks, 1, coscheduled=False)
         job.submit()
         self.record = JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])
-        self.watch = self.record.watch = Watch(self.record, is_kept)
+        self.jobs = JobTable()
+        self.jobs.add(self.record)
+        self.watches = JobWatches(self.jobs, SavedAtOnce(), Slices())
         self.clients: list[Messages] = []
 
+    @property
+    def watch(self) -> JobWatch:
+        return self.watches.of_job(self.record)
+
+    def open(self, *, include_tasks: bool) -> Messages:
+        return self.watches.messages(self.record, include_tasks=include_tasks)
+
     async def come(self, clients: int, *, include_tasks: bool = False) -> list[pb.JobStatus]:
-        """Clients come; their first messages."""
-        self.clients = [self.watch.messages(include_tasks=include_tasks) for _ in range(clients)]
+        """Open the streams of some clients, and return their first messages."""
+        self.clients = [self.open(include_tasks=include_tasks) for _ in range(clients)]
         return await self.next()
 
     async def next(self) -> list[pb.JobStatus]:
-        """The next message of each client."""
+        """Return the next message of each client."""
         return [message.job for message in await asyncio.gather(*(anext(client) for client in self.clients))]
 
     async def leave(self) -> None:
@@ -51,21 +68,22 @@ class Watched:
             await client.aclose()
 
     def start(self, *indices: int) -> None:
-        """Tasks run from now on: a change for each of them."""
+        """Start some tasks, with one change for each task."""
         for index in indices:
             self.record.job.gang_placed(f"job@{index}", [WorkerPlace("w", "http://w")])
             self.record.job.attempt_running(index, 0, 5)
-            self.record.tell_watchers()
+            self.watches.publish(self.record)
 
     def end(self, *indices: int) -> None:
         for index in indices:
             self.record.job.attempt_ended(index, 0, AttemptEnd(SUCCEEDED, 9, exit_code=0))
-            self.record.concluded = self.record.job.is_finished
-            self.record.tell_watchers()
+            if self.record.job.is_finished:
+                self.jobs.conclude(self.record)
+            self.watches.publish(self.record)
 
 
 @pytest.mark.parametrize("include_tasks", [False, True])
-async def test_a_change_is_made_once_for_500_clients_and_told_once_to_each(include_tasks: bool) -> None:
+async def test_one_message_is_made_for_each_change_and_sent_once_to_each_of_500_clients(include_tasks: bool) -> None:
     watched = Watched(5)
     await watched.come(500, include_tasks=include_tasks)
     assert watched.watch.built == 1
@@ -77,10 +95,10 @@ async def test_a_change_is_made_once_for_500_clients_and_told_once_to_each(inclu
         assert [task.task_index for task in news[0].tasks] == ([index] if include_tasks else [])
         assert watched.watch.built == index + 2
     await watched.leave()
-    assert watched.record.watch is None
+    assert len(watched.watches) == 0
 
 
-async def test_changes_that_come_together_travel_together() -> None:
+async def test_changes_at_the_same_time_share_one_message() -> None:
     watched = Watched(300)
     await watched.come(10, include_tasks=True)
     watched.start(*range(300))
@@ -90,7 +108,7 @@ async def test_changes_that_come_together_travel_together() -> None:
     await watched.leave()
 
 
-async def test_of_a_job_of_5000_tasks_only_those_that_have_changed_travel() -> None:
+async def test_message_about_a_job_of_5000_tasks_has_only_the_changed_tasks() -> None:
     watched = Watched(5000)
     (job,) = await watched.come(1, include_tasks=True)
     assert len(job.tasks) == 5000
@@ -101,20 +119,20 @@ async def test_of_a_job_of_5000_tasks_only_those_that_have_changed_travel() -> N
     await watched.leave()
 
 
-async def test_a_client_that_comes_later_is_told_how_things_are_now() -> None:
+async def test_later_client_gets_the_current_state_first() -> None:
     watched = Watched(3)
     await watched.come(2, include_tasks=True)
     watched.start(0, 1)
-    late = watched.watch.messages(include_tasks=True)
+    late = watched.open(include_tasks=True)
     job = (await anext(late)).job
     assert [task.state for task in job.tasks] == [RUNNING, RUNNING, 1]
     await late.aclose()
     await watched.leave()
 
 
-async def test_a_client_that_reads_slowly_misses_nothing_and_holds_nothing() -> None:
+async def test_slow_client_gets_all_missed_changes_in_one_message() -> None:
     watched = Watched(100)
-    watched.clients = [watched.watch.messages(include_tasks=True) for _ in range(2)]
+    watched.clients = [watched.open(include_tasks=True) for _ in range(2)]
     await watched.next()
     slow, fast = watched.clients
     watched.clients = [fast]
@@ -123,13 +141,13 @@ async def test_a_client_that_reads_slowly_misses_nothing_and_holds_nothing() -> 
         await watched.next()
     made = watched.watch.built
     job = (await anext(slow)).job
-    assert [task.task_index for task in job.tasks] == list(range(60)), "all that it has missed, in one message"
+    assert [task.task_index for task in job.tasks] == list(range(60)), "one message has all missed changes"
     assert watched.watch.built == made + 1
     watched.clients = [slow, fast]
     await watched.leave()
 
 
-async def test_the_end_is_told_at_once_and_is_the_last_message() -> None:
+async def test_end_of_the_job_is_sent_at_once_and_is_the_last_message() -> None:
     watched = Watched(2)
     await watched.come(3)
     watched.start(0, 1)
@@ -139,4 +157,4 @@ async def test_the_end_is_told_at_once_and_is_the_last_message() -> None:
     for client in watched.clients:
         with pytest.raises(StopAsyncIteration):
             await anext(client)
-    assert watched.record.watch is None
+    assert len(watched.watches) == 0

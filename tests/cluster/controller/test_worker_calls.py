@@ -48,7 +48,7 @@ def silent_worker() -> Iterator[tuple[str, list[socket.socket]]]:
 
 def register(controller: ControllerThread, worker_id: str, address: str) -> None:
     request = pb.Controller.RegisterWorkerRequest(worker_id=worker_id, address=address, incarnation="1")
-    assert controller.run(controller.controller.register_worker(request)).accepted
+    assert controller.run(controller.controller.reports.register(request)).accepted
 
 
 def calls_of(controller: ControllerThread) -> WorkerCalls:

@@ -19,7 +19,6 @@ from iris.cluster.controller.jobs.task import (
     Task,
     TaskAttempt,
 )
-from iris.cluster.controller.storage.store import StoredJob
 from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES
@@ -107,7 +106,7 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         ports=facts[0].ports,
         build_metrics=facts[0].build_metrics,
         resource_usage=record.usage,
-        status_message=_behind(record) or _job_message(job),
+        status_message=_outdated_note(record) or _job_message(job),
         owner=job.owner,
     )
     if job.first_failed is not None:
@@ -123,7 +122,7 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
     return status
 
 
-def task_status(record: StoredJob, task_index: int) -> cluster_pb2.TaskStatus:
+def task_status(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
     """One task, with its attempts."""
     task = record.job.tasks[task_index]
     status = cluster_pb2.TaskStatus(
@@ -176,8 +175,8 @@ def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
     return message
 
 
-def _behind(record: JobRecord) -> str:
-    why = record.why_behind
+def _outdated_note(record: JobRecord) -> str:
+    why = record.why_outdated
     return f"as it was saved last: what has changed since cannot be saved now, and is not shown: {why}" if why else ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from iris.cluster.controller.controller import Controller as JobController
-from iris.cluster.controller.submission.quotas import Limits
+from iris.cluster.controller.submission.quotas import Quota
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import TASK, caller
 from iris.rpc.cluster_pb2 import Controller
@@ -22,7 +22,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
     """Return which calls of the controller take turns: those whose answers grow with what there is."""
 
     def has_many_tasks(request: Any) -> bool:
-        return controller.task_count(request.job_id) > _MANY_TASKS
+        return controller.jobs.task_count(request.job_id) > _MANY_TASKS
 
     def is_large(request: Any) -> bool:
         return request.include_result or has_many_tasks(request)
@@ -42,9 +42,9 @@ def heavy_calls(controller: JobController) -> HeavyRules:
 class ControllerService:
     """Answers the calls of cluster_connect.ControllerService; what each promises stands in cluster.proto."""
 
-    def __init__(self, controller: JobController, limits: Limits | None = None) -> None:
+    def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
         self._controller = controller
-        self._open_streams = OpenStreams((limits or Limits()).streams)
+        self._open_streams = OpenStreams((quota or Quota()).streams)
 
     @property
     def controller(self) -> JobController:
@@ -53,37 +53,37 @@ class ControllerService:
 
     async def launch_job(self, request: Controller.LaunchJobRequest, ctx: Any) -> Controller.LaunchJobResponse:
         """Takes a job."""
-        job_id = await self._controller.launch_job(request, owner=caller().name)
+        job_id = await self._controller.submissions.submit(request, owner=caller().name)
         return Controller.LaunchJobResponse(job_id=job_id)
 
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any
     ) -> Controller.GetJobStatusResponse:
         """One job with all its tasks."""
-        return await self._controller.get_job_status(request.job_id, include_result=request.include_result)
+        return await self._controller.queries.get_job_status(request.job_id, include_result=request.include_result)
 
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: Any) -> cluster_pb2.Empty:
         """Asks a job to end."""
-        await self._controller.terminate_job(request.job_id)
+        await self._controller.control.terminate_job(request.job_id)
         return cluster_pb2.Empty()
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:
         """The jobs, or a page of them."""
-        page = await self._controller.list_jobs(request.page_size, request.page_token)
+        page = await self._controller.queries.list_jobs(request.page_size, request.page_token)
         return Controller.ListJobsResponse(jobs=page.items, next_page_token=page.next_token)
 
     async def get_task_status(
         self, request: Controller.GetTaskStatusRequest, ctx: Any
     ) -> Controller.GetTaskStatusResponse:
         """One task."""
-        task = await self._controller.get_task_status(
+        task = await self._controller.queries.get_task_status(
             request.job_id, request.task_index, include_result=request.include_result
         )
         return Controller.GetTaskStatusResponse(task=task)
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: Any) -> Controller.ListTasksResponse:
         """The tasks of a job, or a page of them."""
-        page = await self._controller.list_tasks(request.job_id, request.page_size, request.page_token)
+        page = await self._controller.queries.list_tasks(request.job_id, request.page_size, request.page_token)
         return Controller.ListTasksResponse(tasks=page.items, next_page_token=page.next_token)
 
     async def register_worker(
@@ -91,7 +91,7 @@ class ControllerService:
     ) -> Controller.RegisterWorkerResponse:
         """A worker is there."""
         self._controller.authority.check_process(caller(), request.incarnation)
-        answer = await self._controller.register_worker(request)
+        answer = await self._controller.reports.register(request)
         if answer.accepted:
             answer.token_key = self._controller.authority.verifier.public
             answer.token = self._controller.authority.renewed(caller())
@@ -99,25 +99,25 @@ class ControllerService:
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
         """The workers, and how they are."""
-        page = await self._controller.list_workers(request.page_size, request.page_token)
+        page = await self._controller.cluster.list_workers(request.page_size, request.page_token)
         return Controller.ListWorkersResponse(workers=page.items, next_page_token=page.next_token)
 
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: Any) -> Controller.ListMachinesResponse:
         """The machines, who holds them, and who waits."""
-        return await self._controller.list_machines(request.page_size, request.page_token)
+        return await self._controller.cluster.list_machines(request.page_size, request.page_token)
 
     async def report_task_state(
         self, request: Controller.ReportTaskStateRequest, ctx: Any
     ) -> Controller.ReportTaskStateResponse:
         """What became of one attempt."""
-        await self._controller.report_task_state(request)
+        await self._controller.reports.report_state(request)
         return Controller.ReportTaskStateResponse()
 
     async def report_task_states(
         self, request: Controller.ReportTaskStatesRequest, ctx: Any
     ) -> Controller.ReportTaskStatesResponse:
         """What became of attempts, or only that the worker lives."""
-        answer = await self._controller.report_task_states(request)
+        answer = await self._controller.reports.report_states(request)
         if not answer.fenced:
             answer.token = self._controller.authority.renewed(caller())
         return answer
@@ -126,11 +126,11 @@ class ControllerService:
         self, request: Controller.DescribeClusterRequest, ctx: Any
     ) -> Controller.DescribeClusterResponse:
         """What this cluster is, and where."""
-        return Controller.DescribeClusterResponse(engine=self._controller.engine_name, place=own_place())
+        return Controller.DescribeClusterResponse(engine=self._controller.cluster.engine_name, place=own_place())
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
         """Standard input for a task."""
-        return await self._controller.write_stdin(request)
+        return await self._controller.stdin.write(self._controller.jobs.find(request.job_id), request)
 
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
@@ -138,42 +138,48 @@ class ControllerService:
         """Adds a name. What a task registers is its attempt's."""
         own = caller()
         attempt = (own.task_index, own.attempt_id) if own.role == TASK else None
-        endpoint_id = await self._controller.register_endpoint(request, attempt)
+        endpoint_id = await self._controller.endpoints.register(request, attempt)
         return Controller.RegisterEndpointResponse(endpoint_id=endpoint_id)
 
     async def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: Any) -> cluster_pb2.Empty:
         """Takes a name away."""
-        await self._controller.unregister_endpoint(request.endpoint_id)
+        await self._controller.endpoints.unregister(request.endpoint_id)
         return cluster_pb2.Empty()
 
     async def lookup_endpoint(
         self, request: Controller.LookupEndpointRequest, ctx: Any
     ) -> Controller.LookupEndpointResponse:
         """The endpoint of a name."""
-        return Controller.LookupEndpointResponse(endpoint=await self._controller.lookup_endpoint(request.name))
+        return Controller.LookupEndpointResponse(endpoint=await self._controller.endpoints.lookup(request.name))
 
     async def list_endpoints(
         self, request: Controller.ListEndpointsRequest, ctx: Any
     ) -> Controller.ListEndpointsResponse:
         """The endpoints below a prefix."""
-        page = await self._controller.list_endpoints(request.prefix, request.page_size, request.page_token)
+        page = await self._controller.endpoints.list(request.prefix, request.page_size, request.page_token)
         return Controller.ListEndpointsResponse(endpoints=page.items, next_page_token=page.next_token)
 
-    def watch_job(self, request: Controller.WatchJobRequest, ctx: Any) -> AsyncIterator[Controller.WatchJobResponse]:
-        """A job's states, until it is final."""
-        messages = self._controller.watch_job(request.job_id, caller().key, include_tasks=request.include_tasks)
-        return self._open_streams.limited(caller().name, messages)
+    async def watch_job(
+        self, request: Controller.WatchJobRequest, ctx: Any
+    ) -> AsyncIterator[Controller.WatchJobResponse]:
+        """Yield the state of a job, and each change of it, until the job is final."""
+        record = self._controller.jobs.find(request.job_id)
+        self._controller.headroom.check_stream()
+        changes = self._controller.watches.messages(record, caller().key, include_tasks=request.include_tasks)
+        async with contextlib.aclosing(self._open_streams.limited(caller().name, changes)) as messages:
+            async for message in messages:
+                yield message
 
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
         """A workspace."""
-        return Controller.FetchBundleResponse(bundle_blob=await self._controller.fetch_bundle(request.bundle_hash))
+        return Controller.FetchBundleResponse(bundle_blob=await self._controller.workspaces.fetch(request.bundle_hash))
 
     async def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
         """The logs of tasks, through their attempts."""
-        self._controller.reserve.check_stream()
-        positions = len(request.positions) or self._controller.task_count(request.job_id)
+        self._controller.headroom.check_stream()
+        positions = len(request.positions) or self._controller.jobs.task_count(request.job_id)
         logs = self._controller.logs.stream_task_logs(request, caller().key)
         async with contextlib.aclosing(self._open_streams.limited(caller().name, logs, positions)) as messages:
             async for message in messages:
@@ -187,17 +193,17 @@ class ControllerService:
 
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:
         """What attempts have written, for keeping."""
-        return await self._controller.store_logs(request)
+        return await self._controller.logs.store_logs(request)
 
     async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: Any) -> cluster_pb2.Empty:
         """Asks one task to end."""
-        await self._controller.terminate_task(request.job_id, request.task_index)
+        await self._controller.control.terminate_task(request.job_id, request.task_index)
         return cluster_pb2.Empty()
 
     async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
         """Makes a token."""
         token, secret = self._controller.authority.create_token(request)
-        await self._controller.saved()
+        await self._controller.saver.saved()
         return Controller.CreateTokenResponse(token=token, secret=secret)
 
     async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
@@ -207,5 +213,5 @@ class ControllerService:
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:
         """Ends a token's life."""
         self._controller.authority.revoke_token(request.token_id)
-        await self._controller.saved()
+        await self._controller.saver.saved()
         return cluster_pb2.Empty()

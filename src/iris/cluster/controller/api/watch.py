@@ -1,136 +1,200 @@
-"""What clients that watch a job are told: made once for each change and once for all of them, however many there are.
+"""Tells watching clients how a job changes. Each message is made once for all clients that need it.
 
-A change is told within a moment, and the end of a job at once. What changes meanwhile travels in the same message; the
-more clients there are, the longer they wait for the next one, so that a job of thousands of tasks and hundreds of
-clients leaves the loop its time. A client that reads slowly is not waited for: its next message has all that it missed.
+A change is announced within 20 ms, and the end of a job at once. Changes that happen meanwhile share one message. The
+more clients watch a job, the longer the pause between two messages, so that a job with thousands of tasks and hundreds
+of clients does not keep the controller's loop busy. Nothing waits for a slow client: its next message contains all
+changes that it missed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from weakref import WeakValueDictionary
 
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.storage.saver import SavedJobs
 from iris.cluster.types import is_job_finished
 from iris.rpc import cluster_pb2
 from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
-_BEAT_S = 10.0  # on a stream without news; common proxies cut idle ones after 20 to 60 s
-_MERGE_S = 0.02  # news within this time travels in one message; the end never waits
-_PACE_S = 0.001  # between two messages, for each client: to write one takes the loop a fifth of that
-_KEPT = 8  # messages: nearly all clients know of the same changes, some are behind
+_BEAT_S = 10.0  # between messages on a silent stream; common proxies cut idle streams after 20 to 60 s
+_MERGE_S = 0.02  # changes within this time share a message, except for the end of the job
+_PACE_S = 0.001  # pause between two messages for each client; writing one message takes the loop a fifth of that
+_MAX_MESSAGES = 8  # that are kept for reuse: most clients know the same revision, and some are behind
 
 
-class Watch:
-    """The clients that watch one job.
+class JobWatches:
+    """The watched jobs, and the parts of the controller that wait for a change of a job.
 
     Args:
-        record: The job.
-        settled: Waits until what has changed is kept, or cannot be saved now: then `record.shown` is what was saved
-            last. Before that nobody is told of it.
-        slices: Makes messages with many tasks, one caller after the other; default: slices of its own.
-
-    Attributes:
-        clients: How many there are.
-        built: How many messages have been made for them.
+        jobs: All jobs.
+        saved: Says which state of a job may be shown.
+        slices: Makes messages with many tasks.
     """
 
-    def __init__(
-        self, record: JobRecord, settled: Callable[[], Awaitable[object]], slices: Slices | None = None
-    ) -> None:
-        self.clients = 0
-        self.built = 0
-        self._record = record
-        self._settled = settled
-        self._slices = slices or Slices()
-        self._making = asyncio.Lock()
-        self._told = asyncio.Event()  # set, and replaced, when there is something to send
-        self._told_at_s = -math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        # By the revision that the client knows, None without tasks: the message, and up to where it tells.
-        self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
+    def __init__(self, jobs: JobTable, saved: SavedJobs, slices: Slices) -> None:
+        self._jobs = jobs
+        self._saved = saved
+        self._slices = slices
+        self._watches: dict[str, JobWatch] = {}
+        # Weak, so that an event exists only while somebody waits for it.
+        self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
-    def job_changed(self) -> None:
-        """There is news."""
-        if self._record.job.is_finished:
-            self._tell()
-        elif self._timer is None:
-            loop = asyncio.get_running_loop()
-            due_s = max(loop.time() + _MERGE_S, self._told_at_s + self.clients * _PACE_S)
-            self._timer = loop.call_at(due_s, self._tell)
+    def __len__(self) -> int:
+        return len(self._watches)
 
-    async def messages(self, caller: str = "", *, include_tasks: bool) -> AsyncGenerator[WatchJobResponse]:
-        """For one client: what the job is, then what changes of it, until it is final.
+    def publish(self, record: JobRecord) -> None:
+        """Tell everybody who watches the job that its saved state has changed."""
+        changed = self._changes.pop(record.job_id, None)
+        if changed is not None:
+            changed.set()
+        watch = self._watches.get(record.job_id)
+        if watch is not None:
+            watch.job_changed()
+
+    def next_change(self, job_id: str) -> asyncio.Event:
+        """Return an event that is set when the saved state of the job changes for the next time."""
+        changed = self._changes.get(job_id)
+        if changed is None:
+            changed = self._changes[job_id] = asyncio.Event()
+        return changed
+
+    def of_job(self, record: JobRecord) -> JobWatch:
+        """Return the watch of a job; a new one if no client watches the job."""
+        watch = self._watches.get(record.job_id)
+        return watch or JobWatch(record, self._jobs, self._saved, self._slices)
+
+    async def messages(
+        self, record: JobRecord, caller: str = "", *, include_tasks: bool
+    ) -> AsyncGenerator[WatchJobResponse]:
+        """Yield the job's state, then each change, until the job is final.
 
         Raises:
             ResourceExhaustedError: The caller has too many calls waiting for large answers.
         """
+        watch = self._watches[record.job_id] = self.of_job(record)
+        try:
+            async with aclosing(watch.messages(caller, include_tasks=include_tasks)) as stream:
+                async for message in stream:
+                    yield message
+        finally:
+            if not watch.clients and self._watches.get(record.job_id) is watch:
+                del self._watches[record.job_id]
+
+
+class JobWatch:
+    """The clients that watch one job.
+
+    Args:
+        record: The job.
+        jobs: All jobs.
+        saved: Says which state of a job may be shown.
+        slices: Makes messages with many tasks, one caller after the other.
+
+    Attributes:
+        clients: The number of clients that watch the job.
+        built: The number of messages that were made for these clients.
+    """
+
+    def __init__(self, record: JobRecord, jobs: JobTable, saved: SavedJobs, slices: Slices) -> None:
+        self.clients = 0
+        self.built = 0
+        self._record = record
+        self._jobs = jobs
+        self._saved = saved
+        self._slices = slices
+        self._making = asyncio.Lock()
+        self._announced = asyncio.Event()  # set, and replaced by a new event, when there is something to send
+        self._announced_at_s = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        # By the revision that a client knows (None for clients without tasks): the message, and its own revision.
+        self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
+
+    def job_changed(self) -> None:
+        """Announce a change to the clients: at once if the job has ended, otherwise after a pause."""
+        if self._record.job.is_finished:
+            self._announce()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            due_s = max(loop.time() + _MERGE_S, self._announced_at_s + self.clients * _PACE_S)
+            self._timer = loop.call_at(due_s, self._announce)
+
+    async def messages(self, caller: str, *, include_tasks: bool) -> AsyncGenerator[WatchJobResponse]:
+        """Yield messages for one client, see `JobWatches.messages`."""
         self.clients += 1
         known = 0
         try:
             while True:
-                told = self._told
-                message, known = await self._kept_message(caller, known if include_tasks else None, first=not known)
+                announced = self._announced
+                message, known = await self._saved_message(caller, known if include_tasks else None, first=not known)
                 yield message
-                if is_job_finished(message.job.state) and self._record.concluded:
+                if is_job_finished(message.job.state) and self._jobs.is_concluded(self._record):
                     return
-                while not told.is_set():
-                    if not await happens(told, _BEAT_S):
+                while not announced.is_set():
+                    if not await happens(announced, _BEAT_S):
                         yield WatchJobResponse()
         finally:
             self.clients -= 1
             if not self.clients:
-                self._forget()
-                self._record.watch = None
+                self._discard()
 
-    async def _kept_message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
+    @property
+    def _shown(self) -> JobRecord:
+        return self._saved.shown(self._record)
+
+    async def _saved_message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
         while True:
             made = await self._message(caller, known, first=first)
-            await self._settled()
-            if made[1] <= self._record.shown.job.revision:
+            await self._saved.settled()
+            if made[1] <= self._shown.job.revision:
                 return made
-            self._messages.clear()  # they tell what could not be saved
+            self._messages.clear()  # these messages show changes that could not be saved
 
-    def _tell(self) -> None:
-        self._forget()
-        self._told_at_s = asyncio.get_running_loop().time()
-        told, self._told = self._told, asyncio.Event()
-        told.set()
+    def _announce(self) -> None:
+        self._discard()
+        self._announced_at_s = asyncio.get_running_loop().time()
+        announced, self._announced = self._announced, asyncio.Event()
+        announced.set()
 
     async def _message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
-        """What is told to who knows of a revision; a client's first message is never older than what is known now."""
-        if known is None or messages.tasks_at_once(self._record.shown, known):
+        """Return the message for a client that knows a revision. A client's first message is never older than the
+        job's state now."""
+        if known is None or messages.tasks_at_once(self._shown, known):
             return self._made(known, first=first) or self._make(known)
-        # The turn comes first: a client never waits for the queue of another caller.
+        # The turn comes before the lock, so that a client never waits behind another caller's queue.
         async with self._slices.lane.turn(caller), self._making:
-            # Of clients that came together, the first has made it for all by now.
+            # If several clients came together, the first of them has made the message by now.
             made = self._made(known, first=first)
             if made is not None:
                 return made
-            job = await self._slices.run(messages.job_with_tasks(self._record.shown, since=known))
-            return self._keep(known, WatchJobResponse(job=job))
+            job = await self._slices.run(messages.job_with_tasks(self._shown, since=known))
+            return self._store(known, WatchJobResponse(job=job))
 
     def _made(self, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int] | None:
         made = self._messages.get(known)
-        return made if made is not None and (made[1] == self._record.shown.job.revision or not first) else None
+        return made if made is not None and (made[1] == self._shown.job.revision or not first) else None
 
     def _make(self, known: int | None) -> tuple[WatchJobResponse, int]:
-        return self._keep(known, WatchJobResponse(job=messages.job_status(self._record.shown, tasks_since=known)))
+        return self._store(known, WatchJobResponse(job=messages.job_status(self._shown, tasks_since=known)))
 
-    def _keep(self, known: int | None, message: WatchJobResponse) -> tuple[WatchJobResponse, int]:
-        """Keep a message that was made just now, without a pause since."""
+    def _store(self, known: int | None, message: WatchJobResponse) -> tuple[WatchJobResponse, int]:
+        """Store a message for reuse. No other code of the loop has run since the message was finished, so that the
+        job's revision is the message's."""
         self.built += 1
-        while len(self._messages) >= _KEPT:
+        while len(self._messages) >= _MAX_MESSAGES:
             del self._messages[next(iter(self._messages))]
-        made = self._messages[known] = (message, self._record.shown.job.revision)
+        made = self._messages[known] = (message, self._shown.job.revision)
         return made
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self._messages.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -1,8 +1,7 @@
-"""The token of who started the cluster: in a file that only they can read, and renewed while the cluster is up."""
+"""Keeps the token of the user who started the cluster in a file, and renews the token while the cluster is up."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -17,19 +16,20 @@ from iris.system.clock import wall_s
 from iris.system.event_loop import happens
 from iris.system.secret_file import write_secret
 
-_LOOK_S = 30.0  # how often the time of the token is looked at
+_CHECK_S = 30.0  # between two checks of the token's expiry
 _log = logging.getLogger(__name__)
 
 
 class AdminToken:
-    """Makes it, and replaces it when half of its time is over, or when it was revoked: what was copied from the file
-    is of no use then, and who reads the file is let in.
+    """The admin token of a cluster. Only the user who started the cluster can read the file.
+
+    The token is replaced when half of its time is over, and when it was revoked. A copy of a revoked token is therefore
+    useless, while programs that read the file continue to work.
 
     Args:
-        authority: Makes tokens.
-        path: The file; None: it is handed to who started the cluster, is kept nowhere, and lasts as long as that.
-
-        retry_s: How long to wait where the file cannot be written: the disk may be full.
+        authority: Creates the tokens.
+        path: The file; None if the token is handed to the user directly. Such a token is never replaced.
+        retry_s: How long to wait before another try if the file cannot be written, for example on a full disk.
 
     Attributes:
         secret: The token.
@@ -40,26 +40,27 @@ class AdminToken:
         self._retry_s = retry_s
         self._path = path
         self._token_id = ""
-        self._revoked = asyncio.Event()
-        self._unwritten: tuple[Token, str] | None = None  # made, and not in the file yet
+        self._unwritten: tuple[Token, str] | None = None  # created, but not in the file yet
         self._renew_at_s = 0.0
         self.secret = ""
         self._make()
-        authority.on_revoked = self._look
 
     async def renew(self) -> None:
-        """Keeps the file good, for as long as the cluster is up."""
+        """Renew the token in the file for as long as the cluster is up."""
         if self._path is None:
             return
-        is_made = True
+        is_written = True
         while True:
-            was_revoked = await happens(self._revoked, _LOOK_S if is_made else self._retry_s)
-            self._revoked.clear()
-            # By the wall clock, as the token's end is: somebody may set it.
-            if was_revoked or not is_made or self._renew_at_s <= wall_s():
-                is_made = self._is_made()
+            revocation = self._authority.next_revocation()
+            is_due = self._authority.is_revoked(self._token_id) or self._renew_at_s <= wall_s()
+            if is_due or not is_written:
+                is_written = self._try_to_make()
+            if is_written:
+                await happens(revocation, _CHECK_S)
+            else:
+                await happens(revocation, self._retry_s)
 
-    def _is_made(self) -> bool:
+    def _try_to_make(self) -> bool:
         try:
             self._make()
         except (IrisError, OSError) as error:
@@ -67,16 +68,10 @@ class AdminToken:
             return False
         return True
 
-    def _look(self, token_id: str) -> None:
-        if token_id == self._token_id:
-            self._revoked.set()
-        elif self._unwritten is not None and token_id == self._unwritten[0].token_id:
-            self._unwritten = None
-
     def _make(self) -> None:
         ttl_s = MAX_TTL_S if self._path is None else DEFAULT_TTL_S
-        request = cluster_pb2.Controller.CreateTokenRequest(name=user_name(), role=ADMIN, ttl_seconds=ttl_s)
-        if self._unwritten is None:
+        if self._unwritten is None or self._authority.is_revoked(self._unwritten[0].token_id):
+            request = cluster_pb2.Controller.CreateTokenRequest(name=user_name(), role=ADMIN, ttl_seconds=ttl_s)
             self._unwritten = self._authority.create_token(request)
         token, secret = self._unwritten
         if self._path is not None:
@@ -87,7 +82,7 @@ class AdminToken:
 
 
 def user_name() -> str:
-    """Who we are on this machine."""
+    """Return the name of the user on this machine."""
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(os.getuid()).pw_name
     return f"uid-{os.getuid()}"

@@ -257,6 +257,11 @@ class Job:
         tasks = self.tasks if task_indices is None else [self.tasks[index] for index in task_indices]
         return {task.task_index: attempt for task in tasks if (attempt := task.live_attempt) is not None}
 
+    def is_attempt_live(self, task_index: int, attempt_id: int) -> bool:
+        """Return whether this attempt has not ended."""
+        attempt = self.tasks[task_index].live_attempt
+        return attempt is not None and attempt.attempt_id == attempt_id
+
     def room_lost(self, gang_id: str) -> list[Instruction]:
         """The gang's room is gone before its attempts started: ask again."""
         gang = self.gangs.get(gang_id)

@@ -1,56 +1,37 @@
-"""A job as the controller holds it."""
+"""What the controller knows about a job: its state, its submission, and what workers reported about its tasks.
+
+Other parts keep their own state of a job, by its id: the saver knows what is saved (storage/saver.py), the scheduler
+where the tasks are placed (scheduling/slots.py), and the watches who waits for news (api/watch.py).
+"""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from iris.cluster.controller.jobs.job import Instruction
-from iris.cluster.controller.storage.store import StoredJob
+from iris.cluster.controller.jobs.job import Job
 from iris.errors import NotFoundError
 from iris.rpc import cluster_pb2
 
-if TYPE_CHECKING:
-    from iris.cluster.controller.api.watch import Watch
-
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
-_MOST = 2**31 - 1  # what each of these fields can hold, however many tasks there are
+_MAX_INT32 = 2**31 - 1  # the fields of ResourceUsage are int32; the sum over many tasks may be larger
 
 
 @dataclass(slots=True)
-class JobRecord(StoredJob):
-    """A job, and what the controller holds of it besides.
+class JobRecord:
+    """A job with its submission and the facts that workers reported.
 
     Attributes:
-        saved_revision: Up to here it is in the store.
-        changed: Set, and replaced, when there is news for watchers.
-        concluded: Whether what follows from its end has been done.
-        to_do: What is to be done once it is saved.
-        unsaved_results: Return values, pickled, by task index.
-        gpu_ids: By task index, the devices that its current slot brings.
-        machines: By task index, the machine that its current slot is on, as the engine names it.
-        watch: The clients that watch it; None while there are none.
-        kept: What the store has of it, while what has changed since cannot be saved; None: nothing has failed.
-        why_behind: Of what another record has in `kept`: why that cannot be saved; else empty.
-        stdin_taken: Whether an attempt has taken some of the job's standard input.
-        stdin_over: Whether nothing more of it comes, or is taken.
-        children: The jobs that its tasks have submitted, and that have not ended when it was looked at last.
+        job: The job's state, which only the job's own methods change.
+        launch: The submission, without its workspace.
+        facts: The ports, resource usage, build metrics and log warning of each task, by task index.
+        why_outdated: Why this record shows an older state than the controller has in memory: the newer state cannot be
+            saved. Empty for the current record.
     """
 
-    saved_revision: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    concluded: bool = False
-    to_do: list[Instruction] = field(default_factory=list)
-    unsaved_results: list[tuple[int, bytes]] = field(default_factory=list)
-    gpu_ids: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    machines: dict[int, str] = field(default_factory=dict)
-    stdin_taken: bool = False
-    stdin_over: bool = False
-    children: list[JobRecord] = field(default_factory=list)
-    watch: Watch | None = None
-    kept: JobRecord | None = None
-    why_behind: str = ""
+    job: Job
+    launch: cluster_pb2.Controller.LaunchJobRequest
+    facts: list[cluster_pb2.TaskStatus]
+    why_outdated: str = ""
     _usage: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,24 +39,24 @@ class JobRecord(StoredJob):
         for facts in self.facts:
             self._add_usage(facts.resource_usage, 1)
 
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.job_id
+
+    @property
+    def usage(self) -> cluster_pb2.ResourceUsage:
+        """The sum of the latest measured resource usage of all tasks."""
+        return cluster_pb2.ResourceUsage(**{name: min(amount, _MAX_INT32) for name, amount in self._usage.items()})
+
     def check_index(self, task_index: int) -> None:
-        """Raises NotFoundError where it has no such task."""
+        """Raise NotFoundError if the job has no task with this index."""
         count = len(self.job.tasks)
         if not 0 <= task_index < count:
             raise NotFoundError(f"job {self.job.job_id!r} has no task {task_index}: its tasks are 0 to {count - 1}")
 
-    @property
-    def shown(self) -> JobRecord:
-        """What readers may see: nothing that a controller which is killed now would not know afterwards."""
-        return self.kept or self
-
-    @property
-    def usage(self) -> cluster_pb2.ResourceUsage:
-        """What its tasks use together, each as it was measured last."""
-        return cluster_pb2.ResourceUsage(**{name: min(amount, _MOST) for name, amount in self._usage.items()})
-
-    def take_facts(self, report: cluster_pb2.Controller.ReportTaskStateRequest) -> None:
-        """What a worker has found out about a task, beside its state."""
+    def update_facts(self, report: cluster_pb2.Controller.ReportTaskStateRequest) -> None:
+        """Store the facts of a worker's report about a task."""
         facts = self.facts[report.task_index]
         self._add_usage(facts.resource_usage, -1)
         facts.ClearField("ports")
@@ -88,10 +69,3 @@ class JobRecord(StoredJob):
     def _add_usage(self, usage: cluster_pb2.ResourceUsage, sign: int) -> None:
         for name in _USAGE:
             self._usage[name] += sign * getattr(usage, name)
-
-    def tell_watchers(self) -> None:
-        """There is news for who watches it."""
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
-        if self.watch is not None:
-            self.watch.job_changed()

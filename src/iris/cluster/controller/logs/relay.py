@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.sources import LogSources, end_of
 from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.progress import Progress, complete_end, end_without_attempt
@@ -33,9 +33,6 @@ from iris.rpc.calls import stream_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
 from iris.rpc.peer import Peer
 from iris.rpc.serving.steps import finish
-
-if TYPE_CHECKING:
-    from iris.cluster.controller.logs.log_service import Logs
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 2.0
@@ -84,13 +81,13 @@ class LogRelay:
 
     def __init__(
         self,
-        logs: Logs,
+        sources: LogSources,
         caller: str,
         record: JobRecord,
         request: StreamTaskLogsRequest,
         positions: Mapping[int, Position],
     ) -> None:
-        self._logs = logs
+        self._sources = sources
         self._caller = caller
         self._record = record
         self._request = request
@@ -149,21 +146,21 @@ class LogRelay:
 
     async def _update(self, seen: int) -> int:
         while True:
-            record = self._record.shown
+            record = self._sources.saved.shown(self._record)
             revision = record.job.revision
             changed = [index for index in self._positions if record.job.tasks[index].revision > seen or not seen]
             making = messages.some_tasks(record, changed)
             if len(changed) <= messages.AT_ONCE:
                 news = finish(making)
             else:
-                news = await self._logs.slices.run_for(self._caller, making)
-            if await self._logs.settled():  # else it could not be saved, and is not shown
+                news = await self._sources.slices.run_for(self._caller, making)
+            if await self._sources.saved.settled():  # else it could not be saved, and is not shown
                 self._progress.update(news)
                 return revision
 
     async def _watch(self) -> None:
         while True:
-            changed = self._record.changed
+            changed = self._sources.watches.next_change(self._record.job_id)
             await self._queue.put((None, None))  # also for what changed before we looked
             await changed.wait()
 
@@ -183,7 +180,7 @@ class LogRelay:
                 kept.append((index, attempt, position))
                 continue
             try:
-                worker = self._logs.source_of(self._record, index, attempt)
+                worker = self._sources.source_of(self._record, index, attempt)
             except UnavailableError as error:
                 self._failed(index, attempt.attempt_id, error, time.monotonic(), answer)
                 continue
@@ -192,7 +189,7 @@ class LogRelay:
             else:
                 of_workers.setdefault(worker.place.worker_id, []).append((index, position))
         for worker_id, positions in of_workers.items():
-            worker = self._logs.workers[worker_id]
+            worker = self._sources.workers[worker_id]
             self._start(self._worker_stream(worker, positions), (index for index, _ in positions), worker)
         if kept:
             self._start(self._kept_stream(kept), (index for index, _, _ in kept))
@@ -213,7 +210,7 @@ class LogRelay:
             if not len(logs) % _OPENED_AT_ONCE:
                 await asyncio.sleep(0)
             try:
-                log = await self._logs.open_kept(self._record, index, attempt, position, self._request, reading)
+                log = await self._sources.open_kept(self._record, index, attempt, position, self._request, reading)
                 logs.append(log)
             except NotFoundError as error:
                 end = end_of(attempt)
@@ -226,7 +223,7 @@ class LogRelay:
                     chunks=[Chunk(task_index=index, attempt_id=attempt.attempt_id, error=str(error))]
                 )
         if logs:
-            stream = stream_logs(logs, self._logs.streams, follow=False, caller=self._caller)
+            stream = stream_logs(logs, self._sources.budget, follow=False, caller=self._caller)
             async with aclosing(stream) as messages:
                 async for message in messages:
                     yield message
@@ -379,10 +376,3 @@ def pause_s(tries: int) -> float:
     """Seconds until a source is tried again that was tried so often: twice as long each time, up to a limit."""
     longest_after = math.ceil(math.log2(_LONGEST_PAUSE_S / _FIRST_PAUSE_S))
     return min(_FIRST_PAUSE_S * 2.0 ** min(tries, longest_after), _LONGEST_PAUSE_S)
-
-
-def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
-    """How the log of an attempt ends, as far as the attempt says it."""
-    end = cluster_pb2.LogEnd()
-    complete_end(end, attempt)
-    return end

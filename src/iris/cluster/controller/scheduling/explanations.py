@@ -11,10 +11,16 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 _UNREACHABLE = "; the engine cannot be reached: "
 
 
-class Apply(Protocol):
-    """How the controller takes an event: what a job has become will be kept and told, then the rest is done."""
+class JobChanges(Protocol):
+    """Where the scheduler reports that it has changed a job; the saver implements it."""
 
-    def __call__(self, record: JobRecord, instructions: Iterable[Instruction]) -> None: ...
+    def job_changed(self, record: JobRecord, instructions: Iterable[Instruction] = ()) -> None:
+        """Save a job that has changed, announce the change to watchers, and carry out the instructions."""
+        ...
+
+    def reason_changed(self, record: JobRecord) -> None:
+        """Note that only the reason why a gang waits has changed, which needs no saving."""
+        ...
 
 
 class Explanations:
@@ -22,15 +28,15 @@ class Explanations:
 
     Args:
         jobs: By job id; the controller's own.
-        apply: Where events go.
+        changes: Where changed jobs are reported.
 
     Attributes:
         troubles: By job id, why it had room, and lost it before it started: said for as long as it waits again.
     """
 
-    def __init__(self, jobs: Mapping[str, JobRecord], apply: Apply) -> None:
+    def __init__(self, jobs: Mapping[str, JobRecord], changes: JobChanges) -> None:
         self._jobs = jobs
-        self._apply = apply
+        self._changes = changes
         self.troubles: dict[str, str] = {}
         self._explained: dict[str, JobRecord] = {}  # jobs of which a reason has changed, and nobody was told yet
 
@@ -51,17 +57,12 @@ class Explanations:
     def say(self, gang_id: str, reason: str) -> None:
         """It is told this, as it is."""
         record = self._jobs[gang_id.rpartition("@")[0]]
-        is_saved = record.saved_revision == record.job.revision
         if record.job.explain_waiting(gang_id, reason):
-            if is_saved:
-                record.saved_revision = record.job.revision  # a reason is not stored: it is found out anew
+            self._changes.reason_changed(record)
             self._explained[record.job.job_id] = record
 
     def tell(self) -> None:
         """Once for each job, however many of its tasks wait."""
         explained, self._explained = self._explained, {}
         for record in explained.values():
-            if record.saved_revision == record.job.revision:
-                record.tell_watchers()
-            else:
-                self._apply(record, ())  # it is told once it is saved
+            self._changes.job_changed(record)

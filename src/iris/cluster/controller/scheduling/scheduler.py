@@ -18,9 +18,10 @@ from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_P
 from iris.cluster.controller.scheduling import queue
 from iris.cluster.controller.scheduling.capacity import MachineSet
 from iris.cluster.controller.scheduling.draining import DRAIN_S, SlotWorkers
-from iris.cluster.controller.scheduling.explanations import Apply, Explanations
+from iris.cluster.controller.scheduling.explanations import Explanations, JobChanges
+from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.timers import Timers
-from iris.cluster.controller.submission.validate import gang_of
+from iris.cluster.controller.submission.request import gang_of
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.engine.base import (
     AvoidsWorkers,
@@ -56,11 +57,14 @@ _log = logging.getLogger(__name__)
 class Scheduler:
     """The books of who waits for room, has asked for it, and holds it.
 
+    Attributes:
+        slots: The slots of all placed tasks.
+
     Args:
         engine: Who places.
         jobs: By job id; the controller's own.
         fleet: The workers.
-        apply: Where events go.
+        changes: Where changed jobs are reported.
         in_background: Runs what the scheduler does not wait for.
         drain_s: How long workers that end with their gang may take to hand over what they have.
         start_limit_s: For how long room is held for workers that do not come; then it is given back, and asked for
@@ -72,7 +76,7 @@ class Scheduler:
         engine: Engine,
         jobs: Mapping[str, JobRecord],
         fleet: Fleet,
-        apply: Apply,
+        changes: JobChanges,
         in_background: Callable[[Coroutine[Any, Any, None]], None],
         drain_s: float = DRAIN_S,
         start_limit_s: float = START_LIMIT_S,
@@ -82,7 +86,7 @@ class Scheduler:
         self._fleet = fleet
         self._workers = fleet.workers
         self._slot_workers = None if engine.shared_workers else SlotWorkers(fleet, drain_s)
-        self._apply = apply
+        self._apply = changes.job_changed
         self._in_background = in_background
         self._start_limit_s = start_limit_s
         self._timers: Timers[Due] = Timers()
@@ -103,9 +107,10 @@ class Scheduler:
         self._stuck: dict[str, float] = {}  # who was to be withdrawn in the last pass, and since when
         self._reserved_for = ""
         self._layout: MachineSet | None = None
+        self.slots = SlotTable()
         self._machines: Sequence[Machine] = ()  # as they were seen last
         self._problem = ""  # why the engine cannot be asked
-        self._explanations = Explanations(jobs, apply)
+        self._explanations = Explanations(jobs, changes)
         self._next_look_s = 0.0  # at all that wait
         self._wake = asyncio.Event()
 
@@ -119,6 +124,7 @@ class Scheduler:
     def job_ended(self, job_id: str) -> None:
         """Its time is of no interest any more."""
         self._timers.drop(("job", job_id))
+        self.slots.forget_job(job_id)
         self._forget_setbacks(job_id)
         self._late.discard(job_id)
 
@@ -164,7 +170,7 @@ class Scheduler:
         if self._slot_workers is None:
             return snapshot
         return dict(snapshot) | {
-            gang_id: _forgotten(record, gang_id)
+            gang_id: self._forgotten(record, gang_id)
             for record in self._jobs.values()
             for gang_id, gang in record.job.gangs.items()
             if gang.placed and gang_id not in snapshot
@@ -414,7 +420,7 @@ class Scheduler:
         if self._slot_workers is not None:
             forgotten = [gang_id for gang_id in self._held.keys() - snapshot.keys() if self._still_has(gang_id)]
             snapshot = dict(snapshot) | {
-                gang_id: _forgotten(self._record_of(gang_id), gang_id) for gang_id in forgotten
+                gang_id: self._forgotten(self._record_of(gang_id), gang_id) for gang_id in forgotten
             }
         for gang_id in [gang_id for gang_id in self._leaving if gang_id not in snapshot]:
             del self._leaving[gang_id]
@@ -575,8 +581,18 @@ class Scheduler:
         self._held[request.gang_id] = self._as_held(request, known, since_s)
         gang = record.job.gangs.get(request.gang_id)
         if gang is not None and known.slots:  # else, after a restart, the engine has yet to find out where they are
-            record.gpu_ids |= {i: slot.gpu_ids for i, slot in zip(gang.task_indices, known.slots, strict=True)}
-            record.machines |= dict(zip(gang.task_indices, (slot.machine for slot in known.slots), strict=True))
+            self.slots.assign(record.job_id, gang.task_indices, known.slots)
+
+    def _forgotten(self, record: JobRecord, gang_id: str) -> GangStatus:
+        """A gang that ran, and that its engine knows no more, where each slot has a worker of its own. The engine's
+        memory may have gone with its head, and a machine that nobody reaches runs on: nothing of it is certainly dead.
+        """
+        known = self.slots.of_job(record.job_id)
+        slots = tuple(
+            Slot(record.job.tasks[index].attempts[-1].worker_id, known[index].machine if index in known else "")
+            for index in record.job.gangs[gang_id].task_indices
+        )
+        return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")
 
     def _still_has(self, gang_id: str) -> bool:
         """Whether its job has not given the room of a gang back."""
@@ -599,16 +615,6 @@ def _age_ms(job: Job) -> int:
 
 def _job_id_of(gang_id: str) -> str:
     return gang_id.rpartition("@")[0]
-
-
-def _forgotten(record: JobRecord, gang_id: str) -> GangStatus:
-    """A gang that ran, and that its engine knows no more, where each slot has a worker of its own. The engine's memory
-    may have gone with its head, and a machine that nobody reaches runs on: nothing of it is certainly dead."""
-    slots = tuple(
-        Slot(record.job.tasks[index].attempts[-1].worker_id, record.machines.get(index, ""))
-        for index in record.job.gangs[gang_id].task_indices
-    )
-    return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")
 
 
 def _in_short(absent: Sequence[str]) -> str:

@@ -1,29 +1,29 @@
-"""Puts what has changed into the store, many changes with one fsync, and says when it is there.
+"""Writes what has changed into the store, many changes with one fsync, and hands each written batch to the controller.
 
-The rule is: what leaves the controller waits. State changes in memory at once, on the loop; an answer, a message to a
-watcher, a call to a worker and whatever else follows from a change goes out when the change is on the disk.
+The rule: whatever leaves the controller waits. The state in memory changes at once, on the controller's loop. Answers,
+messages to watchers and calls to workers go out once the change is on the disk.
 
     loop:    change, change ──► batch 1 │ change, change, change ──► batch 2 │ …
     thread:                     write, fsync ──────────────────────► write, fsync
-    then:                                     what follows from 1 is done      what follows from 2
+    loop:                              consequences of batch 1               consequences of batch 2
 
-While a batch is written the next one gathers, so a busy controller needs no more fsyncs than its disk can do, and an
-idle one waits for nothing but its own. One thread writes, and reads: the store is never used by two at once.
+While one batch is written, the next one gathers. A busy controller therefore needs no more fsyncs than its disk can do,
+and an idle one waits for nothing but its own. One thread writes and reads, so the store never has two users at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from iris.cluster.controller.jobs.job import Instruction, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Stop
-from iris.cluster.controller.storage.store import Changes, Store, StoredJob, StoredToken
+from iris.cluster.controller.storage.store import Changes, Store, StoredToken
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -34,22 +34,94 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Launch:
-    """A job that is new, and who waits for the news that it is kept."""
+class SavedJobs(Protocol):
+    """What readers of jobs need: they must not show a change that a killed controller would not remember."""
+
+    def shown(self, record: JobRecord) -> JobRecord:
+        """Return the state of a job that readers may see."""
+        ...
+
+    async def settled(self) -> bool:
+        """Wait until the changes up to now are saved; return False if they could not be saved for now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """What the controller has to do after a batch with a change of this job was tried.
+
+    Attributes:
+        record: The job.
+        instructions: The instructions to carry out now.
+        is_saved: Whether the change is saved. If not, the instructions are those that need no saving.
+        is_current: Whether the store now has the job's current state.
+        has_news: Whether watchers of the job have to be told.
+    """
 
     record: JobRecord
+    instructions: Sequence[Instruction]
+    is_saved: bool
+    is_current: bool
+    has_news: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TriedBatch:
+    """A batch that was written, or could not be written for now.
+
+    Attributes:
+        added: The new jobs that are saved.
+        refused: The new jobs that could not be saved. Nobody tries to save them again.
+        changes: The changes of other jobs.
+    """
+
+    added: Sequence[JobChange] = ()
+    refused: Sequence[JobRecord] = ()
+    changes: Sequence[JobChange] = ()
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is saved of one job, and what is not.
+
+    Attributes:
+        record: The job.
+        saved_revision: The store has all changes up to this revision.
+        announced_revision: Watchers were told about all changes up to this revision.
+        instructions: The instructions to carry out once the job is saved.
+        results: The unsaved results: task index and outcome.
+        last_saved: The job as the store has it, while newer changes cannot be saved; None if nothing has failed.
+    """
+
+    record: JobRecord
+    saved_revision: int
+    announced_revision: int
+    instructions: list[Instruction] = field(default_factory=list)
+    results: list[tuple[int, bytes]] = field(default_factory=list)
+    last_saved: JobRecord | None = None
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether the store lacks something of the job."""
+        return self.record.job.revision > self.saved_revision or bool(self.results)
+
+
+@dataclass(slots=True)
+class _Launch:
+    """A new job that is not saved yet, and the future for the caller that submitted it."""
+
+    pending: _Pending
     bundle: bytes
     outcome: asyncio.Future[IrisError | None]
 
 
 @dataclass(slots=True)
 class _Written:
-    """A job in a batch, as it was then: it may have moved on when the batch is on the disk."""
+    """How far a job had come when its batch was written; by the time the batch is on the disk it may have changed."""
 
-    record: JobRecord
+    pending: _Pending
     revision: int
-    steps: int
+    instructions: int
     results: int
 
 
@@ -58,22 +130,29 @@ class _Batch:
     """What is written together.
 
     Attributes:
-        outcome: An error, or None, once it was tried. A value, never an exception: many may wait for it, or nobody.
+        outcome: Set after the attempt to write: the error, or None. The future never has an exception, because many
+            callers may wait for it, or none.
+        launches: The new jobs.
+        jobs: The changed jobs, by id.
+        endpoints: The changed endpoints, by id; None for a removed one.
+        fenced: The changed fences, by worker id and incarnation; False for a removed one.
+        lease_s: The changed lease; None if it is unchanged.
+        tokens: The changed tokens, by id; None for a removed one.
     """
 
     outcome: asyncio.Future[IrisError | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     launches: list[_Launch] = field(default_factory=list)
-    records: dict[str, JobRecord] = field(default_factory=dict)
-    endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)  # None: it went
-    fenced: dict[tuple[str, str], bool] = field(default_factory=dict)  # False: not any more
+    jobs: dict[str, _Pending] = field(default_factory=dict)
+    endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)
+    fenced: dict[tuple[str, str], bool] = field(default_factory=dict)
     lease_s: float | None = None
-    tokens: dict[str, StoredToken | None] = field(default_factory=dict)  # None: it went
+    tokens: dict[str, StoredToken | None] = field(default_factory=dict)
 
-    def take(self, other: _Batch) -> None:
-        """Adds what another one could not write. What has changed since then counts."""
-        self.records = other.records | self.records
+    def add_older(self, other: _Batch) -> None:
+        """Add the changes of an older batch that could not be written, unless this batch has newer ones."""
+        self.jobs = other.jobs | self.jobs
         self.endpoints = other.endpoints | self.endpoints
         self.fenced = other.fenced | self.fenced
         self.tokens = other.tokens | self.tokens
@@ -81,33 +160,21 @@ class _Batch:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not (self.launches or self.records or self.endpoints or self.fenced or self.lease_s or self.tokens)
+        """Whether the batch has no changes."""
+        return not (self.launches or self.jobs or self.endpoints or self.fenced or self.lease_s or self.tokens)
 
 
 class Saver:
-    """What stands between the controller and its store.
+    """Saves the controller's changes. The controller iterates over `batches` and carries out what each one allows.
 
     Args:
-        store: The store; nobody else uses it from now on.
-        launched: Called once a new job is kept.
-        refused: Called once it is known that a new job is not kept, and will not be; whoever waits for it may be gone.
-        follow: Called once a change of a job is kept, with what there is to do because of it; and when it cannot be
-            kept for now, with what is done nevertheless.
+        store: The store. Nothing else uses it while the saver runs.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        launched: Callable[[JobRecord], None],
-        refused: Callable[[JobRecord], None],
-        follow: Callable[[JobRecord, Sequence[Instruction]], None],
-    ) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._launched = launched
-        self._refused = refused
-        self._follow = follow
-        self._launches: dict[str, _Launch] = {}  # that are not in the store yet, by job id
+        self._pending: dict[str, _Pending] = {}  # a finished job that is saved has no entry
+        self._launches: dict[str, _Launch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -116,55 +183,88 @@ class Saver:
         self._retry: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
-        """Writes what is left, if it can be written, and lets go of the store. `run` has been cancelled."""
+        """Write what is left, if possible, and release the store. The iteration over `batches` has ended."""
         if self._retry is not None:
             self._retry.cancel()
         if not self._gathering.is_empty:
             await self._write(self._gathering)
         self._thread.shutdown()
 
-    # What is to be kept. None of these waits: see `saved`.
+    # Changes. None of these methods waits; `saved` does.
 
-    def job_changed(self, record: JobRecord) -> None:
-        """A job has changed, or there is something to do for it."""
-        self._gathering.records[record.job.job_id] = record
+    def adopt(self, record: JobRecord) -> None:
+        """Note a job that was just loaded from the store."""
+        if not record.job.is_finished:
+            self._pending_of(record)
+
+    def job_changed(
+        self,
+        record: JobRecord,
+        instructions: Iterable[Instruction] = (),
+        results: Iterable[tuple[int, bytes]] = (),
+    ) -> None:
+        """Save a job that has changed, and hand out its instructions afterwards.
+
+        If the job cannot be saved (the disk is full), watchers hear nothing, and the caller that waits for `saved` gets
+        the error. The saver tries again every second.
+
+        Args:
+            record: The job.
+            instructions: What to do once the job is saved.
+            results: New results: task index and outcome.
+        """
+        pending = self._pending_of(record)
+        pending.instructions += instructions
+        pending.results += results
+        self._gathering.jobs[record.job_id] = pending
         self._wake.set()
 
+    def reason_changed(self, record: JobRecord) -> None:
+        """Note that only a waiting reason has changed, by one revision, and that this revision needs no saving.
+
+        Reasons are not stored, because the scheduler finds them again after a restart. `job_changed` still announces
+        the reason to watchers.
+        """
+        pending = self._pending.get(record.job_id)
+        if pending is not None and pending.saved_revision == record.job.revision - 1:
+            pending.saved_revision = record.job.revision
+
     def endpoint_changed(self, endpoint_id: str, endpoint: cluster_pb2.Controller.Endpoint | None) -> None:
-        """An endpoint has come, or gone."""
+        """Save an endpoint; None removes it."""
         self._gathering.endpoints[endpoint_id] = endpoint
         self._wake.set()
 
     def fence(self, worker_id: str, incarnation: str) -> None:
-        """A worker's process was declared lost."""
+        """Save that a worker's process is fenced."""
         self._gathering.fenced[worker_id, incarnation] = True
         self._wake.set()
 
     def unfence(self, worker_id: str, incarnation: str) -> None:
-        """That was so long ago that it does not matter any more."""
+        """Remove a fence that is too old to matter."""
         self._gathering.fenced[worker_id, incarnation] = False
         self._wake.set()
 
     def token_changed(self, token_id: str, stored: StoredToken | None) -> None:
-        """A token was made, or revoked; or nobody needs to know it any more."""
+        """Save a token that was created or revoked; None removes it."""
         self._gathering.tokens[token_id] = stored
         self._wake.set()
 
     def lease_changed(self, seconds: float) -> None:
-        """The longest lease that a worker may have is another."""
+        """Save the longest lease that a worker may have."""
         self._gathering.lease_s = seconds
         self._wake.set()
 
-    # Waiting.
+    # Waiting and reading.
 
-    async def add_job(self, record: JobRecord, bundle: bytes) -> None:
-        """Keeps a new job.
+    async def add_job(self, record: JobRecord, bundle: bytes, instructions: Iterable[Instruction] = ()) -> None:
+        """Save a new job, and hand out its instructions afterwards.
 
         Raises:
-            IrisError: It is not kept, and will not be.
+            IrisError: The job could not be saved, and nobody tries again.
         """
-        launch = _Launch(record, bundle, asyncio.get_running_loop().create_future())
-        self._launches[record.job.job_id] = launch
+        pending = _Pending(record, 0, 0, list(instructions))
+        launch = _Launch(pending, bundle, asyncio.get_running_loop().create_future())
+        self._launches[record.job_id] = launch
         self._gathering.launches.append(launch)
         self._wake.set()
         error = await asyncio.shield(launch.outcome)
@@ -172,15 +272,15 @@ class Saver:
             raise error.with_traceback(None)
 
     async def until_launched(self, job_id: str) -> None:
-        """Returns when no new job of this name is on its way into the store."""
+        """Wait until no new job with this id is on its way into the store."""
         while (launch := self._launches.get(job_id)) is not None:
             await asyncio.shield(launch.outcome)
 
     async def saved(self) -> None:
-        """Returns when all that has changed until now is kept.
+        """Wait until all changes up to now are saved.
 
         Raises:
-            IrisError: It is not, for now. It will be tried again, until it is.
+            IrisError: The changes could not be saved for now. The saver tries again until they are.
         """
         if not self._gathering.is_empty:
             self._wake.set()
@@ -189,15 +289,20 @@ class Saver:
             raise error.with_traceback(None)
 
     async def settled(self) -> bool:
-        """As `saved`, for readers, who see a job as `JobRecord.shown` has it.
+        """Wait until the changes up to now are saved, or could not be saved.
 
         Returns:
-            Whether what they have seen is kept. Where it could not be saved, they have to look again.
+            Whether they are saved. If not, a reader has to look again, because `shown` has changed.
         """
         return await self._tried() is None
 
+    def shown(self, record: JobRecord) -> JobRecord:
+        """Return the state of a job that readers may see: a controller killed now would still know it afterwards."""
+        pending = self._pending.get(record.job_id)
+        return record if pending is None else pending.last_saved or record
+
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a method of the store that reads. At most one read is before a write that comes now."""
+        """Call a reading method of the store in the store's thread. A write waits for one read at most."""
         async with self._reading:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
@@ -208,10 +313,19 @@ class Saver:
             return await asyncio.shield(self._writing.outcome)
         return None
 
-    # The writing.
+    def _pending_of(self, record: JobRecord) -> _Pending:
+        pending = self._pending.get(record.job_id)
+        if pending is None:
+            pending = self._pending[record.job_id] = _Pending(record, record.job.revision, record.job.revision)
+        return pending
 
-    async def run(self) -> None:
-        """Writes for as long as the controller lives."""
+    # Writing.
+
+    async def batches(self) -> AsyncGenerator[TriedBatch]:
+        """Write batches without end, and yield each one after the attempt to write it.
+
+        Callers that wait for a batch are answered when the iteration goes on, so the consequences come first.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -220,17 +334,25 @@ class Saver:
             batch, self._gathering = self._gathering, _Batch()
             self._writing = batch
             written = [
-                _Written(record, record.job.revision, len(record.to_do), len(record.unsaved_results))
-                for record in batch.records.values()
+                _Written(pending, pending.record.job.revision, len(pending.instructions), len(pending.results))
+                for pending in batch.jobs.values()
             ]
             error = await self._write(batch)
-            kept = {} if error is None else await self._read_kept(batch)
+            last_saved = {} if error is None else await self._read_last_saved(batch)
             self._writing = None
             if error is None:
-                self._kept(batch, written)
+                yield self._finish(batch, written)
+                for launch in batch.launches:
+                    launch.outcome.set_result(None)
+                batch.outcome.set_result(None)
             else:
-                self._show_kept(batch, kept, error)
-                self._not_kept(batch, error)
+                self._show_last_saved(batch, last_saved, error)
+                launches, batch.launches = batch.launches, []
+                yield self._give_back(batch, launches, error)
+                for launch in launches:
+                    launch.outcome.set_result(error)
+                if not launches:
+                    batch.outcome.set_result(error)
 
     async def _write(self, batch: _Batch) -> IrisError | None:
         try:
@@ -240,89 +362,101 @@ class Saver:
         except IrisError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a bug, which must not end the saving for all jobs
-            _log.exception("saving")
+            _log.exception("a batch of changes cannot be saved")
             return InternalError(f"the controller cannot save: {type(error).__name__}: {error}")
         return None
 
-    async def _read_kept(self, batch: _Batch) -> dict[str, StoredJob]:
-        """What the store has of the jobs of a batch that could not be written, where that is not known yet."""
-        wanted = [job_id for job_id, record in batch.records.items() if record.kept is None]
+    def _finish(self, batch: _Batch, written: Sequence[_Written]) -> TriedBatch:
+        """Note that a batch is saved."""
+        added = [self._finish_launch(launch) for launch in batch.launches]
+        return TriedBatch(added, (), [self._finish_change(one) for one in written])
+
+    def _finish_launch(self, launch: _Launch) -> JobChange:
+        pending = launch.pending
+        record = pending.record
+        del self._launches[record.job_id]
+        self._pending[record.job_id] = pending
+        pending.saved_revision = pending.announced_revision = record.job.revision
+        instructions, pending.instructions = pending.instructions, []
+        return JobChange(record, instructions, is_saved=True, is_current=True, has_news=True)
+
+    def _finish_change(self, written: _Written) -> JobChange:
+        pending = written.pending
+        pending.last_saved = None
+        has_news = written.revision > pending.announced_revision or bool(written.results)
+        pending.announced_revision = written.revision
+        # The saved revision is already higher if a reason has changed while the batch was written.
+        pending.saved_revision = max(pending.saved_revision, written.revision)
+        del pending.results[: written.results]
+        instructions = pending.instructions[: written.instructions]
+        del pending.instructions[: written.instructions]
+        record = pending.record
+        is_current = not pending.is_unsaved
+        if is_current and record.job.is_finished and not pending.instructions:
+            self._pending.pop(record.job_id, None)
+        return JobChange(record, instructions, is_saved=True, is_current=is_current, has_news=has_news)
+
+    async def _read_last_saved(self, batch: _Batch) -> dict[str, JobRecord]:
+        """Return what the store has of the jobs of a failed batch, except for jobs of which that is known."""
+        wanted = [job_id for job_id, pending in batch.jobs.items() if pending.last_saved is None]
         try:
             return await self.read(self._store.load_jobs, wanted)
         except IrisError:
-            _log.exception("reading what was saved last")
+            _log.exception("the last saved state of jobs cannot be read")
             return {}
 
-    def _show_kept(self, batch: _Batch, kept: Mapping[str, StoredJob], error: IrisError) -> None:
-        """From now on readers see these jobs as they were saved last. Those of which only a reason to wait has changed
-        are behind in nothing that is saved."""
-        for job_id, stored in kept.items():
-            record = batch.records[job_id]
-            if record.job.revision > record.saved_revision or record.unsaved_results:
-                record.kept = JobRecord(stored.job, stored.launch, stored.facts, why_behind=str(error))
+    def _show_last_saved(self, batch: _Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
+        """Show readers the last saved state of the jobs of a failed batch. A job whose waiting reason alone has changed
+        is shown as it is, because reasons need no saving."""
+        for job_id, stored in last_saved.items():
+            pending = batch.jobs[job_id]
+            if pending.is_unsaved:
+                pending.last_saved = JobRecord(stored.job, stored.launch, stored.facts, why_outdated=str(error))
 
-    def _kept(self, batch: _Batch, written: Sequence[_Written]) -> None:
-        for launch in batch.launches:
-            del self._launches[launch.record.job.job_id]
-            launch.record.saved_revision = launch.record.job.revision
-            self._guarded(self._launched, launch.record)
-            launch.outcome.set_result(None)
-        for one in written:
-            record = one.record
-            record.kept = None
-            is_news = one.revision > record.saved_revision or bool(one.results)
-            record.saved_revision = max(
-                record.saved_revision, one.revision
-            )  # a reason to wait is not kept: it may be ahead
-            del record.unsaved_results[: one.results]
-            to_do, record.to_do = record.to_do[: one.steps], record.to_do[one.steps :]
-            if is_news:
-                record.tell_watchers()
-            self._guarded(self._follow, record, to_do)
-        batch.outcome.set_result(None)
+    def _give_back(self, batch: _Batch, launches: Sequence[_Launch], error: IrisError) -> TriedBatch:
+        """Put the changes of a failed batch back, to be tried again.
 
-    def _not_kept(self, batch: _Batch, error: IrisError) -> None:
-        """Jobs that are new are given up: who submitted them is told so. Perhaps it was they that did not fit: what is
-        left is tried at once, and, without them, again and again. Stops for good are carried out meanwhile: they lose
-        nothing, and what is stopped may be what fills the disk. Those for a restart of a gang are not: if we are
-        killed before it is kept that they were ours, the next of us takes their ends for somebody's will."""
-        launches, batch.launches = batch.launches, []
+        1. New jobs are refused. They may be what did not fit, so the rest is tried again at once.
+        2. A batch without new jobs is tried again after `RETRY_S`.
+        3. Stops for good are handed out nevertheless: they lose nothing, and the stopped attempt may be what fills the
+           disk. A stop for a gang's restart waits. If the controller were killed before the restart is saved, the next
+           controller would take the end of the attempt for somebody's wish.
+        """
         for launch in launches:
-            del self._launches[launch.record.job.job_id]
-            self._guarded(self._refused, launch.record)
-            launch.outcome.set_result(error)
-        self._gathering.take(batch)
-        if launches and self._gathering.is_empty:
-            batch.outcome.set_result(None)  # for who only looked meanwhile: there is nothing else to try
-            return
+            del self._launches[launch.pending.record.job_id]
+        refused = [launch.pending.record for launch in launches]
+        self._gathering.add_older(batch)
         if launches:
-            self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
-            self._wake.set()
-            return
-        for record in batch.records.values():
-            stops = [step for step in record.to_do if _is_stop_for_good(record, step)]
-            record.to_do = [step for step in record.to_do if not _is_stop_for_good(record, step)]
-            self._guarded(self._follow, record, stops)
-        batch.outcome.set_result(error)
-        _log.warning("saving goes on in a second: %s", error)
+            if self._gathering.is_empty:
+                batch.outcome.set_result(None)  # nothing else to try: readers that wait see nothing of the refused jobs
+            else:
+                self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
+                self._wake.set()
+            return TriedBatch(refused=refused)
+        _log.warning("changes cannot be saved, trying again in %g s: %s", RETRY_S, error)
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+        return TriedBatch(changes=[_unsaved_change(pending) for pending in batch.jobs.values()])
 
-    def _guarded(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            function(*args, **kwargs)
-        except Exception:  # noqa: BLE001 - a bug with one job must not end the saving of all
-            _log.exception("after saving")
+
+def _unsaved_change(pending: _Pending) -> JobChange:
+    record = pending.record
+    stops = [step for step in pending.instructions if _is_stop_for_good(record, step)]
+    pending.instructions = [step for step in pending.instructions if not _is_stop_for_good(record, step)]
+    has_news = not pending.is_unsaved and record.job.revision > pending.announced_revision
+    if has_news:
+        pending.announced_revision = record.job.revision
+    return JobChange(record, stops, is_saved=False, is_current=False, has_news=has_news)
 
 
 def _changes_of(batch: _Batch) -> Changes:
     changes = Changes()
     for launch in batch.launches:
-        changes.add_job(launch.record, launch.bundle)
-    for record in batch.records.values():
-        if record.job.revision > record.saved_revision or record.unsaved_results:
-            changes.save_job(record, record.saved_revision, record.unsaved_results)
+        changes.add_job(launch.pending.record, launch.bundle)
+    for pending in batch.jobs.values():
+        if pending.is_unsaved:
+            changes.save_job(pending.record, pending.saved_revision, pending.results)
     changes.save_endpoints(
         [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
         [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],

@@ -20,6 +20,7 @@ from typing import Any, Self
 from google.protobuf.message import DecodeError
 
 from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Stop, Task, TaskAttempt
 from iris.cluster.controller.storage.schema import check_version, migrate
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
@@ -27,15 +28,6 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 from iris.system.files import sync_directory
-
-
-@dataclass(slots=True)
-class StoredJob:
-    """A job as it was saved."""
-
-    job: Job
-    launch: cluster_pb2.Controller.LaunchJobRequest
-    facts: list[cluster_pb2.TaskStatus]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ class Changes:
     def __init__(self) -> None:
         self.statements: list[tuple[str, list[Sequence[object]]]] = []
 
-    def add_job(self, stored: StoredJob, bundle: bytes) -> Self:
+    def add_job(self, stored: JobRecord, bundle: bytes) -> Self:
         """A new job, with its workspace unless that is known or there is none."""
         launch = stored.launch
         if bundle:
@@ -68,7 +60,7 @@ class Changes:
         self._save_tasks(stored.job.tasks, stored.facts)
         return self
 
-    def save_job(self, stored: StoredJob, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
+    def save_job(self, stored: JobRecord, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
         """What has changed in a job since a revision, and return values (task index, pickled) that came with it."""
         job = stored.job
         self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
@@ -182,22 +174,22 @@ class Store:
         """Writes what is open, and lets go of the file."""
         self._db.close()
 
-    def load(self) -> Iterator[StoredJob]:
+    def load(self) -> Iterator[JobRecord]:
         """All jobs, in the order of their submission."""
         with self._reading():
             for row in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
                 yield self._load_job(*row)
 
-    def load_jobs(self, job_ids: Iterable[str]) -> dict[str, StoredJob]:
+    def load_jobs(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
         """Some jobs, by their ids; those that are not there are left out."""
         with self._reading():
-            found: dict[str, StoredJob] = {}
+            found: dict[str, JobRecord] = {}
             for job_id in job_ids:
                 rows = self._db.execute("SELECT job_id, launch, record FROM jobs WHERE job_id=?", (job_id,))
                 found.update((job_id, self._load_job(*row)) for row in rows.fetchall())
             return found
 
-    def _load_job(self, job_id: str, launch: bytes, record: str) -> StoredJob:
+    def _load_job(self, job_id: str, launch: bytes, record: str) -> JobRecord:
         rows = self._db.execute("SELECT record, facts FROM tasks WHERE job_id=? ORDER BY task_index", (job_id,))
         tasks, facts = [], []
         for task, fact in rows:
@@ -205,7 +197,7 @@ class Store:
             facts.append(cluster_pb2.TaskStatus.FromString(fact))
         job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
         job.restore_gangs()
-        return StoredJob(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
+        return JobRecord(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
 
     def write(self, changes: Changes) -> None:
         """Writes all of it, or nothing. It is on the disk when this returns.
@@ -290,25 +282,8 @@ class Store:
             raise kind(f"the controller cannot write {self._name}: {error}") from error
 
 
-_JOB_FIELDS = (
-    "job_id",
-    "submitted_at_ms",
-    "coscheduled",
-    "max_task_failures",
-    "parent_job_id",
-    "retry_pause_ms",
-    "state",
-    "error",
-    "ending",
-    "first_failed",
-    "started_at_ms",
-    "finished_at_ms",
-    "rounds",
-    "revision",
-    "owner",
-    "rendezvous",
-    "submitted_stamp",
-)
+# Tasks have a table of their own. Gangs follow from the tasks, and the tally is counted anew.
+_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally"))
 
 
 def _dump_job(job: Job) -> str:

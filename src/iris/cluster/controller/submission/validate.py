@@ -1,43 +1,30 @@
-"""What may be submitted: checks a LaunchJobRequest, and makes the job of it. Pure.
+"""Validates a submission by itself, without a look at the cluster. Pure.
 
-What this controller cannot do is refused, never ignored.
+A request for something that this controller cannot do is refused, never ignored.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
 
 from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
-from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS
-from iris.cluster.controller.jobs.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION, SUCCEEDED
-from iris.cluster.controller.submission.quotas import check_sizes
-from iris.cluster.engine.base import GangRequest, Placement, Resources
+from iris.cluster.controller.jobs.retry_pause import LONGEST_PAUSE_MS
+from iris.cluster.controller.submission.request import PLACEMENTS, LaunchJobRequest, replicas_of
+from iris.cluster.controller.submission.sizes import check_sizes
 from iris.cluster.names import check_job_name, check_label, check_port_name
-from iris.cluster.types import make_task_id, state_name
-from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
+from iris.errors import InvalidArgumentError, quoted
 from iris.rpc import cluster_pb2
 
 MAX_REPLICAS = 10_000
 _HASH = re.compile(r"[0-9a-f]{64}")
 
-LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 
-_PLACEMENTS = {
-    cluster_pb2.PLACEMENT_UNSPECIFIED: Placement.ANY,
-    cluster_pb2.PLACEMENT_SPREAD: Placement.SPREAD,
-    cluster_pb2.PLACEMENT_TOGETHER: Placement.TOGETHER,
-}
-
-
-def check_launch(request: LaunchJobRequest) -> None:
-    """Refuses a request that can never be taken.
+def validate(request: LaunchJobRequest) -> None:
+    """Refuse a submission that can never be accepted.
 
     Raises:
-        InvalidArgumentError: It asks for something that cannot be meant, or that is not supported.
-        ResourceExhaustedError: It is too large.
+        InvalidArgumentError: A field is invalid, or asks for something that is not supported.
+        ResourceExhaustedError: A part of the submission is too large.
     """
     check_job_name(request.name)
     check_sizes(request)
@@ -47,116 +34,6 @@ def check_launch(request: LaunchJobRequest) -> None:
     _check_placement(request)
     _check_rendezvous(request)
     _check_supported(request)
-
-
-def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
-    """The job that a request asks for, which `check_launch` has let pass."""
-    return Job.new(
-        job_id_of(request),
-        replicas_of(request),
-        now_ms,
-        coscheduled=not request.independent_tasks,
-        max_task_failures=request.max_task_failures,
-        max_retries_failure=(
-            request.max_retries_failure if request.HasField("max_retries_failure") else DEFAULT_RETRIES_FAILURE
-        ),
-        max_retries_preemption=(
-            request.max_retries_preemption if request.HasField("max_retries_preemption") else DEFAULT_RETRIES_PREEMPTION
-        ),
-        retry_pause_ms=request.retry_pause_ms if request.HasField("retry_pause_ms") else DEFAULT_PAUSE_MS,
-        parent_job_id=request.parent_job_id,
-        rendezvous=bool(request.rendezvous),
-    )
-
-
-def names_of(request: LaunchJobRequest) -> Iterator[str]:
-    """Yield the names that a job may have, in the order in which they are tried.
-
-    The first is the asked one. For a child job that an attempt submits, others follow without end: `train@1`,
-    `train@1.2`, `train@1.3`. A user can give these names to other jobs; `is_passed_over` says which jobs do not count.
-
-    Raises:
-        InvalidArgumentError: The asked name is not valid.
-    """
-    name = request.name
-    check_job_name(name)
-    yield name
-    if request.HasField("parent_attempt_id"):
-        made = f"{name}@{request.parent_attempt_id}"
-        yield made
-        for number in itertools.count(2):
-            yield f"{made}.{number}"
-
-
-def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobRequest, parent: Job | None) -> bool:
-    """Whether the next name is tried where a job already has a name, instead of refusing the request.
-
-    Args:
-        asked_name: The name that the request asked for.
-        request: Submits the new job.
-        known: Has submitted the job that has the name.
-        parent: The parent of both; None where there is none.
-    """
-    if parent is None or not request.HasField("parent_attempt_id"):
-        return False
-    if (known.asked_name or known.name) != asked_name:
-        return True  # made for a job that was asked for under another name, or a user's name that looks like a made one
-    return request.parent_attempt_id > 0 and bool(why_orphaned(known, parent))
-
-
-def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:
-    """Why a child job ends: the job, or the attempt, that submitted it has ended. Empty while it goes on."""
-    if parent.is_finished:
-        return f"its parent job {parent.job_id!r} has ended ({state_name(parent.state)})"
-    if not request.HasField("parent_attempt_id"):
-        return ""
-    attempt = parent.tasks[request.parent_task_index].attempts[request.parent_attempt_id]
-    if attempt.is_live or attempt.state == SUCCEEDED:
-        return ""
-    which = f"attempt {attempt.attempt_id} of {make_task_id(parent.job_id, request.parent_task_index)}"
-    return f"{which}, which submitted it, has ended ({state_name(attempt.state)})"
-
-
-def check_parent(request: LaunchJobRequest, parent: Job) -> None:
-    """Refuses a child of a job, or of an attempt of it, that has ended.
-
-    Raises:
-        FailedPreconditionError: It has.
-        InvalidArgumentError: There is no such attempt.
-    """
-    if parent.is_finished or parent.ending is not None:
-        raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
-    if request.HasField("parent_attempt_id"):
-        index, attempt_id = request.parent_task_index, request.parent_attempt_id
-        attempts = parent.tasks[index].attempts if 0 <= index < len(parent.tasks) else []
-        which = f"attempt {attempt_id} of {make_task_id(parent.job_id, index)}"
-        if not 0 <= attempt_id < len(attempts):
-            raise InvalidArgumentError(f"there is no {which}: a child job names the attempt that submits it")
-        if not attempts[attempt_id].is_live:
-            raise FailedPreconditionError(f"{which} has ended: it can have no more jobs")
-
-
-def job_id_of(request: LaunchJobRequest) -> str:
-    """The id that the job will have: its name, below its parent's id where it has a parent."""
-    return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name
-
-
-def replicas_of(request: LaunchJobRequest) -> int:
-    """How many tasks it has."""
-    return request.resources.replicas or 1
-
-
-def need_of(request: LaunchJobRequest) -> Resources:
-    """What each of its tasks needs."""
-    resources = request.resources
-    gpu = max(resources.device.gpu.count, 1) if resources.device.HasField("gpu") else 0
-    return Resources(cpu=resources.cpu, memory_bytes=resources.memory_bytes, gpu=gpu)
-
-
-def gang_of(request: LaunchJobRequest, gang_id: str, slots: int) -> GangRequest:
-    """The room that so many of its tasks need together."""
-    labels = tuple(sorted({(constraint.key, constraint.value.string_value) for constraint in request.constraints}))
-    return GangRequest(gang_id, slots, need_of(request), _PLACEMENTS[request.placement], labels)
 
 
 def _check_entrypoint(request: LaunchJobRequest) -> None:
@@ -223,7 +100,7 @@ def _check_environment(request: LaunchJobRequest) -> None:
 
 
 def _check_placement(request: LaunchJobRequest) -> None:
-    if request.placement not in _PLACEMENTS:
+    if request.placement not in PLACEMENTS:
         raise InvalidArgumentError(f"placement={request.placement}: expected PLACEMENT_SPREAD or PLACEMENT_TOGETHER")
     if request.placement and request.independent_tasks:
         raise InvalidArgumentError(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,7 +15,8 @@ from pyqwest import Client
 
 from iris.cluster.controller.jobs.job import Job, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.task import WorkerPlace
-from iris.cluster.controller.submission.validate import LaunchJobRequest
+from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.cluster.engine.base import Slot
 from iris.cluster.lease_terms import heartbeat_s, lost_after_s
 from iris.cluster.types import make_task_id
 from iris.errors import (
@@ -140,12 +141,21 @@ def run_tasks_request(
     job_id: str,
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
-    gpu_ids: dict[int, tuple[int, ...]],
+    slots: Mapping[int, Slot],
     hosts: Sequence[str],
     token_of: Callable[[str, int, int], str],
 ) -> cluster_pb2.Worker.RunTasksRequest:
-    """What a worker is told of the attempts that it is to run; `gpu_ids` by task index, where the tasks of their gang
-    are, and the token of an attempt (job, task, attempt)."""
+    """Return the request that tells a worker to run attempts of a job.
+
+    Args:
+        place: The worker.
+        job_id: The job.
+        launch: The job's submission.
+        starts: The attempts.
+        slots: The job's slots, by task index.
+        hosts: The hosts of all tasks of the gang, by task index; empty for independent tasks.
+        token_of: Makes the token of an attempt from job id, task index and attempt id.
+    """
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
         incarnation=place.incarnation,
@@ -169,7 +179,7 @@ def run_tasks_request(
         request.places.add(
             task_index=start.task_index,
             attempt_id=start.attempt_id,
-            gpu_ids=gpu_ids.get(start.task_index, ()),
+            gpu_ids=slots[start.task_index].gpu_ids if start.task_index in slots else (),
             token=token_of(job_id, start.task_index, start.attempt_id),
         )
     return request

@@ -16,11 +16,11 @@ from functools import partial
 from pyqwest import Client
 
 from iris import versions
-from iris.cluster.controller.auth.authority import Authority
+from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.jobs.task import TaskAttempt
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.quotas import MAX_WORKERS, check_worker
+from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.dispatch import WorkerRecord, new_record
 from iris.cluster.lease_terms import format_span, lost_after_s
@@ -44,8 +44,8 @@ _log = logging.getLogger(__name__)
 
 RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
 
-# Gives up the attempts of which this is true, and says why.
-LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str], None]
+# Ends the attempts for which this is true, and returns them. The text says why their worker counts as lost.
+LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str], list[TaskAttempt]]
 
 
 class Fleet:
@@ -55,9 +55,9 @@ class Fleet:
         lease_s: For how long a worker may be silent until it is declared lost.
         store: What an earlier life has left; read here only.
         saver: Keeps who is fenced, and the longest lease.
-        authority: Makes the tokens by which workers are called.
+        tokens: Makes the tokens with which the controller calls workers.
         http_client: By which they are called; None: by connectrpc's own.
-        lose_attempts: What is done about those of a worker that is lost.
+        lose_attempts: Ends the attempts of a lost worker.
         room_changed: Called when a worker has become short of something, or is so no more.
 
     Attributes:
@@ -71,7 +71,7 @@ class Fleet:
         lease_s: float,
         store: Store,
         saver: Saver,
-        authority: Authority,
+        tokens: ClusterTokens,
         http_client: Client | None,
         lose_attempts: LoseAttempts,
         room_changed: Callable[[], None] = lambda: None,
@@ -85,7 +85,7 @@ class Fleet:
         self._forgotten: dict[str, float] = {}  # worker ids that do not come again, and since when
         self._refused: dict[str, str] = {}  # why, by worker id
         self._saver = saver
-        self._authority = authority
+        self._tokens = tokens
         self._http_client = http_client
         self._lose_attempts = lose_attempts
         self._room_changed = room_changed
@@ -156,8 +156,8 @@ class Fleet:
         if known is not None and known.place.incarnation != incarnation:
             known.gone = True
             self.fence(worker_id, known.place.incarnation)
-            self._authority.forget_worker(worker_id)  # tokens that only its earlier process takes
-        bearer = Bearer(partial(self._authority.controller_token, worker_id, incarnation), Neighbour(request.address))
+            self._tokens.forget_worker(worker_id)  # tokens that only its earlier process takes
+        bearer = Bearer(partial(self._tokens.controller_token, worker_id, incarnation), Neighbour(request.address))
         # What it is granted counts once it is known to have heard of it: with its next report.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
@@ -165,7 +165,7 @@ class Fleet:
             record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
-        self._lose_attempts(
+        self._lose(
             lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
             "another process has taken its place",
         )
@@ -209,7 +209,7 @@ class Fleet:
         self.end(worker_id)
         self.workers.pop(worker_id, None)
         self._refused.pop(worker_id, None)
-        self._authority.forget_worker(worker_id)
+        self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
         self._forgotten.pop(worker_id, None)  # the newest come last
         self._forgotten[worker_id] = time.monotonic()
@@ -264,20 +264,20 @@ class Fleet:
                     self._declare_lost(worker)
             if not are_all_back and now_s - started_s > lost_after_s(self.longest_lease_s):
                 are_all_back = True
-                self._lose_attempts(
-                    lambda attempt: attempt.worker_id not in self.workers, _silent_for(self.longest_lease_s)
-                )
+                self._lose(lambda attempt: attempt.worker_id not in self.workers, _silent_for(self.longest_lease_s))
                 self.longest_lease_s = self._lease_s
                 self._saver.lease_changed(self._lease_s)
+
+    def _lose(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
+        for attempt in self._lose_attempts(is_lost, why):
+            self.fence(attempt.worker_id, attempt.worker_incarnation)
 
     def _declare_lost(self, worker: WorkerRecord) -> None:
         worker_id, incarnation = worker.place.worker_id, worker.place.incarnation
         why = _silent_for(worker.lease_s)
         _log.warning("worker %s was lost: %s", worker_id, why)
         self.fence(worker_id, incarnation)
-        self._lose_attempts(
-            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why
-        )
+        self._lose(lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why)
 
     def health(
         self, running: Mapping[str, set[str]], *, page_size: int, page_token: str

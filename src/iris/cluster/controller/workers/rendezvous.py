@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.submission.validate import need_of
+from iris.cluster.controller.submission.request import need_of
 from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.engine.base import Slot
 from iris.rpc import cluster_pb2
 
 
@@ -70,17 +71,18 @@ class Meeting:
     master_port: int = 0
 
     @classmethod
-    def of(cls, record: JobRecord, workers: Mapping[str, WorkerRecord]) -> Meeting:
+    def of(cls, record: JobRecord, slots: Mapping[int, Slot], workers: Mapping[str, WorkerRecord]) -> Meeting:
         """That of a job's tasks as they are placed now; the workers of those that go on have registered."""
         there = [workers.get(task.attempts[-1].worker_id) for task in record.job.tasks]
         devices: list[Sequence[str]] = [()] * len(there)
         if need_of(record.launch).gpu:
             devices = [
-                [str(number) for number in record.gpu_ids.get(index, ())] or (worker.visible_devices if worker else ())
+                [str(number) for number in (slots[index].gpu_ids if index in slots else ())]
+                or (worker.visible_devices if worker else ())
                 for index, worker in enumerate(there)
             ]
         machines = [
-            record.machines.get(index) or (worker.metadata.hostname if worker else "")
+            (slots[index].machine if index in slots else "") or (worker.metadata.hostname if worker else "")
             for index, worker in enumerate(there)
         ]
         framework = record.launch.rendezvous

@@ -1,0 +1,66 @@
+"""The calls that register, remove and look up endpoints."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.api.endpoints import Endpoint, Endpoints
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.types import state_name
+from iris.errors import FailedPreconditionError
+from iris.rpc import cluster_pb2
+from iris.rpc.pages import Page
+
+
+class EndpointCalls:
+    """The endpoints of the cluster, for tasks and clients.
+
+    Args:
+        endpoints: The registry.
+        jobs: All jobs.
+        saver: Saves the changed endpoints.
+        slices: Makes large answers.
+    """
+
+    def __init__(self, endpoints: Endpoints, jobs: JobTable, saver: Saver, slices: Slices) -> None:
+        self._endpoints = endpoints
+        self._jobs = jobs
+        self._saver = saver
+        self._slices = slices
+
+    async def register(
+        self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
+    ) -> str:
+        """Register an endpoint, and return its id once the endpoint is saved.
+
+        Args:
+            request: The name, the address, and the job that the endpoint belongs to.
+            attempt: The task index and attempt id of the attempt that registers the endpoint; None for other callers.
+
+        Raises:
+            FailedPreconditionError: The job has ended.
+        """
+        if request.job_id:
+            job = self._jobs.find(request.job_id).job
+            if job.is_finished:
+                raise FailedPreconditionError(f"job {job.job_id!r} has ended ({state_name(job.state)})")
+        endpoint_id = self._endpoints.register(request, attempt).endpoint_id
+        await self._saver.saved()
+        return endpoint_id
+
+    async def unregister(self, endpoint_id: str) -> None:
+        """Remove an endpoint, and return once that is saved."""
+        self._endpoints.unregister(endpoint_id)
+        await self._saver.saved()
+
+    async def lookup(self, name: str) -> Endpoint:
+        """Return the endpoint with this name."""
+        answer = self._endpoints.lookup(name)
+        await self._saver.settled()
+        return answer
+
+    async def list(self, prefix: str, page_size: int, page_token: str) -> Page[Endpoint]:
+        """Return a page of the endpoints whose names start with a prefix."""
+        page = await self._slices.run(self._endpoints.list(prefix, page_size=page_size, page_token=page_token))
+        await self._saver.settled()
+        return page

@@ -1,0 +1,134 @@
+"""Answers what the jobs and tasks of the cluster are. An answer never shows a change that is not saved."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from iris.cluster.controller.api import messages
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.rpc import cluster_pb2
+from iris.rpc.pages import PAGE_BYTES, Page, cut_page, page_token_of
+from iris.rpc.serving.steps import Steps
+
+T = TypeVar("T")
+
+
+class JobQueries:
+    """The calls that read jobs and tasks.
+
+    Args:
+        jobs: All jobs.
+        workers: The workers that have registered, by id.
+        saver: Says which state of a job may be shown.
+        store: Has the results; read through the saver.
+        slices: Makes large answers.
+    """
+
+    def __init__(
+        self, jobs: JobTable, workers: Mapping[str, WorkerRecord], saver: Saver, store: Store, slices: Slices
+    ) -> None:
+        self._jobs = jobs
+        self._workers = workers
+        self._saver = saver
+        self._store = store
+        self._slices = slices
+
+    async def get_job_status(self, job_id: str, *, include_result: bool) -> cluster_pb2.Controller.GetJobStatusResponse:
+        """Return a job with as many of its tasks as fit into one answer; optionally with the result of task 0."""
+        record = self._jobs.find(job_id)
+        answer = await self._saved_answer(lambda: self._job_with_tasks(record))
+        if include_result:
+            answer.job.serialized_result = result_in(await self._saver.read(self._store.result, job_id, 0))
+        return answer
+
+    async def list_jobs(self, page_size: int, page_token: str) -> Page[cluster_pb2.JobStatus]:
+        """Return a page of the jobs, without tasks, in the order of their submission."""
+        return await self._saved_answer(
+            lambda: self._slices.run(
+                cut_page(
+                    "jobs",
+                    len(self._jobs),
+                    lambda number: messages.job_status(self._saver.shown(self._jobs.at(number))),
+                    page_size=page_size,
+                    page_token=page_token,
+                )
+            )
+        )
+
+    async def get_task_status(self, job_id: str, task_index: int, *, include_result: bool) -> cluster_pb2.TaskStatus:
+        """Return one task; optionally with its result."""
+        record = self._jobs.find(job_id)
+        record.check_index(task_index)
+
+        async def make() -> cluster_pb2.TaskStatus:
+            return self._task_status(record, task_index)
+
+        answer = await self._saved_answer(make)
+        if include_result:
+            add_outcome(answer, await self._saver.read(self._store.result, job_id, task_index))
+        return answer
+
+    async def list_tasks(self, job_id: str, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
+        """Return a page of the tasks of a job, in index order."""
+        record = self._jobs.find(job_id)
+        return await self._saved_answer(
+            lambda: self._slices.run(
+                cut_page(
+                    "tasks",
+                    len(record.job.tasks),
+                    lambda index: self._task_status(record, index),
+                    page_size=page_size,
+                    page_token=page_token,
+                )
+            )
+        )
+
+    async def _saved_answer(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Return an answer that shows saved changes only.
+
+        Args:
+            make: Makes the answer from what `Saver.shown` returns. If a change in the answer could not be saved, `make`
+                is called again, because `Saver.shown` then returns the last saved state.
+        """
+        while True:
+            answer = await make()
+            if await self._saver.settled():
+                return answer
+
+    async def _job_with_tasks(self, record: JobRecord) -> cluster_pb2.Controller.GetJobStatusResponse:
+        job = await self._slices.run(messages.job_with_tasks(self._saver.shown(record)))
+        answer = cluster_pb2.Controller.GetJobStatusResponse(job=job)
+        fitting = await self._slices.run(self._fitting_tasks(answer.job))
+        if fitting < len(answer.job.tasks):
+            del answer.job.tasks[fitting:]
+            answer.next_page_token = page_token_of("tasks", fitting)
+        return answer
+
+    def _fitting_tasks(self, job: cluster_pb2.JobStatus) -> Steps[int]:
+        """Update the worker addresses in the tasks of an answer, and return how many tasks fit into one page."""
+        left = PAGE_BYTES
+        for number, task in enumerate(job.tasks):
+            left -= self._update_addresses(task).ByteSize()
+            if left < 0 and number:
+                return number
+            yield
+        return len(job.tasks)
+
+    def _task_status(self, record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
+        return self._update_addresses(messages.task_status(self._saver.shown(record), task_index))
+
+    def _update_addresses(self, task: cluster_pb2.TaskStatus) -> cluster_pb2.TaskStatus:
+        """Replace the address that an attempt's worker had by its current address: a restarted worker still serves the
+        logs of its earlier attempts."""
+        for attempt in task.attempts:
+            worker = self._workers.get(attempt.worker_id)
+            if worker is not None:
+                attempt.worker_address = task.worker_address = worker.place.address
+        return task

@@ -1,0 +1,72 @@
+"""Signs the tokens of the cluster's own parts: attempts, and the controller itself.
+
+These tokens are not stored. Each of them contains what it is valid for.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from iris.cluster.types import make_task_id
+from iris.rpc.auth.caller import CONTROLLER, TASK, Caller
+from iris.rpc.auth.tokens import SigningKey
+from iris.system.clock import wall_s
+
+_CONTROLLER_TTL_S = 600.0
+# The token of an attempt ends with the attempt, at the controller and at workers (worker/controller_link).
+_TASK_TTL_S = 366 * 86400.0
+
+
+class ClusterTokens:
+    """Makes the tokens that the cluster gives to its own parts.
+
+    Args:
+        key: The server key.
+    """
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+        self._of_controller: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def task_token(self, job_id: str, task_index: int, attempt_id: int) -> str:
+        """Return a token for an attempt. The token is valid until the attempt ends."""
+        return self._key.sign(
+            Caller(
+                make_task_id(job_id, task_index),
+                TASK,
+                secrets.token_hex(8),
+                wall_s() + _TASK_TTL_S,
+                job_id=job_id,
+                task_index=task_index,
+                attempt_id=attempt_id,
+            )
+        )
+
+    def controller_token(self, worker_id: str, incarnation: str = "") -> str:
+        """Return a token by which the controller identifies itself to one process of a worker.
+
+        No other process accepts the token. The worker's process accepts the token at any time; only a worker of an
+        older release checks the expiry time.
+        """
+        key = (worker_id, incarnation)
+        expires_at_s, token = self._of_controller.get(key, (0.0, ""))
+        left_s = expires_at_s - wall_s()
+        if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:  # more is left if somebody has set the clock back
+            expires_at_s = wall_s() + _CONTROLLER_TTL_S
+            token = self._key.sign(
+                Caller(
+                    CONTROLLER,
+                    CONTROLLER,
+                    secrets.token_hex(8),
+                    expires_at_s,
+                    worker_id=worker_id,
+                    incarnation=incarnation,
+                )
+            )
+            self._of_controller[key] = (expires_at_s, token)
+        return token
+
+    def forget_worker(self, worker_id: str) -> None:
+        """Forget the tokens for a worker that the controller will not call again."""
+        for key in [key for key in self._of_controller if key[0] == worker_id]:
+            del self._of_controller[key]

@@ -1,0 +1,107 @@
+"""All jobs of the cluster, by id and in the order of their submission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.types import parse_task_id
+from iris.errors import InvalidArgumentError, NotFoundError, quoted
+
+
+class JobTable:
+    """The saved jobs of a cluster.
+
+    The controller adds each job once it is saved, and concludes each job once its end is saved. All other parts only
+    read the table.
+
+    Attributes:
+        by_id: A read-only view of all jobs by id. The view follows every change.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, JobRecord] = {}
+        self._in_order: list[JobRecord] = []
+        self._open: dict[str, JobRecord] = {}
+        self._children: dict[str, list[JobRecord]] = {}
+        self.by_id: Mapping[str, JobRecord] = MappingProxyType(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._in_order)
+
+    def add(self, record: JobRecord) -> None:
+        """Add a job. A job that has ended counts as concluded."""
+        job_id = record.job_id
+        self._by_id[job_id] = record
+        self._in_order.append(record)
+        if not record.job.is_finished:
+            self._open[job_id] = record
+        if record.job.parent_job_id:
+            self._children.setdefault(record.job.parent_job_id, []).append(record)
+
+    def conclude(self, record: JobRecord) -> None:
+        """Note that the job's final state is saved."""
+        self._open.pop(record.job_id, None)
+
+    def is_concluded(self, record: JobRecord) -> bool:
+        """Return whether the job's final state is saved."""
+        return record.job_id not in self._open
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """Return a job; None if there is no job with this id."""
+        return self._by_id.get(job_id)
+
+    def find(self, job_id: str) -> JobRecord:
+        """Return a job.
+
+        Raises:
+            NotFoundError: There is no job with this id.
+        """
+        record = self._by_id.get(job_id)
+        if record is None:
+            raise NotFoundError(
+                f"no job named {quoted(job_id)}{self._hint(job_id)}" if job_id else "a job id must not be empty"
+            )
+        return record
+
+    def at(self, number: int) -> JobRecord:
+        """Return the job that was submitted after `number` other jobs."""
+        return self._in_order[number]
+
+    def open_jobs(self) -> list[JobRecord]:
+        """Return the jobs that are not concluded."""
+        return list(self._open.values())
+
+    def open_children(self, parent_job_id: str) -> list[JobRecord]:
+        """Return the child jobs of a job that have not ended."""
+        children = [child for child in self._children.get(parent_job_id, ()) if not child.job.is_finished]
+        if children:
+            self._children[parent_job_id] = children
+        else:
+            self._children.pop(parent_job_id, None)
+        return children
+
+    def count(self) -> tuple[int, int]:
+        """Return how many jobs are not concluded, and how many are."""
+        return len(self._open), len(self._in_order) - len(self._open)
+
+    def task_count(self, job_id: str) -> int:
+        """Return how many tasks a job has; 0 if there is no job with this id."""
+        record = self._by_id.get(job_id)
+        return 0 if record is None else len(record.job.tasks)
+
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        """Return whether this attempt has not ended."""
+        record = self._by_id.get(job_id)
+        if record is None or not 0 <= task_index < len(record.job.tasks):
+            return False
+        return record.job.is_attempt_live(task_index, attempt_id)
+
+    def _hint(self, name: str) -> str:
+        """Return which task an id names if a caller passed a task id instead of a job id; otherwise an empty string."""
+        try:
+            job_id, task_index = parse_task_id(name)
+        except InvalidArgumentError:
+            return ""
+        return f": that is task {task_index} of job {quoted(job_id)}" if job_id in self._by_id else ""

@@ -1,0 +1,106 @@
+"""Finds the place from which the log of an attempt can be read: a worker, or the controller's kept logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.api.watch import JobWatches
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.storage.saver import SavedJobs
+from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.progress import complete_end
+from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reader
+from iris.cluster.types import is_task_finished, make_task_id
+from iris.errors import NotFoundError, UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
+
+NOWHERE = "neither its worker nor the controller has it"
+
+
+class LogSources:
+    """The places where logs are, and what a stream of logs needs besides.
+
+    Attributes:
+        workers: The workers that have registered, by id.
+        keeper: The kept logs; None if no logs are kept.
+        saved: Says which state of a job may be shown.
+        watches: Says when a job has changed.
+        slices: Makes statuses of many tasks.
+        budget: What all streams of kept logs may use together.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, WorkerRecord],
+        keeper: LogKeeper | None,
+        saved: SavedJobs,
+        watches: JobWatches,
+        slices: Slices,
+    ) -> None:
+        self.workers = workers
+        self.keeper = keeper
+        self.saved = saved
+        self.watches = watches
+        self.slices = slices
+        self.budget = StreamBudget()
+
+    def source_of(self, record: JobRecord, index: int, attempt: cluster_pb2.TaskAttempt) -> WorkerRecord | None:
+        """Return the worker that has the log of an attempt; None if the log is read from the kept logs.
+
+        Raises:
+            UnavailableError: The attempt is live, and its worker is lost or has not registered again yet.
+        """
+        worker = self.worker_with(make_task_id(record.job_id, index), attempt)
+        if worker is None and not is_task_finished(attempt.state):
+            raise UnavailableError(f"worker {attempt.worker_id!r}, which has the log, does not answer")
+        return worker
+
+    def worker_with(self, task_id: str, attempt: cluster_pb2.TaskAttempt) -> WorkerRecord | None:
+        """Return the attempt's worker, unless the worker is lost, or the log is completely kept by the controller."""
+        final = is_task_finished(attempt.state)
+        if final and self.keeper is not None and self.keeper.is_complete(task_id, attempt.attempt_id):
+            return None
+        worker = self.workers.get(attempt.worker_id)
+        return worker if worker is not None and not worker.gone else None
+
+    async def open_kept(
+        self,
+        record: JobRecord,
+        index: int,
+        attempt: cluster_pb2.TaskAttempt,
+        position: Position,
+        request: StreamTaskLogsRequest,
+        reading: ExitStack,
+    ) -> OpenLog:
+        """Open a kept log for a reader. The log is not removed until `reading` is closed.
+
+        Raises:
+            NotFoundError: The log is not kept.
+            UnavailableError: The log is at the log location, which cannot be reached now.
+        """
+        task_id = make_task_id(record.job_id, index)
+        if self.keeper is None:
+            raise NotFoundError(NOWHERE)
+        reading.enter_context(self.keeper.reading(task_id, attempt.attempt_id))
+        directory = await self.keeper.provide(task_id, attempt.attempt_id)
+        if not directory.exists():
+            raise NotFoundError(NOWHERE)
+        return OpenLog(
+            index,
+            attempt.attempt_id,
+            open_reader(directory, position.offsets, None, request.filter),
+            is_final=lambda: True,
+            end=lambda: end_of(attempt),
+        )
+
+
+def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
+    """Return how the log of an attempt ends, as far as the attempt's state says it."""
+    end = cluster_pb2.LogEnd()
+    complete_end(end, attempt)
+    return end

@@ -1,0 +1,42 @@
+"""Says whether a job can have a child job, and when a child job ends with its parent. Pure."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.task import SUCCEEDED
+from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.cluster.types import make_task_id, state_name
+from iris.errors import FailedPreconditionError, InvalidArgumentError
+
+
+def check_parent(request: LaunchJobRequest, parent: Job) -> None:
+    """Refuse a child job if its parent job, or the attempt that submits it, has ended.
+
+    Raises:
+        FailedPreconditionError: The parent job or the attempt has ended.
+        InvalidArgumentError: The parent job has no such attempt.
+    """
+    if parent.is_finished or parent.ending is not None:
+        raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
+    if request.HasField("parent_attempt_id"):
+        index, attempt_id = request.parent_task_index, request.parent_attempt_id
+        attempts = parent.tasks[index].attempts if 0 <= index < len(parent.tasks) else []
+        which = f"attempt {attempt_id} of {make_task_id(parent.job_id, index)}"
+        if not 0 <= attempt_id < len(attempts):
+            raise InvalidArgumentError(f"there is no {which}: a child job names the attempt that submits it")
+        if not attempts[attempt_id].is_live:
+            raise FailedPreconditionError(f"{which} has ended: it can have no more jobs")
+
+
+def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:
+    """Return why a child job must end: its parent job, or the attempt that submitted it, has ended. Return an empty
+    string if the child job may continue."""
+    if parent.is_finished:
+        return f"its parent job {parent.job_id!r} has ended ({state_name(parent.state)})"
+    if not request.HasField("parent_attempt_id"):
+        return ""
+    attempt = parent.tasks[request.parent_task_index].attempts[request.parent_attempt_id]
+    if attempt.is_live or attempt.state == SUCCEEDED:
+        return ""
+    which = f"attempt {attempt.attempt_id} of {make_task_id(parent.job_id, request.parent_task_index)}"
+    return f"{which}, which submitted it, has ended ({state_name(attempt.state)})"

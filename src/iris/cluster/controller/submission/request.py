@@ -1,0 +1,60 @@
+"""Reads a valid submission: the job it describes, and what each task needs. Pure."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS
+from iris.cluster.controller.jobs.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
+from iris.cluster.engine.base import GangRequest, Placement, Resources
+from iris.rpc import cluster_pb2
+
+LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
+
+PLACEMENTS = {
+    cluster_pb2.PLACEMENT_UNSPECIFIED: Placement.ANY,
+    cluster_pb2.PLACEMENT_SPREAD: Placement.SPREAD,
+    cluster_pb2.PLACEMENT_TOGETHER: Placement.TOGETHER,
+}
+
+
+def job_id_of(request: LaunchJobRequest) -> str:
+    """Return the id that the job will have: its name, after the parent's id if there is a parent."""
+    return f"{request.parent_job_id}/{request.name}" if request.parent_job_id else request.name
+
+
+def make_job(request: LaunchJobRequest, now_ms: int) -> Job:
+    """Return the job that a valid submission describes."""
+    return Job.new(
+        job_id_of(request),
+        replicas_of(request),
+        now_ms,
+        coscheduled=not request.independent_tasks,
+        max_task_failures=request.max_task_failures,
+        max_retries_failure=(
+            request.max_retries_failure if request.HasField("max_retries_failure") else DEFAULT_RETRIES_FAILURE
+        ),
+        max_retries_preemption=(
+            request.max_retries_preemption if request.HasField("max_retries_preemption") else DEFAULT_RETRIES_PREEMPTION
+        ),
+        retry_pause_ms=request.retry_pause_ms if request.HasField("retry_pause_ms") else DEFAULT_PAUSE_MS,
+        parent_job_id=request.parent_job_id,
+        rendezvous=bool(request.rendezvous),
+    )
+
+
+def replicas_of(request: LaunchJobRequest) -> int:
+    """Return the number of tasks."""
+    return request.resources.replicas or 1
+
+
+def need_of(request: LaunchJobRequest) -> Resources:
+    """Return the resources that each task needs."""
+    resources = request.resources
+    gpu = max(resources.device.gpu.count, 1) if resources.device.HasField("gpu") else 0
+    return Resources(cpu=resources.cpu, memory_bytes=resources.memory_bytes, gpu=gpu)
+
+
+def gang_of(request: LaunchJobRequest, gang_id: str, slots: int) -> GangRequest:
+    """Return the engine request for a gang with this number of slots."""
+    labels = tuple(sorted({(constraint.key, constraint.value.string_value) for constraint in request.constraints}))
+    return GangRequest(gang_id, slots, need_of(request), PLACEMENTS[request.placement], labels)

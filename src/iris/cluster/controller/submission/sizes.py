@@ -1,0 +1,103 @@
+"""Limits the sizes of submissions, of workers' registrations, and of their reports. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from iris.cluster.names import check_name
+from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
+from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
+from iris.rpc import cluster_pb2
+from iris.rpc.address import parse_address
+
+LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
+Report = cluster_pb2.Controller.ReportTaskStateRequest
+
+MAX_JOB_ID_BYTES = 1000  # the name of a job with the names of all jobs above it
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the client has the same limit (cluster/client/pickling.py)
+# The limit of the client (cluster/client/workspace_archive.py), and some more because compression may enlarge files.
+MAX_BUNDLE_BYTES = 110 * 1024**2
+# Linux starts no program with a word, or a variable with its name, of more than 128 KiB. All words and variables
+# together end at 2 MiB with the usual stack size, and the worker adds its own variables.
+MAX_WORD_BYTES = 128 * 1024 - 1
+MAX_WORDS_BYTES = 768 * 1024
+MAX_PORTS = 100  # for each task
+MAX_PATH_BYTES = 4095
+MAX_KEY_BYTES = 200  # of an id that a program made up
+MAX_WORKERS = 10_000
+MAX_METADATA_BYTES = 64 * 1024  # about one worker
+MAX_ERROR_CHARACTERS = 4000
+_PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}", re.ASCII)
+
+
+def check_sizes(request: LaunchJobRequest) -> None:
+    """Refuse a submission with a part that is too large.
+
+    Raises:
+        InvalidArgumentError: `pickled_by` is no Python version.
+        ResourceExhaustedError: A part is larger than its limit.
+    """
+    _check("the job's id", f"{request.parent_job_id}/{request.name}".encode(), MAX_JOB_ID_BYTES, "give shorter names")
+    advice = "have the task load large data itself, from where it is stored"
+    _check("the pickled callable", request.serialized_entrypoint, MAX_ENTRYPOINT_BYTES, advice)
+    _check("the packed workspace", request.bundle_blob, MAX_BUNDLE_BYTES, advice)
+    _check("submission_id", request.submission_id.encode(), MAX_KEY_BYTES, "16 random bytes in hex are enough")
+    _check("working_directory", request.working_directory.encode(), MAX_PATH_BYTES, "no path is longer on Linux")
+    if request.pickled_by and not _PYTHON.fullmatch(request.pickled_by):
+        raise InvalidArgumentError(f"pickled_by={quoted(request.pickled_by)}: expected a Python version, as '3.11'")
+    if len(request.ports) > MAX_PORTS:
+        raise ResourceExhaustedError(f"{len(request.ports):,} ports: a task can have {MAX_PORTS}")
+    words = [("a word of the command", word) for word in request.command]
+    variables = [
+        (f"the environment variable {quoted(name)}", f"{name}={value}")
+        for name, value in request.environment.env_vars.items()
+    ]
+    for whole, parts in (("the command", words), ("the environment", variables)):
+        sizes = [len(text.encode()) for _, text in parts]
+        for (what, _), size in zip(parts, sizes, strict=True):
+            _check_size(what, size, MAX_WORD_BYTES, "Linux starts no program with more; put it into a file")
+        _check_size(whole, sum(sizes), MAX_WORDS_BYTES, "put what is large into a file, or into the workspace")
+
+
+def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
+    """Refuse a worker whose registration is invalid or too large.
+
+    Raises:
+        InvalidArgumentError: The worker's id or address is invalid.
+        ResourceExhaustedError: A part of the registration is larger than its limit.
+    """
+    check_name("worker", request.worker_id)
+    parse_address(request.address)
+    _check("the worker's address", request.address.encode(), MAX_PATH_BYTES, "give a shorter one")
+    _check("the worker's incarnation", request.incarnation.encode(), MAX_KEY_BYTES, "16 random bytes are enough")
+    _check_size("the worker's metadata", request.metadata.ByteSize(), MAX_METADATA_BYTES, "give fewer attributes")
+    for what, version in (("version", request.version), ("python_version", request.python_version)):
+        _check(f"the worker's {what}", version.encode(), MAX_KEY_BYTES, "give one as '3.11'")
+    devices = ",".join(request.visible_devices).encode()
+    _check("the worker's visible_devices", devices, MAX_METADATA_BYTES, "give one slot's")
+
+
+def trim_report(report: Report) -> None:
+    """Shorten the parts of a report that a task has made too large. The report itself is never refused, because the
+    controller has to know that the attempt has ended."""
+    size = len(report.serialized_result)
+    if size > MAX_RESULT_BYTES:
+        report.ClearField("serialized_result")
+        report.result_error = f"the result is too large: {size:,} bytes, over the limit of {MAX_RESULT_BYTES:,}"
+    if len(report.exception.pickled) > MAX_EXCEPTION_BYTES:
+        report.exception.ClearField("pickled")
+    if len(report.exception.traceback) > MAX_TRACEBACK_BYTES:
+        report.exception.traceback = report.exception.traceback[-MAX_TRACEBACK_BYTES:]
+    if len(report.error) > MAX_ERROR_CHARACTERS:
+        report.error = report.error[:MAX_ERROR_CHARACTERS] + "…"
+    if len(report.result_error) > MAX_ERROR_CHARACTERS:
+        report.result_error = report.result_error[:MAX_ERROR_CHARACTERS] + "…"
+
+
+def _check(what: str, data: bytes, limit: int, advice: str) -> None:
+    _check_size(what, len(data), limit, advice)
+
+
+def _check_size(what: str, size: int, limit: int, advice: str) -> None:
+    if size > limit:
+        raise ResourceExhaustedError(f"{what} is too large: {size:,} bytes, over the limit of {limit:,}: {advice}")

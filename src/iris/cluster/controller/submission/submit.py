@@ -1,0 +1,88 @@
+"""Accepts new jobs. `Submissions.submit` tells the whole story, one step after the other."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.submission.headroom import Headroom
+from iris.cluster.controller.submission.names import claim_name
+from iris.cluster.controller.submission.parents import check_parent
+from iris.cluster.controller.submission.quotas import QuotaUse
+from iris.cluster.controller.submission.request import LaunchJobRequest, make_job
+from iris.cluster.controller.submission.validate import validate
+from iris.cluster.controller.submission.workspaces import Workspaces
+from iris.cluster.types import TOKEN_VARIABLE
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms, stamp
+
+
+class Submissions:
+    """Makes jobs from the requests of clients and tasks.
+
+    Args:
+        jobs: All jobs.
+        workspaces: The stored workspaces.
+        quotas: What each user has used of the quota.
+        headroom: Refuses new jobs when too little disk space or too few file descriptors are left.
+        log_keeper: Keeps the logs of the tasks; None if no logs are kept.
+        saver: Saves the new jobs.
+    """
+
+    def __init__(
+        self,
+        jobs: JobTable,
+        workspaces: Workspaces,
+        quotas: QuotaUse,
+        headroom: Headroom,
+        log_keeper: LogKeeper | None,
+        saver: Saver,
+    ) -> None:
+        self._jobs = jobs
+        self._workspaces = workspaces
+        self._quotas = quotas
+        self._headroom = headroom
+        self._log_keeper = log_keeper
+        self._saver = saver
+
+    async def submit(self, request: LaunchJobRequest, owner: str = "") -> str:
+        """Accept a job, and return its id once the job is saved.
+
+        1. Validate the request, and check its workspace.
+        2. Claim the name. From here to step 4 nothing may be awaited, or another submission could take the name.
+        3. Make the job, if its parent, its owner's quota and the headroom allow it.
+        4. Save the job.
+        5. The controller queues the saved job's gangs, as the instructions say that are saved with it.
+
+        Args:
+            request: The submission; it is changed.
+            owner: The name in the caller's token. A child job gets its parent's owner instead.
+        """
+        request.environment.env_vars.pop(TOKEN_VARIABLE, None)  # a secret is not stored, and each task gets its own
+        validate(request)
+        workspace = await self._workspaces.check(request)
+        known = await claim_name(request, self._jobs, self._saver)
+        if known is not None:
+            return known.job_id
+        record = self._make_record(request, owner)
+        await self._saver.add_job(record, workspace, record.job.submit())
+        return record.job_id
+
+    def _make_record(self, request: LaunchJobRequest, owner: str) -> JobRecord:
+        job = make_job(request, now_ms())
+        job.submitted_stamp = stamp()
+        if request.parent_job_id:
+            parent = self._jobs.find(request.parent_job_id).job
+            check_parent(request, parent)
+            owner = parent.owner
+        job.owner = owner
+        self._quotas.check(owner, len(job.tasks))
+        self._headroom.check_job(request.ByteSize())
+        launch = LaunchJobRequest()
+        launch.CopyFrom(request)
+        launch.ClearField("bundle_blob")  # stored apart, since several jobs may have the same workspace
+        if self._log_keeper is not None:
+            self._log_keeper.job_launched(job.job_id, len(job.tasks))
+        self._quotas.add(owner, len(job.tasks))
+        return JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in job.tasks])

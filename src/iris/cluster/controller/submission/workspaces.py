@@ -1,0 +1,51 @@
+"""The workspaces of jobs: checked when a job is submitted, and fetched by workers."""
+
+from __future__ import annotations
+
+import hashlib
+
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
+
+
+class Workspaces:
+    """The stored workspaces.
+
+    Args:
+        store: Has the workspaces.
+        saver: Reads the store.
+    """
+
+    def __init__(self, store: Store, saver: Saver) -> None:
+        self._store = store
+        self._saver = saver
+
+    async def check(self, request: LaunchJobRequest) -> bytes:
+        """Check the workspace of a submission, and return the bytes that have to be stored.
+
+        The bytes are empty if the job has no workspace, or if the workspace is stored already.
+
+        Raises:
+            InvalidArgumentError: The hash does not match the workspace.
+            FailedPreconditionError: Only the hash was sent, and no such workspace is stored.
+        """
+        if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
+            raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
+        if not request.bundle_hash or request.bundle_blob:
+            return request.bundle_blob
+        if not await self._saver.read(self._store.has_bundle, request.bundle_hash):
+            raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
+        return b""
+
+    async def fetch(self, bundle_hash: str) -> bytes:
+        """Return a workspace.
+
+        Raises:
+            NotFoundError: No workspace with this hash is stored.
+        """
+        blob = await self._saver.read(self._store.bundle, bundle_hash)
+        if blob is None:
+            raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}")
+        return blob

@@ -1,0 +1,166 @@
+"""Starts and stops attempts on their workers, as a job's instructions say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from iris.cluster.controller.api.standard_input import StandardInput
+from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
+from iris.cluster.controller.background import BackgroundTasks
+from iris.cluster.controller.jobs.job import StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import FAILED, KILLED, AttemptEnd
+from iris.cluster.controller.scheduling.slots import SlotTable
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.workers import dispatch
+from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.rendezvous import Meeting
+from iris.cluster.pickles.transfer_limits import explain_python_mismatch
+from iris.errors import IrisError
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+
+class AttemptControl:
+    """Tells workers to start and stop attempts. Each call runs in the background until the worker has answered it, or
+    the attempt has ended.
+
+    Args:
+        fleet: The workers.
+        slots: The slots of the placed tasks.
+        stdin: The standard input of the jobs.
+        tokens: Makes the tokens of attempts.
+        saver: Saves the changed jobs.
+        background: Runs the calls.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        slots: SlotTable,
+        stdin: StandardInput,
+        tokens: ClusterTokens,
+        saver: Saver,
+        background: BackgroundTasks,
+    ) -> None:
+        self._fleet = fleet
+        self._slots = slots
+        self._stdin = stdin
+        self._tokens = tokens
+        self._saver = saver
+        self._background = background
+
+    def carry_out(self, record: JobRecord, instructions: Iterable[StartAttempt | StopAttempt]) -> None:
+        """Start and stop attempts of a job, in the order of the instructions."""
+        starts: list[StartAttempt] = []
+        for instruction in instructions:
+            if isinstance(instruction, StartAttempt):
+                starts.append(instruction)
+            else:
+                self._start_all(record, starts)  # first, because the stop must not overtake its attempt's start
+                starts = []
+                self._background.start(self._stop(record, instruction))
+        self._start_all(record, starts)
+
+    def _start_all(self, record: JobRecord, starts: Sequence[StartAttempt]) -> None:
+        if not starts:
+            return
+        hosts = dispatch.hosts_of(record.job)
+        if record.job.rendezvous:
+            self._background.start(self._start_rendezvous(record, starts, hosts))
+        else:
+            for worker_id, group in _by_worker(starts).items():
+                self._background.start(self._start(record, worker_id, group, hosts))
+
+    async def _start_rendezvous(self, record: JobRecord, starts: Sequence[StartAttempt], hosts: Sequence[str]) -> None:
+        """Start the attempts of a job with a rendezvous.
+
+        1. The worker of task 0 hears first, because it reserves the port at which all tasks meet. After a restart of
+           the controller that worker may have heard before, and may already run task 0; it then answers with the same
+           port again.
+        2. The other workers hear the port. An attempt that is to be stopped meanwhile never starts.
+        3. If task 0 has succeeded before a restart of the controller, the other workers hear no port. A worker that has
+           heard of its attempt before ignores the call, and another worker refuses the attempt.
+        """
+        job = record.job
+
+        def is_wanted() -> bool:
+            return any(job.is_attempt_live(start.task_index, start.attempt_id) for start in starts)
+
+        for attempt in job.live_attempts().values():
+            await self._fleet.registered(attempt.worker_id, is_wanted)
+        if not is_wanted():
+            return
+        meeting = Meeting.of(record, self._slots.of_job(job.job_id), self._fleet.workers)
+        groups = _by_worker(start for start in starts if start.task_index)
+        first = job.tasks[0].live_attempt
+        if first is not None:
+            own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
+            answer = await self._start(record, first.worker_id, own, hosts, meeting)
+            if answer is None:
+                return  # the attempt of task 0 was refused or is not wanted: its gang restarts, or the job ends
+            meeting.master_port = answer.master_port
+        for worker_id, group in groups.items():
+            self._background.start(self._start(record, worker_id, group, hosts, meeting))
+
+    async def _start(
+        self,
+        record: JobRecord,
+        worker_id: str,
+        starts: Sequence[StartAttempt],
+        hosts: Sequence[str],
+        meeting: Meeting | None = None,
+    ) -> cluster_pb2.Worker.RunTasksResponse | None:
+        """Start attempts on one worker. Return None if the worker refuses, or if no attempt is wanted any more."""
+        job, is_live = record.job, record.job.is_attempt_live
+        worker = await self._fleet.registered(
+            worker_id, lambda: any(is_live(start.task_index, start.attempt_id) for start in starts)
+        )
+        if worker is None:
+            return None
+        starts = [start for start in starts if is_live(start.task_index, start.attempt_id)]
+        if meeting is not None:  # task 0 may have taken a while, and a stop of these attempts may be on its way
+            starts = [start for start in starts if job.tasks[start.task_index].stop is None]
+        why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
+        if why_not:  # otherwise each task would fail with this error
+            self._starts_failed(record, starts, why_not)
+            return None
+        slots = self._slots.of_job(job.job_id)
+        request = dispatch.run_tasks_request(
+            worker.place, job.job_id, record.launch, starts, slots, hosts, self._tokens.task_token
+        )
+        is_taken = self._stdin.is_taken(job.job_id)
+        request.shared.stdin = record.launch.stdin and not is_taken and not self._stdin.has_ended(job.job_id)
+        request.shared.stdin_spent = is_taken
+        if meeting is not None:
+            meeting.describe(request)
+        try:
+            return await dispatch.start_attempts(worker, job.job_id, starts, request, is_live, self._fleet.calls)
+        except IrisError as error:
+            self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
+            return None
+
+    def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:
+        end = AttemptEnd(FAILED, now_ms(), error=error)
+        for start in starts:
+            instructions = record.job.attempt_ended(start.task_index, start.attempt_id, end, now_ms())
+            self._saver.job_changed(record, instructions)
+
+    async def _stop(self, record: JobRecord, stop: StopAttempt) -> None:
+        job = record.job
+        worker = await self._fleet.registered(
+            stop.worker_id, lambda: job.is_attempt_live(stop.task_index, stop.attempt_id)
+        )
+        if worker is None:
+            return
+        has_it = await dispatch.stop_attempt(worker, job.job_id, stop, job.is_attempt_live, self._fleet.calls)
+        if not has_it:
+            end = AttemptEnd(KILLED, now_ms(), error="stopped before it started")
+            self._saver.job_changed(record, job.attempt_ended(stop.task_index, stop.attempt_id, end, now_ms()))
+
+
+def _by_worker(starts: Iterable[StartAttempt]) -> dict[str, list[StartAttempt]]:
+    groups: dict[str, list[StartAttempt]] = {}
+    for start in starts:
+        groups.setdefault(start.worker_id, []).append(start)
+    return groups

@@ -1,0 +1,43 @@
+"""Says which attempts and worker processes are live, so that their tokens are valid."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.workers.fleet import Fleet
+
+
+class ClusterLiveness:
+    """The live attempts and worker processes of a cluster.
+
+    Args:
+        jobs: All jobs.
+        fleet: The workers.
+    """
+
+    def __init__(self, jobs: JobTable, fleet: Fleet) -> None:
+        self._jobs = jobs
+        self._fleet = fleet
+
+    def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
+        """Return whether this attempt has not ended."""
+        return self._jobs.is_attempt_live(job_id, task_index, attempt_id)
+
+    def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
+        """Return whether a worker's process is live, as far as the controller knows.
+
+        After a restart of the controller a worker that has not registered again counts as live if a live attempt was
+        placed on it.
+
+        Args:
+            worker_id: The worker.
+            incarnation: The worker's process; empty for any process of the worker.
+        """
+        if self._fleet.is_live(worker_id, incarnation):
+            return True
+        if worker_id in self._fleet.workers or self._fleet.is_over(worker_id, incarnation):
+            return False
+        return any(
+            attempt.worker_id == worker_id and incarnation in ("", attempt.worker_incarnation)
+            for record in self._jobs.open_jobs()
+            for attempt in record.job.live_attempts().values()
+        )

@@ -1,0 +1,133 @@
+"""Registers workers, and applies what they report about their attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from iris.cluster.controller.auth.authority import Authority
+from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.outcomes import outcome_of
+from iris.cluster.controller.jobs.task import AttemptEnd
+from iris.cluster.controller.storage.saver import Saver
+from iris.cluster.controller.submission.sizes import trim_report
+from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.types import is_task_finished, parse_task_id
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+Report = cluster_pb2.Controller.ReportTaskStateRequest
+
+
+class WorkerReports:
+    """The calls that workers make about themselves and their attempts.
+
+    Args:
+        jobs: All jobs.
+        fleet: The workers.
+        saver: Saves the changed jobs.
+        authority: Knows which tokens are revoked.
+        address: The controller's base URL, which workers pass to their tasks.
+        wake_scheduler: Called when a worker has registered or was refused, because a gang may wait for it.
+    """
+
+    def __init__(
+        self,
+        jobs: JobTable,
+        fleet: Fleet,
+        saver: Saver,
+        authority: Authority,
+        address: str,
+        wake_scheduler: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._fleet = fleet
+        self._saver = saver
+        self._authority = authority
+        self._address = address
+        self._wake_scheduler = wake_scheduler
+
+    async def register(
+        self, request: cluster_pb2.Controller.RegisterWorkerRequest
+    ) -> cluster_pb2.Controller.RegisterWorkerResponse:
+        """Register a worker. An accepted worker gets the controller's address and its lease.
+
+        A process is not accepted, and has to end, if it is fenced or if its release is incompatible (see
+        `iris.versions`).
+        """
+        answer = self._fleet.register(request)
+        if answer.accepted or answer.refused:
+            self._wake_scheduler()
+        if answer.accepted:
+            answer.controller_address = self._address
+            await self._saver.settled()
+        return answer
+
+    async def report_states(
+        self, request: cluster_pb2.Controller.ReportTaskStatesRequest
+    ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
+        """Apply a worker's reports, and return once they are saved.
+
+        The answer names the reported attempts that the worker has to stop, because the controller has ended them.
+        """
+        answer = cluster_pb2.Controller.ReportTaskStatesResponse()
+        answer.revocations, revoked = self._authority.revocations(request.revocations)
+        answer.revoked.extend(revoked)
+        if not self._fleet.hear(request, answer):
+            return answer
+        for job_id, reports in _by_job(request.reports).items():
+            for report in self._apply(job_id, reports):
+                if not is_task_finished(report.state):
+                    answer.unwanted.add(task_id=report.task_id, attempt_id=report.attempt_id)
+        if request.reports:
+            await self._saver.saved()
+        return answer
+
+    async def report_state(self, report: Report) -> None:
+        """Apply the report about one attempt, and return once it is saved."""
+        job_id, task_index = parse_task_id(report.task_id)
+        self._jobs.find(job_id).check_index(task_index)
+        self._apply(job_id, [report])
+        await self._saver.saved()
+
+    def _apply(self, job_id: str, reports: Sequence[Report]) -> list[Report]:
+        """Apply the reports about one job; return the reports about attempts that are not live on that worker."""
+        record = self._jobs.get(job_id)
+        if record is None:
+            return list(reports)
+        job = record.job
+        unwanted, instructions, results = [], [], []
+        for report in reports:
+            trim_report(report)
+            live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
+            attempt = live.get(report.task_index)
+            if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
+                unwanted.append(report)
+                continue
+            record.update_facts(report)
+            if report.started_at_ms:
+                instructions += job.attempt_running(report.task_index, report.attempt_id, report.started_at_ms)
+            if is_task_finished(report.state):
+                if outcome := outcome_of(report):
+                    results.append((report.task_index, outcome))
+                instructions += job.attempt_ended(report.task_index, report.attempt_id, _end_of(report), now_ms())
+        self._saver.job_changed(record, instructions, results)
+        return unwanted
+
+
+def _by_job(reports: Iterable[Report]) -> dict[str, list[Report]]:
+    grouped: dict[str, list[Report]] = {}
+    for report in reports:
+        grouped.setdefault(report.job_id, []).append(report)
+    return grouped
+
+
+def _end_of(report: Report) -> AttemptEnd:
+    return AttemptEnd(
+        state=report.state,
+        finished_at_ms=report.finished_at_ms or now_ms(),
+        exit_code=report.exit_code if report.HasField("exit_code") else None,
+        term_signal=report.term_signal if report.HasField("term_signal") else None,
+        error=report.error,
+        result_error=report.result_error,
+        out_of_memory=report.out_of_memory,
+    )
