@@ -105,6 +105,10 @@ class Iris:
         assert "Traceback" not in done.stderr, done
         return done
 
+    def under_another_home(self, directory: Path) -> Iris:
+        """Return an `iris` whose home and working directory lie elsewhere."""
+        return Iris(directory, self._preloaded)
+
     def json(self, *words: str) -> Any:
         """The document that it answers with."""
         return json.loads(self(*words, "--json").stdout)

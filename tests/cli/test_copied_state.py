@@ -23,7 +23,7 @@ TASK = "echo $$ > {0}.new; mv {0}.new {0}; while [ ! -e {1} ]; do sleep 0.05; do
 @pytest.fixture
 def elsewhere(iris: Iris, tmp_path: Path) -> Iterator[Iris]:
     """`iris` under another home, which knows nothing of the first."""
-    program = type(iris)(tmp_path / "elsewhere")
+    program = iris.under_another_home(tmp_path / "elsewhere")
     yield program
     program("down")
     program.close()
@@ -134,7 +134,7 @@ def test_copy_of_a_killed_cluster_ends_nothing_of_it(iris: Iris, elsewhere: Iris
 def test_copied_home_does_not_command_the_original(iris: Iris, tmp_path: Path) -> None:
     up = iris.json("up", "--port", "0")
     pid = run_task(iris, "goes-on")
-    other = type(iris)(tmp_path / "elsewhere")
+    other = iris.under_another_home(tmp_path / "elsewhere")
     shutil.rmtree(other.home)
     copy(iris.home, other.home)
     assert "iris up" in other("ps", code=1).stderr

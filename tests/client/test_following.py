@@ -1,4 +1,4 @@
-"""Following logs: the contract on every way to them, and what happens when servers die, readers stop, and sizes grow.
+"""Following logs from workers and through the controller, also when servers die, readers stop, and sizes grow.
 
 IRIS_CHAOS_SEEDS=50 pytest tests/client/test_following.py -k chaos      more seeds
 """
@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +24,7 @@ import pytest
 from contracts.log_following import *  # noqa: F403 - the contract's tests run here
 from contracts.log_following import Reach, Reading, check_end, check_same, check_whole, content, python
 from support.chaos_proxy import ChaosProxy
-from support.cluster import is_alive, running_cluster, running_http2_cluster
+from support.cluster import is_alive, running_cluster
 from support.log_writer import SOURCES, Writing
 from support.waiting import wait_until
 
@@ -37,8 +36,6 @@ from iris.rpc import cluster_pb2 as pb
 
 ROUTES = pytest.mark.parametrize("route", ["worker", "controller"])
 MEBIBYTE = 2**20
-# Another address of this machine: workers say that they are there, and the proxies are.
-PROXIED_HOST = "127.0.0.2"
 
 
 def quiet(text: str) -> None:
@@ -48,68 +45,37 @@ def quiet(text: str) -> None:
 # --- the ways to a log
 
 
-@dataclass
-class Http2Cluster:
-    """A controller that speaks HTTP/2 and HTTP/1.1, and workers that are behind proxies for everybody."""
-
-    address: str
-    workers: list[str]
-    worker_proxies: list[ChaosProxy]
-    controller_proxy: ChaosProxy
-
-
-@pytest.fixture(scope="module")
-def http2_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http2Cluster]:
-    with ExitStack() as opened:
-        address, workers = opened.enter_context(running_http2_cluster(tmp_path_factory.mktemp("http2"), PROXIED_HOST))
-        ports = workers.values()
-        proxies = [
-            opened.enter_context(ChaosProxy(("127.0.0.1", port), host=PROXIED_HOST, port=port)) for port in ports
-        ]
-        controller_proxy = opened.enter_context(ChaosProxy(("127.0.0.1", port_of(address))))
-        yield Http2Cluster(address, [f"http://127.0.0.1:{port}" for port in ports], proxies, controller_proxy)
-
-
 def port_of(address: str) -> int:
     port = urlsplit(address).port
     assert port is not None
     return port
 
 
-# Each through proxies, which hand on what comes unless a test wants it otherwise.
+# Each through proxies, which forward everything unchanged unless a test asks for faults.
 WAYS = {
     "worker": "straight from workers, over HTTP/1.1",
     "controller": "through the controller, over HTTP/1.1",
-    "http2": "through a controller that speaks HTTP/2",
-    "between": "through the controller, with the proxies between it and the workers",
 }
 
 
 @pytest.fixture(scope="module", params=WAYS)
 def reach(request: pytest.FixtureRequest) -> Iterator[Reach]:
-    way: str = request.param
-    if way == "controller":
-        server: LocalServer = request.getfixturevalue("shared_cluster")
-        with (
-            IrisClient.remote(server.address) as beside,
-            ChaosProxy(("127.0.0.1", port_of(server.address))) as proxy,
-        ):
-            wait_until(lambda: len(beside.cluster.list_workers()) == 2, "two workers")
-            workers = [worker.address for worker in beside.cluster.list_workers()]
+    if request.param == "worker":
+        cluster: Any = request.getfixturevalue("http2_cluster")  # tests/client/conftest.py
+        with IrisClient.remote(cluster.address) as beside:
             yield Reach(
-                "controller", lambda: IrisClient.remote(proxy.address), beside, [proxy], [server.address, *workers]
+                "worker",
+                lambda: IrisClient.remote(cluster.address),
+                beside,
+                cluster.worker_proxies,
+                cluster.workers,
             )
         return
-    cluster: Http2Cluster = request.getfixturevalue("http2_cluster")
-    address = cluster.controller_proxy.address if way == "http2" else cluster.address
-    with IrisClient.remote(cluster.address) as beside:
-        yield Reach(
-            "worker" if way == "worker" else "controller",
-            lambda: IrisClient.remote(address, http2=way == "http2"),
-            beside,
-            [cluster.controller_proxy] if way == "http2" else cluster.worker_proxies,
-            cluster.workers if way == "worker" else [cluster.address, *cluster.workers],
-        )
+    server: LocalServer = request.getfixturevalue("shared_cluster")
+    with IrisClient.remote(server.address) as beside, ChaosProxy(("127.0.0.1", port_of(server.address))) as proxy:
+        wait_until(lambda: len(beside.cluster.list_workers()) == 2, "two workers")
+        workers = [worker.address for worker in beside.cluster.list_workers()]
+        yield Reach("controller", lambda: IrisClient.remote(proxy.address), beside, [proxy], [server.address, *workers])
 
 
 # --- clusters that die
@@ -286,7 +252,7 @@ open(%(gate)r, 'w').write(digest.hexdigest())
 def test_a_reader_that_stops_reading_costs_the_task_nothing(
     shared_cluster: LocalServer, tmp_path: Path, route: str
 ) -> None:
-    megabytes = 1000
+    megabytes = 300
     gate = tmp_path / "gate"
     with IrisClient.remote(shared_cluster.address) as client:
         job = client.run(python(FLOOD % {"gate": str(gate), "megabytes": megabytes}))
@@ -314,7 +280,7 @@ def test_a_reader_that_stops_reading_costs_the_task_nothing(
 
 @ROUTES
 def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: str) -> None:
-    followers = 300
+    followers = 100
     gate = tmp_path / "gate"
     writing = Writing(seed=23, size=20_000, long_lines=0, gate=str(gate))
     job = client.run(writing.command())
@@ -328,7 +294,7 @@ def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: s
 
 @ROUTES
 def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
-    tasks = 256
+    tasks = 64
     writing = Writing(seed=24, size=10_000, long_lines=0)
     job = client.run(writing.command(), replicas=tasks, coscheduled=False)
     stream = client.stream_job_logs(job.job_id, route=route, on_notice=quiet)
@@ -466,11 +432,12 @@ print('Gr\\u00fc\\u00dfe \\u4e16'.encode().decode('utf-8'))
 """
 
 
-@pytest.fixture
-def talk(run: Callable[..., Job], tmp_path: Path) -> Job:
+@pytest.fixture(scope="module")
+def talk(reach: Reach, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job that has written lines to both sources, at different times."""
-    (tmp_path / "gate").touch()
-    job = run(python(TALK % {"gate": str(tmp_path / "gate")}), env={"PYTHONIOENCODING": "utf-8"})
+    gate = tmp_path_factory.mktemp("talk") / "gate"
+    gate.touch()
+    job = reach.beside.run(python(TALK % {"gate": str(gate)}), env={"PYTHONIOENCODING": "utf-8"})
     job.wait(timeout=60)
     return job
 

@@ -1,4 +1,7 @@
-"""`kill -9` of the controller of a cluster that stays: workers and tasks go on, and the next one knows all of it."""
+"""`kill -9` of a cluster's controller: workers and tasks go on, and the next controller knows all of them.
+
+IRIS_CONTROLLER_KILLS=20 pytest tests/cluster/test_controller_killed.py -k acknowledged      more kills
+"""
 
 from __future__ import annotations
 
@@ -18,32 +21,42 @@ from iris.cluster.client.server_process import start_server
 from iris.errors import AlreadyExistsError, IrisError, LocalClusterError
 from iris.rpc import cluster_pb2 as pb
 
+KILLS = int(os.environ.get("IRIS_CONTROLLER_KILLS", "6"))
+
 
 @pytest.fixture
 def proofs(tmp_path: Path) -> Proofs:
     return Proofs(tmp_path / "proofs")
 
 
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingCluster]:
+    """One cluster for all tests that only kill the controller and start it again."""
+    with standing_cluster(tmp_path_factory.mktemp("survivor") / "state", workers=2) as started:
+        yield started
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[StandingCluster]:
+    """A cluster for tests that change its workers."""
     with standing_cluster(tmp_path / "state", workers=2) as started:
         yield started
 
 
-def test_tasks_go_on_and_the_next_controller_knows_them(cluster: StandingCluster, proofs: Proofs) -> None:
-    with cluster.client() as client:
+def test_tasks_go_on_and_the_next_controller_knows_them(survivor: StandingCluster, proofs: Proofs) -> None:
+    with survivor.client() as client:
         job_id = launch(client, proofs.command(exit_code=7), replicas=3)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
         for index in range(3):
             proofs.wait_for(index)
-    workers = {cluster.worker("local-0"), cluster.worker("local-1")}
-    cluster.kill()
+    workers = {survivor.worker("local-0"), survivor.worker("local-1")}
+    survivor.kill()
     for index in range(3):
         proofs.wait_for_more(index)
-    server = cluster.start()
-    assert server.found == {"jobs_going_on": 1, "jobs_ended": 0, "workers_running": 2}
-    assert {cluster.worker("local-0"), cluster.worker("local-1")} == workers
-    with cluster.client() as client:
+    server = survivor.start()
+    assert (server.found["jobs_going_on"], server.found["workers_running"]) == (1, 2)
+    assert {survivor.worker("local-0"), survivor.worker("local-1")} == workers
+    with survivor.client() as client:
         wait_until(lambda: len(client.list_workers()) == 2, "the workers to register again")
         assert client.get_job_status(job_id).state == pb.JOB_STATE_RUNNING
         proofs.open()
@@ -77,22 +90,22 @@ def test_room_is_held_by_what_goes_on(tmp_path: Path, proofs: Proofs) -> None:
 
 
 def test_what_ends_while_the_controller_is_away_is_told_when_it_is_back(
-    cluster: StandingCluster, proofs: Proofs
+    survivor: StandingCluster, proofs: Proofs
 ) -> None:
-    with cluster.client() as client:
+    with survivor.client() as client:
         job_id = launch(client, proofs.command(exit_code=0), replicas=2)
         failing = launch(client, shell("echo $$ > pid; exec sleep 600"))
         task = wait_for_state(client, failing, pb.JOB_STATE_RUNNING).tasks[0]
         proofs.wait_for(0)
         proofs.wait_for(1)
-        attempts = cluster.directory / "workers" / task.worker_id / "attempts"
+        attempts = survivor.directory / "workers" / task.worker_id / "attempts"
         pid = int(wait_until(lambda: next((p.read_text() for p in attempts.glob(f"{failing}*/0/work/pid")), ""), "pid"))
-    cluster.kill()
+    survivor.kill()
     proofs.open()
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not is_alive(pid), "the end of the task")
-    cluster.start()
-    with cluster.client() as client:
+    survivor.start()
+    with survivor.client() as client:
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
         task = wait_for_end(client, failing).tasks[0]
         assert (task.exit_code, task.term_signal, len(task.attempts)) == (143, 15, 1)
@@ -100,7 +113,7 @@ def test_what_ends_while_the_controller_is_away_is_told_when_it_is_back(
 
 
 def test_a_result_arrives_that_was_returned_while_the_controller_was_away(
-    cluster: StandingCluster, tmp_path: Path
+    survivor: StandingCluster, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
 
@@ -113,25 +126,25 @@ def test_a_result_arrives_that_was_returned_while_the_controller_was_away(
             time.sleep(0.01)
         return 42
 
-    with IrisClient.remote(cluster.address) as client:
+    with IrisClient.remote(survivor.address) as client:
         job = client.run(compute, args=[str(gate)])
         wait_until((tmp_path / "gate.began").exists, "the callable to run")
-        cluster.kill()
+        survivor.kill()
         gate.touch()
-        cluster.start()
+        survivor.start()
         assert job.wait().state == pb.JOB_STATE_SUCCEEDED
         assert job.results() == [42]
 
 
-def test_exception_of_a_task_survives_the_controller(cluster: StandingCluster) -> None:
+def test_exception_of_a_task_survives_the_controller(survivor: StandingCluster) -> None:
     def fail() -> None:
         raise KeyError("shard")
 
-    with IrisClient.remote(cluster.address) as client:
+    with IrisClient.remote(survivor.address) as client:
         job = client.run(fail)
         assert job.wait(raise_on_failure=False).state == pb.JOB_STATE_FAILED
-        cluster.kill()
-        cluster.start()
+        survivor.kill()
+        survivor.start()
         error = job.tasks()[0].exception()
     assert isinstance(error, KeyError)
     assert 'raise KeyError("shard")' in str(error.__cause__)
@@ -196,16 +209,16 @@ def test_a_worker_and_its_reaper_are_killed_and_nothing_of_their_tasks_stays(
     proofs.assert_no_overlap()
 
 
-def test_endpoints_and_jobs_that_wait_are_there_again(cluster: StandingCluster, proofs: Proofs) -> None:
-    with cluster.client() as client:
+def test_endpoints_and_jobs_that_wait_are_there_again(survivor: StandingCluster, proofs: Proofs) -> None:
+    with survivor.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
         waits = launch(client, ["true"], resources=pb.ResourceSpecProto(memory_bytes=1), name=unique("waits"))
         name = unique("name")
         endpoint_id = client.register_endpoint(name, "h:1", job_id, {"key": "value"})
-    cluster.kill()
-    cluster.start()
-    with cluster.client() as client:
+    survivor.kill()
+    survivor.start()
+    with survivor.client() as client:
         endpoint = client.lookup_endpoint(name)
         assert (endpoint.endpoint_id, endpoint.job_id, endpoint.metadata["key"]) == (endpoint_id, job_id, "value")
         assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
@@ -213,22 +226,22 @@ def test_endpoints_and_jobs_that_wait_are_there_again(cluster: StandingCluster, 
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_controller_on_another_port_is_found_by_its_workers(cluster: StandingCluster, proofs: Proofs) -> None:
-    with cluster.client() as client:
+def test_a_controller_on_another_port_is_found_by_its_workers(survivor: StandingCluster, proofs: Proofs) -> None:
+    with survivor.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
-    before = cluster.address
-    cluster.kill()
-    cluster.start(port=0)
-    assert cluster.address != before
-    cluster.wait_for_workers(2)
+    before = survivor.address
+    survivor.kill()
+    survivor.start(port=0)
+    assert survivor.address != before
+    survivor.wait_for_workers(2)
     proofs.open()
-    with cluster.client() as client:
+    with survivor.client() as client:
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
         says = launch(client, shell("echo $IRIS_CONTROLLER_ADDRESS"))
         wait_for_end(client, says)
         (entry,) = client.fetch_task_logs(f"{says}/task-0")
-        assert entry.data == cluster.address, "what starts now is told of the new address"
+        assert entry.data == survivor.address, "what starts now is told of the new address"
 
 
 def test_a_cluster_with_fewer_workers_lets_the_others_finish(cluster: StandingCluster, proofs: Proofs) -> None:
@@ -257,12 +270,12 @@ def test_workers_too_many_that_run_nothing_end_at_once(cluster: StandingCluster)
     wait_until(lambda: cluster.standing() == ["local-0"], "the end of the worker that is one too many")
 
 
-def test_a_log_is_followed_through_the_kill_of_the_controller(cluster: StandingCluster, tmp_path: Path) -> None:
+def test_a_log_is_followed_through_the_kill_of_the_controller(survivor: StandingCluster, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     steps.mkdir()
     script = f"for i in 1 2 3; do while [ ! -e {steps}/$i ]; do sleep 0.02; done; echo step $i; done; exit 3"
     lines: list[str] = []
-    with IrisClient.remote(cluster.address) as client:
+    with IrisClient.remote(survivor.address) as client:
         job = client.run(shell(script))
 
         def follow() -> None:
@@ -272,9 +285,9 @@ def test_a_log_is_followed_through_the_kill_of_the_controller(cluster: StandingC
         follower.start()
         (steps / "1").touch()
         wait_until(lambda: job.tasks()[0].status().state == pb.TASK_STATE_RUNNING, "the task to run")
-        cluster.kill()
+        survivor.kill()
         (steps / "2").touch()
-        cluster.start()
+        survivor.start()
         (steps / "3").touch()
         follower.join(60)
         assert not follower.is_alive()
@@ -282,11 +295,11 @@ def test_a_log_is_followed_through_the_kill_of_the_controller(cluster: StandingC
         assert job.wait(raise_on_failure=False).exit_code == 3
 
 
-def test_a_second_server_on_the_same_directory_is_refused(cluster: StandingCluster) -> None:
-    assert cluster.server is not None
-    with pytest.raises(LocalClusterError, match=f"in use by the controller of process {cluster.server.process.pid}"):
-        start_server(cluster.directory, ends_with_us=True)
-    cluster.wait_for_workers(2)
+def test_a_second_server_on_the_same_directory_is_refused(survivor: StandingCluster) -> None:
+    assert survivor.server is not None
+    with pytest.raises(LocalClusterError, match=f"in use by the controller of process {survivor.server.process.pid}"):
+        start_server(survivor.directory, ends_with_us=True)
+    survivor.wait_for_workers(2)
 
 
 @pytest.mark.parametrize("where", ["version", "database"])
@@ -314,8 +327,8 @@ def test_a_directory_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path
     wait_until(lambda: not cluster.standing(), "no worker stays of a start that failed")
 
 
-@pytest.mark.timeout(600)  # twenty starts of a server
-def test_each_acknowledged_submission_survives_twenty_kills(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)  # many starts of a server
+def test_each_acknowledged_submission_survives_many_kills(tmp_path: Path) -> None:
     """A submitter that never stops, and a controller that is killed again and again."""
     acknowledged: list[str] = []
     taken: list[str] = []
@@ -340,7 +353,7 @@ def test_each_acknowledged_submission_survives_twenty_kills(tmp_path: Path) -> N
         submitter = threading.Thread(target=submit)
         submitter.start()
         try:
-            for _ in range(20):
+            for _ in range(KILLS):
                 before = len(acknowledged)
                 wait_until(lambda before=before: len(acknowledged) > before + 2, "submissions")  # type: ignore[misc]
                 cluster.kill()

@@ -10,10 +10,14 @@ T = TypeVar("T")
 _PAUSE_S = 0.01
 
 
-def wait_until(condition: Callable[[], T], what: str = "", timeout_s: float = 30.0) -> T:
-    """Asks until the answer is true, and gives it back; a failure shows the last answer.
+def wait_until(condition: Callable[[], T], what: str = "", timeout_s: float = 60.0) -> T:
+    """Ask for a condition until its answer is true, and return that answer.
 
-    The time is no measure of speed, only the end of hope: it is long enough for a busy machine.
+    The time limit measures no speed. It is generous, because a busy machine may be ten times slower than a quiet one,
+    and shorter than pytest's limit for a test, because only this function shows what was awaited.
+
+    Raises:
+        AssertionError: The answer was never true; the text shows `what` and the last answer.
     """
     end = time.monotonic() + timeout_s
     while True:

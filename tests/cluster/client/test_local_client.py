@@ -117,22 +117,28 @@ JOB = (
 )
 
 
-@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(tmp_path: Path, variable: str) -> None:
-    program = JOB.replace("['true']", "['sh', '-c', '[ $" + variable + " = http://127.0.0.1:9 -a $NO_PROXY = mine ]']")
-    env = {**os.environ, variable: "http://127.0.0.1:9", "NO_PROXY": "mine"}  # nobody listens there
+def test_proxies_of_the_environment_are_not_asked_for_this_machine(tmp_path: Path) -> None:
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")  # no server listens there
+    seen = " -a ".join(f"${name} = http://127.0.0.1:9" for name in proxies)
+    program = JOB.replace("['true']", f"['sh', '-c', '[ {seen} -a $NO_PROXY = mine ]']")
     ran = subprocess.run(
-        [sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env={**os.environ, **proxies, "NO_PROXY": "mine"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert ran.stdout == "4\n", f"the cluster works, and tasks see the variables as they were: {ran.stderr}"
+    assert ran.stdout == "4\n", f"the cluster works, and tasks see the variables unchanged: {ran.stderr}"
 
 
-@pytest.mark.parametrize("name", ["iris.py", "iris/__init__.py", "pickle.py", "queue.py", "random.py", "logging.py"])
-def test_files_of_the_current_folder_take_nobodys_place(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("iris", ["iris.py", "iris/__init__.py"])
+def test_files_of_the_current_folder_do_not_replace_modules(tmp_path: Path, iris: str) -> None:
     folder = tmp_path / "folder"
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).write_text("raise SystemExit('the wrong module')\n")
-    program = tmp_path / "program.py"  # elsewhere: where a program lies is its own affair
+    for name in (iris, "pickle.py", "queue.py", "random.py", "logging.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("raise SystemExit('the wrong module')\n")
+    program = tmp_path / "program.py"  # in another folder, because Python does import modules from a program's folder
     program.write_text(JOB)
     ran = subprocess.run([sys.executable, str(program)], cwd=folder, capture_output=True, text=True, check=False)
     assert ran.stdout == "4\n", ran.stderr

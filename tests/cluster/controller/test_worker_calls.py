@@ -18,7 +18,7 @@ from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.engine.base import Resources
 from iris.rpc import cluster_pb2 as pb
 
-JOBS = 100
+JOBS = 30
 MOST_OF_WORKER = 4
 
 

@@ -1,0 +1,48 @@
+"""Following logs on longer ways: over HTTP/2, and with proxies between the controller and the workers.
+
+Only the tests of the contract that such a way could break run here; `test_following.py` runs the whole contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from contracts.log_following import (  # noqa: F401 - the tests and fixtures of the contract run here
+    Reach,
+    follow,
+    run,
+    test_a_cursor_of_another_job,
+    test_a_prompt_is_seen_while_the_task_waits_and_never_twice,
+    test_a_reader_that_leaves_is_forgotten,
+    test_a_task_that_is_killed,
+    test_chaos,
+    test_connections_are_refused_for_a_while,
+    test_every_byte_once_and_the_end_through_retries,
+    test_idle_connections_are_cut_by_what_lies_in_between,
+    test_no_byte_at_all,
+    test_reading_goes_on_from_any_cursor,
+    test_tasks_as_one_stream,
+    test_what_does_not_exist,
+    test_what_there_is_comes_whole_however_often_connections_break,
+)
+
+from iris.client import IrisClient
+
+Http2Cluster = Any  # tests/client/conftest.py
+
+
+@pytest.fixture(scope="module", params=["http2", "between"])
+def reach(request: pytest.FixtureRequest, http2_cluster: Http2Cluster) -> Iterator[Reach]:
+    cluster = http2_cluster
+    is_http2 = request.param == "http2"
+    address = cluster.controller_proxy.address if is_http2 else cluster.address
+    with IrisClient.remote(cluster.address) as beside:
+        yield Reach(
+            "controller",
+            lambda: IrisClient.remote(address, http2=is_http2),
+            beside,
+            [cluster.controller_proxy] if is_http2 else cluster.worker_proxies,
+            [cluster.address, *cluster.workers],
+        )
