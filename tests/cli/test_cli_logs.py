@@ -103,7 +103,7 @@ def test_reading_goes_on_from_the_cursor_of_a_line(remote_iris: Iris) -> None:
         (["--tail", "1", "--cursor", "x"], "--tail and --cursor exclude each other"),
         (["--since", "1m", "--until", "2m"], "--since is later than --until"),
         (["-f", "--until", "2099-01-01"], "--follow and --until exclude each other"),
-        (["--since", "soon"], "not a moment: 'soon'"),
+        (["--since", "soon"], "not a time: 'soon'"),
         (["--tail", "-1"], "--tail"),
         (["--source", "nowhere"], "--source"),
         (["--route", "scenic"], "--route"),

@@ -325,7 +325,7 @@ def test_ctrl_c_only_detaches_from_a_cluster_that_stays(remote_iris: Iris) -> No
         (["run"], "Missing argument 'COMMAND...'"),
         (["run", "--replicas", "0", "true"], "--replicas"),
         (["run", "--memory", "much", "true"], "a size must be a number of bytes"),
-        (["run", "--timeout", "soon", "true"], "not a time: 'soon'"),
+        (["run", "--timeout", "soon", "true"], "not a duration: 'soon'"),
         (["run", "--env", "novalue", "true"], "expected NAME=VALUE"),
         (["run", "--port", "a-b", "true"], "not a port name: 'a-b'"),
         (["run", "--name", "a/b", "true"], "not a job name: 'a/b'"),

@@ -1,4 +1,4 @@
-"""Stays with a job until it ends: its lines, why it waits, what a Ctrl-C means, and the exit code at the end."""
+"""Follows a job until it ends: shows its lines and why it waits, handles Ctrl-C, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 _SHOW_WAITING_AFTER_S = 1.0
 _SHOW_PREPARING_AFTER_MS = 1000
-_END_OF_WATCH_S = 2.0  # it may be just opening a connection
-# Of the task that failed, again, unless they are among so many that were shown last.
+_END_OF_WATCH_S = 2.0  # long enough for a watch that is just opening a connection to end
+# The last lines of the failed task are repeated, unless they are among the lines shown last.
 _LAST_LINES = 10
 _JUST_SHOWN = 20
 _LAST_LINES_PATIENCE_S = 5.0
 
 
 def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> int:
-    """Shows the lines of a job until its end, and answers with the exit code of `iris run`.
+    """Show the lines of a job until it ends, and return the exit code for `iris run`.
 
-    A job of an embedded cluster ends with us: Ctrl-C and SIGTERM stop it, and it is shown to its end. A job of
-    another cluster goes on: Ctrl-C, and a closed pipe, leave it alone and say how to come back.
+    A job of an embedded cluster ends with this process: Ctrl-C and SIGTERM stop the job, and its lines are shown until
+    it has ended. A job of another cluster continues after Ctrl-C or a closed pipe, and a message says how to return to
+    it.
     """
     if num_tasks > 1:
         output.label_lines(num_tasks)
@@ -61,7 +62,7 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
             output.drop_lines()
             if isinstance(error, KeyboardInterrupt):
                 output.end_lines()
-            _say_how_to_come_back(connection, job, output)
+            _note_how_to_return(connection, job, output)
             if isinstance(error, OutputClosedError):
                 raise
             return EXIT_INTERRUPTED
@@ -72,18 +73,20 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
 
 
 def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.LogEnd) -> int:
-    """What the final status of a job, or the end of a task's log, is as an exit code: that of the first failing task,
-    which is 128+n after signal n."""
+    """Return the exit code for the final status of a job or for the end of a task's log.
+
+    It is the exit code of the first task that failed, or 128 + n if signal n ended that task.
+    """
     if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # states of jobs and of tasks have the same numbers
         return 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
-    # A task can fail without a code of its own, or with zero: one that ran into its timeout and tidied up.
+    # A task can fail without an exit code, or with 0, for example if it ends cleanly after its timeout.
     return status.exit_code or EXIT_FAILED
 
 
 def _show(connection: Connection, job: Job, output: Output, just_shown: deque[int]) -> cluster_pb2.JobStatus:
-    """Shows the lines until the end of the job; the tasks of the last ones are put into `just_shown`."""
+    """Show the lines of a job until it ends. `just_shown` receives the task index of each of the last lines."""
     client = connection.client
 
     def note(text: str) -> None:
@@ -105,13 +108,13 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
 
 
 class QuickPreparation:
-    """Finds lines that need not be shown because they only say that a task was prepared within a second."""
+    """Recognises lines about the preparation of a task that took less than a second, which are not shown."""
 
     def __init__(self) -> None:
         self._began_ms: dict[tuple[int, int], int] = {}
 
     def __call__(self, lines: Sequence[LogEntry]) -> bool:
-        """Return whether these lines, all of one source of one attempt, are of that kind."""
+        """Return whether lines of one source and attempt are about a quick preparation."""
         last = lines[-1]
         if last.source != "build" or last.missing_bytes:
             return False
@@ -119,7 +122,7 @@ class QuickPreparation:
         return last.timestamp_ms - began_ms < _SHOW_PREPARING_AFTER_MS
 
 
-def _say_how_to_come_back(connection: Connection, job: Job, output: Output) -> None:
+def _note_how_to_return(connection: Connection, job: Job, output: Output) -> None:
     output.set_status("")
     after = ""
     if output.last_shown is not None and len(cursor := output.last_shown.cursor) <= LONGEST_CURSOR:
@@ -131,7 +134,7 @@ def _say_how_to_come_back(connection: Connection, job: Job, output: Output) -> N
 
 
 def words_of_failure(status: cluster_pb2.JobStatus) -> str:
-    """Return why a job did not succeed, as a sentence."""
+    """Return a sentence that says why a job did not succeed."""
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     who = f"task {index}: " if index is not None and status.num_tasks > 1 else ""
     return f"job {status.job_id} ended as {state_name(status.state)}: {who}{status.error or 'no reason was given'}"
@@ -140,10 +143,10 @@ def words_of_failure(status: cluster_pb2.JobStatus) -> str:
 def _explain_failure(
     connection: Connection, status: cluster_pb2.JobStatus, output: Output, just_shown: deque[int]
 ) -> None:
-    """Say why the job failed, and where all that the task wrote can be read.
+    """Print why the job failed and which command shows the log of the failed task.
 
-    Its last lines are repeated where others have written since. So are those of its preparation where it was never
-    started: they say more, and were too quick to be shown.
+    The last lines of the task are repeated if other tasks have written since. If the task never started, the lines of
+    its preparation are shown, which `QuickPreparation` may have hidden.
     """
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     output.error(words_of_failure(status))
@@ -174,17 +177,20 @@ def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[Lo
         ) as stream:
             return [entry for entry in join_pieces(stream) if not entry.missing_bytes]
     except IrisError:
-        return []  # out of reach; that it failed has been said
+        return []  # the log cannot be reached; the failure itself has been printed
 
 
 @contextmanager
 def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> Iterator[list[int]]:
-    """Ctrl-C or SIGTERM stops the job, another one kills it. Gives a list, in which the first signal will be.
+    """Stop the job on Ctrl-C or SIGTERM, and kill the cluster on the second signal.
 
-    1. The handler only takes down the signal: it may run in the middle of a call, with the call's locks held. A
-       `SimpleQueue` can be filled there, a lock or an `Event` of `threading` cannot.
-    2. A thread asks the job to end. The main thread goes on to show its lines, to its end.
-    3. At the second signal there is no more asking: the cluster is killed, and this process ends at once.
+    1. The signal handler only records the signal, because it may interrupt a call that holds locks. A handler may fill
+       a `SimpleQueue`, but must not use locks or events of `threading`.
+    2. A thread terminates the job. The main thread shows the lines of the job until it has ended.
+    3. On the second signal, the thread kills the cluster and this process.
+
+    Yields:
+        The signals received so far.
     """
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     received: list[int] = []
@@ -203,7 +209,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
             output.error(str(error))
         number = signals.get()
         if number:
-            output.silence()  # what breaks from now on is our doing, and no news
+            output.silence()  # later errors are only consequences of the kill
             connection.kill()
             os._exit(128 + number)
 
@@ -215,24 +221,27 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        signals.put(0)  # ends the thread,
-        signals.put(0)  # wherever it waits
+        # Two zeros, because the thread may be waiting for the first or for the second signal.
+        signals.put(0)
+        signals.put(0)
         thread.join()
 
 
 class _Waiting:
-    """Says why a job waits, once it has waited for a second: a line that stays while it does on a terminal, else a
-    line for each reason."""
+    """Shows why a job waits, once it has waited for a second.
+
+    A terminal shows the reason as a status line while the job waits. Other outputs get one line for each reason.
+    """
 
     def __init__(self, connection: Connection, job_id: str, output: Output) -> None:
         self._connection = connection
         self._job_id = job_id
         self._output = output
         self._changed = threading.Condition()
-        self._reason = ""  # why it waits now; empty when it does not
+        self._reason = ""  # why the job waits at present; empty if it does not wait
         self._over = False
         self._handle = StreamHandle()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._tell)]
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._show)]
 
     def __enter__(self) -> None:
         for thread in self._threads:
@@ -242,7 +251,7 @@ class _Waiting:
         self._set("", over=True)
         self._handle.abort()
         for thread in self._threads:
-            thread.join(_END_OF_WATCH_S)  # one that woke up in the end of the interpreter would make it abort
+            thread.join(_END_OF_WATCH_S)  # a thread that runs while the interpreter shuts down would abort the process
 
     def _set(self, reason: str, *, over: bool = False) -> None:
         with self._changed:
@@ -258,23 +267,23 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # the main thread has the same trouble, and tells of it
+            pass  # the main thread meets the same error and reports it
         self._set("")
 
-    def _tell(self) -> None:
-        told = ""
+    def _show(self) -> None:
+        shown = ""
         with self._changed:
             while not self._over:
                 if not self._reason:
                     self._output.set_status("")
                     self._changed.wait()
                     continue
-                if not told and self._changed.wait_for(lambda: self._over or not self._reason, _SHOW_WAITING_AFTER_S):
+                if not shown and self._changed.wait_for(lambda: self._over or not self._reason, _SHOW_WAITING_AFTER_S):
                     continue
                 if self._output.has_status_line:
                     self._output.set_status(self._reason)
-                elif self._reason != told:
+                elif self._reason != shown:
                     self._output.note(f"job {self._job_id} is {self._reason}")
-                told = self._reason
+                shown = self._reason
                 self._changed.wait()
         self._output.set_status("")

@@ -1,6 +1,6 @@
-"""Spans of time and moments as people give them: `90`, `90s`, `1h30m`, `2026-11-24T10:00`, `@1732445000`.
+"""Parses durations and times from the command line: `90`, `90s`, `1h30m`, `2026-11-24T10:00`, `@1732445000`.
 
-One rule for all options: a number without a unit is seconds; units are s, m, h and d, the larger before the smaller.
+All options follow one rule: a number without a unit is seconds. The units are d, h, m, and s, in this order.
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ _SPAN = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in _SECONDS)
 _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
 _EPOCH = re.compile(rf"@{_NUMBER}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
-_MOST_PLAIN_S = 1e7  # as a moment: more is a date without dashes (20261124), or seconds since the epoch
-_LAST_MS = 253_402_300_799_999  # of the year 9999
+_MOST_PLAIN_S = 1e7  # a larger number is not an age but a date without dashes (20261124) or seconds since the epoch
+_LAST_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 _MOMENT_FORMS = (
-    "expected how long ago, as '90' or '90s', '10m', '1h30m', '2d'; a date or a time, as '2026-11-24',"
-    " '2026-11-24T10:00', '2026-11-24T10:00:00Z'; or seconds since the epoch, as '@1732445000'"
+    "expected an age such as '90', '90s', '10m', '1h30m' or '2d'; a date or time such as '2026-11-24',"
+    " '2026-11-24T10:00' or '2026-11-24T10:00:00Z'; or seconds since the epoch such as '@1732445000'"
 )
 
 
 def read_span(text: str) -> float:
-    """Return seconds.
+    """Return a duration in seconds.
 
     Raises:
-        InvalidArgumentError: It is none of that.
+        InvalidArgumentError: The text is not a duration.
     """
     seconds = _span_seconds(text.strip())
     if seconds is None or not math.isfinite(seconds):
         raise InvalidArgumentError(
-            f"not a time: {quoted(text)} (expected seconds, as '90', or text such as '90s', '10m', '1h30m', '2d')"
+            f"not a duration: {quoted(text)} (expected seconds, such as '90', or units, such as '90s', '10m', '1h30m'"
+            " or '2d')"
         )
     return seconds
 
 
 def read_moment(text: str) -> int:
-    """A moment, in milliseconds since the Unix epoch, from 1 on: 0 would mean none.
+    """Return a time in milliseconds since the Unix epoch, at least 1, because 0 means that no time is given.
 
-    How long ago, or an ISO 8601 date (its first moment) or time, which without a zone is local, or `@` and seconds
-    since the epoch.
+    The text is an age before now; an ISO 8601 date, which means its first moment; an ISO 8601 time, which is local
+    without a zone; or `@` and seconds since the epoch.
 
     Raises:
-        InvalidArgumentError: It is none of that.
+        InvalidArgumentError: The text has none of these forms.
     """
     given = text.strip()
     seconds = _span_seconds(given)
@@ -64,14 +65,14 @@ def read_moment(text: str) -> int:
         else:
             raise ValueError
     except (ValueError, OverflowError, OSError):
-        raise InvalidArgumentError(f"not a moment: {quoted(text)} ({_MOMENT_FORMS})") from None
+        raise InvalidArgumentError(f"not a time: {quoted(text)} ({_MOMENT_FORMS})") from None
     if milliseconds > _LAST_MS:
-        raise InvalidArgumentError(f"not a moment: {quoted(text)} is after the year 9999")
+        raise InvalidArgumentError(f"not a time: {quoted(text)} is after the year 9999")
     return max(1, milliseconds)
 
 
 def write_moment(timestamp_ms: int) -> str:
-    """ISO 8601 in UTC with milliseconds, as `2026-11-24T10:00:00.123Z`."""
+    """Return a time as ISO 8601 in UTC with milliseconds, for example `2026-11-24T10:00:00.123Z`."""
     seconds, milliseconds = divmod(timestamp_ms, 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
 

@@ -1,9 +1,9 @@
-"""The tree of commands, and what becomes of errors: one sentence on stderr and an exit code.
+"""Assembles the commands of `iris`, and turns errors into a sentence on stderr and an exit code.
 
-0      done; of `iris run` and `iris logs -f`: the job's exit code
-1      an error, told in a sentence
-2      the command line cannot be meant
-128+n  ended by signal n: 130 after Ctrl-C, 141 when the reader of our output has left
+0      success; `iris run` and `iris logs -f` exit with the job's exit code
+1      an error, which a sentence on stderr explains
+2      an invalid command line
+128+n  ended by signal n: 130 after Ctrl-C, 141 if the reader of the output has left
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ EXIT_INTERRUPTED = 130
 EXIT_OUTPUT_CLOSED = 141
 
 _HELP = """\
-Run jobs of many tasks that belong together, and see what each of them does.
+Run jobs of many tasks that belong together, and see what each task does.
 
 \b
-  iris run -- python train.py                    a job of one task, on this machine
-  iris run --replicas 4 -- python train.py       four tasks, their lines live and labelled
-  iris up                                        a cluster that stays, for jobs that go on without you
-  iris run --detach -- python train.py           … such as this one
-  iris logs -f JOB                               … and what it says
+  iris run -- python train.py                    run a job of one task on this machine
+  iris run --replicas 4 -- python train.py       run four tasks, and show their lines with labels
+  iris up                                        start a cluster that outlives this terminal
+  iris run --detach -- python train.py           run a job there without waiting for it
+  iris logs -f JOB                               follow the lines of the job
 
 Each command has examples: iris run --help
 """
 
 
 class _Interrupted(Exception):
-    """Ctrl-C."""
+    """The user has pressed Ctrl-C."""
 
 
 class _Program(click.Group):
-    """A group that leaves it to us what is said after Ctrl-C: click writes an empty line."""
+    """A group of commands that prints nothing after Ctrl-C, unlike click, which prints an empty line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """See `click.Group`."""
+        """Run a command, as `click.Group` does."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -77,8 +77,8 @@ for command in (run, ps, status, logs, kill, machines, up, down, token):
 
 
 def run_program() -> int:
-    """Runs `sys.argv`, and answers with the exit code."""
-    # Help and errors of click go through these.
+    """Run the command in `sys.argv`, and return the exit code."""
+    # click prints help and errors to these streams.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = ReplacingStream(sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper):
@@ -92,14 +92,14 @@ def run_program() -> int:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         _drop_output()
-        if code == 0:  # else what went wrong first has been said
+        if code == 0:  # otherwise an earlier error has been reported
             report_error(str(error))
             return EXIT_ERROR
     return code
 
 
 def _drop_output() -> None:
-    """Give up what stdout still holds: it cannot be written, and Python would say so at its end."""
+    """Discard the text in stdout's buffer, which cannot be written and would make Python print an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -114,7 +114,7 @@ def _run() -> int:
     except (OutputClosedError, BrokenPipeError):
         return EXIT_OUTPUT_CLOSED
     except SystemExit:
-        return EXIT_OUTPUT_CLOSED  # what click makes of a broken pipe, and of nothing else here
+        return EXIT_OUTPUT_CLOSED  # click raises SystemExit for a broken pipe only
     except IrisError as error:
         report_error(str(error))
         return EXIT_ERROR

@@ -1,7 +1,7 @@
-"""Standard input of `iris run`: passed on to the job's task, as if the command had been typed.
+"""Sends the standard input of `iris run` to the job's task, as if the task ran in this shell.
 
-One task reads it. What the task does not take stays unread, as far as possible: a large input waits in its pipe or
-file. A terminal is read line by line, and only while this process is in the foreground.
+Only a job of one task receives standard input. Input that the task does not read stays in its pipe or file as far as
+possible. A terminal is read line by line, and only while this process is in the foreground.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024
-_BEAT_S = 20.0  # a worker takes a sender that is silent for much longer for gone
-_LOOK_S = 0.5  # whether this process is in the foreground again
+_BEAT_S = 20.0  # a worker assumes that a sender is gone if it is silent for much longer
+_FOREGROUND_CHECK_S = 0.5
 _END_S = 2.0
 
 
 def is_input() -> bool:
-    """Whether standard input leads to something that can be read: anything but /dev/null. Never on Windows, which can
-    wait for sockets only."""
+    """Return whether standard input can be read, which is everything but /dev/null.
+
+    Always False on Windows, where a program can wait for sockets only.
+    """
     if sys.platform == "win32":
         return False
     try:
@@ -40,7 +42,7 @@ def is_input() -> bool:
 
 
 def holds_something() -> bool:
-    """Whether there is something to read in a pipe, socket or file now; a terminal does not count."""
+    """Return whether standard input is a pipe, socket, or file with unread data. False for a terminal."""
     try:
         if not is_input() or os.isatty(0):
             return False
@@ -56,12 +58,12 @@ def holds_something() -> bool:
 
 
 class Feeder:
-    """Reads standard input, and sends it to the task of a job, for as long as this is entered.
+    """Sends standard input to the task of a job while this context manager is active.
 
     Args:
         connection: The cluster.
-        job_id: The job, which was submitted with standard input.
-        output: Told where the input cannot be sent.
+        job_id: The id of a job that was submitted with standard input.
+        output: Prints a message if the input cannot be sent.
     """
 
     def __init__(self, connection: Connection, job_id: str, output: Output) -> None:
@@ -69,7 +71,7 @@ class Feeder:
         self._job_id = job_id
         self._output = output
         self._attempt_id: int | None = None
-        self._position = 0  # what that attempt has taken
+        self._position = 0  # the number of bytes that the attempt has received
         self._stopping = False
         self._is_over = False
         self._wake, self._wake_end = os.pipe()
@@ -77,7 +79,7 @@ class Feeder:
 
     def __enter__(self) -> Self:
         if os.isatty(0):
-            # Reading in the background is an error then, instead of a signal that stops all of this process.
+            # With the signal ignored, reading in the background is an error and does not stop this process.
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         self._thread.start()
         return self
@@ -89,7 +91,7 @@ class Feeder:
         os.write(self._wake_end, b"!")
         self._thread.join(_END_S)
         if not self._is_over and self._connection.place != "embedded":
-            # The job may go on without us: what its task has read is all that it gets.
+            # The job may continue after this process has ended, therefore its task must see the end of the input.
             last = threading.Thread(target=self._end, daemon=True)
             last.start()
             last.join(_END_S)
@@ -101,29 +103,29 @@ class Feeder:
                 if not self._send(data or b"", end=data == b""):
                     break
         except UnimplementedError:
-            self._output.note("standard input was not read: this cluster is of an older release, which cannot take it")
+            self._output.note("standard input was not sent: this cluster's release of Iris does not support it yet")
         except IrisError as error:
             if not self._stopping:
-                self._output.note(f"standard input is not passed on any more: {error}")
+                self._output.note(f"standard input is no longer sent: {error}")
         self._is_over = self._is_over or not self._stopping
 
     def _read(self) -> bytes | None:
-        """What comes next; empty at the end, None when nothing has come for a while."""
+        """Return the next bytes of input. Empty at the end of the input, and None if there was none for a while."""
         if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
-            select.select([self._wake], [], [], _LOOK_S)
+            select.select([self._wake], [], [], _FOREGROUND_CHECK_S)
             return None
         try:
             readable, _, _ = select.select([0, self._wake], [], [], _BEAT_S)
             return os.read(0, _READ_BYTES) if 0 in readable else None
         except OSError as error:
-            if error.errno == errno.EIO and os.isatty(0):  # it has just gone to the background
+            if error.errno == errno.EIO and os.isatty(0):  # this process has just moved to the background
                 return None
             if error.errno == errno.EISDIR:
-                self._output.note("standard input is a folder, which cannot be read")
+                self._output.note("standard input is a directory, which cannot be read")
             return b""
 
     def _send(self, data: bytes, *, end: bool) -> bool:
-        """Returns when all of it was taken; False when nothing more is wanted, or to be sent."""
+        """Send bytes until the task has received all of them. Return False if nothing more can be sent."""
         while not self._stopping:
             answer = self._connection.client.cluster.write_stdin(
                 self._job_id, data, position=self._position, attempt_id=self._attempt_id, end=end
@@ -131,7 +133,7 @@ class Feeder:
             if answer.closed:
                 if self._attempt_id is None or self._position or not answer.HasField("attempt_id"):
                     return False
-                self._attempt_id = None  # that attempt has ended without reading: the next one gets all of it
+                self._attempt_id = None  # the attempt ended without reading, so the next attempt gets all input
                 continue
             if answer.HasField("attempt_id"):
                 self._attempt_id = answer.attempt_id
@@ -151,6 +153,6 @@ class Feeder:
 
 
 def note_unread(output: Output, why: str) -> None:
-    """Says that standard input is not read, where something is in it."""
+    """Print why standard input is not read, if it contains data."""
     if holds_something():
         output.note(f"standard input is not read: {why}")

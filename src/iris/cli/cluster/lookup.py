@@ -1,4 +1,4 @@
-"""Finds a job, or one of its tasks, by its id, and what may have been meant when there is none."""
+"""Finds a job or a task by its id, and suggests similar ids if there is none."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SHOWN = 3
 
 
 def known_job_or_task(client: IrisClient, name: str) -> tuple[cluster_pb2.JobStatus, int | None]:
-    """Return the status of a job, and the index of a task where the name is that of a task, as `train/task-2`.
+    """Return the status of a job, and the index of a task if the name is a task's, for example `train/task-2`.
 
     Raises:
-        NotFoundError: There is no such job, or it has no such task; the text names jobs that are spelt alike.
+        NotFoundError: The job or the task does not exist. The message suggests jobs with similar ids.
     """
     try:
-        return client.status(name), None  # also a child job that is named as if it were a task
+        return client.status(name), None  # tried first, because a child job may have a name like that of a task
     except NotFoundError:
         try:
             job_id, task_index = parse_task_id(name)
@@ -35,7 +35,7 @@ def known_job_or_task(client: IrisClient, name: str) -> tuple[cluster_pb2.JobSta
 
 
 def no_such_task(job: cluster_pb2.JobStatus, task_index: int) -> NotFoundError:
-    """The error for a task that a job does not have."""
+    """Return the error for a task that a job does not have."""
     has = f"its tasks are 0 to {job.num_tasks - 1}" if job.num_tasks > 1 else "its only task is 0"
     return NotFoundError(f"job {job.job_id!r} has no task {task_index}: {has}")
 
@@ -44,7 +44,7 @@ def known_job(client: IrisClient, job_id: str) -> cluster_pb2.JobStatus:
     """Return a job's status.
 
     Raises:
-        NotFoundError: There is no such job; the text names those that are spelt alike.
+        NotFoundError: The job does not exist. The message suggests jobs with similar ids.
     """
     try:
         return client.status(job_id)

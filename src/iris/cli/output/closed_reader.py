@@ -1,4 +1,7 @@
-"""Notices that who reads our output has left while there is nothing to write, as when a followed task is silent."""
+"""Ends the program when the reader of its output has left, even while there is nothing to write.
+
+A write to a closed pipe fails, but a followed task may be silent for hours.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from iris.terminal.outlet import OutputClosedError
 
 @contextlib.contextmanager
 def leave_with_reader() -> Iterator[None]:
-    """Raises `OutputClosedError` in the main thread when stdout is a pipe and its other end is closed.
+    """Raise `OutputClosedError` in the main thread if stdout is a pipe whose other end is closed.
 
-    A thread waits for that, and wakes the main thread by a signal, whatever that waits for.
+    A thread waits for the pipe to close, and then interrupts the main thread with a signal.
     """
     try:
         descriptor = os.dup(sys.stdout.fileno())
@@ -35,7 +38,7 @@ def leave_with_reader() -> Iterator[None]:
 
     def watch() -> None:
         told = select.poll()
-        told.register(descriptor, 0)  # nothing but the other end's closing, which is always told
+        told.register(descriptor, 0)  # no events are requested, because poll always reports a closed pipe
         told.register(wakes, 0)
         told.poll()
         if not over.is_set():
@@ -43,7 +46,7 @@ def leave_with_reader() -> Iterator[None]:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # A connection that its server has closed sends this signal as well, to whoever writes to it.
+        # A write to a connection that its server has closed raises this signal, too.
         if has_left.is_set() and not over.is_set():
             raise OutputClosedError
 
@@ -55,7 +58,7 @@ def leave_with_reader() -> Iterator[None]:
     finally:
         over.set()
         os.close(wake)
-        thread.join()  # one that woke up in the end of the interpreter would make it abort
+        thread.join()  # a thread that runs while the interpreter shuts down would abort the process
         os.close(wakes)
         os.close(descriptor)
         signal.signal(signal.SIGPIPE, before)

@@ -1,9 +1,9 @@
-"""Columns of text that fit a terminal of any width, and never cut what somebody may want to copy.
+"""Lays out tables for terminals of any width without cutting values that a person may want to copy.
 
-The first column is an id: it is always whole. An id that is too long for its column has a line of its own, and the
-rest of its row follows on the next line, so that one long name does not take the room of the others. The values between
-the first and the last column are whole too. The last column takes what room is left: a reason is cut to one line, a
-list goes on over several. A pipe or a file has a width without a limit, so there each row is one whole line.
+The first column holds ids, which are never cut. If an id is too long for its column, the rest of its row follows on the
+next line, so that one long id does not narrow the other columns. The middle columns are never cut either. The last
+column gets the remaining width: a reason is cut to one line, and a list continues on further lines. A pipe or a file
+has no width, therefore each row is one complete line there.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _INDENT = 2
-_LEAST_LAST = {"cut": 16, "wrap": 24}  # columns that the last column has, unless it needs less
+_LEAST_LAST = {"cut": 16, "wrap": 24}  # the least width of the last column, unless its text is shorter
 
 
 class Columns:
-    """A table without lines. A `rich` renderable.
+    """A table without borders, which `rich` can print.
 
     Args:
         names: The headers.
-        last: What becomes of the text of the last column where there is too little room: "cut" or "wrap".
+        last: Whether text that is too long for the last column is cut ("cut") or continues on further lines ("wrap").
     """
 
     def __init__(self, *names: str, last: Literal["cut", "wrap"] = "cut") -> None:
@@ -38,7 +38,7 @@ class Columns:
         self._rows.append([_text(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """See `rich`."""
+        """Yield the lines of the table, as `rich` asks for them."""
         header = [_text(name, "dim") for name in self._names]
         layout = _Layout([header, *self._rows], options.max_width, self._last)
         for row in [header, *self._rows]:
@@ -46,12 +46,12 @@ class Columns:
 
 
 class _Layout:
-    """Where the columns of a table stand.
+    """The positions of the columns of a table.
 
     Attributes:
-        lead: Where the second column begins.
+        lead: The position at which the second column begins.
         middle: The widths of the columns between the first and the last.
-        is_narrow: Whether these do not fit beside each other.
+        is_narrow: Whether the middle columns do not fit next to each other.
     """
 
     def __init__(self, rows: Sequence[Sequence[Text]], width: int, last: Literal["cut", "wrap"]) -> None:
@@ -62,7 +62,7 @@ class _Layout:
         others = sum(size + _GAP for size in self.middle)
         room = width - others - min(widths[-1], _LEAST_LAST[last])
         fitting = [row[0].cell_len + _GAP for row in rows if row[0].cell_len + _GAP <= room]
-        # Where hardly an id fits, all have lines of their own: rows that begin in the same place read better.
+        # If most ids do not fit, every id gets a line of its own, because rows with the same indent are easier to read.
         self.lead = max(fitting) if len(fitting) * 2 > len(rows) else _INDENT
         self.is_narrow = self.lead + others > width
 
@@ -90,7 +90,7 @@ class _Layout:
             yield _line(_joined(_text(" " * begin.cell_len), part))
 
     def _stacked(self, middle: Sequence[Text], last: Text) -> Iterator[Text]:
-        """Yield values one after the other, as many on a line as fit, and the last column below them."""
+        """Yield the middle columns, as many on each line as fit, and then the last column."""
         line = _text(" " * _INDENT)
         for cell in middle:
             if not cell.cell_len:
@@ -117,7 +117,7 @@ class _Layout:
 
 
 def words_in_lines(text: Text, room: int) -> list[Text]:
-    """Return a text in lines that are broken between words only: a word that is too long for a line is whole."""
+    """Split a text into lines between words. A word that is longer than a line is not split."""
     lines: list[Text] = []
     for word in text.split(" "):
         if lines and lines[-1].cell_len + 1 + word.cell_len <= room:
@@ -129,18 +129,18 @@ def words_in_lines(text: Text, room: int) -> list[Text]:
 
 
 def facts(pairs: Sequence[tuple[str, str | Text]]) -> Facts:
-    """Return names with their values, one below the other; see `Facts`."""
+    """Return a list of names with their values, see `Facts`."""
     return Facts([(name, _text(value)) for name, value in pairs])
 
 
 class Facts:
-    """Names with their values, one below the other. Values go on over several lines, broken between words only."""
+    """A list of names with their values, one pair below the other. Long values continue on further lines."""
 
     def __init__(self, pairs: Sequence[tuple[str, Text]]) -> None:
         self._pairs = pairs
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """See `rich`."""
+        """Yield the lines of the list, as `rich` asks for them."""
         size = max((len(name) for name, _ in self._pairs), default=0) + _GAP
         for name, value in self._pairs:
             parts = words_in_lines(value, max(1, options.max_width - size))
@@ -166,7 +166,7 @@ def _padded(cell: Text, size: int) -> Text:
 
 
 def _line(text: Text) -> Text:
-    """A line that the console neither breaks nor cuts."""
+    """Return a line that the console neither wraps nor cuts."""
     text.rstrip()
     text.no_wrap, text.overflow = True, "ignore"
     return text

@@ -1,4 +1,7 @@
-"""The JSON that commands answer with. Names are the wire's; states are words; what is not known (yet) is null."""
+"""The JSON documents that commands print.
+
+Fields have the same names as on the wire, states are words, and unknown values are null.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _PLACEMENTS = ("any", "spread", "together")  # by the wire's number
 
 
 def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
-    """A job, with its tasks where the message has them."""
+    """Return a job as JSON, with its tasks if the message contains them."""
     document = {
         "job_id": job.job_id,
         "state": state_name(job.state),
@@ -42,7 +45,7 @@ def job_document(job: cluster_pb2.JobStatus) -> dict[str, Any]:
 
 
 def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
-    """A task, with its attempts."""
+    """Return a task as JSON, with its attempts."""
     return {
         "task_id": task.task_id,
         "task_index": task.task_index,
@@ -74,7 +77,7 @@ def task_document(task: cluster_pb2.TaskStatus) -> dict[str, Any]:
 
 
 def machines_document(answer: cluster_pb2.Controller.ListMachinesResponse) -> dict[str, Any]:
-    """What there is, who holds it, and who waits for what."""
+    """Return machines, their allocations, and waiting gangs as JSON."""
     return {
         "engine": answer.engine,
         "problem": answer.problem or None,

@@ -1,4 +1,4 @@
-"""Machines and what waits for them, as people read them."""
+"""Tables of machines and of waiting gangs for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ def machines_view(
     shown: Sequence[Machine],
     waiting: Sequence[cluster_pb2.Controller.WaitingGang],
 ) -> RenderableType:
-    """A line with the sums of all machines, a row for each of these, then one for each of these that wait."""
+    """Return a summary of all machines, a table of machines, and a table of waiting gangs.
+
+    Args:
+        answer: The controller's answer, for the summary.
+        shown: The machines for the table.
+        waiting: The waiting gangs for the table.
+    """
     from rich.console import Group
 
     parts: list[RenderableType] = [plain(_summary(answer))]
@@ -75,7 +81,7 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
 
 def _state(machine: Machine) -> str:
     if machine.why_avoided:
-        return "full"  # what it lacks is said where a gang waits for it, and by ListWorkers
+        return "full"  # waiting gangs and ListWorkers show what the machine lacks
     return "alive" if machine.alive else "dead"
 
 
@@ -103,7 +109,7 @@ def _needs(gang: cluster_pb2.Controller.WaitingGang) -> str:
 
 
 def _holders(machine: Machine) -> str:
-    """Who has most of it first: `train (16 tasks), sweep (task 3) and 2 more jobs`."""
+    """Return the jobs on a machine, largest first, for example `train (16 tasks), sweep (task 3) and 2 more jobs`."""
     by_size = sorted(machine.holdings, key=lambda holding: (-len(holding.task_indices), holding.job_id))
     shown = []
     for holding in by_size[:_SHOWN_HOLDERS]:

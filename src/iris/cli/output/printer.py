@@ -1,9 +1,9 @@
-"""The mouth: all that `iris` says goes through here, for people or as JSON.
+"""Prints all output of `iris`, as text for people or as JSON for programs.
 
-stdout is for answers and for what tasks write, stderr for what we say besides. Nothing is held back: each write is
-out before the call returns, so that pipes are live. Lines of tasks are the exception: they come in batches, and are out
-before the stream of them waits for more. How they look, also while they are unfinished, is decided in
-`iris/terminal/lines.py`; what an output cannot encode is replaced.
+Answers and the output of tasks go to stdout; messages of Iris itself go to stderr. Each write is complete before the
+call returns, so that pipes are live. Only lines of tasks are buffered: they arrive in batches, and are written before
+the stream of lines waits for more. `iris/terminal/lines.py` decides how lines look, including unfinished ones.
+Characters that the output's encoding lacks are replaced.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from iris.client.job import LogEntry
 
 _HELD_BYTES = 64 * 1024
-# A cursor that takes more than two rows of a terminal (it knows the place in each task's log) is no use to a person.
+# A longer cursor is not shown to people, because it would fill more than two rows. A cursor of many tasks is long.
 LONGEST_CURSOR = 160
-# One for each task in turn; red is for errors.
+# The colours of task labels, in turn. Red is reserved for errors.
 _LABEL_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
 class Output:
-    """Says things, in one voice.
+    """Prints to stdout and stderr.
 
     Args:
-        as_json: JSON on stdout instead of text for people.
-        stderr_apart: What tasks wrote to stderr goes to ours; else all their lines go to stdout.
-        with_times: Each line of a task for people begins with its time.
+        as_json: Whether stdout receives JSON instead of text for people.
+        stderr_apart: Whether the stderr of tasks goes to stderr. If not, all lines of tasks go to stdout.
+        with_times: Whether each line of a task begins with its time, in text for people.
     """
 
     def __init__(self, *, as_json: bool = False, stderr_apart: bool = False, with_times: bool = False) -> None:
         self.as_json = as_json
         self._stderr_apart = stderr_apart
         self._with_times = with_times
-        self._lock = threading.RLock()  # lines come from one thread, notes from others
+        self._lock = threading.RLock()  # one thread prints lines of tasks, and others print messages
         self._stdout = Outlet(sys.stdout)
         self._stderr = Outlet(sys.stderr)
         self._screen = Screen(self._stdout, self._stderr)
@@ -67,11 +67,11 @@ class Output:
     # Answers.
 
     def answer(self, document: Mapping[str, Any], text: Callable[[], str | RenderableType]) -> None:
-        """The answer of a command.
+        """Print the answer of a command.
 
         Args:
-            document: As JSON.
-            text: For people; only called for them. A table of `tables.py`, or text.
+            document: The answer for programs, which is printed as JSON.
+            text: Returns the answer for people: text, or a table of `tables.py`. Not called with `as_json`.
         """
         if self.as_json:
             self._out(json.dumps(document, ensure_ascii=not self._stdout.is_unicode, indent=2) + "\n")
@@ -80,24 +80,26 @@ class Output:
         self._out(visible(shown) + "\n" if isinstance(shown, str) else self._render(shown))
 
     def event(self, document: Mapping[str, Any]) -> None:
-        """One line of JSON in a stream of them; nothing for people."""
+        """Print one event as a line of JSON. Without `as_json`, print nothing."""
         if self.as_json:
             self._out(self._to_json.encode(document) + "\n")
 
-    # What tasks write.
+    # Lines of tasks.
 
     def label_lines(self, num_tasks: int) -> None:
-        """From now on each line for people is labelled with its task."""
+        """Label each line with its task from now on, in text for people."""
         self._label_width = len(f"task-{num_tasks - 1}")
 
     @property
     def shows_pieces(self) -> bool:
-        """Whether unfinished lines are shown as they are written. Programs that read JSON, or labelled lines from a
-        pipe or a file, get whole lines only."""
+        """Whether unfinished lines are shown before they are finished.
+
+        JSON, and labelled lines in a pipe or a file, always contain whole lines.
+        """
         return not self.as_json and (self._stdout.is_terminal or not (self._label_width or self._with_times))
 
     def show_lines(self, entries: Sequence[LogEntry]) -> None:
-        """Lines of tasks, batch by batch as `LogStream.batches` gives them; an empty one writes what was held back."""
+        """Show one batch of lines from `LogStream.batches`. An empty batch writes all buffered lines."""
         if not entries:
             self.flush()
             return
@@ -106,10 +108,10 @@ class Output:
             if self.as_json:
                 self._hold(self._as_json(entries))
             elif first.missing_bytes:
-                said = first.message.removeprefix("[iris: ").removesuffix("]")
-                self.note(f"task {first.task_index}: {said}")
+                gap = first.message.removeprefix("[iris: ").removesuffix("]")
+                self.note(f"task {first.task_index}: {gap}")
             elif first.source == "build" or (self._stderr_apart and first.source == "stderr"):
-                # What we did to prepare a task is never its output.
+                # Lines about the preparation of a task are not part of the task's output.
                 self.flush()
                 self._screen.emit(self._stderr, self._lines_apart.add(entries, self._prefix(first, self._stderr)))
             else:
@@ -117,11 +119,11 @@ class Output:
             self._last_added = entries[-1]
 
     def show_raw(self, data: bytes) -> None:
-        """Bytes of tasks, and nothing else."""
+        """Write bytes of a task unchanged."""
         self._stdout.write(data)
 
     def repeat_lines(self, entries: Iterable[LogEntry]) -> None:
-        """Lines that were shown before, once more and labelled, on stderr."""
+        """Show lines again on stderr, with labels."""
         with self._lock:
             self.flush()
             for entry in entries:
@@ -130,8 +132,8 @@ class Output:
                 self._say(b"%b %b\n" % (label, text))
 
     def flush(self) -> None:
-        """Writes what was held back."""
-        # Ctrl-C is the main thread's affair: it waits for no write of another one.
+        """Write all buffered lines."""
+        # Only the main thread receives Ctrl-C, therefore only its own writes need to delay it.
         is_main = threading.current_thread() is threading.main_thread()
         with self._lock:
             self._is_writing = is_main
@@ -149,8 +151,10 @@ class Output:
 
     @contextmanager
     def interrupted_between_writes(self) -> Iterator[None]:
-        """Inside of the block, a Ctrl-C waits for the end of a write of lines, so that `last_shown` is what was shown;
-        a second one does not wait, for who reads may never take the rest."""
+        """Delay Ctrl-C inside the block until a write of lines is complete, so that `last_shown` is exact.
+
+        A second Ctrl-C is not delayed, because the reader of the output may have stopped for good.
+        """
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             if not self._is_writing or self._is_interrupted:
@@ -164,14 +168,14 @@ class Output:
             signal.signal(signal.SIGINT, before)
 
     def end_tasks(self, ended: Collection[int]) -> None:
-        """No more lines of these tasks come: unfinished ones are ended."""
+        """End the unfinished lines of tasks whose logs have ended."""
         if len(ended) > len(self._ended_tasks):
             for index in sorted(set(ended) - self._ended_tasks):
                 self.end_lines(index)
             self._ended_tasks.update(ended)
 
     def end_lines(self, task_index: int | None = None) -> None:
-        """No more of them come, of this task or of any: unfinished ones are ended."""
+        """End the unfinished lines of one task, or of all tasks."""
         with self._lock:
             self.flush()
             self._screen.emit(self._stdout, self._lines.end(task_index))
@@ -179,43 +183,44 @@ class Output:
                 self._screen.emit(self._stderr, self._lines_apart.end(task_index))
 
     def drop_lines(self) -> None:
-        """No more of them are wanted: what was held back is not written."""
+        """Discard all buffered lines."""
         with self._lock:
             self._held, self._held_bytes = [], 0
             self._last_added = self._last_shown
 
     @property
     def last_shown(self) -> LogEntry | None:
-        """The line up to which all were written."""
+        """The last line that was written, together with all lines before it."""
         return self._last_shown
 
-    # What we say besides.
+    # Messages of Iris itself.
 
     def silence(self) -> None:
-        """Say nothing more on stderr. Takes no lock: who holds it may wait for a reader that has stopped."""
+        """Print nothing more to stderr.
+
+        This takes no lock, because a thread that holds the lock may be waiting for a reader that has stopped.
+        """
         self._is_silent = True
 
     def note(self, text: str) -> None:
-        """A line on stderr. Who does not listen is no reason to end."""
+        """Print a message to stderr. Errors of stderr itself are ignored."""
         self._say_line("iris:", DIM, text)
 
     def error(self, text: str) -> None:
-        """A line on stderr that says what went wrong."""
+        """Print an error message to stderr."""
         self._say_line("iris:", RED, text)
 
     @property
     def has_status_line(self) -> bool:
-        """Whether stderr is a terminal, on which a line can be shown for a while."""
+        """Whether stderr is a terminal, which can show a temporary status line."""
         return self._stderr.is_terminal
 
     def set_status(self, text: str) -> None:
-        """A line on the terminal that stays until something else is said; empty takes it away."""
+        """Show a status line on the terminal until the next message. An empty text removes the line."""
         if self._is_silent or not self.has_status_line or text == self._screen.status:
             return
         with self._lock:
             self._say(self._lines_apart.interrupt() if text else b"", status=visible(text).replace("\n", " "))
-
-    # Inside.
 
     def _say_line(self, begin: str, style: str, text: str) -> None:
         if self._is_silent:
@@ -254,7 +259,7 @@ class Output:
         return outlet.paint(label, f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m")
 
     def _as_json(self, entries: Sequence[LogEntry]) -> bytes:
-        """A document for each line. What they share is written out once, since a log has millions of them."""
+        """Return one JSON object for each line. Shared fields are encoded once, because a log has millions of lines."""
         first = entries[0]
         begin = (
             f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
@@ -269,7 +274,8 @@ class Output:
             message = entry.message
             exact = ""
             if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
-                exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'  # the message is not exact
+                # The message lacks bytes that are not UTF-8, therefore the exact bytes are added.
+                exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'
             lines.append(f'{begin}{to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
         return "".join(lines).encode()
 
@@ -281,7 +287,7 @@ class Output:
             file=sys.stdout,
             force_terminal=terminal,
             no_color=not self._stdout.has_colour,
-            # Laid out for the width of a terminal; a file or a pipe gets each row on one line, with all of it.
+            # In a file or a pipe, each row is one complete line.
             width=shutil.get_terminal_size().columns if terminal else 10_000,
             highlight=False,
             legacy_windows=False,
@@ -292,5 +298,5 @@ class Output:
 
 
 def report_error(text: str) -> None:
-    """What went wrong, from where there is no `Output` yet."""
+    """Print an error message where no `Output` exists yet."""
     Output().error(text)

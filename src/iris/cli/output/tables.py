@@ -1,4 +1,4 @@
-"""Jobs and tasks as people read them: tables, ages, counts."""
+"""Tables of jobs, tasks, attempts, and tokens for people."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STATE_STYLES = {
 
 
 def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
-    """One row for each job. TIME counts from the start of its first task, AGE from its submission."""
+    """Return a table with one row for each job. AGE counts from the submission, TIME from the first task's start."""
     table = Columns("JOB", "STATE", "TASKS", "AGE", "TIME", "")
     now = now_ms()
     for job in jobs:
@@ -46,11 +46,11 @@ def jobs_table(jobs: Iterable[cluster_pb2.JobStatus]) -> RenderableType:
 
 
 def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> RenderableType:
-    """A job, a row for each of its tasks, and a row for each attempt of those that had more than one.
+    """Return a view of a job: its facts, its tasks, and the attempts of tasks with more than one attempt.
 
     Args:
         job: The job.
-        task_index: Show this task only, with all of its attempts; None: all tasks.
+        task_index: The only task to show, with all its attempts. None shows all tasks.
     """
     from rich.console import Group
 
@@ -87,7 +87,7 @@ def _facts_of(job: cluster_pb2.JobStatus, now: int) -> list[tuple[str, str | Tex
 
 
 def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableType:
-    """One row for each token."""
+    """Return a table with one row for each token."""
     table = Columns("ID", "NAME", "ROLE", "AGE", "")
     now = now_ms()
     for token in tokens:
@@ -100,7 +100,7 @@ def tokens_table(tokens: Iterable[cluster_pb2.Controller.Token]) -> RenderableTy
 
 
 def count_tasks(job: cluster_pb2.JobStatus) -> str:
-    """How many tasks are how: `3/4 running`, `1/4 failed`."""
+    """Return the number of tasks in the job's state, for example `3/4 running` or `1/4 failed`."""
     state = state_name(job.state)
     count, word = {
         "PENDING": (job.tasks_pending, "waiting"),
@@ -115,7 +115,7 @@ def count_tasks(job: cluster_pb2.JobStatus) -> str:
 
 
 def words_of_time(milliseconds: int) -> str:
-    """A span of time in two units at most: `3.2s`, `48s`, `5m 10s`, `2h 3m`, `4d 1h`."""
+    """Return a duration in at most two units, for example `3.2s`, `48s`, `5m 10s`, `2h 3m`, or `4d 1h`."""
     seconds = max(0, milliseconds) / 1000
     if seconds < 9.95:
         return f"{seconds:.1f}s"
@@ -127,7 +127,7 @@ def words_of_time(milliseconds: int) -> str:
 
 
 def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
-    """One row for each task. TIME is that of its newest attempt."""
+    """Return a table with one row for each task. TIME is the duration of the newest attempt."""
     columns = ["TASK", "STATE", "ATTEMPT", "WORKER", "TIME", "EXIT", "CPU", "MEMORY"]
     with_ports = any(task.ports for task in tasks)
     table = Columns(*columns, *(["PORTS"] if with_ports else []), "")
@@ -151,7 +151,7 @@ def _tasks_table(tasks: Sequence[cluster_pb2.TaskStatus], now: int) -> Columns:
 
 
 def _attempts_table(attempts: Sequence[tuple[cluster_pb2.TaskStatus, cluster_pb2.TaskAttempt]], now: int) -> Columns:
-    """One row for each attempt, with why it ended."""
+    """Return a table with one row for each attempt and the reason for which it ended."""
     table = Columns("ATTEMPT", "STATE", "WORKER", "TIME", "EXIT", "WHY", last="wrap")
     for task, attempt in attempts:
         table.add_row(
@@ -173,14 +173,14 @@ def _state(state: int) -> Text:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text from elsewhere: nothing in it is markup, and no control character reaches the terminal."""
+    """Return untrusted text for a table: markup has no effect, and control characters are replaced by `?`."""
     from rich.text import Text
 
     return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
 
 
 def _one_line(text: str) -> str:
-    """The text with a space for each newline: a row is one line, for `grep` as well."""
+    """Return the text with spaces instead of newlines, so that each row is one line, which `grep` needs."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""Shows how far a workspace has come on its way to a cluster."""
+"""Shows the progress of packing and uploading a workspace."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BAR = 24  # characters
 
 
 def show_progress(output: Output) -> Progress:
-    """Return a function that is told of progress, for `IrisClient.run`.
+    """Return a progress callback for `IrisClient.run`.
 
-    What takes less than a second is not shown. On a terminal it is one line with a bar, which goes when it is done;
-    elsewhere it is a line on stderr at the beginning of each stage, so that logs stay short.
+    A stage that takes less than a second is not shown. A terminal shows a temporary line with a bar. Other outputs get
+    one line on stderr for each stage, so that logs stay short.
     """
     began: dict[str, float] = {}
     told: set[str] = set()
@@ -29,7 +29,7 @@ def show_progress(output: Output) -> Progress:
         if now - began.setdefault(stage, now) < _QUIET_S or not total:
             return
         if done >= total:
-            # The cluster still writes what it has got.
+            # After the upload, the cluster still has to write the workspace to disk.
             output.set_status("waiting for the cluster to store the workspace…" if stage == "sending" else "")
         elif output.has_status_line:
             bar = "#" * (_BAR * done // total)
