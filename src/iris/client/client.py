@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import random
 import secrets
 import shlex
 import time
@@ -63,6 +62,7 @@ from iris.errors import (
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
 from iris.rpc.auth.task_token import task_of_token
+from iris.system.backoff import Backoff
 from iris.system.clock import wall_s
 from iris.versions import python_version
 
@@ -613,7 +613,7 @@ class IrisClient:
         around = get_job_info()
         longest_s = max(_LOOKUP_PAUSE_S, _LOOKUP_S_PER_TASK * (around.num_tasks if around is not None else 1))
         end = time.monotonic() + limit_s
-        pause_s = _FIRST_LOOKUP_PAUSE_S
+        backoff = Backoff(_FIRST_LOOKUP_PAUSE_S, longest_s)
         while True:
             try:
                 return self.cluster.lookup_endpoint(name)
@@ -621,8 +621,7 @@ class IrisClient:
                 left_s = end - time.monotonic()
                 if left_s <= 0:
                     raise DeadlineExceededError(f"within {limit_s:g} s nobody answered to it: {error}") from error
-            self.cluster.pause(min(left_s, pause_s * random.uniform(0.5, 1.0)))
-            pause_s = min(2 * pause_s, longest_s)
+            self.cluster.pause(min(left_s, backoff.next_s(), longest_s))
 
     def list_endpoints(self, prefix: str = "") -> list[cluster_pb2.Controller.Endpoint]:
         """The endpoints whose names start with a prefix, by name."""

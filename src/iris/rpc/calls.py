@@ -7,7 +7,6 @@ reply was lost is made again. Only faults of the connection are retried: an erro
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
 from typing import Any, Protocol, TypeVar, cast
@@ -24,12 +23,13 @@ from iris.rpc.http.proxies import ProxyFaultError
 from iris.rpc.http.stream_handle import FIRST_MESSAGE_S, STREAM_SILENCE_S, StreamHandle
 from iris.rpc.http.tls import explain
 from iris.rpc.peer import Peer
+from iris.system.backoff import Backoff
 
 DEFAULT_TIMEOUT_S = 30.0
 TRIES = 5
 # The longest time for one try of a call: the header for deadlines can hold 115 days, and a socket's timeout 24 days.
 _LONGEST_TRY_MS = 86_400_000
-FIRST_PAUSE_S = 0.05  # doubled after each try, with jitter, so that five tries take about a second
+FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # five tries take about a second
 
 # What transports raise when the connection is at fault: the first is Iris's transport, the others are connectrpc's own.
 _RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
@@ -64,6 +64,7 @@ def call(
         IrisError: The server answered with an error, or does not answer.
     """
     end = time.monotonic() + timeout_s
+    backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     for attempt in range(1, TRIES + 1):
         token = peer.credentials.token() if peer.credentials else None
         response = ResponseMetadata()
@@ -73,7 +74,7 @@ def call(
         except ConnectError as error:
             if attempt < TRIES and peer.credentials and _is_refused(error) and peer.credentials.renew(token):
                 continue
-            pause_s = _pause_s(attempt)
+            pause_s = backoff.next_s()
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
                 raise peer.error(error, response) from error
             pause(peer.lifetime, pause_s)
@@ -89,6 +90,7 @@ async def call_async(
 ) -> Response:
     """Make a call like `call`, on an asyncio loop."""
     end = time.monotonic() + timeout_s
+    backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     for attempt in range(1, TRIES + 1):
         response = ResponseMetadata()
         try:
@@ -97,7 +99,7 @@ async def call_async(
         except ConnectError as error:
             if _is_cancelled(error):
                 raise asyncio.CancelledError from error
-            pause_s = _pause_s(attempt)
+            pause_s = backoff.next_s()
             if attempt == TRIES or not is_connection_fault(error) or time.monotonic() + pause_s > end:
                 raise peer.error(error, response) from error
             await asyncio.sleep(pause_s)
@@ -202,10 +204,6 @@ def is_connection_fault(error: ConnectError) -> bool:
     if isinstance(cause, ProxyFaultError) and cause.refused:
         return False
     return isinstance(cause, _RETRIED_CAUSES) and not explain(cause)
-
-
-def _pause_s(attempt: int) -> float:
-    return FIRST_PAUSE_S * float(2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
 
 
 def left_until(end: float) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import secrets
 import threading
 import time
@@ -56,6 +55,7 @@ from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.http.stream_handle import StreamHandle
 from iris.rpc.http.tls import ClientTls
 from iris.rpc.peer import Peer
+from iris.system.backoff import Backoff
 
 # A workspace larger than this is offered by its hash first: the controller may have it already.
 _SENT_AT_ONCE_BYTES = 64 * 1024
@@ -275,7 +275,7 @@ class RemoteClusterClient:
                 yield job
                 if is_job_finished(job.state):
                     return
-        pause_s = 0.05
+        backoff = Backoff(0.05, longest_pause_s)
         while end - time.monotonic() > 0.01:
             # No deadline where there is none. One of months is met by several streams, each of at most a day.
             left_ms = None if end == math.inf else left_until(end)
@@ -283,7 +283,8 @@ class RemoteClusterClient:
                 watched = self._controller.watch_job(request, timeout_ms=left_ms)
                 with closing(stream(watched, self._peer, handle)) as messages:
                     for message in messages:
-                        silent_since, is_told, unreachable, pause_s = None, False, None, 0.05
+                        silent_since, is_told, unreachable = None, False, None
+                        backoff.reset()
                         if message.HasField("job"):
                             yield message.job
                             if is_job_finished(message.job.state):
@@ -299,8 +300,7 @@ class RemoteClusterClient:
                 if silent_s > _TELL_SILENCE_S and not is_told:
                     is_told = True
                     on_silence(error)
-            self.pause(min(pause_s * random.uniform(0.5, 1.5), max(0.0, end - time.monotonic())))
-            pause_s = min(pause_s * 2, longest_pause_s)
+            self.pause(min(backoff.next_s(), max(0.0, end - time.monotonic())))
         known = f", as far as is known: {unreachable}" if unreachable else ""
         raise DeadlineExceededError(f"job {request.job_id!r} has not ended within {timeout_s:g} s{known}")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Collection, Mapping
 
@@ -20,6 +19,7 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
+from iris.system.backoff import Backoff
 
 # How long the room of a gang is held for its workers' sake, once its attempts have ended. What is not handed over by
 # then is missing, and its readers are told so.
@@ -90,7 +90,7 @@ class SlotWorkers:
         if worker is None:
             return
         peer = Peer(worker.place.address, f"worker {worker_id}")
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not worker.gone:
             try:
                 failpoint("drain.before")
@@ -102,6 +102,5 @@ class SlotWorkers:
             except DeadlineExceededError:
                 continue
             except IrisError as error:
-                _log.warning("%s; trying again in %.1f s", error, pause_s)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
+                await asyncio.sleep(backoff.next_s())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +32,14 @@ from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.auth.credentials import Bearer
 from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
+from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
 if TYPE_CHECKING:
     from iris.cluster.controller.workers.call_slots import WorkerCalls
 
 _MISSED_UNTIL_UNHEALTHY = 3
-_LONGEST_PAUSE_S = 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _REASON_CHARACTERS = 500  # of what a worker says of itself
 _log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ async def start_attempts(
     keys = [(job_id, start.task_index, start.attempt_id) for start in starts]
     worker.starting |= dict.fromkeys(keys, heard)
     peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
-    pause_s = 0.1
+    backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
     def is_wanted() -> bool:
         return not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts)
@@ -225,9 +225,8 @@ async def start_attempts(
                 # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
                 # does not take our token may be another worker, which has come to that address.
                 calls.failed(worker)
-                _log.warning("%s; trying again in %.1f s", error, pause_s)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
+                await asyncio.sleep(backoff.next_s())
         return None
     finally:
         heard.set()
@@ -250,7 +249,7 @@ async def stop_attempt(
         task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id
     )
     peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
-    pause_s = 0.1
+    backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     while not worker.gone and still_live(stop.task_index, stop.attempt_id):
         try:
             async with calls.turn(worker):
@@ -265,7 +264,6 @@ async def stop_attempt(
             return False
         except IrisError as error:
             calls.failed(worker)
-            _log.warning("%s; trying again in %.1f s", error, pause_s)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
+            await asyncio.sleep(backoff.next_s())
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 
 from iris.cluster.worker.attempt.attempt_record import Attempt
@@ -15,6 +14,7 @@ from iris.cluster.worker.process import run_callable
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
+from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
 _FETCH_TIMEOUT_S = 300.0  # for one try to fetch a workspace
@@ -96,7 +96,7 @@ class AttemptPreparer:
         """
         request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
         controller = self._controller
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:
             try:
                 answer = await call_async(
@@ -107,5 +107,4 @@ class AttemptPreparer:
                 if attempt.stop_grace_s is not None:
                     raise
                 attempt.write_build_line(f"{error}; trying again")
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                await asyncio.sleep(backoff.next_s())

@@ -15,10 +15,9 @@ import contextlib
 import json
 import logging
 import os
-import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -34,6 +33,7 @@ from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
+from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
 # So long, and a call, after it was written a byte is with the controller: 2 s are promised.
@@ -67,7 +67,7 @@ class _Log:
         position: What the controller wants next; None before it was asked.
         tries: How often it was sent something and wanted the same again.
         is_held: It cannot be read, or taken, for now.
-        pause_s: How long it is held the next time.
+        backoff: How long nothing of the log is sent after the controller could not accept it.
     """
 
     directory: AttemptDir
@@ -78,7 +78,7 @@ class _Log:
     position: int | None = None
     tries: int = 0
     is_held: bool = False
-    pause_s: float = _FIRST_PAUSE_S
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE_S, _LONGEST_HOLD_S))
 
 
 class _Sent(NamedTuple):
@@ -184,7 +184,7 @@ class LogUpload:
         3. Go on with the logs that were not in the call, then with those that have news since, then with those of
            which there is more: however fast one is written, the others have their turn.
         """
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         going_on = True
         while going_on and self._news:
             logs, self._news = list(self._news), {}
@@ -196,11 +196,10 @@ class LogUpload:
             except Exception as error:  # noqa: BLE001 - whatever it was, more is to be handed over after it
                 self._news = dict.fromkeys(logs) | self._news
                 bug = None if isinstance(error, IrisError) else error
-                _log.warning("handing logs over: %s; trying again in %.1f s", error, pause_s, exc_info=bug)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                _log.warning("handing logs over: %s; trying again in %.1f s", error, backoff.expected_s, exc_info=bug)
+                await asyncio.sleep(backoff.next_s())
                 continue
-            pause_s = _FIRST_PAUSE_S
+            backoff.reset()
             for log in more:
                 self._news.pop(log, None)
             self._news = dict.fromkeys(left) | self._news | dict.fromkeys(more)
@@ -232,7 +231,7 @@ class LogUpload:
         expected = sent.piece.position + len(sent.piece.records)
         log.tries = 0 if wanted == expected or wanted > (log.position or 0) else log.tries + 1
         log.position = wanted
-        log.pause_s = _FIRST_PAUSE_S
+        log.backoff.reset()
         if log.tries == _TRIES:
             _log.error("the controller does not take the log of %s, attempt %d", log.task_id, log.attempt_id)
         is_over = sent.is_last and wanted == expected
@@ -245,8 +244,7 @@ class LogUpload:
         """Nothing of a log is sent for a while, whatever comes."""
         log.is_held = True
         self._held[log] = None
-        asyncio.get_running_loop().call_later(log.pause_s * random.uniform(0.5, 1.5), self._release, log)
-        log.pause_s = min(log.pause_s * 2, _LONGEST_HOLD_S)
+        asyncio.get_running_loop().call_later(log.backoff.next_s(), self._release, log)
 
     def _release(self, log: _Log) -> None:
         if log.is_held:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 from iris import versions
@@ -24,6 +23,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.calls import AsyncUnaryCall, Request, Response, call_async
 from iris.rpc.cluster_connect import ControllerServiceClient
+from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
 _BATCH_BYTES = 16 * 1024 * 1024  # The results in one call; a larger result travels alone.
@@ -207,17 +207,16 @@ class Reporter:
         return batch
 
     async def _until_answered(self, send: Callable[[], Awaitable[None]]) -> None:
-        pause_s = 0.1
+        backoff = Backoff(0.1, min(_LONGEST_PAUSE_S, self._lease.heartbeat_s))
         while True:
             try:
                 await send()
                 return
             except IrisError as error:
                 # Whatever the error was, each report is repeated until it is acknowledged.
-                _log.warning("%s; trying again in %.1f s", error, pause_s)
+                _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
                 if not isinstance(error, UnavailableError | DeadlineExceededError):
                     await self._send_heartbeat()
                     if self._is_fenced:
                         return
-                await self._controller.pause(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S, self._lease.heartbeat_s)
+                await self._controller.pause(backoff.next_s())
