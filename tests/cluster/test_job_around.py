@@ -7,8 +7,8 @@ from support.cluster import unique, wait_for_end
 from support.waiting import wait_until
 
 from iris.client import IrisClient
+from iris.cluster.client.task_token import task_of_token
 from iris.errors import NotFoundError
-from iris.rpc.auth.task_token import task_of_token
 
 
 @pytest.mark.parametrize("spelling", ["http://localhost:{port}", "LOCALHOST:{port}", "127.1:{port}", "http://{host}/"])

@@ -49,6 +49,7 @@ from iris.client.submission import (
 from iris.client.workspace_upload import Progress, WorkspaceSending
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.client.remote_client import RemoteClusterClient, find_attempt
+from iris.cluster.client.task_token import task_of_token
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.names import check_job_name
 from iris.cluster.types import Entrypoint, JobInfo, ResourceSpec, get_job_info
@@ -61,7 +62,6 @@ from iris.errors import (
 )
 from iris.rpc import cluster_pb2
 from iris.rpc.address import ACCEPTED_FORMS, parse_address
-from iris.rpc.auth.task_token import task_of_token
 from iris.system.backoff import Backoff
 from iris.system.clock import wall_s
 from iris.versions import python_version

@@ -12,18 +12,17 @@ from typing import Any
 from iris.arguments import (
     MAX_INT32,
     MAX_INT64,
-    JobReference,
-    TaskReference,
     check_callable,
     check_items,
     check_keyword_arguments,
-    check_task_id,
-    check_task_index,
     check_utf8,
     check_whole_number,
     refuse,
 )
 from iris.errors import InvalidArgumentError, quoted
+from iris.task_ids import TASK_ID_FORM as TASK_ID_FORM
+from iris.task_ids import make_task_id as make_task_id
+from iris.task_ids import parse_task_id as parse_task_id
 
 # JobState and TaskState of the wire have the same numbers; 4 to 8 are final.
 STATE_NAMES = {
@@ -43,9 +42,6 @@ TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
 # Workers of a cluster on one machine: each is a process of some 60 MB.
 MAX_LOCAL_WORKERS = 64
-
-TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
-_TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)
 
 
 def is_job_finished(state: int) -> bool:
@@ -77,35 +73,6 @@ def state_name(state: int) -> str:
 
 def _check_state(state: int) -> int:
     return check_whole_number("state", state, least=-MAX_INT32 - 1, most=MAX_INT32)
-
-
-def make_task_id(job_id: str | JobReference, task_index: int) -> str:
-    """The id of a task: `"{job_id}/task-{index}"`.
-
-    Args:
-        job_id: The task's job: its id, or a `Job`.
-        task_index: The task's index, from 0.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) The index is not a whole number from 0, or the job id not text.
-    """
-    if isinstance(job_id, JobReference):
-        job_id = job_id.job_id
-    if not isinstance(job_id, str) or not job_id:
-        refuse("job_id", "a job id or a Job, and not empty", job_id)
-    return f"{job_id}/task-{check_task_index(task_index)}"
-
-
-def parse_task_id(task_id: str | TaskReference) -> tuple[str, int]:
-    """Splits a task id at its last `/` into job id and index. A `Task` stands for its id.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) The text is no task id.
-    """
-    match = _TASK_ID.fullmatch(check_task_id(task_id))
-    if match is None:
-        raise InvalidArgumentError(f"not a task id: {quoted(task_id)} (expected {TASK_ID_FORM})")
-    return match["job_id"], int(match["index"])
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from iris.cli.cluster.cluster_record import is_running, read_record
 from iris.cluster.client.running_cluster import find_here
+from iris.cluster.client.task_token import task_of_token
 from iris.errors import FailedPreconditionError
-from iris.rpc.auth.task_token import task_of_token
 from iris.system.process_identity import own_place
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from iris.cluster.types import parse_task_id
 from iris.errors import InvalidArgumentError
 from iris.rpc.auth.caller import ADMIN, CONTROLLER, READER, TASK, USER, WORKER, Caller
+from iris.task_ids import parse_task_id
 
 
 class Facts(Protocol):

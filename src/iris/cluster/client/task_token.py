@@ -1,4 +1,4 @@
-"""What a client reads in the token that it shows: whether it was given to a task, and to which."""
+"""Reads from a token to which task it was given, if any."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from iris.cluster.types import JobInfo, make_task_id
 
 
 def task_of_token(token: str) -> JobInfo | None:
-    """The task that a token was given to; None for every other token.
+    """Return the task that a token was given to; None for every other token.
 
-    The signature is not checked: this is our own token, and the server that it is shown to checks it.
+    The signature is not checked here, because the server checks it.
     """
     parts = token.split(".")
     try:
