@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.load_peers import PaperEngine
 from benchmarks.measure import aim, p50, show
-from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseRoom, RequestRoom
+from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseAllocation, RequestAllocation
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.cluster.controller.scheduling.scheduler import Scheduler
@@ -90,10 +90,10 @@ class _World:
         zone = ("zone", _ZONES[number * len(_ZONES) // _MACHINES])
         return Machine(f"m{number:03}", total, total, labels=(zone, ("model", "a100")) if gpu else (zone,))
 
-    async def make_pass(self, *, tell_all: bool) -> float:
+    async def make_pass(self, *, explain_all: bool) -> float:
         """Makes a pass, and answers with the time that it took, in ms, without the engine's."""
         begin, busy_s = time.thread_time(), self.engine.busy_s
-        await self._scheduler.make_pass(tell_all=tell_all)
+        await self._scheduler.make_pass(explain_all=explain_all)
         return (time.thread_time() - begin - self.engine.busy_s + busy_s) * 1000
 
     async def fill(self) -> None:
@@ -103,10 +103,10 @@ class _World:
         before = -1
         while len(self._running) > before:
             before = len(self._running)
-            await self.make_pass(tell_all=True)
+            await self.make_pass(explain_all=True)
         for record in [record for record in self._jobs.values() if not _placed(record)]:
             self._end(record)
-        await self.make_pass(tell_all=True)
+        await self.make_pass(explain_all=True)
 
     def wait(self, kinds: int, waited_s: float) -> None:
         """Lets gangs come that will wait."""
@@ -168,10 +168,10 @@ class _World:
         instructions = list(instructions)
         for instruction in instructions:
             match instruction:
-                case RequestRoom(gang_id, indices, not_before_ms):
-                    self._scheduler.request_room(record, gang_id, len(indices), not_before_ms)
-                case ReleaseRoom(gang_id):
-                    self._scheduler.release_room(gang_id)
+                case RequestAllocation(gang_id, indices, not_before_ms):
+                    self._scheduler.request_allocation(record, gang_id, indices, not_before_ms)
+                case ReleaseAllocation(gang_id):
+                    self._scheduler.release_allocation(gang_id)
         if _placed(record) and instructions and not record.job.is_finished:
             self._running.append(record)
 
@@ -182,7 +182,7 @@ class _World:
             self.end_one()
             self.one_more(number)
             looks_at_all = number % 10 == 9
-            took[looks_at_all].append(await self.make_pass(tell_all=looks_at_all))
+            took[looks_at_all].append(await self.make_pass(explain_all=looks_at_all))
         return took[0], took[1]
 
 
@@ -198,7 +198,7 @@ async def _run() -> None:
         gc.collect()
         before = psutil.Process().memory_info().rss
         world.wait(kinds, waited_s)
-        first_ms = await world.make_pass(tell_all=True)
+        first_ms = await world.make_pass(explain_all=True)
         gc.collect()
         grown = psutil.Process().memory_info().rss - before
         quick, all_of_them = await world.passes()

@@ -14,7 +14,7 @@ from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.scheduling.draining import DRAIN_S
-from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S
+from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.engine.base import Engine
@@ -58,6 +58,7 @@ def serving(
     quota: Quota | None = None,
     drain_s: float = DRAIN_S,
     start_limit_s: float = START_LIMIT_S,
+    withdraw_after_s: float = WITHDRAW_AFTER_S,
 ) -> Iterator[ControllerThread]:
     """Serves a controller on an engine and a store for the time of a test; the store is closed at its end."""
     ready = threading.Event()
@@ -77,6 +78,7 @@ def serving(
             key=shared_key(),
             drain_s=drain_s,
             start_limit_s=start_limit_s,
+            withdraw_after_s=withdraw_after_s,
         )
         application = controller_application(ControllerService(controller, quota))
         server = HttpServer({application.path: application}, listener)

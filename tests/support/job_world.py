@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from support.job_model import JobModel
 
 from iris.cluster.controller.api.messages import job_status
-from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseRoom, RequestRoom, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job import (
+    Instruction,
+    Job,
+    ReleaseAllocation,
+    RequestAllocation,
+    StartAttempt,
+    StopAttempt,
+)
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import (
     FAILED,
@@ -61,7 +68,7 @@ class World:
     store: Store
     now_ms: int = 10_000
     restarted: bool = False
-    waiting: dict[str, RequestRoom] = field(default_factory=dict)
+    waiting: dict[str, RequestAllocation] = field(default_factory=dict)
     held: dict[str, tuple[int, ...]] = field(default_factory=dict)
     rooms: Counter[str] = field(default_factory=Counter)
     released: Counter[str] = field(default_factory=Counter)
@@ -240,7 +247,7 @@ class World:
     def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case RequestRoom(gang_id, indices):
+                case RequestAllocation(gang_id, indices):
                     self.rooms[gang_id] += 1
                     assert self.rooms[gang_id] == 1, f"{gang_id} is asked for twice"
                     assert all(self.job.tasks[i].state == PENDING for i in indices)
@@ -249,7 +256,7 @@ class World:
                     assert not taken & set(indices), "room is asked for while the old one is held"
                     self._check_pause(instruction)
                     self.waiting[gang_id] = instruction
-                case ReleaseRoom(gang_id):
+                case ReleaseAllocation(gang_id):
                     self.released[gang_id] += 1
                     assert self.released[gang_id] == 1, f"{gang_id} is released twice"
                     assert self.rooms[gang_id] == 1, f"{gang_id} was never asked for"
@@ -268,7 +275,7 @@ class World:
                     self.stops.append(instruction)
                     assert self.restarted or self.stopped[index, attempt_id] == 1, "an attempt is stopped twice"
 
-    def _check_pause(self, request: RequestRoom) -> None:
+    def _check_pause(self, request: RequestAllocation) -> None:
         """A retry pauses from now on; whoever had only waited goes on doing that."""
         known = {self.not_before_ms.get(i) for i in request.task_indices}
         if known == {None}:

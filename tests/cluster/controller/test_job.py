@@ -9,8 +9,8 @@ import pytest
 from iris.cluster.controller.jobs.job import (
     EXCEEDED_FAILURES,
     Job,
-    ReleaseRoom,
-    RequestRoom,
+    ReleaseAllocation,
+    RequestAllocation,
     StartAttempt,
     StopAttempt,
     roll_up,
@@ -155,7 +155,7 @@ def test_roll_up(tasks: str, tolerated: int, state: int) -> None:
 
 def test_a_gang_asks_once_and_starts_together() -> None:
     job = Job.new("job", 3, 1000)
-    assert job.submit() == [RequestRoom("job@0", (0, 1, 2), 1000)]
+    assert job.submit() == [RequestAllocation("job@0", (0, 1, 2), 1000)]
     assert states(job) == "PPP PENDING"
     assert job.gang_placed("job@0", places([0, 1, 2])) == [
         StartAttempt(0, 0, "w0"),
@@ -169,26 +169,26 @@ def test_a_gang_asks_once_and_starts_together() -> None:
     assert job.started_at_ms == 2000
     assert job.attempt_ended(1, 0, end(SUCCEEDED)) == []
     assert job.attempt_ended(0, 0, end(SUCCEEDED)) == []
-    assert job.attempt_ended(2, 0, end(SUCCEEDED, at=4000)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(2, 0, end(SUCCEEDED, at=4000)) == [ReleaseAllocation("job@0")]
     assert states(job) == "SSS SUCCEEDED"
     assert (job.finished_at_ms, job.error, job.first_failed, job.gangs) == (4000, "", None, {})
 
 
 def test_independent_tasks_ask_and_start_one_by_one() -> None:
     job = Job.new("job", 2, 1000, coscheduled=False)
-    assert job.submit() == [RequestRoom("job@0", (0,), 1000), RequestRoom("job@1", (1,), 1000)]
+    assert job.submit() == [RequestAllocation("job@0", (0,), 1000), RequestAllocation("job@1", (1,), 1000)]
     assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 0, "w1")]
     assert states(job) == "PB BUILDING"
-    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseAllocation("job@1")]
     assert states(job) == "PS RUNNING"
     assert job.gang_placed("job@0", places([0])) == [StartAttempt(0, 0, "w0")]
-    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [ReleaseAllocation("job@0")]
     assert states(job) == "SS SUCCEEDED"
 
 
 def test_room_that_is_lost_before_it_is_used_is_asked_for_again() -> None:
     job = submitted(2)
-    assert job.room_lost("job@0") == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 1000)]
+    assert job.room_lost("job@0") == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
     assert job.room_lost("job@0") == []
     assert job.gang_placed("job@0", places([0, 1])) == []
     assert job.gang_placed("job@1", places([0, 1])) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
@@ -228,7 +228,7 @@ def test_a_failure_beyond_what_is_tolerated_ends_the_job() -> None:
     assert states(job) == "SRFR RUNNING"  # final only when nothing of it runs
     assert (job.ending, job.error, job.first_failed) == (FAILED, "exit code 3", 2)
     assert job.attempt_ended(1, 0, end(KILLED, "stopped; it ended by SIGTERM")) == []
-    assert job.attempt_ended(3, 0, end(KILLED, at=5000)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(3, 0, end(KILLED, at=5000)) == [ReleaseAllocation("job@0")]
     assert states(job) == "SKFK FAILED"
     assert [task.error for task in job.tasks] == ["", EXCEEDED_FAILURES, "exit code 3", EXCEEDED_FAILURES]
     assert EXCEEDED_FAILURES == "Job exceeded max_task_failures"
@@ -243,11 +243,11 @@ def test_a_failure_ends_tasks_that_build_or_wait() -> None:
     assert states(job) == "BBP BUILDING"
     assert job.attempt_ended(0, 0, end(FAILED)) == [
         StopAttempt(1, 0, "w1"),
-        ReleaseRoom("job@0"),
-        ReleaseRoom("job@2"),
+        ReleaseAllocation("job@0"),
+        ReleaseAllocation("job@2"),
     ]
     assert states(job) == "FBK BUILDING"
-    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@1")]
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseAllocation("job@1")]
     assert states(job) == "FKK FAILED"
     assert [task.error for task in job.tasks[1:]] == [EXCEEDED_FAILURES] * 2
 
@@ -276,7 +276,7 @@ def test_a_task_that_fails_within_tolerance_keeps_the_room_of_its_gang() -> None
     job = running(submitted(2, tolerated=1))
     assert job.attempt_ended(0, 0, end(FAILED)) == []
     assert states(job) == "FR RUNNING"
-    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseAllocation("job@0")]
     assert states(job) == "FS SUCCEEDED"
 
 
@@ -291,7 +291,10 @@ def test_a_retry_restarts_the_gang_and_costs_the_others_nothing(how: int) -> Non
     assert states(job) == "RPR RUNNING"
     assert job.attempt_ended(0, 0, end(KILLED)) == []
     assert states(job) == "PPR RUNNING"
-    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2), 3000)]
+    assert job.attempt_ended(2, 0, end(KILLED)) == [
+        ReleaseAllocation("job@0"),
+        RequestAllocation("job@1", (0, 1, 2), 3000),
+    ]
     assert states(job) == "PPP PENDING"
     assert [task.attempts[0].state for task in job.tasks] == [KILLED, how, KILLED]
     assert budgets(job) == [(0, 0), (1, 0) if how == FAILED else (0, 1), (0, 0)]
@@ -307,10 +310,10 @@ def test_what_happens_to_peers_while_their_gang_restarts_costs_nothing(how: int)
     job = running(submitted(3, retries=1, preemptions=1))
     job.attempt_ended(1, 0, end(FAILED))
     if how == WORKER_FAILED:
-        assert job.attempts_lost({0: 0, 2: 0}, LOST, 3000)[-1] == RequestRoom("job@1", (0, 1, 2), 3000)
+        assert job.attempts_lost({0: 0, 2: 0}, LOST, 3000)[-1] == RequestAllocation("job@1", (0, 1, 2), 3000)
     else:
         job.attempt_ended(0, 0, end(how))
-        assert job.attempt_ended(2, 0, end(how))[-1] == RequestRoom("job@1", (0, 1, 2), 3000)
+        assert job.attempt_ended(2, 0, end(how))[-1] == RequestAllocation("job@1", (0, 1, 2), 3000)
     assert budgets(job) == [(0, 0), (1, 0), (0, 0)]
     assert states(job) == "PPP PENDING"
 
@@ -319,10 +322,13 @@ def test_a_success_is_final_also_while_its_gang_restarts() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(2, 0, "w2")]
-    assert job.attempt_ended(2, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (1,), 3000)]
+    assert job.attempt_ended(2, 0, end(SUCCEEDED)) == [
+        ReleaseAllocation("job@0"),
+        RequestAllocation("job@1", (1,), 3000),
+    ]
     assert states(job) == "SPS RUNNING"
     assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 1, "w1")]
-    assert job.attempt_ended(1, 1, end(SUCCEEDED)) == [ReleaseRoom("job@1")]
+    assert job.attempt_ended(1, 1, end(SUCCEEDED)) == [ReleaseAllocation("job@1")]
     assert states(job) == "SSS SUCCEEDED"
     assert [len(task.attempts) for task in job.tasks] == [1, 2, 1]
 
@@ -340,7 +346,7 @@ def test_tasks_that_meet_are_not_tried_again_without_one_that_has_succeeded(how:
         " and the tasks of a rendezvous only start together"
     )
     job.attempt_ended(0, 0, end(KILLED))
-    assert job.attempt_ended(3, 0, end(KILLED)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(3, 0, end(KILLED)) == [ReleaseAllocation("job@0")]
     assert states(job) == f"K{LETTERS[how]}SK {state_name(how)}"
     assert job.first_failed == 1
     assert job.tasks[0].error == "Job ended: task 1 cannot be tried again without task 2"
@@ -352,7 +358,7 @@ def test_a_success_while_a_gang_that_meets_restarts_ends_the_job() -> None:
     assert stops == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
     assert job.attempt_ended(0, 0, end(SUCCEEDED)) == [], "the stop of task 2 is under way already"
     assert states(job) == "SFR RUNNING"
-    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseAllocation("job@0")]
     assert states(job) == "SFK FAILED"
     assert (job.first_failed, job.tasks[1].exit_code) == (1, 7)
     assert job.error.startswith("boom; it is not tried again, since task 0 has succeeded already")
@@ -361,14 +367,17 @@ def test_a_success_while_a_gang_that_meets_restarts_ends_the_job() -> None:
 def test_tasks_that_meet_restart_together_while_none_has_succeeded() -> None:
     job = running(submitted(2, retries=1, rendezvous=True))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(0, 0, "w0")]
-    assert job.attempt_ended(0, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 3000)]
+    assert job.attempt_ended(0, 0, end(KILLED)) == [
+        ReleaseAllocation("job@0"),
+        RequestAllocation("job@1", (0, 1), 3000),
+    ]
 
 
 def test_an_independent_task_is_retried_alone() -> None:
     job = running(submitted(2, coscheduled=False, retries=1))
-    assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseRoom("job@0"), RequestRoom("job@2", (0,), 3000)]
+    assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseAllocation("job@0"), RequestAllocation("job@2", (0,), 3000)]
     assert states(job) == "PR RUNNING"
-    assert job.attempts_lost({1: 0}, LOST, 3000) == [ReleaseRoom("job@1"), RequestRoom("job@3", (1,), 3000)]
+    assert job.attempts_lost({1: 0}, LOST, 3000) == [ReleaseAllocation("job@1"), RequestAllocation("job@3", (1,), 3000)]
     assert states(job) == "PP PENDING"
     assert budgets(job) == [(1, 0), (0, 1)]
 
@@ -422,7 +431,7 @@ def test_a_spent_preemption_budget_ends_the_job_and_says_so() -> None:
     job = running(submitted(3, preemptions=0))
     assert job.attempts_lost({1: 0}, LOST, 3000) == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
     job.attempt_ended(0, 0, end(KILLED))
-    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseAllocation("job@0")]
     assert states(job) == "KWK WORKER_FAILED"
     assert (job.error, job.tasks[1].error) == (LOST, LOST)
     assert all(LOST in task.error for task in job.tasks)
@@ -459,7 +468,7 @@ def test_an_attempt_that_somebody_killed_on_its_worker_ends_the_job() -> None:
 
 def test_terminate_while_it_waits() -> None:
     job = submitted(2)
-    assert job.terminate("terminated by a user", 5000) == [ReleaseRoom("job@0")]
+    assert job.terminate("terminated by a user", 5000) == [ReleaseAllocation("job@0")]
     assert states(job) == "KK KILLED"
     assert (job.error, job.finished_at_ms, job.gangs) == ("terminated by a user", 5000, {})
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 2
@@ -478,7 +487,7 @@ def test_terminate_while_it_runs(runs: bool) -> None:
     assert job.terminate("again", 6000) == []
     assert job.attempt_ended(0, 0, end(KILLED)) == []
     assert not job.is_finished
-    assert job.attempt_ended(1, 0, end(KILLED, at=7000)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(1, 0, end(KILLED, at=7000)) == [ReleaseAllocation("job@0")]
     assert states(job) == "KK KILLED"
     assert (job.error, job.finished_at_ms) == ("terminated by a user", 7000)
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 2
@@ -527,7 +536,7 @@ def test_terminate_while_a_gang_restarts() -> None:
     assert job.terminate("terminated by a user", 5000) == []  # what runs is being stopped already
     assert job.tasks[2].stop is Stop.END
     assert states(job) == "KKR RUNNING"
-    assert job.attempt_ended(2, 0, end(KILLED, at=6000)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(2, 0, end(KILLED, at=6000)) == [ReleaseAllocation("job@0")]
     assert states(job) == "KKK KILLED"
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 3
 
@@ -536,7 +545,7 @@ def test_terminate_while_the_restarted_gang_waits() -> None:
     job = running(submitted(2, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(KILLED))
-    assert job.terminate("terminated by a user", 5000) == [ReleaseRoom("job@1")]
+    assert job.terminate("terminated by a user", 5000) == [ReleaseAllocation("job@1")]
     assert states(job) == "KK KILLED"
 
 
@@ -546,15 +555,15 @@ def test_a_failure_while_an_independent_task_waits_for_its_retry() -> None:
     job.attempt_ended(1, 0, end(FAILED))
     assert states(job) == "PP PENDING"
     running(job)
-    assert job.attempt_ended(1, 1, end(FAILED)) == [StopAttempt(0, 1, "w0"), ReleaseRoom("job@3")]
-    assert job.attempt_ended(0, 1, end(KILLED)) == [ReleaseRoom("job@2")]
+    assert job.attempt_ended(1, 1, end(FAILED)) == [StopAttempt(0, 1, "w0"), ReleaseAllocation("job@3")]
+    assert job.attempt_ended(0, 1, end(KILLED)) == [ReleaseAllocation("job@2")]
     assert states(job) == "KF FAILED"
 
 
 @pytest.mark.parametrize("coscheduled", [True, False])
 def test_unschedulable(coscheduled: bool) -> None:
     job = submitted(2, coscheduled=coscheduled)
-    released = [ReleaseRoom("job@0")] if coscheduled else [ReleaseRoom("job@0"), ReleaseRoom("job@1")]
+    released = [ReleaseAllocation("job@0")] if coscheduled else [ReleaseAllocation("job@0"), ReleaseAllocation("job@1")]
     assert job.unschedulable("not placed in time", 5000) == released
     assert states(job) == "UU UNSCHEDULABLE"
     assert [job.error, *(task.error for task in job.tasks)] == ["not placed in time"] * 3
@@ -564,8 +573,8 @@ def test_unschedulable(coscheduled: bool) -> None:
 def test_unschedulable_when_some_of_it_runs() -> None:
     job = submitted(2, coscheduled=False)
     job.gang_placed("job@1", places([1]))
-    assert job.unschedulable("not placed in time", 5000) == [StopAttempt(1, 0, "w1"), ReleaseRoom("job@0")]
-    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@1")]
+    assert job.unschedulable("not placed in time", 5000) == [StopAttempt(1, 0, "w1"), ReleaseAllocation("job@0")]
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseAllocation("job@1")]
     assert states(job) == "UK UNSCHEDULABLE"
 
 
@@ -581,7 +590,7 @@ def test_a_job_that_takes_too_long() -> None:
     job = running(submitted(3, coscheduled=False, tolerated=1, retries=5))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.attempt_ended(1, 0, end(FAILED))
-    assert job.time_out("job timed out after 5 s", 5000) == [StopAttempt(2, 0, "w2"), ReleaseRoom("job@3")]
+    assert job.time_out("job timed out after 5 s", 5000) == [StopAttempt(2, 0, "w2"), ReleaseAllocation("job@3")]
     assert job.time_out("job timed out after 5 s", 6000) == []
     job.attempt_ended(2, 0, end(KILLED))
     assert states(job) == "SKK FAILED"
@@ -605,7 +614,7 @@ def test_an_independent_task_that_is_ended_leaves_the_others_alone() -> None:
     job = running(submitted(3, coscheduled=False, retries=3))
     assert job.terminate_task(1, "terminated by a user", 4000) == [StopAttempt(1, 0, "w1")]
     assert job.terminate_task(1, "terminated by a user", 4001) == []
-    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@1")]
+    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseAllocation("job@1")]
     assert states(job) == "RKR RUNNING"
     assert job.terminate_task(1, "terminated by a user", 4002) == []
     job.attempt_ended(0, 0, end(FAILED))  # which is tried again, as ever
@@ -640,10 +649,10 @@ def test_a_task_that_succeeds_before_it_hears_of_its_end_has_succeeded() -> None
 
 def test_an_independent_task_that_waits_is_ended_at_once() -> None:
     job = submitted(3, coscheduled=False)
-    assert job.terminate_task(1, "terminated by a user", 4000) == [ReleaseRoom("job@1")]
+    assert job.terminate_task(1, "terminated by a user", 4000) == [ReleaseAllocation("job@1")]
     assert states(job) == "PKP RUNNING"
-    assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseRoom("job@0")]
-    assert job.terminate_task(2, "terminated by a user", 6000) == [ReleaseRoom("job@2")]
+    assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseAllocation("job@0")]
+    assert job.terminate_task(2, "terminated by a user", 6000) == [ReleaseAllocation("job@2")]
     assert states(job) == "KKK KILLED"
     assert job.error == "task 0 and 2 more were terminated by a user"
 
@@ -662,7 +671,7 @@ def test_a_gang_cannot_do_without_a_task_that_a_user_ends() -> None:
 
 def test_a_gang_that_waits_ends_as_a_whole_too() -> None:
     job = submitted(2)
-    assert job.terminate_task(0, "terminated by a user", 4000) == [ReleaseRoom("job@0")]
+    assert job.terminate_task(0, "terminated by a user", 4000) == [ReleaseAllocation("job@0")]
     assert states(job) == "KK KILLED"
     assert (job.gangs, job.finished_at_ms) == ({}, 4000)
 
@@ -674,17 +683,20 @@ def test_a_gang_can_do_without_as_many_as_may_fail() -> None:
     assert states(job) == "RRK RUNNING"
     # The others restart as ever, without it.
     assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1")]
-    assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 3000)]
+    assert job.attempt_ended(1, 0, end(KILLED)) == [
+        ReleaseAllocation("job@0"),
+        RequestAllocation("job@1", (0, 1), 3000),
+    ]
     # While they wait, the next one is one too many.
-    assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseRoom("job@1")]
+    assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseAllocation("job@1")]
     assert states(job) == "KKK KILLED"
 
 
 def test_a_gang_that_waits_asks_for_less_room_without_a_task_that_it_tolerates_to_lose() -> None:
     job = submitted(3, tolerated=1)
     assert job.terminate_task(1, "terminated by a user", 4000) == [
-        ReleaseRoom("job@0"),
-        RequestRoom("job@1", (0, 2), 1000),
+        ReleaseAllocation("job@0"),
+        RequestAllocation("job@1", (0, 2), 1000),
     ]
     running(job)
     job.attempt_ended(0, 0, end(SUCCEEDED))
@@ -699,7 +711,7 @@ def test_a_task_that_is_ended_while_its_gang_restarts_does_not_come_back() -> No
     assert job.terminate_task(1, "terminated by a user", 4000) == []  # it is being stopped already
     assert states(job) == "KRR RUNNING"
     job.attempt_ended(1, 0, end(KILLED))
-    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseRoom("job@0"), RequestRoom("job@1", (2,), 3000)]
+    assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (2,), 3000)]
     assert states(job) == "KKP RUNNING"
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 2 + [""]
 
@@ -724,7 +736,7 @@ def fail_again(job: Job, index: int = 0, *, ran_ms: int = 0, now_ms: int = 50_00
     for other, live in [*job.live_attempts().items()]:
         if job.tasks[other].stop is not None:
             instructions += job.attempt_ended(other, live.attempt_id, end(KILLED, at=now_ms), now_ms)
-    (request,) = [step for step in instructions if isinstance(step, RequestRoom)]
+    (request,) = [step for step in instructions if isinstance(step, RequestAllocation)]
     return request.not_before_ms - now_ms
 
 
@@ -758,7 +770,7 @@ def test_a_long_run_ends_the_row_of_retries() -> None:
 
 def test_lost_workers_are_in_the_row_as_well() -> None:
     job = running(submitted(1, retries=20))
-    assert job.attempts_lost({0: 0}, LOST, 5000)[-1] == RequestRoom("job@1", (0,), 5000)
+    assert job.attempts_lost({0: 0}, LOST, 5000)[-1] == RequestAllocation("job@1", (0,), 5000)
     running(job)
     job.attempts_lost({0: 1}, LOST, 5000)
     assert 5800 <= job.tasks[0].not_before_ms <= 6000
@@ -775,14 +787,17 @@ def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
     job = submitted(1, retries=5)
     fail_again(job)
     pause_ms = fail_again(job)
-    assert reloaded(job).recover({}, 50_001) == [ReleaseRoom("job@2"), RequestRoom("job@3", (0,), 50_000 + pause_ms)]
+    assert reloaded(job).recover({}, 50_001) == [
+        ReleaseAllocation("job@2"),
+        RequestAllocation("job@3", (0,), 50_000 + pause_ms),
+    ]
     assert job.tasks[0].retries_in_row == 2
 
 
 def test_room_that_is_lost_does_not_make_a_gang_wait_anew() -> None:
     job = submitted(1, retries=5)
-    assert job.room_lost("job@0")[-1] == RequestRoom("job@1", (0,), 1000)
-    assert reloaded(job).recover({}, 9000)[-1] == RequestRoom("job@2", (0,), 1000)
+    assert job.room_lost("job@0")[-1] == RequestAllocation("job@1", (0,), 1000)
+    assert reloaded(job).recover({}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
 
 
 # What is no news.
@@ -828,18 +843,18 @@ def test_recover_goes_on_with_what_is_still_held() -> None:
     assert job.recover({"job@0": None}, 9000) == []
     assert states(job) == "RR RUNNING"
     job.attempt_ended(0, 0, end(SUCCEEDED))
-    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseRoom("job@0")]
+    assert job.attempt_ended(1, 0, end(SUCCEEDED)) == [ReleaseAllocation("job@0")]
     assert states(job) == "SS SUCCEEDED"
 
 
 def test_recover_asks_again_for_what_had_only_waited() -> None:
     job = reloaded(submitted(2))
-    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1), 1000)]
+    assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
 
 
 def test_recover_charges_each_lost_attempt_as_lost() -> None:
     job = reloaded(running(submitted(3)))
-    assert job.recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2), 9000)]
+    assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(0, 1)] * 3
     assert "while the controller was away" in job.tasks[0].attempts[0].error
@@ -849,7 +864,7 @@ def test_recover_of_a_job_that_was_being_ended() -> None:
     job = running(submitted(3))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.terminate("terminated by a user", 5000)
-    assert reloaded(job).recover({}, 9000) == [ReleaseRoom("job@0")]
+    assert reloaded(job).recover({}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "SKK KILLED"
     assert [task.error for task in job.tasks] == ["", "terminated by a user", "terminated by a user"]
 
@@ -857,14 +872,14 @@ def test_recover_of_a_job_that_was_being_ended() -> None:
 def test_recover_of_a_gang_that_was_being_restarted() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
-    assert reloaded(job).recover({}, 9000) == [ReleaseRoom("job@0"), RequestRoom("job@1", (0, 1, 2), 9000)]
+    assert reloaded(job).recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
 
 
 def test_recover_with_a_spent_budget_ends_the_job() -> None:
     job = reloaded(running(submitted(2, preemptions=0)))
-    assert job.recover({}, 9000) == [ReleaseRoom("job@0")]
+    assert job.recover({}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "WW WORKER_FAILED"
 
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from iris.cluster.controller.scheduling.capacity import FreeCapacity, MachineSet
-from iris.cluster.controller.scheduling.queue import FIRST_TURN_S, MOST_SUBMITTED, Held, Line, Waiting, is_reserved
-from iris.cluster.controller.scheduling.queue import plan as plan_line
+from iris.cluster.controller.jobs.job import job_id_of_gang
+from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet
+from iris.cluster.controller.scheduling.queue import (
+    FIRST_TURN_S,
+    MAX_SUBMITTED,
+    Allocation,
+    Queue,
+    QueuedGang,
+    is_reserved,
+)
+from iris.cluster.controller.scheduling.queue import plan as plan_queue
+from iris.cluster.controller.scheduling.reason_text import cause_text
+from iris.cluster.controller.scheduling.reasons import Cause
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import choose_machines
 
@@ -49,6 +59,14 @@ def machine(
     return Machine(name, total, free, labels=tuple(sorted(labels.items())), alive=alive)
 
 
+def waiting_since(entry: GangRequest, since_s: float) -> QueuedGang:
+    return QueuedGang(entry, since_s, job_id_of_gang(entry.gang_id))
+
+
+def text_of(cause: Cause | None) -> str:
+    return "" if cause is None else cause_text(cause)
+
+
 @dataclass
 class Plan:
     """What a plan says of each gang."""
@@ -61,30 +79,34 @@ class Plan:
 
 
 def plan(
-    waiting: Sequence[Waiting],
-    held: Sequence[Held],
+    waiting: Sequence[QueuedGang],
+    held: Sequence[Allocation],
     machines: Sequence[Machine],
     now_s: float,
-    asked: Sequence[Waiting] = (),
+    asked: Sequence[QueuedGang] = (),
 ) -> Plan:
     """The plan for gangs that have come in this order."""
-    line = Line(waiting)
-    found = plan_line(line, held, machines, now_s, asked)
+    queue = Queue(waiting)
+    found = plan_queue(queue, held, machines, now_s, asked)
     for entry in found.submit:
-        line.leave(entry.gang_id)
-    kinds = {entry.gang.gang_id: line.kind_of(entry.gang.gang_id) for entry in line}
+        queue.remove(entry.gang_id)
+    kind_of = {entry.gang.gang_id: queue.kind_of(entry.gang.gang_id) for entry in queue}
+
+    def texts(kinds: Set[GangKind]) -> dict[str, str]:
+        return {gang_id: text_of(found.cause_of(kind)) for gang_id, kind in kind_of.items() if kind in kinds}
+
     return Plan(
         found.submit,
-        {gang_id: found.why(kind) or "" for gang_id, kind in kinds.items() if kind in found.kinds() - found.impossible},
-        {gang_id: found.why(kind) or "" for gang_id, kind in kinds.items() if kind in found.impossible},
+        texts(found.kinds() - found.impossible),
+        texts(found.impossible),
         found.withdraw,
         found.reserved_for,
     )
 
 
-def decide(waiting: Sequence[GangRequest], machines: Sequence[Machine], held: Sequence[Held] = ()) -> Plan:
+def decide(waiting: Sequence[GangRequest], machines: Sequence[Machine], held: Sequence[Allocation] = ()) -> Plan:
     """The plan for gangs that have only just come, in this order."""
-    return plan([Waiting(entry, 100.0) for entry in waiting], held, machines, 100.0)
+    return plan([waiting_since(entry, 100.0) for entry in waiting], held, machines, 100.0)
 
 
 def submitted(result: Plan) -> list[str]:
@@ -290,7 +312,11 @@ def test_a_reason_says_where(wanted: GangRequest, machines: list[Machine], expec
 
 def test_what_no_machine_can_take_now_reserves_nothing() -> None:
     machines = [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=64, alive=False)]
-    waiting = [Waiting(gang("away", cpu=8), 0.0), Waiting(gang("huge", cpu=99), 0.0), Waiting(gang("a", cpu=2), 40.0)]
+    waiting = [
+        waiting_since(gang("away", cpu=8), 0.0),
+        waiting_since(gang("huge", cpu=99), 0.0),
+        waiting_since(gang("a", cpu=2), 40.0),
+    ]
     result = plan(waiting, [], machines, 45.0)
     assert submitted(result) == ["a"]
     assert (list(result.reasons), list(result.impossible)) == (["away@0"], ["huge@0"])
@@ -301,8 +327,8 @@ def test_what_no_machine_can_take_now_reserves_nothing() -> None:
 
 
 def test_what_waits_at_the_engine_has_its_room() -> None:
-    asked = [Waiting(gang("asked", cpu=3), 0.0)]
-    result = plan([Waiting(gang("a", cpu=2), 0.0), Waiting(gang("b", cpu=1), 0.0)], [], EMPTY, 1.0, asked)
+    asked = [waiting_since(gang("asked", cpu=3), 0.0)]
+    result = plan([waiting_since(gang("a", cpu=2), 0.0), waiting_since(gang("b", cpu=1), 0.0)], [], EMPTY, 1.0, asked)
     assert submitted(result) == ["b"]
     assert "free now: 0 of 4 cpu" in result.reasons["a@0"]
     assert result.withdraw == []
@@ -310,41 +336,41 @@ def test_what_waits_at_the_engine_has_its_room() -> None:
 
 def test_room_is_kept_for_what_waits_at_the_engine_in_vain() -> None:
     """Others use the machine. Small ones would pass it for ever."""
-    asked = [Waiting(gang("asked", cpu=4), 0.0)]
+    asked = [waiting_since(gang("asked", cpu=4), 0.0)]
     busy = [machine(used=Resources(cpu=2))]
-    result = plan([Waiting(gang("small", cpu=1), 5.0)], [], busy, 45.0, asked)
+    result = plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 45.0, asked)
     assert (submitted(result), result.withdraw, result.reserved_for) == ([], [], "asked@0")
     assert "kept for job 'asked'" in result.reasons["small@0"]
-    assert submitted(plan([Waiting(gang("small", cpu=1), 5.0)], [], busy, 20.0, asked)) == ["small"]
+    assert submitted(plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 20.0, asked)) == ["small"]
 
 
 def test_what_waits_at_the_engine_must_not_start_in_room_that_is_kept() -> None:
-    large, busy = Waiting(gang("large", cpu=4), 0.0), [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=1)]
-    asked = [Waiting(gang("asked", cpu=3), 5.0), Waiting(gang("fits", cpu=1), 5.0)]
+    large, busy = waiting_since(gang("large", cpu=4), 0.0), [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=1)]
+    asked = [waiting_since(gang("asked", cpu=3), 5.0), waiting_since(gang("fits", cpu=1), 5.0)]
     result = plan([large], [], busy, 45.0, asked)
     assert (result.withdraw, result.reserved_for) == (["asked@0"], "large@0")
     assert plan([large], [], busy, 20.0, asked).withdraw == [], "not before it is kept"
-    elsewhere = [Waiting(gang("asked", cpu=3, zone="b"), 5.0)]
+    elsewhere = [waiting_since(gang("asked", cpu=3, zone="b"), 5.0)]
     zones = [machine("m0", zone="a", used=Resources(cpu=2)), machine("m1", zone="b", used=Resources(cpu=4))]
-    large = Waiting(gang("large", cpu=4, zone="a"), 0.0)
+    large = waiting_since(gang("large", cpu=4, zone="a"), 0.0)
     assert plan([large], [], zones, 45.0, elsewhere).withdraw == [], "its machines are others"
 
 
 def test_who_lost_its_room_has_the_place_that_it_had() -> None:
-    line = Line([Waiting(gang(name, cpu=4), since) for name, since in (("a", 3.0), ("b", 5.0), ("c", 1.0))])
+    queue = Queue([waiting_since(gang(name, cpu=4), since) for name, since in (("a", 3.0), ("b", 5.0), ("c", 1.0))])
     for expected in ("c", "a", "b"):
-        (first,) = plan_line(line, [], EMPTY, 6.0).submit
+        (first,) = plan_queue(queue, [], EMPTY, 6.0).submit
         assert first.gang_id == f"{expected}@0"
-        line.leave(first.gang_id)
+        queue.remove(first.gang_id)
 
 
 def test_a_pass_submits_so_many_and_says_that_there_are_more() -> None:
-    line = Line([Waiting(gang(f"{number}"), 0.0) for number in range(MOST_SUBMITTED + 1)])
-    result = plan_line(line, [], EMPTY, 0.0)
-    assert (len(result.submit), result.has_more) == (MOST_SUBMITTED, True)
+    queue = Queue([waiting_since(gang(f"{number}"), 0.0) for number in range(MAX_SUBMITTED + 1)])
+    result = plan_queue(queue, [], EMPTY, 0.0)
+    assert (len(result.submit), result.has_more) == (MAX_SUBMITTED, True)
     for entry in result.submit:
-        line.leave(entry.gang_id)
-    result = plan_line(line, [], EMPTY, 0.0, (), result.layout)
+        queue.remove(entry.gang_id)
+    result = plan_queue(queue, [], EMPTY, 0.0, (), result.machine_set)
     assert (len(result.submit), result.has_more) == (1, False)
 
 
@@ -448,14 +474,14 @@ def test_is_reserved(waited_s: float, reserved: bool) -> None:
     assert is_reserved(waited_s) is reserved
 
 
-def held_since(since_s: float, entry: GangRequest, *machines: str) -> Held:
-    return Held(entry, since_s, machines)
+def held_since(since_s: float, entry: GangRequest, *machines: str) -> Allocation:
+    return Allocation(entry, since_s, machines)
 
 
 def test_a_reservation_keeps_room_and_says_for_whom() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
     busy = [machine(used=Resources(cpu=2))]
-    waiting = [Waiting(gang("large", cpu=4), 10.0), Waiting(gang("small", cpu=1), 35.0)]
+    waiting = [waiting_since(gang("large", cpu=4), 10.0), waiting_since(gang("small", cpu=1), 35.0)]
     before, within = plan(waiting, [running], busy, 39.9), plan(waiting, [running], busy, 40.0)
     assert submitted(before) == ["small"]
     assert submitted(within) == []
@@ -468,9 +494,9 @@ def test_who_leaves_room_for_the_oldest_passes_also_during_its_reservation() -> 
     running = held_since(0.0, gang("before", cpu=2), "m0")
     busy = [machine(used=Resources(cpu=2))]
     waiting = [
-        Waiting(gang("large", cpu=3), 10.0),
-        Waiting(gang("one", cpu=1), 35.0),
-        Waiting(gang("two", cpu=1), 36.0),
+        waiting_since(gang("large", cpu=3), 10.0),
+        waiting_since(gang("one", cpu=1), 35.0),
+        waiting_since(gang("two", cpu=1), 36.0),
     ]
     result = plan(waiting, [running], busy, 45.0)
     assert submitted(result) == ["one"]  # with two of them there would be only two left
@@ -480,9 +506,9 @@ def test_who_leaves_room_for_the_oldest_passes_also_during_its_reservation() -> 
 def test_the_reservation_is_of_the_oldest_that_does_not_fit() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
     waiting = [
-        Waiting(gang("oldest", cpu=4), 10.0),
-        Waiting(gang("another", cpu=3), 40.0),  # would not reserve anything yet
-        Waiting(gang("small", cpu=1), 41.0),
+        waiting_since(gang("oldest", cpu=4), 10.0),
+        waiting_since(gang("another", cpu=3), 40.0),  # would not reserve anything yet
+        waiting_since(gang("small", cpu=1), 41.0),
     ]
     result = plan(waiting, [running], [machine(used=Resources(cpu=2))], 45.0)
     assert submitted(result) == []
@@ -491,7 +517,7 @@ def test_the_reservation_is_of_the_oldest_that_does_not_fit() -> None:
 
 def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
     request = GangRequest("parent/a@b@3", 1, Resources(cpu=4))
-    waiting = [Waiting(request, 0.0), Waiting(gang("small", cpu=1), 1.0)]
+    waiting = [waiting_since(request, 0.0), waiting_since(gang("small", cpu=1), 1.0)]
     held = [held_since(0.0, gang("before", cpu=2), "m0")]
     result = plan(waiting, held[:0], [machine(used=Resources(cpu=2))], 45.0)
     assert "kept for job 'parent/a@b'" in result.reasons["small@0"]
@@ -504,6 +530,7 @@ class Looked:
     """A gang in the queue that counts how often it is looked at."""
 
     since_s = 100.0
+    job_id = "job"
     looks = 0
 
     def __init__(self, request: GangRequest) -> None:
@@ -520,9 +547,11 @@ def test_a_pass_looks_at_what_it_submits_and_one_of_each_kind_however_many_wait(
     looks = []
     for count in (10, 5000):
         waiting: list[Any] = [Looked(gang(f"{cpu}-{number}", cpu=cpu)) for number in range(count) for cpu in (4, 3, 1)]
-        line = Line(waiting)
+        queue = Queue(waiting)
         Looked.looks = 0
-        result = plan_line(line, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources(cpu=1))], now_s)
+        result = plan_queue(
+            queue, [held_since(99.0, gang("runs", cpu=1), "m0")], [machine(used=Resources(cpu=1))], now_s
+        )
         assert [entry.gang_id for entry in result.submit] == ["3-0@0"] * (now_s == 100.0)
         assert sorted(need.cpu for _, need, _, _ in result.kinds()) == [1, 3, 4]
         looks.append(Looked.looks)
@@ -538,14 +567,14 @@ class Cluster:
 
     machines: list[Machine]
     now_s: float = 0.0
-    waiting: list[Waiting] = field(default_factory=list)
-    held: dict[str, Held] = field(default_factory=dict)
+    waiting: list[QueuedGang] = field(default_factory=list)
+    held: dict[str, Allocation] = field(default_factory=dict)
     started_s: dict[str, float] = field(default_factory=dict)
     runs_s: dict[str, float] = field(default_factory=dict)
     ends: list[tuple[float, str]] = field(default_factory=list)
 
     def come(self, entry: GangRequest, runs_s: float = float("inf")) -> None:
-        self.waiting.append(Waiting(entry, self.now_s))
+        self.waiting.append(waiting_since(entry, self.now_s))
         self.runs_s[entry.gang_id] = runs_s
 
     def decide(self) -> None:
@@ -554,7 +583,7 @@ class Cluster:
             spots = choose_machines(entry, self.machines)
             assert spots is not None, "the queue submits only what fits"
             self._use(entry, spots, +1)
-            self.held[entry.gang_id] = Held(entry, self.now_s, tuple(self.machines[spot].name for spot in spots))
+            self.held[entry.gang_id] = Allocation(entry, self.now_s, tuple(self.machines[spot].name for spot in spots))
             self.started_s[entry.gang_id] = self.now_s
             heapq.heappush(self.ends, (self.now_s + self.runs_s[entry.gang_id], entry.gang_id))
         taken = {entry.gang_id for entry in result.submit}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.stored_jobs import new_job, stored
 
-from iris.cluster.controller.jobs.job import Instruction, ReleaseRoom, StopAttempt
+from iris.cluster.controller.jobs.job import Instruction, ReleaseAllocation, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Stop
 from iris.cluster.controller.storage.saver import Saver
@@ -107,7 +107,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Book]:
 
 
 STOP = StopAttempt(0, 0, "w")
-RELEASE = ReleaseRoom("job@0")
+RELEASE = ReleaseAllocation("job@0")
 
 
 async def test_instructions_and_news_are_handed_out_only_after_the_write(book: Book) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.controller.scheduling import scheduler
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
@@ -132,13 +132,16 @@ def test_what_others_took_in_the_last_moment_is_waited_for_at_the_engine(
 
 @pytest.mark.parametrize("stuck_s", [0.5, 1000.0], ids=["for long", "for a moment"])
 def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_one(
-    engine: FakeEngine,
-    controller: ControllerThread,
-    client: RemoteClusterClient,
-    monkeypatch: pytest.MonkeyPatch,
-    stuck_s: float,
+    engine: FakeEngine, stuck_s: float
 ) -> None:
-    monkeypatch.setattr(scheduler, "STUCK_S", stuck_s)
+    with (
+        serving(engine, Store(None), withdraw_after_s=stuck_s) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        _withdrawal(engine, controller, client, stuck_s)
+
+
+def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, stuck_s: float) -> None:
     holder = cpus(client, 2)
     says(client, holder, "still starting")
     store_age = 305_000  # its third turn has begun, which is long enough for a busy machine
@@ -168,10 +171,10 @@ def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_o
 
 def _age(controller: ControllerThread, gang_id: str, seconds: float) -> None:
     """As if a gang had waited for so much longer: it is the time that a test cannot wait for."""
-    line = controller.controller._scheduler._line
-    entry = line.leave(gang_id)
+    queue = controller.controller._scheduler._gangs.queue
+    entry = queue.remove(gang_id)
     assert entry is not None
-    line.join(type(entry)(entry.gang, entry.since_s - seconds))
+    queue.add(replace(entry, since_s=entry.since_s - seconds))
 
 
 def test_a_machine_that_is_away_is_waited_for(
@@ -346,7 +349,9 @@ def test_what_ran_before_the_controller_came_ran_before_who_waits_for_its_room(t
         RemoteClusterClient(controller.address) as client,
     ):
         says(client, large, "free now: 3 of 4 cpu on a")
-        controller.call(lambda: _age(controller, next(iter(controller.controller._scheduler._line)).gang.gang_id, 305))
+        controller.call(
+            lambda: _age(controller, next(iter(controller.controller._scheduler._gangs.queue)).gang.gang_id, 305)
+        )
         wait_until(lambda: client.list_machines().waiting[0].has_reservation, "its turn")
         small = cpus(client, 3)
         says(client, small, "has room, but is still starting")  # the other machine is enough for who is older

@@ -16,7 +16,7 @@ import pytest
 from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
 from support.waiting import wait_until
 
-from iris.cluster.controller.jobs.job import Job, RequestRoom
+from iris.cluster.controller.jobs.job import Job, RequestAllocation
 from iris.cluster.controller.jobs.task import SUCCEEDED, Stop
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.cluster.controller.storage.store import Changes, Store
@@ -111,7 +111,7 @@ def test_a_record_from_before_there_were_pauses_can_be_read(store: Store, path: 
     again.close()
     assert (found.job.retry_pause_ms, found.job.tasks[0].retries_in_row) == (1000, 0)
     # From when on it has waited is not known: it waits from now on.
-    assert found.job.recover({}, 9000)[-1] == RequestRoom("parent/job@1", (0, 1, 2), 9000)
+    assert found.job.recover({}, 9000)[-1] == RequestAllocation("parent/job@1", (0, 1, 2), 9000)
 
 
 def test_only_what_has_changed_is_written(store: Store) -> None:

@@ -41,14 +41,14 @@ from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.background import BackgroundTasks
-from iris.cluster.controller.jobs.job import ReleaseRoom, RequestRoom, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
-from iris.cluster.controller.scheduling.draining import DRAIN_S
-from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, Scheduler
+from iris.cluster.controller.scheduling.draining import DRAIN_S, SlotWorkers
+from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
 from iris.cluster.controller.storage.saver import JobChange, Saver, TriedBatch
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.headroom import Headroom
@@ -85,6 +85,7 @@ class Controller:
         http_client: Calls workers; None uses connectrpc's own client.
         drain_s: How long to keep the allocation of an ended gang while its workers upload their logs.
         start_limit_s: How long to keep an allocation whose workers do not register.
+        withdraw_after_s: How long a request to the engine may be in the way of an older gang before it is withdrawn.
 
     Attributes:
         jobs: All jobs.
@@ -113,6 +114,7 @@ class Controller:
         http_client: Client | None = None,
         drain_s: float = DRAIN_S,
         start_limit_s: float = START_LIMIT_S,
+        withdraw_after_s: float = WITHDRAW_AFTER_S,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -131,7 +133,14 @@ class Controller:
         liveness = ClusterLiveness(self.jobs, self.fleet)
         self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness)
         self._scheduler = Scheduler(
-            engine, self.jobs.by_id, self.fleet, self.saver, self._background.start, drain_s, start_limit_s
+            engine,
+            self.jobs.by_id,
+            self.fleet,
+            self.saver,
+            self._background.start,
+            slot_workers=None if engine.shared_workers else SlotWorkers(self.fleet, drain_s),
+            start_limit_s=start_limit_s,
+            withdraw_after_s=withdraw_after_s,
         )
         self.stdin = StandardInput(self.fleet, self.watches)
         self._attempts = AttemptControl(
@@ -176,7 +185,7 @@ class Controller:
         self._scheduler.adopt(snapshot)
         for record in self.jobs.open_jobs():
             self.saver.job_changed(record, record.job.recover(snapshot, now_ms()))
-        self._scheduler.take_snapshot(snapshot)
+        self._scheduler.apply_snapshot(snapshot)
         for record in list(self.jobs.by_id.values()):
             self._end_orphans(record)
         for job_id in self._registry.job_ids():
@@ -260,10 +269,10 @@ class Controller:
         attempts: list[StartAttempt | StopAttempt] = []
         for instruction in change.instructions:
             match instruction:
-                case RequestRoom(gang_id, task_indices, not_before_ms):
-                    self._scheduler.request_room(record, gang_id, len(task_indices), not_before_ms)
-                case ReleaseRoom(gang_id):
-                    self._scheduler.release_room(gang_id)
+                case RequestAllocation(gang_id, task_indices, not_before_ms):
+                    self._scheduler.request_allocation(record, gang_id, task_indices, not_before_ms)
+                case ReleaseAllocation(gang_id):
+                    self._scheduler.release_allocation(gang_id)
                 case _:
                     attempts.append(instruction)
         self._attempts.carry_out(record, attempts)
@@ -288,7 +297,7 @@ class Controller:
 
     def _add(self, record: JobRecord) -> None:
         self.jobs.add(record)
-        self._scheduler.job_came(record)
+        self._scheduler.job_added(record)
 
     def _wake_scheduler(self) -> None:
         self._scheduler.wake()

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.scheduling.queue import Held, Waiting
+from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
+from iris.cluster.controller.scheduling.reason_text import pending_text
 from iris.cluster.engine.base import Machine, Placement, Resources
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
@@ -23,7 +24,7 @@ Amounts = cluster_pb2.Controller.Amounts
 
 
 def machine_page(
-    machines: Iterable[Machine], held: Iterable[tuple[str, Held]], *, page_size: int, page_token: str
+    machines: Iterable[Machine], held: Iterable[tuple[str, Allocation]], *, page_size: int, page_token: str
 ) -> Steps[Page[cluster_pb2.Controller.Machine]]:
     """Make a page of the machines by name, each with the jobs and tasks that hold capacity on it.
 
@@ -65,7 +66,7 @@ def machine_page(
 
 
 def waiting_messages(
-    waiting: Sequence[tuple[JobRecord, Waiting]], reserved_for: str
+    waiting: Sequence[tuple[JobRecord, QueuedGang]], reserved_for: str
 ) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
     """Make messages of gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
     began_ms = now_ms() - time.monotonic() * 1000
@@ -82,7 +83,7 @@ def waiting_messages(
                     placement=_PLACEMENTS[entry.gang.placement],
                     labels=dict(entry.gang.labels),
                     since_ms=round(began_ms + entry.since_s * 1000),
-                    reason=gang.reason,
+                    reason="" if gang.reason is None else pending_text(gang.reason),
                     has_reservation=entry.gang.gang_id == reserved_for,
                 )
             )

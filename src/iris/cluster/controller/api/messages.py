@@ -19,6 +19,7 @@ from iris.cluster.controller.jobs.task import (
     Task,
     TaskAttempt,
 )
+from iris.cluster.controller.scheduling.reason_text import pending_text
 from iris.cluster.types import state_name
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES
@@ -206,7 +207,7 @@ def _task_message(job: Job, task: Task) -> str:
 def _why_waiting(job: Job, gang: Gang) -> str:
     pause_ms = _pause_ms(job, gang)
     if pause_ms <= 0:
-        return gang.reason
+        return "" if gang.reason is None else pending_text(gang.reason)
     task = job.tasks[gang.culprit]
     lost = bool(task.attempts) and task.attempts[-1].is_worker_failure
     count, budget = (

@@ -33,13 +33,14 @@ from iris.cluster.controller.jobs.task import (
     TaskAttempt,
     WorkerPlace,
 )
+from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.types import is_job_finished
 
 EXCEEDED_FAILURES = "Job exceeded max_task_failures"
 
 
 @dataclass(frozen=True, slots=True)
-class RequestRoom:
+class RequestAllocation:
     """Ask for room for these tasks, all or none; not before a moment, from which on they wait."""
 
     gang_id: str
@@ -66,13 +67,13 @@ class StopAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseRoom:
+class ReleaseAllocation:
     """Give the gang's room back, or take its request out of the queue."""
 
     gang_id: str
 
 
-Instruction = RequestRoom | StartAttempt | StopAttempt | ReleaseRoom
+Instruction = RequestAllocation | StartAttempt | StopAttempt | ReleaseAllocation
 
 
 class States(Protocol):
@@ -113,7 +114,7 @@ class Gang:
     culprit: int  # the task whose failure made them wait anew; where there was none, any
     placed: bool = False
     restarting: bool = False  # a member failed or was lost: the others are being stopped
-    reason: str = ""  # why it waits
+    reason: PendingReason | None = None
 
 
 @dataclass(slots=True)
@@ -198,8 +199,8 @@ class Job:
                 indices = tuple(task.task_index for task in tasks)
                 self.gangs[gang_id] = Gang(gang_id, indices, _culprit(tasks), placed, restarting)
 
-    def explain_waiting(self, gang_id: str, reason: str) -> bool:
-        """Why the gang waits, for people. False when that is no news."""
+    def explain_waiting(self, gang_id: str, reason: PendingReason) -> bool:
+        """Set why a gang waits. Return False if the gang has the same reason already, or is gone."""
         gang = self.gangs.get(gang_id)
         if gang is None or gang.reason == reason:
             return False
@@ -432,7 +433,7 @@ class Job:
         """Gives up the gang's room, or its place in the queue; those of its tasks that wait get another."""
         del self.gangs[gang.gang_id]
         waiting = [self.tasks[index] for index in gang.task_indices if self.tasks[index].state == PENDING]
-        return [ReleaseRoom(gang.gang_id), *(self._request_room(waiting) if waiting else [])]
+        return [ReleaseAllocation(gang.gang_id), *(self._request_room(waiting) if waiting else [])]
 
     def _end(self, state: int, error: str, stop_error: str, now_ms: int) -> list[Instruction]:
         if self.is_finished or self.ending is not None:
@@ -454,7 +455,7 @@ class Job:
         for gang in list(self.gangs.values()):
             if not any(self.tasks[index].live_attempt for index in gang.task_indices):
                 del self.gangs[gang.gang_id]
-                instructions.append(ReleaseRoom(gang.gang_id))
+                instructions.append(ReleaseAllocation(gang.gang_id))
         self._update_state(now_ms)
         return instructions
 
@@ -469,14 +470,14 @@ class Job:
         requests: list[Instruction] = []
         for group in groups:
             indices = tuple(task.task_index for task in group)
-            gang = Gang(f"{self.job_id}@{self.rounds}", indices, _culprit(group))
+            gang = Gang(make_gang_id(self.job_id, self.rounds), indices, _culprit(group))
             self.rounds += 1
             self.gangs[gang.gang_id] = gang
             for task in group:
                 task.gang_id = gang.gang_id
                 self._touch(task)
             not_before_ms = max(task.not_before_ms for task in group)
-            requests.append(RequestRoom(gang.gang_id, gang.task_indices, not_before_ms))
+            requests.append(RequestAllocation(gang.gang_id, gang.task_indices, not_before_ms))
         return requests
 
     def _update_state(self, now_ms: int = 0) -> None:
@@ -505,6 +506,16 @@ class Job:
         killed = [task for task in self.tasks if task.state == KILLED]
         more = f" and {len(killed) - 1} more were" if len(killed) > 1 else " was"
         return f"task {killed[0].task_index}{more} {killed[0].error}"
+
+
+def make_gang_id(job_id: str, number: int) -> str:
+    """Return the id of a job's gang. The number counts the gangs that the job has had before."""
+    return f"{job_id}@{number}"
+
+
+def job_id_of_gang(gang_id: str) -> str:
+    """Return the id of the job that has made a gang id."""
+    return gang_id.rpartition("@")[0]
 
 
 def _culprit(tasks: Sequence[Task]) -> int:

@@ -11,6 +11,7 @@ import bisect
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import distribute_slots, resources_per_machine
@@ -20,6 +21,20 @@ _NONE_ASKED = -(2**63)
 _UNLIMITED = 2**31  # how many slots fit on a machine if a slot needs no resources
 _MAX_REMEMBERED = 20_000  # kinds of gangs for which `MachineSet.fits` remembers its answer
 Labels = tuple[tuple[str, str], ...]
+
+
+class GangKind(NamedTuple):
+    """What a gang asks for. Gangs of one kind fit on the same machines, and wait for the same reason."""
+
+    slots: int
+    need: Resources
+    placement: Placement
+    labels: Labels
+
+    @classmethod
+    def of(cls, gang: GangRequest) -> GangKind:
+        """Return the kind of a gang."""
+        return cls(gang.slots, gang.need, gang.placement, gang.labels)
 
 
 class _Pool:
@@ -68,7 +83,7 @@ class MachineSet:
         self.machines = machines
         self.position = {machine.name: i for i, machine in enumerate(machines)}
         self._members: dict[Labels, list[int]] = {}
-        self._fits: dict[tuple[int, Resources, Placement, Labels], bool] = {}
+        self._fits: dict[GangKind, bool] = {}
         self._empty: FreeCapacity | None = None
         self._all_alive: MachineSet | None = None
 
@@ -91,7 +106,7 @@ class MachineSet:
 
     def fits(self, gang: GangRequest) -> bool:
         """Return True if the gang would fit when nothing is allocated."""
-        kind = (gang.slots, gang.need, gang.placement, gang.labels)
+        kind = GangKind.of(gang)
         if kind not in self._fits:
             if len(self._fits) >= _MAX_REMEMBERED:
                 self._fits.clear()

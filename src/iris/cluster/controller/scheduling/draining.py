@@ -1,7 +1,8 @@
-"""Workers that serve one slot each, where an engine's workers are not shared: they end with the room of their gang.
+"""Drain workers that serve one slot each, and forget them when the engine has released their gang.
 
-That end is abrupt. So before the room is given back they hand over what they still have: the ends of their attempts and
-their logs. Once the engine no longer knows a gang, its workers are forgotten: their ids never come again.
+Some engines start a worker for each slot, and kill the worker when its gang is released. Before the release, the
+controller therefore lets the worker drain, so that the worker can report how its attempts ended and upload their logs.
+The ids of such workers are never used again.
 """
 
 from __future__ import annotations
@@ -21,34 +22,35 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.backoff import Backoff
 
-# How long the room of a gang is held for its workers' sake, once its attempts have ended. What is not handed over by
-# then is missing, and its readers are told so.
+# How long the allocation of a gang is held so that its workers can drain. Logs that a worker has not uploaded by then
+# are lost, and readers see a gap.
 DRAIN_S = 60.0
-# After a restart of ours a worker that lives registers again with its next heartbeat, or with its next try.
+# After a restart of the controller, a live worker registers with its next heartbeat or its next attempt to connect.
 _REGISTER_S = 20.0
-_CALL_S = 10.0  # of one call: the next one waits again
+_CALL_S = 10.0  # the timeout of one call; the next call continues to wait
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# A worker may register before the engine says that its gang has room: Slurm does when the last of its slots has begun.
+# A worker may register before the engine reports its gang as granted. Slurm, for example, grants a gang when the last
+# of its slots has started.
 _UNPLACED_S = 300.0
 _log = logging.getLogger(__name__)
 
 
 class SlotWorkers:
-    """Which workers serve which gang, as the engine says it.
+    """Which workers serve the slots of which gang, according to the engine's snapshots.
 
     Args:
         fleet: The workers that have registered.
-        drain_s: How long to wait for those of a gang.
+        drain_s: How long the workers of a gang have to drain, in seconds.
     """
 
     def __init__(self, fleet: Fleet, drain_s: float) -> None:
         self._fleet = fleet
         self._drain_s = drain_s
         self._of_gang: dict[str, tuple[str, ...]] = {}
-        self._placed: set[str] = set()  # all of them
+        self._placed: set[str] = set()  # the workers of all gangs
 
-    def take_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
-        """Those that are certainly dead are called no more; those of gangs that are gone are forgotten."""
+    def apply_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
+        """Mark workers as dead whose slots are lost, and forget the workers of gangs that the engine has released."""
         for gang_id in self._of_gang.keys() - snapshot.keys():
             for worker_id in self._of_gang.pop(gang_id):
                 self._placed.discard(worker_id)
@@ -58,31 +60,34 @@ class SlotWorkers:
                 self._of_gang[gang_id] = tuple(slot.worker_id for slot in known.slots)
                 self._placed.update(self._of_gang[gang_id])
             for position in known.lost:
-                self._fleet.end(known.slots[position].worker_id)
+                self._fleet.mark_dead(known.slots[position].worker_id)
 
-    def forget_strays(self, but: Collection[str]) -> None:
-        """Forgets those that have registered, and that no gang has: of one that was gone before they came. Not those
-        that run something for a gang of which the engine does not say, after a restart, which it has."""
+    def forget_strays(self, keep: Collection[str]) -> None:
+        """Forget workers that no gang has, for example because the gang was released before the worker registered.
+
+        Args:
+            keep: Workers to keep nevertheless, because they run attempts. After a restart of the controller the engine
+                may not report yet which gang has these workers.
+        """
         until_s = time.monotonic() - _UNPLACED_S
         for worker in list(self._fleet.workers.values()):
             worker_id = worker.place.worker_id
-            if worker_id not in self._placed and worker_id not in but and worker.registered_s < until_s:
+            if worker_id not in self._placed and worker_id not in keep and worker.registered_s < until_s:
                 _log.warning("no gang has worker %s: it is told to end", worker_id)
                 self._fleet.forget(worker_id)
 
     async def drain(self, gang_id: str) -> None:
-        """Returns when nothing would be lost with the workers of a gang, or it is not to be had: all of them at once,
-        but for those that are gone."""
+        """Let all workers of a gang drain at once, and return when they have drained, are dead, or are out of time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):
                 await asyncio.gather(*(self._drain(worker_id) for worker_id in self._of_gang.get(gang_id, ())))
                 return
-        _log.warning("gang %s is given up before its workers have handed over all that they have", gang_id)
+        _log.warning("gang %s is released, although some of its workers have not drained", gang_id)
 
-    def ending(self, gang_id: str) -> None:
-        """The engine is about to end the workers of a gang: what they had is to be read elsewhere from now on."""
+    def mark_dead(self, gang_id: str) -> None:
+        """Mark the workers of a gang as dead, because the engine is about to kill them."""
         for worker_id in self._of_gang.get(gang_id, ()):
-            self._fleet.end(worker_id)
+            self._fleet.mark_dead(worker_id)
 
     async def _drain(self, worker_id: str) -> None:
         until_s = time.monotonic() + _REGISTER_S
@@ -98,7 +103,7 @@ class SlotWorkers:
                 failpoint("drain.after")
                 return
             except UnimplementedError:
-                return  # of 0.1.0, which has no such call
+                return  # a worker of version 0.1.0 cannot drain
             except DeadlineExceededError:
                 continue
             except IrisError as error:

@@ -1,13 +1,14 @@
-"""Whose turn it is: which waiting gangs should start now, and why the others wait.
+"""Decide which queued gangs start now, and why the others wait.
 
-Pure. First come, first served, with two corrections:
+Pure. Gangs start in the order of their arrival, with two corrections:
 
-* A gang that does not fit does not hold up smaller ones behind it: they pass ("backfill").
-* But they must not starve it. Once the oldest has waited for `FIRST_TURN_S`, the machines are reserved for it for as
-  long again: a gang may pass only if the oldest would still fit once all that was there before it has ended. If that
-  does not come to pass (a service that never ends holds the room), the others have their turn again, for twice as
-  long, then the oldest for twice as long, and so on: nobody waits for ever for somebody who waits for ever, and the
-  turn of the oldest is some day long enough for whatever has to end first.
+* Backfill: a gang that does not fit does not block smaller gangs that arrived later.
+* Reservation: smaller gangs must not starve a large one. Once the oldest gang has waited for `FIRST_TURN_S`, the
+  machines are reserved for it for another `FIRST_TURN_S`. During this turn a later gang starts only if the oldest gang
+  would still fit when all gangs that were there before it have ended. If the oldest gang does not start in its turn,
+  for example because a service that never ends occupies the machines, later gangs have a turn that is twice as long,
+  then the oldest gang has a turn of the same length, and so on. Therefore no gang waits forever for a service that
+  never ends, and some day a turn of the oldest gang is long enough for every gang that does end.
 """
 
 from __future__ import annotations
@@ -17,34 +18,40 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from iris.cluster.controller.scheduling.capacity import FreeCapacity, MachineSet, Reservation
-from iris.cluster.controller.scheduling.reasons import Reasons, needs
-from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
+from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet, Reservation
+from iris.cluster.controller.scheduling.reasons import Cause, Reserved, Shortage
+from iris.cluster.controller.scheduling.shortages import ShortageFinder
+from iris.cluster.engine.base import GangRequest, Machine
 
 FIRST_TURN_S = 30.0
-MOST_SUBMITTED = 100  # in a pass: asking an engine takes time, and what it has placed meanwhile is to start
-
-# What a gang asks for: how many slots, what each of them needs, and where. Those that are alike wait for one reason.
-Kind = tuple[int, Resources, Placement, tuple[tuple[str, str], ...]]
+MAX_SUBMITTED = 100  # in one pass: a request to the engine takes time, and gangs it has granted meanwhile must start
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A gang in the queue, since a moment (seconds of any steady clock)."""
+class QueuedGang:
+    """A gang that waits for an allocation, in the queue or at the engine.
+
+    Attributes:
+        gang: The request for the allocation.
+        since_s: Since when the gang waits, in seconds of the monotonic clock.
+        job_id: The gang's job.
+    """
 
     gang: GangRequest
     since_s: float
+    job_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A gang that has capacity.
+class Allocation:
+    """What the engine has given to a gang.
 
     Attributes:
-        gang: What was asked for.
-        since_s: When the gang got its capacity, in monotonic seconds.
-        machines: The machine of each slot; empty while that is not known.
-        task_indices: The task of each slot. Kept here because the job forgets a gang before its capacity is released.
+        gang: The request that the engine has granted.
+        since_s: Since when the gang has the allocation, in seconds of the monotonic clock.
+        machines: The machine of each slot; empty while the engine does not name them.
+        task_indices: The task of each slot; empty if unknown. The job forgets the gang before the engine has released
+            the allocation, so that the indices are kept here as well.
     """
 
     gang: GangRequest
@@ -53,58 +60,68 @@ class Held:
     task_indices: tuple[int, ...] = ()
 
 
-class Line:
-    """The gangs that wait, in the order since when they do, and apart by kind.
+class Queue:
+    """The queued gangs, by kind and in the order of their arrival.
 
-    A pass looks at the first of each kind that does not fit, and at none behind it: with thousands of tasks that wait
-    it costs no more than with a few.
+    A scheduling pass visits the first gang of each kind that does not fit, and no gang behind it. A pass over thousands
+    of queued gangs therefore costs no more than a pass over a few.
+
+    Attributes:
+        newcomers: The ids of the queued gangs that have no reason yet, in the order of their arrival. A dict serves as
+            an ordered set.
     """
 
-    def __init__(self, waiting: Iterable[Waiting] = ()) -> None:
-        self._kinds: dict[Kind, dict[str, tuple[int, Waiting]]] = {}  # gang id -> number of arrival, entry
-        self._kind_of: dict[str, Kind] = {}  # by gang id
+    def __init__(self, entries: Iterable[QueuedGang] = ()) -> None:
+        self._kinds: dict[GangKind, dict[str, tuple[int, QueuedGang]]] = {}  # gang id -> number of arrival, entry
+        self._kind_of: dict[str, GangKind] = {}  # by gang id
         self._numbers = itertools.count()
-        self._unsorted: set[Kind] = set()
-        for entry in waiting:
-            self.join(entry)
+        self._unsorted: set[GangKind] = set()
+        self.newcomers: dict[str, None] = {}
+        for entry in entries:
+            self.add(entry)
 
-    def join(self, entry: Waiting) -> None:
-        """A gang comes; behind all that have waited for as long."""
+    def add(self, entry: QueuedGang) -> None:
+        """Add a gang behind all gangs that have waited for at least as long."""
         gang = entry.gang
-        kind = (gang.slots, gang.need, gang.placement, gang.labels)
+        kind = GangKind.of(gang)
         self._kind_of[gang.gang_id] = kind
+        self.newcomers[gang.gang_id] = None
         gangs = self._kinds.setdefault(kind, {})
         if gangs and next(reversed(gangs.values()))[1].since_s > entry.since_s:
-            self._unsorted.add(kind)  # it had room, and lost it: its place is where it was
+            self._unsorted.add(kind)  # a gang that lost its allocation returns to its old position
         gangs[gang.gang_id] = (next(self._numbers), entry)
 
-    def leave(self, gang_id: str) -> Waiting | None:
-        """A gang goes; None when it was not there."""
+    def remove(self, gang_id: str) -> QueuedGang | None:
+        """Remove a gang and return its entry, or None if the gang is not in the queue."""
         kind = self._kind_of.pop(gang_id, None)
         if kind is None:
             return None
+        self.newcomers.pop(gang_id, None)
         _, entry = self._kinds[kind].pop(gang_id)
         if not self._kinds[kind]:
             del self._kinds[kind]
             self._unsorted.discard(kind)
         return entry
 
-    def kind_of(self, gang_id: str) -> Kind:
-        """What a gang asks for that is there."""
+    def kind_of(self, gang_id: str) -> GangKind:
+        """Return the kind of a gang that is in the queue."""
         return self._kind_of[gang_id]
 
     def __contains__(self, gang_id: str) -> bool:
         return gang_id in self._kind_of
 
-    def by_kind(self) -> Mapping[Kind, Mapping[str, tuple[int, Waiting]]]:
-        """All of them: by kind and gang id, the number of its arrival and the entry; of each kind in order."""
+    def by_kind(self) -> Mapping[GangKind, Mapping[str, tuple[int, QueuedGang]]]:
+        """Return the queue by kind and gang id. Each value is the number of the arrival and the entry.
+
+        The gangs of one kind are in the order of their arrival.
+        """
         for kind in self._unsorted:
             by_age = sorted(self._kinds[kind].items(), key=lambda item: (item[1][1].since_s, item[1][0]))
             self._kinds[kind] = dict(by_age)
         self._unsorted.clear()
         return self._kinds
 
-    def __iter__(self) -> Iterator[Waiting]:
+    def __iter__(self) -> Iterator[QueuedGang]:
         return (entry for gangs in self._kinds.values() for _, entry in gangs.values())
 
     def __len__(self) -> int:
@@ -112,67 +129,65 @@ class Line:
 
 
 class Plan:
-    """What to do with the queue.
+    """What one scheduling pass has decided. `plan` makes it.
 
     Attributes:
-        submit: What starts now.
-        withdraw: What the engine was asked for and has no room for, and what could start there in the place of somebody
-            who has waited longer: it is to wait here.
-        impossible: What could not be placed on empty machines either, also if all that there are were alive.
-        reserved_for: The gang that room is kept for; empty while for none.
-        layout: That of the machines, for the next plan.
-        has_more: There may be more to submit: this was enough for one pass.
+        submit: The gangs to request from the engine now, in this order.
+        withdraw: The ids of requested gangs that the engine should not grant now, because an older gang has a
+            reservation. These gangs should wait in the queue again.
+        impossible: The kinds of gangs that would not fit even if nothing was allocated and every machine was alive.
+        reserved_for: The id of the gang that has a reservation; empty if no gang has one.
+        machine_set: The machines, for the next call of `plan`.
+        has_more: True if more gangs may fit, because the pass has reached `MAX_SUBMITTED`.
     """
 
-    def __init__(self, layout: MachineSet, room: FreeCapacity, held: Sequence[Held]) -> None:
-        self.layout = layout
+    def __init__(self, machine_set: MachineSet, shortages: ShortageFinder) -> None:
+        self.machine_set = machine_set
         self.submit: list[GangRequest] = []
         self.withdraw: list[str] = []
-        self.impossible: set[Kind] = set()
+        self.impossible: set[GangKind] = set()
         self.reserved_for = ""
         self.has_more = False
-        self._reasons = Reasons(room, ((entry.gang.need, entry.machines) for entry in held))
-        self._why: dict[Kind, Callable[[], str]] = {}  # only asked for once a second
-        self._stuck: dict[str, Callable[[], str]] = {}
+        self._shortages = shortages
+        # Causes are computed on demand, because most passes explain only a few kinds.
+        self._causes: dict[GangKind, Callable[[], Cause]] = {}
+        self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
-    def why(self, kind: Kind) -> str | None:
-        """Why those of a kind wait that are not submitted; None where they were not looked at."""
-        reason = self._why.get(kind)
-        return None if reason is None else reason()
+    def cause_of(self, kind: GangKind) -> Cause | None:
+        """Return why queued gangs of a kind wait, or None if the pass has not visited the kind."""
+        find = self._causes.get(kind)
+        return None if find is None else find()
 
-    def why_asked(self, gang: GangRequest) -> str:
-        """Why a gang waits that the engine was asked for, as far as we know."""
-        reason = self._stuck.get(gang.gang_id)
-        return f"{needs(gang)}; there seems to be room" if reason is None else reason()
+    def shortage_of(self, gang: GangRequest) -> Shortage | None:
+        """Return why a gang that was requested from the engine does not fit, or None if it seems to fit."""
+        find = self._requested_shortages.get(gang.gang_id)
+        return None if find is None else find()
 
-    def kinds(self) -> Set[Kind]:
-        """Those that wait for a reason that is known."""
-        return self._why.keys()
+    def kinds(self) -> Set[GangKind]:
+        """Return the kinds of queued gangs whose cause is known."""
+        return self._causes.keys()
 
-    def full(self, kind: Kind, gang: GangRequest) -> None:
-        """It does not fit now."""
-        self._why[kind] = lambda: self._reasons.too_little_free(gang)
+    def add_too_little_free(self, kind: GangKind, gang: GangRequest) -> None:
+        """Record that gangs of a kind do not fit on what is free."""
+        self._causes[kind] = lambda: self._shortages.free_shortage(gang)
 
-    def kept(self, kind: Kind, oldest: GangRequest) -> None:
-        """It would fit, but in room that is kept."""
-        text = (
-            f"there is room, but it is kept for job {oldest.gang_id.rsplit('@', 1)[0]!r},"
-            f" which has waited longer and {needs(oldest)}"
-        )
-        self._why[kind] = lambda: text
+    def add_too_little_capacity(self, kind: GangKind, gang: GangRequest) -> None:
+        """Record that gangs of a kind would not fit even if nothing was allocated."""
+        self._causes[kind] = lambda: self._shortages.capacity_shortage(gang)
 
-    def absent(self, kind: Kind, gang: GangRequest) -> None:
-        """It would not fit either if nothing was held."""
-        self._why[kind] = lambda: self._reasons.too_little_there(gang)
+    def add_reserved(self, kind: GangKind, reserved_for: QueuedGang) -> None:
+        """Record that gangs of a kind would fit only on machines that are reserved for an older gang."""
+        cause = Reserved(reserved_for.job_id, GangKind.of(reserved_for.gang))
+        self._causes[kind] = lambda: cause
 
-    def stuck(self, gang: GangRequest, *, could_fit: bool) -> None:
-        """The engine was asked for it, and has no room for it now."""
-        words = self._reasons.too_little_free if could_fit else self._reasons.too_little_there
-        self._stuck[gang.gang_id] = lambda: words(gang)
+    def add_requested(self, gang: GangRequest, *, fits_when_empty: bool) -> None:
+        """Record that a gang that was requested from the engine does not fit now."""
+        find = self._shortages.free_shortage if fits_when_empty else self._shortages.capacity_shortage
+        self._requested_shortages[gang.gang_id] = lambda: find(gang)
 
 
 def is_reserved(waited_s: float) -> bool:
-    """Whether a gang that is the oldest, and has waited for so long, has the machines reserved now."""
+    """Return True if the oldest gang has a reservation after it has waited for `waited_s` seconds."""
     turn_s = FIRST_TURN_S
     while waited_s >= 2 * turn_s:
         waited_s -= 2 * turn_s
@@ -181,90 +196,143 @@ def is_reserved(waited_s: float) -> bool:
 
 
 def plan(
-    line: Line,
-    held: Sequence[Held],
+    queue: Queue,
+    allocations: Sequence[Allocation],
     machines: Sequence[Machine],
     now_s: float,
-    asked: Sequence[Waiting] = (),
-    before: MachineSet | None = None,
+    requested: Sequence[QueuedGang] = (),
+    machine_set: MachineSet | None = None,
 ) -> Plan:
-    """Decides what starts now.
+    """Decide which gangs start now.
 
-    1. What the engine was asked for, and still waits there, has its room already where there is room for it.
-    2. In order of arrival, what fits is submitted, on a ledger of what is then still free.
-    3. What does not fit on empty machines either, of those that are alive, waits without a claim, or is impossible.
-    4. The first that does not fit but could is the oldest, wherever it waits; whoever comes after it passes unless that
-       breaks its reservation.
+    1. Gangs that were requested from the engine and fit count as allocated.
+    2. Queued gangs that fit are submitted in the order of their arrival, and count as allocated from then on.
+    3. Gangs that would not fit even if nothing was allocated wait without a reservation, or are impossible.
+    4. The first gang that does not fit, but could if less was allocated, is the oldest. From then on a gang is
+       submitted only if it respects the reservation of the oldest gang.
 
-    All that is free only becomes less in a pass, so the first of a kind that has to wait speaks for all behind it.
+    Capacity only shrinks during a pass, so the first gang of a kind that has to wait stands for all gangs behind it.
 
     Args:
-        line: Who waits here.
-        held: Who has room, or is about to give it back.
-        machines: What there is.
-        now_s: The moment, by the clock of the entries.
-        asked: Who waits at the engine; their room is still free on `machines`.
-        before: The layout of the last plan, which spares work where the machines are the same.
+        queue: The queued gangs.
+        allocations: The allocations of this cluster, including those that the engine has yet to release.
+        machines: The machines as the engine reports them.
+        now_s: The time, by the clock of the entries.
+        requested: The gangs that wait at the engine. Their resources are still free on `machines`.
+        machine_set: The `machine_set` of the previous plan, which saves time if the machines are the same.
     """
-    layout = (before or MachineSet(machines)).updated(machines)
-    room = FreeCapacity(layout, [machine.free for machine in machines], [machine.tasks for machine in machines])
-    result = Plan(layout, room, held)
-    turns: list[tuple[float, int, Waiting, Kind | None]] = []  # a heap: the next of each kind; no two numbers are alike
-    coming: list[tuple[Waiting, list[int]]] = []
-    for number, entry in enumerate(asked, -len(asked)):
-        spots = room.find(entry.gang)
-        if spots is None:
-            turns.append((entry.since_s, number, entry, None))
-        else:
-            coming.append((entry, spots))
-            room.allocate(entry.gang, spots)
-    rest = {kind: iter(gangs.values()) for kind, gangs in line.by_kind().items()}
-    for first_of, entries in rest.items():
-        number, entry = next(entries)
-        turns.append((entry.since_s, number, entry, first_of))
-    heapq.heapify(turns)
-    oldest: GangRequest | None = None
-    reservation: Reservation | None = None
-    while turns and len(result.submit) < MOST_SUBMITTED:
-        _, _, entry, kind = turns[0]
-        gang = entry.gang
-        spots = None if kind is None else room.find(gang)
-        if kind is None:
-            result.stuck(gang, could_fit=layout.fits(gang))
-            if reservation is not None and reservation.concerns(room.members(gang), gang.need):
-                result.withdraw.append(gang.gang_id)
-        elif spots is None and not layout.fits(gang):
-            result.absent(kind, gang)
-            if not layout.fits_with_all_alive(gang):
-                result.impossible.add(kind)
-        elif spots is None:
-            result.full(kind, gang)
-        elif oldest is not None and reservation is not None and not reservation.admits(gang, spots):
-            result.kept(kind, oldest)
-        else:
-            room.allocate(gang, spots)
-            result.submit.append(gang)
-            following = next(rest[kind], None)
-            if following is not None:
+    planner = _Planner(queue, allocations, (machine_set or MachineSet(machines)).updated(machines), machines, now_s)
+    planner.add_requested(requested)
+    planner.add_queued()
+    return planner.decide()
+
+
+class _Planner:
+    """The state of one call of `plan`."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        allocations: Sequence[Allocation],
+        machine_set: MachineSet,
+        machines: Sequence[Machine],
+        now_s: float,
+    ) -> None:
+        self._queue = queue
+        self._allocations = allocations
+        self._machine_set = machine_set
+        self._now_s = now_s
+        free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
+        self._free = FreeCapacity(machine_set, free, tasks)
+        allocated = [(entry.gang.need, entry.machines) for entry in allocations]
+        self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
+        # A heap with the next gang of each kind; the number is unique, so the later items are never compared. The kind
+        # of a gang that was requested from the engine is None.
+        self._turns: list[tuple[float, int, QueuedGang, GangKind | None]] = []
+        self._rest: dict[GangKind, Iterator[tuple[int, QueuedGang]]] = {}
+        self._fitting_requested: list[tuple[QueuedGang, list[int]]] = []  # with the positions of their machines
+        self._oldest: QueuedGang | None = None
+        self._reservation: Reservation | None = None
+
+    def add_requested(self, requested: Sequence[QueuedGang]) -> None:
+        """Allocate the requested gangs that fit. The others get a turn."""
+        for number, entry in enumerate(requested, -len(requested)):
+            positions = self._free.find(entry.gang)
+            if positions is None:
+                self._turns.append((entry.since_s, number, entry, None))
+            else:
+                self._fitting_requested.append((entry, positions))
+                self._free.allocate(entry.gang, positions)
+
+    def add_queued(self) -> None:
+        """Give a turn to the first gang of each kind."""
+        self._rest = {kind: iter(gangs.values()) for kind, gangs in self._queue.by_kind().items()}
+        for kind, entries in self._rest.items():
+            number, entry = next(entries)
+            self._turns.append((entry.since_s, number, entry, kind))
+
+    def decide(self) -> Plan:
+        """Visit the gangs by age, and return the plan."""
+        heapq.heapify(self._turns)
+        while self._turns and len(self._plan.submit) < MAX_SUBMITTED:
+            _, _, entry, kind = self._turns[0]
+            following = None
+            if kind is None:
+                self._visit_requested(entry)
+            elif self._submit_if_possible(entry, kind):
+                following = next(self._rest[kind], None)
+            if following is None:
+                heapq.heappop(self._turns)
+            else:
                 number, entry = following
-                heapq.heapreplace(turns, (entry.since_s, number, entry, kind))
-                continue
-        if spots is None and oldest is None and layout.fits(gang):
-            oldest = gang
-            if is_reserved(now_s - entry.since_s):
-                reservation = Reservation(gang, _occupied_since(entry.since_s, held, coming, layout))
-                result.reserved_for = gang.gang_id
-        heapq.heappop(turns)
-    result.has_more = bool(turns)
-    return result
+                heapq.heapreplace(self._turns, (entry.since_s, number, entry, kind))
+        self._plan.has_more = bool(self._turns)
+        return self._plan
 
+    def _visit_requested(self, entry: QueuedGang) -> None:
+        gang = entry.gang
+        fits_when_empty = self._machine_set.fits(gang)
+        self._plan.add_requested(gang, fits_when_empty=fits_when_empty)
+        if self._reservation is not None and self._reservation.concerns(self._free.members(gang), gang.need):
+            self._plan.withdraw.append(gang.gang_id)
+        if fits_when_empty:
+            self._note_oldest(entry)
 
-def _occupied_since(
-    since_s: float, held: Iterable[Held], coming: Iterable[tuple[Waiting, list[int]]], layout: MachineSet
-) -> FreeCapacity:
-    room = FreeCapacity(layout, [machine.total for machine in layout.machines])
-    room.subtract((entry.gang.need, entry.machines) for entry in held if entry.since_s > since_s)
-    for waiting, spots in coming:
-        if waiting.since_s > since_s:
-            room.allocate(waiting.gang, spots)
-    return room
+    def _submit_if_possible(self, entry: QueuedGang, kind: GangKind) -> bool:
+        """Submit a queued gang and return True, or record why it waits and return False."""
+        gang = entry.gang
+        positions = self._free.find(gang)
+        if positions is None and not self._machine_set.fits(gang):
+            self._plan.add_too_little_capacity(kind, gang)
+            if not self._machine_set.fits_with_all_alive(gang):
+                self._plan.impossible.add(kind)
+            return False
+        if positions is None:
+            self._plan.add_too_little_free(kind, gang)
+            self._note_oldest(entry)
+            return False
+        if self._oldest is not None and self._reservation is not None and not self._reservation.admits(gang, positions):
+            self._plan.add_reserved(kind, self._oldest)
+            return False
+        self._free.allocate(gang, positions)
+        self._plan.submit.append(gang)
+        return True
+
+    def _note_oldest(self, entry: QueuedGang) -> None:
+        """Make the gang the oldest if it is the first that does not fit, and reserve machines if it is its turn."""
+        if self._oldest is not None:
+            return
+        self._oldest = entry
+        if is_reserved(self._now_s - entry.since_s):
+            self._reservation = Reservation(entry.gang, self._free_for(entry.since_s))
+            self._plan.reserved_for = entry.gang.gang_id
+
+    def _free_for(self, since_s: float) -> FreeCapacity:
+        """Return what would be free if only the gangs that came later than `since_s` were allocated."""
+        free = FreeCapacity(self._machine_set, [machine.total for machine in self._machine_set.machines])
+        later = (entry for entry in self._allocations if entry.since_s > since_s)
+        free.subtract((entry.gang.need, entry.machines) for entry in later)
+        for entry, positions in self._fitting_requested:
+            if entry.since_s > since_s:
+                free.allocate(entry.gang, positions)
+        return free

@@ -1,163 +1,254 @@
-"""Why gangs wait, in words: what one needs, and what there is of what is short."""
+"""Why a gang waits, as data. `reason_text.py` renders the data as words where a person reads them.
+
+A `PendingReason` has a cause, which is one of the dataclasses below, and two optional additions: why the gang lost an
+earlier allocation, and why the engine cannot be asked now. Each class of causes has a `code` for programs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import enum
+from dataclasses import dataclass
+from typing import ClassVar
 
-from iris.cluster.controller.scheduling.capacity import FreeCapacity
-from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
-
-_SHOWN = 4  # machines that are named, and values of a label
-_NAMES = (("cpu", 0), ("memory", 1), ("gpu", 2))
-_PLACES = {
-    Placement.ANY: "",
-    Placement.SPREAD: ", each on a machine of its own",
-    Placement.TOGETHER: ", all on one machine",
-}
-Labels = tuple[tuple[str, str], ...]
+from iris.cluster.controller.scheduling.capacity import GangKind
+from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.engine.base import Resources
 
 
-def needs(gang: GangRequest) -> str:
-    """What a gang asks for: `needs 4 x (2 cpu), each on a machine of its own, on machines with zone=a`."""
-    need = gang.need.amounts()
-    each = ", ".join(_quantity(name, need[index]) for name, index in _NAMES if need[index])
-    amount = f"{gang.slots} x ({each})" if each and gang.slots > 1 else each or _places(gang.slots)
-    where = _PLACES[gang.placement] if gang.slots > 1 else ""
-    labels = f", on machines with {_labels(gang.labels)}" if gang.labels else ""
-    return f"needs {amount}{where}{labels}"
+class ReasonCode(enum.Enum):
+    """The stable names of the reasons why a gang waits."""
+
+    UNSPECIFIED = enum.auto()  # no scheduling pass has considered the gang yet
+    INSUFFICIENT_FREE = enum.auto()
+    INSUFFICIENT_CAPACITY = enum.auto()
+    NO_MACHINE = enum.auto()
+    NO_MATCHING_MACHINE = enum.auto()
+    TOO_FEW_MACHINES = enum.auto()
+    RESERVED = enum.auto()
+    ENGINE_PENDING = enum.auto()
+    WORKER_STARTING = enum.auto()
+    WORKER_UNREACHABLE = enum.auto()
+    WORKER_REFUSED = enum.auto()
+    REQUEST_DELAYED = enum.auto()
+    ENGINE_UNREACHABLE = enum.auto()
 
 
-def _places(slots: int) -> str:
-    """What those ask for that ask for nothing in particular."""
-    return f"{slots} places" if slots > 1 else "a place"
+class LossKind(enum.Enum):
+    """Why a gang lost its allocation, or its request, before its attempts started."""
+
+    FORGOTTEN = "the engine no longer knows the gang"
+    BROKEN = "the engine lost a slot of the allocation"
+    REFUSED = "the controller refused a worker of the allocation"
+    UNREGISTERED = "a worker of the allocation did not register in time"
 
 
-class Reasons:
-    """The words for what waits after a pass. What is the same for all that ask for the same labels is found out once.
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The loss of an allocation, or of a request to the engine, before the gang's attempts started.
 
-    Args:
-        room: What is free: now before the pass, and after it when words are asked for.
-        held: What gangs of this cluster hold: on each machine named, so much. The rest is held by others who use the
-            engine.
+    Attributes:
+        kind: What happened.
+        detail: The engine's reason if `kind` is `BROKEN`, the refusal if it is `REFUSED`; otherwise empty.
+        machines: The first machines of the allocation if `kind` is `UNREGISTERED`; otherwise empty.
+        limit_s: How long the workers had to register, in seconds, if `kind` is `UNREGISTERED`; otherwise 0.
     """
 
-    def __init__(self, room: FreeCapacity, held: Iterable[tuple[Resources, Sequence[str]]]) -> None:
-        self._room = room
-        self._empty = room.machine_set.empty
-        self._seen = [room.free(i) for i in range(len(room.machine_set.machines))]
-        self._held = held
-        self._others: list[Resources] | None = None
-        self._sums: dict[tuple[Labels, bool], Resources] = {}
-        self._others_of: dict[Labels, Resources] = {}
-
-    def too_little_free(self, gang: GangRequest) -> str:
-        """`needs 4 x (2 cpu); free now: 3 of 4 cpu`, for a gang that would fit if nothing was held."""
-        short = _short(gang, self._room)
-        others = self._held_by_others(gang).amounts()
-        held = ", ".join(_quantity(name, others[index]) for name, index in short if others[index] > 0)
-        what = f"; others than this cluster hold {held}" if held else ""
-        return f"{needs(gang)}; free now: {self._shown(gang, self._room, short)}{what}"
-
-    def too_little_there(self, gang: GangRequest) -> str:
-        """`needs 5 cpu; there are only 4 cpu`, for a gang that would not fit either if nothing was held."""
-        machines, members = self._empty.machine_set.machines, self._empty.members(gang)
-        down = _down(machines)
-        if not any(machine.alive for machine in machines):
-            is_avoided = any(machine.why_avoided for machine in machines)
-            return f"{needs(gang)}; {'no machine takes anything new' if is_avoided else 'there is no machine'}{down}"
-        if not members:
-            labels = _labels(gang.labels)
-            return f"needs machines with {labels}; there are only {_other_labels(gang, machines)}{down}"
-        if gang.placement is Placement.SPREAD and len(members) < gang.slots:
-            what = "of them" if gang.labels else "machines" if len(members) > 1 else "machine"
-            return f"{needs(gang)}; there {'are' if len(members) > 1 else 'is'} only {len(members)} {what}{down}"
-        return f"{needs(gang)}; there are only {self._shown(gang, self._empty, _short(gang, self._empty))}{down}"
-
-    def _shown(self, gang: GangRequest, room: FreeCapacity, short: Sequence[tuple[str, int]]) -> str:
-        members = room.members(gang)
-        shown = [_of_machine(room.machine_set.machines[i], room.free(i), short, len(members)) for i in members[:_SHOWN]]
-        text = "; ".join(shown) or "no machine"
-        if len(members) <= _SHOWN:
-            return text
-        free = self._sum(gang.labels, room, members).amounts()
-        total = self._sum(gang.labels, self._empty, members).amounts()
-        sums = ", ".join(_of_total(free[index], total[index], name) for name, index in short)
-        return f"{text} and {len(members) - _SHOWN} more machines; {sums} in all"
-
-    def _sum(self, labels: Labels, room: FreeCapacity, members: Sequence[int]) -> Resources:
-        key = (labels, room is self._empty)
-        if key not in self._sums:
-            free = [room.free(i).amounts() for i in members]
-            self._sums[key] = Resources(*(sum(amounts) for amounts in zip(*free, strict=True)))
-        return self._sums[key]
-
-    def _held_by_others(self, gang: GangRequest) -> Resources:
-        """What others hold of the machines that may serve the gang."""
-        if gang.labels not in self._others_of:
-            others = self._rest()
-            held = [others[i].amounts() for i in self._room.members(gang)] or [(0, 0, 0)]
-            self._others_of[gang.labels] = Resources(*(sum(amounts) for amounts in zip(*held, strict=True)))
-        return self._others_of[gang.labels]
-
-    def _rest(self) -> list[Resources]:
-        """What is not free on each machine, and not ours."""
-        if self._others is None:
-            layout = self._room.machine_set
-            used = [machine.total - free for machine, free in zip(layout.machines, self._seen, strict=True)]
-            rest = FreeCapacity(layout, used)
-            rest.subtract(self._held)
-            everywhere = (rest.free(i).amounts() for i in range(len(used)))
-            self._others = [Resources(*(max(0, amount) for amount in amounts)) for amounts in everywhere]
-        return self._others
+    kind: LossKind
+    detail: str = ""
+    machines: tuple[str, ...] = ()
+    limit_s: float = 0.0
 
 
-def _down(machines: Sequence[Machine]) -> str:
-    """Which machines take nothing new, and why, in brackets; empty: all do."""
-    dead = sum(not machine.alive and not machine.why_avoided for machine in machines)
-    words = [f"{dead} {'machines are' if dead > 1 else 'machine is'} not alive"] if dead else []
-    avoided = [machine for machine in machines if machine.why_avoided]
-    words += [f"{machine.name} takes nothing new: {machine.why_avoided}" for machine in avoided[:1]]
-    if len(avoided) > 1:
-        words.append(f"nor do {len(avoided) - 1} more")
-    return f" ({'; '.join(words)})" if words else ""
+@dataclass(frozen=True, slots=True)
+class MachineAmounts:
+    """What is free on one machine, or on several together, and what they have in total."""
+
+    name: str
+    free: Resources
+    total: Resources
 
 
-def _short(gang: GangRequest, room: FreeCapacity) -> list[tuple[str, int]]:
-    """What alone is too little; where nothing is, and only all of it together is not to be had, what is asked for."""
-    asked = [(name, index) for name, index in _NAMES if gang.need.amounts()[index]]
-    return [(name, index) for name, index in asked if room.lacks(gang, index)] or asked
+@dataclass(frozen=True, slots=True)
+class MachineSummary:
+    """The machines that may serve a gang.
+
+    Attributes:
+        scarce: The positions in `Resources.amounts` of the resources that are too scarce.
+        shown: The first machines, one by one.
+        count: The number of all machines that may serve the gang.
+        sums: The sums over all of these machines; None if `shown` contains each of them.
+    """
+
+    scarce: tuple[int, ...]
+    shown: tuple[MachineAmounts, ...]
+    count: int
+    sums: MachineAmounts | None = None
 
 
-def _of_machine(machine: Machine, free: Resources, short: Sequence[tuple[str, int]], machines: int) -> str:
-    amounts = ", ".join(_of_total(free.amounts()[i], machine.total.amounts()[i], name) for name, i in short)
-    return f"{amounts} on {machine.name}" if machines > 1 else amounts
+@dataclass(frozen=True, slots=True)
+class UnavailableMachines:
+    """The machines on which nothing new can start now.
+
+    Attributes:
+        dead: The number of machines that are not alive.
+        avoided: The number of machines that are alive, but accept no new attempts.
+        example: The name of one of the avoided machines, and why it accepts no new attempts; None if there is none.
+    """
+
+    dead: int = 0
+    avoided: int = 0
+    example: tuple[str, str] | None = None
 
 
-def _other_labels(gang: GangRequest, machines: Sequence[Machine]) -> str:
-    """What the machines are labelled with instead."""
-    for key, value in gang.labels:
-        values = sorted({v for machine in machines if machine.alive for k, v in machine.labels if k == key})
-        if not values:
-            return f"machines without {key}"
-        if value not in values:
-            more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
-            return f"machines with {', '.join(f'{key}={one}' for one in values[:_SHOWN])}{more}"
-    return "machines with some of these labels, none with all"
+@dataclass(frozen=True, slots=True)
+class InsufficientFree:
+    """The gang fits on the machines, but not on what is free now.
+
+    Attributes:
+        kind: What the gang asks for.
+        machines: The machines that may serve the gang, with what is free now.
+        held_by_others: What users outside this cluster occupy on these machines.
+    """
+
+    code: ClassVar = ReasonCode.INSUFFICIENT_FREE
+    kind: GangKind
+    machines: MachineSummary
+    held_by_others: Resources
 
 
-def _labels(labels: Labels) -> str:
-    return ", ".join(f"{key}={value}" for key, value in labels)
+@dataclass(frozen=True, slots=True)
+class InsufficientCapacity:
+    """The gang would not fit even if nothing was allocated."""
+
+    code: ClassVar = ReasonCode.INSUFFICIENT_CAPACITY
+    kind: GangKind
+    machines: MachineSummary
+    unavailable: UnavailableMachines
 
 
-def _of_total(free: int, total: int, name: str) -> str:
-    if free == total:
-        return _quantity(name, total)
-    return f"{_quantity(name, max(free, 0)).removesuffix(f' {name}')} of {_quantity(name, total)}"
+@dataclass(frozen=True, slots=True)
+class NoMachine:
+    """No machine accepts new attempts now."""
+
+    code: ClassVar = ReasonCode.NO_MACHINE
+    kind: GangKind
+    unavailable: UnavailableMachines
 
 
-def _quantity(name: str, value: int) -> str:
-    if name != "memory":
-        return f"{value} {name}"
-    if value >= 2**30:
-        return f"{value / 2**30:.1f} GiB memory"
-    return f"{value / 2**20:.0f} MiB memory"
+@dataclass(frozen=True, slots=True)
+class NoMatchingMachine:
+    """No machine has all the labels that the gang asks for.
+
+    Attributes:
+        kind: What the gang asks for.
+        label: The key of the first label whose value no machine has; empty if each label exists on some machine.
+        values: The first values that machines have for this key; empty if no machine has the key.
+        more_values: The number of further values.
+        unavailable: The machines on which nothing new can start now.
+    """
+
+    code: ClassVar = ReasonCode.NO_MATCHING_MACHINE
+    kind: GangKind
+    label: str
+    values: tuple[str, ...]
+    more_values: int
+    unavailable: UnavailableMachines
+
+
+@dataclass(frozen=True, slots=True)
+class TooFewMachines:
+    """The gang needs a machine for each slot, and only `count` machines may serve the gang."""
+
+    code: ClassVar = ReasonCode.TOO_FEW_MACHINES
+    kind: GangKind
+    count: int
+    unavailable: UnavailableMachines
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The gang would fit, but only on machines that are reserved for an older gang.
+
+    Attributes:
+        job_id: The job of the older gang.
+        kind: What the older gang asks for.
+    """
+
+    code: ClassVar = ReasonCode.RESERVED
+    job_id: str
+    kind: GangKind
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePending:
+    """The engine has the gang's request and has not granted it yet.
+
+    Attributes:
+        kind: What the gang asks for.
+        shortage: Why the gang does not fit, as far as the controller can tell; None if it seems to fit.
+        engine: The engine's name.
+        engine_reason: Why the gang waits, in the engine's words; may be empty.
+    """
+
+    code: ClassVar = ReasonCode.ENGINE_PENDING
+    kind: GangKind
+    shortage: Shortage | None
+    engine: str
+    engine_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersMissing:
+    """The gang has its allocation, but some of its workers are not available. `missing` is not empty."""
+
+    missing: tuple[MissingWorker, ...]
+
+    @property
+    def code(self) -> ReasonCode:
+        """The code of the most telling worker."""
+        return _CODE_OF_MISSING[self.most_telling.kind]
+
+    @property
+    def most_telling(self) -> MissingWorker:
+        """The first worker that was refused, or the first worker if none was refused."""
+        return next((worker for worker in self.missing if worker.kind is MissingKind.REFUSED), self.missing[0])
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDelayed:
+    """The gang pauses before its next request, because it lost an allocation before its attempts started."""
+
+    code: ClassVar = ReasonCode.REQUEST_DELAYED
+    loss: Loss
+
+
+Shortage = InsufficientFree | InsufficientCapacity | NoMachine | NoMatchingMachine | TooFewMachines
+Cause = Shortage | Reserved | EnginePending | WorkersMissing | RequestDelayed
+
+_CODE_OF_MISSING = {
+    MissingKind.STARTING: ReasonCode.WORKER_STARTING,
+    MissingKind.UNREACHABLE: ReasonCode.WORKER_UNREACHABLE,
+    MissingKind.REFUSED: ReasonCode.WORKER_REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReason:
+    """Why a gang waits.
+
+    Attributes:
+        cause: The cause, as the last scheduling pass found it; None if no pass has considered the gang yet.
+        earlier_loss: Why the gang's job lost its previous allocation; None if it has not lost one in a row.
+        engine_problem: Why the engine cannot be asked now; empty if it can.
+    """
+
+    cause: Cause | None = None
+    earlier_loss: Loss | None = None
+    engine_problem: str = ""
+
+    @property
+    def code(self) -> ReasonCode:
+        """The code for programs. An unreachable engine outweighs the cause, which may be out of date."""
+        if self.engine_problem:
+            return ReasonCode.ENGINE_UNREACHABLE
+        return ReasonCode.UNSPECIFIED if self.cause is None else self.cause.code

@@ -17,12 +17,13 @@ from pyqwest import Client
 
 from iris import versions
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
-from iris.cluster.controller.jobs.task import TaskAttempt
+from iris.cluster.controller.jobs.task import TaskAttempt, WorkerPlace
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.dispatch import WorkerRecord, new_record
+from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.rpc import cluster_pb2
@@ -137,14 +138,20 @@ class Fleet:
         """Why one of these workers was refused; empty: none was."""
         return next((self._refused[worker_id] for worker_id in worker_ids if worker_id in self._refused), "")
 
-    def why_absent(self, worker_id: str) -> str:
-        """Why a worker that is needed is not there; empty: it is."""
+    def missing_worker(self, worker_id: str) -> MissingWorker | None:
+        """Return why a worker that a gang needs is not available, or None if it is available."""
         worker = self.workers.get(worker_id)
         if worker is not None and worker.is_healthy(time.monotonic()):
-            return ""
+            return None
         if worker is not None and not worker.gone:
-            return f"{worker_id} has room, but does not answer"
-        return self._refused.get(worker_id) or f"{worker_id} has room, but is still starting"
+            return MissingWorker(worker_id, MissingKind.UNREACHABLE)
+        if worker_id in self._refused:
+            return MissingWorker(worker_id, MissingKind.REFUSED, self._refused[worker_id])
+        return MissingWorker(worker_id, MissingKind.STARTING)
+
+    def place_of(self, worker_id: str) -> WorkerPlace:
+        """Return the registered process of a worker."""
+        return self.workers[worker_id].place
 
     def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
         worker_id, incarnation = request.worker_id, request.incarnation
@@ -197,16 +204,21 @@ class Fleet:
         """Whether a worker does not come again, or nobody listens to this process of it any more."""
         return worker_id in self._forgotten or (worker_id, incarnation) in self._fenced
 
-    def end(self, worker_id: str) -> None:
-        """The process of a worker is certainly dead, or as good as that: it is called no more."""
+    def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
+        """Stop calling a worker, because its process is dead or about to be ended.
+
+        Args:
+            worker_id: The worker.
+            incarnation: The process that is dead; None means the process that is registered now.
+        """
         worker = self.workers.get(worker_id)
-        if worker is not None:
+        if worker is not None and incarnation in (None, worker.place.incarnation):
             worker.gone = True
 
     def forget(self, worker_id: str) -> None:
         """Nothing refers to a worker any more, and another one will not have its id. If its process goes on somewhere,
         out of reach, it is told to end, for as long as a lease lasts: after that it has ended by itself."""
-        self.end(worker_id)
+        self.mark_dead(worker_id)
         self.workers.pop(worker_id, None)
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)

@@ -1,0 +1,325 @@
+"""The states of a gang, the events that change them, and the instructions that follow.
+
+`gangs.py` says which event leads from which state to which, and draws the picture. A gang is always in exactly one
+state. All times are seconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from iris.cluster.controller.scheduling.queue import Allocation
+from iris.cluster.controller.scheduling.reasons import Loss
+from iris.cluster.controller.workers.missing import MissingWorker
+from iris.cluster.engine.base import GangRequest, GangStatus, Slot
+
+# States.
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The gang joins the queue at `until_s`."""
+
+    until_s: float
+    place_by_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The gang is in the queue, and has waited since `since_s`."""
+
+    since_s: float
+    place_by_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """The engine has been asked for the gang's allocation and has not granted it.
+
+    Attributes:
+        since_s: Since when the gang has waited, including its time in the queue.
+        place_by_s: When the scheduling timeout expires.
+        is_confirmed: False if the engine did not answer the request, so that it may not have received it.
+        engine_reason: Why the gang waits, in the engine's words; None until a snapshot contains the waiting gang.
+        blocking_since_s: Since when each scheduling pass has found the gang in the way of an older gang that has a
+            reservation; None if the last pass has not.
+    """
+
+    since_s: float
+    place_by_s: float
+    is_confirmed: bool = True
+    engine_reason: str | None = None
+    blocking_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The gang has its allocation, but some of its workers are missing.
+
+    Attributes:
+        allocation: What the engine has granted.
+        place_by_s: When the scheduling timeout expires.
+        register_by_s: When the allocation is given up because workers are still missing.
+        register_limit_s: How long the workers have in total, in seconds.
+    """
+
+    allocation: Allocation
+    place_by_s: float
+    register_by_s: float
+    register_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The gang has its allocation and its workers. Its attempts have been started."""
+
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The job has been told that the gang was lost before its attempts started, and has not released the gang yet.
+
+    Attributes:
+        allocation: What the engine may still hold for the gang; None if nothing.
+    """
+
+    allocation: Allocation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The job needs the gang no more. The gang's workers upload their last logs."""
+
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDue:
+    """The engine has to be told to release the gang.
+
+    Attributes:
+        allocation: What the engine may still hold for the gang; None if nothing.
+    """
+
+    allocation: Allocation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """The engine has been told to release the gang, and its snapshots may still contain the gang.
+
+    Attributes:
+        allocation: What the engine still holds for the gang; None if nothing.
+    """
+
+    allocation: Allocation | None
+
+
+State = Paused | Queued | Requested | Granted | Held | Lost | Draining | ReleaseDue | Releasing
+
+
+@dataclass(slots=True)
+class GangRecord:
+    """A gang as the scheduler knows it.
+
+    Attributes:
+        request: What is requested from the engine, with the gang's id.
+        job_id: The gang's job.
+        task_indices: The task of each slot; empty if unknown.
+        state: The gang's only state.
+        may_split: True if the job could also run with independent tasks.
+    """
+
+    request: GangRequest
+    job_id: str
+    task_indices: tuple[int, ...]
+    state: State
+    may_split: bool = False
+
+    @property
+    def gang_id(self) -> str:
+        """The gang's id."""
+        return self.request.gang_id
+
+    @property
+    def has_machines(self) -> bool:
+        """True if the gang has an allocation, and the engine has named its machines."""
+        allocation = allocation_of(self.state)
+        return allocation is not None and bool(allocation.machines)
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """It is `now_s`."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementExtended:
+    """The gang has until `place_by_s` to get its allocation."""
+
+    place_by_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A scheduling pass has selected the gang for a request to the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitUnanswered:
+    """The engine did not answer the request, so it is unknown whether the engine has received it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The gang can never be placed. `reason` says why, for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSeen:
+    """The engine has reported all its gangs.
+
+    Attributes:
+        status: What the snapshot says about this gang; None if the engine does not know the gang.
+        now_s: The time.
+        missing: The workers of the gang's slots that are not available.
+        refusal: Why one of the gang's workers was refused, as a text; empty if none was.
+        register_limit_s: How long the gang's workers have to register, in seconds.
+    """
+
+    status: GangStatus | None
+    now_s: float
+    missing: tuple[MissingWorker, ...] = ()
+    refusal: str = ""
+    register_limit_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingChecked:
+    """A scheduling pass has checked whether the gang's request is in the way of an older gang.
+
+    Attributes:
+        is_blocking: True if the request is in the way.
+        now_s: The time.
+        limit_s: The request is withdrawn after all passes have found it in the way for this long, in seconds.
+    """
+
+    is_blocking: bool
+    now_s: float
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAsked:
+    """The job needs the gang no more. `drains` is True if workers that have run attempts have to drain first."""
+
+    drains: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The workers have drained, or their time for that is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The engine has accepted the release."""
+
+
+Event = (
+    TimePassed
+    | PlacementExtended
+    | Selected
+    | SubmitUnanswered
+    | Rejected
+    | SnapshotSeen
+    | BlockingChecked
+    | ReleaseAsked
+    | Drained
+    | Released
+)
+
+
+# Instructions.
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Request the allocation from the engine."""
+
+    request: GangRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let the workers of the gang drain, then deliver `Drained`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPlaced:
+    """Tell the job that the gang has its allocation, and that all its workers are available."""
+
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSlots:
+    """Record on which machine, and with which GPUs, each task runs."""
+
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLost:
+    """Tell the job that the gang was lost before its attempts started. `loss` is None if this is not worth a word."""
+
+    loss: Loss | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSlotsLost:
+    """Tell the job that the attempts in these slots were lost."""
+
+    positions: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRejected:
+    """Tell the job that the gang can never be placed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTimeout:
+    """The scheduling timeout has expired: end the job, or deliver `PlacementExtended`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainMissing:
+    """Tell the job that the gang waits for these workers."""
+
+    missing: tuple[MissingWorker, ...]
+
+
+Instruction = (
+    Submit
+    | Drain
+    | ReportPlaced
+    | RecordSlots
+    | ReportLost
+    | ReportSlotsLost
+    | ReportRejected
+    | ReportTimeout
+    | ExplainMissing
+)  # the scheduler carries out `Submit` and `Drain`; all others concern the job

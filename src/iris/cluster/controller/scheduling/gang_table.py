@@ -1,0 +1,148 @@
+"""All gangs of the scheduler, each in exactly one state. Pure, like `gangs.py`.
+
+The table is the only place that changes a gang's state. It derives the indexes that the scheduler needs from the
+states: the gangs by state, the queue, and the time at which each gang needs attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from iris.cluster.controller.scheduling.gang_states import (
+    Draining,
+    Event,
+    GangRecord,
+    Granted,
+    Held,
+    Instruction,
+    Lost,
+    Queued,
+    ReleaseDue,
+    Releasing,
+    Requested,
+    State,
+)
+from iris.cluster.controller.scheduling.gangs import allocation_of, check_gang, next_due_s, next_step
+from iris.cluster.controller.scheduling.queue import Allocation, Queue, QueuedGang
+from iris.cluster.controller.scheduling.timers import Timers
+from iris.errors import InternalError
+
+
+class GangTable:
+    """The gangs, by id and by state.
+
+    Attributes:
+        queue: The gangs in the state `Queued`. Only the table adds and removes gangs.
+    """
+
+    def __init__(self) -> None:
+        self.queue = Queue()
+        self._gangs: dict[str, GangRecord] = {}
+        self._by_state: dict[type[State], dict[str, GangRecord]] = {}
+        self._timers: Timers[str] = Timers()
+
+    def add(self, gang: GangRecord) -> None:
+        """Add a gang that the table does not contain."""
+        if gang.gang_id in self._gangs:
+            raise InternalError(f"gang {gang.gang_id} exists already")
+        self._gangs[gang.gang_id] = gang
+        self._enter(gang)
+
+    def get(self, gang_id: str) -> GangRecord | None:
+        """Return a gang, or None if the table does not contain it."""
+        return self._gangs.get(gang_id)
+
+    def apply(self, gang_id: str, event: Event) -> tuple[Instruction, ...]:
+        """Move a gang to its next state, and return what has to be done. A gang that was removed needs nothing.
+
+        Raises:
+            InternalError: The event cannot occur in the gang's state.
+        """
+        gang = self._gangs.get(gang_id)
+        if gang is None:
+            return ()
+        step = next_step(gang, event)
+        if step.state is None:
+            self._leave(gang)
+            del self._gangs[gang_id]
+        elif type(step.state) is not type(gang.state):
+            self._leave(gang)
+            gang.state = step.state
+            self._enter(gang)
+        elif step.state is not gang.state:
+            gang.state = step.state
+            self._set_timer(gang)
+        return step.instructions
+
+    def in_state(self, *states: type[State]) -> list[GangRecord]:
+        """Return the gangs in one of these states, in the order in which they entered it."""
+        return [gang for state in states for gang in self._by_state.get(state, {}).values()]
+
+    def move_to_end(self, gang: GangRecord) -> None:
+        """Make a gang the last one of its state."""
+        gangs = self._by_state[type(gang.state)]
+        gangs[gang.gang_id] = gangs.pop(gang.gang_id)
+
+    def allocations(self) -> Iterator[tuple[str, Allocation]]:
+        """Return each job id and allocation that the engine may hold, also if the job needs it no more."""
+        for gang in self.in_state(Held, Granted, Lost, Draining, ReleaseDue, Releasing):
+            allocation = allocation_of(gang.state)
+            if allocation is not None:
+                yield gang.job_id, allocation
+
+    def waiting_at_engine(self) -> list[QueuedGang]:
+        """Return the gangs that the engine has reported as waiting."""
+        return [
+            QueuedGang(gang.request, gang.state.since_s, gang.job_id)
+            for gang in self._by_state.get(Requested, {}).values()
+            if isinstance(gang.state, Requested) and gang.state.engine_reason is not None
+        ]
+
+    def has_waiting_at_engine(self) -> bool:
+        """Return True if the engine has reported a gang as waiting."""
+        return bool(self.waiting_at_engine())
+
+    def pop_due(self, now_s: float) -> GangRecord | None:
+        """Return a gang that has to get `TimePassed` now, or None if there is none."""
+        gang_id = self._timers.pop_due(now_s)
+        return None if gang_id is None else self._gangs[gang_id]
+
+    def next_due_s(self) -> float:
+        """Return when the next gang has to get `TimePassed`; infinity if no gang has to."""
+        return self._timers.next_s()
+
+    def check(self) -> None:
+        """Check the invariants of all gangs and indexes.
+
+        Raises:
+            InternalError: An invariant is broken.
+        """
+        for gang in self._gangs.values():
+            check_gang(gang)
+            found = [state for state, gangs in self._by_state.items() if gang.gang_id in gangs]
+            if found != [type(gang.state)]:
+                raise InternalError(f"gang {gang.gang_id} is {gang.state}, and listed as {found}")
+            if (gang.gang_id in self.queue) != isinstance(gang.state, Queued):
+                raise InternalError(f"gang {gang.gang_id} is {gang.state}, which the queue does not show")
+        if sum(map(len, self._by_state.values())) != len(self._gangs):
+            raise InternalError("the indexes contain a gang that was removed")
+
+    def _enter(self, gang: GangRecord) -> None:
+        check_gang(gang)
+        self._by_state.setdefault(type(gang.state), {})[gang.gang_id] = gang
+        if isinstance(gang.state, Queued):
+            self.queue.add(QueuedGang(gang.request, gang.state.since_s, gang.job_id))
+        self._set_timer(gang)
+
+    def _leave(self, gang: GangRecord) -> None:
+        del self._by_state[type(gang.state)][gang.gang_id]
+        self.queue.remove(gang.gang_id)
+        self._timers.drop(gang.gang_id)
+
+    def _set_timer(self, gang: GangRecord) -> None:
+        due_s = next_due_s(gang.state)
+        if due_s < math.inf:
+            self._timers.set(gang.gang_id, due_s)
+        else:
+            self._timers.drop(gang.gang_id)

@@ -1,0 +1,263 @@
+"""Tell jobs what has become of their gangs, and why their gangs wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from iris.cluster.controller.jobs.job import Instruction as JobInstruction
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import WorkerPlace
+from iris.cluster.controller.scheduling.gang_table import GangTable
+from iris.cluster.controller.scheduling.gang_states import (
+    Drain,
+    Event,
+    ExplainMissing,
+    GangRecord,
+    Instruction,
+    PlacementExtended,
+    RecordSlots,
+    ReportLost,
+    ReportPlaced,
+    ReportRejected,
+    ReportSlotsLost,
+    ReportTimeout,
+    Submit,
+)
+from iris.cluster.controller.scheduling.reason_text import pending_text
+from iris.cluster.controller.scheduling.reasons import Cause, Loss, LossKind, PendingReason, WorkersMissing
+from iris.cluster.controller.scheduling.slots import SlotTable
+from iris.cluster.controller.workers.missing import MissingWorker
+from iris.cluster.engine.base import Slot
+from iris.system.clock import now_ms
+
+_log = logging.getLogger(__name__)
+
+
+class JobChanges(Protocol):
+    """Where the scheduler reports that it has changed a job; the saver implements it."""
+
+    def job_changed(self, record: JobRecord, instructions: Iterable[JobInstruction] = ()) -> None:
+        """Save a job that has changed, announce the change to watchers, and carry out the instructions."""
+
+    def reason_changed(self, record: JobRecord) -> None:
+        """Note that only the reason why a gang waits has changed, which needs no saving."""
+
+
+@dataclass(slots=True)
+class _LossRow:
+    count: int
+    last: Loss
+    is_behind: bool
+
+
+class JobLosses:
+    """How often in a row each job has lost an allocation, or a request, before its attempts started."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _LossRow] = {}
+
+    def add(self, job_id: str, loss: Loss) -> None:
+        """Record a loss."""
+        is_behind = loss.kind is LossKind.UNREGISTERED
+        self._rows[job_id] = _LossRow(self.count(job_id) + 1, loss, is_behind)
+
+    def count(self, job_id: str) -> int:
+        """Return the number of losses in a row."""
+        row = self._rows.get(job_id)
+        return 0 if row is None else row.count
+
+    def last(self, job_id: str) -> Loss | None:
+        """Return the last loss, or None if the job has not lost anything since its last start."""
+        row = self._rows.get(job_id)
+        return None if row is None else row.last
+
+    def pop_is_behind(self, job_id: str) -> bool:
+        """Return True if the job's next gang must queue behind all others, and reset this.
+
+        Otherwise a gang whose workers never register would take the same machines from the others again and again.
+        """
+        row = self._rows.get(job_id)
+        if row is None or not row.is_behind:
+            return False
+        row.is_behind = False
+        return True
+
+    def forget(self, job_id: str) -> None:
+        """End the row, because the job's attempts start or the job has ended."""
+        self._rows.pop(job_id, None)
+
+
+class Explanations:
+    """Sets the reasons of gangs, and reports each job that has changed once for each scheduling pass.
+
+    Args:
+        jobs: All jobs by id. The controller owns the mapping.
+        changes: Where changed jobs are reported.
+        losses: The losses that a reason mentions.
+    """
+
+    def __init__(self, jobs: Mapping[str, JobRecord], changes: JobChanges, losses: JobLosses) -> None:
+        self._jobs = jobs
+        self._changes = changes
+        self._losses = losses
+        self._changed: dict[str, JobRecord] = {}
+
+    def explain(self, job_id: str, gang_id: str, cause: Cause) -> None:
+        """Set why a gang waits. The reason also mentions the job's last loss."""
+        self.set_reason(job_id, gang_id, PendingReason(cause, self._losses.last(job_id)))
+
+    def add_engine_problem(self, job_id: str, gang_id: str, problem: str) -> None:
+        """Add to a gang's reason why the engine cannot be asked now."""
+        gang = self._jobs[job_id].job.gangs.get(gang_id)
+        if gang is not None:
+            before = gang.reason or PendingReason()
+            self.set_reason(job_id, gang_id, replace(before, engine_problem=problem))
+
+    def set_reason(self, job_id: str, gang_id: str, reason: PendingReason) -> None:
+        """Set why a gang waits."""
+        record = self._jobs[job_id]
+        if record.job.explain_waiting(gang_id, reason):
+            self._changes.reason_changed(record)
+            self._changed[job_id] = record
+
+    def publish(self) -> None:
+        """Report each changed job once, however many of its gangs have a new reason."""
+        changed, self._changed = self._changed, {}
+        for record in changed.values():
+            self._changes.job_changed(record)
+
+
+class Workers(Protocol):
+    """What the scheduler needs to know about the registered workers. `Fleet` implements it."""
+
+    def missing_worker(self, worker_id: str) -> MissingWorker | None:
+        """Return why a worker that a gang needs is not available, or None if it is available."""
+
+    def why_refused(self, worker_ids: Iterable[str]) -> str:
+        """Return why one of these workers was refused, or an empty string if none was."""
+
+    def place_of(self, worker_id: str) -> WorkerPlace:
+        """Return the registered process of a worker."""
+
+    def short(self) -> dict[str, str]:
+        """Return the ids of the workers that can start no new attempts now, and why."""
+
+    def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
+        """Stop calling a worker, because its process is dead."""
+
+
+class JobReports:
+    """Applies events to gangs, and tells the gangs' jobs what follows.
+
+    Args:
+        jobs: All jobs by id. The controller owns the mapping.
+        gangs: The gangs.
+        workers: The registered workers.
+        changes: Where changed jobs are reported.
+        losses: Where losses are recorded.
+        explanations: Where reasons are set.
+        slots: Where the slots of placed tasks are recorded.
+        clock: Returns the time in seconds of the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        jobs: Mapping[str, JobRecord],
+        gangs: GangTable,
+        workers: Workers,
+        changes: JobChanges,
+        losses: JobLosses,
+        explanations: Explanations,
+        slots: SlotTable,
+        clock: Callable[[], float],
+    ) -> None:
+        self._jobs = jobs
+        self._gangs = gangs
+        self._workers = workers
+        self._changes = changes
+        self._losses = losses
+        self._explanations = explanations
+        self._slots = slots
+        self._clock = clock
+
+    def deliver(self, gang: GangRecord, event: Event) -> list[Submit | Drain]:
+        """Apply an event to a gang, tell its job what follows, and return the instructions for the engine."""
+        others: list[Submit | Drain] = []
+        for instruction in self._gangs.apply(gang.gang_id, event):
+            if isinstance(instruction, Submit | Drain):
+                others.append(instruction)
+            else:
+                self._carry_out(gang, instruction)
+        return others
+
+    def _carry_out(self, gang: GangRecord, instruction: Instruction) -> None:
+        match instruction:
+            case ReportPlaced(slots):
+                self._placed(gang, slots)
+            case RecordSlots(slots):
+                self._record_slots(gang, slots)
+            case ReportLost(loss):
+                self._lost(gang, loss)
+            case ReportSlotsLost(positions, reason):
+                self._slots_lost(gang, positions, reason)
+            case ReportRejected(reason):
+                record = self._jobs[gang.job_id]
+                self._changes.job_changed(record, record.job.unschedulable(reason, now_ms()))
+            case ReportTimeout():
+                self._timed_out(gang)
+            case ExplainMissing(missing):
+                self._explanations.explain(gang.job_id, gang.gang_id, WorkersMissing(missing))
+
+    def _placed(self, gang: GangRecord, slots: Sequence[Slot]) -> None:
+        self._losses.forget(gang.job_id)
+        record = self._jobs[gang.job_id]
+        places = [self._workers.place_of(slot.worker_id) for slot in slots]
+        self._changes.job_changed(record, record.job.gang_placed(gang.gang_id, places))
+
+    def _record_slots(self, gang: GangRecord, slots: Sequence[Slot]) -> None:
+        record = self._jobs[gang.job_id]
+        if slots and gang.gang_id in record.job.gangs:
+            self._slots.assign(gang.job_id, gang.task_indices, slots)
+
+    def _lost(self, gang: GangRecord, loss: Loss | None) -> None:
+        record = self._jobs[gang.job_id]
+        if loss is not None and loss.kind is LossKind.UNREGISTERED:
+            where = ", ".join(loss.machines)
+            _log.warning("gang %s: its workers on %s do not register; it is released", gang.gang_id, where)
+        # A job that has ended records no loss, because nothing would forget it.
+        if loss is not None and gang.gang_id in record.job.gangs:
+            self._losses.add(gang.job_id, loss)
+        self._changes.job_changed(record, record.job.room_lost(gang.gang_id))
+
+    def _slots_lost(self, gang: GangRecord, positions: Iterable[int], reason: str) -> None:
+        record = self._jobs[gang.job_id]
+        if gang.gang_id not in record.job.gangs:
+            return
+        live = record.job.live_attempts(gang.task_indices[position] for position in positions)
+        for attempt in live.values():
+            self._workers.mark_dead(attempt.worker_id, attempt.worker_incarnation)
+        lost = {index: attempt.attempt_id for index, attempt in live.items()}
+        if lost:
+            names = ", ".join(sorted({attempt.worker_id for attempt in live.values()}))
+            error = f"worker {names} was lost: {reason}"
+            self._changes.job_changed(record, record.job.attempts_lost(lost, error, now_ms()))
+
+    def _timed_out(self, gang: GangRecord) -> None:
+        """End the job, because a gang was not placed within the scheduling timeout.
+
+        If other independent tasks of the job run, the job has capacity, and the gang waits for its turn.
+        """
+        record = self._jobs[gang.job_id]
+        waiting = record.job.gangs.get(gang.gang_id)
+        if waiting is None:
+            return  # the job has given the gang up already, and is being saved
+        limit_s = record.launch.scheduling_timeout_seconds
+        if record.job.live_attempts():
+            self._gangs.apply(gang.gang_id, PlacementExtended(self._clock() + limit_s))
+            return
+        why = "" if waiting.reason is None else f" ({pending_text(waiting.reason)})"
+        error = f"not placed within its scheduling timeout of {limit_s} s{why}"
+        self._changes.job_changed(record, record.job.unschedulable(error, now_ms()))

@@ -1,0 +1,178 @@
+"""The words for the reasons of `reasons.py`, as people read them in statuses and errors. No logic reads these words."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.scheduling.capacity import GangKind, Labels
+from iris.cluster.controller.scheduling.reasons import (
+    Cause,
+    EnginePending,
+    InsufficientCapacity,
+    InsufficientFree,
+    Loss,
+    LossKind,
+    MachineAmounts,
+    MachineSummary,
+    NoMachine,
+    NoMatchingMachine,
+    PendingReason,
+    RequestDelayed,
+    Reserved,
+    Shortage,
+    TooFewMachines,
+    UnavailableMachines,
+    WorkersMissing,
+)
+from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.engine.base import Placement, Resources
+from iris.cluster.lease_terms import format_span
+
+_RESOURCE_NAMES = ("cpu", "memory", "gpu")  # in the order of `Resources.amounts`
+_PLACEMENT_TEXT = {
+    Placement.ANY: "",
+    Placement.SPREAD: ", each on a machine of its own",
+    Placement.TOGETHER: ", all on one machine",
+}
+
+
+def pending_text(reason: PendingReason) -> str:
+    """Return the status message of a gang that waits."""
+    text = "waiting" if reason.cause is None else f"waiting: {cause_text(reason.cause)}"
+    if reason.earlier_loss is not None:
+        text += f" (before: {loss_text(reason.earlier_loss)})"
+    if reason.engine_problem:
+        text += f"; the engine cannot be reached: {reason.engine_problem}"
+    return text
+
+
+def cause_text(cause: Cause) -> str:
+    """Return the words for a cause, without additions."""
+    match cause:
+        case Reserved(job_id, kind):
+            return f"there is room, but it is kept for job {job_id!r}, which has waited longer and {needs_text(kind)}"
+        case EnginePending(kind, shortage, engine, engine_reason):
+            fit = f"{needs_text(kind)}; there seems to be room" if shortage is None else _shortage_text(shortage)
+            return f"{fit}; {engine} says: {engine_reason or 'nothing'}"
+        case WorkersMissing(missing):
+            more = f" (and of {len(missing) - 1} more)" if len(missing) > 1 else ""
+            return f"{_missing_text(cause.most_telling)}{more}"
+        case RequestDelayed(loss):
+            return f"room is asked for again in a while, since what it had was of no use: {loss_text(loss)}"
+        case _:
+            return _shortage_text(cause)
+
+
+def _shortage_text(shortage: Shortage) -> str:
+    match shortage:
+        case InsufficientFree(kind, machines, others):
+            held = _amounts_text(others, [index for index in machines.scarce if others.amounts()[index] > 0])
+            suffix = f"; others than this cluster hold {held}" if held else ""
+            return f"{needs_text(kind)}; free now: {_summary_text(machines)}{suffix}"
+        case InsufficientCapacity(kind, machines, unavailable):
+            return f"{needs_text(kind)}; there are only {_summary_text(machines)}{_unavailable_text(unavailable)}"
+        case NoMachine(kind, unavailable):
+            what = "no machine takes anything new" if unavailable.avoided else "there is no machine"
+            return f"{needs_text(kind)}; {what}{_unavailable_text(unavailable)}"
+        case NoMatchingMachine(kind):
+            others_text = f"{_other_labels_text(shortage)}{_unavailable_text(shortage.unavailable)}"
+            return f"needs machines with {_labels_text(kind.labels)}; there are only {others_text}"
+        case TooFewMachines(kind, count, unavailable):
+            what = "of them" if kind.labels else "machines" if count > 1 else "machine"
+            verb = "are" if count > 1 else "is"
+            return f"{needs_text(kind)}; there {verb} only {count} {what}{_unavailable_text(unavailable)}"
+
+
+def loss_text(loss: Loss) -> str:
+    """Return the words for the loss of an allocation."""
+    match loss.kind:
+        case LossKind.FORGOTTEN:
+            return "the engine has let go of it"
+        case LossKind.BROKEN:
+            return f"the room that it had was lost: {loss.detail}"
+        case LossKind.REFUSED:
+            return loss.detail
+        case LossKind.UNREGISTERED:
+            where = ", ".join(loss.machines)
+            return f"it had room on {where}, but no worker registered from there within {format_span(loss.limit_s)}"
+
+
+def needs_text(kind: GangKind) -> str:
+    """Return what a gang asks for, for example `needs 4 x (2 cpu), each on a machine of its own`."""
+    asked = [index for index, amount in enumerate(kind.need.amounts()) if amount]
+    each = _amounts_text(kind.need, asked)
+    if not each:
+        amount = f"{kind.slots} places" if kind.slots > 1 else "a place"
+    else:
+        amount = f"{kind.slots} x ({each})" if kind.slots > 1 else each
+    where = _PLACEMENT_TEXT[kind.placement] if kind.slots > 1 else ""
+    labels = f", on machines with {_labels_text(kind.labels)}" if kind.labels else ""
+    return f"needs {amount}{where}{labels}"
+
+
+def _missing_text(worker: MissingWorker) -> str:
+    match worker.kind:
+        case MissingKind.STARTING:
+            return f"{worker.worker_id} has room, but is still starting"
+        case MissingKind.UNREACHABLE:
+            return f"{worker.worker_id} has room, but does not answer"
+        case MissingKind.REFUSED:
+            return worker.refusal
+
+
+def _summary_text(machines: MachineSummary) -> str:
+    shown = [_machine_text(machine, machines.scarce, with_name=machines.count > 1) for machine in machines.shown]
+    text = "; ".join(shown) or "no machine"
+    if machines.sums is None:
+        return text
+    sums = _machine_text(machines.sums, machines.scarce, with_name=False)
+    return f"{text} and {machines.count - len(machines.shown)} more machines; {sums} in all"
+
+
+def _machine_text(machine: MachineAmounts, scarce: tuple[int, ...], *, with_name: bool) -> str:
+    free, total = machine.free.amounts(), machine.total.amounts()
+    amounts = ", ".join(_free_of_total(index, free[index], total[index]) for index in scarce)
+    return f"{amounts} on {machine.name}" if with_name else amounts
+
+
+def _unavailable_text(machines: UnavailableMachines) -> str:
+    words = []
+    if machines.dead:
+        words.append(f"{machines.dead} {'machines are' if machines.dead > 1 else 'machine is'} not alive")
+    if machines.example is not None:
+        name, why = machines.example
+        words.append(f"{name} takes nothing new: {why}")
+    if machines.avoided > 1:
+        words.append(f"nor do {machines.avoided - 1} more")
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def _other_labels_text(cause: NoMatchingMachine) -> str:
+    if not cause.label:
+        return "machines with some of these labels, none with all"
+    if not cause.values:
+        return f"machines without {cause.label}"
+    more = f" and {cause.more_values} more" if cause.more_values else ""
+    return f"machines with {', '.join(f'{cause.label}={value}' for value in cause.values)}{more}"
+
+
+def _labels_text(labels: Labels) -> str:
+    return ", ".join(f"{key}={value}" for key, value in labels)
+
+
+def _amounts_text(resources: Resources, indices: list[int]) -> str:
+    amounts = resources.amounts()
+    return ", ".join(_quantity(index, amounts[index]) for index in indices)
+
+
+def _free_of_total(index: int, free: int, total: int) -> str:
+    if free == total:
+        return _quantity(index, total)
+    return f"{_quantity(index, max(free, 0)).removesuffix(f' {_RESOURCE_NAMES[index]}')} of {_quantity(index, total)}"
+
+
+def _quantity(index: int, value: int) -> str:
+    name = _RESOURCE_NAMES[index]
+    if name != "memory":
+        return f"{value} {name}"
+    if value >= 2**30:
+        return f"{value / 2**30:.1f} GiB memory"
+    return f"{value / 2**20:.0f} MiB memory"

@@ -1,0 +1,188 @@
+"""Request allocations from the engine for the gangs that start next, and explain why the other gangs wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from iris.cluster.controller.scheduling.capacity import GangKind, MachineSet
+from iris.cluster.controller.scheduling.gang_table import GangTable
+from iris.cluster.controller.scheduling.gang_states import (
+    BlockingChecked,
+    GangRecord,
+    Rejected,
+    Requested,
+    Selected,
+    Submit,
+    SubmitUnanswered,
+)
+from iris.cluster.controller.scheduling.job_reports import Explanations, JobReports, Workers
+from iris.cluster.controller.scheduling.queue import Plan, plan
+from iris.cluster.controller.scheduling.reason_text import cause_text
+from iris.cluster.controller.scheduling.reasons import Cause, EnginePending
+from iris.cluster.engine.base import (
+    AvoidsWorkers,
+    Engine,
+    GangRejectedError,
+    GangRequest,
+    Machine,
+    Placement,
+)
+from iris.errors import UnavailableError
+from iris.failpoints import failpoint
+
+_ADVICE = (
+    ". Its tasks have to start together; tasks that may start one by one, as there is room, are run with --independent,"
+    " or coscheduled=False in Python"
+)
+
+
+class Submitter:
+    """Plans which gangs start next, and asks the engine for them.
+
+    Args:
+        engine: Grants allocations.
+        gangs: The gangs.
+        workers: The registered workers.
+        reports: Applies events to gangs.
+        explanations: Where reasons are set.
+        withdraw_after_s: See `Scheduler`.
+        clock: Returns the time in seconds of the monotonic clock.
+
+    Attributes:
+        machines: The machines, as the engine has reported them last.
+        reserved_for: The gang that has a reservation; empty if no gang has one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        gangs: GangTable,
+        workers: Workers,
+        reports: JobReports,
+        explanations: Explanations,
+        withdraw_after_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._gangs = gangs
+        self._workers = workers
+        self._reports = reports
+        self._explanations = explanations
+        self._withdraw_after_s = withdraw_after_s
+        self._clock = clock
+        self._machine_set: MachineSet | None = None
+        self._last_causes: dict[GangKind, Cause] = {}
+        self.machines: Sequence[Machine] = ()
+        self.reserved_for = ""
+
+    async def refresh_machines(self) -> None:
+        """Ask the engine for the machines."""
+        self.machines = await self._engine.machines()
+
+    async def submit_next(self) -> Plan:
+        """Plan which gangs start now, request their allocations from the engine, and return the plan.
+
+        Raises:
+            UnavailableError: The engine cannot be reached.
+        """
+        if isinstance(self._engine, AvoidsWorkers):
+            self._engine.avoid(self._workers.short())
+        await self.refresh_machines()
+        allocations = [allocation for _, allocation in self._gangs.allocations()]
+        requested = self._gangs.waiting_at_engine()
+        result = plan(self._gangs.queue, allocations, self.machines, self._clock(), requested, self._machine_set)
+        self._machine_set = result.machine_set
+        self.reserved_for = result.reserved_for
+        self._check_blocking(set(result.withdraw))
+        for request in result.submit:
+            await self._submit(request)
+        return result
+
+    def explain(self, result: Plan, *, explain_all: bool) -> None:
+        """End jobs that can never be placed, and tell the others why they wait.
+
+        Args:
+            result: The last plan.
+            explain_all: True to set the reasons of all waiting gangs, False only of gangs that have no reason yet.
+        """
+        if not self._engine.elastic:
+            self._reject_impossible(result)
+        just_submitted = {request.gang_id for request in result.submit}
+        for entry in self._gangs.waiting_at_engine():
+            if explain_all or entry.gang.gang_id in just_submitted:
+                self._explain_requested(result, entry.gang)
+        self._explain_queued(result, explain_all=explain_all)
+
+    def _check_blocking(self, blocking: set[str]) -> None:
+        now_s = self._clock()
+        for gang in self._gangs.in_state(Requested):
+            is_blocking = gang.gang_id in blocking
+            if isinstance(gang.state, Requested) and (is_blocking or gang.state.blocking_since_s is not None):
+                self._reports.deliver(gang, BlockingChecked(is_blocking, now_s, self._withdraw_after_s))
+
+    async def _submit(self, request: GangRequest) -> None:
+        gang = self._gangs.get(request.gang_id)
+        if gang is None:
+            return  # the job has released the gang while the engine was awaited
+        for instruction in self._reports.deliver(gang, Selected()):
+            if isinstance(instruction, Submit):
+                await self._send(gang, instruction.request)
+
+    async def _send(self, gang: GangRecord, request: GangRequest) -> None:
+        try:
+            failpoint("placement.before")
+            await self._engine.submit(request)
+            failpoint("placement.after")
+        except GangRejectedError as error:
+            self._reports.deliver(gang, Rejected(str(error)))
+        except UnavailableError:
+            self._reports.deliver(gang, SubmitUnanswered())
+            raise
+
+    def _reject_impossible(self, result: Plan) -> None:
+        for kind in result.impossible:
+            for gang_id in list(self._gangs.queue.by_kind().get(kind, ())):
+                gang, cause = self._gangs.get(gang_id), result.cause_of(kind)
+                if gang is not None and cause is not None:
+                    advice = _ADVICE if self._may_split(gang, result.machine_set) else ""
+                    text = f"it can never be placed: {cause_text(cause)}{advice}"
+                    self._reports.deliver(gang, Rejected(text))
+
+    def _may_split(self, gang: GangRecord, machine_set: MachineSet) -> bool:
+        """Return True if the gang is too large as a whole, but each of its tasks would fit by itself."""
+        request = gang.request
+        alone = GangRequest(gang.gang_id, 1, request.need, Placement.ANY, request.labels)
+        return request.slots > 1 and gang.may_split and machine_set.fits_with_all_alive(alone)
+
+    def _explain_requested(self, result: Plan, request: GangRequest) -> None:
+        gang = self._gangs.get(request.gang_id)
+        if gang is not None and isinstance(gang.state, Requested):
+            shortage = result.shortage_of(request)
+            engine_reason = gang.state.engine_reason or ""
+            cause = EnginePending(GangKind.of(request), shortage, self._engine.name, engine_reason)
+            self._explanations.explain(gang.job_id, gang.gang_id, cause)
+
+    def _explain_queued(self, result: Plan, *, explain_all: bool) -> None:
+        """Set the reasons of queued gangs, except of gangs that arrived after the plan was made."""
+        queue = self._gangs.queue
+        gangs_by_kind: dict[GangKind, list[str]] = {}
+        if explain_all:
+            gangs_by_kind = {kind: list(gangs) for kind, gangs in queue.by_kind().items()}
+        else:
+            for gang_id in queue.newcomers:
+                gangs_by_kind.setdefault(queue.kind_of(gang_id), []).append(gang_id)
+        causes: dict[GangKind, Cause] = {}
+        for kind, gang_ids in gangs_by_kind.items():
+            cause = result.cause_of(kind)
+            if cause is None:
+                continue
+            # The same object as in the last pass, if nothing has changed, makes comparisons of reasons fast.
+            last = self._last_causes.get(kind)
+            causes[kind] = cause = last if last == cause else cause
+            for gang_id in gang_ids:
+                queue.newcomers.pop(gang_id, None)
+                gang = self._gangs.get(gang_id)
+                if gang is not None:
+                    self._explanations.explain(gang.job_id, gang_id, cause)
+        if explain_all:
+            self._last_causes = causes
