@@ -13,7 +13,6 @@ from support.tokens import shared_key
 from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.logs.keeper import Keeping
-from iris.cluster.controller.scheduling.draining import DRAIN_S
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Quota

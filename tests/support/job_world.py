@@ -121,7 +121,7 @@ class World:
 
     def explain(self, gang_id: str) -> None:
         """The queue says why a gang waits."""
-        assert self.job.explain_waiting(gang_id, f"reason {self.now_ms}")
+        assert self.job.explain_waiting(gang_id, PendingReason(engine_problem=f"problem {self.now_ms}"))
         self._save()
 
     def deliver_start(self, start: StartAttempt) -> None:

@@ -28,6 +28,7 @@ from iris.cluster.controller.jobs.task import (
     Stop,
     WorkerPlace,
 )
+from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.types import state_name
 
 STATES = {
@@ -207,11 +208,11 @@ def test_room_that_is_lost_is_a_change_that_is_stored() -> None:
 def test_why_a_gang_waits_is_news_once() -> None:
     job = submitted(2)
     before = job.revision
-    assert job.explain_waiting("job@0", "waiting: needs 4 cpu")
+    assert job.explain_waiting("job@0", PendingReason(engine_problem="no network"))
     assert job.revision == before + 1
     assert [task.revision for task in job.tasks] == [job.revision] * 2
-    assert not job.explain_waiting("job@0", "waiting: needs 4 cpu")
-    assert not job.explain_waiting("job@7", "waiting: needs 4 cpu")
+    assert not job.explain_waiting("job@0", PendingReason(engine_problem="no network"))
+    assert not job.explain_waiting("job@7", PendingReason())
     assert job.revision == before + 1
 
 

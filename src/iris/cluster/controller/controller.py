@@ -47,7 +47,6 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
-from iris.cluster.controller.scheduling.draining import DRAIN_S, SlotWorkers
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
 from iris.cluster.controller.storage.saver import JobChange, Saver, TriedBatch
 from iris.cluster.controller.storage.store import Store
@@ -57,6 +56,7 @@ from iris.cluster.controller.submission.quotas import Quota, QuotaUse
 from iris.cluster.controller.submission.submit import Submissions
 from iris.cluster.controller.submission.workspaces import Workspaces
 from iris.cluster.controller.workers.attempt_control import AttemptControl
+from iris.cluster.controller.workers.draining import DRAIN_S, SlotWorkers
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.controller.workers.liveness import ClusterLiveness
 from iris.cluster.controller.workers.lost_attempts import LostAttempts

@@ -150,6 +150,15 @@ class GangRecord:
         return allocation is not None and bool(allocation.machines)
 
 
+def allocation_of(state: State) -> Allocation | None:
+    """Return what the engine may hold for a gang in this state; None if nothing."""
+    match state:
+        case Granted() | Held() | Lost() | Draining() | ReleaseDue() | Releasing():
+            return state.allocation
+        case _:
+            return None
+
+
 # Events.
 
 

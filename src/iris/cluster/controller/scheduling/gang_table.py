@@ -22,8 +22,9 @@ from iris.cluster.controller.scheduling.gang_states import (
     Releasing,
     Requested,
     State,
+    allocation_of,
 )
-from iris.cluster.controller.scheduling.gangs import allocation_of, check_gang, next_due_s, next_step
+from iris.cluster.controller.scheduling.gangs import check_gang, next_due_s, next_step
 from iris.cluster.controller.scheduling.queue import Allocation, Queue, QueuedGang
 from iris.cluster.controller.scheduling.timers import Timers
 from iris.errors import InternalError

@@ -38,8 +38,8 @@ from iris.cluster.controller.scheduling.gang_states import (
     RecordSlots,
     Rejected,
     ReleaseAsked,
-    ReleaseDue,
     Released,
+    ReleaseDue,
     Releasing,
     ReportLost,
     ReportPlaced,
@@ -53,6 +53,7 @@ from iris.cluster.controller.scheduling.gang_states import (
     Submit,
     SubmitUnanswered,
     TimePassed,
+    allocation_of,
 )
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.reasons import Loss, LossKind
@@ -131,15 +132,6 @@ def check_gang(gang: GangRecord) -> None:
         problem = "it has another number of tasks than its request has slots"
     if problem:
         raise InternalError(f"gang {gang.gang_id} is inconsistent: {problem}: {gang}")
-
-
-def allocation_of(state: State) -> Allocation | None:
-    """Return what the engine may hold for a gang in this state; None if nothing."""
-    match state:
-        case Granted() | Held() | Lost() | Draining() | ReleaseDue() | Releasing():
-            return state.allocation
-        case _:
-            return None
 
 
 # Transitions. Each takes the gang, its state, and the event.

@@ -10,7 +10,6 @@ from typing import Protocol
 from iris.cluster.controller.jobs.job import Instruction as JobInstruction
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import WorkerPlace
-from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.gang_states import (
     Drain,
     Event,
@@ -26,6 +25,7 @@ from iris.cluster.controller.scheduling.gang_states import (
     ReportTimeout,
     Submit,
 )
+from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.reason_text import pending_text
 from iris.cluster.controller.scheduling.reasons import Cause, Loss, LossKind, PendingReason, WorkersMissing
 from iris.cluster.controller.scheduling.slots import SlotTable

@@ -20,8 +20,6 @@ from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job import job_id_of_gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
-from iris.cluster.controller.scheduling.draining import SlotWorkers
-from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.gang_states import (
     Drain,
     Drained,
@@ -40,8 +38,10 @@ from iris.cluster.controller.scheduling.gang_states import (
     Requested,
     SnapshotSeen,
     TimePassed,
+    allocation_of,
 )
-from iris.cluster.controller.scheduling.gangs import allocation_of, is_news
+from iris.cluster.controller.scheduling.gang_table import GangTable
+from iris.cluster.controller.scheduling.gangs import is_news
 from iris.cluster.controller.scheduling.job_reports import (
     Explanations,
     JobChanges,
@@ -55,6 +55,7 @@ from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.submitter import Submitter
 from iris.cluster.controller.scheduling.timers import Timers
 from iris.cluster.controller.submission.request import gang_of
+from iris.cluster.controller.workers.draining import SlotWorkers
 from iris.cluster.engine.base import Engine, GangRequest, GangState, GangStatus, Resources, Slot
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
@@ -392,6 +393,19 @@ class Scheduler:
         }
         return dict(snapshot) | forgotten
 
+    def _forgotten(self, record: JobRecord, gang_id: str) -> GangStatus:
+        """Return the status of a running gang that the engine has forgotten, if each slot has a worker of its own.
+
+        The engine may have lost its memory together with its head, and an unreachable machine may still run attempts.
+        Therefore no slot is certainly lost.
+        """
+        known = self.slots.of_job(record.job_id)
+        slots = tuple(
+            Slot(record.job.tasks[index].attempts[-1].worker_id, known[index].machine if index in known else "")
+            for index in record.job.gangs[gang_id].task_indices
+        )
+        return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")
+
     def _apply_time(self) -> None:
         while (gang := self._gangs.pop_due(self._clock())) is not None:
             self._deliver(gang, TimePassed(self._clock()))
@@ -445,16 +459,3 @@ def _place_by_s(record: JobRecord, since_s: float) -> float:
 def _age_ms(record: JobRecord) -> int:
     """Return the age of a job, including the time before a restart, however the wall clock was set."""
     return ms_since(record.job.submitted_stamp, record.job.submitted_at_ms)
-
-
-def _forgotten_status(record: JobRecord, gang_id: str) -> GangStatus:
-    """Return the status of a running gang that the engine has forgotten, if each slot has a worker of its own.
-
-    The engine may have lost its memory together with its head, and an unreachable machine may still run attempts.
-    Therefore no slot is certainly lost.
-    """
-    slots = tuple(
-        Slot(record.job.tasks[index].attempts[-1].worker_id, record.machines.get(index, ""))
-        for index in record.job.gangs[gang_id].task_indices
-    )
-    return GangStatus(GangState.BROKEN, slots, frozenset(), "the engine knows nothing of it any more")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from iris.cluster.controller.scheduling.capacity import GangKind, MachineSet
-from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.gang_states import (
     BlockingChecked,
     GangRecord,
@@ -15,6 +14,7 @@ from iris.cluster.controller.scheduling.gang_states import (
     Submit,
     SubmitUnanswered,
 )
+from iris.cluster.controller.scheduling.gang_table import GangTable
 from iris.cluster.controller.scheduling.job_reports import Explanations, JobReports, Workers
 from iris.cluster.controller.scheduling.queue import Plan, plan
 from iris.cluster.controller.scheduling.reason_text import cause_text
