@@ -16,6 +16,7 @@ from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Quota
+from iris.cluster.controller.workers.draining import DRAIN_S
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.asgi_server import HttpServer

@@ -35,6 +35,7 @@ from iris.cluster.controller.jobs.task import (
     Task,
     WorkerPlace,
 )
+from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.types import is_job_finished, is_task_finished, state_name
 from iris.rpc import cluster_pb2

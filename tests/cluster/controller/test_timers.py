@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from iris.cluster.controller.scheduling.timers import Timers
+from iris.system.timers import Timers
 
 
 def test_what_is_due_comes_in_the_order_of_time() -> None:

@@ -26,8 +26,8 @@ from iris.cluster.controller.scheduling.gang_states import (
 )
 from iris.cluster.controller.scheduling.gangs import check_gang, next_due_s, next_step
 from iris.cluster.controller.scheduling.queue import Allocation, Queue, QueuedGang
-from iris.cluster.controller.scheduling.timers import Timers
 from iris.errors import InternalError
+from iris.system.timers import Timers
 
 
 class GangTable:

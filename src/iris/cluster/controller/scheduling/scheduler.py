@@ -53,14 +53,14 @@ from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.reasons import PendingReason, RequestDelayed
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.submitter import Submitter
-from iris.cluster.controller.scheduling.timers import Timers
 from iris.cluster.controller.submission.request import gang_of
 from iris.cluster.controller.workers.draining import SlotWorkers
 from iris.cluster.engine.base import Engine, GangRequest, GangState, GangStatus, Resources, Slot
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 from iris.system.clock import ms_since, now_ms
-from iris.system.processes import happens
+from iris.system.event_loop import happens
+from iris.system.timers import Timers
 
 TICK_S = 1.0
 WITHDRAW_AFTER_S = 20.0
