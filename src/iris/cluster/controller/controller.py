@@ -48,7 +48,8 @@ from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.log_service import LogService
 from iris.cluster.controller.logs.sources import LogSources
 from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
-from iris.cluster.controller.storage.saver import JobChange, Saver, TriedBatch
+from iris.cluster.controller.storage.batch import JobChange, TriedBatch
+from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.headroom import Headroom
 from iris.cluster.controller.submission.parents import why_orphaned

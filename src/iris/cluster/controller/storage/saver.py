@@ -17,13 +17,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeVar
 
-from iris.cluster.controller.jobs.job import Instruction, StopAttempt
+from iris.cluster.controller.jobs.job import Instruction
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import Stop
-from iris.cluster.controller.storage.store import Changes, Store, StoredToken
+from iris.cluster.controller.storage.batch import Batch, JobChange, PendingJob, PendingLaunch, TriedBatch, WrittenJob
+from iris.cluster.controller.storage.store import Store, StoredToken
 from iris.errors import InternalError, IrisError
 from iris.rpc import cluster_pb2
 
@@ -46,124 +45,6 @@ class SavedJobs(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class JobChange:
-    """What the controller has to do after a batch with a change of this job was tried.
-
-    Attributes:
-        record: The job.
-        instructions: The instructions to carry out now.
-        is_saved: Whether the change is saved. If not, the instructions are those that need no saving.
-        is_current: Whether the store now has the job's current state.
-        has_news: Whether watchers of the job have to be told.
-    """
-
-    record: JobRecord
-    instructions: Sequence[Instruction]
-    is_saved: bool
-    is_current: bool
-    has_news: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TriedBatch:
-    """A batch that was written, or could not be written for now.
-
-    Attributes:
-        added: The new jobs that are saved.
-        refused: The new jobs that could not be saved. Nobody tries to save them again.
-        changes: The changes of other jobs.
-    """
-
-    added: Sequence[JobChange] = ()
-    refused: Sequence[JobRecord] = ()
-    changes: Sequence[JobChange] = ()
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What is saved of one job, and what is not.
-
-    Attributes:
-        record: The job.
-        saved_revision: The store has all changes up to this revision.
-        announced_revision: Watchers were told about all changes up to this revision.
-        instructions: The instructions to carry out once the job is saved.
-        results: The unsaved results: task index and outcome.
-        last_saved: The job as the store has it, while newer changes cannot be saved; None if nothing has failed.
-    """
-
-    record: JobRecord
-    saved_revision: int
-    announced_revision: int
-    instructions: list[Instruction] = field(default_factory=list)
-    results: list[tuple[int, bytes]] = field(default_factory=list)
-    last_saved: JobRecord | None = None
-
-    @property
-    def is_unsaved(self) -> bool:
-        """Whether the store lacks something of the job."""
-        return self.record.job.revision > self.saved_revision or bool(self.results)
-
-
-@dataclass(slots=True)
-class _Launch:
-    """A new job that is not saved yet, and the future for the caller that submitted it."""
-
-    pending: _Pending
-    bundle: bytes
-    outcome: asyncio.Future[IrisError | None]
-
-
-@dataclass(slots=True)
-class _Written:
-    """How far a job had come when its batch was written; by the time the batch is on the disk it may have changed."""
-
-    pending: _Pending
-    revision: int
-    instructions: int
-    results: int
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What is written together.
-
-    Attributes:
-        outcome: Set after the attempt to write: the error, or None. The future never has an exception, because many
-            callers may wait for it, or none.
-        launches: The new jobs.
-        jobs: The changed jobs, by id.
-        endpoints: The changed endpoints, by id; None for a removed one.
-        fenced: The changed fences, by worker id and incarnation; False for a removed one.
-        lease_s: The changed lease; None if it is unchanged.
-        tokens: The changed tokens, by id; None for a removed one.
-    """
-
-    outcome: asyncio.Future[IrisError | None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    launches: list[_Launch] = field(default_factory=list)
-    jobs: dict[str, _Pending] = field(default_factory=dict)
-    endpoints: dict[str, cluster_pb2.Controller.Endpoint | None] = field(default_factory=dict)
-    fenced: dict[tuple[str, str], bool] = field(default_factory=dict)
-    lease_s: float | None = None
-    tokens: dict[str, StoredToken | None] = field(default_factory=dict)
-
-    def add_older(self, other: _Batch) -> None:
-        """Add the changes of an older batch that could not be written, unless this batch has newer ones."""
-        self.jobs = other.jobs | self.jobs
-        self.endpoints = other.endpoints | self.endpoints
-        self.fenced = other.fenced | self.fenced
-        self.tokens = other.tokens | self.tokens
-        self.lease_s = other.lease_s if self.lease_s is None else self.lease_s
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the batch has no changes."""
-        return not (self.launches or self.jobs or self.endpoints or self.fenced or self.lease_s or self.tokens)
-
-
 class Saver:
     """Saves the controller's changes. The controller iterates over `batches` and carries out what each one allows.
 
@@ -173,13 +54,13 @@ class Saver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: dict[str, _Pending] = {}  # a finished job that is saved has no entry
-        self._launches: dict[str, _Launch] = {}
+        self._pending: dict[str, PendingJob] = {}  # a finished job that is saved has no entry
+        self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._gathering = _Batch()
-        self._writing: _Batch | None = None
+        self._gathering = Batch()
+        self._writing: Batch | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
@@ -262,8 +143,8 @@ class Saver:
         Raises:
             IrisError: The job could not be saved, and nobody tries again.
         """
-        pending = _Pending(record, 0, 0, list(instructions))
-        launch = _Launch(pending, bundle, asyncio.get_running_loop().create_future())
+        pending = PendingJob(record, 0, 0, list(instructions))
+        launch = PendingLaunch(pending, bundle, asyncio.get_running_loop().create_future())
         self._launches[record.job_id] = launch
         self._gathering.launches.append(launch)
         self._wake.set()
@@ -313,10 +194,10 @@ class Saver:
             return await asyncio.shield(self._writing.outcome)
         return None
 
-    def _pending_of(self, record: JobRecord) -> _Pending:
+    def _pending_of(self, record: JobRecord) -> PendingJob:
         pending = self._pending.get(record.job_id)
         if pending is None:
-            pending = self._pending[record.job_id] = _Pending(record, record.job.revision, record.job.revision)
+            pending = self._pending[record.job_id] = PendingJob(record, record.job.revision, record.job.revision)
         return pending
 
     # Writing.
@@ -331,10 +212,10 @@ class Saver:
             self._wake.clear()
             if self._gathering.is_empty:
                 continue
-            batch, self._gathering = self._gathering, _Batch()
+            batch, self._gathering = self._gathering, Batch()
             self._writing = batch
             written = [
-                _Written(pending, pending.record.job.revision, len(pending.instructions), len(pending.results))
+                WrittenJob(pending, pending.record.job.revision, len(pending.instructions), len(pending.results))
                 for pending in batch.jobs.values()
             ]
             error = await self._write(batch)
@@ -354,9 +235,9 @@ class Saver:
                 if not launches:
                     batch.outcome.set_result(error)
 
-    async def _write(self, batch: _Batch) -> IrisError | None:
+    async def _write(self, batch: Batch) -> IrisError | None:
         try:
-            changes = _changes_of(batch)
+            changes = batch.changes()
             if changes.statements:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
         except IrisError as error:
@@ -366,12 +247,12 @@ class Saver:
             return InternalError(f"the controller cannot save: {type(error).__name__}: {error}")
         return None
 
-    def _finish(self, batch: _Batch, written: Sequence[_Written]) -> TriedBatch:
+    def _finish(self, batch: Batch, written: Sequence[WrittenJob]) -> TriedBatch:
         """Note that a batch is saved."""
         added = [self._finish_launch(launch) for launch in batch.launches]
         return TriedBatch(added, (), [self._finish_change(one) for one in written])
 
-    def _finish_launch(self, launch: _Launch) -> JobChange:
+    def _finish_launch(self, launch: PendingLaunch) -> JobChange:
         pending = launch.pending
         record = pending.record
         del self._launches[record.job_id]
@@ -380,7 +261,7 @@ class Saver:
         instructions, pending.instructions = pending.instructions, []
         return JobChange(record, instructions, is_saved=True, is_current=True, has_news=True)
 
-    def _finish_change(self, written: _Written) -> JobChange:
+    def _finish_change(self, written: WrittenJob) -> JobChange:
         pending = written.pending
         pending.last_saved = None
         has_news = written.revision > pending.announced_revision or bool(written.results)
@@ -396,7 +277,7 @@ class Saver:
             self._pending.pop(record.job_id, None)
         return JobChange(record, instructions, is_saved=True, is_current=is_current, has_news=has_news)
 
-    async def _read_last_saved(self, batch: _Batch) -> dict[str, JobRecord]:
+    async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
         """Return what the store has of the jobs of a failed batch, except for jobs of which that is known."""
         wanted = [job_id for job_id, pending in batch.jobs.items() if pending.last_saved is None]
         try:
@@ -405,7 +286,7 @@ class Saver:
             _log.exception("the last saved state of jobs cannot be read")
             return {}
 
-    def _show_last_saved(self, batch: _Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
+    def _show_last_saved(self, batch: Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
         """Show readers the last saved state of the jobs of a failed batch. A job whose waiting reason alone has changed
         is shown as it is, because reasons need no saving."""
         for job_id, stored in last_saved.items():
@@ -413,7 +294,7 @@ class Saver:
             if pending.is_unsaved:
                 pending.last_saved = JobRecord(stored.job, stored.launch, stored.facts, why_outdated=str(error))
 
-    def _give_back(self, batch: _Batch, launches: Sequence[_Launch], error: IrisError) -> TriedBatch:
+    def _give_back(self, batch: Batch, launches: Sequence[PendingLaunch], error: IrisError) -> TriedBatch:
         """Put the changes of a failed batch back, to be tried again.
 
         1. New jobs are refused. They may be what did not fit, so the rest is tried again at once.
@@ -437,44 +318,4 @@ class Saver:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
-        return TriedBatch(changes=[_unsaved_change(pending) for pending in batch.jobs.values()])
-
-
-def _unsaved_change(pending: _Pending) -> JobChange:
-    record = pending.record
-    stops = [step for step in pending.instructions if _is_stop_for_good(record, step)]
-    pending.instructions = [step for step in pending.instructions if not _is_stop_for_good(record, step)]
-    has_news = not pending.is_unsaved and record.job.revision > pending.announced_revision
-    if has_news:
-        pending.announced_revision = record.job.revision
-    return JobChange(record, stops, is_saved=False, is_current=False, has_news=has_news)
-
-
-def _changes_of(batch: _Batch) -> Changes:
-    changes = Changes()
-    for launch in batch.launches:
-        changes.add_job(launch.pending.record, launch.bundle)
-    for pending in batch.jobs.values():
-        if pending.is_unsaved:
-            changes.save_job(pending.record, pending.saved_revision, pending.results)
-    changes.save_endpoints(
-        [endpoint for endpoint in batch.endpoints.values() if endpoint is not None],
-        [endpoint_id for endpoint_id, endpoint in batch.endpoints.items() if endpoint is None],
-    )
-    for (worker_id, incarnation), is_fenced in batch.fenced.items():
-        if is_fenced:
-            changes.fence(worker_id, incarnation)
-        else:
-            changes.unfence(worker_id, incarnation)
-    for token_id, stored in batch.tokens.items():
-        if stored is None:
-            changes.remove_token(token_id)
-        else:
-            changes.save_token(stored)
-    if batch.lease_s is not None:
-        changes.set_lease(batch.lease_s)
-    return changes
-
-
-def _is_stop_for_good(record: JobRecord, step: Instruction) -> bool:
-    return isinstance(step, StopAttempt) and record.job.tasks[step.task_index].stop is not Stop.RESTART
+        return TriedBatch(changes=[pending.unsaved_change() for pending in batch.jobs.values()])
