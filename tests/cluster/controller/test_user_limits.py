@@ -213,7 +213,7 @@ def test_endpoints() -> None:
 
 def test_endpoints_of_a_job() -> None:
     endpoints = Endpoints([], lambda endpoint_id, endpoint: None)
-    registered = [endpoints.register(endpoint(f"e{number}")) for number in range(registry.MAX_OF_JOB)]
+    registered = [endpoints.register(endpoint(f"e{number}")) for number in range(registry.MAX_ENDPOINTS_OF_JOB)]
     with pytest.raises(ResourceExhaustedError, match=r"20,000 endpoints of job 'j'.*unregister"):
         endpoints.register(endpoint("more"))
     endpoints.register(endpoint("e5", address="h:2"))  # one that moves is none more

@@ -1,1 +1,3 @@
-"""The services of the controller and the messages they answer with. Imported by the controller and the server only."""
+"""The calls that the controller serves, and the messages of its answers. Only the controller and `iris.server` import
+this package.
+"""

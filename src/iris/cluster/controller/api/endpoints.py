@@ -1,4 +1,4 @@
-"""The registry of endpoints: names by which what runs in one job is found from elsewhere."""
+"""The registry of endpoints, by which tasks and clients find the address of a task by its name."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from iris.rpc.serving.steps import Steps
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
-_REMEMBERED = 1000  # of a job, or of none: endpoints that were unregistered
-MAX_ENDPOINT_BYTES = 4096  # of its address and metadata
-MAX_OF_JOB = 20_000  # the largest job has 10,000 tasks
-MAX_ENDPOINTS = 100_000  # all are held in memory
+_MAX_REMOVED = 1000  # removed endpoints that are remembered for each job, and for no job
+MAX_ENDPOINT_BYTES = 4096  # of the address and the metadata together
+MAX_ENDPOINTS_OF_JOB = 20_000  # the largest job has 10,000 tasks
+MAX_ENDPOINTS = 100_000  # the registry is in memory
 
 
 class Endpoints:
-    """All endpoints. A name belongs to one job at a time.
+    """All endpoints of a cluster. A name belongs to one job at a time.
 
-    One that was unregistered leaves a record without a name, so that a repeat of that call is answered as the first
-    was. It goes with its job; until then, and of those that belong to no job, the newest stay.
+    An endpoint that a task registered ends with the task's attempt, because another process may get the port then. No
+    caller gets the endpoint afterwards. It is removed when somebody looks it up, when another job needs its name, or
+    when its job ends.
 
-    One that a task has registered ends with the attempt that did, however that ends: its port is free for others then.
-    It is never given out after that, and removed when somebody asks for it, needs its name, or its job ends.
+    The id of a removed endpoint is remembered, so that a repeated removal succeeds as the first one did. The ids of a
+    job are forgotten when the job ends, and before that if there are more than `_MAX_REMOVED`.
 
     Args:
-        known: Those that there are.
-        changed: Called for each that comes or goes (None), with its id.
-        is_live: Whether an attempt goes on: by job, task index and attempt id.
+        known: The stored endpoints.
+        changed: Saves an endpoint by its id; None removes the endpoint.
+        is_live: Whether an attempt, named by job id, task index and attempt id, has not ended.
     """
 
     def __init__(
@@ -45,43 +46,44 @@ class Endpoints:
         self._changed = changed
         self._is_live = is_live
         self._by_name: dict[str, Endpoint] = {}
-        self._by_id: dict[str, Endpoint] = {}  # the same
-        self._unregistered: dict[str, dict[str, None]] = {}  # by job: ids, oldest first
+        self._by_id: dict[str, Endpoint] = {}
+        self._removed: dict[str, dict[str, None]] = {}  # the ids of removed endpoints by job, oldest first
         self._count: Counter[str] = Counter()
         for endpoint in known:
             if endpoint.name:
-                self._hold(endpoint)
+                self._index(endpoint)
             else:
-                self._unregistered.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
-        self._names = sorted(self._by_name)  # so that a page is found without looking at all of them
+                self._removed.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
+        self._names = sorted(self._by_name)  # sorted, so that a page is found by bisection
 
     def register(
         self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
     ) -> Endpoint:
-        """Adds a name, or moves it to another address for the job that has it, as a retried task does.
+        """Register an endpoint. If the job has an endpoint of this name, the new address replaces the old one.
 
         Args:
-            request: What the name stands for, and which job it belongs to.
-            attempt: The task index and attempt id of who registers it, with which it ends; None: it ends with its job.
+            request: The name, the address, and the job that the endpoint belongs to.
+            attempt: The task index and attempt id of the attempt with which the endpoint ends; None if the endpoint
+                ends with its job.
 
         Raises:
-            InvalidArgumentError: Name or address is empty, or cannot be shown.
-            ResourceExhaustedError: It is too large, or one too many.
+            InvalidArgumentError: The name or the address is empty, or has characters that cannot be shown.
+            ResourceExhaustedError: The endpoint is too large, or there are too many endpoints.
             AlreadyExistsError: Another job has the name.
         """
         check_name("endpoint", request.name)
         fault = find_unseen(request.address) if request.address else "is empty"
         if fault:
             raise InvalidArgumentError(
-                f"endpoint {request.name!r} needs an address, as 'host:port': {quoted(request.address)} {fault}"
+                f"endpoint {request.name!r} needs an address like 'host:port': {quoted(request.address)} {fault}"
             )
         known = self._find(request.name)
         if known is not None and known.job_id != request.job_id:
-            owner = f"job {known.job_id!r}" if known.job_id else "nobody's job; unregister it first"
+            owner = f"job {known.job_id!r}" if known.job_id else "no job: unregister it first"
             raise AlreadyExistsError(f"endpoint {request.name!r} belongs to {owner}")
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
-            return known  # the same again, after a lost reply
+            return known  # a repeated request whose first answer was lost
         self._check_size(request)
         if known is None:
             self._check_count(request.job_id)
@@ -96,41 +98,43 @@ class Endpoints:
             endpoint.task_index, endpoint.attempt_id = attempt
         if known is not None:
             self._changed(known.endpoint_id, None)
-            self._drop(known)
+            self._remove(known)
         self._changed(endpoint.endpoint_id, endpoint)
-        self._take(endpoint)
+        insort(self._names, endpoint.name)
+        self._index(endpoint)
         return endpoint
 
     def unregister(self, endpoint_id: str) -> None:
-        """Takes a name away; again: no effect.
+        """Remove an endpoint. A repeated removal has no effect.
 
         Raises:
-            NotFoundError: There is no such endpoint, and was none.
+            NotFoundError: There never was an endpoint with this id, or its removal is no longer remembered.
         """
         endpoint = self._by_id.get(endpoint_id)
         if endpoint is None:
-            if any(endpoint_id in gone for gone in self._unregistered.values()):
+            if any(endpoint_id in removed for removed in self._removed.values()):
                 return
             raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}")
         self._changed(endpoint_id, Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id))
-        gone = self._unregistered.setdefault(endpoint.job_id, {})
-        gone[endpoint_id] = None
-        if len(gone) > _REMEMBERED:
-            oldest = next(iter(gone))
+        removed = self._removed.setdefault(endpoint.job_id, {})
+        removed[endpoint_id] = None
+        if len(removed) > _MAX_REMOVED:
+            oldest = next(iter(removed))
             self._changed(oldest, None)
-            del gone[oldest]
-        self._drop(endpoint)
+            del removed[oldest]
+        self._remove(endpoint)
 
     def job_of(self, endpoint_id: str) -> str | None:
-        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+        """Return the job that an endpoint belongs to; an empty string if it belongs to none, None if there is no such
+        endpoint."""
         endpoint = self._by_id.get(endpoint_id)
         return None if endpoint is None else endpoint.job_id
 
     def lookup(self, name: str) -> Endpoint:
-        """The endpoint of that name.
+        """Return the endpoint with this name.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: There is no endpoint with this name.
         """
         endpoint = self._find(name)
         if endpoint is None:
@@ -138,28 +142,28 @@ class Endpoints:
         return endpoint
 
     def list(self, prefix: str, *, page_size: int = 0, page_token: str = "") -> Steps[Page[Endpoint]]:
-        """Make a page of the endpoints whose names start with a prefix, by name.
+        """Make a page of the endpoints whose names start with a prefix, in the order of their names.
 
         Raises:
             InvalidArgumentError: See `cut_named_page`.
         """
         first = bisect_left(self._names, prefix)
-        # What follows a prefix in the order of names begins after its largest continuation.
+        # Every name with the prefix comes before the prefix with the largest character appended.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
         return cut_named_page("endpoints", names, self._find, page_size=page_size, page_token=page_token)
 
     def job_ids(self) -> set[str]:
-        """The jobs that have endpoints, or had."""
-        return self._count.keys() | self._unregistered.keys()
+        """Return the jobs that have endpoints, or removed endpoints that are remembered."""
+        return self._count.keys() | self._removed.keys()
 
     def job_ended(self, job_id: str) -> None:
-        """The names of a job go with it."""
+        """Remove the endpoints of a job that has ended."""
         if job_id in self._count:
             for endpoint in [endpoint for endpoint in self._by_id.values() if endpoint.job_id == job_id]:
                 self._changed(endpoint.endpoint_id, None)
-                self._drop(endpoint)
-        for endpoint_id in self._unregistered.pop(job_id, {}):
+                self._remove(endpoint)
+        for endpoint_id in self._removed.pop(job_id, {}):
             self._changed(endpoint_id, None)
 
     def _find(self, name: str) -> Endpoint | None:
@@ -173,15 +177,11 @@ class Endpoints:
         attempt = _attempt_of(endpoint)
         return attempt is not None and not self._is_live(endpoint.job_id, *attempt)
 
-    def _take(self, endpoint: Endpoint) -> None:
-        insort(self._names, endpoint.name)
-        self._hold(endpoint)
-
-    def _hold(self, endpoint: Endpoint) -> None:
+    def _index(self, endpoint: Endpoint) -> None:
         self._by_name[endpoint.name] = self._by_id[endpoint.endpoint_id] = endpoint
         self._count[endpoint.job_id] += 1
 
-    def _drop(self, endpoint: Endpoint) -> None:
+    def _remove(self, endpoint: Endpoint) -> None:
         del self._by_name[endpoint.name], self._by_id[endpoint.endpoint_id]
         del self._names[bisect_left(self._names, endpoint.name)]
         self._count[endpoint.job_id] -= 1
@@ -195,21 +195,21 @@ class Endpoints:
         if size > MAX_ENDPOINT_BYTES:
             raise ResourceExhaustedError(
                 f"endpoint {request.name!r} has {size:,} bytes of address and metadata, over the limit of"
-                f" {MAX_ENDPOINT_BYTES:,}: serve what is large at the address"
+                f" {MAX_ENDPOINT_BYTES:,}: serve larger data at the address"
             )
 
     def _check_count(self, job_id: str) -> None:
-        if self._count[job_id] >= MAX_OF_JOB or len(self._by_name) >= MAX_ENDPOINTS:
+        if self._count[job_id] >= MAX_ENDPOINTS_OF_JOB or len(self._by_name) >= MAX_ENDPOINTS:
             for name in list(self._by_name):
-                self._find(name)  # which removes it where it has ended
+                self._find(name)  # removes the endpoint if its attempt has ended
         of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
         for has, limit, which in (
-            (self._count[job_id], MAX_OF_JOB, of_job),
+            (self._count[job_id], MAX_ENDPOINTS_OF_JOB, of_job),
             (len(self._by_name), MAX_ENDPOINTS, "in this cluster"),
         ):
             if has >= limit:
                 raise ResourceExhaustedError(
-                    f"there are {has:,} endpoints {which}, which is the limit: unregister some that are not needed"
+                    f"there are {has:,} endpoints {which}, which is the limit: unregister the ones that are not needed"
                 )
 
 

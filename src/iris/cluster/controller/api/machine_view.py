@@ -1,4 +1,4 @@
-"""What there is, who holds it, and who waits for what: the scheduler's books as a message of the wire."""
+"""Makes messages about machines, their allocations, and queued gangs from the scheduler's state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_ms
 
-MOST_WAITING = 1000  # that are listed; all are counted
+MOST_WAITING = 1000  # queued gangs in one answer; the answer also has the number of all of them
 _PLACEMENTS = {
     Placement.ANY: cluster_pb2.PLACEMENT_UNSPECIFIED,
     Placement.SPREAD: cluster_pb2.PLACEMENT_SPREAD,
@@ -26,21 +26,21 @@ Amounts = cluster_pb2.Controller.Amounts
 def machine_page(
     machines: Iterable[Machine], held: Iterable[tuple[str, Allocation]], *, page_size: int, page_token: str
 ) -> Steps[Page[cluster_pb2.Controller.Machine]]:
-    """Make a page of the machines by name, each with the jobs and tasks that hold capacity on it.
+    """Make a page of the machines, in the order of their names, each with the jobs and tasks that have slots on it.
 
     Args:
-        machines: What the engine says.
-        held: Gangs that have capacity, each with the id of its job.
+        machines: The engine's machines.
+        held: The gangs that have an allocation, each with the id of its job.
         page_size: See `cut_named_page`.
         page_token: See `cut_named_page`.
 
     Raises:
         InvalidArgumentError: See `cut_named_page`.
     """
-    holders: dict[str, dict[str, set[int]]] = {}  # by machine and job
+    holders: dict[str, dict[str, set[int]]] = {}  # task indices by machine and job
     for job_id, entry in held:
         for position, name in enumerate(entry.machines):
-            # After a restart the tasks of a gang whose job has ended are not known any more.
+            # After a restart of the controller the tasks of a gang whose job has ended are unknown.
             indices = entry.task_indices[position : position + 1]
             holders.setdefault(name, {}).setdefault(job_id, set()).update(indices)
             if not position % 50:
@@ -68,7 +68,12 @@ def machine_page(
 def waiting_messages(
     waiting: Sequence[tuple[JobRecord, QueuedGang]], reserved_for: str
 ) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
-    """Make messages of gangs that wait, in this order, by the monotonic clock; and which of them room is kept for."""
+    """Make messages about queued gangs.
+
+    Args:
+        waiting: The gangs with their jobs, in the order of the answer.
+        reserved_for: The gang that has the reservation; empty if there is none.
+    """
     began_ms = now_ms() - time.monotonic() * 1000
     messages = []
     for record, entry in waiting:
@@ -91,7 +96,6 @@ def waiting_messages(
 
 
 def _amounts(resources: Resources) -> Amounts:
-    cpu, memory_bytes, gpu = (
-        max(0, amount) for amount in resources.amounts()
-    )  # more may have been given than is there
+    # An engine may have allocated more than the machine has, so that a negative amount is free.
+    cpu, memory_bytes, gpu = (max(0, amount) for amount in resources.amounts())
     return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)

@@ -1,4 +1,4 @@
-"""The controller's records as messages of the wire."""
+"""Makes the wire's messages about jobs and tasks from the controller's records."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ from iris.rpc.pages import PAGE_BYTES
 from iris.rpc.serving.steps import Steps, finish
 from iris.system.clock import now_ms
 
-# Tasks that are made without a pause, so that all of an answer is of one moment: a millisecond or two.
+# The messages of this many tasks are made without a pause, so that they show one moment. That takes 1 to 2 ms.
 AT_ONCE = 50
 _ROUNDS = 5
 
 
 def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_BYTES) -> Steps[cluster_pb2.JobStatus]:
-    """Make a job with those of its tasks that have changed since a revision (0: all), all as they are in the end.
+    """Make the message of a job with its tasks, all as they are when the last step ends.
 
-    The steps may be far apart. Tasks that change between them are made anew, until few enough have changed to be made
-    at once, with the job: an answer never has a job that has succeeded and a task that still runs.
+    Other code may run between two steps. The messages of tasks that change meanwhile are made again, until few enough
+    have changed to make them in one step together with the job. Therefore an answer never shows a job that has
+    succeeded with a task that still runs.
 
-    Where all attempts of the tasks would be more than `most_bytes`, each task comes with its newest one only.
+    Args:
+        record: The job.
+        since: Only tasks that have changed after this revision are included; 0 includes all tasks.
+        most_bytes: If the message is larger, each task has only its newest attempt.
     """
     job = record.job
     made: dict[int, cluster_pb2.TaskStatus] = {}
@@ -60,12 +64,12 @@ def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_
 
 
 def tasks_at_once(record: JobRecord, since: int) -> bool:
-    """Whether `job_with_tasks` takes one short step."""
+    """Return whether `job_with_tasks` takes one short step."""
     return len(_changed(record.job, since)) <= AT_ONCE
 
 
 def some_tasks(record: JobRecord, indices: Iterable[int]) -> Steps[list[cluster_pb2.TaskStatus]]:
-    """Make some tasks of a job, each as it is at its step."""
+    """Make the messages of some tasks, each as the task is at its step."""
     made = []
     for index in indices:
         made.append(task_status(record, index))
@@ -80,7 +84,13 @@ def _changed(job: Job, since: int) -> list[int]:
 def job_status(
     record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = PAGE_BYTES
 ) -> cluster_pb2.JobStatus:
-    """Make a job at once: without tasks, or as `job_with_tasks` does it."""
+    """Make the message of a job at once.
+
+    Args:
+        record: The job.
+        tasks_since: None leaves out the tasks; otherwise see `since` of `job_with_tasks`.
+        most_bytes: See `job_with_tasks`.
+    """
     if tasks_since is None:
         return _job_alone(record)
     return finish(job_with_tasks(record, since=tasks_since, most_bytes=most_bytes))
@@ -124,7 +134,7 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
 
 
 def task_status(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
-    """One task, with its attempts."""
+    """Return the message of one task, with its attempts."""
     task = record.job.tasks[task_index]
     status = cluster_pb2.TaskStatus(
         task_id=task.task_id,
@@ -178,7 +188,7 @@ def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
 
 def _outdated_note(record: JobRecord) -> str:
     why = record.why_outdated
-    return f"as it was saved last: what has changed since cannot be saved now, and is not shown: {why}" if why else ""
+    return f"newer changes are not shown because they cannot be saved now: {why}" if why else ""
 
 
 def _job_message(job: Job) -> str:
@@ -200,7 +210,7 @@ def _task_message(job: Job, task: Task) -> str:
     if gang is None or task.state != PENDING:
         return ""
     if gang.placed:
-        return "waiting: its gang restarts, and some of its tasks are still being stopped"
+        return "waiting: the gang restarts, and some of its tasks are still being stopped"
     return _why_waiting(job, gang)
 
 
@@ -218,6 +228,6 @@ def _why_waiting(job: Job, gang: Gang) -> str:
 
 
 def _pause_ms(job: Job, gang: Gang) -> int:
-    """How long a gang still pauses between attempts; 0 or less when it does not."""
+    """Return the remaining retry pause of a gang in milliseconds; 0 or less if the gang does not pause."""
     task = job.tasks[gang.task_indices[0]]
     return 0 if gang.placed or not task.attempts else task.not_before_ms - now_ms()

@@ -1,4 +1,4 @@
-"""The wire's door: the verbs of ControllerService, as thin as they can be."""
+"""Answers the calls of ControllerService, each by the part of the controller that is responsible for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
 from iris.system.process_identity import own_place
 
-_MANY_TASKS = 100  # of a job; fewer are told of in two milliseconds
+_MANY_TASKS = 100  # the message of a job with fewer tasks is made in 2 ms
 
 
 def heavy_calls(controller: JobController) -> HeavyRules:
-    """Return which calls of the controller take turns: those whose answers grow with what there is."""
+    """Return the calls that take turns, because their answers grow with the number of jobs, tasks or machines."""
 
     def has_many_tasks(request: Any) -> bool:
         return controller.jobs.task_count(request.job_id) > _MANY_TASKS
@@ -40,7 +40,12 @@ def heavy_calls(controller: JobController) -> HeavyRules:
 
 
 class ControllerService:
-    """Answers the calls of cluster_connect.ControllerService; what each promises stands in cluster.proto."""
+    """The implementation of `cluster_connect.ControllerService`. The file cluster.proto says what each call promises.
+
+    Args:
+        controller: The controller.
+        quota: Limits the open streams of each user.
+    """
 
     def __init__(self, controller: JobController, quota: Quota | None = None) -> None:
         self._controller = controller
@@ -48,48 +53,48 @@ class ControllerService:
 
     @property
     def controller(self) -> JobController:
-        """What answers."""
+        """The controller that answers the calls."""
         return self._controller
 
     async def launch_job(self, request: Controller.LaunchJobRequest, ctx: Any) -> Controller.LaunchJobResponse:
-        """Takes a job."""
+        """Submit a job."""
         job_id = await self._controller.submissions.submit(request, owner=caller().name)
         return Controller.LaunchJobResponse(job_id=job_id)
 
     async def get_job_status(
         self, request: Controller.GetJobStatusRequest, ctx: Any
     ) -> Controller.GetJobStatusResponse:
-        """One job with all its tasks."""
+        """Return one job with its tasks."""
         return await self._controller.queries.get_job_status(request.job_id, include_result=request.include_result)
 
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Asks a job to end."""
+        """Terminate a job."""
         await self._controller.control.terminate_job(request.job_id)
         return cluster_pb2.Empty()
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: Any) -> Controller.ListJobsResponse:
-        """The jobs, or a page of them."""
+        """Return a page of the jobs."""
         page = await self._controller.queries.list_jobs(request.page_size, request.page_token)
         return Controller.ListJobsResponse(jobs=page.items, next_page_token=page.next_token)
 
     async def get_task_status(
         self, request: Controller.GetTaskStatusRequest, ctx: Any
     ) -> Controller.GetTaskStatusResponse:
-        """One task."""
+        """Return one task."""
         task = await self._controller.queries.get_task_status(
             request.job_id, request.task_index, include_result=request.include_result
         )
         return Controller.GetTaskStatusResponse(task=task)
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: Any) -> Controller.ListTasksResponse:
-        """The tasks of a job, or a page of them."""
+        """Return a page of the tasks of a job."""
         page = await self._controller.queries.list_tasks(request.job_id, request.page_size, request.page_token)
         return Controller.ListTasksResponse(tasks=page.items, next_page_token=page.next_token)
 
     async def register_worker(
         self, request: Controller.RegisterWorkerRequest, ctx: Any
     ) -> Controller.RegisterWorkerResponse:
-        """A worker is there."""
+        """Register a worker."""
         self._controller.authority.check_process(caller(), request.incarnation)
         answer = await self._controller.reports.register(request)
         if answer.accepted:
@@ -98,25 +103,25 @@ class ControllerService:
         return answer
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: Any) -> Controller.ListWorkersResponse:
-        """The workers, and how they are."""
+        """Return a page of the workers and their health."""
         page = await self._controller.cluster.list_workers(request.page_size, request.page_token)
         return Controller.ListWorkersResponse(workers=page.items, next_page_token=page.next_token)
 
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: Any) -> Controller.ListMachinesResponse:
-        """The machines, who holds them, and who waits."""
+        """Return a page of the machines with their allocations, and the queued gangs."""
         return await self._controller.cluster.list_machines(request.page_size, request.page_token)
 
     async def report_task_state(
         self, request: Controller.ReportTaskStateRequest, ctx: Any
     ) -> Controller.ReportTaskStateResponse:
-        """What became of one attempt."""
+        """Apply a worker's report about one attempt."""
         await self._controller.reports.report_state(request)
         return Controller.ReportTaskStateResponse()
 
     async def report_task_states(
         self, request: Controller.ReportTaskStatesRequest, ctx: Any
     ) -> Controller.ReportTaskStatesResponse:
-        """What became of attempts, or only that the worker lives."""
+        """Apply a worker's reports about attempts. A call without reports is a heartbeat."""
         answer = await self._controller.reports.report_states(request)
         if not answer.fenced:
             answer.token = self._controller.authority.renewed(caller())
@@ -125,37 +130,37 @@ class ControllerService:
     async def describe_cluster(
         self, request: Controller.DescribeClusterRequest, ctx: Any
     ) -> Controller.DescribeClusterResponse:
-        """What this cluster is, and where."""
+        """Return the cluster's engine, and where the controller runs."""
         return Controller.DescribeClusterResponse(engine=self._controller.cluster.engine_name, place=own_place())
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: Any) -> Controller.WriteStdinResponse:
-        """Standard input for a task."""
+        """Pass standard input to a task."""
         return await self._controller.stdin.write(self._controller.jobs.find(request.job_id), request)
 
     async def register_endpoint(
         self, request: Controller.RegisterEndpointRequest, ctx: Any
     ) -> Controller.RegisterEndpointResponse:
-        """Adds a name. What a task registers is its attempt's."""
+        """Register an endpoint. An endpoint that a task registers ends with the task's attempt."""
         own = caller()
         attempt = (own.task_index, own.attempt_id) if own.role == TASK else None
         endpoint_id = await self._controller.endpoints.register(request, attempt)
         return Controller.RegisterEndpointResponse(endpoint_id=endpoint_id)
 
     async def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Takes a name away."""
+        """Remove an endpoint."""
         await self._controller.endpoints.unregister(request.endpoint_id)
         return cluster_pb2.Empty()
 
     async def lookup_endpoint(
         self, request: Controller.LookupEndpointRequest, ctx: Any
     ) -> Controller.LookupEndpointResponse:
-        """The endpoint of a name."""
+        """Return the endpoint with a name."""
         return Controller.LookupEndpointResponse(endpoint=await self._controller.endpoints.lookup(request.name))
 
     async def list_endpoints(
         self, request: Controller.ListEndpointsRequest, ctx: Any
     ) -> Controller.ListEndpointsResponse:
-        """The endpoints below a prefix."""
+        """Return a page of the endpoints whose names start with a prefix."""
         page = await self._controller.endpoints.list(request.prefix, request.page_size, request.page_token)
         return Controller.ListEndpointsResponse(endpoints=page.items, next_page_token=page.next_token)
 
@@ -171,13 +176,13 @@ class ControllerService:
                 yield message
 
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: Any) -> Controller.FetchBundleResponse:
-        """A workspace."""
+        """Return a workspace."""
         return Controller.FetchBundleResponse(bundle_blob=await self._controller.workspaces.fetch(request.bundle_hash))
 
     async def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
-        """The logs of tasks, through their attempts."""
+        """Yield the logs of tasks, through all their attempts."""
         self._controller.headroom.check_stream()
         positions = len(request.positions) or self._controller.jobs.task_count(request.job_id)
         logs = self._controller.logs.stream_task_logs(request, caller().key)
@@ -188,30 +193,30 @@ class ControllerService:
     async def fetch_task_logs(
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, ctx: Any
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-        """A page of an attempt's log."""
+        """Return a page of an attempt's log."""
         return await self._controller.logs.fetch_task_logs(request, caller().key)
 
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: Any) -> Controller.StoreLogsResponse:
-        """What attempts have written, for keeping."""
+        """Store the parts of logs that a worker uploads."""
         return await self._controller.logs.store_logs(request)
 
     async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Asks one task to end."""
+        """Terminate one task."""
         await self._controller.control.terminate_task(request.job_id, request.task_index)
         return cluster_pb2.Empty()
 
     async def create_token(self, request: Controller.CreateTokenRequest, ctx: Any) -> Controller.CreateTokenResponse:
-        """Makes a token."""
+        """Create a token."""
         token, secret = self._controller.authority.create_token(request)
         await self._controller.saver.saved()
         return Controller.CreateTokenResponse(token=token, secret=secret)
 
     async def list_tokens(self, request: Controller.ListTokensRequest, ctx: Any) -> Controller.ListTokensResponse:
-        """The tokens that were made."""
+        """Return the tokens that people created."""
         return Controller.ListTokensResponse(tokens=self._controller.authority.list_tokens())
 
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Ends a token's life."""
+        """Revoke a token."""
         self._controller.authority.revoke_token(request.token_id)
         await self._controller.saver.saved()
         return cluster_pb2.Empty()

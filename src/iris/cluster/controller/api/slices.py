@@ -1,7 +1,7 @@
-"""Long work for readers, in slices of a few milliseconds: between two of them the loop does everything else it has to.
+"""Does long work for readers in slices of a few milliseconds, so that the loop can do everything else in between.
 
-Work is a generator that yields wherever it may be interrupted. All of a server's work takes turns, so that at most one
-slice runs between two looks at what else there is, however many readers ask: a heartbeat waits for a slice or two.
+Work is a generator that yields wherever it may be interrupted. All slices of a server take turns: however many readers
+ask, at most one slice runs before the loop handles other events. A heartbeat therefore waits for one or two slices.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SLICE_S = 0.004
 
 
 class Slices:
-    """The share of the loop that readers have.
+    """Runs the slices of all readers' work, one after the other.
 
     Args:
-        slice_s: How long a slice takes, seconds; one step more where a step takes longer.
+        slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
 
     Attributes:
-        lane: Turns at work, for the callers that ask for it.
+        lane: Gives callers their turns to have work done.
     """
 
     def __init__(self, slice_s: float = SLICE_S) -> None:
@@ -35,8 +35,7 @@ class Slices:
         self._loop_is_ours = asyncio.Lock()
 
     async def run(self, work: Steps[T]) -> T:
-        """Do some work, and return what it gives back. The caller has a turn of the lane already, or its work is
-        short."""
+        """Do some work, and return its result. The caller already has a turn of the lane, or the work is short."""
         try:
             while True:
                 async with self._loop_is_ours:
@@ -48,7 +47,9 @@ class Slices:
                     except StopIteration as done:
                         result: T = done.value
                         return result
-                    await asyncio.sleep(0)  # within the lock: the next slice of any work comes after the loop's turn
+                    await asyncio.sleep(
+                        0
+                    )  # inside the lock, so that other events come before the next slice of any work
         finally:
             work.close()
 
@@ -56,7 +57,7 @@ class Slices:
         """Do some work when it is the caller's turn.
 
         Raises:
-            ResourceExhaustedError: Too many turns are waited for already.
+            ResourceExhaustedError: Too many calls wait for their turn already.
         """
         async with self.lane.turn(caller):
             return await self.run(work)
