@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iris.cluster.controller.storage import state_dir
-from iris.cluster.controller.storage.incarnation import disown_jobs, settle
+from iris.cluster.controller.storage.state_copies import detect_copy, disown_jobs
 from iris.cluster.engine.engine_options import ENGINES, RAY_ADDRESS, check_engine_options
 from iris.cluster.engine.local.engine import LocalEngine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
@@ -124,9 +124,9 @@ async def _serve_in(
     if arguments.temporary:
         make_private(directory)
     else:
-        held.enter_context(state_dir.hold(directory))
+        held.enter_context(state_dir.lock_state_dir(directory))
         keep_ages_in(directory / "clock")
-        original = settle(directory, take_over=arguments.take_over)
+        original = detect_copy(directory, take_over=arguments.take_over)
         if original:
             disowned = disown_jobs(directory, original)
             _log.warning(

@@ -75,7 +75,7 @@ def test_readers_see_no_end_that_could_not_be_saved(world: World) -> None:
         job = client.get_job_status(job_id)
         assert job.state == pb.JOB_STATE_RUNNING
         assert job.tasks[0].state == pb.TASK_STATE_RUNNING
-        assert "cannot be saved now, and is not shown: no space left" in job.status_message
+        assert "newer changes are not shown because they cannot be saved now: no space left" in job.status_message
         (listed,) = client.list_jobs()
         assert listed.state == pb.JOB_STATE_RUNNING
         assert client.get_task_status(job_id, 0).state == pb.TASK_STATE_RUNNING

@@ -10,7 +10,7 @@ from iris.errors import ResourceExhaustedError
 from iris.rpc.serving.fair_lane import FairLane
 
 
-async def settle() -> None:
+async def detect_copy() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -37,7 +37,7 @@ class Callers:
     async def end(self, name: str) -> None:
         self.ends[name].set()
         await self.tasks[name]
-        await settle()
+        await detect_copy()
 
     async def close(self) -> None:
         for task in self.tasks.values():
@@ -50,9 +50,9 @@ def test_fair_lane_with_a_greedy_caller_serves_the_other_next() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         for number in range(50):
             callers.ask(f"greedy-{number}")
-        await settle()
+        await detect_copy()
         callers.ask("modest-0")
-        await settle()
+        await detect_copy()
         assert callers.began == ["greedy-0"]
         await callers.end("greedy-0")
         await callers.end(callers.began[-1])
@@ -68,10 +68,10 @@ def test_fair_lane_per_caller_limit_leaves_turns_free_for_others() -> None:
         callers = Callers(FairLane("lists", at_once=3, per_caller=2))
         for number in range(5):
             callers.ask(f"a-{number}")
-        await settle()
+        await detect_copy()
         assert callers.began == ["a-0", "a-1"]
         callers.ask("b-0")
-        await settle()
+        await detect_copy()
         assert callers.began == ["a-0", "a-1", "b-0"]
         await callers.end("b-0")
         assert len(callers.began) == 3, "the free turn is not a third one of the same caller"
@@ -84,12 +84,12 @@ def test_fair_lane_waiting_caller_that_leaves_frees_its_place() -> None:
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         callers.ask("a-0")
-        await settle()
+        await detect_copy()
         for number in range(1, 4):
             callers.ask(f"a-{number}")
-        await settle()
+        await detect_copy()
         callers.tasks["a-1"].cancel()
-        await settle()
+        await detect_copy()
         assert callers.lane.num_waiting == 2
         await callers.end("a-0")
         assert callers.began == ["a-0", "a-2"]
@@ -104,14 +104,14 @@ def test_fair_lane_caller_that_leaves_as_its_turn_comes_keeps_no_turn(first: str
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         callers.ask("a-0")
-        await settle()
+        await detect_copy()
         callers.ask("a-1")
         callers.ask("b-0")
-        await settle()
+        await detect_copy()
         steps = [callers.tasks["a-1"].cancel, callers.ends["a-0"].set]
         for step in steps if first == "cancel" else reversed(steps):
             step()
-        await settle()
+        await detect_copy()
         assert callers.began == ["a-0", "b-0"]
         await callers.end("b-0")
         assert (callers.lane.num_running, callers.lane.num_waiting) == (0, 0)
@@ -124,19 +124,19 @@ def test_fair_lane_with_full_queues_refuses_with_the_number_that_waits() -> None
         callers = Callers(FairLane("lists", at_once=1, per_caller=1, waiting_per_caller=3, waiting=4))
         for number in range(4):
             callers.ask(f"a-{number}")
-        await settle()
+        await detect_copy()
         with pytest.raises(ResourceExhaustedError, match="3 calls of 'a' wait for lists already"):
             async with callers.lane.turn("a"):
                 pass
         callers.ask("b-0")
-        await settle()
+        await detect_copy()
         with pytest.raises(ResourceExhaustedError, match="4 calls wait for lists already"):
             async with callers.lane.turn("c"):
                 pass
         await callers.end("a-0")
         async with asyncio.timeout(10):
             callers.ask("a-4")  # there is room again
-            await settle()
+            await detect_copy()
             assert not callers.tasks["a-4"].done()
         await callers.close()
 

@@ -53,7 +53,7 @@ class Server:
         return asyncio.create_task(self.calls.intercept_unary(self.handle, Request(job_id=job_id), ctx))
 
 
-async def settle() -> None:
+async def detect_copy() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -65,11 +65,11 @@ def numbers(answers: list[Any]) -> list[str]:
 async def test_heavy_calls_for_the_same_share_an_answer_that_was_begun_after_they_came() -> None:
     server = Server()
     first = server.ask("a")
-    await settle()
+    await detect_copy()
     assert server.made == ["a"]
     later = [server.ask("a") for _ in range(40)]
     other = server.ask("b")
-    await settle()
+    await detect_copy()
     for _ in range(3):
         server.ready.release()
     assert numbers([await first]) == ["0"]
@@ -91,9 +91,9 @@ async def test_heavy_calls_in_json_and_in_binary_have_answers_of_their_own() -> 
 async def test_heavy_call_that_leaves_does_not_end_the_answer_of_the_others() -> None:
     server = Server()
     asked = [server.ask("a") for _ in range(3)]
-    await settle()
+    await detect_copy()
     asked[0].cancel()
-    await settle()
+    await detect_copy()
     server.ready.release()
     assert numbers(await asyncio.gather(*asked[1:])) == ["0", "0"]
 
@@ -101,10 +101,10 @@ async def test_heavy_call_that_leaves_does_not_end_the_answer_of_the_others() ->
 async def test_heavy_call_whose_callers_have_all_left_is_ended() -> None:
     server = Server()
     asked = [server.ask("a") for _ in range(3)]
-    await settle()
+    await detect_copy()
     for one in asked:
         one.cancel()
-    await settle()
+    await detect_copy()
     assert (server.lane.num_running, server.lane.num_waiting) == (0, 0)
     again = server.ask("a")
     server.ready.release()

@@ -6,13 +6,13 @@ import json
 import subprocess
 from pathlib import Path
 
-from iris.cluster.controller.storage.incarnation import settle
+from iris.cluster.controller.storage.state_copies import detect_copy
 from iris.cluster.controller.storage.state_dir import hold
 
 
 def hold_once(state: Path, *, take_over: bool = False) -> str:
     with hold(state):
-        return settle(state, take_over=take_over)
+        return detect_copy(state, take_over=take_over)
 
 
 def copy_of(state: Path, to: Path) -> Path:

@@ -68,12 +68,12 @@ def _end_workers(left: Record, output: Output) -> int:
         return 0
     import asyncio
 
-    from iris.cluster.controller.storage.incarnation import settle
-    from iris.cluster.controller.storage.state_dir import hold
+    from iris.cluster.controller.storage.state_copies import detect_copy
+    from iris.cluster.controller.storage.state_dir import lock_state_dir
 
     output.set_status("ending the workers that are left…")
-    with hold(state_dir):
-        settle(state_dir)  # a copy of it names the workers and jobs of another cluster, which are not ours to end
+    with lock_state_dir(state_dir):
+        detect_copy(state_dir)  # a copy of it names the workers and jobs of another cluster, which are not ours to end
         try:
             if left.engine == "ray":
                 from iris.cluster.engine.ray.engine import end_gangs as end_ray_gangs

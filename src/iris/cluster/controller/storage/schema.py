@@ -1,11 +1,11 @@
 """The tables of the controller's database, version by version.
 
-`MIGRATIONS[n]` brings a database from version n to n + 1; a new one goes through all of them. A step that was released
-is never changed: whoever needs another table or column appends a step, and a dump of that version to
-tests/cluster/controller/databases (see the test that opens them).
+`MIGRATIONS[n]` brings a database from version n to n + 1. A new database goes through all steps. A released step is
+never changed. To add a table or a column, append a step, and add a dump of the new version to
+tests/cluster/controller/databases, where a test opens all of them.
 
-What is in a record (JSON) or in a message (protobuf) needs no step where an older record without it means the default,
-and where an older Iris may ignore it, and lose it with its next save.
+A new field of a record (JSON) or of a message (protobuf) needs no step if the default is right for an older record, and
+if an older Iris may ignore the field and lose it with its next save.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CREATE TABLE tasks (
 CREATE TABLE results (
     job_id TEXT NOT NULL,
     task_index INTEGER NOT NULL,
-    value BLOB NOT NULL,                       -- what a callable returned, pickled
+    value BLOB NOT NULL,                       -- the result of a callable, pickled
     PRIMARY KEY (job_id, task_index)
 );
 CREATE TABLE bundles (
@@ -48,21 +48,21 @@ CREATE TABLE endpoints (
 );
 """,
     """
-CREATE TABLE fenced (                          -- processes of workers that were declared lost: nobody listens to them
+CREATE TABLE fenced (                          -- processes of lost workers, whose reports are ignored
     worker_id TEXT NOT NULL,
     incarnation TEXT NOT NULL,
     since_ms INTEGER NOT NULL,
     PRIMARY KEY (worker_id, incarnation)
 ) WITHOUT ROWID;
-CREATE TABLE lease (                           -- the longest that a worker may still have of this or an earlier life
+CREATE TABLE lease (                           -- the longest lease that any worker may still have
     only INTEGER PRIMARY KEY CHECK (only = 1),
     seconds REAL NOT NULL
 );
 CREATE TABLE tokens (
     token_id TEXT PRIMARY KEY,
-    request_id TEXT NOT NULL,                  -- of the request that made it; may be empty
-    revocation INTEGER NOT NULL,               -- revocations are counted: which this was; 0 where there was none
-    message BLOB NOT NULL                      -- Token; nowhere is a secret
+    request_id TEXT NOT NULL,                  -- of the request that created the token; may be empty
+    revocation INTEGER NOT NULL,               -- the number of this revocation; 0 for a token that is not revoked
+    message BLOB NOT NULL                      -- Token, without its secret
 );
 """,
 )
@@ -70,10 +70,10 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def check_version(db: sqlite3.Connection, name: str) -> None:
-    """Refuses what a newer Iris wrote. Nothing is changed.
+    """Refuse a database that a newer Iris wrote.
 
     Raises:
-        FailedPreconditionError: That is so.
+        FailedPreconditionError: The version of the database is newer than this Iris.
     """
     version = _version_of(db)
     if version > SCHEMA_VERSION:
@@ -84,11 +84,12 @@ def check_version(db: sqlite3.Connection, name: str) -> None:
 
 
 def migrate(db: sqlite3.Connection, path: Path | None) -> None:
-    """Brings a database to the newest version, one transaction for each step. A copy of what it was stays beside it.
+    """Bring a database to the newest version, with one transaction for each step. First copy the old database to a file
+    beside it.
 
     Args:
-        db: The connection, which commits by itself.
-        path: Its file; None: it is in memory.
+        db: The connection, in autocommit mode.
+        path: The file of the database; None if the database is in memory.
     """
     version = _version_of(db)
     if path is not None and 0 < version < SCHEMA_VERSION:

@@ -1,10 +1,10 @@
-"""The directory in which a controller keeps everything: who may use it, and which version wrote it.
+"""The state directory of a controller: locks it against other controllers, and checks which version of Iris wrote it.
 
-lock       held by the controller that runs, for as long as it does; in it, its process id
-version    the version of what is here: that of the database (schema.py)
-engine     the name of the engine that its jobs run on
-cluster-id, place, copied   which cluster's state it is: a copy's, or the original's (incarnation.py)
-left       what was still running when the controller ended, and could not be told to end: why, in words
+lock       locked by the running controller; the file has the controller's process id
+version    the version of the state, which is the version of the database (schema.py)
+engine     the name of the engine on which the jobs run
+cluster-id, place, copied   says whether the directory is an original or a copy (state_copies.py)
+left       why some attempts could not be stopped when the controller ended
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from iris.system.private_dir import check_entries, check_private, make_private
 
 ENGINE_FILE = "engine"
 LEFT_FILE = "left"
-# What names processes, which may be ended by these names.
+# The directories whose files name processes that Iris may kill. Other users must not be able to write there.
 _TRUSTED = ("", "workers", "slurm", "ray")
 
 
 @contextmanager
-def hold(directory: Path) -> Iterator[None]:
-    """Make the directory where it is missing, and keep others out of it; they may read.
+def lock_state_dir(directory: Path) -> Iterator[None]:
+    """Lock a state directory against other controllers while the context is open. Create a missing directory.
 
-    Whether it is a copy of another one is for the caller to ask next: `incarnation.settle`.
+    The caller checks next whether the directory is a copy, by `state_copies.detect_copy`.
 
     Raises:
-        FailedPreconditionError: Another controller has it, a newer Iris wrote it, or other users can write in it.
-            Nothing in it was changed.
-        DataLossError: Its `version` makes no sense.
-        ResourceExhaustedError: It cannot be written.
+        FailedPreconditionError: Another controller uses the directory, a newer Iris wrote it, or other users can write
+            in it. Nothing in the directory was changed.
+        DataLossError: The file `version` has no number in it.
+        ResourceExhaustedError: The directory cannot be written.
     """
     try:
         if not directory.is_dir():

@@ -1,9 +1,9 @@
-"""What the controller remembers: SQLite, in one file, written before anything is acknowledged.
+"""Stores the controller's state in one SQLite file.
 
-The boring choice: one connection in WAL mode with `synchronous=FULL`. A write returns when it would survive the end of
-the machine's power, as far as its disk keeps the promise of `fsync`. What is to be written together is gathered in
-`Changes` on the loop that owns the state, and written by one thread, see saver.py: so one fsync serves many, and the
-loop waits for none. Think again when one disk's fsyncs no longer keep up.
+The boring choice: one connection in WAL mode with `synchronous=FULL`. When a write returns, its data would survive a
+power failure, as far as the disk keeps the promise of `fsync`. The controller's loop gathers rows in `Changes`, and one
+thread writes them (saver.py). One fsync therefore serves many changes, and the loop waits for none. Think again when
+one disk's fsyncs no longer keep up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from iris.system.files import sync_directory
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:
-    """A token that was made, as it was saved."""
+    """A stored token.
+
+    Attributes:
+        token: The token as a list of tokens shows it.
+        request_id: The id of the request that created the token; may be empty.
+        revocation: The number of the token's revocation; 0 if the token is not revoked.
+    """
 
     token: cluster_pb2.Controller.Token
     request_id: str
@@ -40,16 +46,17 @@ class StoredToken:
 
 
 class Changes:
-    """What is to be written, all of it or nothing.
+    """Rows to write in one transaction.
 
-    Rows are made when they are added, on the loop that owns the state: who writes them sees nothing that moves.
+    The rows are made on the controller's loop when they are added. The writing thread therefore never sees an object
+    that changes.
     """
 
     def __init__(self) -> None:
         self.statements: list[tuple[str, list[Sequence[object]]]] = []
 
     def add_job(self, stored: JobRecord, bundle: bytes) -> Self:
-        """A new job, with its workspace unless that is known or there is none."""
+        """Add a new job, with its workspace unless `bundle` is empty or the workspace is stored already."""
         launch = stored.launch
         if bundle:
             self._add("INSERT OR IGNORE INTO bundles VALUES (?, ?)", (launch.bundle_hash, bundle))
@@ -61,7 +68,7 @@ class Changes:
         return self
 
     def save_job(self, stored: JobRecord, since_revision: int, results: Iterable[tuple[int, bytes]] = ()) -> Self:
-        """What has changed in a job since a revision, and return values (task index, pickled) that came with it."""
+        """Save what has changed in a job after a revision, and new results (task index and outcome)."""
         job = stored.job
         self._add("UPDATE jobs SET record=? WHERE job_id=?", (_dump_job(job), job.job_id))
         self._save_tasks([task for task in job.tasks if task.revision > since_revision], stored.facts)
@@ -72,7 +79,7 @@ class Changes:
     def save_endpoints(
         self, added: Iterable[cluster_pb2.Controller.Endpoint] = (), removed: Iterable[str] = ()
     ) -> Self:
-        """Endpoints that came, and ids of those that went."""
+        """Save new endpoints, and remove endpoints by their ids."""
         for gone in removed:
             self._add("DELETE FROM endpoints WHERE endpoint_id=?", (gone,))
         for new in added:
@@ -80,22 +87,22 @@ class Changes:
         return self
 
     def fence(self, worker_id: str, incarnation: str) -> Self:
-        """A worker's process that was declared lost."""
+        """Save that a worker's process is fenced."""
         self._add("INSERT OR REPLACE INTO fenced VALUES (?, ?, ?)", (worker_id, incarnation, now_ms()))
         return self
 
     def unfence(self, worker_id: str, incarnation: str) -> Self:
-        """One of which nothing needs to be known any more."""
+        """Remove a fence."""
         self._add("DELETE FROM fenced WHERE worker_id=? AND incarnation=?", (worker_id, incarnation))
         return self
 
     def set_lease(self, seconds: float) -> Self:
-        """The longest lease that a worker may have."""
+        """Save the longest lease that a worker may have."""
         self._add("INSERT OR REPLACE INTO lease VALUES (1, ?)", (seconds,))
         return self
 
     def save_token(self, stored: StoredToken) -> Self:
-        """A token that was made, or revoked."""
+        """Save a token that was created or revoked."""
         self._add(
             "INSERT INTO tokens (token_id, request_id, revocation, message) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (token_id) DO UPDATE SET revocation=excluded.revocation, message=excluded.message",
@@ -104,7 +111,7 @@ class Changes:
         return self
 
     def remove_token(self, token_id: str) -> Self:
-        """A token that nobody needs to know any more."""
+        """Remove a token."""
         self._add("DELETE FROM tokens WHERE token_id=?", (token_id,))
         return self
 
@@ -120,25 +127,27 @@ class Changes:
 
 
 class Store:
-    """The controller's memory.
+    """The controller's database.
 
     Args:
-        path: The file, made when it is missing; None keeps everything in memory only.
+        path: The file, which is created if it is missing; None keeps the database in memory.
 
     Raises:
-        FailedPreconditionError: The file belongs to a newer version, or to a controller that runs.
-        DataLossError: The file is no database, or is damaged.
+        FailedPreconditionError: A newer version of Iris wrote the file, or a running controller uses it.
+        DataLossError: The file is not a database, or is damaged.
+        ResourceExhaustedError: The file cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._name = "memory" if path is None else str(path)
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # No waiting for locks: the only other who could hold one is another controller on the same file.
-        # Whoever has it in use, the controller's loop or its one thread that writes, has it alone: see saver.py.
+        # Without a timeout for locks, because only another controller could hold one. The check for one thread is off,
+        # because the controller's loop uses the connection before the saver's thread does, but never at the same time.
         try:
             if path is not None:
-                # For us only, wherever it lies: the environments of jobs are in it. SQLite makes its others alike.
+                # Only this user may read the file, because the environments of jobs are in it. SQLite gives its
+                # other files the same permissions.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 path.chmod(0o600)
             self._db = sqlite3.connect(
@@ -166,22 +175,22 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
         if path is not None:
-            # The file's own name, and the directory's in its parent: SQLite sees to the contents.
+            # SQLite syncs the contents. The names of the file and of its directory are synced here.
             sync_directory(path.parent)
             sync_directory(path.parent.parent)
 
     def close(self) -> None:
-        """Writes what is open, and lets go of the file."""
+        """Close the database."""
         self._db.close()
 
     def load(self) -> Iterator[JobRecord]:
-        """All jobs, in the order of their submission."""
+        """Yield all jobs, in the order of their submission."""
         with self._reading():
             for row in self._db.execute("SELECT job_id, launch, record FROM jobs ORDER BY number"):
                 yield self._load_job(*row)
 
     def load_jobs(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
-        """Some jobs, by their ids; those that are not there are left out."""
+        """Return the jobs with these ids, by id; ids that are not stored are left out."""
         with self._reading():
             found: dict[str, JobRecord] = {}
             for job_id in job_ids:
@@ -200,10 +209,10 @@ class Store:
         return JobRecord(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
 
     def write(self, changes: Changes) -> None:
-        """Writes all of it, or nothing. It is on the disk when this returns.
+        """Write all rows in one transaction. The rows are on the disk when this method returns.
 
         Raises:
-            ResourceExhaustedError: It cannot be written now.
+            ResourceExhaustedError: The file cannot be written now, and nothing was written.
             DataLossError: The file is damaged.
         """
         with self._transaction():
@@ -211,42 +220,42 @@ class Store:
                 self._db.executemany(statement, rows)
 
     def result(self, job_id: str, task_index: int) -> bytes:
-        """What a task returned, pickled; empty when there is nothing."""
+        """Return the stored outcome of a task (jobs/outcomes.py); empty bytes if there is none."""
         with self._reading():
             row = self._db.execute("SELECT value FROM results WHERE job_id=? AND task_index=?", (job_id, task_index))
             return next((bytes(value) for (value,) in row), b"")
 
     def bundle(self, bundle_hash: str) -> bytes | None:
-        """A workspace; None when it is not known."""
+        """Return a workspace; None if it is not stored."""
         with self._reading():
             row = self._db.execute("SELECT blob FROM bundles WHERE hash=?", (bundle_hash,))
             return next((bytes(blob) for (blob,) in row), None)
 
     def has_bundle(self, bundle_hash: str) -> bool:
-        """Whether a workspace is known."""
+        """Return whether a workspace is stored."""
         with self._reading():
             return bool(self._db.execute("SELECT 1 FROM bundles WHERE hash=?", (bundle_hash,)).fetchall())
 
     def load_endpoints(self) -> list[cluster_pb2.Controller.Endpoint]:
-        """All endpoints, in the order of their registration."""
+        """Return all endpoints, in the order of their registration."""
         with self._reading():
             rows = self._db.execute("SELECT message FROM endpoints ORDER BY rowid")
             return [cluster_pb2.Controller.Endpoint.FromString(message) for (message,) in rows]
 
     def load_lease(self) -> float:
-        """The longest lease that a worker may have from an earlier life; 0: there was none."""
+        """Return the longest lease that a worker may have; 0 if none was stored."""
         with self._reading():
             return float(next((seconds for (seconds,) in self._db.execute("SELECT seconds FROM lease")), 0.0))
 
     def load_fenced(self) -> dict[tuple[str, str], int]:
-        """The processes of workers that were declared lost, by worker id and incarnation: since when, in milliseconds
-        since the epoch; in this order."""
+        """Return the fenced processes by worker id and incarnation, oldest first, with the time of the fence in
+        milliseconds since the epoch."""
         with self._reading():
             rows = self._db.execute("SELECT worker_id, incarnation, since_ms FROM fenced ORDER BY since_ms")
             return {(worker_id, incarnation): since_ms for worker_id, incarnation, since_ms in rows}
 
     def load_tokens(self) -> list[StoredToken]:
-        """All tokens, in the order in which they were made."""
+        """Return all tokens, in the order of their creation."""
         with self._reading():
             rows = self._db.execute("SELECT message, request_id, revocation FROM tokens ORDER BY rowid")
             return [
@@ -274,7 +283,7 @@ class Store:
             self._db.execute("COMMIT")
             failpoint("store.commit.after")
         except sqlite3.IntegrityError:
-            raise  # a bug of ours, and rolled back: the file is as it was
+            raise  # a bug in Iris; the transaction was rolled back
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -312,6 +321,9 @@ _ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
 
 
 def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The fields of a record that this version knows. What an older one did not write has its default; what a newer one
-    wrote besides is ignored: where that would do harm, it has given the database another version (schema.py)."""
+    """Return the fields of a record that this version of Iris knows.
+
+    A field that an older version did not write gets its default. A field that a newer version wrote is ignored. A newer
+    version for which that would do harm has given the database another schema version.
+    """
     return {name: value for name, value in record.items() if name in names}
