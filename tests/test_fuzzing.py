@@ -23,7 +23,7 @@ from support.fuzzing import fuzz
 from support.log_model import Received, lay_out, random_capture
 from support.waiting import wait_until
 
-from iris.cli.durations import read_moment, read_span, write_moment
+from iris.cli.moments import read_moment, read_span, write_moment
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.storage.store import Store

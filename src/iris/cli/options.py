@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from iris.arguments import MAX_INT32, check_whole_number
-from iris.cli.durations import read_moment, read_span
+from iris.cli.moments import read_moment, read_span
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import parse_bytes
 from iris.errors import InvalidArgumentError, quoted

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from iris.cli.durations import write_moment
+from iris.cli.moments import write_moment
 from iris.errors import IrisError, visible
 from iris.terminal.controls import ControlFilter
 from iris.terminal.outlet import DIM, RED, Outlet, OutputClosedError
