@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iris.cli.cluster.cluster_record import Record, write_record
-from iris.cli.moments import read_span
 from iris.cli.output.printer import Output
 from iris.cluster.types import parse_bytes
+from iris.durations import read_span
 from iris.errors import (
     FailedPreconditionError,
     InvalidArgumentError,

@@ -1,0 +1,25 @@
+"""The configuration of a cluster: every option of `iris up` and of its file `cluster.toml`, defined once.
+
+The command line, the server, the engines and the workers read this package. It imports no part of a cluster.
+"""
+
+from iris.config.cluster_config import (
+    DEFAULT_LEASE_S,
+    DEFAULT_MAX_LOG_BYTES,
+    DEFAULT_PORT,
+    LOCAL_ENGINE,
+    ClusterConfig,
+    Option,
+)
+from iris.config.config_file import known_options, read_config_file
+
+__all__ = [
+    "DEFAULT_LEASE_S",
+    "DEFAULT_MAX_LOG_BYTES",
+    "DEFAULT_PORT",
+    "LOCAL_ENGINE",
+    "ClusterConfig",
+    "Option",
+    "known_options",
+    "read_config_file",
+]

@@ -1,0 +1,338 @@
+"""`ClusterConfig`: the options of a cluster, each with its default, its help and the check of its values.
+
+A `ClusterConfig` goes as one object from the command line to the server, and the options that concern workers go from
+there to each worker. Between two processes it travels as JSON, which has the same keys and values as the TOML file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from iris.cluster.types import MAX_LOCAL_WORKERS
+from iris.config import kinds
+from iris.errors import InvalidArgumentError, quoted
+
+DEFAULT_PORT = 50051
+DEFAULT_LEASE_S = 300.0
+DEFAULT_MAX_LOG_BYTES = 10 << 30
+LOCAL_ENGINE = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """The definition of one option.
+
+    Attributes:
+        name: The key in the file, and the attribute of `ClusterConfig`.
+        kind: How values are read and written.
+        default: The value if none is given.
+        help: What the option is for, in sentences.
+        flag: The option's name on the command line of `iris up`. Empty if only the file has the option.
+        default_text: The default as people read it.
+        engine: The only engine for which the option has an effect. Empty: all engines.
+        for_workers: Whether workers need the option.
+    """
+
+    name: str
+    kind: kinds.Kind
+    default: Any
+    help: str
+    flag: str
+    default_text: str
+    engine: str
+    for_workers: bool
+
+    def read(self, value: object) -> Any:
+        """Return the checked value of what a user gave.
+
+        Raises:
+            InvalidArgumentError: The option does not accept the value.
+        """
+        if value is None and self.default is None:
+            return None
+        try:
+            return self.kind.read(value)
+        except ValueError:  # InvalidArgumentError is one
+            raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
+
+    def write(self, value: Any) -> Any:
+        """Return a value in the form that JSON and TOML have."""
+        return None if value is None else self.kind.write(value)
+
+    @property
+    def label(self) -> str:
+        """The flag, or the key for an option that only the file has."""
+        return self.flag or self.name
+
+
+def _option(
+    kind: kinds.Kind,
+    default: Any,
+    help_text: str,
+    *,
+    flag: str | None = None,
+    default_text: str = "",
+    engine: str = "",
+    for_workers: bool = False,
+) -> Any:
+    """Return the field of an option. `flag`: None makes it from the option's name."""
+    extra = {
+        "kind": kind, "help": help_text, "flag": flag, "default_text": default_text, "engine": engine,
+        "for_workers": for_workers,
+    }  # fmt: skip
+    return field(default=default, metadata=extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """The configuration of one cluster. `docs/reference/configuration.md` describes each option.
+
+    Values may be given as people write them (`lease="5m"`) or as numbers in the option's unit (`lease=300`). Times are
+    in seconds, sizes in bytes, and `math.inf` stands for no limit.
+
+    Raises:
+        InvalidArgumentError: A value is not accepted, or two options contradict each other.
+    """
+
+    options: ClassVar[dict[str, Option]]
+
+    state_dir: Path | None = _option(
+        kinds.DIRECTORY,
+        None,
+        "The directory for jobs, logs, keys and the event log.",
+        default_text="~/.local/state/iris",
+    )
+    host: str = _option(kinds.HOST, "127.0.0.1", "The address to bind to.")
+    port: int = _option(kinds.whole_number(0, 65535), DEFAULT_PORT, "The port to listen on. 0 takes any free port.")
+    advertise: str = _option(
+        kinds.ADDRESS,
+        "",
+        "The address at which workers, tasks and clients reach the controller: HOST; HOST:PORT for a forwarded port;"
+        " or the URL of a proxy or load balancer.",
+        default_text="the value of --host",
+    )
+    engine: str = _option(
+        kinds.one_of(LOCAL_ENGINE, "ray", "slurm"),
+        LOCAL_ENGINE,
+        "Where tasks run: on this machine (local), on the Ray cluster that this machine belongs to (ray), or on the"
+        " Slurm cluster to which this machine may submit jobs (slurm).",
+    )
+    workers: int | None = _option(
+        kinds.whole_number(1, MAX_LOCAL_WORKERS),
+        None,
+        "How many workers share this machine.",
+        default_text="1",
+        engine=LOCAL_ENGINE,
+    )
+    labels: tuple[str, ...] = _option(
+        kinds.LABELS,
+        (),
+        "A label of this machine, for 'iris run --constraint'. May be given several times.",
+        flag="--label",
+        default_text="none",
+        engine=LOCAL_ENGINE,
+    )
+    ray_address: str = _option(
+        kinds.TEXT,
+        "auto",
+        "The address of the head of the Ray cluster, as HOST:PORT. 'auto' finds the Ray that runs on this machine.",
+        engine="ray",
+    )
+    slurm_options: tuple[str, ...] = _option(
+        kinds.WORDS,
+        (),
+        "An option for Slurm's sbatch, as in '--slurm-option=--partition=gpu'. May be given several times.",
+        flag="--slurm-option",
+        default_text="none",
+        engine="slurm",
+    )
+    lease: float = _option(
+        kinds.span(1),
+        DEFAULT_LEASE_S,
+        "How long a worker may run tasks without an answer from the controller. After that its tasks are ended, and"
+        " are retried on another worker.",
+    )
+    keep_logs: float = _option(
+        kinds.span(0, "forever"),
+        30 * 86400.0,
+        "How long the log of an attempt is kept after the attempt has ended, or 'forever'.",
+        for_workers=True,
+    )
+    keep_log_bytes: float = _option(
+        kinds.size("unlimited"),
+        50 * 10**9,
+        "How many bytes of logs this machine keeps before it removes the oldest logs, or 'unlimited'.",
+    )
+    max_log_bytes: int = _option(
+        kinds.size(),
+        DEFAULT_MAX_LOG_BYTES,
+        "How many bytes of one attempt's log are kept if the job sets no limit. The oldest bytes are removed first.",
+        for_workers=True,
+    )
+    log_location: str = _option(
+        kinds.URL,
+        "",
+        "Copy complete logs to this URL, such as 's3://bucket/logs' or 'file:///mnt/logs'. Needs the extra [storage].",
+        default_text="none",
+    )
+    enforce: str = _option(
+        kinds.one_of("auto", "watch", "none"),
+        "auto",
+        "How tasks are kept within their limits: by cgroups where possible and otherwise by the worker, which measures"
+        " them (auto); by the worker only (watch); or not at all (none).",
+        for_workers=True,
+    )
+    max_processes: int | None = _option(
+        kinds.whole_number(0),
+        None,
+        "How many processes and threads one task may have. 0 sets no limit.",
+        default_text="half of what its worker may have",
+        for_workers=True,
+    )
+    max_jobs_per_user: int = _option(
+        kinds.whole_number(1), 10_000, "How many jobs that have not ended one user may have at once."
+    )
+    max_tasks_per_user: int = _option(
+        kinds.whole_number(1), 100_000, "How many tasks the jobs of one user that have not ended may have together."
+    )
+    max_streams_per_user: int = _option(
+        kinds.whole_number(1), 2000, "How many logs one user may follow, and jobs watch, at once."
+    )
+    tls_cert: str = _option(
+        kinds.FILE,
+        "",
+        "Serve TLS with the certificate, or chain of certificates, in this PEM file. Needs --tls-key.",
+        default_text="none",
+        for_workers=True,
+    )
+    tls_key: str = _option(
+        kinds.FILE, "", "The PEM file with the private key of --tls-cert.", default_text="none", for_workers=True
+    )
+    client_ca: str = _option(
+        kinds.FILE,
+        "",
+        "Accept only clients that show a certificate which one of the certificates in this PEM file has signed.",
+        default_text="none",
+        for_workers=True,
+    )
+    insecure_no_tls: bool = _option(
+        kinds.SWITCH,
+        False,
+        "Serve other machines without TLS. Anyone who sees the traffic can read it, tokens included, and can then run"
+        " programs as you. Use this only in a network in which nobody else listens.",
+        default_text="false",
+        for_workers=True,
+    )
+    log_level: str = _option(
+        kinds.one_of("debug", "info", "warning"),
+        "info",
+        "What the event logs of the controller and its workers contain: also each call (debug), each change of the"
+        " state of a job, gang, attempt, worker or lease (info), or only problems (warning).",
+        flag="",
+        for_workers=True,
+    )
+    log_format: str = _option(
+        kinds.one_of("text", "json"),
+        "text",
+        "The format of the event logs: a line of text, or a JSON object, for each event.",
+        flag="",
+        for_workers=True,
+    )
+    event_log_bytes: int = _option(
+        kinds.size(),
+        10 * 10**6,
+        "How large an event log may become before it is rotated: server.log becomes server.log.1, and so on.",
+        flag="",
+        for_workers=True,
+    )
+    event_log_files: int = _option(
+        kinds.whole_number(1, 1000), 4, "How many rotated files of each event log are kept.", flag="", for_workers=True
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in self.options.items():
+            try:
+                object.__setattr__(self, name, option.read(getattr(self, name)))
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"{option.label}: {error}") from None
+        for option in self.options.values():
+            if option.engine not in ("", self.engine) and getattr(self, option.name) != option.default:
+                raise InvalidArgumentError(
+                    f"{option.label} is for --engine {option.engine}, and this cluster has --engine {self.engine}"
+                )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise InvalidArgumentError("--tls-cert and --tls-key must be given together")
+        if self.client_ca and not self.tls_cert:
+            raise InvalidArgumentError("--client-ca needs --tls-cert and --tls-key")
+
+    @property
+    def num_workers(self) -> int:
+        """The number of workers that always run; 0 if the engine starts one for each slot."""
+        return (self.workers or 1) if self.engine == LOCAL_ENGINE else 0
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the values of all options, in the form that JSON and TOML have."""
+        return {name: option.write(getattr(self, name)) for name, option in self.options.items()}
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON, which `from_json` reads."""
+        return json.dumps(self.to_document())
+
+    def worker_json(self) -> str:
+        """Return the options that workers need as JSON, without those that have their default."""
+        given = {
+            name: option.write(getattr(self, name))
+            for name, option in self.options.items()
+            if option.for_workers and getattr(self, name) != option.default
+        }
+        return json.dumps(given)
+
+    @classmethod
+    def from_json(cls, text: str) -> ClusterConfig:
+        """Return the configuration that a JSON object describes.
+
+        Raises:
+            InvalidArgumentError: The text is not a JSON object, or has an unknown key or a value that is not accepted.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise InvalidArgumentError(f"the configuration is not valid JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise InvalidArgumentError(f"the configuration must be a JSON object, got {quoted(content)}")
+        for name in content:
+            cls.check_key(name)
+        return cls(**content)
+
+    @classmethod
+    def check_key(cls, name: str) -> None:
+        """Refuse a key that is not the name of an option.
+
+        Raises:
+            InvalidArgumentError: There is no option with this name.
+        """
+        if name in cls.options:
+            return
+        near = difflib.get_close_matches(name.replace("-", "_"), cls.options, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(cls.options)}"
+        raise InvalidArgumentError(f"unknown key {quoted(name)}: {advice}")
+
+
+ClusterConfig.options = {
+    item.name: Option(
+        name=item.name,
+        kind=item.metadata["kind"],
+        default=item.default,
+        help=item.metadata["help"],
+        flag="--" + item.name.replace("_", "-") if item.metadata["flag"] is None else item.metadata["flag"],
+        default_text=item.metadata["default_text"]
+        or ("" if item.default is None else str(item.metadata["kind"].write(item.default))),
+        engine=item.metadata["engine"],
+        for_workers=item.metadata["for_workers"],
+    )
+    for item in fields(ClusterConfig)
+}

@@ -1,0 +1,55 @@
+"""The file of `iris up --config`, in TOML, with the same keys and values as `ClusterConfig`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from iris.config import kinds
+from iris.config.cluster_config import ClusterConfig
+from iris.errors import FailedPreconditionError, InvalidArgumentError
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return the checked values that a TOML file gives to options. Paths in the file are relative to its directory.
+
+    Raises:
+        FailedPreconditionError: The file cannot be read.
+        InvalidArgumentError: The file is not valid TOML, or has an unknown key or a value that is not accepted.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FailedPreconditionError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path} is not valid TOML: {error}") from None
+    return {name: _read_entry(path, name, value) for name, value in content.items()}
+
+
+def _read_entry(path: Path, name: str, value: object) -> Any:
+    try:
+        ClusterConfig.check_key(name)
+        option = ClusterConfig.options[name]
+        if option.kind in (kinds.FILE, kinds.DIRECTORY) and isinstance(value, str) and value:
+            value = str(path.absolute().parent / value)
+        return option.read(value)
+    except InvalidArgumentError as error:
+        where = f"{path}: {name}" if name in ClusterConfig.options else str(path)
+        raise InvalidArgumentError(f"{where}: {error}") from None
+
+
+def known_options(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a document that are options of this release and have a value that it accepts.
+
+    Another release of Iris may have written the document.
+    """
+    found = {}
+    for name, value in document.items():
+        if name in ClusterConfig.options:
+            try:
+                found[name] = ClusterConfig.options[name].read(value)
+            except InvalidArgumentError:
+                continue
+    return found

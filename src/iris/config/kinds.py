@@ -1,0 +1,178 @@
+"""The kinds of options: how a value that a user gave is checked, and how a value is written."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iris.arguments import MAX_INT32
+from iris.cluster.names import check_label
+from iris.cluster.types import parse_bytes
+from iris.durations import read_span, write_span
+
+_DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
+_SIZES = {
+    "TB": 10**12, "TiB": 2**40, "GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20, "kB": 10**3, "KiB": 2**10,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the values of an option are read and written.
+
+    Attributes:
+        metavar: The placeholder for a value in the help of a command. Empty for an option that takes no value.
+        accepted: Which values are accepted, as a noun phrase for error messages.
+        read: Returns the checked value of what a user gave, as text or as a value of TOML. Raises ValueError or
+            InvalidArgumentError if the value is not accepted.
+        write: Returns a value in the form that JSON, TOML and people read.
+        choices: All accepted values, if there are few.
+        repeated: Whether the option may be given several times, and its value is a tuple.
+    """
+
+    metavar: str
+    accepted: str
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any] = lambda value: value
+    choices: tuple[str, ...] = ()
+    repeated: bool = False
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str) or (value and not value.strip()):
+        raise ValueError
+    return value
+
+
+def _read_bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _read_path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError
+    return Path(value).absolute()
+
+
+def _read_file(value: object) -> str:
+    if isinstance(value, str | Path):
+        return os.path.abspath(value) if str(value) else ""
+    raise ValueError
+
+
+def _read_words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _read_labels(value: object) -> tuple[str, ...]:
+    words = _read_words(value)
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError
+        check_label(key, text)
+    return words
+
+
+def _read_host(value: object) -> str:
+    return _read_text(value).removeprefix("[").removesuffix("]")  # as in a URL
+
+
+def _write_size(size: float) -> str:
+    for unit, number in _SIZES.items():
+        if size and size % number == 0:
+            return f"{size // number:.0f}{unit}"
+    return f"{size:.0f}"
+
+
+def whole_number(least: int, most: int = MAX_INT32) -> Kind:
+    """Return the kind of an option whose values are whole numbers within two bounds."""
+
+    def read(value: object) -> int:
+        number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+        if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+            raise ValueError
+        return number
+
+    return Kind("N", f"a whole number from {least} to {most}", read)
+
+
+def one_of(*choices: str) -> Kind:
+    """Return the kind of an option that has a few values."""
+
+    def read(value: object) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    listed = ", ".join(repr(choice) for choice in choices[:-1])
+    return Kind("NAME", f"{listed} or {choices[-1]!r}", read, choices=choices)
+
+
+def span(least_s: float, unlimited: str = "") -> Kind:
+    """Return the kind of an option whose values are spans of time, in seconds.
+
+    Args:
+        least_s: The smallest accepted span. 0 means that the span must be longer than 0.
+        unlimited: The word for an infinite span, if the option has one.
+    """
+    bound = f" of {write_span(least_s)} or more" if least_s else " longer than 0"
+    accepted = f"a time{bound}, such as '90s', '5m' or '30d'{f', or {unlimited!r}' if unlimited else ''}"
+
+    def read(value: object) -> float:
+        if unlimited and value in (unlimited, math.inf):
+            return math.inf
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        seconds = read_span(value) if isinstance(value, str) else float(value)
+        if not max(least_s, 1e-6) <= seconds < math.inf:
+            raise ValueError
+        return seconds
+
+    return Kind("TIME", accepted, read, lambda seconds: unlimited if seconds == math.inf else write_span(seconds))
+
+
+def size(unlimited: str = "") -> Kind:
+    """Return the kind of an option whose values are numbers of bytes, at least 1."""
+    accepted = (
+        f"a size of 1 byte or more, such as '200kB', '50GB' or '2GiB'{f', or {unlimited!r}' if unlimited else ''}"
+    )
+
+    def read(value: object) -> float:
+        if unlimited and value in (unlimited, math.inf):
+            return math.inf
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError
+        number = parse_bytes(value)
+        if number < 1:
+            raise ValueError
+        return number
+
+    return Kind("SIZE", accepted, read, lambda number: unlimited if number == math.inf else _write_size(number))
+
+
+TEXT = Kind("TEXT", "text that is not blank", _read_text)
+URL = Kind("URL", "a URL, such as 's3://bucket/logs' or 'file:///mnt/logs'", _read_text)
+HOST = Kind("HOST", "the name or the IP address of a host", _read_host)
+ADDRESS = Kind("ADDRESS", "HOST, HOST:PORT or a URL", _read_text)
+SWITCH = Kind("", "true or false", _read_bool)
+FILE = Kind("FILE", "the path of a file", _read_file)
+DIRECTORY = Kind("DIR", "the path of a directory", _read_path, str)
+LABELS = Kind(
+    "KEY=VALUE",
+    "labels as KEY=VALUE, in which key and value are 1 to 63 letters, digits, '-', '_' and '.', with a letter or digit"
+    " at both ends",
+    _read_labels,
+    list,
+    repeated=True,
+)
+WORDS = Kind("OPTION", "a list of options, such as ['--partition=gpu']", _read_words, list, repeated=True)

@@ -1,0 +1,55 @@
+"""Spans of time as people write them: `90`, `90s`, `1h30m`.
+
+All options of the command line and of the configuration file follow one rule: a number without a unit is seconds. The
+units are s, m, h and d, and a larger unit stands before a smaller one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from iris.errors import InvalidArgumentError, quoted
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_SPAN = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in _SECONDS), re.ASCII)
+_PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
+
+
+def read_span(text: str) -> float:
+    """Return the seconds that a text stands for.
+
+    Raises:
+        InvalidArgumentError: The text is not a span of time.
+    """
+    seconds = find_span(text.strip())
+    if seconds is None or not math.isfinite(seconds):
+        raise InvalidArgumentError(
+            f"not a time: {quoted(text)} (expected seconds, as '90', or text such as '90s', '10m', '1h30m', '2d')"
+        )
+    return seconds
+
+
+def find_span(text: str) -> float | None:
+    """Return the seconds that a text stands for, or None if the text is not a span of time."""
+    if is_plain_number(text):
+        return float(text)
+    match = _SPAN.fullmatch(text)
+    if match is None or not match.group().strip():
+        return None
+    numbers = zip(match.groups(), _SECONDS.values(), strict=True)
+    return sum(float(number) * seconds for number, seconds in numbers if number is not None)
+
+
+def is_plain_number(text: str) -> bool:
+    """Return whether a text is a number without a unit."""
+    return _PLAIN_NUMBER.fullmatch(text) is not None
+
+
+def write_span(seconds: float) -> str:
+    """Return the text that `read_span` reads as this number of seconds, in the largest unit that divides it."""
+    for unit, length in _SECONDS.items():
+        if seconds and seconds % length == 0:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
