@@ -22,6 +22,7 @@ from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.config import ClusterConfig
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import KEY_FILE
 from iris.rpc.auth.tokens import SigningKey, worker_token
@@ -45,7 +46,7 @@ def run() -> None:
         directory = Path(name) / "state"
         directory.mkdir(mode=0o700)
         _fill(directory / "controller.db")
-        server = start_server(directory, ends_with_us=True)
+        server = start_server(ClusterConfig(state_dir=directory, port=0), ends_with_us=True)
         try:
             heartbeat = _Heartbeat(server, worker_token(SigningKey.load_or_make(directory / KEY_FILE), "w"))
             quiet = _measure(heartbeat, _QUIET_S)

@@ -38,7 +38,7 @@ from iris.rpc.calls import call_async
 from iris.rpc.http.asgi_server import HttpServer
 from iris.rpc.peer import Peer
 from iris.rpc.serving.error_interceptors import ErrorInterceptor
-from iris.server import controller_application
+from iris.server.application import controller_application
 from iris.system.event_loop import happens, raise_file_limit, run_loop
 from iris.system.processes import call_when_parent_ends
 from iris.system.sockets import address_of, bind

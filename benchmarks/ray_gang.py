@@ -122,10 +122,11 @@ def _bare(address: str) -> Iterator[Any]:
 @contextmanager
 def _iris(folder: Path, address: str) -> Iterator[Any]:
     from iris.client import IrisClient
-    from iris.cluster.client.server_process import PlaceOptions, start_server
+    from iris.cluster.client.server_process import start_server
+    from iris.config import ClusterConfig
 
-    place = PlaceOptions(engine="ray", ray_address=address)
-    server = start_server(folder / "state", ends_with_us=True, place=place)
+    config = ClusterConfig(state_dir=folder / "state", port=0, engine="ray", ray_address=address)
+    server = start_server(config, ends_with_us=True)
     try:
         with IrisClient.remote(server.address, token=server.token) as client:
             yield client

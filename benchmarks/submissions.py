@@ -24,6 +24,7 @@ from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Changes, Store
+from iris.config import ClusterConfig
 from iris.rpc import cluster_pb2
 
 _CLIENTS = 50
@@ -41,8 +42,10 @@ def run() -> None:
 
 def _wire(directory: Path) -> None:
     servers = {
-        "disk": start_server(directory / "disk", ends_with_us=True),
-        "memory": start_server(directory / "memory", ends_with_us=True, temporary=True),
+        "disk": start_server(ClusterConfig(state_dir=directory / "disk", port=0), ends_with_us=True),
+        "memory": start_server(
+            ClusterConfig(state_dir=directory / "memory", port=0), ends_with_us=True, temporary=True
+        ),
     }
     rates: dict[tuple[str, int], list[float]] = {}
     try:

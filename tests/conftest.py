@@ -19,7 +19,7 @@ from xdist.remote import Producer
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.client.server_process import LocalServer, PlaceOptions
+from iris.cluster.client.server_process import LocalServer
 
 os.environ[RUN_VARIABLE] = secrets.token_hex(8)
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that: the programs
@@ -84,8 +84,8 @@ def ray_server(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as environment:
         for name, value in ray_cluster.env.items():
             environment.setenv(name, value)
-        place = PlaceOptions(engine="ray", ray_address=ray_cluster.address)
-        return _on_ray.enter_context(running_cluster(tmp_path_factory.mktemp("on-ray"), place=place))
+        options = {"engine": "ray", "ray_address": ray_cluster.address}
+        return _on_ray.enter_context(running_cluster(tmp_path_factory.mktemp("on-ray"), **options))
 
 
 @pytest.fixture

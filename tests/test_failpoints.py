@@ -21,6 +21,7 @@ from support.waiting import wait_until
 import iris
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer, start_server
+from iris.config import ClusterConfig
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.failpoints import NAMES, VARIABLE, MessageDropped, failpoint, is_active, parse
 from iris.rpc import cluster_pb2 as pb
@@ -41,7 +42,7 @@ def failing_cluster(directory: Path, failpoints: str) -> Iterator[LocalServer]:
     os.environ[VARIABLE] = failpoints
     try:
         keep_key(directory)
-        server = start_server(directory, ends_with_us=True)
+        server = start_server(ClusterConfig(state_dir=directory, port=0), ends_with_us=True)
     finally:
         del os.environ[VARIABLE]
     try:

@@ -21,6 +21,7 @@ from support.tokens import keep_key
 
 from chaos.surroundings import FILLING, STEPS_S, Clock, Disk
 from iris.cluster.client.server_process import LocalServer, start_server
+from iris.config import ClusterConfig
 from iris.errors import LocalClusterError
 from iris.failpoints import VARIABLE
 from iris.system.clock import VARIABLE as CLOCK
@@ -77,7 +78,9 @@ class Cluster:
             try:
                 with self._room:
                     keep_key(self.state)
-                    self._server = start_server(self.state, workers=WORKERS, port=self.port, lease_s=LEASE_S)
+                    self._server = start_server(
+                        ClusterConfig(state_dir=self.state, workers=WORKERS, port=self.port, lease=LEASE_S)
+                    )
                 return
             except LocalClusterError as error:
                 if "iris failpoint" not in str(error):
@@ -158,7 +161,7 @@ class Cluster:
         subprocess.run(["cp", "-a", str(self.state), str(copy)], check=False, stderr=subprocess.DEVNULL)
         (copy / FILLING).unlink(missing_ok=True)
         try:
-            server = start_server(copy, workers=1, lease_s=LEASE_S)
+            server = start_server(ClusterConfig(state_dir=copy, port=0, workers=1, lease=LEASE_S))
         except LocalClusterError as error:
             if "controller.db" not in str(error):
                 raise

@@ -25,7 +25,7 @@ Iris = Any  # tests/cli/conftest.py
 )
 def test_what_cannot_be_meant(iris: Iris, option: str, values: tuple[str, ...]) -> None:
     for value in values:
-        assert f"Invalid value for {option}: " in iris("up", "--port", "0", f"{option}={value}", code=2).stderr
+        assert f"Invalid value for '{option}': " in iris("up", "--port", "0", f"{option}={value}", code=2).stderr
     assert iris.json("down")["stopped"] is False
 
 
@@ -45,7 +45,7 @@ def test_a_cluster_that_is_up_keeps_logs_as_it_does(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--keep-logs", "12h", "--max-log-bytes", "1GB")
     assert [up[name] for name in ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")] == [
         "12h",
-        "",
+        "50GB",
         "1GB",
         "",
     ]
@@ -54,7 +54,7 @@ def test_a_cluster_that_is_up_keeps_logs_as_it_does(iris: Iris) -> None:
     refused = iris("up", "--keep-log-bytes", "1GB", code=1).stderr
     assert "with the default of --keep-log-bytes;" in refused
     assert "iris up --keep-log-bytes 1GB" in refused
-    assert "Invalid value for --keep-logs" in iris("up", "--keep-logs", "soon", code=2).stderr
+    assert "Invalid value for '--keep-logs'" in iris("up", "--keep-logs", "soon", code=2).stderr
 
 
 def test_the_end_of_a_log_that_is_too_long(iris: Iris) -> None:

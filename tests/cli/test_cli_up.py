@@ -211,3 +211,27 @@ def test_a_port_that_is_forwarded(iris: Iris) -> None:
         )
     assert "every address of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
     assert "port 0 is no port" in iris("up", "--advertise", "some-host:0", code=1).stderr
+
+
+def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> None:
+    (iris.folder / "cluster.toml").write_text(
+        'port = 0\nstate_dir = "kept"\nworkers = 2\nkeep_logs = "12h"\nlog_format = "json"\n'
+    )
+    up = iris.json("up", "--config", "cluster.toml", "--workers", "1")
+    assert (up["workers"], up["keep_logs"], up["log_format"]) == (1, "12h", "json")
+    assert up["state_dir"] == str(iris.folder / "kept")
+    assert "--workers 1; to change that" in iris("up", "--config", "cluster.toml", code=1).stderr
+    iris("up", "--config", "cluster.toml", "--workers", "1")
+    kill_server(up)
+    again = iris.json("up")
+    assert {name: again[name] for name in ("port", "keep_logs", "state_dir")} == {
+        name: up[name] for name in ("port", "keep_logs", "state_dir")
+    }
+
+
+def test_up_with_a_file_that_has_a_mistake_starts_nothing(iris: Iris) -> None:
+    (iris.folder / "cluster.toml").write_text('lease = "soon"\n')
+    refused = iris("up", "--config", "cluster.toml", code=1).stderr
+    assert "cluster.toml: lease: expected a time of 1s or more" in refused
+    assert "got 'soon'" in refused
+    assert iris.json("down")["stopped"] is False

@@ -49,7 +49,7 @@ def proofs(tmp_path: Path) -> Proofs:
 
 @pytest.fixture
 def cluster(tmp_path: Path, clock: Clock, request: pytest.FixtureRequest) -> Iterator[StandingCluster]:
-    with standing_cluster(tmp_path / "state", lease_s=getattr(request, "param", LEASE_S)) as started:
+    with standing_cluster(tmp_path / "state", lease=getattr(request, "param", LEASE_S)) as started:
         yield started
 
 

@@ -18,6 +18,7 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.server_process import start_server
+from iris.config import ClusterConfig
 from iris.errors import AlreadyExistsError, IrisError, LocalClusterError
 from iris.rpc import cluster_pb2 as pb
 
@@ -298,7 +299,7 @@ def test_a_log_is_followed_through_the_kill_of_the_controller(survivor: Standing
 def test_a_second_server_on_the_same_directory_is_refused(survivor: StandingCluster) -> None:
     assert survivor.server is not None
     with pytest.raises(LocalClusterError, match=f"in use by the controller of process {survivor.server.process.pid}"):
-        start_server(survivor.directory, ends_with_us=True)
+        start_server(ClusterConfig(state_dir=survivor.directory, port=0), ends_with_us=True)
     survivor.wait_for_workers(2)
 
 
@@ -318,7 +319,7 @@ def test_a_directory_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path
     (state / "server.log").unlink()
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
     with pytest.raises(LocalClusterError, match="written by a newer version of Iris"):
-        start_server(state, ends_with_us=True)
+        start_server(ClusterConfig(state_dir=state, port=0), ends_with_us=True)
     if where == "version":
         (state / "server.log").unlink()
         assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before

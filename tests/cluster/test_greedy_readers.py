@@ -36,7 +36,7 @@ def busy_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServ
     """A cluster with a short lease that remembers thousands of jobs, one of them of thousands of tasks."""
     directory: Path = tmp_path_factory.mktemp("busy")
     store_ended_jobs(directory / "controller.db", JOBS, {"wide": TASKS})
-    with running_cluster(directory, lease_s=LEASE_S) as server:
+    with running_cluster(directory, lease=LEASE_S) as server:
         yield server
 
 

@@ -25,7 +25,7 @@ def proofs(tmp_path: Path) -> Proofs:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[StandingCluster]:
-    with standing_cluster(tmp_path / "state", lease_s=LEASE_S) as started:
+    with standing_cluster(tmp_path / "state", lease=LEASE_S) as started:
         yield started
 
 

@@ -15,7 +15,6 @@ from support.slurm_cluster import Node, SlurmCluster, skip_where_there_is_none, 
 from support.standing_cluster import Proofs, StandingCluster, standing_cluster
 from support.waiting import wait_until
 
-from iris.cluster.client.server_process import PlaceOptions
 from iris.rpc import cluster_pb2
 
 skip_where_there_is_none()
@@ -33,8 +32,9 @@ def controller(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.Monkey
     """A real controller with this engine, and its state directory."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    place = PlaceOptions(engine="slurm", slurm_options=("--partition=main",))
-    with standing_cluster(tmp_path / "iris", place=place, lease_s=20.0) as controller:
+    with standing_cluster(
+        tmp_path / "iris", engine="slurm", slurm_options=("--partition=main",), lease=20.0
+    ) as controller:
         yield controller
     cluster.wait_until_empty()
 

@@ -17,13 +17,14 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.client.server_process import DoorOptions, LocalServer
+from iris.cluster.client.server_process import LocalServer
 from iris.errors import ControllerUnreachableError, FailedPreconditionError, InvalidArgumentError, LocalClusterError
 from iris.rpc import cluster_pb2
 
 
-def door(certificate: Certificate, client_ca: Path | None = None) -> DoorOptions:
-    return DoorOptions(str(certificate.cert), str(certificate.key), str(client_ca) if client_ca else "")
+def tls_options(certificate: Certificate, client_ca: Path | None = None) -> dict[str, str]:
+    files = {"tls_cert": str(certificate.cert), "tls_key": str(certificate.key)}
+    return files if client_ca is None else {**files, "client_ca": str(client_ca)}
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +35,17 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 @pytest.fixture(scope="module")
 def tls(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A cluster of two workers, with a certificate that an authority has signed."""
-    with running_cluster(tmp_path_factory.mktemp("tls"), workers=2, door=door(authority.server(name="tls"))) as server:
+    with running_cluster(
+        tmp_path_factory.mktemp("tls"), workers=2, **tls_options(authority.server(name="tls"))
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def mutual(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """The same, for clients with a certificate only."""
-    options = door(authority.server(name="mutual"), authority.path)
-    with running_cluster(tmp_path_factory.mktemp("mutual"), workers=1, door=options) as server:
+    options = tls_options(authority.server(name="mutual"), authority.path)
+    with running_cluster(tmp_path_factory.mktemp("mutual"), workers=1, **options) as server:
         yield server
 
 
@@ -87,7 +90,7 @@ def test_a_reader_that_leaves_the_controller_ends_its_stream_from_the_worker(
 def test_a_certificate_that_is_its_own_authority(tmp_path: Path) -> None:
     certificate = self_signed(tmp_path / "certificates")
     with (
-        running_cluster(tmp_path / "cluster", door=door(certificate)) as server,
+        running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server,
         RemoteClusterClient(server.address, ca=certificate.cert) as client,
     ):
         assert wait_for_end(client, launch(client, ["true"])).state == cluster_pb2.JOB_STATE_SUCCEEDED
@@ -126,7 +129,7 @@ def test_a_certificate_that_is_not_trusted(tls: LocalServer, tmp_path: Path) -> 
 
 def test_a_certificate_for_another_name(tls: LocalServer, authority: CertificateAuthority, tmp_path: Path) -> None:
     certificate = authority.server("cluster.example.org", name="elsewhere")
-    with running_cluster(tmp_path / "cluster", door=door(certificate)) as server:
+    with running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server:
         text = refused(server.address, ca=authority.path)
     assert "for another name" in text
     assert "127.0.0.1" in text
@@ -134,7 +137,7 @@ def test_a_certificate_for_another_name(tls: LocalServer, authority: Certificate
 
 def test_a_certificate_that_has_expired(authority: CertificateAuthority, tmp_path: Path) -> None:
     certificate = authority.server(name="old", expired=True)
-    with running_cluster(tmp_path / "cluster", door=door(certificate)) as server:
+    with running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server:
         text = refused(server.address, ca=authority.path)
     assert "not valid at this time" in text
     assert "expired" in text
@@ -214,12 +217,12 @@ def test_servers_whose_files_cannot_be_used(authority: CertificateAuthority, tmp
     server, other = authority.server(name="one"), authority.server(name="two")
     with (
         pytest.raises(LocalClusterError, match="expected a certificate and its key"),
-        running_cluster(tmp_path / "mixed", door=DoorOptions(str(server.cert), str(other.key))),
+        running_cluster(tmp_path / "mixed", tls_cert=str(server.cert), tls_key=str(other.key)),
     ):
         pass
     with (
         pytest.raises(LocalClusterError, match=r"--client-ca.*expected a file with certificates"),
-        running_cluster(tmp_path / "ca", door=door(server, server.key)),
+        running_cluster(tmp_path / "ca", **tls_options(server, server.key)),
     ):
         pass
 
@@ -230,7 +233,7 @@ def test_other_machines_are_served_by_tls_only(tmp_path: Path) -> None:
         running_cluster(tmp_path / "open", host="0.0.0.0"),
     ):
         pass
-    with running_cluster(tmp_path / "said", host="0.0.0.0", door=DoorOptions(insecure_no_tls=True)) as server:
+    with running_cluster(tmp_path / "said", host="0.0.0.0", insecure_no_tls=True) as server:
         port = server.address.rpartition(":")[2]
         with RemoteClusterClient(f"127.0.0.1:{port}") as client:
             job_id = launch(client, ["true"])

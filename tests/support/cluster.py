@@ -19,6 +19,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer, start_server
 from iris.cluster.types import is_job_finished
+from iris.config import ClusterConfig
 from iris.rpc import cluster_pb2
 
 RUN_VARIABLE = "IRIS_TEST_RUN"
@@ -28,7 +29,7 @@ RUN_VARIABLE = "IRIS_TEST_RUN"
 def running_cluster(directory: Path, **options: Any) -> Iterator[LocalServer]:
     """A cluster of this machine whose files, messages of its processes included, stay in `directory` as evidence."""
     keep_key(directory)
-    server = start_server(directory, ends_with_us=True, **options)
+    server = start_server(ClusterConfig(**{"state_dir": directory, "port": 0, **options}), ends_with_us=True)
     try:
         yield server
     finally:

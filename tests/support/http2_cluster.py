@@ -23,7 +23,7 @@ from iris.cluster.controller.api.service import ControllerService
 from iris.cluster.controller.controller import Controller
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.engine.local.engine import LocalEngine
-from iris.server import controller_application
+from iris.server.application import controller_application
 from iris.system.sockets import address_of, bind
 
 

@@ -31,7 +31,7 @@ from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine
 from iris.cluster.engine.placement import choose_machines
 from iris.cluster.logs.directories import LogDirectories
 from iris.rpc.http.asgi_server import HttpServer
-from iris.server import controller_application
+from iris.server.application import controller_application
 from iris.system.event_loop import use_no_proxy
 from iris.system.sockets import address_of, bind
 
@@ -79,8 +79,8 @@ class Place:
             *("--directory", f"/tmp/workers/{worker_id}"),
             *("--host", "auto"),
             *("--lease", str(self.lease_s)),
-            *("--enforce", "watch"),  # the cgroups are those of the box, and not cut off by a power-off
-            "--insecure-no-tls",
+            # Not cgroups: they belong to the box, and are not cut off by a power-off.
+            *("--config", '{"enforce": "watch", "insecure_no_tls": true}'),
         ]
         with (self.directory / f"{worker_id}.log").open("ab") as log:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)

@@ -22,6 +22,8 @@ from support.machine_cluster import MachineCluster
 from support.machines import Lan, Machine, Process, machines
 from support.tokens import keep_key
 
+from iris.config import ClusterConfig
+
 PORT = 6379
 _AGENT = """
 for word; do
@@ -32,6 +34,7 @@ for name in metrics_agent_port metrics_export_port dashboard_agent_listen_port r
 done
 exec sleep infinity
 """
+
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -78,9 +81,17 @@ class RayMachineCluster(MachineCluster):
         super().__init__(lan, lease_s)
 
     def command(self, port: int) -> list[str]:
-        options = ["--directory", str(self.directory / "state"), "--host", self.head.address, "--port", str(port)]
-        options += ["--lease", str(self.lease_s), "--insecure-no-tls", "--enforce", "watch", "--ready-fd", "3"]
-        options += ["--engine", "ray", "--ray-address", f"{self.head.address}:{PORT}"]
+        config = ClusterConfig(
+            state_dir=self.directory / "state",
+            host=self.head.address,
+            port=port,
+            lease=self.lease_s,
+            insecure_no_tls=True,
+            enforce="watch",
+            engine="ray",
+            ray_address=f"{self.head.address}:{PORT}",
+        )
+        options = ["--config", config.to_json(), "--ready-fd", "3"]
         said = ["sh", "-c", 'exec "$@" 3> "$0"', str(self.said)]
         return [*said, sys.executable, "-P", "-m", "iris.server", *options]
 

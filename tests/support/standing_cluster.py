@@ -19,6 +19,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer, start_server
 from iris.cluster.engine.worker_process import end_standing, find_standing
 from iris.cluster.worker.supervision.worker_identity import Identity, identity_file, read_identity
+from iris.config import ClusterConfig
 
 
 class StandingCluster:
@@ -26,7 +27,7 @@ class StandingCluster:
 
     Args:
         directory: The state directory.
-        options: Of `start_server`; the port stays the same.
+        options: Options of `ClusterConfig`. The port stays the same after a restart.
     """
 
     def __init__(self, directory: Path, **options: Any) -> None:
@@ -44,7 +45,7 @@ class StandingCluster:
         """Starts the server, which finds what an earlier one left."""
         self.options |= changed
         keep_key(self.directory)
-        self.server = start_server(self.directory, **self.options)
+        self.server = start_server(ClusterConfig(**{"state_dir": self.directory, "port": 0, **self.options}))
         self.options["port"] = int(self.server.address.rpartition(":")[2])
         return self.server
 

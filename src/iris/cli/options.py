@@ -13,6 +13,7 @@ from iris.arguments import MAX_INT32, check_whole_number
 from iris.cli.moments import read_moment
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import parse_bytes
+from iris.config import ClusterConfig, Option
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
 
@@ -35,6 +36,33 @@ def address_option(command: Command) -> Command:
 def json_option(text: str = "Answer with one JSON document on stdout.") -> Callable[[Command], Command]:
     """`--json`, with what it gives."""
     return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+def config_options(command: Command) -> Command:
+    """Add the flags of all options of a cluster's configuration. An option that was not given is None or ()."""
+    for option in reversed(ClusterConfig.options.values()):
+        if option.flag:
+            command = _config_option(option)(command)
+    return command
+
+
+def _config_option(option: Option) -> Callable[[Command], Command]:
+    kind = option.kind
+    if not kind.metavar:
+        return click.option(option.flag, option.name, is_flag=True, default=None, help=option.help)
+
+    def read(text: str) -> Any:
+        if not text.strip():
+            raise InvalidArgumentError(f"expected {kind.accepted}, got {quoted(text)}")
+        return option.read([text])[0] if kind.repeated else option.read(text)
+
+    return click.option(
+        option.flag,
+        option.name,
+        type=click.Choice(kind.choices) if kind.choices else _Checked(kind.metavar, read),
+        multiple=kind.repeated,
+        help=f"{option.help} Default: {option.default_text}.",
+    )
 
 
 class _Checked(click.ParamType[Any]):

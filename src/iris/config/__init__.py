@@ -4,7 +4,6 @@ The command line, the server, the engines and the workers read this package. It 
 """
 
 from iris.config.cluster_config import (
-    DEFAULT_LEASE_S,
     DEFAULT_MAX_LOG_BYTES,
     DEFAULT_PORT,
     LOCAL_ENGINE,
@@ -14,7 +13,6 @@ from iris.config.cluster_config import (
 from iris.config.config_file import known_options, read_config_file
 
 __all__ = [
-    "DEFAULT_LEASE_S",
     "DEFAULT_MAX_LOG_BYTES",
     "DEFAULT_PORT",
     "LOCAL_ENGINE",

@@ -10,14 +10,14 @@ import difflib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.cluster.types import MAX_LOCAL_WORKERS
 from iris.config import kinds
 from iris.errors import InvalidArgumentError, quoted
 
 DEFAULT_PORT = 50051
-DEFAULT_LEASE_S = 300.0
 DEFAULT_MAX_LOG_BYTES = 10 << 30
 LOCAL_ENGINE = "local"
 
@@ -179,7 +179,7 @@ class ClusterConfig:
         "Copy complete logs to this URL, such as 's3://bucket/logs' or 'file:///mnt/logs'. Needs the extra [storage].",
         default_text="none",
     )
-    enforce: str = _option(
+    enforce: Literal["auto", "watch", "none"] = _option(
         kinds.one_of("auto", "watch", "none"),
         "auto",
         "How tasks are kept within their limits: by cgroups where possible and otherwise by the worker, which measures"

@@ -30,6 +30,7 @@ from iris.cluster.controller.submission.sizes import (
     trim_report,
 )
 from iris.cluster.pickles.transfer_limits import MAX_RESULT_BYTES
+from iris.config import ClusterConfig
 from iris.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.open_streams import MAX_POSITIONS, OpenStreams
@@ -273,7 +274,11 @@ def test_both_sides_have_the_same_limits() -> None:
 
 
 def test_limits_are_settings_of_the_server(tmp_path: Path) -> None:
-    server = start_server(tmp_path, temporary=True, ends_with_us=True, limits={"jobs": 3, "tasks": 2, "streams": 1})
+    server = start_server(
+        ClusterConfig(state_dir=tmp_path, port=0, max_jobs_per_user=3, max_tasks_per_user=2, max_streams_per_user=1),
+        temporary=True,
+        ends_with_us=True,
+    )
     try:
         with RemoteClusterClient(server.address, token=server.token) as client:
             with pytest.raises(ResourceExhaustedError, match="limit of 2"):

@@ -20,7 +20,7 @@ import pytest
         (["--advertise", "forwarded:0"], "some", "not an address: 'forwarded:0': port 0 is no port to connect to"),
         (["--port", "99999"], "some", "cannot listen on 127.0.0.1:99999: "),
         (["--lease", "-1"], "some", "--lease must be 0 or greater, got -1.0"),
-        (["--task-max-processes", "-1"], "some", "--task-max-processes must be 0 or greater, got -1"),
+        (["--config", '{"max_processes": -1}'], "some", "--max-processes: expected a whole number from 0 to "),
     ],
     ids=["token", "controller", "advertised", "everywhere", "no port", "port", "lease", "processes"],
 )

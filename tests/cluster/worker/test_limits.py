@@ -22,10 +22,10 @@ from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.client.job import Job
-from iris.cluster.client.server_process import EnforceOptions
 from iris.cluster.types import ResourceSpec
 from iris.cluster.worker.limits import cgroup
 from iris.cluster.worker.limits.enforcement import default_max_processes
+from iris.config import ClusterConfig
 from iris.errors import JobFailedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -49,9 +49,9 @@ def enforcing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """A client of a cluster that keeps tasks to their limits in one of the two ways."""
     if request.param == "cgroup":
         place()
-    options = EnforceOptions("watch" if request.param == "watch" else "auto", MAX_PROCESSES)
+    options = {"enforce": "watch" if request.param == "watch" else "auto", "max_processes": MAX_PROCESSES}
     directory = tmp_path_factory.mktemp(request.param)
-    with running_cluster(directory, enforcement=options) as server, IrisClient.remote(server.address) as client:
+    with running_cluster(directory, **options) as server, IrisClient.remote(server.address) as client:
         if request.param == "cgroup":
             client.run(shell("until grep -q iris- /proc/self/cgroup; do :; done"), timeout=60).wait()
         yield client
@@ -234,8 +234,8 @@ def test_the_system_ends_tasks_rather_than_workers(enforcing: IrisClient) -> Non
 
 
 def test_nothing_is_enforced_where_nobody_wants_it(tmp_path: Path) -> None:
-    options = EnforceOptions("none", 10)
-    with running_cluster(tmp_path / "c", enforcement=options) as server, IrisClient.remote(server.address) as client:
+    options = {"enforce": "none", "max_processes": 10}
+    with running_cluster(tmp_path / "c", **options) as server, IrisClient.remote(server.address) as client:
         script = f"for i in $(seq 20); do sleep 600 & done; exec {shlex.join(python(HOLD, 100))}"
         job = client.run(shell(script), resources=memory(10))
         wait_until(lambda: client.task_status(job.job_id, 0).resource_usage.memory_mb >= 100, "a look at it")
@@ -321,7 +321,8 @@ def test_a_unit_that_systemd_has_delegated(tmp_path: Path, with_a_stranger: bool
     unit.mkdir()
     os.setxattr(unit, "user.delegate", b"1")
     keep_key(tmp_path)
-    words = ["-m", "iris.server", "--directory", str(tmp_path), "--parent-pid", str(os.getpid()), "--ready-fd", "1"]
+    config = ClusterConfig(state_dir=tmp_path, port=0).to_json()
+    words = ["-m", "iris.server", "--config", config, "--parent-pid", str(os.getpid()), "--ready-fd", "1"]
     with subprocess.Popen(["sleep", "600"]) as stranger:
         if with_a_stranger:
             (unit / "cgroup.procs").write_text(str(stranger.pid))
@@ -364,8 +365,8 @@ def small_machine(tmp_path: Path) -> Iterator[IrisClient]:
     container.mkdir()
     (container / "memory.max").write_text(str(300 * MIB))
     (container / "memory.swap.max").write_text("0")
-    options = EnforceOptions("watch")
-    with running_cluster(tmp_path / "c", enforcement=options) as server, IrisClient.remote(server.address) as client:
+    options = {"enforce": "watch"}
+    with running_cluster(tmp_path / "c", **options) as server, IrisClient.remote(server.address) as client:
         pid = tmp_path / "pid"
         client.run(shell(f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"), name="first")
         main = int(wait_until(lambda: pid.exists() and pid.read_text(), "a task"))

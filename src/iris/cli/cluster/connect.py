@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from iris.cli.cluster.cluster_record import is_running, read_record
 from iris.cluster.client.running_cluster import find_here
 from iris.cluster.client.task_token import task_of_token
+from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError
 from iris.system.process_identity import own_place
 
@@ -127,7 +128,7 @@ def _connect_to_running(address: str | None) -> Connection | None:
             f"the server of 'iris up' at {record.address} was killed, and what it had started may still run: 'iris up'"
             " starts it again, with all its jobs; 'iris down' ends what is left"
         )
-    return Connection(_client(record.address), _place_of(record.engine))
+    return Connection(_client(record.address), _place_of(record.config.engine))
 
 
 def _place_of(engine_here: str) -> Place:
@@ -148,7 +149,9 @@ class _Embedded:
 
         self._directory = Path(tempfile.mkdtemp(prefix="iris-"))
         try:
-            self.server: LocalServer = start_server(self._directory, temporary=True, ends_with_us=True)
+            self.server: LocalServer = start_server(
+                ClusterConfig(state_dir=self._directory, port=0), temporary=True, ends_with_us=True
+            )
         except BaseException:
             remove_directory(self._directory)
             raise

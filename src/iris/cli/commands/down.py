@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 import click
 
@@ -61,34 +60,23 @@ def down(*, as_json: bool) -> None:
 
 
 def _end_workers(left: Record, output: Output) -> int:
-    """Ends the workers of a server that was killed, with all that they run."""
-    state_dir = Path(left.state_dir)
-    workers = state_dir / ("workers" if left.engine == "local" else left.engine)
-    if not workers.is_dir():
-        return 0
-    import asyncio
-
+    """End the workers that a killed server has left, with their attempts; return how many workers there were."""
     from iris.cluster.controller.storage.state_copies import detect_copy
     from iris.cluster.controller.storage.state_dir import lock_state_dir
+    from iris.cluster.engine.engines import end_left_workers, engine_directory
 
+    if not engine_directory(left.config.engine, left.state_dir).is_dir():
+        return 0
     output.set_status("ending the workers that are left…")
-    with lock_state_dir(state_dir):
-        detect_copy(state_dir)  # a copy of it names the workers and jobs of another cluster, which are not ours to end
+    with lock_state_dir(left.state_dir):
+        detect_copy(
+            left.state_dir
+        )  # the workers and jobs that a copy names belong to another cluster, and must not end
         try:
-            if left.engine == "ray":
-                from iris.cluster.engine.ray.engine import end_gangs as end_ray_gangs
-
-                return asyncio.run(end_ray_gangs(workers, left.ray_address))
-            if left.engine == "slurm":
-                from iris.cluster.engine.slurm.engine import end_gangs as end_slurm_gangs
-
-                return asyncio.run(end_slurm_gangs(workers))
+            return end_left_workers(left.config, left.state_dir)
         except UnavailableError as error:
             output.note(_LEFT.format(error))
             return 0
-        from iris.cluster.engine.worker_process import end_standing
-
-        return asyncio.run(end_standing(workers))
 
 
 def _note_what_is_left(record: Record, output: Output) -> None:
@@ -96,7 +84,7 @@ def _note_what_is_left(record: Record, output: Output) -> None:
     from iris.cluster.controller.storage.state_dir import LEFT_FILE
 
     with contextlib.suppress(FileNotFoundError):
-        output.note(_LEFT.format((Path(record.state_dir) / LEFT_FILE).read_text()))
+        output.note(_LEFT.format((record.state_dir / LEFT_FILE).read_text()))
 
 
 def _stop(record: Record) -> bool:

@@ -11,6 +11,7 @@ from iris.arguments import check_whole_number
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import remove_directory, start_server
 from iris.cluster.types import MAX_LOCAL_WORKERS
+from iris.config import ClusterConfig
 
 
 class LocalClusterClient(RemoteClusterClient):
@@ -31,7 +32,9 @@ class LocalClusterClient(RemoteClusterClient):
         directory = Path(tempfile.mkdtemp(prefix="iris-"))
         self._owner_pid = os.getpid()
         try:
-            self._server = start_server(directory, workers=workers, temporary=True, ends_with_us=True)
+            self._server = start_server(
+                ClusterConfig(state_dir=directory, port=0, workers=workers), temporary=True, ends_with_us=True
+            )
         except BaseException:
             remove_directory(directory)
             raise

@@ -24,8 +24,8 @@ from iris.cluster.logs.records import (
 )
 from iris.cluster.logs.records import Source as Source
 from iris.cluster.logs.segments import ORIGIN, LogEnd, Place, write_end
+from iris.config import DEFAULT_MAX_LOG_BYTES
 
-DEFAULT_MAX_LOG_BYTES = 10 << 30
 _SEGMENT_BYTES = 16 << 20
 _SMALLEST_SEGMENT_BYTES = 64 << 10
 _SEGMENTS = 8  # at least about so many make up the limit: one of them is dropped at a time

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
-from iris.cluster.worker.cleanup import DEFAULT_KEEP_S, DEFAULT_KEEP_UPLOADED_S
-from iris.cluster.worker.limits.enforcement import ENFORCE
+from iris.cluster.worker.cleanup import DEFAULT_KEEP_UPLOADED_S
+from iris.config import ClusterConfig
 from iris.errors import InvalidArgumentError
-from iris.rpc.http.tls import add_tls_arguments
 
 _DESCRIPTION = "Runs the attempts of tasks on this machine. An engine starts workers; no user has to."
 
@@ -20,7 +18,15 @@ def parse_arguments() -> argparse.Namespace:
     _add_identity_arguments(parser)
     _add_storage_arguments(parser)
     _add_network_arguments(parser)
-    _add_limit_arguments(parser)
+    parser.add_argument(
+        "--config",
+        metavar="JSON",
+        default="{}",
+        help="a JSON object with options of the cluster's configuration; missing options have their defaults",
+    )
+    parser.add_argument(
+        "--task-file-limit", type=int, help="how many files a task may open; default: the limit of this process"
+    )
     parser.add_argument(
         "--identity-file",
         type=Path,
@@ -31,11 +37,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise InvalidArgumentError for a number that is negative or no number."""
-    for name in ("lease", "task_max_processes"):
-        number = getattr(arguments, name)
-        if number is not None and not number >= 0:
-            raise InvalidArgumentError(f"--{name.replace('_', '-')} must be 0 or greater, got {number}")
+    """Replace the text of `arguments.config` by the configuration, and check the length of the lease.
+
+    Raises:
+        InvalidArgumentError: The configuration is not valid, or the lease is negative or no number.
+    """
+    arguments.config = ClusterConfig.from_json(arguments.config)
+    if not arguments.lease >= 0:
+        raise InvalidArgumentError(f"--lease must be 0 or greater, got {arguments.lease}")
 
 
 def _add_identity_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,19 +82,6 @@ def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
         help="write logs into this directory of the controller; default: upload logs to the controller",
     )
     parser.add_argument(
-        "--max-log-bytes",
-        default=DEFAULT_MAX_LOG_BYTES,
-        type=int,
-        help="how much of each attempt's log to keep, unless its job sets a limit (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--keep-attempts",
-        metavar="SECONDS",
-        default=DEFAULT_KEEP_S,
-        type=float,
-        help="how long to keep the directory of an ended attempt; inf means forever (default: %(default)s)",
-    )
-    parser.add_argument(
         "--keep-handed-over",
         metavar="SECONDS",
         default=DEFAULT_KEEP_UPLOADED_S,
@@ -110,29 +106,15 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         " binds to all addresses",
     )
     parser.add_argument("--port", default=0, type=int, help="the port to bind to; default: any free port")
-    add_tls_arguments(parser)
+    parser.add_argument(
+        "--part",
+        metavar="FILE",
+        default="",
+        help="a PEM file with the certificate, and its key, that the controller and the workers show to each other",
+    )
     parser.add_argument(
         "--ca",
         metavar="FILE",
         default="",
-        help="the certificate authority of a controller that uses TLS; default: the value of --tls-cert",
-    )
-
-
-def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--task-file-limit", type=int, help="how many files a task may open; default: the limit of this process"
-    )
-    parser.add_argument(
-        "--task-max-processes",
-        metavar="N",
-        type=int,
-        help="how many processes and threads a task may have; 0 means no limit; default: half of the worker's limit",
-    )
-    parser.add_argument(
-        "--enforce",
-        default="auto",
-        choices=ENFORCE,
-        help="how to enforce the limits of tasks: 'auto' uses cgroups where possible and 'watch' elsewhere; 'watch'"
-        " measures the tasks twice per second; 'none' enforces no limits (default: %(default)s)",
+        help="the certificate authority of a controller that uses TLS; default: tls_cert of --config",
     )

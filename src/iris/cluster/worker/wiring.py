@@ -40,6 +40,7 @@ from iris.cluster.worker.supervision.reaper import Reaper, become_subreaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
 from iris.cluster.worker.supervision.worker_identity import Identity, stamp_of
 from iris.cluster.worker.worker import Worker, WorkerSettings
+from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import advertised, is_wildcard, parse_address
@@ -146,7 +147,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         base_env=base_env,
         own_env=network.own_env,
         file_limit=file_limit,
-        max_log_bytes=arguments.max_log_bytes,
+        max_log_bytes=arguments.config.max_log_bytes,
     )
     parts = _build(arguments, settings, network, reaper, launcher)
     # Without its reaper, a killed worker would leave its attempts running, and nothing would enforce the lease.
@@ -174,15 +175,16 @@ def _open_network(arguments: argparse.Namespace) -> _Network:
     Raises:
         IrisError: An argument is invalid, or the port cannot be bound.
     """
+    config: ClusterConfig = arguments.config
     controller_address = parse_address(arguments.controller)
     own_host = partial(own_host_towards, urlsplit(controller_address).hostname or "")
     if arguments.host == "auto":
         arguments.host = own_host()
     given = _credentials(arguments.credentials)
-    tls = ServerTls.given(arguments)
-    check_exposure(arguments.host, tls=tls is not None, insecure=arguments.insecure_no_tls)
+    tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca, arguments.part)
+    check_exposure(arguments.host, tls=tls is not None, insecure=config.insecure_no_tls)
     server_context = None if tls is None else tls.context()
-    controller_tls = ClientTls(arguments.ca or arguments.tls_cert, arguments.part)
+    controller_tls = ClientTls(arguments.ca or config.tls_cert, arguments.part)
     credentials = Credentials.fixed(given.token, "--credentials")
     make_stub = partial(connect, credentials=credentials, tls=controller_tls)
     controller = ControllerConnection(controller_address, arguments.controller_file, make_stub)
@@ -202,6 +204,7 @@ def _build(
     logs = None if arguments.log_directory is None else LogDirectories(arguments.log_directory.absolute())
     directory = WorkerDir(arguments.directory.absolute(), logs)
     clock.keep_ages_in(directory.clock)
+    config: ClusterConfig = arguments.config
     controller = network.controller
     registry = AttemptRegistry(settings.worker_id, directory)
     shutdown = Shutdown(settings.worker_id, registry)
@@ -224,13 +227,13 @@ def _build(
         controller=controller,
         reaper=reaper,
         launcher=launcher,
-        enforcement=Enforcement(arguments.enforce, settings.token, arguments.task_max_processes),
+        enforcement=Enforcement(config.enforce, settings.token, config.max_processes),
         reporter=reporter,
         log_upload=log_upload,
         on_ended=trust.attempt_ended,
     )
     keep_log_s = None if log_upload is None else arguments.keep_handed_over
-    cleanup = Cleanup(registry, directory, arguments.keep_attempts, keep_log_s)
+    cleanup = Cleanup(registry, directory, config.keep_logs, keep_log_s)
     application = worker_application(WorkerService(worker), trust)
     server = HttpServer({application.path: application}, network.listener, tls=network.tls)
     return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server)

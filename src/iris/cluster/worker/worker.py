@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES, LogWriter
+from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.environment import TaskEnvironment
@@ -36,6 +36,7 @@ from iris.cluster.worker.process.task_input import SENDER_GONE_S, TaskInput
 from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
 from iris.cluster.worker.supervision.strays import StrayProcesses
+from iris.config import DEFAULT_MAX_LOG_BYTES
 from iris.errors import FailedPreconditionError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2

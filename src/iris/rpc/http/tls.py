@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iris.arguments import check_path, refuse
-from iris.errors import FailedPreconditionError, InvalidArgumentError
+from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
 
 PART_FILE = "part.pem"  # in the state directory of a cluster, see client_cert.py
@@ -97,27 +95,9 @@ class ServerTls:
     part: str = ""
 
     @classmethod
-    def given(cls, arguments: argparse.Namespace) -> ServerTls | None:
-        """From a command line with `add_tls_arguments`; None: no TLS.
-
-        Raises:
-            InvalidArgumentError: One file was given without the other that it needs.
-        """
-        given = {name: getattr(arguments, name) for name in ("tls_cert", "tls_key", "client_ca")}
-        check_tls_options(given)
-        if not arguments.tls_cert:
-            return None
-        return cls(arguments.tls_cert, arguments.tls_key, arguments.client_ca, arguments.part)
-
-    def options(self) -> list[str]:
-        """As a command line with `add_tls_arguments` has it."""
-        given = {
-            "--tls-cert": self.cert,
-            "--tls-key": self.key,
-            "--client-ca": self.client_ca,
-            "--part": self.part,
-        }
-        return [f"{name}={value}" for name, value in given.items() if value]
+    def of_files(cls, cert: str, key: str, client_ca: str, part: str = "") -> ServerTls | None:
+        """Return the TLS settings with these files, or None without a certificate."""
+        return cls(cert, key, client_ca, part) if cert else None
 
     def context(self) -> ssl.SSLContext:
         """For connections.
@@ -144,31 +124,6 @@ class ServerTls:
     def for_parts(self) -> ClientTls:
         """How the parts of a cluster that all show this certificate call each other: they trust this one."""
         return ClientTls(self.cert, self.part)
-
-
-def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a server's command line from which `ServerTls.given` reads."""
-    parser.add_argument("--tls-cert", metavar="FILE", default="", help="serve TLS with this certificate, in PEM")
-    parser.add_argument("--tls-key", metavar="FILE", default="", help="its key")
-    parser.add_argument("--client-ca", metavar="FILE", default="", help="let nobody in without a certificate of these")
-    parser.add_argument(
-        "--part", metavar="FILE", default="", help="or of this one, of the cluster's parts, with its key"
-    )
-    parser.add_argument(
-        "--insecure-no-tls", action="store_true", help="serve other machines without TLS, for all to read and change"
-    )
-
-
-def check_tls_options(given: Mapping[str, object]) -> None:
-    """Whether `tls_cert`, `tls_key` and `client_ca` fit together.
-
-    Raises:
-        InvalidArgumentError: They do not.
-    """
-    if bool(given["tls_cert"]) != bool(given["tls_key"]):
-        raise InvalidArgumentError("--tls-cert and --tls-key: give both, or none of them")
-    if given["client_ca"] and not given["tls_cert"]:
-        raise InvalidArgumentError("--client-ca needs --tls-cert and --tls-key")
 
 
 def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:

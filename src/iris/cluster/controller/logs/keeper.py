@@ -26,8 +26,8 @@ from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log, stored_as
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
-from iris.cluster.logs.writer import DEFAULT_MAX_LOG_BYTES
 from iris.cluster.types import make_task_id, parse_task_id
+from iris.config import DEFAULT_MAX_LOG_BYTES
 from iris.errors import InvalidArgumentError, UnavailableError
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2

@@ -10,8 +10,7 @@ from iris.errors import ResourceExhaustedError, quoted
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much each user of a cluster may have at the same time. The defaults are repeated in `iris.server`, which
-    must start without loading this module.
+    """How much each user of a cluster may have at the same time. The defaults are the same as in `iris.config`.
 
     Attributes:
         jobs: The number of unfinished jobs.

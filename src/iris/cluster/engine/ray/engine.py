@@ -29,7 +29,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Machine, Placement, Resources, Slot
-from iris.cluster.engine.engine_options import RAY_ADDRESS
 from iris.cluster.engine.placement import choose_machines
 from iris.cluster.engine.ray.driver_pipe import Json, RayPipe, driver_environment
 from iris.cluster.engine.ray.names import load_or_make_cluster_id, namespace_of, worker_of
@@ -296,7 +295,7 @@ async def end_gangs(directory: Path, ray_address: str) -> int:
     """
     engine = RayEngine(
         directory,
-        ray_address=ray_address or RAY_ADDRESS,
+        ray_address=ray_address,
         lease_s=0.0,
         worker_options=(),
         credentials=lambda worker_id: WorkerCredentials(token="none"),

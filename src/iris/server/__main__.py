@@ -1,0 +1,93 @@
+"""The command line of `python -m iris.server`. `iris up` and `IrisClient.local()` start this program."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from iris.config import ClusterConfig, read_config_file
+from iris.errors import InvalidArgumentError, IrisError
+from iris.server.cluster_server import ClusterServer
+from iris.system.event_loop import run_loop
+from iris.system.inherited import use_defaults
+from iris.system.private_dir import keep_files_private
+from iris.system.processes import call_when_parent_ends
+
+
+def main() -> None:
+    """Serve until SIGTERM, or until the parent process ends if its id was given."""
+    use_defaults()
+    keep_files_private()
+    arguments = _parse_arguments()
+    if not sys.platform.startswith("linux"):
+        sys.exit("iris: clusters run on Linux; from here, reach one with IrisClient.remote(address)")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    run_loop(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if arguments.parent_pid:
+        call_when_parent_ends(arguments.parent_pid, stop.set)
+    try:
+        server = ClusterServer(
+            _read_config(arguments.config),
+            temporary=arguments.temporary,
+            take_over=arguments.take_over,
+            has_parent=bool(arguments.parent_pid),
+        )
+        with server:
+            _announce(arguments.ready_fd, await server.start())
+            await stop.wait()
+            await server.stop()
+    except IrisError as error:
+        _announce(arguments.ready_fd, {"error": str(error)})
+        sys.exit(f"iris: {error}")
+
+
+def _read_config(text: str) -> ClusterConfig:
+    config = ClusterConfig.from_json(text) if text.startswith("{") else ClusterConfig(**read_config_file(Path(text)))
+    if config.state_dir is None:
+        raise InvalidArgumentError("the configuration must have a state_dir")
+    return config
+
+
+def _announce(ready_fd: int | None, message: dict[str, object]) -> None:
+    if ready_fd is not None:
+        os.write(ready_fd, json.dumps(message).encode() + b"\n")
+        os.close(ready_fd)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m iris.server", description=__doc__)
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="the configuration: a JSON object, or the path of a TOML file; it must have a state_dir",
+    )
+    parser.add_argument(
+        "--temporary", action="store_true", help="keep jobs in memory only, and remove the state directory at the end"
+    )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="continue as the original of a state directory that was moved or restored, whose original does not run",
+    )
+    parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, has ended")
+    parser.add_argument(
+        "--ready-fd", type=int, help="write one line of JSON to this file descriptor: the address, or an error"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

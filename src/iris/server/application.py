@@ -1,0 +1,29 @@
+"""The calls of a controller as an ASGI application."""
+
+from __future__ import annotations
+
+from iris.cluster.controller.api.service import ControllerService, heavy_calls
+from iris.rpc.auth.authenticate import Gate, Inspector
+from iris.rpc.auth.permissions import CONTROLLER_RULES
+from iris.rpc.cluster_connect import ControllerServiceASGIApplication
+from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES
+from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
+from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
+from iris.rpc.serving.heavy_calls import HeavyCalls
+
+
+def controller_application(service: ControllerService) -> ControllerServiceASGIApplication:
+    """Return the controller's calls as an ASGI application, for any server that speaks HTTP."""
+    controller = service.controller
+    authority = controller.authority
+    gate = Gate(authority, CONTROLLER_RULES)
+    inspector = Inspector(authority, CONTROLLER_RULES, controller, authority.doors)
+    thread = MessageThread()
+    heavy = HeavyCalls(heavy_calls(controller), controller.slices.lane, thread)
+    return ControllerServiceASGIApplication(
+        service,
+        interceptors=(ReleaseInterceptor(), gate, MessageCoding(thread), inspector, heavy, ErrorInterceptor()),
+        read_max_bytes=MAX_MESSAGE_BYTES,
+        compressions=(),
+        codecs=CODECS,
+    )

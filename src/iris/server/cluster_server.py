@@ -1,0 +1,259 @@
+"""Starts and stops a whole cluster in this process: the controller, its engine, and the services on one port.
+
+The order of a start is chosen for speed. The engine starts the workers first. While they load their program, which
+takes some tenths of a second, this process loads the controller; therefore many imports stand in functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from iris.cluster.controller.storage import state_dir
+from iris.cluster.controller.storage.state_copies import detect_copy, disown_jobs
+from iris.cluster.engine.engines import create_engine
+from iris.cluster.worker.limits.cgroup import move_into_child_cgroup
+from iris.config import ClusterConfig
+from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
+from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
+from iris.rpc.http.tls import ClientTls
+from iris.server.listening import Listening, listen
+from iris.server.worker_keys import WorkerKeys
+from iris.system.clock import keep_ages_in
+from iris.system.event_loop import raise_file_limit, use_no_proxy
+from iris.system.private_dir import make_private
+
+if TYPE_CHECKING:
+    from iris.cluster.controller.auth.admin_token import AdminToken
+    from iris.cluster.controller.controller import Controller
+    from iris.cluster.controller.logs.keeper import Keeping
+    from iris.cluster.controller.storage.store import Store
+    from iris.cluster.engine.base import Engine
+    from iris.rpc.http.asgi_server import HttpServer
+
+CONFIG_FILE = "config.json"  # in the state directory: the configuration with which the server was started last
+_log = logging.getLogger(__name__)
+
+
+class ClusterServer:
+    """A controller with its engine, from its start to its stop. Enter it to hold the state directory meanwhile.
+
+    Args:
+        config: The configuration, with the state directory.
+        temporary: Keep jobs in memory only, and remove the state directory at the end.
+        take_over: Continue as the original of a state directory that was moved or restored.
+        has_parent: The server ends with its parent process, and then its workers end too.
+    """
+
+    def __init__(self, config: ClusterConfig, *, temporary: bool, take_over: bool, has_parent: bool) -> None:
+        assert config.state_dir is not None, "a server needs a state directory"
+        self._config = config
+        self._directory = config.state_dir
+        self._temporary = temporary
+        self._take_over = take_over
+        self._has_parent = has_parent
+        self._held = contextlib.ExitStack()
+        self._copied: dict[str, Any] | None = None
+        self._keys = WorkerKeys(self._unless_temporary(KEY_FILE))
+        self._engine: Engine
+        self._store: Store
+        self._controller: Controller
+        self._server: HttpServer
+        self._renewing: asyncio.Task[None]
+
+    def __enter__(self) -> Self:
+        if self._temporary:
+            make_private(self._directory)
+            return self
+        self._held.enter_context(state_dir.lock_state_dir(self._directory))
+        try:
+            keep_ages_in(self._directory / "clock")
+            self._detect_copy()
+            (self._directory / state_dir.LEFT_FILE).unlink(missing_ok=True)
+            _check_engine(self._directory, self._config.engine)
+        except BaseException:
+            self._held.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    def _detect_copy(self) -> None:
+        """Begin as a new cluster if the state directory is a copy of another one."""
+        original = detect_copy(self._directory, take_over=self._take_over)
+        if not original:
+            return
+        disowned = disown_jobs(self._directory, original)
+        self._copied = {"original": original, "jobs_not_taken_over": disowned}
+        _log.warning(
+            "%s is a copy of %s and begins as a new cluster; its %d jobs that had not ended were not taken over",
+            self._directory,
+            original,
+            disowned,
+        )
+
+    async def start(self) -> dict[str, Any]:
+        """Start the cluster, and return what whoever started this process needs to know about it.
+
+        Raises:
+            IrisError: The cluster cannot be started; the text says why.
+        """
+        if self._config.enforce == "auto":
+            move_into_child_cgroup()
+        listening = listen(self._config, self._directory)
+        self._engine = self._create_engine(listening)
+        raise_file_limit()
+        await self._engine.start(listening.address)
+        try:
+            if not self._temporary:
+                (self._directory / state_dir.ENGINE_FILE).write_text(f"{self._config.engine}\n")
+                (self._directory / CONFIG_FILE).write_text(f"{self._config.to_json()}\n")
+            admin = await self._start_controller(listening)
+        except BaseException:
+            await self._engine.abandon()
+            raise
+        unfinished, ended = self._controller.jobs.count()
+        self._server.start()
+        self._renewing = asyncio.create_task(admin.renew())
+        return {
+            "address": listening.address,
+            "port": listening.port,
+            "pid": os.getpid(),
+            "token": admin.secret,
+            "found": {"jobs_going_on": unfinished, "jobs_ended": ended, "workers_running": self._engine.adopted},
+            "copied": self._copied,
+        }
+
+    def _create_engine(self, listening: Listening) -> Engine:
+        options = ["--config", self._config.worker_json()]
+        if listening.tls is not None and listening.tls.part:
+            options += ["--part", listening.tls.part]
+        return create_engine(
+            self._config,
+            self._directory,
+            advertise_host=listening.advertise_host,
+            standing=not self._temporary and not self._has_parent,
+            worker_options=options,
+            credentials=self._keys.credentials,
+            queued_credentials=self._keys.queued_credentials,
+        )
+
+    async def _start_controller(self, listening: Listening) -> AdminToken:
+        """Load the controller and let it continue the stored jobs. The server accepts no calls yet."""
+        from iris.cluster.controller.api.service import ControllerService
+        from iris.cluster.controller.auth.admin_token import AdminToken
+        from iris.cluster.controller.controller import Controller
+        from iris.cluster.controller.storage.store import Store
+        from iris.cluster.controller.submission.headroom import Headroom
+        from iris.cluster.controller.submission.quotas import Quota
+        from iris.rpc.http.asgi_server import HttpServer
+        from iris.rpc.http.async_client_transport import http_client
+        from iris.server.application import controller_application
+
+        config, tls = self._config, listening.tls
+        self._store = Store(self._unless_temporary("controller.db"))
+        keeping = await _keeping(config, self._directory / "logs")
+        use_no_proxy()  # after the start of the workers, whose tasks may use a proxy
+        quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
+        self._controller = Controller(
+            self._engine,
+            self._store,
+            listening.address,
+            keeping,
+            config.lease,
+            Headroom(None if self._temporary else self._directory),
+            quota,
+            key=self._keys.key,
+            http_client=http_client(listening.address, ClientTls() if tls is None else tls.for_parts()),
+        )
+        application = controller_application(ControllerService(self._controller, quota))
+        context = None if tls is None else tls.context()
+        self._server = HttpServer({application.path: application}, listening.socket, tls=context)
+        admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
+        await self._controller.start()
+        await self._controller.saver.settled()  # the database has the admin's token before the token is announced
+        return admin
+
+    async def stop(self) -> None:
+        """Stop the cluster: place nothing new, let workers end their tasks and report it, then close the port."""
+        self._renewing.cancel()
+        await self._controller.stop()
+        try:
+            await self._engine.close()
+        except UnavailableError as error:
+            _log.warning("%s; what still runs there ends with its lease", error)
+            if not self._temporary:
+                with contextlib.suppress(OSError):  # a full disk must not keep the server from ending
+                    (self._directory / state_dir.LEFT_FILE).write_text(str(error))
+        await self._server.close()
+        await self._controller.close()
+        self._store.close()
+        if self._temporary:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _unless_temporary(self, name: str) -> Path | None:
+        return None if self._temporary else self._directory / name
+
+
+def _check_engine(directory: Path, engine: str) -> None:
+    """Refuse an engine other than the one to which the unfinished jobs were submitted.
+
+    On another engine these jobs might never fit, and their running attempts would not be found.
+
+    Raises:
+        FailedPreconditionError: Jobs of another engine have not ended.
+    """
+    file = directory / state_dir.ENGINE_FILE
+    before = file.read_text().strip() if file.exists() else engine
+    if before == engine:
+        return
+    from iris.cluster.controller.storage.store import Store
+
+    store = Store(directory / "controller.db")
+    unfinished = [stored.job.job_id for stored in store.load() if not stored.job.is_finished]
+    store.close()
+    if unfinished:
+        some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
+        raise FailedPreconditionError(
+            f"{directory} has jobs that have not ended ({some}),"
+            f" of a cluster with --engine {before}: start it with that one, or in another directory (--state-dir)"
+        )
+
+
+async def _keeping(config: ClusterConfig, directory: Path) -> Keeping:
+    """Return how the controller keeps logs.
+
+    Raises:
+        LocalClusterError: The log location cannot be used.
+    """
+    from iris.cluster.controller.logs.keeper import Keeping
+    from iris.cluster.controller.logs.remote_store import LogLocation
+    from iris.cluster.controller.logs.retention import Retention
+    from iris.cluster.logs.directories import LogDirectories
+
+    location = None
+    try:
+        if config.log_location:
+            location = LogLocation(config.log_location)
+            await asyncio.to_thread(location.check)
+    except IrisError as error:
+        raise LocalClusterError(f"--log-location: {error}") from error
+    return Keeping(
+        LogDirectories(directory),
+        Retention(
+            None if math.isinf(config.keep_logs) else round(config.keep_logs * 1000),
+            None if math.isinf(config.keep_log_bytes) else round(config.keep_log_bytes),
+        ),
+        location,
+        config.max_log_bytes,
+    )

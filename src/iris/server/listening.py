@@ -1,0 +1,77 @@
+"""Where a controller listens: its socket, its TLS certificate, and the address at which others reach it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iris.config import ClusterConfig
+from iris.errors import IrisError
+from iris.rpc.address import advertised, is_wildcard
+from iris.rpc.http.tls import ServerTls, check_exposure
+from iris.system.sockets import bind, own_host_towards, port_of
+
+# Addresses that are reserved for documentation (RFC 5737, RFC 3849): the way to them leads out of this machine.
+_OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A bound port.
+
+    Attributes:
+        socket: The bound socket. Connections wait in it until a server accepts them.
+        address: The URL at which others reach the controller.
+        advertise_host: The host of `address`.
+        tls: How the server uses TLS; None without TLS.
+    """
+
+    socket: socket.socket
+    address: str
+    advertise_host: str
+    tls: ServerTls | None
+
+    @property
+    def port(self) -> int:
+        """The port on this machine."""
+        return port_of(self.socket)
+
+
+def listen(config: ClusterConfig, state_dir: Path) -> Listening:
+    """Bind the port of a configuration.
+
+    Raises:
+        FailedPreconditionError: The port is taken, a certificate cannot be used, or other machines could connect
+            without TLS.
+        InvalidAddressError: The advertised address has none of the accepted forms.
+    """
+    tls = _tls(config, state_dir)
+    if config.advertise:
+        advertised(config.advertise, 1, tls=False)  # refuses a wrong address before anything is bound
+    listener = bind(config.host, config.port)
+    address, advertise_host = advertised(_advertised_host(config), port_of(listener), tls=tls is not None)
+    return Listening(listener, address, advertise_host, tls)
+
+
+def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:
+    """Return how to serve TLS. If clients must show a certificate, the parts of the cluster get one of their own."""
+    tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca)
+    check_exposure(config.host, tls=tls is not None, insecure=config.insecure_no_tls)
+    if tls is None:
+        return None
+    if tls.client_ca:
+        from iris.rpc.auth.client_cert import load_or_make
+
+        tls = replace(tls, part=str(load_or_make(state_dir)))
+    tls.context()  # refuses wrong files before anything is bound
+    return tls
+
+
+def _advertised_host(config: ClusterConfig) -> str:
+    if config.advertise or not is_wildcard(config.host):
+        return config.advertise or config.host
+    with contextlib.suppress(IrisError):
+        return own_host_towards(_OUTSIDE.get(config.host, _OUTSIDE["0.0.0.0"]))
+    return socket.gethostname()

@@ -1,0 +1,47 @@
+"""The signing key of a cluster, and the credentials that it gives to workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iris.cluster.worker.controller_link.trust import WorkerCredentials
+
+if TYPE_CHECKING:
+    from iris.rpc.auth.tokens import SigningKey
+
+
+class WorkerKeys:
+    """Makes the credentials of workers.
+
+    The key is loaded when it is first needed. That takes a tenth of a second, in which the workers that were started
+    before load their program.
+
+    Args:
+        path: The file of the key. None keeps a new key in memory only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._key: SigningKey | None = None
+
+    @property
+    def key(self) -> SigningKey:
+        """The signing key of the cluster."""
+        from iris.rpc.auth.tokens import SigningKey
+
+        if self._key is None:
+            self._key = SigningKey.new() if self._path is None else SigningKey.load_or_make(self._path)
+        return self._key
+
+    def credentials(self, worker_id: str) -> WorkerCredentials:
+        """Return the credentials of a worker that starts now."""
+        from iris.rpc.auth.tokens import worker_token
+
+        return WorkerCredentials(worker_token(self.key, worker_id), self.key.public)
+
+    def queued_credentials(self, worker_id: str) -> WorkerCredentials:
+        """Return the credentials of a worker that may start days later."""
+        from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S, worker_token
+
+        return WorkerCredentials(worker_token(self.key, worker_id, QUEUED_WORKER_TTL_S), self.key.public)

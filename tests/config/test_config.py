@@ -1,0 +1,140 @@
+"""The configuration of a cluster: values that are accepted, the file, and the page that describes both."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from iris.config import ClusterConfig, known_options, read_config_file
+from iris.errors import FailedPreconditionError, InvalidArgumentError
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
+
+
+def test_values_as_people_write_them_and_as_numbers_are_the_same() -> None:
+    written = ClusterConfig(lease="5m", keep_logs="forever", keep_log_bytes="unlimited", max_log_bytes="10MB")
+    assert written == ClusterConfig(lease=300, keep_logs=math.inf, keep_log_bytes=math.inf, max_log_bytes=10_000_000)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ClusterConfig(),
+        ClusterConfig(state_dir="/d", port=0, workers=4, labels=["zone=a", "disk=ssd"], keep_logs="forever"),
+        ClusterConfig(engine="slurm", slurm_options=["--partition=a b"], lease=0.5e1, max_log_bytes=12_345),
+        ClusterConfig(keep_logs=0.001, keep_log_bytes="unlimited", max_processes=0, insecure_no_tls=True),
+    ],
+    ids=["defaults", "local", "slurm", "limits"],
+)
+def test_configuration_is_the_same_after_json(config: ClusterConfig) -> None:
+    assert ClusterConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("port", 65536, "a whole number from 0 to 65535"),
+        ("port", True, "a whole number from 0 to 65535"),
+        ("port", "http", "a whole number from 0 to 65535"),
+        ("workers", 0, "a whole number from 1 to 64"),
+        ("lease", "0s", "a time of 1s or more"),
+        ("lease", "forever", "a time of 1s or more"),
+        ("lease", math.inf, "a time of 1s or more"),
+        ("keep_logs", "soon", "a time longer than 0, such as '90s', '5m' or '30d', or 'forever'"),
+        ("keep_log_bytes", -1, "a size of 1 byte or more"),
+        ("max_log_bytes", "unlimited", "a size of 1 byte or more"),
+        ("engine", "kubernetes", "'local', 'ray' or 'slurm'"),
+        ("labels", "zone=a", "labels as KEY=VALUE"),
+        ("labels", ["zone"], "labels as KEY=VALUE"),
+        ("slurm_options", [1], "a list of options"),
+        ("insecure_no_tls", "yes", "true or false"),
+        ("host", " ", "the name or the IP address of a host"),
+        ("state_dir", "", "the path of a directory"),
+        ("log_format", "xml", "'text' or 'json'"),
+    ],
+)
+def test_value_that_is_not_accepted_is_named_with_the_accepted_ones(key: str, value: object, accepted: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=re.escape(f"expected {accepted}")) as raised:
+        ClusterConfig(**{key: value})
+    assert str(raised.value).startswith(ClusterConfig.options[key].label)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tls_cert": "c"}, "must be given together"),
+        ({"client_ca": "c"}, "--client-ca needs"),
+        ({"workers": 2, "engine": "ray"}, "--workers is for --engine local"),
+        ({"slurm_options": ["--time=1"]}, "--slurm-option is for --engine slurm"),
+        ({"ray_address": "h:1", "engine": "slurm"}, "--ray-address is for --engine ray"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        ClusterConfig(**options)
+
+
+def test_file_gives_checked_values_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('state_dir = "state"\ntls_cert = "c.pem"\nlease = "2m"\nport = 0\nlabels = ["zone=a"]\n')
+    assert read_config_file(file) == {
+        "state_dir": tmp_path / "state",
+        "tls_cert": str(tmp_path / "c.pem"),
+        "lease": 120.0,
+        "port": 0,
+        "labels": ("zone=a",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("keep-logs = 1", r"unknown key 'keep-logs': did you mean 'keep_logs'\?"),
+        ("answer = 42", "unknown key 'answer': the keys are state_dir, host,"),
+        ('lease = "soon"', "lease: expected a time of 1s or more, such as .*, got 'soon'"),
+        ("port = 1.5", "port: expected a whole number from 0 to 65535, got 1.5"),
+        ("port = ", "is not valid TOML: "),
+    ],
+)
+def test_file_with_a_mistake_is_refused_by_file_and_key(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidArgumentError, match=words) as raised:
+        read_config_file(file)
+    assert str(raised.value).startswith(str(file))
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FailedPreconditionError, match=r"cannot read the configuration file .*/none.toml: No such file"):
+        read_config_file(tmp_path / "none.toml")
+
+
+def test_document_of_another_release_gives_the_options_that_are_known() -> None:
+    document = {"lease": "2m", "port": 1, "max_jobs_per_user": 0, "enforce": "", "labels": "a=b", "future": 1}
+    assert known_options(document) == {"lease": 120.0, "port": 1}
+
+
+def test_workers_get_their_options_and_no_others() -> None:
+    config = ClusterConfig(lease="2m", enforce="watch", max_processes=0, port=0, log_level="debug")
+    assert config.worker_json() == '{"enforce": "watch", "max_processes": 0, "log_level": "debug"}'
+
+
+def test_page_lists_each_option_with_its_flag_and_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .*? \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
+    plain = {name: (flag.strip("`"), default.replace("`", "")) for name, flag, default in rows}
+    assert plain == {
+        name: (option.flag or "only in the file", option.default_text) for name, option in ClusterConfig.options.items()
+    }
+
+
+def test_page_explains_each_option() -> None:
+    assert set(re.findall(r"^\* `(\w+)`: ", PAGE.read_text(), re.MULTILINE)) == set(ClusterConfig.options)
+
+
+def test_example_of_the_page_is_valid(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "cluster.toml").write_text(example)
+    ClusterConfig(**read_config_file(tmp_path / "cluster.toml"))
