@@ -69,7 +69,8 @@ def test_the_end_of_a_log_that_is_too_long(iris: Iris) -> None:
     assert written[0].endswith(lines[0]), "it may be cut"
     assert 50_000 < len(shown.stdout) < 200_000
     assert re.search(
-        r"task 0: [0-9,]+ bytes of stdout are missing here: the oldest were dropped: .* limit of 200000", shown.stderr
+        r"task 0: [0-9,]+ bytes of stdout are missing here: the oldest records were dropped, .* limit of 200000",
+        shown.stderr,
     )
     gap, *rest = iris.lines(name, code=1)
     assert len(rest) == len(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from iris.cluster.logs.reading.line_pages import Line
-from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_LINE_PIECE
+from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_PARTIAL_LINE
 from iris.cluster.logs.records import (
     BEGINNING,
     GAP,
@@ -22,7 +22,7 @@ from iris.cluster.logs.records import (
     encode,
     parse_gap,
 )
-from iris.cluster.logs.segments import LogEnd, Place, write_end
+from iris.cluster.logs.segments import LogEnd, RecordBoundary, write_end
 from iris.cluster.logs.writer import LogWriter
 
 Captured = tuple[Source, bytes, int]  # source, data, time in ms
@@ -101,7 +101,7 @@ def lay_out(directory: Path, captured: Sequence[Captured], per_segment: int, *, 
     counts = [0]
     lines_of(captured, per_segment=per_segment, counts=counts)
     for number, start in enumerate(range(0, len(captured), per_segment)):
-        place = Place(position, counts[number], (offsets[0], offsets[1], offsets[2]))
+        place = RecordBoundary(position, counts[number], (offsets[0], offsets[1], offsets[2]))
         records = b""
         for source, data, timestamp_ms in captured[start : start + per_segment]:
             source_id = SOURCE_ID[source]
@@ -183,7 +183,7 @@ def lines_of(
             state.end(rest)
         else:
             state.here += rest
-        if len(state.here) >= MAX_LINE_PIECE:
+        if len(state.here) >= MAX_PARTIAL_LINE:
             add(source, state.line, timestamp_ms, True)
             state.end()
         elif len(state.here) > BAR_BYTES:

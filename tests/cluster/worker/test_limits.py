@@ -34,7 +34,7 @@ MAX_PROCESSES = 100
 HOLD = "import sys, time; block = b'x' * (int(sys.argv[1]) << 20); print('holds it', flush=True); time.sleep(600)"
 
 
-def place() -> cgroup.Place:
+def place() -> cgroup.CgroupParent:
     """Where this machine lets us make cgroups."""
     found = cgroup.find_parent()
     probe = None if found is None else found.make(f"probe.{os.getpid()}")
@@ -265,19 +265,19 @@ def test_a_limit_of_the_whole_container_counts_too(path: str, found: list[str]) 
 
 
 @pytest.fixture
-def cgroups(tmp_path: Path) -> Iterator[tuple[IrisClient, cgroup.Place]]:
+def cgroups(tmp_path: Path) -> Iterator[tuple[IrisClient, cgroup.CgroupParent]]:
     """A cluster that makes cgroups, and where."""
     where = place()
     with running_cluster(tmp_path / "cluster") as server, IrisClient.remote(server.address) as client:
         yield client, where
 
 
-def cgroups_of_attempts(where: cgroup.Place, worker: str = "iris-") -> set[str]:
+def cgroups_of_attempts(where: cgroup.CgroupParent, worker: str = "iris-") -> set[str]:
     """The cgroups that there are now, of one worker or of all."""
     return {name for name in os.listdir(where.path) if name.startswith(worker) and "." in name}
 
 
-def start_in_cgroup(client: IrisClient, where: cgroup.Place, script: str) -> tuple[Job, str]:
+def start_in_cgroup(client: IrisClient, where: cgroup.CgroupParent, script: str) -> tuple[Job, str]:
     """Runs a script once it is in its cgroup; the job, and what the names of its worker's cgroups start with."""
     inside = "until grep -q iris- /proc/self/cgroup; do :; done; grep -o 'iris-[^/]*$' /proc/self/cgroup"
     job = client.run(shell(f"{inside}; {script}"), max_retries_preemption=0)
@@ -286,7 +286,7 @@ def start_in_cgroup(client: IrisClient, where: cgroup.Place, script: str) -> tup
     return job, name.partition(".")[0] + "."
 
 
-def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.Place]) -> None:
+def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.CgroupParent]) -> None:
     client, where = cgroups
     held, worker = start_in_cgroup(client, where, "sleep 600")
     client.run(shell("setsid sleep 600 & exit 0"), replicas=5).wait(timeout=100)
@@ -297,7 +297,7 @@ def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.Place]) -> None:
 
 
 def test_nothing_outlives_its_worker_not_even_what_left_its_group_and_its_environment(
-    cgroups: tuple[IrisClient, cgroup.Place], tmp_path: Path
+    cgroups: tuple[IrisClient, cgroup.CgroupParent], tmp_path: Path
 ) -> None:
     client, where = cgroups
     pids = tmp_path / "pids"
@@ -337,7 +337,7 @@ def test_a_unit_that_systemd_has_delegated(tmp_path: Path, with_a_stranger: bool
                 assert ("it used" in task.error) is with_a_stranger
             server.terminate()
         stranger.kill()
-    assert not cgroups_of_attempts(cgroup.Place(str(unit)))
+    assert not cgroups_of_attempts(cgroup.CgroupParent(str(unit)))
     for left in (unit / "iris-server", unit):
         wait_until(lambda left=left: "populated 0" in (left / "cgroup.events").read_text(), "its last process")
         left.rmdir()

@@ -26,9 +26,9 @@ from support.log_model import (
 )
 
 from iris.cluster.logs.reading.filters import FilteredReader, LogFilter, parse_filter
-from iris.cluster.logs.reading.line_index import Block
+from iris.cluster.logs.reading.line_index import LineBlock
 from iris.cluster.logs.reading.line_pages import Line
-from iris.cluster.logs.reading.numbered_lines import MAX_LINE_PIECE
+from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.records import (
     BEGINNING,
     GAP,
@@ -41,7 +41,7 @@ from iris.cluster.logs.records import (
     encode_gap,
     parse_gap,
 )
-from iris.cluster.logs.segments import LogEnd, Place, write_end
+from iris.cluster.logs.segments import LogEnd, RecordBoundary, write_end
 from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
@@ -250,7 +250,7 @@ def test_what_is_missing_is_told_whatever_the_filter(path: Path) -> None:
     path.mkdir()
     records = encode(0, 5, 0, b"be") + encode_gap(0, 6, 2, 100, "lost") + encode(0, 7, 102, b"fore\nx\n")
     records += encode_gap(1, 8, 0, 5, "lost")
-    (path / Place(0, 0, BEGINNING).segment_name).write_bytes(records)
+    (path / RecordBoundary(0, 0, BEGINNING).segment_name).write_bytes(records)
     write_end(path, LogEnd((109, 5, 0), 105, 1000))
     for wanted, lines, gaps in (
         (LogFilter(regex="."), [b"be", b"fore\n", b"x\n"], [0, 1]),
@@ -469,7 +469,7 @@ def test_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert sum(lengths) == 1600 * 65_536 + len(b"\nnext\n")
-    assert all(MAX_LINE_PIECE <= length < 2 * MAX_LINE_PIECE for length in lengths[:-2])
+    assert all(MAX_PARTIAL_LINE <= length < 2 * MAX_PARTIAL_LINE for length in lengths[:-2])
     assert peak < 16_000_000
 
 
@@ -557,7 +557,7 @@ def test_a_pattern_is_searched_in_the_text_of_a_line(regex: str, found: list[int
     lines = [line if bad_bytes else line.replace(b"\xff", b"?") for line in LINES]
     data = b"\n".join(lines) + end
     wanted = LogFilter(regex=regex)
-    block = Block(0, 0, 1, 0, data)
+    block = LineBlock(0, 0, 1, 0, data)
     matching = list(wanted.matching(block))
     assert [number for number, _, _ in matching] == found
     assert [data[start:stop].rstrip(b"\n") for _, start, stop in matching] == [lines[number] for number in found]
@@ -572,13 +572,13 @@ def test_a_block_is_searched_as_its_lines_are(path: Path) -> None:
         data = bytes(rng.choices(b"aab \n\n", k=rng.randint(1, 30)))
         lines = data.split(b"\n")[: None if data[-1:] != b"\n" else -1]
         expected = [number for number, line in enumerate(lines) if re2.search(regex, line)]
-        got = [number for number, _, _ in LogFilter(regex=regex).matching(Block(0, 0, 1, 0, data))]
+        got = [number for number, _, _ in LogFilter(regex=regex).matching(LineBlock(0, 0, 1, 0, data))]
         assert got == expected, (regex, data)
 
 
 def test_a_search_that_finds_nothing_is_fast(path: Path) -> None:
     data = b"a line of a log, of some length, as they are\n" * 20_000
-    block = Block(0, 0, 1, 0, data)
+    block = LineBlock(0, 0, 1, 0, data)
     wanted = LogFilter(regex="not there")
     started = time.perf_counter()
     for _ in range(20):

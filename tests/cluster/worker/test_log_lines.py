@@ -10,7 +10,7 @@ from support.log_model import Captured, bars_and_lines, lay_out, lines_of, rando
 
 from iris.cluster.logs.reading.line_index import StoredIndex
 from iris.cluster.logs.reading.line_pages import Line, read_page
-from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_LINE_PIECE, LineSplitter
+from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_PARTIAL_LINE, LineSplitter
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.cluster.logs.segments import list_segments
 
@@ -71,7 +71,7 @@ def test_where_a_carriage_return_cuts(pieces: list[bytes], expected: list[bytes]
 
 
 def test_a_long_line_is_cut_at_the_end_of_the_record_that_makes_it_long() -> None:
-    size = MAX_LINE_PIECE // 2 + 1
+    size = MAX_PARTIAL_LINE // 2 + 1
     lines = split([("stdout", b"x" * size, 1), ("stdout", b"x" * size, 2), ("stdout", b"end\n", 3)])
     assert [(len(line.data), line.timestamp_ms, line.partial) for line in lines] == [(2 * size, 2, True), (3, 3, False)]
 

@@ -24,10 +24,10 @@ from support.log_model import (
 )
 
 from iris.cluster.logs.reading.line_pages import LINE_COST, PAGE_BYTES, Line, Page, making_page, read_page
-from iris.cluster.logs.reading.numbered_lines import MAX_LINE_PIECE
+from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
-from iris.cluster.logs.segments import LogEnd, Place, list_segments, write_end
+from iris.cluster.logs.segments import LogEnd, RecordBoundary, list_segments, write_end
 from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
@@ -147,7 +147,7 @@ def test_ten_megabytes_without_newline_come_in_pieces(path: Path) -> None:
     assert live == lines_of(captured, final=False) == read_all(path, final=False)
     assert bytes_of(live, "stdout") == data + b"end\nnext\n"
     assert [line.partial for line in live] == [True] * (len(live) - 2) + [False, False]
-    assert all(MAX_LINE_PIECE <= len(line.data) < MAX_LINE_PIECE + 65_521 for line in live[:-2])
+    assert all(MAX_PARTIAL_LINE <= len(line.data) < MAX_PARTIAL_LINE + 65_521 for line in live[:-2])
     assert writer.lines == len(live)
 
 
@@ -301,7 +301,7 @@ def test_a_page_needs_little_memory_of_a_long_log(path: Path) -> None:
 def test_long_unfinished_lines_do_not_fill_the_index(path: Path) -> None:
     # A long unfinished line on one source while another one writes: each point of the index has to remember it.
     def captured() -> Iterator[Captured]:
-        yield "stderr", b"x" * (MAX_LINE_PIECE - 1), 7
+        yield "stderr", b"x" * (MAX_PARTIAL_LINE - 1), 7
         for number in range(800):
             yield "stdout", b"%060000d\n" % number, number
 
@@ -314,7 +314,7 @@ def test_long_unfinished_lines_do_not_fill_the_index(path: Path) -> None:
     assert writer.position > 48_000_000
     assert kept < 4_000_000  # the line itself, and few copies of it
     last = page_of(path, writer, start_line=800, final=True).lines
-    assert last == [Line(800, 7, "stderr", b"x" * (MAX_LINE_PIECE - 1), True)]
+    assert last == [Line(800, 7, "stderr", b"x" * (MAX_PARTIAL_LINE - 1), True)]
 
 
 # Filters
@@ -425,7 +425,7 @@ def with_gaps(path: Path) -> list[Line]:
         encode(0, 4, 13, b"d\n"),
         encode_gap(0, 5, 15, 20, "full"),
     ]
-    (path / Place(0, 0, BEGINNING).segment_name).write_bytes(b"".join(records))
+    (path / RecordBoundary(0, 0, BEGINNING).segment_name).write_bytes(b"".join(records))
     write_end(path, LogEnd((35, 2, 0), 30, 1000))
     return [
         Line(0, 1, "stdout", b"a", False),

@@ -27,7 +27,7 @@ from iris.cluster.logs.records import (
     encode_gap,
     parse_gap,
 )
-from iris.cluster.logs.segments import AWAY, LogEnd, Place, list_segments, read_end, write_end, write_written
+from iris.cluster.logs.segments import AWAY, LogEnd, RecordBoundary, list_segments, read_end, write_end, write_written
 from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 
@@ -161,7 +161,7 @@ def test_what_a_lost_worker_had_written_is_missing(path: Path) -> None:
     got = Received(SMALL)
     got.take(read_all(reader))
     assert got.accounted == sum(offsets_of(SMALL))
-    assert {gap.reason for gap in got.gaps} == {"its worker was lost before it had handed this over"}
+    assert {gap.reason for gap in got.gaps} == {"the worker was lost before it had uploaded this part of the log"}
     assert reader.truncated
 
 
@@ -276,7 +276,7 @@ def test_text_that_looks_like_records_is_text(path: Path) -> None:
 def test_a_gap_on_disk_counts_from_where_the_reader_is(path: Path) -> None:
     path.mkdir()
     records = encode(0, 1, 0, b"ab") + encode_gap(0, 2, 2, 100, "why") + encode(0, 3, 102, b"cd")
-    (path / Place(0, 0, BEGINNING).segment_name).write_bytes(records)
+    (path / RecordBoundary(0, 0, BEGINNING).segment_name).write_bytes(records)
     write_end(path, LogEnd((104, 0, 0), 100, 1000))
     for offset, missing in ((0, 100), (1, 100), (2, 100), (50, 52), (101, 1), (102, 0), (103, 0)):
         with LogReader(path, (offset, 0, 0)) as reader:
@@ -415,7 +415,7 @@ def test_a_dropped_segment_is_read_to_its_end_by_who_has_it_open(path: Path) -> 
     got.take(read_all(reader, final=False))
     (gap,) = got.gaps
     assert gap.offset == 63_000  # nine records of 7,000 bytes fit into the first segment
-    assert gap.reason == "the oldest were dropped: the log reached its limit of 1 bytes (1 bytes)"
+    assert gap.reason == "the oldest records were dropped, because the log reached its limit of 1 bytes (1 bytes)"
     assert got.offsets == writer.offsets
     writer.close()
 
@@ -500,7 +500,7 @@ def test_readers_keep_up_with_a_writer_that_rotates_and_drops(path: Path, seed: 
                 reader = LogReader(path, reader.offsets, writer=writer)
                 got = Received(captured, reader.offsets)
         assert got.offsets == writer.offsets
-        assert {gap.reason[:23] for gap in got.gaps} <= {"the oldest were dropped"}
+        assert {gap.reason[:31] for gap in got.gaps} <= {"the oldest records were dropped"}
         assert max_bytes < 2**40 or not got.gaps
 
     def checked(size: int) -> None:

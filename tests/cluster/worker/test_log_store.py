@@ -26,7 +26,7 @@ from iris.cluster.logs.reading.line_index import StoredIndex
 from iris.cluster.logs.reading.line_pages import read_page
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import BEGINNING, HEADER, MAX_PAYLOAD, Record, decode
-from iris.cluster.logs.segments import Place, list_segments, read_end
+from iris.cluster.logs.segments import RecordBoundary, list_segments, read_end
 from iris.cluster.logs.writer import LogWriter
 
 KIB = 1024
@@ -194,7 +194,7 @@ def test_the_oldest_is_dropped_beyond_the_limit(path: Path, max_bytes: int) -> N
         assert got.accounted == sum(writer.offsets)
         assert got.missing == dropped
         assert {gap.reason.partition(" (")[0] for gap in got.gaps} == {
-            f"the oldest were dropped: the log reached its limit of {max_bytes} bytes"
+            f"the oldest records were dropped, because the log reached its limit of {max_bytes} bytes"
         }
     end = read_end(path)
     assert end is not None
@@ -413,7 +413,7 @@ def test_a_disk_that_takes_no_more_files_loses_until_it_does(small_disk: Path) -
 
 
 def test_places_are_sorted_by_position_however_long_they_are() -> None:
-    places = [Place(1 << 70, 1, BEGINNING), Place(5, 0, (1, 2, 3)), Place(0, 0, BEGINNING)]
+    places = [RecordBoundary(1 << 70, 1, BEGINNING), RecordBoundary(5, 0, (1, 2, 3)), RecordBoundary(0, 0, BEGINNING)]
     assert [place.segment_name for place in sorted(places)][:2] == [
         "0000000000000000-0-0-0-0",
         "0000000000000005-0-1-2-3",

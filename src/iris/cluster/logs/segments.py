@@ -28,7 +28,7 @@ AWAY = "away"
 _WRITTEN = "written"
 
 
-class Place(NamedTuple):
+class RecordBoundary(NamedTuple):
     """A place between two records of a log.
 
     Attributes:
@@ -47,10 +47,10 @@ class Place(NamedTuple):
         return f"{self.position:016x}-{self.line:x}-" + "-".join(f"{offset:x}" for offset in self.offsets)
 
 
-ORIGIN = Place(0, 0, BEGINNING)
+ORIGIN = RecordBoundary(0, 0, BEGINNING)
 
 
-def list_segments(directory: Path) -> tuple[Place, ...]:
+def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
     """Where the segments of a log begin, in order; none where there is no such directory."""
     try:
         names = os.listdir(directory)
@@ -59,7 +59,7 @@ def list_segments(directory: Path) -> tuple[Place, ...]:
     places = []
     for match in filter(None, map(_SEGMENT_NAME.fullmatch, names)):
         position, line, stdout, stderr, build = (int(number, 16) for number in match.groups())
-        places.append(Place(position, line, (stdout, stderr, build)))
+        places.append(RecordBoundary(position, line, (stdout, stderr, build)))
     return tuple(sorted(places))
 
 

@@ -23,7 +23,7 @@ from iris.cluster.logs.records import (
     encode_header,
 )
 from iris.cluster.logs.records import Source as Source
-from iris.cluster.logs.segments import ORIGIN, LogEnd, Place, write_end
+from iris.cluster.logs.segments import ORIGIN, LogEnd, RecordBoundary, write_end
 from iris.config import DEFAULT_MAX_LOG_BYTES
 
 _SEGMENT_BYTES = 16 << 20
@@ -76,7 +76,7 @@ class LogWriter:
         self.removed = ""
         self.lost = 0
         self.tip = ORIGIN
-        self.segments: tuple[Place, ...] = ()
+        self.segments: tuple[RecordBoundary, ...] = ()
         self.index = LogIndex()
         self.missing = 0
         self.max_bytes = max_bytes
@@ -281,7 +281,7 @@ class LogWriter:
     def _begin_segment(self) -> None:
         self._close_segment()
         self.index.begin_segment(self.tip.offsets)
-        place = Place(self.tip.position, self.index.line, self.tip.offsets)
+        place = RecordBoundary(self.tip.position, self.index.line, self.tip.offsets)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         path = self._directory / place.segment_name
         try:
@@ -297,7 +297,7 @@ class LogWriter:
             self._fd = -1
 
     def _publish(self, position: int, offsets: Offsets) -> None:
-        self.tip = Place(position, self.index.line, offsets)
+        self.tip = RecordBoundary(position, self.index.line, offsets)
         self.index.mark(position, offsets)
         while position - self.segments[0].position > self.max_bytes and len(self.segments) > 1:
             self._drop_oldest()

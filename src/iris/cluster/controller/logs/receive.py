@@ -15,7 +15,7 @@ from pathlib import Path
 from iris.cluster.logs.records import SOURCES, Offsets
 from iris.cluster.logs.segments import (
     AWAY,
-    Place,
+    RecordBoundary,
     has_end,
     list_segments,
     parse_end,
@@ -37,7 +37,7 @@ _REMEMBERED = 10_000
 class _Kept:
     """A log that is being handed over: where its segments begin, and where it ends."""
 
-    segments: list[Place]
+    segments: list[RecordBoundary]
     position: int
     complete: bool = False
 
@@ -105,7 +105,7 @@ class LogPieces:
             del self._logs[next(iter(self._logs))]
         return kept
 
-    def _begin_segment(self, directory: Path, kept: _Kept, place: Place) -> None:
+    def _begin_segment(self, directory: Path, kept: _Kept, place: RecordBoundary) -> None:
         if kept.segments and kept.segments[-1].position == place.position:
             return  # the piece comes again
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,10 +143,10 @@ class LogPieces:
         self._logs.pop(directory, None)
 
 
-def _place(piece: Piece) -> Place:
+def _place(piece: Piece) -> RecordBoundary:
     if piece.position < 0 or piece.line < 0:
         raise InvalidArgumentError(f"position={piece.position}, line={piece.line}: expected numbers from 0")
-    return Place(piece.position, piece.line, _offsets(piece.offsets))
+    return RecordBoundary(piece.position, piece.line, _offsets(piece.offsets))
 
 
 def _offsets(numbers: Sequence[int]) -> Offsets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Block, Gap, LineWalk, extent_of
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineReader, extent_of
 from iris.cluster.logs.reading.numbered_lines import START
 from iris.cluster.logs.reading.query import LogFilter as LogFilter
 from iris.cluster.logs.reading.query import parse_filter as parse_filter
@@ -59,7 +59,7 @@ class FilteredReader:
         self._at = {source_id: offsets[source_id] for source_id in wanted.source_ids}  # where its next line begins
         self._marked = list(offsets)  # of each source, up to where the reader knows
         self._is_over = False
-        self._walk: LineWalk | None = None
+        self._walk: LineReader | None = None
         if not wanted.tail:
             self._walk = self._begin()
             self._move(self._walk.offsets)
@@ -116,7 +116,7 @@ class FilteredReader:
         if self._walk is not None:
             self._walk.reader.close()
 
-    def _begin(self) -> LineWalk:
+    def _begin(self) -> LineReader:
         # What is not wanted lies below what is wanted, so it is left out where it can be, by whole segments.
         source_ids = self._wanted.source_ids
         stdout, stderr, build = (
@@ -128,8 +128,8 @@ class FilteredReader:
             point = self._writer.index.points.before(0, self._wanted.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # what is skipped is not missing
-                return LineWalk(self._directory, point, self._writer, (stdout, stderr, build))
-        return LineWalk.at_offsets(self._directory, offsets, self._writer)
+                return LineReader(self._directory, point, self._writer, (stdout, stderr, build))
+        return LineReader.at_offsets(self._directory, offsets, self._writer)
 
     def _seek_tail(self, final: bool) -> int:
         if self._tail is None:
@@ -142,13 +142,13 @@ class FilteredReader:
         except OSError:
             self._tail = None  # it begins anew when it is asked again
             raise
-        self._walk = LineWalk(self._directory, start.point, self._writer)
+        self._walk = LineReader(self._directory, start.point, self._writer)
         self._selection = Selection(self._wanted, start, self._from)
         self._move(start.point.line_starts)
         self._tail = None
         return 0
 
-    def _read(self, walk: LineWalk, max_bytes: int, final: bool) -> bytes | None:
+    def _read(self, walk: LineReader, max_bytes: int, final: bool) -> bytes | None:
         """One step: what passes of it; None when there is nothing more now."""
         unwanted = self._unwanted()
         if self._wanted.is_by_source:
@@ -163,7 +163,9 @@ class FilteredReader:
                 return None
             self._is_over = True
             items = [*walk.leftovers()]
-        if not self._wanted.tail and not self._wanted.may_match([item for item in items if isinstance(item, Block)]):
+        if not self._wanted.tail and not self._wanted.may_match(
+            [item for item in items if isinstance(item, LineBlock)]
+        ):
             items = [item for item in items if isinstance(item, Gap)]
         passed: list[bytes] = []
         for count, item in enumerate(items):
@@ -212,7 +214,7 @@ class FilteredReader:
         )
         return stdout, stderr, build
 
-    def _pass(self, item: Block | Gap) -> bytes:
+    def _pass(self, item: LineBlock | Gap) -> bytes:
         if isinstance(item, Gap):
             if item.number < self._selection.start.line or not self._selection.takes_gap(item):
                 return b""
@@ -229,7 +231,7 @@ class FilteredReader:
             encode(item.source_id, item.timestamp_ms, item.offset + start, item.data[start:end]) for start, end in runs
         )
 
-    def _runs(self, block: Block) -> list[tuple[int, int]]:
+    def _runs(self, block: LineBlock) -> list[tuple[int, int]]:
         """What passes of the lines of a block; lines that follow each other are one run."""
         runs: list[tuple[int, int]] = []
         for _, start, end in self._selection.lines(block):
@@ -245,7 +247,7 @@ class FilteredReader:
                     break
         return runs
 
-    def _end_at(self, items: list[Block | Gap], last: Block | Gap) -> None:
+    def _end_at(self, items: list[LineBlock | Gap], last: LineBlock | Gap) -> None:
         """Notes where each source was when the last line was given."""
         offsets = list(self.offsets)
         for item in items:

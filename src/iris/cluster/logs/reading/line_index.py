@@ -10,13 +10,13 @@ from typing import NamedTuple
 from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, START, Leftover, LineSplitter, Point, Points
 from iris.cluster.logs.reading.reader import Chunk, LogReader
 from iris.cluster.logs.records import GAP, HEADER, LENGTH_MASK, SOURCES, Offsets, Record, decode, parse_gap
-from iris.cluster.logs.segments import Place, list_segments
+from iris.cluster.logs.segments import RecordBoundary, list_segments
 from iris.cluster.logs.writer import LogWriter
 
 CHUNK_BYTES = 1 << 20
 
 
-class Block(NamedTuple):
+class LineBlock(NamedTuple):
     """Consecutive lines of a source that one record completed.
 
     Attributes:
@@ -57,7 +57,7 @@ class Gap(NamedTuple):
         return self.offset + self.missing
 
 
-class LineWalk:
+class LineReader:
     """Reads on from a place and takes records apart into lines.
 
     Args:
@@ -76,7 +76,7 @@ class LineWalk:
         self._ends = list(map(max, point.offsets, self.reader.offsets))
 
     @classmethod
-    def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineWalk:
+    def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineReader:
         """Begins where lines begin; numbers of lines mean nothing before the next segment."""
         walk = cls(directory, START, writer, offsets)
         walk.reader = LogReader(directory, offsets, writer=writer)
@@ -93,7 +93,7 @@ class LineWalk:
         stdout, stderr, build = (end - self._splitter.tail_length(number) for number, end in enumerate(self._ends))
         return stdout, stderr, build
 
-    def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[Block | Gap] | None:
+    def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[LineBlock | Gap] | None:
         """Lines that about so many bytes of records complete; None when there is nothing more now.
 
         Where all of them are before `start_line` they are only counted, and an empty block is given for them.
@@ -105,13 +105,13 @@ class LineWalk:
         most = chunk.records.count(b"\n") + len(chunk.records) // BAR_BYTES + len(SOURCES)
         return self._take_apart(chunk) if line + most >= start_line else self._pass_over(chunk)
 
-    def leftovers(self) -> list[Block]:
+    def leftovers(self) -> list[LineBlock]:
         """What has no newline at the end of a final log."""
         return [self._piece(leftover, self.line + count) for count, leftover in enumerate(self._splitter.leftovers())]
 
-    def _take_apart(self, chunk: Chunk) -> list[Block | Gap]:
+    def _take_apart(self, chunk: Chunk) -> list[LineBlock | Gap]:
         splitter, ends, records = self._splitter, self._ends, chunk.records
-        items: list[Block | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
+        items: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
         while at < size:  # as `decode` does, in half the time: of many short records this is what a walk costs
             word, _, timestamp_ms, offset, kind = unpack(records, at)
@@ -125,52 +125,54 @@ class LineWalk:
             number, unfinished = splitter.line, splitter.tail_length(kind)
             whole, piece = splitter.take(kind, timestamp_ms, records[start + begin - offset : at])
             if whole or piece:
-                items.append(Block(number, kind, timestamp_ms, begin - unfinished, whole + piece if piece else whole))
+                items.append(
+                    LineBlock(number, kind, timestamp_ms, begin - unfinished, whole + piece if piece else whole)
+                )
         return items
 
-    def _pass_over(self, chunk: Chunk) -> list[Block | Gap]:
+    def _pass_over(self, chunk: Chunk) -> list[LineBlock | Gap]:
         """Counts; all that is given is that there were lines, and the gaps after the last one."""
         splitter, first = self._splitter, self._splitter.line
         if chunk.begins is not None:
             self._begin(chunk.begins)
-        items: list[Block | Gap] = []
+        items: list[LineBlock | Gap] = []
         for record in decode(chunk.records):
             if record.kind >= GAP:
                 self._pass_gap(record, items, counted=not chunk.lost)
             else:
                 splitter.skip(record.kind, record.timestamp_ms, record.payload)
                 self._ends[record.kind] = record.offset + len(record.payload)
-        passed = [Block(first, 0, 0, 0, b"")] if splitter.line > first else []
+        passed = [LineBlock(first, 0, 0, 0, b"")] if splitter.line > first else []
         return [*passed, *(item for item in items if isinstance(item, Gap) and item.number == splitter.line)]
 
-    def _pass_gap(self, gap: Record, items: list[Block | Gap], *, counted: bool) -> None:
+    def _pass_gap(self, gap: Record, items: list[LineBlock | Gap], *, counted: bool) -> None:
         source_id = gap.kind & ~GAP
         missing, reason = parse_gap(gap.payload)
         begin, number = self._ends[source_id], self._splitter.line
         start = begin - self._splitter.tail_length(source_id)
         piece = self._splitter.gap(source_id, counted=counted)
         if piece:
-            items.append(Block(number, source_id, gap.timestamp_ms, start, piece, counted))
+            items.append(LineBlock(number, source_id, gap.timestamp_ms, start, piece, counted))
         missing -= begin - gap.offset
         self._ends[source_id] = begin + max(0, missing)
         if missing > 0:
             items.append(Gap(self._splitter.line, source_id, gap.timestamp_ms, begin, missing, reason))
 
-    def _begin(self, place: Place) -> list[Block | Gap]:
+    def _begin(self, place: RecordBoundary) -> list[LineBlock | Gap]:
         number = self._splitter.line
         pieces = self._splitter.begin_segment(place.offsets)
         self._splitter.line = place.line
-        blocks: list[Block | Gap] = []
+        blocks: list[LineBlock | Gap] = []
         for count, (source_id, timestamp_ms, data) in enumerate(pieces):
-            blocks.append(Block(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
+            blocks.append(LineBlock(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
         for source_id, end in enumerate(self._ends):
             if end > place.offsets[source_id]:
                 self._splitter.begin_line(source_id)  # we come from where a line of it has ended in this segment
         return blocks
 
-    def _piece(self, leftover: Leftover, number: int) -> Block:
+    def _piece(self, leftover: Leftover, number: int) -> LineBlock:
         source_id, timestamp_ms, data = leftover
-        return Block(number, source_id, timestamp_ms, self.offsets[source_id], data)
+        return LineBlock(number, source_id, timestamp_ms, self.offsets[source_id], data)
 
 
 class StoredIndex:
@@ -212,7 +214,7 @@ class StoredIndex:
             ended=tuple(offset == 0 for offset in place.offsets),
         )
 
-    def _written_last(self, place: Place) -> dict[int, list[int]]:
+    def _written_last(self, place: RecordBoundary) -> dict[int, list[int]]:
         """The segments in which the sources have written last before a place, with these sources."""
         last: dict[int, list[int]] = {}
         for source_id, offset in enumerate(place.offsets):

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Block, Gap, LineWalk, extent_of
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineReader, extent_of
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter, parse_filter
 from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import SOURCES, Source
@@ -118,7 +118,7 @@ def reading_page(
     points, stop = extent
     num_lines = -1
     if start_line < 0 or wanted.tail:
-        num_lines = yield from _count_lines(LineWalk(directory, points.back(1), writer), stop, final)
+        num_lines = yield from _count_lines(LineReader(directory, points.back(1), writer), stop, final)
     if start_line < 0:
         start_line = max(0, num_lines + start_line)
     if wanted.tail and wanted.tail < num_lines - start_line + _NOT_NUMBERED:
@@ -127,14 +127,14 @@ def reading_page(
     else:  # also where the tail has room for all lines that there are: they need not be counted
         start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
-    walk = LineWalk(directory, start.point, writer)
+    walk = LineReader(directory, start.point, writer)
     try:
         return (yield from _read(walk, stop, final, page, look_bytes))
     finally:
         walk.reader.close()
 
 
-def _count_lines(walk: LineWalk, stop: int | None, final: bool) -> Steps[int]:
+def _count_lines(walk: LineReader, stop: int | None, final: bool) -> Steps[int]:
     try:
         while _step(walk, stop, final, sys.maxsize) is not None:
             yield
@@ -156,12 +156,12 @@ def _steps_of(search: Generator[int, None, TailStart]) -> Steps[TailStart]:
         search.close()
 
 
-def _step(walk: LineWalk, stop: int | None, final: bool, start_line: int) -> list[Block | Gap] | None:
+def _step(walk: LineReader, stop: int | None, final: bool, start_line: int) -> list[LineBlock | Gap] | None:
     room = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - walk.reader.position)
     return walk.read(room, final=final, start_line=start_line) if room > 0 else None
 
 
-def _read(walk: LineWalk, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[Page]:
+def _read(walk: LineReader, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[Page]:
     """Reads on until the page is full and a line after it was seen, until the end, or for long enough."""
     line, begin = walk.line, walk.reader.position
     while page.full_at is None or line <= page.full_at:
@@ -209,7 +209,7 @@ class _PageLines:
         """Whether there are gaps that are not in the page, before the line at which the next one starts."""
         return bool(self._gaps)
 
-    def add(self, item: Block | Gap) -> None:
+    def add(self, item: LineBlock | Gap) -> None:
         """Takes what is wanted of it."""
         if isinstance(item, Gap):
             if self._selection.takes_gap(item):
@@ -219,7 +219,7 @@ class _PageLines:
         elif self.full_at is None:
             self._add_lines(item)
 
-    def _add_lines(self, block: Block) -> None:
+    def _add_lines(self, block: LineBlock) -> None:
         for number, start, end in self._selection.lines(block):
             line = _line(block, number, start, end)
             self._room -= len(line.data) + LINE_COST
@@ -246,7 +246,7 @@ class _PageLines:
             self._gaps = []
 
 
-def _line(block: Block, number: int, start: int, end: int) -> Line:
+def _line(block: LineBlock, number: int, start: int, end: int) -> Line:
     data = block.data[start:end]
     partial = not data.endswith(b"\n")
     return Line(number, block.timestamp_ms, SOURCES[block.source_id], data if partial else data[:-1], partial)

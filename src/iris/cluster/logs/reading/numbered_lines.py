@@ -4,7 +4,7 @@ A line is completed by its newline, per source, and lines are in the order in wh
 that of the record that completed it. What has no newline is shown as a *piece*, and counts as a line, where it must
 not wait for one:
 
-* at the end of a record, when the unfinished line has `MAX_LINE_PIECE` bytes, or more than `BAR_BYTES` with a `\\r` in
+* at the end of a record, when the unfinished line has `MAX_PARTIAL_LINE` bytes, or more than `BAR_BYTES` with a `\\r` in
   them: then up to the last `\\r`, so that a progress bar does not become one endless line;
 * before a gap of its source;
 * at the end of a segment through the whole of which its source wrote without ending a line;
@@ -24,7 +24,7 @@ from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 
 # Bytes of an unfinished line that a reader (and the writer) keeps at most, before the record that makes it this long.
 # Not below MAX_PAYLOAD: then a record that has a newline never leaves such a piece behind it.
-MAX_LINE_PIECE = 1 << 20
+MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 
 # Where reading may start: this far apart in bytes, and that many times the unfinished lines that have to be remembered
@@ -127,7 +127,7 @@ class LineSplitter:
         carried = self._carried[source_id]
         if length - carried <= BAR_BYTES:
             return 0
-        if length - carried >= MAX_LINE_PIECE:
+        if length - carried >= MAX_PARTIAL_LINE:
             cut = length
         else:
             # What was this long before has been searched. The last byte may be half of a line's end: \r\n.

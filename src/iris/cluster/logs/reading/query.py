@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
-from iris.cluster.logs.reading.line_index import Block
+from iris.cluster.logs.reading.line_index import LineBlock
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
@@ -77,7 +77,7 @@ class LogFilter:
         """Whether lines have to be looked at one by one, or counted."""
         return bool(self.regex or self.tail or self.max_lines)
 
-    def wants(self, block: Block) -> bool:
+    def wants(self, block: LineBlock) -> bool:
         """Whether lines of that source and time are wanted."""
         return (
             block.source_id in self.source_ids
@@ -85,7 +85,7 @@ class LogFilter:
             and (self.end_ms == 0 or block.timestamp_ms <= self.end_ms)
         )
 
-    def matching(self, block: Block) -> Iterator[tuple[int, int, int]]:
+    def matching(self, block: LineBlock) -> Iterator[tuple[int, int, int]]:
         """The lines of a block in which the pattern is found: number, and from where to where, newline included."""
         data, number, before = block.data, block.number, 0
         for start, end in _spans(data) if self._pattern is None else self._pattern.spans(data):
@@ -93,11 +93,11 @@ class LogFilter:
             before = start
             yield number, start, end
 
-    def may_match(self, blocks: Sequence[Block]) -> bool:
+    def may_match(self, blocks: Sequence[LineBlock]) -> bool:
         """Whether one of the blocks may have lines that match; to ask this first is cheaper where none has."""
         return self._pattern is None or self._pattern.may_be_in([block.data for block in blocks])
 
-    def count(self, block: Block) -> int:
+    def count(self, block: LineBlock) -> int:
         """How many lines of a block `matching` gives."""
         if self._pattern is None:
             return block.data.count(b"\n") + (not block.data.endswith(b"\n"))

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Block, Extent, Gap, LineWalk
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineReader
 from iris.cluster.logs.reading.numbered_lines import Point
 from iris.cluster.logs.reading.query import LogFilter
 from iris.cluster.logs.records import BEGINNING, Offsets
@@ -44,7 +44,7 @@ class Selection:
         self._skip = start.skip
         self._is_reached = False
 
-    def lines(self, block: Block) -> Iterator[tuple[int, int, int]]:
+    def lines(self, block: LineBlock) -> Iterator[tuple[int, int, int]]:
         """Those of a block: number, and from where to where in its data, newline included."""
         start_line = self.start.line
         if not self._is_reached and block.counted and block.number >= start_line:
@@ -98,7 +98,7 @@ def find_tail(
         # Counts of what passes, with the number of the first line that was looked at, of as much as the tail needs.
         counts: deque[tuple[int, int]] = deque()
         total = 0
-        walk = LineWalk(directory, point, writer)
+        walk = LineReader(directory, point, writer)
         going_on = True
         while going_on:
             before = walk.reader.position
@@ -107,7 +107,7 @@ def find_tail(
             if items is None:
                 going_on = False
                 items = [*walk.leftovers()] if final else []
-            blocks = [item for item in items if isinstance(item, Block)]
+            blocks = [item for item in items if isinstance(item, LineBlock)]
             may_match = bool(blocks) and wanted.may_match(blocks)
             count = sum(_count(block, wanted, offsets, start_line) for block in blocks) if may_match else 0
             if count:
@@ -126,7 +126,7 @@ def find_tail(
         steps *= 2
 
 
-def _count(block: Block, wanted: LogFilter, offsets: Offsets, start_line: int) -> int:
+def _count(block: LineBlock, wanted: LogFilter, offsets: Offsets, start_line: int) -> int:
     if not wanted.wants(block):
         return 0
     begin = offsets[block.source_id] - block.offset

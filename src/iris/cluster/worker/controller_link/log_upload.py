@@ -23,7 +23,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from iris.cluster.logs.segments import END, Place, encode_end, list_segments
+from iris.cluster.logs.segments import END, RecordBoundary, encode_end, list_segments
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
@@ -321,7 +321,7 @@ def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
     return None
 
 
-def _extent(log: _Log) -> tuple[tuple[Place, ...], int]:
+def _extent(log: _Log) -> tuple[tuple[RecordBoundary, ...], int]:
     """The segments of a log, and where it ends now."""
     if log.writer is not None:
         tip = log.writer.tip  # first, so that the segments reach up to it

@@ -1,0 +1,59 @@
+"""Why parts of a log are missing, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iris.cluster.logs.segments import AWAY, read_end
+from iris.cluster.logs.writer import LogWriter
+from iris.errors import UnavailableError
+
+DAMAGED = "damaged on disk"
+NOT_ON_DISK = "not on disk"
+LOST_WITH_WORKER = "the worker was lost before it had uploaded this part of the log"
+
+
+class GapReasons:
+    """Finds out why parts of one log are missing.
+
+    Args:
+        directory: The directory of the log.
+        writer: The writer of a log that this process writes or has written; None for others.
+    """
+
+    def __init__(self, directory: Path, writer: LogWriter | None) -> None:
+        self._directory = directory
+        self._writer = writer
+
+    def of_dropped(self) -> str:
+        """Return why the oldest part of the log is missing."""
+        if self._writer is not None:
+            limit = self._writer.max_bytes
+        else:
+            end = read_end(self._directory)
+            if end is not None and (end.removed or end.lost):
+                return end.removed or end.lost
+            limit = 0 if end is None else end.max_bytes
+        size = f" of {limit} bytes ({_readable(limit)})" if limit else ""
+        return f"the oldest records were dropped, because the log reached its limit{size}"
+
+    def of_segment(self) -> str:
+        """Return why a segment is missing although it was listed.
+
+        Raises:
+            UnavailableError: The controller has moved the log elsewhere, so it can be read from there.
+        """
+        if (self._directory / AWAY).exists():
+            raise UnavailableError("the log was moved elsewhere while it was read")
+        if self._writer is not None and self._writer.removed:
+            return self._writer.removed
+        end = read_end(self._directory)
+        return DAMAGED if end is None else end.removed or end.lost or DAMAGED
+
+
+def _readable(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"

@@ -1,0 +1,101 @@
+"""One open segment of a log, and the checks of its records."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from zlib import crc32
+
+from iris.cluster.logs.records import (
+    CHECKED_AT,
+    GAP,
+    HEADER,
+    LENGTH_BITS,
+    LENGTH_MASK,
+    MAGIC,
+    SOURCES,
+    parse_gap,
+)
+from iris.cluster.logs.segments import RecordBoundary
+
+MAGIC_WORD = MAGIC << LENGTH_BITS
+LAST_SOURCE = len(SOURCES) - 1
+_SMALLEST_GAP_PAYLOAD = 8
+_LONGEST_GAP = 1 << 60  # bytes; the sum of a few such gaps still fits into a record
+
+
+class SegmentFile:
+    """The open file of a segment.
+
+    The file is closed when the last reference to this object goes, and not by a call. A reader may be closed while a
+    thread still reads for it, and a descriptor that was closed under that thread could already belong to another file.
+
+    Args:
+        directory: The directory of the log.
+        start: Where the segment begins.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+
+    def __init__(self, directory: Path, start: RecordBoundary) -> None:
+        self.fd = -1
+        self.start = start
+        self.fd = os.open(directory / start.segment_name, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    @property
+    def end(self) -> int:
+        """The position at which the file ends now."""
+        return self.start.position + os.fstat(self.fd).st_size
+
+    def read(self, position: int, max_bytes: int, stop: int) -> bytes:
+        """Return bytes of the segment: at least one whole record if there is one, and about `max_bytes`.
+
+        Args:
+            position: Where to begin.
+            max_bytes: About how many bytes to return.
+            stop: Where the readable part of the segment ends.
+
+        Returns:
+            The bytes; b"" if the disk cannot read them.
+        """
+        at, available = position - self.start.position, stop - position
+        try:
+            data = os.pread(self.fd, min(max(max_bytes, HEADER.size), available), at)
+            if len(data) >= HEADER.size:
+                first = HEADER.size + (HEADER.unpack_from(data)[0] & LENGTH_MASK)
+                if len(data) < first <= available:
+                    data = os.pread(self.fd, first, at)
+        except OSError:
+            return b""
+        return data
+
+    def first_ms(self, default_ms: int) -> int:
+        """Return the time of the first record, or `default_ms` if that record is damaged.
+
+        Whatever is missing before this segment was written before that time.
+        """
+        try:
+            header = os.pread(self.fd, HEADER.size, 0)
+            if len(header) < HEADER.size:
+                return default_ms
+            word, checksum, timestamp_ms, _, _ = HEADER.unpack(header)
+            length = word ^ MAGIC_WORD
+            payload = os.pread(self.fd, length, HEADER.size) if length <= LENGTH_MASK else b""
+        except OSError:
+            return default_ms
+        is_whole = len(payload) == length and crc32(payload, crc32(header[CHECKED_AT:])) == checksum
+        return int(timestamp_ms) if is_whole else default_ms
+
+
+def measure_gap(kind: int, payload: bytes) -> tuple[int, int]:
+    """Return the source and the size of a gap record, or -1 and 0 if the record is no valid gap."""
+    source_id = kind ^ GAP
+    if source_id > LAST_SOURCE or len(payload) < _SMALLEST_GAP_PAYLOAD:
+        return -1, 0
+    missing = parse_gap(payload)[0]
+    return (source_id, missing) if missing < _LONGEST_GAP else (-1, 0)
