@@ -1,4 +1,4 @@
-"""The worker's program: `python -m iris.cluster.worker`. An engine starts it; nobody needs to do so by hand."""
+"""The worker's program, `python -m iris.cluster.worker`. Engines start it; users need not."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from iris.system.inherited import use_defaults
 
 
 def main() -> None:
-    """Forks the launcher and the reaper first, while this process is small and has no threads, then becomes the worker.
+    """Fork the launcher and the reaper while this process is small and has no threads, then become the worker.
 
-    The launcher comes before the reaper, whose pipe it must not hold: the end of that pipe tells of the worker's.
+    The launcher is forked before the reaper, because the launcher must not inherit the reaper's pipe: the reaper
+    notices the end of the worker by the end of that pipe.
     """
     use_defaults()
     if not sys.platform.startswith("linux"):

@@ -1,6 +1,7 @@
-"""Removes what attempts leave on a worker's disk, once it has been there for long enough.
+"""Removes the directories and logs of ended attempts from a worker's disk after their time to keep.
 
-Nothing is removed of an attempt that runs, or whose end the controller does not know, or whose log it does not have.
+Nothing is removed of an attempt that is running, whose end the controller has not acknowledged, or whose log is not
+uploaded.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from iris.system.clock import now_for_ages_ms
 DEFAULT_KEEP_S = 30 * 86400.0
 DEFAULT_KEEP_UPLOADED_S = 3600.0
 _EVERY_S = 60.0
-_SHARE = 0.02  # of the time, at most, is spent on looking at what there is
+_SHARE = 0.02  # The search for old attempts takes at most this share of the time.
 _log = logging.getLogger(__name__)
 
 
 class _Left(NamedTuple):
-    """What an attempt left.
+    """What an ended attempt has left on disk.
 
     Attributes:
-        directory: Where.
-        changed_s: When something of it changed last, by the clock of the file system.
-        has_log: Its log lies with it.
-        waits: Its log is still to be handed over.
+        directory: The paths of the attempt.
+        changed_s: When something of the attempt changed last, by the clock of the file system.
+        has_log: Whether the log lies in the attempt's directory.
+        waits: Whether the log must still be uploaded.
         uploaded: Whether the controller has the whole log.
     """
 
@@ -45,14 +46,14 @@ class _Left(NamedTuple):
 
 
 class Cleanup:
-    """What is removed of a worker's attempts.
+    """Removes old attempts of one worker.
 
     Args:
         registry: The attempts of the worker.
-        directory: Where they lie.
-        keep_s: For how long after its end an attempt's directory stays, with what the task wrote there; inf: for ever.
-        keep_log_s: For how long a log stays that the controller has too; None: as long as the directory.
-        now_s: The time.
+        directory: The worker directory.
+        keep_s: How many seconds after the end an attempt's directory is kept; inf means forever.
+        keep_log_s: How many seconds an uploaded log is kept; None means as long as the directory.
+        now_s: Returns the time in seconds, for measuring ages.
     """
 
     def __init__(
@@ -70,17 +71,20 @@ class Cleanup:
         self._now_s = now_s
 
     async def run(self) -> None:
-        """Removes every minute or so, for as long as the worker lives."""
+        """Remove old attempts about every minute, as long as the worker lives."""
         while True:
             began_s = time.monotonic()
             try:
                 await self.sweep()
-            except Exception:  # noqa: BLE001 - whatever it was, the next sweep may do better
+            except Exception:  # noqa: BLE001 - whatever the error was, the next sweep may succeed
                 _log.exception("removing what attempts left")
             await asyncio.sleep(max(_EVERY_S, (time.monotonic() - began_s) / _SHARE))
 
     async def sweep(self) -> None:
-        """Removes once. It is looked first at what there is, then what runs: what began in between is not seen."""
+        """Remove what is old enough now.
+
+        The disk is searched before the running attempts are listed, so an attempt that begins meanwhile is not found.
+        """
         left = await asyncio.to_thread(self._find)
         busy = self._registry.busy_directories()
         now_s = self._now_s()
@@ -91,7 +95,8 @@ class Cleanup:
             for one in ended
             if one.has_log and one.uploaded and now_s - one.changed_s > self._keep_log_s
         ]
-        # First nobody is sent there any more, and all of it is out of the way at once; then it goes.
+        # The attempts are forgotten first, so that no reader is sent to a directory that is about to go. Then
+        # everything is moved out of the way at once, and removed.
         self._registry.forget({*directories, *(log.parent for log in logs)})
         discarded = [self._directory.discard(path) for path in (*logs, *directories)]
         await asyncio.to_thread(_remove, discarded)

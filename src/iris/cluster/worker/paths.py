@@ -1,14 +1,15 @@
-"""Where everything of a worker lies on disk: the one owner of every path.
+"""All paths in the directory of a worker.
 
-{root}/attempts/{task}/{attempt}/log/          what the attempt wrote (segments.py)
-                                 work/         its working directory: a copy of the workspace, or empty
+{root}/attempts/{task}/{attempt}/log/          the log of the attempt, see cluster/logs/segments.py
+                                 work/         the working directory: a copy of the workspace, or an empty folder
                                  entrypoint    the pickled callable
-                                 result        what it returned; `result.error`, `result.failure`: why there is none
-                                 hosts         where the tasks of its gang are; the attempt's own, which it may change
-                                 handover      its log is not yet with the controller (log_upload.py); handed_over: it
-{root}/bundles/{hash}/                         workspaces, unpacked once for all attempts
+                                 result        the pickled return value; `result.*` describe a missing one
+                                 hosts         the hosts of the gang's tasks; a copy that the attempt may change
+                                 handover      names the attempt until its log is uploaded (log_upload.py)
+                                 handed_over   exists once the log is uploaded
+{root}/bundles/{hash}/                         the workspaces, unpacked once for all attempts
 {root}/discarded/                              what is being removed
-{root}/clock                                   by what ages are measured, see iris.system.clock
+{root}/clock                                   the clock that measures ages, see iris.system.clock
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from iris.system.private_dir import make_private
 
 @dataclass(frozen=True, slots=True)
 class AttemptDir:
-    """The paths of one attempt. `create` makes the directory; nothing else does.
+    """The paths of one attempt.
 
     Attributes:
-        path: The directory.
-        kept_log: Where its log lies when that is elsewhere.
+        path: The directory of the attempt, which only `create` creates.
+        kept_log: The directory of the log if the log lies outside `path`; else None.
     """
 
     path: Path
@@ -46,12 +47,12 @@ class AttemptDir:
 
     @property
     def upload_pending(self) -> Path:
-        """Names the attempt, for as long as its log is not completely uploaded."""
+        """The file that names the attempt until its log is uploaded."""
         return self.path / "handover"
 
     @property
     def uploaded(self) -> Path:
-        """Exists once the controller has the whole log."""
+        """The file that exists once the controller has the whole log."""
         return self.path / "handed_over"
 
     @property
@@ -61,49 +62,49 @@ class AttemptDir:
 
     @property
     def entrypoint(self) -> Path:
-        """The pickled callable."""
+        """The file of the pickled callable."""
         return self.path / "entrypoint"
 
     @property
     def result(self) -> Path:
-        """The pickled return value."""
+        """The file of the pickled return value."""
         return self.path / "result"
 
     @property
     def result_error(self) -> Path:
-        """Why a callable that returned has no result: one sentence."""
+        """The file that says in one sentence why a successful callable has no result."""
         return self.path / "result.error"
 
     @property
     def failure(self) -> Path:
-        """Why a callable failed: one sentence."""
+        """The file that says in one sentence why a callable failed."""
         return self.path / "result.failure"
 
     @property
     def failure_code(self) -> Path:
-        """The code of the reason why a callable failed, see failure_codes.py."""
+        """The file with the code of the reason why a callable failed; see failure_codes.py."""
         return self.path / "result.code"
 
     @property
     def exception(self) -> Path:
-        """The pickled exception that a callable raised."""
+        """The file of the pickled exception that a callable raised."""
         return self.path / "result.exception"
 
     @property
     def traceback(self) -> Path:
-        """The traceback of the exception that a callable raised, as text."""
+        """The file with the traceback of that exception, as text."""
         return self.path / "result.traceback"
 
     @property
     def hosts(self) -> Path:
-        """Where the tasks of the attempt's gang are: one host a line, by task index."""
+        """The file with the hosts of the gang's tasks: one host per line, by task index."""
         return self.path / "hosts"
 
     def create(self) -> None:
-        """Makes the attempt's directory anew: what an earlier worker with the same place left is removed.
+        """Create the attempt's directory, and remove what an earlier job with the same name has left in its place.
 
-        A controller counts attempts on for as long as it remembers the job, so what is found here belongs to a job of
-        that name that nobody remembers.
+        A controller never reuses the number of an attempt while it remembers the job. So whatever is in this place
+        belongs to a job that no controller remembers.
         """
         for leftover in (self.path, self.log):
             if leftover.exists():
@@ -116,8 +117,10 @@ class WorkerDir:
     """The directory of one worker.
 
     Args:
-        root: Made when it is missing, readable by its owner only: logs and code are private.
-        logs: Where logs are kept for longer than workers live, and are written to at once; None: with the attempts.
+        root: The directory. It is created if it is missing, and only its owner can read it, because logs and code are
+            private.
+        logs: The directory to which logs are written so that they outlive the worker; None keeps logs with their
+            attempts.
     """
 
     def __init__(self, root: Path, logs: LogDirectories | None = None) -> None:
@@ -125,11 +128,12 @@ class WorkerDir:
         self._logs = logs
         make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
-            shutil.rmtree(leftover, ignore_errors=True)  # half removed, or unpacked, when an earlier worker was killed
+            # An earlier worker process was killed while it removed or unpacked these directories.
+            shutil.rmtree(leftover, ignore_errors=True)
 
     @property
     def clock(self) -> Path:
-        """By what the ages of attempts are measured, see `iris.system.clock.keep_ages_in`."""
+        """The file of the clock that measures the ages of attempts; see `iris.system.clock.keep_ages_in`."""
         return self._root / "clock"
 
     @property
@@ -138,19 +142,19 @@ class WorkerDir:
         return [self._root, *([] if self._logs is None else [self._logs.root])]
 
     def attempt(self, task_id: str, attempt_id: int) -> AttemptDir:
-        """The paths of an attempt, whether it exists or not."""
+        """Return the paths of an attempt, whether or not it exists."""
         kept_log = None if self._logs is None else self._logs.attempt(task_id, attempt_id)
         return AttemptDir(self._task(task_id) / str(attempt_id), kept_log)
 
     def attempt_ids(self, task_id: str) -> list[int]:
-        """The attempts of a task that are on disk, in order."""
+        """Return the ids of a task's attempts that are on disk, in order."""
         try:
             return sorted(int(entry.name) for entry in self._task(task_id).iterdir() if entry.name.isdigit())
         except FileNotFoundError:
             return []
 
     def attempts(self) -> Iterator[AttemptDir]:
-        """All attempts that are on disk."""
+        """Yield all attempts that are on disk."""
         root = self._root / "attempts"
         for task in subfolders(root):
             for attempt in filter(str.isdigit, subfolders(root / task)):
@@ -158,10 +162,10 @@ class WorkerDir:
                 yield AttemptDir(root / task / attempt, kept_log)
 
     def discard(self, path: Path) -> Path | None:
-        """Takes something of an attempt out of the way, as a whole.
+        """Move a file or directory of an attempt out of the way, to be removed later.
 
         Returns:
-            Where it lies now, to be removed; None where it was not there, or could not be moved.
+            The new path; None if there was nothing, or if it could not be moved.
         """
         discarded = self._root / "discarded" / secrets.token_hex(8)
         try:
@@ -170,11 +174,11 @@ class WorkerDir:
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # of the task, with its last attempt
+            path.parent.rmdir()  # the folder of the task, after its last attempt
         return discarded
 
     def bundle(self, bundle_hash: str) -> Path:
-        """Where the workspace with this hash lies, or will lie."""
+        """Return the directory of the workspace with a hash, whether or not it exists."""
         return self._root / "bundles" / bundle_hash
 
     def _task(self, task_id: str) -> Path:
@@ -182,15 +186,17 @@ class WorkerDir:
 
 
 def read_task_file(path: Path, max_bytes: int) -> bytes:
-    """What a task has left for us in its own directory, where it could make anything: a pipe, a link, a huge file.
+    """Read a file that a task has left in its own directory.
+
+    The task can leave anything under that name: a pipe, a link, or a huge file.
 
     Raises:
-        FileNotFoundError: There is nothing.
-        ResourceExhaustedError: It is larger than `max_bytes`.
-        FailedPreconditionError: It is no file, or cannot be read.
+        FileNotFoundError: There is no file.
+        ResourceExhaustedError: The file is larger than `max_bytes`.
+        FailedPreconditionError: It is no regular file, or it cannot be read.
     """
     try:
-        # Without waiting for who may open the other end, and without following a link.
+        # O_NONBLOCK does not wait for the other end of a pipe, and O_NOFOLLOW follows no link.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):

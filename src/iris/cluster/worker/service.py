@@ -1,4 +1,4 @@
-"""The worker's door: the verbs of WorkerService."""
+"""Serves the calls of WorkerService."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from iris.rpc.serving.open_streams import OpenStreams, streams_of_caller
 
 
 class WorkerService:
-    """Answers the calls of cluster_connect.WorkerService."""
+    """Answers the calls of `cluster_connect.WorkerService`.
+
+    Args:
+        worker: The worker that carries out the calls.
+    """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -32,7 +36,7 @@ class WorkerService:
     async def run_task(
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
     ) -> cluster_pb2.Worker.RunTaskResponse:
-        """Begins an attempt."""
+        """Begin an attempt."""
         entrypoint = request.serialized_entrypoint
         request.ClearField("serialized_entrypoint")
         attempt = self._worker.run_task(request, entrypoint, split_off_hosts(request))
@@ -41,13 +45,13 @@ class WorkerService:
     async def run_tasks(
         self, request: cluster_pb2.Worker.RunTasksRequest, ctx: Any
     ) -> cluster_pb2.Worker.RunTasksResponse:
-        """Begins attempts of one job."""
+        """Begin attempts of several tasks of one job."""
         return cluster_pb2.Worker.RunTasksResponse(master_port=self._worker.run_tasks(request))
 
     async def get_task_status(
         self, request: cluster_pb2.Worker.GetTaskStatusRequest, ctx: Any
     ) -> cluster_pb2.TaskStatus:
-        """The newest attempt of a task."""
+        """Return the status of a task's newest attempt."""
         parse_task_id(request.task_id)
         return self._registry.newest(request.task_id).status(
             self._registry.worker_id, include_result=request.include_result
@@ -56,41 +60,41 @@ class WorkerService:
     async def list_tasks(
         self, request: cluster_pb2.Worker.ListTasksRequest, ctx: Any
     ) -> cluster_pb2.Worker.ListTasksResponse:
-        """A page of the newest attempts of the tasks."""
+        """Return a page with the newest attempts of all tasks."""
         page = self._registry.list_statuses(request.page_size, request.page_token)
         return cluster_pb2.Worker.ListTasksResponse(tasks=page.items, next_page_token=page.next_token)
 
     async def fetch_task_logs(
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, ctx: Any
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-        """A page of an attempt's log."""
+        """Return a page of an attempt's log."""
         parse_task_id(request.task_id)
         attempt_id, directory, attempt = self._registry.log_of(
             request.task_id, request.attempt_id if request.HasField("attempt_id") else None
         )
-        # Whether it is final is asked before the log is read: what it wrote until then is on disk by now.
+        # Ask whether the attempt is final before reading. If it is final, the whole log is on disk by now.
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
         with self._registry.reading(directory):
             reading = making_page(directory.log, writer, request.filter, attempt_id, final)
             page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
-            await attempt.announcement.wait()  # after the reading, during which the process may have started
+            await attempt.announcement.wait()  # after the read, because the process may have started during the read
         return page
 
     def stream_task_logs(
         self, request: cluster_pb2.StreamTaskLogsRequest, ctx: Any
     ) -> AsyncIterator[cluster_pb2.StreamTaskLogsResponse]:
-        """The logs of attempts, as they are written."""
+        """Stream the logs of attempts while they are written."""
         known = caller()
         messages = stream_task_logs(self._registry, self._budget, request, known.key)
-        # The controller reads for others, whose streams it counts itself.
+        # The controller reads for many users and counts their streams itself.
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER
         )
 
     async def kill_task(self, request: cluster_pb2.Worker.KillTaskRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Ends an attempt."""
+        """Stop an attempt."""
         parse_task_id(request.task_id)
         check_whole_number("term_timeout_ms", request.term_timeout_ms, most=MAX_INT32)
         self._worker.kill_task(
@@ -103,15 +107,15 @@ class WorkerService:
     async def write_stdin(
         self, request: cluster_pb2.Worker.WriteStdinRequest, ctx: Any
     ) -> cluster_pb2.Worker.WriteStdinResponse:
-        """Standard input for an attempt."""
+        """Write to the standard input of an attempt."""
         parse_task_id(request.task_id)
         return await self._worker.write_stdin(request)
 
     async def drain(self, request: cluster_pb2.Worker.DrainRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Takes no new attempts, and answers when nothing would be lost with this worker."""
+        """Accept no new attempts, and return when the controller has the ends and the logs of all attempts."""
         await self._worker.drain()
         return cluster_pb2.Empty()
 
     async def health_check(self, request: cluster_pb2.Empty, ctx: Any) -> cluster_pb2.HealthResponse:
-        """That it is alive."""
+        """Return whether the worker is running."""
         return self._worker.health_check()

@@ -1,1 +1,3 @@
-"""One attempt of a task: its directory, environment, workspace, ports, and processes. Imported by the worker."""
+"""One attempt of a task: its record, preparation, environment, ports, run and outcome. Only the worker imports this
+package.
+"""

@@ -1,9 +1,9 @@
-"""Whether the attempts go on whose tokens are shown to this worker: a task's token ends with its attempt.
+"""Checks that the attempt to which a task's token was given has not ended, because the token ends with the attempt.
 
-Of an attempt that runs here, or ran here, the worker knows that itself, at once. About any other it asks the
-controller, by showing the token there: at the first call, then every `CHECK_S` for as long as the token is in use.
-While the controller does not answer, what it said last holds for the length of a lease, for which workers live without
-it, too.
+For an attempt of its own, the worker knows the answer at once. For the attempts of other workers, the worker shows the
+token to the controller: at the first call, and then every `CHECK_S` seconds as long as the token is in use. While the
+controller does not answer, its last answer stays valid for the length of a lease, because workers may also run attempts
+for that long without the controller.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from iris.rpc.auth.authenticate import Doors
 from iris.rpc.auth.caller import TASK, Caller
 
 CHECK_S = 15.0
-_Key = tuple[str, int, int]  # job, task, attempt
+_Key = tuple[str, int, int]  # job id, task index, attempt id
 
 
 @dataclass(slots=True)
 class _Verdict:
-    """What the controller has said of an attempt.
+    """The controller's last answer about an attempt.
 
     Attributes:
-        token: The token that was shown last.
-        refusal: Why the token is no good; empty while its attempt goes on.
-        confirmed_s: When the controller was asked that said last that the attempt goes on, by `clock_s`.
-        asked_s: When it was asked last, whether or not it answered.
-        in_use: Whether the token was shown since the last round of questions.
+        token: The token that a caller showed last.
+        refusal: Why the token is invalid; empty while its attempt runs.
+        confirmed_s: When the worker sent the last question that the controller answered with yes, by `clock_s`.
+        asked_s: When the worker sent its last question, whether or not the controller answered.
+        in_use: Whether a caller has shown the token since the last round of questions.
     """
 
     token: str
@@ -42,14 +42,16 @@ class _Verdict:
 
 
 class AttemptTokens:
-    """The tokens of tasks, at a worker.
+    """The tokens of tasks that callers show to this worker.
 
     Args:
-        goes_on: Whether an attempt (job, task, attempt) runs on this worker; None: it is not known here.
-        ask: Shows a token to the controller. UnauthenticatedError when it is no good there.
-        doors: The streams that are open at this worker.
-        hold_s: Seconds for which the controller's last word holds while it does not answer.
-        check_s: Seconds between two questions about the same attempt.
+        goes_on: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
+            does not know the attempt.
+        ask: Shows a token to the controller, and raises UnauthenticatedError if the token is invalid.
+        doors: The open streams of this worker.
+        hold_s: Returns for how many seconds the controller's last answer stays valid while the controller does not
+            answer.
+        check_s: The seconds between two questions about the same attempt.
     """
 
     def __init__(
@@ -69,11 +71,11 @@ class AttemptTokens:
         self._asking: dict[_Key, asyncio.Task[None]] = {}
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Return when a token that a call shows is good.
+        """Return if a token that a caller shows is valid.
 
         Raises:
-            UnauthenticatedError: Its attempt has ended.
-            UnavailableError: The controller does not say whether its attempt goes on.
+            UnauthenticatedError: The token's attempt has ended.
+            UnavailableError: The controller does not answer whether the attempt runs.
         """
         if self._goes_on(*_key(known)) is None:
             verdict = self._verdicts.get(_key(known))
@@ -84,7 +86,7 @@ class AttemptTokens:
         self.check(known)
 
     def check(self, known: Caller) -> None:
-        """Raise when what is known by now speaks against a token that was good."""
+        """Raise the errors of `confirm`, by what is known now and without a question to the controller."""
         key = _key(known)
         runs_here = self._goes_on(*key)
         if runs_here:
@@ -103,11 +105,13 @@ class AttemptTokens:
             )
 
     def ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
-        """An attempt has ended here: the streams that its token has opened end."""
+        """End the streams that were opened with the token of an attempt that has ended on this worker."""
         self._doors.look_again(lambda known: known.role == TASK and _key(known) == (job_id, task_index, attempt_id))
 
     async def run(self) -> None:
-        """Ask again for all tokens in use, for as long as the worker lives, and end the streams of those that ended."""
+        """Repeat the questions about all tokens in use, as long as the worker lives, and end the streams of invalid
+        tokens.
+        """
         while True:
             await asyncio.sleep(self._check_s)
             open_streams = {_key(known): known for known in self._doors.callers() if known.role == TASK}
@@ -131,7 +135,7 @@ class AttemptTokens:
         return True
 
     async def _ask_again(self, known: Caller, token: str) -> None:
-        """One question at a time for an attempt; all calls that wait for the answer get it."""
+        """Ask the controller about an attempt. Calls at the same time share one question and its answer."""
         key = _key(known)
         if key not in self._asking:
             question = self._asking[key] = asyncio.create_task(self._put_question(known, token))
@@ -141,7 +145,9 @@ class AttemptTokens:
     def _answered(self, key: _Key, question: asyncio.Task[None]) -> None:
         del self._asking[key]
         if not question.cancelled():
-            question.exception()  # whoever asked has it; who has left does not want it
+            # Every waiting caller gets the error from its own await. Without this call, asyncio would log an error that
+            # no caller awaits any more.
+            question.exception()
 
     async def _put_question(self, known: Caller, token: str) -> None:
         key = _key(known)

@@ -1,4 +1,4 @@
-"""Where the controller of this worker is, which may be another place after its restart."""
+"""The worker's connection to its controller, whose address may change when the controller restarts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOW_S = 10.0
 
 
 def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_connect.ControllerServiceClient:
-    """The controller's stub, as workers use it: they show who they are, and know the controller by its certificate."""
+    """Return a stub of the controller that shows the worker's token and checks the controller's certificate."""
     return cluster_connect.ControllerServiceClient(
         address,
         accept_compression=(),
@@ -36,17 +36,17 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
 
 
 class ControllerConnection:
-    """The stub of the controller, and what messages call it.
+    """The stub of the controller at its present address.
 
     Args:
-        address: Where it is.
-        file: Where it says where it is, once it is started again; None: nowhere.
-        make_stub: Connects; see `connect`.
+        address: The address at the start.
+        file: The file in which a restarted controller writes its new address; None if there is no such file.
+        make_stub: Creates a stub for an address; see `connect`.
 
     Attributes:
-        address: Where it is now.
-        stub: For calls to it.
-        peer: For messages about it.
+        address: The present address.
+        stub: Calls the controller at this address.
+        peer: Names the controller in error texts.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class ControllerConnection:
         self._point_to(address)
 
     async def show(self, known: Caller, token: str) -> None:
-        """Show a task's own token to the controller, which knows whether its attempt goes on.
+        """Show a task's own token to the controller, which knows whether the task's attempt still runs.
 
         Raises:
-            UnauthenticatedError: It has ended.
-            IrisError: The controller does not say.
+            UnauthenticatedError: The attempt has ended.
+            IrisError: The controller does not answer.
         """
         request = cluster_pb2.Controller.GetTaskStatusRequest(job_id=known.job_id, task_index=known.task_index)
         as_the_task = partial(self.stub.get_task_status, headers={"authorization": f"Bearer {token}"})
         await call_async(as_the_task, request, self.peer, timeout_s=_SHOW_S)
 
     async def pause(self, seconds: float) -> None:
-        """Waits after a failed call; not for longer than until the controller is started again on this machine."""
+        """Wait after a failed call. The wait ends early when the controller has restarted on this machine."""
         end = time.monotonic() + seconds
         while (left_s := end - time.monotonic()) > 0:
             await asyncio.sleep(left_s if self._file is None else min(left_s, _LOOK_S))
@@ -80,7 +80,7 @@ class ControllerConnection:
                 return
 
     def _look(self) -> bool:
-        """Whether the controller has been started again."""
+        """Return whether the controller has restarted, and use its new address."""
         stamp = self._stamp()
         if self._file is None or stamp in (None, self._seen):
             return False

@@ -1,11 +1,12 @@
-"""Hands the logs of attempts over to the controller while they are written, so that they outlive the worker.
+"""Uploads the logs of attempts to the controller while they are written, so that the logs outlive the worker.
 
-What is handed over are the segments as they lie on the disk, byte by byte, and at last `end`. The controller says how
-far it has come, so nothing is lost or doubled by a call that fails, or by a restart of it or of us; a log that a worker
-left unfinished is handed over by the next one in its directory, as `handover` beside it says.
+The worker sends the segments byte by byte, as they are on disk, and at last the file `end`. The controller answers with
+the position at which the next part must begin. So a failed call, or a restart of the controller or the worker, neither
+loses nor doubles any byte. If a worker leaves a log unfinished, the next process with the same directory uploads the
+rest: the file `handover` in the attempt's directory names such a log.
 
-Capture comes first: the disk is read in a thread, one call is under way at a time, and it holds a bounded piece of what
-there is, of each log in its turn.
+Capturing output has priority over uploads. A thread reads the disk, only one call is in progress at a time, and one
+call carries a limited part of each log in turn.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ from iris.rpc.calls import call_async
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-# So long, and a call, after it was written a byte is with the controller: 2 s are promised.
+# A byte reaches the controller at the latest this long after it was written, plus the time of one call. 2 s are
+# promised.
 _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
 _PIECES = 500  # in one call
-# What a call may take, the more the larger it is: one that was under way when the network broke
-# would go on only long after it is mended, and all that is written meanwhile would be lost with the machine.
+# The timeout of a call grows with the size of the call. If the network fails during a call, uploads resume only after
+# this timeout, and everything written meanwhile would be lost if the machine failed.
 _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
-_LONGEST_HOLD_S = 60.0  # of one log
-_TRIES = 10  # without coming any further, until a log is given up: the two sides do not understand each other
+_LONGEST_HOLD_S = 60.0  # the longest pause of one log
+_TRIES = 10  # A log is given up after this many calls that the controller answered with the same position.
 _log = logging.getLogger(__name__)
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -56,18 +58,18 @@ Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
 @dataclass(slots=True, eq=False)
 class _Log:
-    """A log that is not handed over yet, or not all of it.
+    """A log of which the controller does not have everything yet.
 
     Attributes:
-        directory: The attempt's.
-        task_id: Which task's,
-        attempt_id: and attempt's it is.
-        incarnation: The process that ran the attempt.
-        writer: Who writes it; None when that was an earlier process.
-        position: What the controller wants next; None before it was asked.
-        tries: How often it was sent something and wanted the same again.
-        is_held: It cannot be read, or taken, for now.
-        backoff: How long nothing of the log is sent after the controller could not accept it.
+        directory: The attempt's directory.
+        task_id: The id of the task.
+        attempt_id: The id of the attempt.
+        incarnation: The worker process that ran the attempt.
+        writer: The writer of the log; None for a log of an earlier worker process.
+        position: Where the next part must begin; None before the controller was asked.
+        tries: How often in a row the controller asked for a part that it had already been sent.
+        is_held: Whether the log is paused, because it cannot be read or the controller cannot store it now.
+        backoff: The lengths of the pauses.
     """
 
     directory: AttemptDir
@@ -82,13 +84,13 @@ class _Log:
 
 
 class _Sent(NamedTuple):
-    """A piece on its way.
+    """A part of a log that is being sent.
 
     Attributes:
-        log: Whose it is.
-        piece: What is sent.
-        has_more: There was more when it was read.
-        is_last: There will be nothing after it.
+        log: The log.
+        piece: The message with the part.
+        has_more: Whether the log had more records when the part was read.
+        is_last: Whether this is the last part of the log.
     """
 
     log: _Log
@@ -98,13 +100,13 @@ class _Sent(NamedTuple):
 
 
 class LogUpload:
-    """The logs of this worker that the controller does not have yet.
+    """Uploads those logs of this worker that the controller does not have yet.
 
     Args:
-        controller: Who takes them.
-        worker_id: What the controller calls this worker.
-        incarnation: Of this process.
-        directory: The worker's.
+        controller: The connection to the controller.
+        worker_id: The id of this worker.
+        incarnation: The incarnation of this process.
+        directory: The worker directory.
     """
 
     def __init__(
@@ -120,22 +122,22 @@ class LogUpload:
         self._directory = directory
         self._news: dict[_Log, None] = {}  # a set that keeps its order
         self._wake = asyncio.Event()
-        self._hurry = asyncio.Event()  # somebody waits for the end of what there is
+        self._hurry = asyncio.Event()  # set when a caller waits for the end of all uploads
         self._sending = asyncio.Lock()
         self._callbacks: dict[_Log, Callable[[], None]] = {}
         self._held: dict[_Log, None] = {}
 
     def add(self, attempt: Attempt) -> None:
-        """An attempt begins."""
+        """Begin to upload the log of a new attempt."""
         task_id, attempt_id = attempt.key
         log = _Log(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
-        with contextlib.suppress(OSError):  # without it, all is well until this worker is restarted
+        with contextlib.suppress(OSError):  # Without this file, only a restarted worker would not finish the upload.
             attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
         self._callbacks[log] = changed = partial(self._changed, log)
         attempt.log.subscribe(changed)
 
     async def run(self) -> None:
-        """Hands over what there is, for as long as the worker lives."""
+        """Upload logs, as long as the worker lives."""
         for log in await asyncio.to_thread(self._left_by_earlier):
             self._changed(log)
         while True:
@@ -147,14 +149,16 @@ class LogUpload:
             self._hurry.clear()
 
     async def until_uploaded(self) -> None:
-        """Returns when the controller has, or does not want, all that there is. A log that cannot be handed over is
-        waited for as well: for who waits to give up."""
+        """Return when the controller has all logs, or does not want them.
+
+        This also waits for a log that cannot be uploaded now. The caller decides how long to wait.
+        """
         while self._news or self._held or self._sending.locked():
             self._hurry.set()
             await asyncio.sleep(_LOOK_S)
 
     async def flush(self, timeout_s: float) -> None:
-        """Hands over all that there is, if the controller takes it within the time; this is its last chance."""
+        """Upload the rest of all logs, if that succeeds within the time. The worker ends after this call."""
         for log in list(self._held):
             self._release(log)
         with contextlib.suppress(TimeoutError):
@@ -177,12 +181,13 @@ class LogUpload:
         return logs
 
     async def _upload(self) -> None:
-        """Until no log has more than was sent. Of what comes meanwhile, the rest is for the next time.
+        """Send parts until no log has more than was sent. Records that are written meanwhile are left for the next
+        call.
 
-        1. Take a piece of each log with news, in turn, as many as make up one call.
-        2. Send them. Where that fails, they are news again, after a pause.
-        3. Go on with the logs that were not in the call, then with those that have news since, then with those of
-           which there is more: however fast one is written, the others have their turn.
+        1. Read a part of each log with news, in turn, as many as fit into one call.
+        2. Send the parts. If the call fails, the logs count as news again, after a pause.
+        3. Continue with the logs that did not fit into the call, then with logs that have had news since, and then with
+           logs that have more to send. So a log that grows fast does not keep the others waiting.
         """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         going_on = True
@@ -191,9 +196,9 @@ class LogUpload:
             try:
                 left, more = await self._send(logs)
             except asyncio.CancelledError:
-                self._news = dict.fromkeys(logs) | self._news  # for who flushes
+                self._news = dict.fromkeys(logs) | self._news  # `flush` may send these logs.
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it was, more is to be handed over after it
+            except Exception as error:  # noqa: BLE001 - whatever the error was, later logs must be uploaded
                 self._news = dict.fromkeys(logs) | self._news
                 bug = None if isinstance(error, IrisError) else error
                 _log.warning("handing logs over: %s; trying again in %.1f s", error, backoff.expected_s, exc_info=bug)
@@ -206,7 +211,7 @@ class LogUpload:
             going_on = bool(left or more)
 
     async def _send(self, logs: list[_Log]) -> tuple[list[_Log], list[_Log]]:
-        """Sends a piece of each; the logs that were not looked at, and those of which there is more."""
+        """Send a part of each log. Return the logs that did not fit into the call, and the logs that have more to send."""
         pieces, left, unreadable = await asyncio.to_thread(_read_pieces, logs)
         for log in unreadable:
             self._hold(log)
@@ -223,7 +228,7 @@ class LogUpload:
         return left, [one.log for one, position in answered if self._answered(one, position)]
 
     def _answered(self, sent: _Sent, wanted: int) -> bool:
-        """Takes an answer; whether there is more to be sent of this log now."""
+        """Apply the controller's answer to a sent part. Return whether more of the log can be sent now."""
         log = sent.log
         if wanted == RETRY_LATER:
             self._hold(log)
@@ -241,7 +246,7 @@ class LogUpload:
         return sent.has_more or wanted != expected
 
     def _hold(self, log: _Log) -> None:
-        """Nothing of a log is sent for a while, whatever comes."""
+        """Pause a log: nothing of it is sent for a while, even if it grows."""
         log.is_held = True
         self._held[log] = None
         asyncio.get_running_loop().call_later(log.backoff.next_s(), self._release, log)
@@ -258,14 +263,17 @@ class LogUpload:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
-            if uploaded:  # only then may it go from here before its time
+            if uploaded:  # Only an uploaded log may be removed early from this disk.
                 log.directory.uploaded.touch()
             log.directory.upload_pending.unlink(missing_ok=True)
 
 
 def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log], list[_Log]]:
-    """A piece of each log that has one, until they make up a call; the logs that were not looked at; and those that
-    cannot be read now."""
+    """Read a part of each log, as many as fit into one call.
+
+    Returns:
+        The parts, the logs that did not fit into the call, and the logs that cannot be read now.
+    """
     pieces: list[_Sent] = []
     unreadable: list[_Log] = []
     room = _CALL_BYTES
@@ -286,15 +294,15 @@ def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log], list[_L
 
 
 def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
-    """What comes next of a log; None when that is nothing now.
+    """Return the next part of a log; None if there is none now.
 
-    1. Whether it is closed is asked first: then what there is now is all.
-    2. Where the controller wants what was dropped, or cannot be read, go on with the next segment.
-    3. With the last bytes of a closed log goes its end. An earlier worker's that has none is over without.
+    1. Read the log's end before anything else. If there is an end, the records on disk are all records of the log.
+    2. If the controller asks for records that were dropped or cannot be read, continue with the next segment.
+    3. Send the end together with the last records of a closed log. A log of an earlier worker process may have no end.
     """
     piece = Piece(task_id=log.task_id, attempt_id=log.attempt_id, incarnation=log.incarnation)
     if log.position is None:
-        return _Sent(log, piece, has_more=True, is_last=False)  # only asks
+        return _Sent(log, piece, has_more=True, is_last=False)  # This message only asks for the position.
     end = _end_of(log)
     segments, stop = _extent(log)
     if log.writer is not None:
@@ -322,9 +330,9 @@ def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
 
 
 def _extent(log: _Log) -> tuple[tuple[RecordBoundary, ...], int]:
-    """The segments of a log, and where it ends now."""
+    """Return the segments of a log, and the position at which the log ends now."""
     if log.writer is not None:
-        tip = log.writer.tip  # first, so that the segments reach up to it
+        tip = log.writer.tip  # Take the tip before the segments, so that the segments reach up to the tip.
         return log.writer.segments, tip.position
     segments = list_segments(log.directory.log)
     if not segments:
@@ -336,13 +344,13 @@ def _extent(log: _Log) -> tuple[tuple[RecordBoundary, ...], int]:
 
 
 def _end_of(log: _Log) -> bytes:
-    """What a closed log says of itself; from its writer where the disk was too full for it."""
+    """Return the file `end` of a closed log, or its content from the writer if a full disk did not accept the file."""
     end = _read(log.directory.log / END)
     return end or (b"" if log.writer is None or log.writer.end is None else encode_end(log.writer.end))
 
 
 def _read(path: Path, at: int = 0, size: int = 1 << 20) -> bytes:
-    """A part of a file; nothing where it is not there or cannot be read."""
+    """Return a part of a file; b"" if the file is missing or cannot be read."""
     if size <= 0:
         return b""
     try:

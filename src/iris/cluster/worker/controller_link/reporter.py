@@ -1,7 +1,9 @@
-"""Tells the controller what became of attempts, until it has acknowledged that; without news it is the heartbeat.
+"""Reports the states of attempts to the controller, and renews the worker's lease.
 
-News is merged: an attempt that has moved on while the controller was slow, or away, is told of once, as it is now.
-What 200 tasks have to tell at once travels in one call. What the controller acknowledges renews the worker's lease.
+Each report is repeated until the controller has acknowledged it. Reports are merged: if an attempt changes several
+times while the controller is slow or unreachable, only its latest state is sent. One call carries the reports of up to
+several hundred tasks. Without news, an empty report is the worker's heartbeat. Every acknowledged report renews the
+lease.
 """
 
 from __future__ import annotations

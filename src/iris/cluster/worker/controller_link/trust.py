@@ -1,4 +1,4 @@
-"""Whom a worker trusts: its controller, and who shows a token that the controller has signed."""
+"""Which tokens this worker accepts: those that its controller has signed and not revoked."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class WorkerCredentials:
-    """What a worker is started with.
+    """The credentials with which a worker is started.
 
     Attributes:
-        token: Its own, by which it registers.
-        token_key: The public half of the key that signs the cluster's tokens; empty: what the controller says when it
-            registers.
+        token: The token with which the worker registers.
+        token_key: The public key that verifies the cluster's tokens. If it is empty, the worker accepts the key that
+            the controller sends at the registration.
     """
 
     token: str
     token_key: bytes = b""
 
     def to_json(self) -> str:
-        """As it is handed to a worker."""
+        """Return the credentials in the form in which a worker reads them."""
         return json.dumps({"token": self.token, "token_key": self.token_key.hex()})
 
     @classmethod
     def read(cls, path: str) -> WorkerCredentials:
-        """From a file, or from an inherited descriptor as `/dev/fd/N`, which is closed.
+        """Read credentials from a file. A path `/dev/fd/N` names an inherited descriptor, which is closed after
+        reading.
 
         Raises:
-            FailedPreconditionError: It cannot be read.
+            FailedPreconditionError: The file cannot be read or has another form.
         """
         try:
             descriptor = re.fullmatch(r"/dev/fd/(\d+)", path)
@@ -58,16 +59,18 @@ class WorkerCredentials:
 
 
 class Trust:
-    """What a worker knows of tokens; the `Judge` of its calls.
+    """What a worker knows about tokens. The class implements the protocol `Judge` for the worker's calls.
 
     Args:
-        worker_id: Whose it is.
-        token_key: See `WorkerCredentials`.
-        incarnation: Of this process of the worker.
+        worker_id: The id of this worker.
+        token_key: The public key of the cluster; see `WorkerCredentials`.
+        incarnation: The incarnation of this process.
+        doors: The open streams of this worker; a new object by default.
+        attempts: Checks whether the attempts of task tokens still run. Without it, the tokens of tasks are refused.
 
     Attributes:
-        doors: The streams that are open.
-        revocations: Up to which revocation of tokens the worker knows of them.
+        doors: The open streams of this worker.
+        revocations: The number of the newest revocation that this worker knows.
     """
 
     def __init__(
@@ -88,10 +91,11 @@ class Trust:
         self._attempts = attempts
 
     def learn_key(self, token_key: bytes) -> None:
-        """What the controller says of its key; the first that is known stays.
+        """Use the public key that the controller sends, unless a key is known already.
 
         Raises:
-            UnavailableError: It is another one: this is not the controller that this worker was started by.
+            UnavailableError: The controller sends another key than the known one, so it is not the controller that
+                started this worker.
         """
         if token_key and not self._key:
             self._key = token_key
@@ -99,16 +103,28 @@ class Trust:
             raise UnavailableError("who answers as the controller has another key than the one this worker trusts")
 
     def learn_revoked(self, revocations: int, revoked: frozenset[str]) -> None:
-        """All tokens that were revoked and have not expired."""
+        """Replace the set of revoked tokens, and end the streams that were opened with one of these tokens.
+
+        Args:
+            revocations: The number of the newest revocation.
+            revoked: The ids of all revoked tokens that have not expired.
+        """
         self.revocations, self._revoked = revocations, revoked
         self.doors.look_again(lambda known: known.token_id in revoked)
 
     def identify(self, token: str) -> Caller:
-        """Whose token it is."""
+        """Return the caller to whom a token was given.
+
+        Raises:
+            UnauthenticatedError: The token is invalid, expired or revoked.
+            PermissionDeniedError: The token is for another worker.
+            UnavailableError: This worker does not know the cluster's key yet.
+        """
         if self._verifier is None:
             if not self._key:
                 raise UnavailableError(f"worker {self._worker_id} does not know its controller's key yet")
-            from iris.rpc.auth.tokens import Verifier  # a tenth of a second, which the start need not wait for
+            # This import takes a tenth of a second, for which the start of a worker need not wait.
+            from iris.rpc.auth.tokens import Verifier
 
             self._verifier = Verifier(self._key)
         known = self._verifier.read(token)
@@ -116,23 +132,28 @@ class Trust:
         return known
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Return when the attempt goes on that a task's token was given to; other tokens are good by themselves.
+        """Check whether the attempt of a task's token still runs. Other tokens are not checked here.
 
         Raises:
-            UnauthenticatedError: It has ended.
-            UnavailableError: The controller does not say.
+            UnauthenticatedError: The attempt has ended.
+            UnavailableError: The controller does not answer.
         """
         if known.role == TASK:
             await self._of_attempts().confirm(known, token)
 
     def check(self, known: Caller) -> None:
-        """Raise UnauthenticatedError when a token is not good any more, UnavailableError when that is not known."""
+        """Check a token that was accepted before.
+
+        Raises:
+            UnauthenticatedError: The token is no longer valid.
+            UnavailableError: It is unknown whether the token is still valid.
+        """
         self._check_token(known)
         if known.role == TASK:
             self._of_attempts().check(known)
 
     def attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
-        """An attempt has ended on this worker."""
+        """End the streams of an attempt's token, because the attempt has ended on this worker."""
         if self._attempts is not None:
             self._attempts.ended(job_id, task_index, attempt_id)
 
@@ -142,10 +163,10 @@ class Trust:
         return self._attempts
 
     def _check_token(self, known: Caller) -> None:
-        """Raises UnauthenticatedError when a token is not good any more.
+        """Raise UnauthenticatedError if a token is no longer valid.
 
-        A token that the controller has made for this very process ends with it: whatever the clocks of the two say, it
-        is good until then.
+        A token that the controller has made for this process of the worker is valid as long as the process lives. Its
+        expiry time is ignored, because the clocks of the two machines may differ.
         """
         assert self._verifier is not None, "nobody was let in"
         is_for_this_process = (
@@ -163,9 +184,9 @@ class Trust:
             raise PermissionDeniedError(f"this token is for worker {known.worker_id!r}, not for {self._worker_id!r}")
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
-        """Nothing is known of endpoints here."""
+        """Return None, because a worker knows no endpoints."""
         return None
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Nothing is known of owners here."""
+        """Return None, because a worker knows no owners of jobs."""
         return None

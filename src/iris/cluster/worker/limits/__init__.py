@@ -1,3 +1,4 @@
-"""What an attempt may use and what it does use: cgroups, process tables, and samples of memory and CPU. Imported by
-the worker.
+"""The limits and the usage of attempts: cgroups, process tables, samples of CPU and memory.
+
+The worker imports this package. The server uses `cgroup.py` before it starts workers.
 """

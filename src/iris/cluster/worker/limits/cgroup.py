@@ -1,11 +1,12 @@
-"""A cgroup (version 2) for each attempt, where this process may make them; see cgroups(7).
+"""Creates a cgroup (version 2) for each attempt, where this process is allowed to; see cgroups(7).
 
-A cgroup whose controllers are given on to cgroups below it may hold no processes itself, the root alone excepted. So
-the place for the cgroups of attempts is the one that this process is in, if that is ours to use (a systemd unit with
-`Delegate=yes`, or a container) and nobody else is in it: the server makes room by moving itself one step down.
-Nothing outside of the own cgroup is touched, and no process is moved that is not ours.
+A cgroup that enables controllers for its children cannot contain processes itself, unless it is the root. The cgroups
+of attempts become children of this process's own cgroup. That requires that the own cgroup is delegated to Iris (a
+systemd unit with `Delegate=yes`, or a container) and contains no foreign processes. The server moves itself into a
+child cgroup to leave the own cgroup empty. Iris touches nothing outside its own cgroup and moves only its own
+processes.
 
-The reaper imports this module and stays small: nothing of the rest of Iris is imported here.
+The reaper imports this module and must stay small, so this module imports nothing else of Iris.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ _PAUSE_S = 0.01
 
 
 def move_into_child_cgroup() -> None:
-    """Moves this process one step down in its cgroup, so that attempts can have cgroups beside it. Call it before
-    others are started. Does nothing where that would not help."""
+    """Move this process into a child of its cgroup, so that attempts can have cgroups beside it.
+
+    Call this before starting other processes. The function does nothing if cgroups cannot be created here.
+    """
     place = find_parent()
-    if place is None or not os.path.exists(f"{place.path}/cgroup.type"):  # the root, which may hold processes
+    if place is None or not os.path.exists(f"{place.path}/cgroup.type"):  # The root may contain processes.
         return
     with contextlib.suppress(OSError):
         os.makedirs(f"{place.path}/{_SERVER}", exist_ok=True)
@@ -33,7 +36,9 @@ def move_into_child_cgroup() -> None:
 
 
 def find_parent() -> CgroupParent | None:
-    """Where this process may make cgroups; None where it may not, or memory and pids cannot be limited there."""
+    """Return the cgroup below which this process may create cgroups; None if it may not limit memory and processes
+    there.
+    """
     mount, own = _mount_point(), _own_path()
     if mount is None or own is None:
         return None
@@ -45,22 +50,23 @@ def find_parent() -> CgroupParent | None:
     needed = (path, f"{path}/cgroup.procs", f"{path}/cgroup.subtree_control")
     if not all(os.access(name, os.W_OK) for name in needed):
         return None
-    # What looks like the root is one, or a container's. Elsewhere systemd says whether it has given the cgroup away.
+    # A path that looks like the root is either the root or the cgroup of a container. Elsewhere, systemd marks a cgroup
+    # as delegated.
     return CgroupParent(path) if own == "/" or _is_delegated(path) else None
 
 
 class CgroupParent:
-    """The cgroup below which those of attempts are made.
+    """The cgroup below which the cgroups of attempts are created.
 
-    Attributes:
-        path: Its directory.
+    Args:
+        path: The directory of the cgroup.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def make(self, name: str) -> Cgroup | None:
-        """A new cgroup, `name` part of its name; None: not now, processes that are not ours are in this one too."""
+        """Create a cgroup whose name ends with `name`; None if foreign processes in the parent prevent that now."""
         try:
             given = set(_read(f"{self.path}/cgroup.subtree_control").split())
             if not given >= _CONTROLLERS:
@@ -70,11 +76,11 @@ class CgroupParent:
             return None
 
     def sweep(self, name: str = "", *, kill: bool = False) -> None:
-        """Removes cgroups in which nothing runs, of workers that ended before they could.
+        """Remove empty cgroups that workers have left because they ended early.
 
         Args:
-            name: Only those whose names start like that.
-            kill: Ends what runs there first: they are of a worker that is gone.
+            name: Only remove cgroups whose names begin like this, after the common prefix.
+            kill: First kill the processes in these cgroups, because their worker is gone.
         """
         left = [f"{self.path}/{one}" for one in _folders(self.path) if one.startswith(_PREFIX + name)]
         left = [path for path in left if os.path.basename(path) != _SERVER]
@@ -91,10 +97,13 @@ class CgroupParent:
 
 
 class Cgroup:
-    """The cgroup of one attempt, made when this is.
+    """The cgroup of one attempt. Creating the object creates the cgroup.
+
+    Args:
+        path: The directory of the cgroup.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The cgroup cannot be created.
     """
 
     def __init__(self, path: str) -> None:
@@ -102,7 +111,8 @@ class Cgroup:
         os.mkdir(path)
 
     def limit(self, memory_bytes: int, processes: int) -> None:
-        """Sets limits; 0: none. When memory runs out all of its processes are killed, not the largest one.
+        """Set limits, where 0 means no limit. When memory runs out, the kernel kills all processes of the cgroup
+        together.
 
         Raises:
             OSError: A limit cannot be set.
@@ -111,16 +121,18 @@ class Cgroup:
             _write(f"{self._path}/pids.max", str(processes))
         if memory_bytes:
             _write(f"{self._path}/memory.max", str(memory_bytes))
-            with contextlib.suppress(OSError):  # a kernel that cannot swap
+            with contextlib.suppress(OSError):  # The kernel may have no swap.
                 _write(f"{self._path}/memory.swap.max", "0")
-        with contextlib.suppress(OSError):  # before Linux 4.19
+        with contextlib.suppress(OSError):  # Linux before 4.19 has no such file.
             _write(f"{self._path}/memory.oom.group", "1")
 
     def enter(self, pid: int) -> None:
-        """Moves a process here, with what it has started in the meantime; one that is gone is fine.
+        """Move a process into this cgroup, together with the children that it has started meanwhile.
+
+        A process that has ended is ignored.
 
         Raises:
-            OSError: It cannot be moved.
+            OSError: The process cannot be moved.
         """
         with contextlib.suppress(ProcessLookupError):
             _write(f"{self._path}/cgroup.procs", str(pid))
@@ -128,22 +140,24 @@ class Cgroup:
                 self.enter(int(child))
 
     def count(self, name: str, event: str) -> int:
-        """How often something has happened here: an event of `memory.events` or `pids.events`."""
+        """Return how often an event of `memory.events` or `pids.events` has happened in this cgroup."""
         return _count(f"{self._path}/{name}", event)
 
     def kill(self) -> None:
-        """Kills all processes in it; without effect before Linux 5.14."""
+        """Kill all processes in this cgroup. Linux before 5.14 ignores the request."""
         with contextlib.suppress(OSError):
             _write(f"{self._path}/cgroup.kill", "1")
 
     def remove(self) -> bool:
-        """Removes it; False where something in it is still ending."""
+        """Remove this cgroup. Return False if a process in it is still ending."""
         return _remove(self._path)
 
 
 def count_oom_kills() -> int:
-    """How many processes the system has killed since memory ran out: in the cgroup that this process is in (or, where
-    it is in none, on the whole machine)."""
+    """Return how many processes the system has killed because memory ran out.
+
+    The kills are counted in this process's own cgroup, or on the whole machine if the process is in no cgroup.
+    """
     mount, own = _mount_point(), _own_path()
     if mount is not None and own is not None and os.path.exists(f"{mount}{own}/memory.events"):
         return _count(f"{mount}{own}/memory.events", "oom_kill")
@@ -151,7 +165,7 @@ def count_oom_kills() -> int:
 
 
 def smallest_pids_limit() -> int | None:
-    """The tightest `pids.max` of the cgroup that this process is in and those above it; None: there is none."""
+    """Return the smallest `pids.max` of this process's cgroup and the cgroups above it; None without such a limit."""
     mount, own = _mount_point(), _own_path()
     if mount is None or own is None:
         return None
@@ -160,7 +174,10 @@ def smallest_pids_limit() -> int | None:
 
 
 def with_those_above(path: str) -> list[str]:
-    """A cgroup and those above it, up to the root: what looks like that is a container's, and may have limits."""
+    """Return a cgroup and all cgroups above it, up to the root.
+
+    The root that a container sees is a cgroup of the container, so it may have limits, too.
+    """
     found = [path]
     while found[-1] != "/":
         found.append(found[-1].rpartition("/")[0] or "/")
@@ -168,7 +185,7 @@ def with_those_above(path: str) -> list[str]:
 
 
 def _mount_point() -> str | None:
-    """Where the hierarchy of version 2 is mounted, from its root on."""
+    """Return where the hierarchy of version 2 is mounted, if the mount begins at the root of that hierarchy."""
     for line in _read("/proc/self/mountinfo").splitlines():
         fields, _, kind = line.partition(" - ")
         root, mounted_at = fields.split()[3:5]
@@ -178,7 +195,7 @@ def _mount_point() -> str | None:
 
 
 def _own_path() -> str | None:
-    """The cgroup of this process, from that root on; None where it lies outside of what we see."""
+    """Return the path of this process's cgroup below the mount point; None if the cgroup lies outside the mount."""
     for line in _read("/proc/self/cgroup").splitlines():
         if line.startswith("0::/") and not line.startswith("0::/.."):
             return line[3:]
@@ -194,7 +211,7 @@ def _is_delegated(path: str) -> bool:
 
 
 def _remove(path: str) -> bool:
-    """Removes a cgroup in which nothing runs, with the ones below it; True when it is gone."""
+    """Remove a cgroup without processes, together with the cgroups below it. Return whether the cgroup is gone."""
     if _count(f"{path}/cgroup.events", "populated"):
         return False
     for name in _folders(path):
@@ -227,7 +244,7 @@ def _read(path: str) -> str:
         with open(path) as file:
             return file.read()
     except OSError:
-        return ""  # not there: no Linux, no cgroups of version 2, or not this controller
+        return ""  # The system is not Linux, has no cgroups of version 2, or lacks this controller.
 
 
 def _write(path: str, text: str) -> None:

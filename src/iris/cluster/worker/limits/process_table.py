@@ -1,7 +1,8 @@
-"""Which processes belong to which attempt, and what they hold: read from /proc, one look for all attempts.
+"""Finds the processes of each attempt, and measures them, with one pass over /proc for all attempts.
 
-A process belongs to the attempt in whose session it is, or to that of its parent, or, where its parent is gone and it
-came to the worker, to the one that its mark names. See proc(5) for the files and their fields.
+A process belongs to the attempt whose session it is in. A process in another session belongs to the attempt of its
+parent. A process whose parent has ended is a child of the worker and belongs to the attempt that its mark names. See
+proc(5) for the files and their fields.
 """
 
 from __future__ import annotations
@@ -17,22 +18,29 @@ from iris.cluster.worker.supervision.reaper import is_marked
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_FORGET_AFTER = 20  # looks; a process id that was a stranger's may be given to one of ours
+# After this many passes, foreign processes are checked again, because an attempt may have got a process id that
+# belonged to one of them.
+_FORGET_AFTER = 20
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}.get(os.uname().machine)
 _KCMP_VM = 1
-_STRANGER, _OURS = 0, -1  # no descendant of this process; one that belongs to no attempt, or to one that just begins
+# A foreign process does not descend from this process. An own process belongs to no attempt, or to an attempt that is
+# starting.
+_STRANGER, _OURS = 0, -1
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as it was at the time of a look.
+    """A process at the time of a pass over /proc.
 
     Attributes:
-        group: Its process group.
-        started: When, in the system's own ticks: with the pid it names a process for ever.
-        threads: How many it has.
-        resident_bytes: What it holds in memory, shared or not.
-        cpu_s: CPU seconds that it and the children that it has waited for used.
+        pid: The process id.
+        parent: The process id of the parent.
+        group: The process group.
+        session: The session.
+        started: When the process started, in ticks since boot. Together with `pid` it identifies the process.
+        threads: The number of threads.
+        resident_bytes: The resident memory, shared memory included.
+        cpu_s: The CPU seconds that the process and its collected children have used.
     """
 
     pid: int
@@ -46,20 +54,21 @@ class Process:
 
 
 class ProcessTable:
-    """Looks at the processes of this machine again and again; at strangers seldom, since they may be many."""
+    """Lists the processes of this machine repeatedly. Foreign processes, which may be many, are rarely read again."""
 
     def __init__(self) -> None:
         self._strangers: set[int] = set()
         self._looks = 0
 
     def look(self, marks: Mapping[int, str]) -> dict[int, list[Process]]:
-        """The processes of attempts. Takes some ms per hundred processes: call it from a thread.
+        """Return the processes of attempts. This takes some milliseconds per hundred processes, so call it from a
+        thread.
 
         Args:
-            marks: The attempts that run: the pid of the main process, which leads a session, and their mark.
+            marks: The mark of each running attempt, by the process id of its main process, which leads a session.
 
         Returns:
-            By the pid of the main process.
+            The processes of each attempt, by the process id of the main process.
         """
         self._looks += 1
         if self._looks % _FORGET_AFTER == 0:
@@ -81,7 +90,7 @@ class ProcessTable:
 
 
 def read_process(pid: int) -> Process | None:
-    """One process; None when it is gone, or a zombie."""
+    """Return a process; None if it has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -102,32 +111,36 @@ def read_process(pid: int) -> Process | None:
 
 
 def memory_held(processes: Iterable[Process]) -> int:
-    """What processes hold together, in bytes, as a limit counts it: what several share counts once, and files that they
-    have mapped do not, since the system can take that memory back.
+    """Return how much memory processes occupy together, in bytes, as a memory limit counts it.
 
-    Takes up to some ms per GiB that they hold.
+    Shared memory counts once. Mapped files do not count, because the system can reclaim that memory. The call takes up
+    to some milliseconds per GiB.
     """
     total = 0
     by_pid = {process.pid: process for process in processes}
     for pid, process in by_pid.items():
         parent = by_pid.get(process.parent)
-        # Between vfork and exec a child is in its parent's memory: a program that starts others would count double.
+        # Between vfork and exec, a child uses its parent's memory. Without this check, a program that starts others
+        # would count twice.
         if parent is None or not _same_memory(process, parent):
             total += _proportional_bytes(pid)
     return total
 
 
 def kill(processes: Iterable[Process]) -> None:
-    """Kills the process groups of the processes, all of a group at once: a group that forks does not get away."""
+    """Kill the process groups of processes. Killing a whole group at once also reaches processes that are just forked."""
     for group, process in {process.group: process for process in processes}.items():
         now = read_process(process.pid)
-        if now is not None and (now.started, now.group) == (process.started, group):  # it is still the same
+        if now is not None and (now.started, now.group) == (process.started, group):  # the same process as before
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
 
 
 def _owner(process: Process, table: Mapping[int, Process], marks: Mapping[int, str], owners: dict[int, int]) -> int:
-    """The main process of the attempt that a process belongs to, or what it is else, remembered for all on the way."""
+    """Return the main process of the attempt to which a process belongs, or what the process is otherwise.
+
+    The answer is stored for all ancestors that were visited on the way.
+    """
     way = []
     while True:
         known = owners.get(process.pid)
@@ -154,20 +167,22 @@ def _proportional_bytes(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             sizes = _sizes(file.read())
-        # A kernel before 5.4 does not tell files apart. What is lazily freed is as good as free.
+        # Linux before 5.4 does not report files separately. Memory that is lazily freed counts as free.
         return max(0, sizes[b"Pss"] - sizes.get(b"Pss_File", 0) - sizes.get(b"LazyFree", 0))
     except (OSError, KeyError):
-        pass  # a kernel before 4.14, or a program that became another user: what is shared counts more than once
+        # Linux before 4.14 has no such file, and the file of another user's process is unreadable. Then shared memory
+        # counts once per process.
+        pass
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             sizes = _sizes(file.read())
     except OSError:
-        return 0  # it is gone
+        return 0  # the process has ended
     return sizes.get(b"RssAnon", 0) + sizes.get(b"RssShmem", 0)
 
 
 def _sizes(text: bytes) -> dict[bytes, int]:
-    """The lines `Name:   12 kB` of a file of /proc, in bytes."""
+    """Return the lines of the form `Name:   12 kB` of a file in /proc, with their values in bytes."""
     sizes = {}
     for line in text.splitlines():
         name, _, value = line.partition(b":")
@@ -181,5 +196,5 @@ def _same_memory(one: Process, other: Process) -> bool:
         answer = ctypes.CDLL(None).syscall(_KCMP, one.pid, other.pid, _KCMP_VM, 0, 0)
         if answer >= 0:
             return bool(answer == 0)
-    # Where the call is not allowed: to the byte the same size is hardly chance.
+    # Where the system call is not allowed, two processes with exactly the same size are taken to share their memory.
     return one.resident_bytes == other.resident_bytes

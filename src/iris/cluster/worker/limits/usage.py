@@ -1,4 +1,4 @@
-"""What attempts use, from a look at their processes."""
+"""Computes what attempts use, from samples of their processes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from iris.cluster.worker.limits.process_table import Process
 
 @dataclass(slots=True)
 class Usage:
-    """Resource usage of one attempt: bytes, seconds of CPU, cores.
+    """The resource usage of one attempt.
 
     Attributes:
-        cores: Over the time between the last two samples.
-        memory_peak_bytes: The most that all its processes together held at the time of a look.
+        memory_bytes: The memory of all processes together.
+        memory_peak_bytes: The largest value of `memory_bytes` in any sample.
+        cpu_s: The CPU seconds that the processes have used.
+        cores: The CPU cores in use between the last two samples.
+        processes: The number of processes.
+        disk_bytes: What the files in the attempt's directory occupy.
+        sampled_at_s: The time of the sample on the monotonic clock.
     """
 
     memory_bytes: int = 0
@@ -31,11 +36,11 @@ class Usage:
 
 
 def measure(before: Usage, held: Sequence[Process]) -> Usage:
-    """What an attempt uses now.
+    """Return what an attempt uses now.
 
     Args:
-        before: What was measured last; a new `Usage()` for an attempt that is new.
-        held: Its processes.
+        before: The previous usage; `Usage()` for a new attempt.
+        held: The attempt's processes.
     """
     now_s = time.monotonic()
     usage = Usage(
@@ -53,7 +58,7 @@ def measure(before: Usage, held: Sequence[Process]) -> Usage:
 
 
 def disk_bytes(directory: Path) -> int:
-    """What the files below a directory occupy, without following links."""
+    """Return the bytes that the files below a directory occupy. Links are not followed."""
     total = 0
     pending = [str(directory)]
     while pending:

@@ -1,1 +1,1 @@
-"""The processes of an attempt: how they are started, fed, captured and collected. Imported by the worker only."""
+"""The processes of an attempt: how they are started, fed, captured and collected. Only the worker imports this package."""

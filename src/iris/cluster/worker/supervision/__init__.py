@@ -1,3 +1,4 @@
-"""What ends attempts when a worker dies or loses its lease, and what starts workers quickly. Imported by the worker
-and the engines.
+"""What ends attempts when their worker dies or loses its lease, and how workers are started quickly and recognised.
+
+The worker imports this package. Engines import what starts and recognises workers.
 """
