@@ -340,7 +340,7 @@ def test_a_worker_of_one_slot_whose_disk_is_full_gives_its_gang_other_room(tmp_p
         task = wait_until(
             lambda: (seen := client.get_task_status(job_id, 0)).preemption_count and seen, "a start that fails"
         )
-        assert "could not start it: the worker's disk is nearly full" in task.attempts[0].error
+        assert "could not start the attempt: the worker's disk is nearly full" in task.attempts[0].error
         assert task.attempts[0].is_worker_failure
         other.unlink()
         job = wait_for_end(client, job_id)

@@ -37,7 +37,7 @@ def test_credentials_are_handed_over_by_a_file_or_a_pipe(tmp_path: Path) -> None
 def test_credentials_that_cannot_be_read(tmp_path: Path, content: str) -> None:
     path = tmp_path / "credentials"
     path.write_text(content)
-    with pytest.raises(FailedPreconditionError, match="expected a file with JSON: token, token_key"):
+    with pytest.raises(FailedPreconditionError, match="expected a JSON file with token and token_key"):
         WorkerCredentials.read(str(path))
     with pytest.raises(FailedPreconditionError, match="--credentials"):
         WorkerCredentials.read(str(tmp_path / "missing"))
@@ -72,7 +72,7 @@ def test_the_key_that_is_known_first_stays() -> None:
     trust.learn_key(shared_key().public)
     trust.learn_key(shared_key().public)
     trust.learn_key(b"")
-    with pytest.raises(UnavailableError, match="another key"):
+    with pytest.raises(UnavailableError, match="does not match the key"):
         trust.learn_key(SigningKey.new().public)
     assert trust.identify(controller_token("w")).worker_id == "w"
 

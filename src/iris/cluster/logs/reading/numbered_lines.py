@@ -4,8 +4,8 @@ A line is completed by its newline, per source, and lines are in the order in wh
 that of the record that completed it. What has no newline is shown as a *piece*, and counts as a line, where it must
 not wait for one:
 
-* at the end of a record, when the unfinished line has `MAX_PARTIAL_LINE` bytes, or more than `BAR_BYTES` with a `\\r` in
-  them: then up to the last `\\r`, so that a progress bar does not become one endless line;
+* at the end of a record, when the unfinished line has `MAX_PARTIAL_LINE` bytes, or more than `BAR_BYTES` with a
+  `\\r` in them: then up to the last `\\r`, so that a progress bar does not become one endless line;
 * before a gap of its source;
 * at the end of a segment through the whole of which its source wrote without ending a line;
 * at the end of the log, in the order of `SOURCES`.

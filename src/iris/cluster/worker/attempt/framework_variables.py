@@ -1,4 +1,4 @@
-"""How a task is told where its gang meets, in the words of its framework."""
+"""The variables by which the tasks of a gang meet, as torch or JAX expects them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from iris.rpc import cluster_pb2
 
 
 def rendezvous_variables(request: cluster_pb2.Worker.RunTaskRequest) -> dict[str, str]:
-    """The variables that `torch.distributed` or JAX meets by; none where no rendezvous was asked for.
+    """Return the variables of a task's rendezvous; an empty mapping if the job has no rendezvous.
 
-    What torchrun sets besides belongs to torchrun: with TORCHELASTIC_RUN_ID, say, torch believes that an agent of it is
-    there. GROUP_RANK and NODE_RANK count machines, on which ranks lie as there was room: programs that compute ranks
-    from them would compute wrong ones.
+    Some variables that torchrun sets are left out on purpose. TORCHELASTIC_RUN_ID makes torch expect a torchrun agent.
+    GROUP_RANK and NODE_RANK count machines in an order that programs use to compute ranks, and Iris does not place
+    ranks in that order.
     """
     if not request.rendezvous:
         return {}

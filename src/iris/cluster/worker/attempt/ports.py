@@ -1,8 +1,9 @@
-"""Ports that are free, and stay reserved for an attempt until it has ended.
+"""Reserves free ports for attempts until they end.
 
-Nobody can hold a port for another process that is still to bind it, so a reservation has two halves: the ports come
-from below the range that the kernel deals out to outgoing connections, and a lock file per port keeps the workers of
-this machine, also those of other clusters, from giving out the same one. A lock goes with the process that holds it.
+No process can keep a port free for another process that will bind it later. So a reservation has two parts. The ports
+lie below the range from which the kernel takes ports of outgoing connections. And a lock file for each port prevents
+that another worker on this machine, perhaps of another cluster, reserves the same port. The kernel releases a lock when
+its process ends.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ _TRIES = 2000
 
 
 class PortReservations:
-    """The ports that this process has given out.
+    """The ports that this process has reserved.
 
     Args:
-        host: The address that tasks will bind to.
+        host: The address to which tasks will bind.
     """
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._locks: dict[int, int] = {}  # port -> file descriptor that holds its lock
-        self._directory: Path | None = None  # made with the first port: most jobs ask for none
+        self._locks: dict[int, int] = {}  # the descriptor of the lock file, by port
+        self._directory: Path | None = None  # created with the first port, because most jobs request no port
         self._last_port = _first_ephemeral_port() - 1
 
     def reserve(self, *, everywhere: bool = False) -> int:
-        """A port that nobody listens on and nobody else was given.
+        """Reserve a port that is free on this machine and not reserved by another worker.
 
         Args:
-            everywhere: It will be bound at all addresses of the machine, not at the host alone.
+            everywhere: Whether the port must be free at all addresses of the machine, and not only at the host's.
 
         Raises:
-            ResourceExhaustedError: None was found.
+            ResourceExhaustedError: No free port was found.
         """
         self._directory = self._directory or _lock_directory()
         for _ in range(_TRIES):
@@ -66,16 +67,19 @@ class PortReservations:
         )
 
     def release(self, port: int) -> None:
-        """The attempt that had the port has ended."""
+        """Release the port of an attempt that has ended."""
         lock = self._locks.pop(port, None)
         if lock is not None:
             os.close(lock)
 
 
 def _lock_directory() -> Path:
-    """One for all workers of this user on this machine; one of our own where somebody else has taken that name."""
+    """Return the directory of lock files that all workers of this user share.
+
+    If another user has created something with that name, this worker uses a directory of its own.
+    """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):  # it is no directory
+    with contextlib.suppress(FileExistsError):  # There is a file with that name.
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
             return directory
@@ -85,7 +89,7 @@ def _lock_directory() -> Path:
 def _is_free(host: str, port: int) -> bool:
     family, place = bind_addresses(host, port)[0]
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT can be bound as well
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # A port in the state TIME_WAIT can be bound, too.
         try:
             probe.bind(place)
         except OSError as error:
@@ -96,7 +100,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _is_free_everywhere(port: int) -> bool:
-    """At each address of IPv4, and of IPv6 where the machine has that."""
+    """Return whether a port is free at each IPv4 address, and at each IPv6 address if the machine has IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))

@@ -1,9 +1,10 @@
-"""Unpacks the workspace that came with a job, never outside its directory, and copies it for an attempt.
+"""Unpacks the workspace of a job, never outside its directory, and copies it for each attempt.
 
-A workspace is whatever a client sent, so nothing in it is believed. Files, folders and symbolic links are all that
-it may hold. Links are made when all files are written, so nothing is ever written by way of one, whatever a file system
-takes for the same name. `tarfile` reads it, in bounds, but it is written here, by these rules: tarfile's own `data`
-filter is missing before Python 3.11.4, and had holes up to 3.11.12.
+A workspace may contain anything that a client has sent, so this module trusts nothing in it. Only files, folders and
+symbolic links are allowed. All links are created after all files, so no file is ever written through a link, not even
+on file systems that treat different names as the same. `tarfile` reads the archive within limits, and this module
+writes the files itself, because tarfile's filter `data` is missing before Python 3.11.4 and had security holes up to
+3.11.12.
 """
 
 from __future__ import annotations
@@ -26,39 +27,42 @@ from iris.errors import (
     quoted,
 )
 
-# The limits that the client holds when it packs (client/workspace.py), held again: a few bytes can unpack to
-# gigabytes.
-MAX_WORKSPACE_BYTES = 100 * 1024**2  # of the files, after decompression
-MAX_WORKSPACE_MEMBERS = 50_000  # files, links and folders, those included that only others' names speak of
+# The limits that the client applies when it packs a workspace. They are checked again here, because a few bytes can
+# unpack to gigabytes.
+MAX_WORKSPACE_BYTES = 100 * 1024**2  # the size of all files together, after decompression
+# The number of files, links and folders, including folders that occur only in the paths of other members.
+MAX_WORKSPACE_MEMBERS = 50_000
 
-# What the decompressed tar may be: beside the files, a header for each, its padding, and a long name.
+# The size of the decompressed tar: the files, and for each file a header, padding and a long name.
 _MAX_TAR_BYTES = MAX_WORKSPACE_BYTES + MAX_WORKSPACE_MEMBERS * 4096
-# And what may lie between two files: headers, which tarfile reads into memory before it tells of them.
+# The size of the headers between two files, which tarfile reads into memory before it returns the next member.
 _MAX_HEADER_BYTES = 128 * 1024
-# As Linux has them.
+# the limits of Linux
 _MAX_NAME_BYTES = 255
-_MAX_PATH_BYTES = 4000  # a worker's own directory stands before it where it can
-_MAX_LINKS = 40  # that one path may go through
-_MAX_STEPS = 5_000_000  # taken to see where all links lead; one takes less than a microsecond
+# The path of the worker directory comes before it, within Linux's limit of 4,096 bytes where possible.
+_MAX_PATH_BYTES = 4000
+_MAX_LINKS = 40  # how many links one path may go through
+_MAX_STEPS = 5_000_000  # How many steps may be taken to resolve all links. One step takes less than a microsecond.
 
 
 def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: int = MAX_WORKSPACE_MEMBERS) -> None:
-    """Unpacks a workspace into a directory that appears whole or not at all.
+    """Unpack a workspace into a directory that appears completely or not at all.
 
-    It is unpacked beside, as `.{name}-…`, and renamed; what a killed worker leaves behind has such a name. When
-    `into` is there, or appears meanwhile, somebody else has unpacked it: that is as good.
+    The files are unpacked into a directory beside it, named `.{name}-…`, which is then renamed. A killed worker leaves
+    such a directory behind. If `into` exists already, or appears meanwhile, another process has unpacked the same
+    workspace, and nothing more is needed.
 
     Args:
         blob: A gzipped tar.
-        bundle_hash: SHA-256 of `blob` in lower-case hex.
-        into: The directory; the ones above it are made.
-        max_members: How many files, links and folders it may have.
+        bundle_hash: The SHA-256 of `blob` in lower-case hexadecimal digits.
+        into: The directory. Missing parents are created.
+        max_members: How many files, links and folders are allowed.
 
     Raises:
-        DataLossError: The content is not what the hash says.
-        InvalidArgumentError: It is no gzipped tar, or has a member that a workspace may not have.
-        ResourceExhaustedError: It is over `MAX_WORKSPACE_BYTES` or `max_members`.
-        OSError: The disk is full, or cannot be written.
+        DataLossError: The content does not match the hash.
+        InvalidArgumentError: The blob is no gzipped tar, or contains a member that a workspace must not contain.
+        ResourceExhaustedError: The workspace exceeds `MAX_WORKSPACE_BYTES` or `max_members`.
+        OSError: The disk is full or cannot be written.
     """
     actual = hashlib.sha256(blob).hexdigest()
     if actual != bundle_hash:
@@ -75,26 +79,27 @@ def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: 
             if not into.is_dir():
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # not there any more when all went well
+        # After a success, the directory was renamed and there is nothing to remove.
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def copy_workspace(cached: Path, into: Path) -> None:
-    """Copies an unpacked workspace for one attempt, which may then write in it.
+    """Copy an unpacked workspace for one attempt, which may write in its copy.
 
-    Links are copied as links, permissions are kept, times are not.
+    Links are copied as links. Permissions are kept, and times are not.
 
     Args:
-        cached: What `unpack_workspace` made.
-        into: The attempt's directory; it may be there already, empty.
+        cached: The directory that `unpack_workspace` has created.
+        into: The attempt's directory, which may exist if it is empty.
 
     Raises:
-        OSError: The disk is full, or cannot be written.
+        OSError: The disk is full or cannot be written.
     """
     shutil.copytree(cached, into, symlinks=True, copy_function=shutil.copy, dirs_exist_ok=True)
 
 
 class _BoundedGzip(gzip.GzipFile):
-    """Decompresses no more than `_MAX_TAR_BYTES`, whatever the headers inside claim."""
+    """Decompresses at most `_MAX_TAR_BYTES` bytes, whatever sizes the headers in the archive claim."""
 
     def __init__(self, blob: bytes) -> None:
         super().__init__(fileobj=io.BytesIO(blob), mode="rb")
@@ -103,11 +108,11 @@ class _BoundedGzip(gzip.GzipFile):
         self._in_header = True
 
     def begin_header(self) -> None:
-        """What is read from now on are headers."""
+        """Count the bytes from here on as headers."""
         self._in_header, self._header_left = True, _MAX_HEADER_BYTES
 
     def begin_content(self) -> None:
-        """What is read from now on is a file."""
+        """Count the bytes from here on as the content of a file."""
         self._in_header = False
 
     def read(self, size: int | None = -1) -> bytes:
@@ -122,30 +127,45 @@ class _BoundedGzip(gzip.GzipFile):
 
 
 class _Members:
-    """What has been seen of a tar so far, and whether the next member may follow."""
+    """Checks the members of a tar one after another, by what the members before have been.
+
+    Args:
+        max_members: How many members are allowed.
+
+    Attributes:
+        links: The targets of the symbolic links, by the paths of the links.
+    """
 
     def __init__(self, max_members: int) -> None:
         self._max_members = max_members
         self._count = 0
         self._bytes = 0
         self._folders: set[str] = {"."}
-        self._leaves: set[str] = set()  # files and links: nothing can be below them
-        self.links: dict[str, str] = {}  # where they lead, as they say it
+        self._leaves: set[str] = set()  # files and links, below which no member may lie
+        self.links: dict[str, str] = {}
 
     def admit(self, member: tarfile.TarInfo) -> None:
-        """Takes the next member in.
+        """Check the next member.
 
         Raises:
-            InvalidArgumentError: A workspace may not have it.
-            ResourceExhaustedError: It is one too many, or too large.
+            InvalidArgumentError: A workspace must not contain this member.
+            ResourceExhaustedError: There are too many members, or they are too large.
         """
         self._count += 1
-        self._bytes += abs(member.size)  # a broken header can say less than nothing
+        self._bytes += abs(member.size)  # A broken header can claim a negative size.
         if self._count > self._max_members:
             raise self._too_many()
         if self._bytes > MAX_WORKSPACE_BYTES:
             raise ResourceExhaustedError(f"the files of the workspace are over {MAX_WORKSPACE_BYTES:,} bytes")
 
+        name = self._check_name(member)
+        self._add(member, name)
+        if len(self._folders) + len(self._leaves) > self._max_members + 1:
+            raise self._too_many()
+        if member.issym():
+            self._add_link(member, name)
+
+    def _check_name(self, member: tarfile.TarInfo) -> str:
         if not (member.isreg() or member.isdir() or member.issym()) or member.issparse():
             raise _refused(member, "is neither file, folder nor symbolic link")
         if posixpath.isabs(member.name) or ".." in member.name.split("/") or "\0" in member.name:
@@ -157,31 +177,32 @@ class _Members:
             raise _refused(member, "is below a file or a link")
         if name in self._leaves or (name in self._folders and not member.isdir()):
             raise _refused(member, "is in it twice")
+        return name
 
+    def _add(self, member: tarfile.TarInfo, name: str) -> None:
         self._folders.update(map(str, PurePosixPath(name).parents))
         if member.isdir():
             self._folders.add(name)
         else:
             self._leaves.add(name)
-        if len(self._folders) + len(self._leaves) > self._max_members + 1:
-            raise self._too_many()
-        if member.issym():
-            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-            if posixpath.isabs(target) or target.split("/")[0] == ".." or "\0" in member.linkname:
-                raise _refused(member, f"is a link that leads out of it, to {quoted(member.linkname)}")
-            if not member.linkname:
-                raise _refused(member, "is a link to nothing")
-            self.links[name] = member.linkname
+
+    def _add_link(self, member: tarfile.TarInfo, name: str) -> None:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+        if posixpath.isabs(target) or target.split("/")[0] == ".." or "\0" in member.linkname:
+            raise _refused(member, f"is a link that leads out of it, to {quoted(member.linkname)}")
+        if not member.linkname:
+            raise _refused(member, "is a link to nothing")
+        self.links[name] = member.linkname
 
     def _too_many(self) -> ResourceExhaustedError:
         return ResourceExhaustedError(f"the workspace has more than {self._max_members:,} members")
 
     def check_links(self) -> None:
-        """A link may lead out by way of another one, in whatever order the two came.
+        """Check that no link leads out of the workspace, also by way of other links.
 
         Raises:
-            InvalidArgumentError: One does, or goes through more links than Linux follows.
-            ResourceExhaustedError: It would take too long to see.
+            InvalidArgumentError: A link leads out, or goes through more links than Linux follows.
+            ResourceExhaustedError: Resolving the links takes too many steps.
         """
         steps = 0
         for name, target in self.links.items():
@@ -221,12 +242,12 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
                 members.admit(member)
                 source.begin_content()
                 _write(tar, member, into / posixpath.normpath(member.name))
-                tar.members = []  # type: ignore[attr-defined]  # it would keep all that were read
+                tar.members = []  # type: ignore[attr-defined] # tarfile would keep all members in memory
                 source.begin_header()
     except IrisError:
         raise
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-        # ValueError: what tarfile makes of some broken headers.
+        # tarfile raises ValueError for some broken headers.
         raise InvalidArgumentError(f"not a workspace: expected a gzipped tar ({error})") from error
     members.check_links()
     for name, target in members.links.items():
@@ -236,8 +257,9 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    """Writes a file or folder that was admitted. Of its permissions only "executable" counts; owner and times are
-    ours."""
+    """Write a file or folder that was admitted. Only the executable bit of its permissions is kept; the owner and the
+    times are new.
+    """
     if member.issym():
         return
     if member.isdir():

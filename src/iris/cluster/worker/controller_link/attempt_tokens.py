@@ -92,15 +92,15 @@ class AttemptTokens:
         if runs_here:
             return
         if runs_here is False:
-            raise UnauthenticatedError(f"{_name(known)}, which this token was given to, has ended")
+            raise UnauthenticatedError(f"{_name(known)} has ended, so its token is no longer valid")
         verdict = self._verdicts.get(key)
         if verdict is None:
-            raise UnavailableError(f"it is not known here whether {_name(known)}, which shows its token, goes on")
+            raise UnavailableError(f"this worker does not know whether {_name(known)} is still running")
         if verdict.refusal:
             raise UnauthenticatedError(verdict.refusal)
         if clock_s() - verdict.confirmed_s > self._hold_s():
             raise UnavailableError(
-                f"it is not known whether {_name(known)}, which shows its token, goes on: the controller has not"
+                f"it is unknown whether {_name(known)} is still running: the controller has not"
                 f" answered for {format_span(self._hold_s())}"
             )
 
@@ -161,8 +161,8 @@ class AttemptTokens:
         except IrisError as error:
             if before is None:
                 raise UnavailableError(
-                    f"it is not known here whether {_name(known)}, which shows its token, goes on, and the controller"
-                    f" does not say: {error}"
+                    f"this worker does not know whether {_name(known)} is still running, and the"
+                    f" controller does not answer: {error}"
                 ) from error
             before.asked_s = asked_s
 

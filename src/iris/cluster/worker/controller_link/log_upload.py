@@ -211,7 +211,7 @@ class LogUpload:
             going_on = bool(left or more)
 
     async def _send(self, logs: list[_Log]) -> tuple[list[_Log], list[_Log]]:
-        """Send a part of each log. Return the logs that did not fit into the call, and the logs that have more to send."""
+        """Send a part of each log. Return the logs that did not fit into the call, and the logs with more to send."""
         pieces, left, unreadable = await asyncio.to_thread(_read_pieces, logs)
         for log in unreadable:
             self._hold(log)

@@ -54,7 +54,7 @@ class WorkerCredentials:
             return cls(known["token"], bytes.fromhex(known.get("token_key", "")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FailedPreconditionError(
-                f"--credentials {path}: {type(error).__name__}; expected a file with JSON: token, token_key"
+                f"--credentials {path}: {type(error).__name__}; expected a JSON file with token and token_key"
             ) from None
 
 
@@ -100,7 +100,7 @@ class Trust:
         if token_key and not self._key:
             self._key = token_key
         if token_key and token_key != self._key:
-            raise UnavailableError("who answers as the controller has another key than the one this worker trusts")
+            raise UnavailableError("the controller's key does not match the key that this worker trusts")
 
     def learn_revoked(self, revocations: int, revoked: frozenset[str]) -> None:
         """Replace the set of revoked tokens, and end the streams that were opened with one of these tokens.
@@ -159,7 +159,7 @@ class Trust:
 
     def _of_attempts(self) -> AttemptTokens:
         if self._attempts is None:
-            raise UnavailableError(f"worker {self._worker_id} cannot ask yet which attempts go on")
+            raise UnavailableError(f"worker {self._worker_id} cannot check the tokens of tasks")
         return self._attempts
 
     def _check_token(self, known: Caller) -> None:

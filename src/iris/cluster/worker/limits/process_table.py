@@ -128,7 +128,7 @@ def memory_held(processes: Iterable[Process]) -> int:
 
 
 def kill(processes: Iterable[Process]) -> None:
-    """Kill the process groups of processes. Killing a whole group at once also reaches processes that are just forked."""
+    """Kill the process groups of processes. This also reaches the processes that a group is just forking."""
     for group, process in {process.group: process for process in processes}.items():
         now = read_process(process.pid)
         if now is not None and (now.started, now.group) == (process.started, group):  # the same process as before

@@ -1,1 +1,1 @@
-"""The processes of an attempt: how they are started, fed, captured and collected. Only the worker imports this package."""
+"""Starts, feeds, captures and collects the processes of attempts. Only the worker imports this package."""

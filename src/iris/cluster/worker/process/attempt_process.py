@@ -1,4 +1,4 @@
-"""One attempt's processes: started as a group of their own, captured as they write, ended without leftovers."""
+"""Starts the main process of an attempt in a process group of its own, captures its output, and ends it completely."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from iris.system.event_loop import happens
 from iris.system.processes import ProcessHandle
 
 _READ_BYTES = 256 * 1024
-_PIPE_BYTES = 1024 * 1024  # room for a burst while the loop is busy: the task is not slowed by its capture
-# After the processes of an attempt were killed their pipes end at once; only something that escaped holds one open.
+# A large pipe takes bursts of output while the loop is busy, so the task need not wait for its capture.
+_PIPE_BYTES = 1024 * 1024
+# The pipes end at once when the processes of an attempt are killed, unless an escaped process holds them open.
 _DRAIN_S = 1.0
-_POLL_S = 0.05  # how often to look whether the process has ended, on a system that does not report it
+_POLL_S = 0.05  # the interval of checks on systems without pidfd_open
 
 Append = Callable[[Source, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the main process ended.
+    """How the main process of an attempt has ended.
 
     Attributes:
-        code: What a shell would say: its exit code, 128 + n when signal n ended it.
-        signal: That signal; None when none did.
-        cpu_s: CPU seconds that it and its waited-for children used.
-        memory_peak_bytes: The largest resident set of one of them; 0 where that is not known.
+        code: The exit code; 128 + n if signal n killed the process.
+        signal: The signal that killed the process; None if no signal did.
+        cpu_s: The CPU seconds that the process and its collected children have used.
+        memory_peak_bytes: The largest resident memory of one of these processes; 0 if unknown.
     """
 
     code: int
@@ -49,18 +50,17 @@ class Exit:
 
 
 class AttemptProcess:
-    """The processes of an attempt, whose program has begun; `start` makes one.
-
-    `wait` answers when the program has ended, nothing of it is left and all it wrote was captured.
+    """The processes of an attempt, after its program has begun. `start` creates this object.
 
     Args:
-        pid: The main process, which leads a session and a process group.
-        launcher: What has started it.
-        stdout: The pipe that it writes to.
-        stderr: Likewise.
-        append: Takes what it writes, with the source, as it comes; called on the loop.
-        end_strays: Ends what the attempt started and its group does not hold.
-        drain_s: For how long its pipes are waited for after its end, when something that escaped holds them open.
+        pid: The process id of the main process, which leads a session and a process group.
+        launcher: The launcher that has started the process.
+        stdout: The reading end of the pipe to which the process writes its standard output.
+        stderr: The reading end of the pipe to which the process writes its standard error.
+        append: Called on the event loop with a source and the bytes that were read.
+        end_strays: Kills the processes of the attempt that have left its process group.
+        drain_s: How long to wait for the end of the pipes, after the main process has ended, if an escaped process
+            holds them open.
     """
 
     def __init__(
@@ -104,19 +104,19 @@ class AttemptProcess:
         stdin: int | None = None,
         drain_s: float = _DRAIN_S,
     ) -> Self:
-        """Starts a program.
+        """Start a program.
 
         Args:
-            program: What runs, and with what.
-            launcher: What starts it.
+            program: The program and its surroundings.
+            launcher: The launcher that starts the program.
             append: See the class.
             end_strays: See the class.
-            stdin: The descriptor of its standard input; None: it has none (/dev/null).
+            stdin: The descriptor of the standard input; None means /dev/null.
             drain_s: See the class.
 
         Raises:
-            NotStartedError: It cannot be started; the text says why.
-            WorkerShortageError: This machine lacks something to start it.
+            NotStartedError: The program cannot be started; the text says why.
+            WorkerShortageError: This machine lacks something that the start needs.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             try:
@@ -138,14 +138,14 @@ class AttemptProcess:
         return cls(pid, launcher, stdout, stderr, append=append, end_strays=end_strays, drain_s=drain_s)
 
     async def wait(self) -> Exit:
-        """Waits for the end, in this order:
+        """Return how the main process has ended, when no process is left and all output is captured:
 
-        1. The main process exits. It is a zombie until step 3, so its group id cannot be given to others.
-        2. The rest of its group is killed, as the processes of a container are when its first one ends.
-        3. The main process is collected: exit code and resource usage.
-        4. What left the group is found by its mark, and killed.
-        5. The pipes are read to their ends: all that was written before is captured before anybody hears of the exit.
-           Of one that something holds open, what is in it after a while is the end.
+        1. Wait until the main process exits. It stays a zombie until step 3, so no other process gets its group id.
+        2. Kill the rest of the process group, as a container is ended when its first process exits.
+        3. Collect the main process, with its exit code and resource usage.
+        4. Kill the processes that have left the group and are found by their mark.
+        5. Read the pipes to their ends, so that all output is captured before the exit is reported. If an escaped
+           process holds a pipe open, read what the pipe contains after `drain_s` seconds.
         """
         await self._exited.wait()
         if self._kill_timer is not None:
@@ -173,7 +173,9 @@ class AttemptProcess:
         return self._exited.is_set()
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM to the group, SIGKILL after the grace period. Again: a shorter period counts."""
+        """Send SIGTERM to the process group, and SIGKILL after the grace period. A repeated call can only shorten the
+        period.
+        """
         if self._exited.is_set():
             return
         if self._kill_timer is None:
@@ -185,13 +187,14 @@ class AttemptProcess:
         self._kill_timer = self._loop.call_later(grace_s, self.signal_group, signal.SIGKILL)
 
     def signal_group(self, number: int) -> None:
-        """Sends a signal to all processes of the group; without effect when there are none."""
+        """Send a signal to all processes of the process group, if there are any."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def _capture(self, pipe: int, source: Source) -> None:
         os.set_blocking(pipe, False)
-        with contextlib.suppress(OSError):  # more than the system's limit: the default size does as well
+        # A size beyond the system's limit is refused. Then the default size has to do.
+        with contextlib.suppress(OSError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._open_pipes[pipe] = source
         self._loop.add_reader(pipe, self._on_readable, pipe, source)
@@ -207,8 +210,9 @@ class AttemptProcess:
             self._close_pipe(pipe)
 
     def _take_rest(self, pipe: int) -> None:
-        """What is in a pipe now, and nothing that comes meanwhile. The loop may have been too busy to read it, as with
-        a slow disk."""
+        """Append what a pipe contains now. The loop may have been too busy to read it, for example because of a slow
+        disk.
+        """
         left = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
         while left > 0:
             data = os.read(pipe, min(left, _READ_BYTES))

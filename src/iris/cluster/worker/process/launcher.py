@@ -1,16 +1,18 @@
-"""Starts the processes of attempts: a small process of one thread, which the worker forks before it loads its program.
+"""The launcher: a process with one thread that starts the processes of attempts.
 
-What a task inherits (limits, umask, signals) is set before the task's program begins: set from outside, it would undo
-what the program has set for itself by then. The worker cannot set it: its own limits and umask are those of all its
-threads, and Python code between fork and exec is not safe in a process that has threads. The launcher has one thread,
-sets its own limits and umask for each start, and lets `subprocess` start the program by vfork.
+A worker forks its launcher before it loads its program. Launch limits (resource limits, umask and signals) must be set
+before the task's program begins, because a later change from outside would overwrite the program's own settings. The
+worker cannot set them in itself, because its limits and its umask apply to all of its threads. And Python code between
+fork and exec is unsafe in a process with threads. The launcher has a single thread, sets its own limits and umask for
+each start, and lets `subprocess` start the program by vfork.
 
-The launcher is the parent of the attempts' main processes, and collects each when the worker says so: until then the
-process id is not given to others. When the launcher is killed, its children come to the worker, their subreaper.
+The launcher is the parent of the attempts' main processes. It collects each of them when the worker asks for it, so
+that no process id is reused before. If the launcher is killed, its children become children of the worker, which is
+their subreaper.
 
-The launcher ends when its connection does, as with the worker, and starts nothing for a worker that has ended. It
-holds what the worker was started with (its lock, and the pipe that its template waits for), so that nobody takes the
-worker to be gone while a start is under way. It has no part in ending attempts: that is for the worker and its reaper.
+The launcher ends together with its connection to the worker, and starts nothing for a worker that has ended. While it
+starts a process, it still holds the worker's lock and the pipe of the fork server, so the worker does not count as
+gone. The launcher does not end attempts. The worker and its reaper do that.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from typing import Any
 
 _LENGTH = struct.Struct("!I")
 _STREAMS = 3
-_MOST_ASKED = 16  # at a time: both sides would wait for each other if the answers filled the connection
+# The number of unanswered requests is limited, because both sides would block if the answers filled the connection.
+_MOST_ASKED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,11 @@ class Program:
     """What the main process of an attempt runs.
 
     Attributes:
-        command: argv.
-        cwd: Its working directory.
-        env: All of its environment.
-        file_limit: How many files it may have open (the soft limit).
-        umask: Its umask; None: the worker's.
+        command: The command line.
+        cwd: The working directory.
+        env: The whole environment.
+        file_limit: How many files the process may have open (the soft limit).
+        umask: The umask; None means the worker's own.
     """
 
     command: Sequence[str]
@@ -56,12 +59,12 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """How a process ended.
+    """How a collected process has ended.
 
     Attributes:
-        status: As `os.wait4` gives it.
-        cpu_s: CPU seconds that it and its waited-for children used.
-        memory_peak_bytes: The largest resident set of one of them; 0 where that is not known.
+        status: The status, as `os.wait4` returns it.
+        cpu_s: The CPU seconds that the process and its collected children have used.
+        memory_peak_bytes: The largest resident memory of one of these processes; 0 if unknown.
     """
 
     status: int
@@ -70,28 +73,29 @@ class Collected:
 
 
 class Launcher:
-    """The worker's side of its launcher; its coroutines run on one loop.
+    """The worker's connection to its launcher. All coroutines must run on one event loop.
 
     Attributes:
-        pid: The launcher's process.
+        pid: The process id of the launcher.
     """
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
         self._connection = connection
-        self._answers: deque[asyncio.Future[dict[str, Any]]] = deque()  # in the order in which they will come
+        self._answers: deque[asyncio.Future[dict[str, Any]]] = deque()  # in the order in which the answers will arrive
         self._received = b""
         self._turns = asyncio.Semaphore(_MOST_ASKED)
 
     async def start(self, program: Program, streams: Sequence[int]) -> int:
-        """Starts a program, in a session of its own; returns its process id once it has begun.
+        """Start a program in a session of its own, and return its process id once the program has begun.
 
         Args:
-            program: What is to run.
-            streams: Its standard input, output and error.
+            program: The program and its surroundings.
+            streams: The descriptors of its standard input, output and error.
 
         Raises:
-            OSError: It cannot be started; ConnectionError: the launcher has ended.
+            OSError: The program cannot be started.
+            ConnectionError: The launcher has ended.
         """
         answer = await self._ask(asdict(program), streams)
         if "pid" not in answer:
@@ -99,19 +103,19 @@ class Launcher:
         return int(answer["pid"])
 
     async def collect(self, pid: int) -> Collected:
-        """Collects the main process of an attempt, which has ended."""
+        """Collect the main process of an attempt, which must have ended."""
         try:
             return Collected(**await self._ask({"collect": pid}))
         except ConnectionError:
-            pass  # the launcher has ended: what it had started came to us
+            pass  # The launcher has ended, so its children are now children of this process.
         try:
-            _, status, usage = os.wait4(pid, 0)  # noqa: ASYNC222 - it has ended: this collects it at once
-        except ChildProcessError:  # or went to somebody else, where there are no subreapers
+            _, status, usage = os.wait4(pid, 0)  # noqa: ASYNC222 - the process has ended, so this returns at once
+        except ChildProcessError:  # Without subreapers, the process has become a child of another process.
             return Collected(signal.SIGKILL, 0.0, 0)
         return _collected(status, usage)
 
     def close(self) -> None:
-        """Ends the launcher; attempts go on, as children of this process."""
+        """End the launcher. Attempts continue as children of this process."""
         self._connection.close()
 
     async def _ask(self, message: Mapping[str, Any], streams: Sequence[int] = ()) -> dict[str, Any]:
@@ -158,15 +162,16 @@ class Launcher:
 
 
 def start_launcher() -> Launcher:
-    """Forks the launcher of this process; call it before there are threads."""
+    """Fork the launcher of this process. Call this before the process has threads."""
     ours, theirs = socket.socketpair()
     worker_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
-            os.setsid()  # a terminal's Ctrl-C, or a signal to the worker's group, is not for it
-            signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))  # meant for the worker
+            os.setsid()  # Ctrl-C in a terminal, or a signal to the worker's group, must not reach the launcher.
+            # Whoever sends SIGTERM to the launcher means the worker.
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))
             gc.freeze()
             _serve(theirs, worker_pid)
         finally:
@@ -176,7 +181,7 @@ def start_launcher() -> Launcher:
 
 
 def _serve(connection: socket.socket, worker_pid: int) -> None:
-    with contextlib.suppress(ConnectionError):  # the worker has ended
+    with contextlib.suppress(ConnectionError):  # The worker has ended.
         while True:
             asked, streams = _receive(connection)
             if "collect" in asked:
@@ -192,17 +197,18 @@ def _serve(connection: socket.socket, worker_pid: int) -> None:
             _send(connection, answer)
 
 
-_started: dict[int, subprocess.Popen[bytes]] = {}  # `subprocess` collects the processes of objects that nobody holds
+# The objects are kept, because `subprocess` collects the processes of objects that were dropped.
+_started: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):  # it may be beyond the hard limit
+    with contextlib.suppress(OSError, ValueError):  # The limit may lie above the hard limit.
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.file_limit, hard))
     before = None if program.umask is None else os.umask(program.umask)
     stdin, stdout, stderr = streams
     try:
-        # No shell, no preexec_fn: with neither, Python starts the process by vfork, in well under a millisecond.
+        # Without a shell and preexec_fn, Python starts the process by vfork, which takes well under a millisecond.
         process = subprocess.Popen(
             program.command,
             cwd=program.cwd,
@@ -214,7 +220,7 @@ def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}
-    except ValueError as error:  # nothing that a process can be started with
+    except ValueError as error:  # No process can be started with these values.
         return {"errno": 0, "text": str(error)}
     finally:
         if before is not None:
@@ -224,13 +230,14 @@ def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
 
 
 def _collected(status: int, usage: resource.struct_rusage) -> Collected:
-    # Until a process becomes its program it shares the memory of its parent, and the system counts that as its peak.
+    # Until a process has become its program, it shares the memory of its parent, and the system counts that memory as
+    # its peak.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = usage.ru_maxrss if usage.ru_maxrss > own else 0
     return Collected(status, usage.ru_utime + usage.ru_stime, peak * 1024)
 
 
-# Messages: JSON behind its length. Lone surrogates, for bytes that are no text, pass through JSON as they are.
+# A message is JSON with its length before it. JSON keeps the lone surrogates that stand for bytes which are no text.
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -244,7 +251,7 @@ def _send(connection: socket.socket, message: Mapping[str, Any], descriptors: Se
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """A message, and the descriptors that came with it.
+    """Receive a message, and the descriptors that came with it.
 
     Raises:
         ConnectionError: The other side has ended.

@@ -1,27 +1,28 @@
-"""The program that a worker starts in a task's process to run a callable.
+"""The program that runs a callable in a task's process.
 
-    python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
+        python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
 
-It can be started as `python -m iris.cluster.worker.process.run_callable` too, but then a file `iris.py` in the working
-directory, which is the task's, takes the place of Iris. It imports no part of Iris, for the same reason and to
-start fast.
+It also starts as `python -m iris.cluster.worker.process.run_callable`, but then a file `iris.py` in the task's working
+directory would hide Iris. For the same reason, and to start fast, this program imports no part of Iris.
 
-It unpickles (callable, args, kwargs), calls, and ends as Python ends a script: threads are waited for, `atexit`
-functions run, `sys.exit()` has its code, an uncaught exception is a traceback and 1, Ctrl-C is 130. A coroutine
-function is run with `asyncio.run`. Beside the exit code the worker finds:
+The program unpickles the callable and its arguments, calls it, and ends like a Python script: it waits for threads and
+runs `atexit` functions, `sys.exit()` sets the exit code, an uncaught exception prints a traceback and exits with 1, and
+Ctrl-C exits with 130. A coroutine function is run by `asyncio.run`. Apart from the exit code, the worker finds these
+files:
 
-    RESULT_FILE           the pickle of the return value, None included
-    RESULT_FILE.error     why there is none, though the task succeeded: one sentence
-    RESULT_FILE.failure   why the task failed: one sentence, or the last line of the traceback
-    RESULT_FILE.exception the pickle of the exception that it raised, if it can be pickled and is not too large
-    RESULT_FILE.traceback the exception's traceback as text
+        RESULT_FILE           the pickled return value, also if it is None
+        RESULT_FILE.error     why a successful task has no return value: one sentence
+        RESULT_FILE.failure   why the task failed: one sentence, or the last line of the traceback
+        RESULT_FILE.code      why the task failed, as a code of failure_codes.py
+        RESULT_FILE.exception the pickled exception, if it can be pickled and is not too large
+        RESULT_FILE.traceback the traceback of the exception as text
 
-To the code that it runs it looks like the script that the callable came from. The current directory is first on
-`sys.path`. `__main__` is a new module with the caller's `__main__` functions and classes that were sent, not this
-program. A module whose code was sent is imported where this machine has it with the same source; else the copy that
-was sent is entered into `sys.modules` (`iris.cluster.pickles.task_modules`). So processes that are forked can be
-handed such functions by name, as `multiprocessing` and `concurrent.futures` do. Processes that are spawned import what
-they run: for them the modules must be on the worker, or in the workspace.
+The callable sees a process that looks like the script from which it was submitted. The current directory is first on
+`sys.path`. `__main__` is a new module with the caller's `__main__` functions and classes that were sent, and not this
+program. A module whose code was sent is imported from this machine if its source is the same here. Otherwise the sent
+copy is entered into `sys.modules` (`iris.cluster.pickles.task_modules`). So forked processes find such functions by
+their names, as `multiprocessing` and `concurrent.futures` require. Spawned processes import the modules themselves, so
+the modules must be installed on the worker or lie in the workspace.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ _PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.
 
 
 def main() -> None:
-    """Runs what the command line says; see the module's docstring. What does not succeed ends in `SystemExit`."""
+    """Run the command line that the module's docstring describes. Every failure ends in `SystemExit`."""
     entrypoint, result, *rest = sys.argv[1:]
-    # The task's directory first, and not the one of this program, which Python puts there without -P.
+    # Without -P, Python puts the directory of this program first. The task's working directory must be first.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(path for path in sys.path if path not in ("", os.getcwd(), here))]
     sys.argv[:] = [entrypoint]
@@ -58,10 +59,10 @@ def main() -> None:
         sys.argv[0] = getattr(function, "__name__", type(function).__name__)
         value = function(*args, **kwargs)
         if isinstance(value, types.CoroutineType):
-            import asyncio  # here, since most tasks need not wait for it
+            import asyncio  # imported here, because most tasks do not need it
 
             value = asyncio.run(value)
-    except BaseException as error:  # noqa: BLE001 - nobody but the interpreter is above
+    except BaseException as error:  # noqa: BLE001 - only the interpreter is above this function
         _end(error, result, modules)
     else:
         _keep(value, result, modules.own_names())
@@ -83,21 +84,22 @@ def _limits() -> Any:
 
 
 class _CannotStart(Exception):
-    """The callable cannot be had here; the text is a sentence for the user."""
+    """The callable cannot be loaded in this process. The text is a sentence for the user."""
 
 
 def _check_python(pickled_by: str) -> None:
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
     why_not = _limits().explain_python_mismatch(mine, pickled_by)
     if why_not:
-        raise _CannotStart(why_not)  # not even tried: bytecode of another version can crash the interpreter
+        # Bytecode of another Python version can crash the interpreter, so the callable is not even loaded.
+        raise _CannotStart(why_not)
 
 
 _Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def _load(entrypoint: str) -> _Loaded:
-    """Return the callable with its arguments, and the `TaskModules` that it lives in."""
+    """Return the callable with its arguments, and the `TaskModules` in which it lives."""
     try:
         with open(entrypoint, "rb") as file:
             loaded: _Loaded = _load_pickles("loading").load_in_task(file.read())
@@ -112,11 +114,11 @@ def _load(entrypoint: str) -> _Loaded:
 
 
 def _end(error: BaseException, result: str, modules: Any) -> None:
-    """Says why the callable did not return, and raises the `SystemExit` that Python would have ended with."""
+    """Write down why the callable did not return, and raise the `SystemExit` with which Python would have ended."""
     if isinstance(error, SystemExit):
         code = 0 if error.code is None else error.code
         if isinstance(code, int):
-            code &= 0xFF  # what the parent process gets to see
+            code &= 0xFF  # the part of the code that a parent process sees
         if code == 0:
             _tell(result + ".error", "the callable ended by sys.exit() and returned nothing")
         else:
@@ -126,7 +128,7 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         _tell(result + ".failure", str(error))
         _tell(result + ".code", "callable_not_loaded")
         cause = error.__cause__
-        if cause is not None and _trim(cause).__traceback__ is not None:  # it came from the user's own modules
+        if cause is not None and _trim(cause).__traceback__ is not None:  # The error came from the user's own modules.
             _show_error(cause)
         sys.exit(f"iris: {error}")
     advice = "" if modules is None else modules.explain(error)
@@ -142,7 +144,7 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
 
 
 def _trim(error: BaseException) -> BaseException:
-    """Lets the traceback of an error begin where the user's code does."""
+    """Remove the frames of this program from the beginning of an error's traceback."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, _PICKLES + os.sep)):
         trace = trace.tb_next
@@ -150,15 +152,15 @@ def _trim(error: BaseException) -> BaseException:
 
 
 def _show_error(error: BaseException) -> None:
-    """Print a traceback as Python does at its end.
+    """Print a traceback as Python does when it ends.
 
-    Before Python 3.13 the interpreter's own way reads source lines from files only, and shows none of code that was
+    Before Python 3.13, the interpreter reads source lines only from files, and shows no source lines of code that was
     sent from another machine.
     """
     if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
         sys.excepthook(type(error), error, error.__traceback__)
         return
-    with contextlib.suppress(OSError, ValueError):  # it is closed, for example
+    with contextlib.suppress(OSError, ValueError):  # The stream may be closed, for example.
         traceback.print_exception(error)
 
 
@@ -175,7 +177,7 @@ def _show_thread_error(args: threading.ExceptHookArgs) -> None:
 
 
 def _describe(error: BaseException) -> str:
-    """The last line of the error's traceback, and what to do where we know."""
+    """Return the last line of an error's traceback, with advice for some errors."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
@@ -192,13 +194,13 @@ def _describe(error: BaseException) -> str:
 def _one_line(value: object) -> str:
     try:
         text = " ".join(str(value).split())
-    except Exception:  # noqa: BLE001 - a __str__ of the user's
+    except Exception:  # noqa: BLE001 - the user's __str__ may raise anything
         return "(it cannot be shown: its __str__ fails)"
     return text if len(text) <= _MAX_SENTENCE else text[: _MAX_SENTENCE - 1] + "…"
 
 
 def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> None:
-    """Stores an exception for the caller, as far as it can be pickled; its traceback as text in any case."""
+    """Store an exception for the caller if it can be pickled, and its traceback as text in any case."""
     with contextlib.suppress(Exception):
         text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
         _write(result + ".traceback", _end_of(text))
@@ -208,7 +210,7 @@ def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> No
 
 
 def _end_of(text: bytes) -> bytes:
-    """Return the last lines of a traceback, which say what was raised, as many as are kept."""
+    """Return the last lines of a traceback within the size limit. The last lines say which exception was raised."""
     if len(text) <= _limits().MAX_TRACEBACK_BYTES:
         return text
     cut = b"(the beginning was cut)\n"
@@ -217,10 +219,10 @@ def _end_of(text: bytes) -> bytes:
 
 
 def _keep(value: object, result: str, own: Sequence[str]) -> None:
-    """Stores the return value, or else the reason why not."""
+    """Store the return value, or the reason why it cannot be stored."""
     try:
         data = _load_pickles("by_value").dumps(value, own)
-    except Exception as error:  # noqa: BLE001 - a __reduce__ of the user's
+    except Exception as error:  # noqa: BLE001 - the user's __reduce__ may raise anything
         _tell(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
         return
     if len(data) > _limits().MAX_RESULT_BYTES:
@@ -240,13 +242,13 @@ def _tell(path: str, sentence: str) -> None:
     try:
         _write(path, sentence.encode("utf-8", "replace"))
     except OSError as error:
-        # The disk is full, say. The exit code tells what matters most; the task's log has the rest.
+        # The disk may be full. The exit code and the task's log still say what is most important.
         sys.excepthook(type(error), error, None)
 
 
 def _write(path: str, data: bytes) -> None:
     if os.getpid() != _PID:
-        return  # a process that the callable forked, and let return, does not speak for the task
+        return  # A forked copy of this process that returns from the callable must not write the task's result.
     beside = f"{path}.{_PID}"
     try:
         with open(beside, "wb") as file:
@@ -254,7 +256,7 @@ def _write(path: str, data: bytes) -> None:
         os.replace(beside, path)
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(beside)  # half of a file on a full disk
+            os.unlink(beside)  # Only a part of the file was written to a full disk.
         raise
 
 

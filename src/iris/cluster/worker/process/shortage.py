@@ -1,7 +1,7 @@
-"""What a worker's machine lacks for another attempt: room on its disk, inodes, file descriptors, processes, memory.
+"""What a worker's machine lacks for another attempt: disk space, inodes, file descriptors, processes or memory.
 
-A start that fails for such a lack is no fault of the job: the attempt ends as one whose worker was lost does, and the
-worker says that it is short, so that nothing new is placed there until it has room again.
+The job is not to blame for a start that fails because of a shortage. Such an attempt ends like an attempt of a lost
+worker. The worker reports the shortage, so that the controller places nothing new on it until the shortage is over.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from iris.errors import ResourceExhaustedError
 from iris.system.event_loop import open_file_limit
 
-# Kept free on a disk, of a small one a share: attempts have to write logs, entrypoints and results.
+# The headroom on a disk, for the logs, entrypoints and results of attempts. On a small disk it is a share of the size.
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000
-DESCRIPTOR_RESERVE = 64  # an attempt takes a handful
-_SHARE = 20  # of a disk's size: one part in so many
-_LEAST_INODES = 16  # one attempt takes about ten
-# What cannot be measured is found out by the next start that fails: how long until one is tried.
+DESCRIPTOR_RESERVE = 64  # An attempt needs about five descriptors.
+_SHARE = 20  # the headroom on a small disk is one part in this many
+_LEAST_INODES = 16  # One attempt needs about ten inodes.
+# Some shortages cannot be measured and only show in a failed start. After such a failure, the worker waits this long
+# before it accepts another attempt.
 _FIRST_REST_S, _LONGEST_REST_S = 5.0, 60.0
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
@@ -30,11 +31,11 @@ _SHORT = {*_DISK, *_DESCRIPTORS, errno.EAGAIN, errno.ENOMEM}
 
 
 class WorkerShortageError(ResourceExhaustedError):
-    """The worker's machine lacks something for an attempt; the text says what, and what to do."""
+    """The worker's machine lacks something for an attempt. The text says what is lacking, and what to do."""
 
 
 def shortage_of(error: BaseException) -> WorkerShortageError | None:
-    """The lack that made a call fail; None where it failed for another reason."""
+    """Return the shortage that made a call fail; None if the call failed for another reason."""
     if isinstance(error, WorkerShortageError):
         return error
     if not isinstance(error, OSError) or error.errno not in _SHORT:
@@ -61,10 +62,10 @@ def _words(error: OSError) -> str:
 
 
 class Headroom:
-    """Whether the worker has room for another attempt.
+    """Whether the worker has headroom for another attempt.
 
     Args:
-        directories: Where attempts and their logs are written.
+        directories: The directories to which attempts and their logs are written.
         clock_s: The monotonic clock.
     """
 
@@ -76,9 +77,10 @@ class Headroom:
         self._until_s = 0.0
 
     def start_failed(self, why: WorkerShortageError) -> None:
-        """A start failed for a lack. For a while no other is tried, longer after each that fails in a row.
+        """Refuse attempts for a while after a start that failed because of a shortage. Each failure in a row doubles
+        the time.
 
-        Where the lack can be measured, the measure tells when it is over.
+        This does not apply to a shortage that can be measured, because the measurement shows when it is over.
         """
         if self._measured_shortage():
             return
@@ -87,11 +89,11 @@ class Headroom:
         self._until_s = self._clock_s() + self._rest_s
 
     def started(self) -> None:
-        """A start succeeded."""
+        """Note that a start has succeeded."""
         self._failure, self._rest_s = "", 0.0
 
     def shortage(self) -> str:
-        """Why nothing new can be started now; empty: it can."""
+        """Return what the worker lacks for another attempt; "" if it lacks nothing."""
         is_resting = self._failure and self._clock_s() < self._until_s
         return self._measured_shortage() or (self._failure if is_resting else "")
 
@@ -111,15 +113,15 @@ class Headroom:
 
 def _why_disk_full(directory: Path) -> str:
     while not directory.exists() and directory != directory.parent:
-        directory = directory.parent  # made with the first attempt
+        directory = directory.parent  # The first attempt creates the directory.
     try:
         disk = os.statvfs(directory)
     except OSError:
-        return ""  # the start that needs it says why
+        return ""  # The next start will fail and say why.
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if free < min(DISK_RESERVE_BYTES, total // _SHARE):
         return f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"
-    # Some file systems make inodes as they need them, and count none.
+    # Some file systems create inodes on demand and report none.
     if disk.f_files and disk.f_favail < min(INODE_RESERVE, max(_LEAST_INODES, disk.f_files // _SHARE)):
         return (
             f"the worker's disk has hardly any inodes left: {disk.f_favail} of {disk.f_files} in {directory}; remove"
@@ -129,7 +131,7 @@ def _why_disk_full(directory: Path) -> str:
 
 
 def _open_descriptors() -> int:
-    # Linux says how many there are as the size of the directory, since 6.2; before, they have to be counted.
+    # Since Linux 6.2, the size of this directory is the number of open descriptors. Before, they have to be counted.
     try:
         return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
     except OSError:

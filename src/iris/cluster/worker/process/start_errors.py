@@ -1,4 +1,4 @@
-"""Says why the program of a task could not be started, and with which exit code a shell would say so."""
+"""Explains why the program of a task could not be started, with the exit code that a shell would use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from iris.cluster.worker.process.launcher import Program
 from iris.errors import EntrypointError
 
-# As POSIX has them for a shell.
+# the exit codes of a shell, as POSIX defines them
 EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND = 126, 127
 _LONGEST_FIRST_LINE = 256
 
@@ -19,8 +19,8 @@ class NotStartedError(EntrypointError):
     """The program of a task could not be started. The text is one line.
 
     Attributes:
-        exit_code: What a shell would exit with; None where the worker or its machine is at fault.
-        details: More to know, for the log of the attempt; empty: nothing.
+        exit_code: The exit code that a shell would use; None if the worker or its machine is at fault.
+        details: Additional text for the log of the attempt; may be empty.
     """
 
     def __init__(self, text: str, exit_code: int | None = None, details: str = "") -> None:
@@ -30,11 +30,12 @@ class NotStartedError(EntrypointError):
 
 
 def not_started(started: Program, error: OSError) -> NotStartedError:
-    """Return the error for a program that the system did not start, because of the program and not of the machine.
+    """Return the error for a program that the system refused to start. The cause lies in the program, not in the
+    machine.
 
     Args:
         started: The program.
-        error: What the system said.
+        error: The error of the system.
     """
     program, cwd = started.command[0], Path(started.cwd)
     if not cwd.is_dir():
@@ -58,7 +59,7 @@ def not_started(started: Program, error: OSError) -> NotStartedError:
 
 
 def _not_found(started: Program) -> NotStartedError:
-    """The program is not there, or the interpreter that its first line names is not."""
+    """Return the error for a missing program, or for a program whose interpreter is missing."""
     program, cwd = started.command[0], Path(started.cwd)
     if "/" in program:
         found: str | None = str(cwd / program) if (cwd / program).exists() else None

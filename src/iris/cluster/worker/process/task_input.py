@@ -1,6 +1,7 @@
-"""The standard input of an attempt, where somebody sends it: a pipe into which the worker writes what comes.
+"""The standard input of an attempt, if a client sends it: a pipe into which the worker writes.
 
-The task takes it at its own pace: what does not fit into the pipe is not taken, and the sender keeps it.
+The task reads at its own pace. The worker does not accept bytes that do not fit into the pipe, so the sender keeps
+them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from collections.abc import Callable
 from iris.errors import InvalidArgumentError
 from iris.system.event_loop import happens
 
-SENDER_GONE_S = 300.0  # a sender says at least every 20 s that it is there
+SENDER_GONE_S = 300.0  # A live sender sends something at least every 20 s.
 
 
 class TaskInput:
-    """The pipe.
+    """The pipe to the standard input of one attempt.
 
     Args:
-        on_abandoned: Called when the sender has said nothing for `SENDER_GONE_S`: then this is the input's end.
+        on_abandoned: Called when the sender was silent for `SENDER_GONE_S` seconds and the input therefore ends.
 
     Attributes:
-        position: How many bytes were written into it.
-        reading: The end that the task reads from; None once that is the task's alone.
+        position: How many bytes were written into the pipe.
+        reading: The reading end of the pipe; None once this process has closed it.
     """
 
     def __init__(self, on_abandoned: Callable[[], None]) -> None:
@@ -40,19 +41,19 @@ class TaskInput:
         self._timer = self._loop.call_later(SENDER_GONE_S, self._abandon)
 
     async def write(self, position: int, data: bytes, *, end: bool, within_s: float) -> bool:
-        """Writes what follows from a position; what was written before has no effect.
+        """Write bytes that begin at a position of the input. Bytes that were written before are skipped.
 
         Args:
-            position: How many bytes come before `data`.
+            position: How many bytes of the input come before `data`.
             data: The bytes.
-            end: Nothing comes after them.
-            within_s: How long to wait for room in the pipe.
+            end: Whether the input ends after these bytes.
+            within_s: How long to wait for space in the pipe.
 
         Returns:
-            False when it takes no more: it has its end, or the task has closed it.
+            False if the input has ended, or if the task has closed its end of the pipe.
 
         Raises:
-            InvalidArgumentError: There is a gap before `data`.
+            InvalidArgumentError: There is a gap between the written bytes and `data`.
         """
         self._timer.cancel()
         async with self._turn:
@@ -64,20 +65,22 @@ class TaskInput:
                     self._timer = self._loop.call_later(SENDER_GONE_S, self._abandon)
 
     def close_reading_end(self) -> None:
-        """The task has its end: from now on it is seen when the task closes it."""
+        """Close this process's copy of the reading end. Only then does the worker notice that the task closes its own
+        copy.
+        """
         if self.reading is not None:
             os.close(self.reading)
             self.reading = None
 
     def close(self) -> None:
-        """Close both ends of the pipe; a process that has its own copy of the reading end can still read the rest."""
+        """Close both ends of the pipe. A process with its own copy of the reading end can still read the rest."""
         self._end()
         self.close_reading_end()
 
     def _end(self) -> None:
         """Close the writing end, so that the process reads the end of the input after the last byte.
 
-        The reading end stays open until the process has it, because closing it earlier would discard what was written.
+        The reading end stays open until the process has a copy of it, because written bytes would be lost otherwise.
         """
         self._timer.cancel()
         if self._is_open:
@@ -125,5 +128,6 @@ class TaskInput:
     def _abandon(self) -> None:
         if self._is_open:
             self._end()
-            with contextlib.suppress(Exception):  # a full disk is no reason to keep the task waiting
+            # The task must get its end of input even if, for example, a full disk prevents the message.
+            with contextlib.suppress(Exception):
                 self._on_abandoned()

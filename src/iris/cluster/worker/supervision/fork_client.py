@@ -1,4 +1,4 @@
-"""Workers that are forked from a template (fork_server.py), as who orders them sees it."""
+"""Starts workers by forking them from a fork server (fork_server.py), as the engines use it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from iris.errors import FailedPreconditionError, UnavailableError
 from iris.system.locks import try_lock
 
 ORDER_S = 10.0
-_START_S = 60.0  # a machine that is busy takes long to load a program
+_START_S = 60.0  # Loading the program takes long on a busy machine.
 _PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A worker to be started.
+    """A request to start a worker.
 
     Attributes:
-        worker_id: Its own, of characters that a file's name may have.
-        arguments: Its command line, without the program, `--worker-id`, `--directory` and `--credentials`.
-        credentials: What it reads at its start.
-        env: Its whole environment.
+        worker_id: The id of the worker, made of characters that a file name may have.
+        arguments: The worker's command line without the program, `--worker-id`, `--directory` and `--credentials`.
+        credentials: The credentials, as JSON.
+        env: The whole environment of the worker.
     """
 
     worker_id: str
@@ -42,11 +42,11 @@ class Order:
 
 
 class HeldWorker:
-    """A worker that lives for no longer than this process holds it.
+    """A worker that ends at the latest when this process ends.
 
     Args:
-        connection: To its template.
-        alive: A pipe that ends with the last of the worker and its reaper.
+        connection: The connection to the fork server. The fork server kills the worker when this connection ends.
+        alive: The reading end of a pipe that is closed once the worker and its reaper have ended.
     """
 
     def __init__(self, connection: socket.socket, alive: int) -> None:
@@ -54,32 +54,37 @@ class HeldWorker:
         self._alive = alive
 
     def wait(self) -> str:
-        """Returns when nothing of it is left, with how it ended, in words."""
+        """Return how the worker has ended, for people, once no process of the worker is left."""
         with contextlib.suppress(OSError), self._connection.makefile("r") as lines:
             for line in lines:
                 return str(json.loads(line)["ended"])
-        os.read(self._alive, 1)  # the kernel kills it, which takes a moment
+        os.read(self._alive, 1)  # The kernel kills the worker together with its fork server, which takes a moment.
         return "the process that it was forked from has died"
 
     def stop(self, *, and_template: bool) -> None:
-        """SIGTERM; `and_template`: the process that it was forked from is to end with the last of its workers."""
+        """Send SIGTERM to the worker.
+
+        Args:
+            and_template: Also tell the fork server to end together with its last worker.
+        """
         with contextlib.suppress(OSError):
             self._connection.sendall(b"end\n" if and_template else b"stop\n")
 
 
 def start_worker(cluster_id: str, order: Order) -> HeldWorker:
-    """Has a worker forked, by a template that is started where there is none.
+    """Start a worker from the fork server of this cluster, user and machine, and start the fork server if none runs.
 
     Raises:
-        FailedPreconditionError: There can be none on this machine; the text says why.
-        UnavailableError: It does not answer.
+        FailedPreconditionError: No fork server can run on this machine; the text says why.
+        UnavailableError: The fork server does not answer.
     """
     end = time.monotonic() + _START_S
     while True:
-        directory = _private_directory(cluster_id)  # each time: one that ends takes it away
+        # A fork server that ends removes the directory, so it is created for each try.
+        directory = _private_directory(cluster_id)
         connection = _connect(directory)
         if connection is not None:
-            with contextlib.suppress(OSError):  # it was about to end
+            with contextlib.suppress(OSError):  # The fork server was about to end.
                 connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
                 connection.settimeout(ORDER_S)
                 said, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
@@ -88,13 +93,13 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
                     return HeldWorker(connection, descriptors[0])
             connection.close()
         if time.monotonic() > end:
-            raise UnavailableError(f"the template of workers does not answer; its messages are in {directory}/messages")
+            raise UnavailableError(f"the fork server does not answer; its messages are in {directory}/messages")
         _start_template(directory, order.env)
         time.sleep(_PAUSE_S)
 
 
 def end_template(cluster_id: str) -> None:
-    """Ends the template of this machine, if there is one, once nothing is left that it has forked."""
+    """Tell the fork server of this machine to end once no worker is left; do nothing if none runs."""
     end = time.monotonic() + ORDER_S
     while time.monotonic() < end:
         directory = _private_directory(cluster_id)
@@ -103,7 +108,7 @@ def end_template(cluster_id: str) -> None:
             remove(directory)
             os.close(lock)
             return
-        connection = _connect(directory)  # None: it is starting, or ending
+        connection = _connect(directory)  # None means that the fork server is starting or ending.
         if connection is not None:
             with connection, contextlib.suppress(OSError):
                 connection.sendall(b"end\n")
@@ -111,13 +116,19 @@ def end_template(cluster_id: str) -> None:
 
 
 def is_gone(cluster_id: str, worker_id: str) -> bool:
-    """Whether nothing of a worker is left on this machine: its template takes its scratch away last of all."""
+    """Return whether nothing of a worker is left on this machine.
+
+    The fork server removes the worker's directory as the last step of cleaning up.
+    """
     left = Path(tempfile.gettempdir()).glob(f"iris-{os.getuid()}-{cluster_id}-*/{worker_id}-*")
     return next(left, None) is None
 
 
 def _private_directory(cluster_id: str) -> Path:
-    """Where the template of this cluster, user and installation has its socket, and workers their scratch."""
+    """Return the private directory for the socket of the fork server and the directories of its workers.
+
+    Each cluster, user and installation of Iris has its own directory.
+    """
     which = hashlib.sha256(f"{sys.executable}\0{__file__}\0{os.stat(__file__).st_mtime_ns}".encode()).hexdigest()[:8]
     path = Path(tempfile.gettempdir()) / f"iris-{os.getuid()}-{cluster_id}-{which}"
     try:
@@ -126,13 +137,13 @@ def _private_directory(cluster_id: str) -> Path:
     except OSError as error:
         raise FailedPreconditionError(f"a worker needs a directory at {path}: {error.strerror}") from error
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or not path.is_dir() or path.is_symlink():
-        raise FailedPreconditionError(f"{path} is another user's, or open to others: nothing is started there")
+        raise FailedPreconditionError(f"{path} is another user's, or open to others, so no worker is started there")
     return path
 
 
 @contextlib.contextmanager
 def inside(directory: Path) -> Iterator[str]:
-    """A short path to a directory: those of sockets may have 107 bytes."""
+    """Yield a short path to a directory, because the path of a socket may have at most 107 bytes."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}"
@@ -152,8 +163,11 @@ def _connect(directory: Path) -> socket.socket | None:
 
 
 def _start_template(directory: Path, env: Mapping[str, str]) -> None:
-    """Starts it unless one runs, or is being started: that one has the lock. Its environment is no worker's: each has
-    the one that is ordered."""
+    """Start the fork server, unless one is running or starting: that one holds the lock.
+
+    The environment of the fork server does not matter for workers, because each order brings the worker's whole
+    environment.
+    """
     lock = _try_lock(directory)
     if lock is None:
         return
@@ -182,5 +196,7 @@ def _try_lock(directory: Path) -> int | None:
 
 
 def remove(directory: Path) -> None:
-    """Takes the directory of a template away. Who has the lock may: whoever waits for it sees that it is gone."""
+    """Remove the directory of a fork server. The caller must hold the lock, so a process that waits for the lock
+    notices.
+    """
     shutil.rmtree(directory, ignore_errors=True)

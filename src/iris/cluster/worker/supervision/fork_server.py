@@ -1,19 +1,20 @@
 """The process from which an engine forks many workers: `python -m iris.cluster.worker.supervision.fork_server`.
 
-To load its program costs a worker some 0.4 s of CPU; to be forked from a process that has loaded it, a tenth of that.
-So there is one template on a machine for each cluster and user. Whoever wants the first worker starts it, behind a
-lock, in a directory that nobody else can read; it ends when it has had nothing to do for a while, or is told to.
+A worker needs about 0.4 s of CPU to load its program, and a tenth of that if it is forked from a process that has
+loaded the program. So each cluster and user has one fork server on a machine. The process that wants the first worker
+starts the fork server, behind a lock and in a directory that no other user can read. The fork server ends when it has
+had no work for a while, or when it is told to.
 
-What holds whom, however each of them ends:
+These rules hold however a process ends:
 
-* A worker is ordered over a connection, which stays open. When it ends, as with the death of who holds it, the template
-  kills the worker; the worker's reaper ends its tasks.
-* When the template dies, the kernel kills its workers, and the ends of all connections say so. When that has come to
-  pass is told by the end of a pipe, which the worker and its reaper hold, and who has ordered it reads.
-* The end of a worker is told once nothing of it is left: its reaper has ended too, nothing carries its mark any more.
-  Then its scratch directory is removed.
+* Whoever orders a worker keeps the connection open. When the connection ends, the fork server kills the worker, and the
+  worker's reaper kills its tasks.
+* When the fork server ends, the kernel kills its workers, and all connections end. The worker and its reaper hold a
+  pipe. Whoever has ordered the worker reads from that pipe, and learns by its end that both have ended.
+* The end of a worker is reported once its reaper has ended and no process carries its mark. Then the worker's directory
+  is removed.
 
-The template has one thread and no asyncio loop: else nothing could be forked from it.
+The fork server has a single thread and no asyncio loop, because it could not fork safely otherwise.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +46,15 @@ _LAST_DESCRIPTOR = 2**20
 
 
 @dataclass(slots=True)
-class _Worker:
+class ForkedWorker:
     """A worker that was forked.
 
     Attributes:
-        token: Begins the marks of what it runs.
-        alive: Ends with the last of the worker and its reaper.
-        connection: To who holds it; None: nobody does any more.
+        pid: The process id of the worker.
+        token: The token with which the marks of the worker's attempts begin.
+        scratch: The directory of the worker.
+        alive: The reading end of a pipe that is closed once the worker and its reaper have ended.
+        connection: The connection of the process that ordered the worker; None once that connection has ended.
     """
 
     pid: int
@@ -60,24 +64,27 @@ class _Worker:
     connection: socket.socket | None
 
 
-class _Template:
-    """The process itself.
+class ForkServer:
+    """The fork server of one cluster and user on this machine.
 
     Args:
-        directory: Its own.
+        directory: The private directory of this fork server.
+        fork: Forks this process, as `os.fork` does.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fork: Callable[[], int] = os.fork) -> None:
         self._directory = directory
+        self._fork = fork
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._workers: dict[int, _Worker] = {}  # by `alive`
+        self._workers: dict[int, ForkedWorker] = {}  # by `alive`
         self._janitors: set[int] = set()
         self._is_ending = False
 
     def run(self) -> None:
-        """Forks until there is nothing to do for long."""
-        for left in self._directory.iterdir():  # by one that was killed: the kernel has ended its workers
+        """Fork workers until there was nothing to do for `IDLE_S` seconds, or until told to end."""
+        # An earlier fork server was killed, and the kernel has killed its workers.
+        for left in self._directory.iterdir():
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
         with inside(self._directory) as short:
@@ -91,11 +98,11 @@ class _Template:
             events = self._selector.select(_PAUSE_S if self._janitors else 1.0)
             for key, _ in events:
                 if key.fileobj is self._listener:
-                    self._take_order()
+                    self._accept_order()
                 elif isinstance(key.fileobj, int):
-                    self._worker_ended(self._workers.pop(key.fileobj))
+                    self.worker_ended(self._workers[key.fileobj])
                 else:
-                    self._hear(key.data)
+                    self._read_message(key.data)
             self._collect_janitors()
             if events or self._workers or self._janitors:
                 idle_since = time.monotonic()
@@ -103,10 +110,10 @@ class _Template:
             if is_idle and (self._is_ending or time.monotonic() - idle_since > IDLE_S):
                 return
 
-    def _take_order(self) -> None:
+    def _accept_order(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError as error:  # there are no descriptors left; who calls waits
+        except OSError as error:  # The process has no free descriptors now. The caller waits.
             sys.stderr.write(f"an order cannot be taken now: {error!r}\n")
             sys.stderr.flush()
             time.sleep(_PAUSE_S)
@@ -120,37 +127,47 @@ class _Template:
             if not line.startswith(b"{"):
                 connection.close()
                 return
-            worker = self._fork(Order(**json.loads(line)), connection)
+            worker = self.start_worker(Order(**json.loads(line)), connection)
         except (OSError, ValueError, TypeError) as error:
-            sys.stderr.write(f"an order that cannot be carried out: {error!r}\n")
+            sys.stderr.write(f"an order cannot be carried out: {error!r}\n")
             sys.stderr.flush()
             connection.close()
             return
-        self._workers[worker.alive] = worker
-        self._selector.register(worker.alive, selectors.EVENT_READ)
+        self.add_worker(worker)
         self._selector.register(connection, selectors.EVENT_READ, worker)
         with contextlib.suppress(OSError):
             socket.send_fds(connection, [b"+"], [worker.alive])
         connection.settimeout(None)
 
-    def _fork(self, order: Order, connection: socket.socket) -> _Worker:
+    def add_worker(self, worker: ForkedWorker) -> None:
+        """Watch a forked worker, whose end `worker_ended` handles."""
+        self._workers[worker.alive] = worker
+        self._selector.register(worker.alive, selectors.EVENT_READ)
+
+    def start_worker(self, order: Order, connection: socket.socket | None) -> ForkedWorker:
+        """Fork a worker.
+
+        Raises:
+            OSError: The worker cannot be forked; nothing of it is left.
+        """
         scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
         token = secrets.token_hex(8)
-        with contextlib.ExitStack() as undo:  # whoever orders tries again, many times
+        # The caller tries again many times, so a failure must leave nothing behind.
+        with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, scratch, ignore_errors=True)
             alive, held = os.pipe()
             undo.callback(os.close, alive)
             try:
-                pid = os.fork()
+                pid = self._fork()
                 if pid == 0:
                     _become_worker(order, token, scratch, held)
             finally:
                 os.close(held)
             undo.pop_all()
-        return _Worker(pid, token, scratch, alive, connection)
+        return ForkedWorker(pid, token, scratch, alive, connection)
 
-    def _hear(self, worker: _Worker) -> None:
-        """Who holds the worker says that it is to end, or is dead."""
+    def _read_message(self, worker: ForkedWorker) -> None:
+        """Stop a worker on request of the process that ordered it, or kill the worker if that process has ended."""
         assert worker.connection is not None
         try:
             said = worker.connection.recv(16)
@@ -166,14 +183,17 @@ class _Template:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGTERM if said else signal.SIGKILL)
 
-    def _worker_ended(self, worker: _Worker) -> None:
-        """It and its reaper: where the reaper was killed, a janitor does its work, then takes the scratch away."""
+    def worker_ended(self, worker: ForkedWorker) -> None:
+        """Clean up after a worker whose reaper has ended, too. A forked janitor does this, so that the fork server can
+        go on.
+        """
+        del self._workers[worker.alive]
         self._selector.unregister(worker.alive)
         os.close(worker.alive)
         _, status = os.waitpid(worker.pid, 0)
         try:
-            janitor = os.fork()
-        except OSError:  # there is no room for a process: then others wait for it
+            janitor = self._fork()
+        except OSError:  # No process can be forked now, so other work has to wait.
             janitor = None
             _clean_up(worker, os.waitstatus_to_exitcode(status))
         if janitor == 0:
@@ -194,8 +214,10 @@ class _Template:
 
 
 def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
-    """In the child: an environment, messages and a session of its own, nothing of the template's; then as __main__.py
-    does."""
+    """Become a worker, in the forked child: with its own environment, message file and session.
+
+    Everything of the fork server is closed. Then the worker starts as in `__main__.py`.
+    """
     code = 1
     try:
         template = os.getppid()
@@ -233,7 +255,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         if isinstance(ended.code, str):
             sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - nothing may return to the template's own stack
+    except BaseException:  # noqa: BLE001 - no exception may return to the stack of the fork server
         import traceback
 
         traceback.print_exc()
@@ -244,7 +266,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         os._exit(code)
 
 
-def _clean_up(worker: _Worker, exit_code: int) -> None:
+def _clean_up(worker: ForkedWorker, exit_code: int) -> None:
     from iris.cluster.worker.supervision.reaper import kill_marked
 
     kill_marked(worker.token)
@@ -261,19 +283,21 @@ def _clean_up(worker: _Worker, exit_code: int) -> None:
 
 
 def main() -> None:
-    """Loads what workers need, then forks them. The lock is held until the end."""
+    """Load what workers need, then fork workers. The lock is held until the end of this process."""
     use_defaults()
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
     if os.fork():
-        os._exit(0)  # nobody's child: what ends ends its children, as Ray does for its actors
+        # The parent ends at once, so that this process has no parent that would end it. Ray, for example, ends the
+        # children of its actors.
+        os._exit(0)
     _load()
-    _Template(directory).run()
+    ForkServer(directory).run()
     remove(directory)
 
 
 def _load() -> None:
-    """Whatever a worker loads in its first second."""
+    """Load all modules that a worker uses in its first second."""
     import gc
 
     import uvicorn.lifespan.off
@@ -285,12 +309,13 @@ def _load() -> None:
 
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: F401
-    with contextlib.suppress(ImportError):  # which pyqwest loads with its first transport, where they are installed
+    # pyqwest loads these modules with its first transport, if they are installed.
+    with contextlib.suppress(ImportError):
         import opentelemetry.metrics
         import opentelemetry.propagate
         import opentelemetry.trace  # noqa: F401
     gc.collect()
-    gc.freeze()  # what is shared stays shared: nobody looks through it for what is not needed any more
+    gc.freeze()  # The garbage collector must not touch the shared memory, because touched pages are copied.
 
 
 if __name__ == "__main__":

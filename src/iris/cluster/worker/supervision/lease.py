@@ -1,13 +1,18 @@
-"""A worker may run attempts for as long as it has heard of the controller lately: its lease.
+"""The worker's side of its lease.
 
-Who is silent for longer is declared lost, and its tasks run elsewhere. For no attempt of a task to run twice at once,
-three clocks run out in this order, each counted from a moment that is no later than the one before:
+A worker may run attempts only as long as it has heard from the controller recently. A worker that is silent for longer
+is declared lost, and its tasks run elsewhere. To make sure that no task runs twice at the same time, three clocks
+expire in this order. Each clock starts no later than the one after it:
 
-1. The worker's, from when it *sent* what the controller has acknowledged last: it kills its attempts and ends.
-2. The reaper's, a moment later: it does the same, and kills the worker, which may be stopped (reaper.py).
-3. The controller's, from when it *received* something of the worker last, with a margin for both to have come to pass.
+1. The worker's clock starts when the worker sends a report that the controller acknowledges. When it expires, the
+   worker kills its attempts and ends.
+2. The reaper's clock expires a moment later. The reaper kills the attempts as well, and also the worker, which may have
+   been stopped (reaper.py).
+3. The controller's clock starts when the controller receives a report. It has a margin in which both of the others have
+   surely expired.
 
-The first two count the time in which the machine was suspended, the third does not: it may be late, never early.
+The first two clocks also run while the machine is suspended. The controller's clock does not, so it may expire late but
+never early.
 """
 
 from __future__ import annotations
@@ -19,15 +24,15 @@ from iris.cluster.lease_terms import heartbeat_s, kill_after_s
 from iris.cluster.worker.supervision.reaper import clock_s
 
 _LONGEST_CALL_S = 30.0
-_LOOK_S = 0.5  # a timer does not count the time in which the machine was suspended: look at the clock again
+_LOOK_S = 0.5  # A timer stands still while the machine is suspended, so the clock is read at least this often.
 
 
 class Lease:
-    """The worker's side.
+    """The lease of this worker.
 
     Args:
-        length_s: How long it is until the controller says so; 0: endless.
-        set_deadline: Told, in seconds of `clock_s`, when the reaper is to act.
+        length_s: The length until the controller sets another one; 0 means without limit.
+        set_deadline: Called with the time, by `clock_s`, at which the reaper must kill this worker.
     """
 
     def __init__(self, length_s: float, set_deadline: Callable[[float], None]) -> None:
@@ -38,32 +43,37 @@ class Lease:
 
     @property
     def length_s(self) -> float:
-        """How long it is; 0: endless."""
+        """The length of the lease; 0 means without limit."""
         return self._length_s
 
     @property
     def heartbeat_s(self) -> float:
-        """How often it is to be renewed."""
+        """The seconds between two reports that renew the lease."""
         return heartbeat_s(self._length_s)
 
     @property
     def call_timeout_s(self) -> float:
-        """How long a call that renews it may take: there has to be time for another."""
+        """The timeout of a call that renews the lease. It leaves enough time for a second call."""
         return min(_LONGEST_CALL_S, max(self._length_s / 2, 1.0)) if self._length_s else _LONGEST_CALL_S
 
     def grant(self, length_s: float, sent_s: float) -> None:
-        """The controller has acknowledged a registration that was sent then, and says how long the lease is."""
+        """Set the length of the lease after a registration that the controller has acknowledged.
+
+        Args:
+            length_s: The length that the controller has sent.
+            sent_s: When the registration was sent, by `clock_s`.
+        """
         self._length_s = length_s
         self.renew(sent_s)
 
     def renew(self, sent_s: float) -> None:
-        """The controller has acknowledged what was sent then."""
+        """Renew the lease after a report that the controller has acknowledged and that was sent at `sent_s`."""
         self._since_s = max(self._since_s, sent_s)
         if self._length_s:
             self._set_deadline(self._since_s + kill_after_s(self._length_s))
 
     async def until_over(self) -> None:
-        """Returns when it has run out."""
+        """Return when the lease has expired."""
         while True:
             left_s = self._since_s + self._length_s - clock_s() if self._length_s else _LOOK_S
             if left_s <= 0:

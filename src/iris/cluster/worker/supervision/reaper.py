@@ -1,16 +1,20 @@
-"""Nothing that an attempt started may outlive it, not even when its worker is killed with -9.
+"""Kills everything that an attempt has started, even if the worker is killed with SIGKILL.
 
-Three nets. A process group: each attempt has one, and the worker (or, after its death, the reaper) kills it. A mark in
-the environment, for what left the group: children inherit it, and it can be read in /proc. The worker also is the
-"subreaper" of its descendants, so that what lost its parent becomes the worker's child, where it is found quickly. And
-where the worker may make them, a cgroup for each attempt (cgroup.py), which nothing leaves.
+Four means find the processes of an attempt:
 
-The reaper is a small process that the worker forks before anything else, in a session of its own. It waits for the
-end of a pipe whose other end only the worker has. Where there are no cgroups, what clears its environment *and* leaves
-its group can escape it, but only when the worker is killed with -9.
+* Each attempt has a process group, which the worker kills, or the reaper after the worker's end.
+* Processes that leave the group still inherit a mark in their environment, which is readable in /proc.
+* The worker is the subreaper of its descendants. A process whose parent ends becomes a child of the worker, which finds
+  it quickly.
+* Where cgroups are available, no process can leave the cgroup of its attempt (cgroup.py).
 
-It also holds the worker to its lease (lease.py). A worker that is stopped, or hangs, cannot end its attempts: when the
-deadline that it told last has passed, its reaper kills it, and then does the same as after any other end.
+The reaper is a small process that the worker forks first of all, in a session of its own. It waits for the end of a
+pipe whose other end only the worker holds. Without cgroups, a process can escape if it clears its environment and also
+leaves its group, but only when the worker is killed with SIGKILL.
+
+The reaper also enforces the worker's lease (lease.py). A worker that is stopped or hangs cannot kill its attempts. So
+when the last deadline that the worker has set has passed, the reaper kills the worker, and cleans up as after any other
+end.
 """
 
 from __future__ import annotations
@@ -29,78 +33,90 @@ from iris.system.process_identity import identify_process
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
-_PASSES = 50  # what is killed may have forked in between; each pass finds the children of the one before
+_PASSES = 50  # A process may fork while it is killed. Each pass finds the children that the pass before has missed.
 _CALM_PASSES = 2
 _PASS_PAUSE_S = 0.01
-_LOOK_S = 0.5  # a timer does not count the time in which the machine was suspended: look at the clock again
+_LOOK_S = 0.5  # A timer stands still while the machine is suspended, so the clock is read at least this often.
 
 
 def clock_s() -> float:
-    """A clock that nobody sets, and that counts the time in which the machine was suspended."""
+    """Return the seconds of a clock that cannot be set and that also runs while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def become_subreaper() -> None:
-    """Makes orphaned descendants children of this process. Without effect where the kernel does not know it."""
+    """Make orphaned descendants children of this process. A kernel that does not support this is ignored."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def make_mark(worker_token: str, attempt_number: int, outer: str) -> str:
-    """The mark of an attempt. `outer` is the mark of the attempt that this worker itself runs in, if any."""
+    """Return the mark of an attempt.
+
+    Args:
+        worker_token: The worker's token.
+        number: The number of the attempt.
+        outer: The mark of the attempt in which the worker itself runs; empty if it runs in none.
+    """
     own = f"{worker_token}.{attempt_number}"
     return f"{outer},{own}" if outer else own
 
 
 def is_marked(pid: int, prefix: str) -> bool:
-    """Whether the process inherited a mark that starts with `prefix`: a worker's token, or one attempt's mark."""
+    """Return whether a process has inherited a mark that begins with `prefix`: a worker's token, or the mark of an
+    attempt.
+    """
     name = MARK_VARIABLE.encode() + b"="
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return False  # gone, or not ours
+        return False  # The process has ended, or belongs to another user.
     marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if marks is None:
-        return False  # also for an empty prefix, which would fit every process of this machine
+        return False  # Without this check, an empty prefix would match every process of this machine.
     wanted = prefix.encode()
     return any(part == wanted or part.startswith(wanted + b".") for part in marks.split(b","))
 
 
 class Reaper:
-    """The worker's side of its reaper: tells it of the process groups that run.
+    """The worker's connection to its reaper, which must know the process groups that are running.
 
     Attributes:
-        pid: The reaper's process.
+        pid: The process id of the reaper.
     """
 
     def __init__(self, pid: int, pipe: int) -> None:
         self.pid = pid
-        self._pipe = pipe  # closed on exec: only this process holds it, and its end is how the reaper learns of ours
+        # The pipe is closed on exec, so only this process holds it. The reaper learns of this process's end by the end
+        # of the pipe.
+        self._pipe = pipe
 
     def group_started(self, group: int) -> None:
-        """A process group runs."""
+        """Tell the reaper that a process group has started."""
         self._tell(b"+%d\n" % group)
 
     def group_ended(self, group: int) -> None:
-        """Nothing of the group is left, its id may be given to others."""
+        """Tell the reaper that a process group has ended, so that its id may belong to other processes."""
         self._tell(b"-%d\n" % group)
 
     def set_deadline(self, at_s: float) -> None:
-        """When, by `clock_s`, this worker is to be killed unless another deadline is set before; inf: never."""
+        """Set the time, by `clock_s`, at which the reaper kills this worker. A later call replaces the time; inf means
+        never.
+        """
         self._tell(b"=%s\n" % repr(at_s).encode())
 
     def _tell(self, line: bytes) -> None:
-        with contextlib.suppress(OSError):  # without its reaper a worker still ends its attempts itself
+        with contextlib.suppress(OSError):  # A worker without its reaper ends, and kills its attempts itself.
             os.write(self._pipe, line)
 
 
 def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
-    """Forks the reaper of this process; call it before there are threads.
+    """Fork the reaper of this process. Call this before the process has threads.
 
     Args:
-        worker_token: Begins the marks of what this worker starts.
-        launcher: What starts it.
+        worker_token: The worker's token, with which the marks of its processes begin.
+        launcher: The launcher, which the reaper kills together with the worker.
     """
     reading, writing = os.pipe()
     worker_pid = os.getpid()
@@ -114,7 +130,7 @@ def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
             known = None
             if launcher is not None:
                 known = launcher.pid, identify_process(launcher.pid)
-                launcher.close()  # the connection ends with the worker
+                launcher.close()  # The worker's connection to the launcher must end with the worker.
             _reap_at_end(reading, worker_token, worker_pid, known)
         finally:
             os._exit(0)
@@ -123,10 +139,12 @@ def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
 
 
 def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tuple[int, str] | None) -> None:
-    """1. Waits for the worker's end, or for its deadline.
-    2. Kills the worker, and its launcher. First of all: nobody would see what they start after step 3.
-    3. Kills the groups of its attempts, then what carries its mark, until nothing of that is found twice in a row: a
-       process that was being started takes a moment until it shows its mark.
+    """Run the reaper:
+
+    1. Wait for the end of the worker, or for the deadline.
+    2. Kill the worker and its launcher, so that nothing new starts after the next steps.
+    3. Kill the process groups of the attempts. Then kill the processes with the worker's mark, until two passes in a
+       row find none. A process that is just starting shows its mark only after a moment.
     """
     groups = _wait_for_end(reading)
     with contextlib.suppress(OSError):
@@ -144,7 +162,7 @@ def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tup
 
 
 def _kill_launcher(pid: int, identity: str) -> None:
-    """Returns when it is gone: by its identity, since its process id may be another's by now."""
+    """Kill the launcher, and return when it has ended. The check of its identity guards against a reused process id."""
     for _ in range(_PASSES):
         if not identity or identify_process(pid) != identity:
             return
@@ -154,7 +172,7 @@ def _kill_launcher(pid: int, identity: str) -> None:
 
 
 def _wait_for_end(reading: int) -> set[int]:
-    """The process groups that run when the worker ends, or its deadline has passed."""
+    """Wait for the end of the worker or for its deadline, and return the process groups that are running then."""
     groups: set[int] = set()
     deadline_s = math.inf
     rest = b""
@@ -162,7 +180,8 @@ def _wait_for_end(reading: int) -> set[int]:
     poll.register(reading, select.POLLIN)
     while True:
         left_s = deadline_s - clock_s()
-        # What was told counts before the deadline: when we were slow it may have been renewed meanwhile.
+        # Read messages before checking the deadline. If this process was slow, the deadline may have been extended
+        # meanwhile.
         if not poll.poll(max(0.0, min(left_s, _LOOK_S)) * 1000 if left_s < math.inf else None):
             if left_s <= 0:
                 return groups
@@ -181,7 +200,7 @@ def _wait_for_end(reading: int) -> set[int]:
 
 
 def kill_marked(worker_token: str) -> None:
-    """Kills what carries the mark of a worker that has ended."""
+    """Kill the processes with the mark of a worker that has ended."""
     calm = 0
     for _ in range(_PASSES):
         marked = [pid for pid in all_pids() if is_marked(pid, worker_token)]
@@ -195,15 +214,15 @@ def kill_marked(worker_token: str) -> None:
 
 
 def all_pids() -> list[int]:
-    """The processes of this machine, without this one."""
+    """Return the process ids of this machine, without this process."""
     own = os.getpid()
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
 
 
 def orphans(known: set[int]) -> list[int]:
-    """The children of this process that it did not start itself: what lost its parent and came to its subreaper."""
+    """Return the children of this process that are not in `known`: processes whose own parent has ended."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split() if int(pid) not in known]
     except OSError:
-        return []  # a kernel without CONFIG_PROC_CHILDREN
+        return []  # The kernel was built without CONFIG_PROC_CHILDREN.

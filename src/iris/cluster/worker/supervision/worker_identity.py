@@ -1,7 +1,8 @@
-"""What a worker that outlives its controller leaves for the next one to find: who it is, beside its directory.
+"""The files by which a restarted controller recognises a worker that has outlived the previous controller.
 
-The lock beside it is made by who starts the worker, and handed down: it is held for as long as the worker or its reaper
-lives, so whoever gets it knows that nothing of the worker runs any more, nor of its attempts.
+The process that starts a worker creates a lock file and hands the open lock down. The worker and its reaper hold the
+lock as long as they live. Whoever gets the lock knows that nothing of the worker or of its attempts is running any
+more.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ _TOKEN = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A worker's process.
+    """The identity of a worker's process.
 
     Attributes:
-        pid: Its id,
-        process: and which process of that id it is, see `identify_process`.
-        incarnation: What it registers with.
-        token: Begins the marks of what it runs.
-        lock: Which file its lock is, see `stamp_of`: a copy of the directory has another one. Empty: an earlier version
-            of Iris has not written it down.
+        pid: The process id.
+        process: Tells apart processes that had the same id, see `identify_process`.
+        incarnation: The incarnation with which the worker registers.
+        token: The token with which the marks of the worker's attempts begin.
+        lock: The stamp of the lock file, see `stamp_of`. In a copy of the directory, the lock file has another stamp.
+            Empty for workers of versions that did not write it.
     """
 
     pid: int
@@ -40,16 +41,19 @@ class Identity:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Return whether the process is running."""
         return bool(self.process) and identify_process(self.pid) == self.process
 
     @property
     def is_worker(self) -> bool:
-        """Whether it runs, and is the worker of this incarnation and of this user: others are never signalled."""
+        """Return whether the process is running and is this incarnation of the worker, started by this user.
+
+        Only such processes may be signalled.
+        """
         return self.is_alive and runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
 
     def belongs_to(self, lock_path: Path) -> bool:
-        """Whether this is the worker that was started with the lock at this path, not with that of a copy."""
+        """Return whether the worker was started with this lock file, and not with the lock file of a copy."""
         return self.lock in ("", stamp_of(lock_path))
 
     def write(self, path: Path) -> None:
@@ -58,7 +62,7 @@ class Identity:
 
 
 def read_identity(path: Path) -> Identity | None:
-    """Who wrote the file; None: there is none, or it makes no sense."""
+    """Return the identity in a file; None if there is no file, or if it cannot be parsed."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         identity = Identity(**{field.name: record[field.name] for field in fields(Identity) if field.name in record})
@@ -70,7 +74,7 @@ def read_identity(path: Path) -> Identity | None:
 
 
 def stamp_of(path: Path) -> str:
-    """Return which file this is: device and inode, which no copy has; empty where there is none."""
+    """Return the device and inode of a file, which differ for a copy; empty if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -79,10 +83,10 @@ def stamp_of(path: Path) -> str:
 
 
 def identity_file(workers: Path, worker_id: str) -> Path:
-    """Where a worker says who it is, below the directory of all workers."""
+    """Return the path of a worker's identity file, below the directory of all workers."""
     return workers / f"{worker_id}.json"
 
 
 def lock_file(workers: Path, worker_id: str) -> Path:
-    """The lock that it holds."""
+    """Return the path of a worker's lock file."""
     return workers / f"{worker_id}.lock"
