@@ -118,7 +118,7 @@ def test_last_word_of_the_controller_holds_for_a_lease_while_it_is_away() -> Non
         world.says = UnavailableError("the controller is away")
         await world.tokens.confirm(FOREIGN, "token")
         world.hold_s = 0.0
-        with pytest.raises(UnavailableError, match=r"it is not known whether attempt 0 .* has not answered for 0 s"):
+        with pytest.raises(UnavailableError, match=r"it is unknown whether attempt 0 .* has not answered for 0 s"):
             await world.tokens.confirm(FOREIGN, "token")
         world.says = None
         world.hold_s = 300.0
