@@ -22,8 +22,8 @@ from support.waiting import wait_until
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
-from iris.cluster.controller.scheduling import draining
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers import draining
 from iris.cluster.controller.workers.draining import DRAIN_S
 from iris.cluster.engine.base import GangState, GangStatus
 from iris.cluster.lease_terms import DEFAULT_LEASE_S

@@ -205,6 +205,12 @@ def test_room_that_is_lost_is_a_change_that_is_stored() -> None:
     assert all(task.revision == job.revision for task in job.tasks)
 
 
+def test_failure_without_an_error_text_fails_the_job() -> None:
+    job = running(submitted(1))
+    assert job.attempt_ended(0, 0, AttemptEnd(FAILED, 4000)) == [ReleaseAllocation("job@0")]
+    assert (job.state, job.error) == (FAILED, "")
+
+
 def test_why_a_gang_waits_is_news_once() -> None:
     job = submitted(2)
     before = job.revision

@@ -490,7 +490,7 @@ class Job:
             self.finished_at_ms = max(now_ms, *(task.finished_at_ms for task in self.tasks))
             if self.state == SUCCEEDED:
                 self.error = ""
-            elif not self.error:
+            elif self.state == KILLED and not self.error:
                 self.error = self._killed_by_users()
         elif self.ending is None:
             self.state = rolled_up

@@ -1,0 +1,346 @@
+"""What one pass of the scheduler does, with an engine and workers that exist only in memory, and a clock of the test.
+
+No server, socket or process takes part, and nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from support.fake_engine import FakeEngine
+
+from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseAllocation, RequestAllocation
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerPlace
+from iris.cluster.controller.scheduling.reasons import LossKind, PendingReason, ReasonCode
+from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
+from iris.cluster.engine.base import Resources
+from iris.errors import UnavailableError
+from iris.rpc import cluster_pb2
+from iris.system.clock import now_ms
+
+LAUNCH = cluster_pb2.Controller.LaunchJobRequest
+
+
+@dataclass
+class FakeWorkers:
+    """Workers by id, each either registered or missing."""
+
+    registered: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    dead: list[str] = field(default_factory=list)
+
+    def missing_worker(self, worker_id: str) -> MissingWorker | None:
+        if worker_id in self.registered:
+            return None
+        if worker_id in self.refused:
+            return MissingWorker(worker_id, MissingKind.REFUSED, self.refused[worker_id])
+        return MissingWorker(worker_id, MissingKind.STARTING)
+
+    def why_refused(self, worker_ids: Iterable[str]) -> str:
+        return next((self.refused[worker_id] for worker_id in worker_ids if worker_id in self.refused), "")
+
+    def place_of(self, worker_id: str) -> WorkerPlace:
+        return WorkerPlace(worker_id, f"http://{worker_id}", "1")
+
+    def short(self) -> dict[str, str]:
+        return {}
+
+    def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
+        self.dead.append(worker_id)
+
+
+class World:
+    """A scheduler, and jobs whose instructions are carried out at once, as if saving took no time."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine({"a": Resources(cpu=4), "b": Resources(cpu=4)})
+        self.workers = FakeWorkers({"a", "b"})
+        self.now_s = 1000.0
+        self.jobs: dict[str, JobRecord] = {}
+        self.scheduler = Scheduler(
+            self.engine,
+            self.jobs,
+            self.workers,
+            self,
+            self._in_background,
+            start_limit_s=60.0,
+            withdraw_after_s=20.0,
+            clock=lambda: self.now_s,
+        )
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError("workers that serve many gangs do not drain")
+
+    def job_changed(self, record: JobRecord, instructions: Iterable[Instruction] = ()) -> None:
+        for instruction in instructions:
+            match instruction:
+                case RequestAllocation(gang_id, indices, not_before_ms):
+                    self.scheduler.request_allocation(record, gang_id, indices, not_before_ms)
+                case ReleaseAllocation(gang_id):
+                    self.scheduler.release_allocation(gang_id)
+
+    def reason_changed(self, record: JobRecord) -> None:
+        """Do nothing, because this world saves nothing."""
+
+    def submit(self, name: str, cpu: int, replicas: int = 1, *, independent: bool = False, **fields: Any) -> Job:
+        self.now_s += 1.0  # no two jobs are equally old
+        launch = LAUNCH(name=name, resources=cluster_pb2.ResourceSpecProto(cpu=cpu, replicas=replicas), **fields)
+        job = Job.new(name, replicas, now_ms(), coscheduled=not independent)
+        record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in range(replicas)])
+        self.jobs[name] = record
+        self.scheduler.job_added(record)
+        self.job_changed(record, job.submit())
+        return job
+
+    def make_pass(self) -> None:
+        asyncio.run(self.scheduler.make_pass(explain_all=True))
+
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.make_pass()
+
+    def end(self, job: Job) -> None:
+        for index, attempt in job.live_attempts().items():
+            end = AttemptEnd(FAILED, now_ms(), error="exit code 1")
+            self.job_changed(self.jobs[job.job_id], job.attempt_ended(index, attempt.attempt_id, end))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def reason(job: Job) -> PendingReason:
+    (gang,) = job.gangs.values()
+    assert gang.reason is not None
+    return gang.reason
+
+
+def workers(job: Job) -> list[str]:
+    return [attempt.worker_id for attempt in job.live_attempts().values()]
+
+
+def test_gang_that_fits_starts_in_the_pass_that_requests_it(world: World) -> None:
+    job = world.submit("job", 2, replicas=3)
+    world.make_pass()
+    assert workers(job) == ["a", "b", "a"]
+    assert world.engine.submitted == ["job@0"]
+    assert {index: slot.machine for index, slot in world.scheduler.slots.of_job("job").items()} == {
+        0: "a",
+        1: "b",
+        2: "a",
+    }
+
+
+def test_gang_that_does_not_fit_waits_and_a_smaller_one_starts(world: World) -> None:
+    world.submit("first", 3, replicas=2)
+    large, small = world.submit("large", 4), world.submit("small", 1)
+    world.make_pass()
+    assert reason(large).code is ReasonCode.INSUFFICIENT_FREE
+    assert len(workers(small)) == 1
+
+
+def test_ended_gang_frees_its_capacity_for_the_next_one(world: World) -> None:
+    first, second = world.submit("first", 4, replicas=2), world.submit("second", 4)
+    world.make_pass()
+    world.end(first)
+    world.make_pass()
+    assert world.engine.released == ["first@0"]
+    assert workers(second) == ["a"]
+
+
+def test_older_gang_gets_a_reservation_after_its_first_turn(world: World) -> None:
+    world.submit("runs", 2)
+    world.make_pass()
+    large, later = world.submit("large", 4, replicas=2), None
+    world.pass_time(1.0)
+    world.pass_time(31.0)
+    later = world.submit("later", 4)
+    world.make_pass()
+    assert reason(large).code is ReasonCode.INSUFFICIENT_FREE
+    assert reason(later).code is ReasonCode.RESERVED
+
+
+def test_gang_that_can_never_fit_ends_its_job(world: World) -> None:
+    job = world.submit("huge", 5)
+    world.make_pass()
+    assert job.state == UNSCHEDULABLE
+    assert "it can never be placed: needs 5 cpu" in job.error
+
+
+def test_gang_that_can_never_fit_waits_on_an_elastic_engine(world: World) -> None:
+    world.engine.elastic = True
+    job = world.submit("huge", 5)
+    world.make_pass()
+    assert job.state == PENDING
+    assert reason(job).code is ReasonCode.INSUFFICIENT_CAPACITY
+
+
+def test_gang_that_waits_at_the_engine_says_what_the_engine_says(world: World) -> None:
+    world.engine.granting = False
+    job = world.submit("job", 1)
+    world.make_pass()
+    assert reason(job).code is ReasonCode.ENGINE_PENDING
+    world.engine.granting = True
+    world.make_pass()
+    assert len(workers(job)) == 1
+
+
+def test_gang_waits_for_its_worker_and_starts_when_the_worker_registers(world: World) -> None:
+    world.workers.registered.clear()
+    job = world.submit("job", 1)
+    world.make_pass()
+    assert reason(job).code is ReasonCode.WORKER_STARTING
+    world.workers.registered |= {"a", "b"}
+    world.make_pass()
+    assert workers(job) == ["a"]
+
+
+def test_gang_with_a_refused_worker_says_so(world: World) -> None:
+    world.workers.registered.clear()
+    world.workers.refused["b"] = "worker b was refused"
+    job = world.submit("job", 1, replicas=2)
+    world.make_pass()
+    assert reason(job).code is ReasonCode.WORKER_REFUSED
+
+
+def test_allocation_whose_workers_do_not_register_is_released_and_requested_anew(world: World) -> None:
+    world.workers.registered.clear()
+    job = world.submit("job", 1)
+    world.make_pass()
+    world.pass_time(59.0)
+    assert list(job.gangs) == ["job@0"]
+    world.pass_time(1.0)
+    world.make_pass()
+    assert list(job.gangs) == ["job@1"]
+    assert world.engine.released == ["job@0"]
+    loss = reason(job).earlier_loss
+    assert loss is not None
+    assert (loss.kind, loss.limit_s) == (LossKind.UNREGISTERED, 60.0)
+
+
+def test_second_loss_in_a_row_delays_the_next_request(world: World) -> None:
+    world.workers.registered.clear()
+    job = world.submit("job", 1)
+    for _ in range(2):
+        world.make_pass()
+        world.pass_time(60.0)
+    assert reason(job).code is ReasonCode.REQUEST_DELAYED
+    assert world.engine.submitted == ["job@0", "job@1"]
+    world.workers.registered |= {"a", "b"}
+    world.pass_time(1.0)
+    world.make_pass()
+    assert workers(job) == ["a"]
+
+
+def test_scheduling_timeout_ends_the_job_with_its_reason(world: World) -> None:
+    world.submit("first", 4, replicas=2)
+    job = world.submit("job", 1, scheduling_timeout_seconds=10)
+    world.make_pass()
+    world.pass_time(9.0)
+    assert job.state == PENDING
+    world.pass_time(1.0)
+    assert job.state == UNSCHEDULABLE
+    assert job.error.startswith("not placed within its scheduling timeout of 10 s (waiting: needs 1 cpu; free now: ")
+
+
+def test_scheduling_timeout_spares_a_job_whose_other_tasks_run(world: World) -> None:
+    job = world.submit("job", 4, replicas=3, independent=True, scheduling_timeout_seconds=10)
+    world.make_pass()
+    world.pass_time(10.0)
+    world.pass_time(9.0)
+    assert (len(job.live_attempts()), len(job.gangs)) == (2, 3)
+    world.end(job)
+    assert job.ending is not None or job.is_finished
+
+
+def test_job_timeout_ends_a_job(world: World) -> None:
+    job = world.submit("job", 1, job_timeout_seconds=30)
+    world.make_pass()
+    world.pass_time(29.0)
+    assert job.ending is None
+    world.pass_time(2.0)
+    assert job.ending == FAILED
+
+
+def test_unreachable_engine_is_a_reason_and_time_goes_on(world: World) -> None:
+    job = world.submit("job", 1, scheduling_timeout_seconds=10)
+    world.engine.reachable = False
+    with pytest.raises(UnavailableError):
+        world.make_pass()
+    with pytest.raises(UnavailableError):
+        world.pass_time(10.0)
+    assert job.state == UNSCHEDULABLE
+
+
+def test_lost_slot_ends_its_attempt_and_stops_calls_of_its_worker(world: World) -> None:
+    job = world.submit("job", 2, replicas=2)
+    world.make_pass()
+    world.engine.lose("job@0", 1)
+    world.make_pass()
+    assert world.workers.dead == ["b"]
+    assert job.tasks[1].attempts[0].is_worker_failure
+    assert job.tasks[0].live_attempt is not None
+
+
+def test_gang_that_the_engine_forgets_loses_all_its_attempts(world: World) -> None:
+    job = world.submit("job", 2, replicas=2)
+    world.make_pass()
+    world.engine.forget("job@0")
+    world.make_pass()
+    assert all(task.attempts[0].is_worker_failure for task in job.tasks)
+
+
+def test_request_in_the_way_of_an_older_gang_is_withdrawn_after_a_while(world: World) -> None:
+    world.submit("runs", 2, replicas=2)
+    world.make_pass()
+    large = world.submit("large", 4, replicas=2)
+    world.make_pass()
+    world.engine.granting = False
+    small = world.submit("small", 2)
+    world.make_pass()
+    world.engine.others_take("a", Resources(cpu=2))
+    world.engine.others_take("b", Resources(cpu=2))
+    world.pass_time(31.0)
+    world.pass_time(19.0)
+    assert list(small.gangs) == ["small@0"]
+    world.pass_time(1.0)
+    assert list(small.gangs) == ["small@1"]
+    world.make_pass()
+    assert "small@0" in world.engine.released
+    assert reason(large).code is ReasonCode.INSUFFICIENT_FREE
+
+
+def test_gang_that_is_adopted_after_a_restart_starts_without_a_second_request(world: World) -> None:
+    job = world.submit("job", 1)
+    world.workers.registered.clear()
+    world.make_pass()
+    again = World()
+    again.engine, again.jobs = world.engine, world.jobs
+    again.scheduler = Scheduler(
+        again.engine, again.jobs, again.workers, again, again._in_background, clock=lambda: again.now_s
+    )
+    snapshot = asyncio.run(again.engine.snapshot())
+    again.scheduler.adopt(snapshot)
+    again.make_pass()
+    assert workers(job) == ["a"]
+    assert again.engine.submitted == ["job@0"]
+
+
+def test_gang_of_an_ended_job_is_released_after_a_restart(world: World) -> None:
+    world.submit("job", 1)
+    world.make_pass()
+    again = World()
+    again.engine = world.engine
+    again.scheduler = Scheduler(
+        again.engine, again.jobs, again.workers, again, again._in_background, clock=lambda: again.now_s
+    )
+    again.scheduler.adopt(asyncio.run(again.engine.snapshot()))
+    again.make_pass()
+    assert again.engine.released == ["job@0"]
