@@ -32,7 +32,7 @@ from iris.cluster.engine.base import (
 from iris.cluster.engine.placement import choose_machines
 from iris.cluster.types import make_task_id
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.calls import call_async
 from iris.rpc.http.asgi_server import HttpServer
@@ -135,7 +135,7 @@ class PaperWorker(cluster_connect.WorkerService):
     async def report(self, address: str, own_address: str) -> None:
         """Tells the controller, for ever. What runs has ended by the next report, unless it holds."""
         controller = cluster_connect.ControllerServiceClient(
-            address, accept_compression=(), send_compression=None, interceptors=(Bearer(_token),)
+            address, accept_compression=(), send_compression=None, interceptors=(BearerInterceptor(_token),)
         )
         peer = Peer(address, "the controller")
         registration = cluster_pb2.Controller.RegisterWorkerRequest(

@@ -10,7 +10,7 @@ import os
 import sys
 
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.system.event_loop import raise_file_limit, run_loop
 
 
@@ -23,7 +23,7 @@ async def _watch(address: str, job_id: str, count: int) -> None:
             address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(lambda: os.environ["IRIS_TOKEN"]),),
+            interceptors=(BearerInterceptor(lambda: os.environ["IRIS_TOKEN"]),),
         )
         async for message in stub.watch_job(request):
             heard[number] += message.HasField("job")

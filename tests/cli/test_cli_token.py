@@ -44,7 +44,7 @@ def test_tokens_from_the_terminal(iris: Iris) -> None:
     # As somebody else, on another machine: with the address and the secret, and no file.
     elsewhere = {"XDG_STATE_HOME": str(iris.home / "none"), "IRIS_CONTROLLER_ADDRESS": up["address"]}
     assert "needs a token" in iris("ps", code=1, **elsewhere).stderr
-    assert "none of Iris" in iris("ps", code=1, **elsewhere, IRIS_TOKEN="nonsense").stderr
+    assert "not a token of Iris" in iris("ps", code=1, **elsewhere, IRIS_TOKEN="nonsense").stderr
     ana = {**elsewhere, "IRIS_TOKEN": secret}
     assert iris("run", "--", "echo", "hello", **ana).stdout == "hello\n"
     assert "not for the role 'user'" in iris("token", "list", code=1, **ana).stderr

@@ -188,7 +188,7 @@ def test_a_source_that_fails(shared_cluster: LocalServer) -> None:
         raise RuntimeError("the vault is closed")
 
     with RemoteClusterClient(shared_cluster.address, token=source) as client:
-        with pytest.raises(UnauthenticatedError, match=r"token=… gave no token: RuntimeError: the vault is closed"):
+        with pytest.raises(UnauthenticatedError, match=r"token=… returned no token: RuntimeError: the vault is closed"):
             client.list_jobs()
         with pytest.raises(UnauthenticatedError, match="the vault is closed"):
             list(client.watch_job("x"))

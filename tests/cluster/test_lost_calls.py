@@ -26,7 +26,7 @@ from iris.cluster.types import is_job_finished
 from iris.errors import NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import TRIES
 
 CASES: dict[str, Callable[[Case], None]] = {}
@@ -504,6 +504,6 @@ def _workers(lost: Case) -> list[str]:
 
 def _of_worker(lost: Case, task_id: str) -> pb.TaskStatus | None:
     stub = cluster_connect.WorkerServiceClientSync(
-        lost.world.worker_address, send_compression=None, interceptors=(Bearer(token),)
+        lost.world.worker_address, send_compression=None, interceptors=(BearerInterceptor(token),)
     )
     return next((task for task in stub.list_tasks(pb.Worker.ListTasksRequest()).tasks if task.task_id == task_id), None)

@@ -17,7 +17,7 @@ from support.worker_process import running_worker
 
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 
 
 def test_a_stop_waits_for_its_start_though_the_worker_has_registered_once_more(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_stop_waits_for_its_start_though_the_worker_has_registered_once_more(t
         wait_until(lambda: lost.left < 8, "a start that is lost")
         (worker,) = world.direct.list_workers()
         stub = cluster_connect.ControllerServiceClientSync(
-            world.controller.address, send_compression=None, interceptors=(Bearer(token),)
+            world.controller.address, send_compression=None, interceptors=(BearerInterceptor(token),)
         )
         stub.register_worker(
             pb.Controller.RegisterWorkerRequest(worker_id="w", address=worker.address, incarnation="a")

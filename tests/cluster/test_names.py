@@ -16,7 +16,7 @@ from iris.cluster.names import check_job_name, check_label, check_name, check_po
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import call
 from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.peer import Peer
@@ -113,7 +113,7 @@ def stub(cluster: RemoteClusterClient) -> Iterator[cluster_connect.ControllerSer
         accept_compression=(),
         send_compression=None,
         http_client=transport.connect_client(),
-        interceptors=(Bearer(cluster.token),),
+        interceptors=(BearerInterceptor(cluster.token),),
     )
     transport.close()
 

@@ -18,7 +18,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
 from iris.errors import IrisError, PermissionDeniedError, UnauthenticatedError
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.tokens import SigningKey
 from iris.rpc.calls import call
 from iris.rpc.http.client_transport import HttpTransport
@@ -87,7 +87,7 @@ class Caller:
             self._address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(lambda: shown),),
+            interceptors=(BearerInterceptor(lambda: shown),),
             http_client=self._transport.connect_client(),
         )
         try:
@@ -108,7 +108,7 @@ class Caller:
             self._address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(lambda: shown),),
+            interceptors=(BearerInterceptor(lambda: shown),),
             http_client=self._transport.connect_client(),
         )
         positions = [cluster_pb2.LogPosition(task_index=0, attempt_id=0)]
@@ -216,13 +216,15 @@ def test_it_is_said_what_would_be_right(shared_cluster: LocalServer) -> None:
         with pytest.raises(PermissionDeniedError) as caught:
             bob.terminate_job("x")
         assert (
-            str(caught.value) == "TerminateJob is not for the role 'reader' of this token, but for: admin, task, user"
+            str(caught.value)
+            == "the role 'reader' of this token may not call TerminateJob; accepted roles: admin, task, user"
         )
+        assert (caught.value.reason, caught.value.metadata) == ("PERMISSION_DENIED", {"role": "reader"})
         assert bob.list_jobs() is not None
     with (
         RemoteClusterClient(shared_cluster.address, token="nonsense") as nobody,
         pytest.raises(
-            UnauthenticatedError, match=r"none of Iris; set IRIS_TOKEN.*iris up.*iris token create"
+            UnauthenticatedError, match=r"not a token of Iris; set IRIS_TOKEN.*iris token create.*iris up"
         ) as refused,
     ):
         nobody.list_jobs()
@@ -410,6 +412,6 @@ def test_unknown_calls_are_let_in_by_nobody(shared_cluster: LocalServer) -> None
 def test_errors_are_errors_of_iris(shared_cluster: LocalServer) -> None:
     with (
         RemoteClusterClient(shared_cluster.address, token="") as client,
-        pytest.raises(IrisError, match="gave no token"),
+        pytest.raises(IrisError, match="returned no token"),
     ):
         client.list_jobs()

@@ -1,4 +1,4 @@
-"""What a connection may take of a server, by real sockets. Time passes by `Guard.tick`, as often as a test likes."""
+"""The limits of connections, on real sockets. A test lets time pass by calling `ConnectionLimits.tick`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from iris.rpc.http.connection_limits import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     MAX_REQUEST_BYTES,
-    Guard,
+    ConnectionLimits,
 )
 from iris.system.sockets import bind
 
@@ -33,8 +33,8 @@ class Served:
     """A server in a thread: `/s/count` answers with the length of the body, `/s/hang` when told to, `/s/early` before
     the body has come, and `/s/stream` with bytes until it is told to end."""
 
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
         self.loop = asyncio.new_event_loop()
         self.go = asyncio.Event()
         self.disconnected = threading.Event()
@@ -60,17 +60,17 @@ class Served:
         await send({"type": "http.response.body", "body": str(size).encode()})
 
     async def serve(self, stop: asyncio.Event) -> None:
-        server = HttpServer({"/s": self.application}, self.listener, self.guard)
+        server = HttpServer({"/s": self.application}, self.listener, self.limits)
         server.start()
         await stop.wait()
         await server.close()
 
     def pass_time(self, seconds: int) -> None:
-        """Lets so many seconds pass for the guard. What was sent until now was read before."""
+        """Lets so many seconds pass for the limits. What was sent until now was read before."""
 
         def tick() -> int:
             for _ in range(seconds):
-                self.guard.tick()
+                self.limits.tick()
             return seconds
 
         self.call(tick)
@@ -87,8 +87,8 @@ class Served:
 
 
 @contextmanager
-def served(guard: Guard | None = None) -> Iterator[Served]:
-    world = Served(guard or Guard())
+def served(limits: ConnectionLimits | None = None) -> Iterator[Served]:
+    world = Served(limits or ConnectionLimits())
     stop = asyncio.Event()
     thread = threading.Thread(target=lambda: world.loop.run_until_complete(world.serve(stop)))
     thread.start()
@@ -160,7 +160,7 @@ def assert_refused(answer: Answer, status: int, code: str, words: str) -> None:
 def assert_unhurt(world: Served) -> None:
     """Others are answered, and nothing is left of what was refused."""
     assert ask(world, request(body=b"abc")) == (200, b"3")
-    wait_until(lambda: world.call(lambda: world.guard.held_bytes) == 0, "bytes to be given back")
+    wait_until(lambda: world.call(lambda: world.limits.held_bytes) == 0, "bytes to be given back")
 
 
 NO_REQUESTS = {
@@ -179,15 +179,25 @@ NO_REQUESTS = {
     "gRPC": (request(headers="content-type: application/grpc+proto\r\n"), 415, "invalid_argument", "no gRPC"),
     "upgrade": (request(headers="connection: upgrade\r\nupgrade: h2c\r\n"), 400, "invalid_argument", "upgrade"),
     "CONNECT": (b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "invalid_argument", "CONNECT"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_argument", "no HTTP request"),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400, "invalid_argument", "no HTTP request"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "invalid_argument", "not a valid HTTP request"),
+    "TLS": (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+        400,
+        "invalid_argument",
+        "not a valid HTTP request",
+    ),
     "length of letters": (
         b"POST / HTTP/1.1\r\ncontent-length: abc\r\n\r\n",
         400,
         "invalid_argument",
-        "no HTTP request",
+        "not a valid HTTP request",
     ),
-    "negative length": (b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400, "invalid_argument", "no HTTP request"),
+    "negative length": (
+        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        400,
+        "invalid_argument",
+        "not a valid HTTP request",
+    ),
     "two lengths": (
         b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
         400,
@@ -204,7 +214,7 @@ NO_REQUESTS = {
         b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         400,
         "invalid_argument",
-        "no HTTP request",
+        "not a valid HTTP request",
     ),
     "huge chunk": (
         b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\n",
@@ -253,15 +263,15 @@ def test_trailers_are_nobodys(world: Served) -> None:
 
 
 def test_a_call_may_have_a_limit_of_its_own() -> None:
-    with served(Guard({"/s/count": 10})) as world:
+    with served(ConnectionLimits({"/s/count": 10})) as world:
         assert ask(world, request(body=b"0123456789")) == (200, b"10")
         assert_refused(ask(world, request(body=b"01234567890")), 429, "resource_exhausted", "limit of 10 ")
 
 
 def test_all_requests_together_have_a_limit() -> None:
-    with served(Guard(max_held_bytes=100_000)) as world, world.connect() as first:
+    with served(ConnectionLimits(max_held_bytes=100_000)) as world, world.connect() as first:
         first.sendall(request(body=bytes(90_000))[:-1])
-        wait_until(lambda: world.call(lambda: world.guard.held_bytes) > 80_000, "most of it to be held")
+        wait_until(lambda: world.call(lambda: world.limits.held_bytes) > 80_000, "most of it to be held")
         assert_refused(ask(world, request(body=bytes(30_000))), 503, "unavailable", "receiving too much")
         assert ask(world, request(body=bytes(5000))) == (200, b"5000")
         first.sendall(b"\0")
@@ -272,7 +282,7 @@ def test_all_requests_together_have_a_limit() -> None:
 def test_a_head_that_drips_is_not_waited_for(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(b"POST /s/count HTTP/1.1\r\nhost: x\r\n")
-        wait_until(lambda: world.call(lambda: any(c._head_bytes for c in world.guard.connections)), "it to be read")
+        wait_until(lambda: world.call(lambda: any(c._head_bytes for c in world.limits.connections)), "it to be read")
         for _ in range(HEAD_S):
             slow.sendall(b"x: y\r\n")
             world.pass_time(1)
@@ -284,7 +294,7 @@ def test_a_head_that_drips_is_not_waited_for(world: Served) -> None:
 
 def test_who_connects_and_says_nothing_is_let_go(world: Served) -> None:
     with world.connect() as silent:
-        wait_until(lambda: world.call(lambda: len(world.guard.connections)) == 1, "the connection")
+        wait_until(lambda: world.call(lambda: len(world.limits.connections)) == 1, "the connection")
         world.pass_time(HEAD_S + 1)
         assert read_to_end(silent) == b""
 
@@ -302,7 +312,7 @@ def test_empty_lines_keep_no_connection_open(world: Served) -> None:
 def test_a_body_that_drips_is_not_waited_for(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(request(body=bytes(1000))[:-500])
-        wait_until(lambda: world.call(lambda: world.guard.held_bytes), "the body to begin")
+        wait_until(lambda: world.call(lambda: world.limits.held_bytes), "the body to begin")
         world.pass_time(BODY_S)
         slow.sendall(b"\0")
         world.pass_time(1)
@@ -319,7 +329,7 @@ def test_a_body_that_comes_at_the_rate_is_waited_for(world: Served) -> None:
         for second in range(seconds):
             steady.sendall(bytes(BODY_BYTES_PER_S))
             wanted = BODY_BYTES_PER_S * (second + 1) if second + 1 < seconds else 0  # it is given back at the end
-            wait_until(lambda: world.call(lambda: world.guard.held_bytes) == wanted, "this part")  # noqa: B023
+            wait_until(lambda: world.call(lambda: world.limits.held_bytes) == wanted, "this part")  # noqa: B023
             world.pass_time(1)
         assert read_answer(steady) == (200, str(len(body)).encode())
 
@@ -350,7 +360,7 @@ def test_an_idle_connection_is_kept_for_a_while(world: Served) -> None:
         for _ in range(3):
             idle.sendall(request(body=b"x"))
             assert read_answer(idle) == (200, b"1")
-            wait_until(lambda: world.call(lambda: len(world.guard.waiting)) == 1, "it to wait")
+            wait_until(lambda: world.call(lambda: len(world.limits.waiting)) == 1, "it to wait")
             world.pass_time(KEEPALIVE_S)
         world.pass_time(1)
         assert read_to_end(idle) == b""
@@ -376,7 +386,7 @@ def test_a_half_closed_connection_has_its_answer(world: Served) -> None:
 
 
 def test_two_thousand_idle_connections_keep_nobody_out() -> None:
-    with served(Guard(max_connections=200)) as world, world.connect() as busy:
+    with served(ConnectionLimits(max_connections=200)) as world, world.connect() as busy:
         busy.sendall(request("/s/hang"))
         assert busy.recv(1)
         idle = []
@@ -388,7 +398,7 @@ def test_two_thousand_idle_connections_keep_nobody_out() -> None:
                 if number % 500 == 0:
                     assert ask(world, request(body=b"abc")) == (200, b"3")
             assert_unhurt(world)
-            assert world.call(lambda: len(world.guard.connections)) <= 201
+            assert world.call(lambda: len(world.limits.connections)) <= 201
             world.call(world.go.set)
             assert read_to_end_of_answer(busy).endswith(b"0\r\n\r\n")
         finally:
@@ -397,7 +407,7 @@ def test_two_thousand_idle_connections_keep_nobody_out() -> None:
 
 
 def test_where_all_connections_are_busy_one_more_is_told_so() -> None:
-    with served(Guard(max_connections=3)) as world:
+    with served(ConnectionLimits(max_connections=3)) as world:
         busy = [world.connect() for _ in range(3)]
         for connection in busy:
             connection.sendall(request("/s/hang"))
@@ -412,7 +422,7 @@ def test_where_all_connections_are_busy_one_more_is_told_so() -> None:
 
 def test_time_passes_by_itself() -> None:
     """That the server counts its seconds."""
-    with served(Guard(head_s=0)) as world, world.connect() as silent:
+    with served(ConnectionLimits(head_s=0)) as world, world.connect() as silent:
         assert read_to_end(silent) == b""
 
 
@@ -420,9 +430,9 @@ def test_who_was_refused_and_stays_is_cut_off(world: Served) -> None:
     with world.connect() as stubborn:
         stubborn.sendall(b"nonsense\r\n\r\n")
         assert read_answer(stubborn)[0] == 400
-        wait_until(lambda: world.call(lambda: len(world.guard.connections)) == 1, "it to be there")
+        wait_until(lambda: world.call(lambda: len(world.limits.connections)) == 1, "it to be there")
         world.pass_time(3)
-        wait_until(lambda: world.call(lambda: len(world.guard.connections)) == 0, "it to be gone")
+        wait_until(lambda: world.call(lambda: len(world.limits.connections)) == 0, "it to be gone")
 
 
 def read_one(connection: socket.socket) -> bytes:

@@ -14,7 +14,7 @@ from connectrpc.errors import ConnectError
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import ControllerUnreachableError
-from iris.rpc.auth.peer_uid import Neighbour, own
+from iris.rpc.auth.peer_uid import PeerUidCheck, own
 
 # Says its port, then what it is sent, as somebody who took the port of a server that is gone.
 _LISTEN = """
@@ -52,26 +52,26 @@ def url(host: str, port: int) -> str:
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
 def test_a_listener_is_known_by_its_user(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
-        neighbour = Neighbour(url(host, listener.getsockname()[1]), among=own)
-        neighbour.check()
-        assert neighbour.user == os.geteuid()
+        uid_check = PeerUidCheck(url(host, listener.getsockname()[1]), among=own)
+        uid_check.check()
+        assert uid_check.user == os.geteuid()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root is let pass")
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
 def test_a_listener_of_another_user_is_refused(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
-        neighbour = Neighbour(url(host, listener.getsockname()[1]), among=lambda: [os.geteuid() + 1])
+        uid_check = PeerUidCheck(url(host, listener.getsockname()[1]), among=lambda: [os.geteuid() + 1])
         with pytest.raises(ConnectError, match="another user"):
-            neighbour.check()
+            uid_check.check()
 
 
 def test_where_nobody_listens_nobody_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    neighbour = Neighbour(url("127.0.0.1", port))
-    neighbour.check()
-    assert neighbour.user is None
+    uid_check = PeerUidCheck(url("127.0.0.1", port))
+    uid_check.check()
+    assert uid_check.user is None
 
 
 @needs_root
@@ -79,9 +79,9 @@ def test_where_nobody_listens_nobody_is_refused() -> None:
 def test_who_takes_the_port_of_another_is_refused(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
-        neighbour = Neighbour(url(host, port))
+        uid_check = PeerUidCheck(url(host, port))
     with listening_as(_NOBODY, family, host, port), pytest.raises(ConnectError, match=f"uid {_NOBODY}"):
-        neighbour.check()
+        uid_check.check()
 
 
 @needs_root
@@ -91,7 +91,7 @@ def test_the_other_address_of_localhost_is_no_way_in() -> None:
         listening_as(_NOBODY, socket.AF_INET6, "::1", listener.getsockname()[1]) as port,
         pytest.raises(ConnectError, match=f"uid {_NOBODY}"),
     ):
-        Neighbour(f"http://localhost:{port}", among=own).check()
+        PeerUidCheck(f"http://localhost:{port}", among=own).check()
 
 
 @needs_root

@@ -90,7 +90,7 @@ def test_a_token_of_another_cluster() -> None:
 def test_another_key_that_says_it_is_ours() -> None:
     other = SigningKey.new()
     other._issuer = issuer_of(KEY.public)
-    assert "damaged, or none of Iris" in refused(other.sign(caller()))
+    assert "damaged, or is not a token of Iris" in refused(other.sign(caller()))
 
 
 def test_no_signature_is_no_token() -> None:
@@ -221,7 +221,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
 def test_a_file_that_is_no_key(tmp_path: Path, content: str) -> None:
     write_secret(tmp_path / "key", content)
-    with pytest.raises(DataLossError, match="is no key"):
+    with pytest.raises(DataLossError, match="does not contain a key"):
         SigningKey.load_or_make(tmp_path / "key")
 
 

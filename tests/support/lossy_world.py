@@ -28,7 +28,7 @@ from iris.cluster.engine.base import Resources
 from iris.cluster.logs.directories import LogDirectories
 from iris.errors import UnavailableError
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import TRIES, call
 from iris.rpc.peer import Peer
 
@@ -124,7 +124,7 @@ class Case:
         proxy = self.world.controller_proxy if service == "ControllerService" else self.world.worker_proxy
         shown = token() if service == "ControllerService" else controller_token("w")
         stub = getattr(cluster_connect, f"{service}ClientSync")(
-            proxy.address, send_compression=None, interceptors=(Bearer(lambda: shown),)
+            proxy.address, send_compression=None, interceptors=(BearerInterceptor(lambda: shown),)
         )
         return getattr(stub, "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method)[1:])
 

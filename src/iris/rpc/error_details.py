@@ -7,7 +7,9 @@ has the same field numbers, and is used to write and read the detail.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 from typing import Any as AnyType
 
 from connectrpc.code import Code
@@ -55,6 +57,14 @@ def connect_error(code: Code, text: str, reason: str, metadata: dict[str, str] |
         metadata={shown(key): shown(value) for key, value in (metadata or {}).items()},
     )
     return ConnectError(code, text, details=[_ReadableDetail(info)])
+
+
+def error_as_json(code: Code, text: str, reason: str) -> bytes:
+    """Return the body of an HTTP answer with an error, as Connect's JSON."""
+    info = cluster_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+    value = base64.b64encode(info.SerializeToString()).decode().rstrip("=")  # Connect omits the padding
+    detail = {"type": _TYPE, "value": value, "debug": {"reason": reason, "domain": DOMAIN}}
+    return json.dumps({"code": code.value, "message": text, "details": [detail]}).encode()
 
 
 def read_detail(error: ConnectError) -> cluster_pb2.ErrorInfo | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iris.cluster.controller.api.service import ControllerService, heavy_calls
-from iris.rpc.auth.authenticate import Gate, Inspector
+from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.permissions import CONTROLLER_RULES
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES
@@ -16,8 +16,8 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     """Return the controller's calls as an ASGI application, for any server that speaks HTTP."""
     controller = service.controller
     authority = controller.authority
-    gate = Gate(authority, CONTROLLER_RULES)
-    inspector = Inspector(authority, CONTROLLER_RULES, controller, authority.doors)
+    gate = AuthenticationInterceptor(authority, CONTROLLER_RULES)
+    inspector = AuthorisationInterceptor(authority, CONTROLLER_RULES, controller, authority.streams)
     thread = MessageThread()
     heavy = HeavyCalls(heavy_calls(controller), controller.slices.lane, thread)
     return ControllerServiceASGIApplication(

@@ -19,7 +19,7 @@ from iris.cluster.controller.storage.store import Store
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_connect
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import call
 from iris.rpc.http.client_transport import HttpTransport
 from iris.rpc.pages import LONGEST_PAGE, PAGE_BYTES, cut_named_page, cut_page
@@ -50,7 +50,7 @@ def stub(controller: ControllerThread) -> Iterator[cluster_connect.ControllerSer
         controller.address,
         accept_compression=(),
         send_compression=None,
-        interceptors=(Bearer(tokens.token),),
+        interceptors=(BearerInterceptor(tokens.token),),
         http_client=transport.connect_client(),
     )
     transport.close()

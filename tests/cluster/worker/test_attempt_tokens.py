@@ -11,7 +11,7 @@ import pytest
 
 from iris.cluster.worker.controller_link.attempt_tokens import AttemptTokens
 from iris.errors import UnauthenticatedError, UnavailableError
-from iris.rpc.auth.authenticate import Doors
+from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import TASK, Caller
 
 FOREIGN = Caller("a/task-0", TASK, "1", math.inf, job_id="a", task_index=0, attempt_id=0)
@@ -37,9 +37,9 @@ class World:
         self.answering = asyncio.Event()
         self.answering.set()
         self.asked_often = asyncio.Event()
-        self.doors = Doors()
+        self.streams = AuthenticatedStreams()
         self.tokens = AttemptTokens(
-            lambda *key: self.here.get(key), self._ask, self.doors, lambda: self.hold_s, check_s
+            lambda *key: self.here.get(key), self._ask, self.streams, lambda: self.hold_s, check_s
         )
 
     async def _ask(self, known: Caller, token: str) -> None:
@@ -137,10 +137,10 @@ def test_stream_is_woken_when_its_attempt_has_ended_here_or_elsewhere() -> None:
         rounds = asyncio.create_task(world.tokens.run())
 
         async def stream(known: Caller) -> None:
-            with world.doors.streaming(known):
+            with world.streams.streaming(known):
                 try:
                     async with asyncio.timeout(None) as limit:
-                        with world.doors.open(limit, known):
+                        with world.streams.waiting(limit, known):
                             await asyncio.Event().wait()
                 except TimeoutError:
                     world.tokens.check(known)

@@ -18,7 +18,7 @@ from iris.cluster.controller.storage.store import Store
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.caller import READER, TASK
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import stream
 from iris.rpc.cluster_connect import WorkerServiceClientSync
 from iris.rpc.http.client_transport import HttpTransport
@@ -44,7 +44,7 @@ class Follower:
             self._address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(lambda: with_token),),
+            interceptors=(BearerInterceptor(lambda: with_token),),
             http_client=transport.connect_client(),
         )
         messages = stream(stub.stream_task_logs(self._request), Peer(self._address, "the worker"))

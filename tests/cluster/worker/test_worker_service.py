@@ -15,7 +15,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import DeadlineExceededError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2 as pb
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import call
 from iris.rpc.cluster_connect import WorkerServiceClientSync
 from iris.rpc.http.client_transport import HttpTransport
@@ -32,7 +32,7 @@ class WorkerClient:
             address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(lambda: controller_token(self.health().worker_id)),),
+            interceptors=(BearerInterceptor(lambda: controller_token(self.health().worker_id)),),
             http_client=self._transport.connect_client(),
         )
 

@@ -47,8 +47,8 @@ from iris.errors import (
 )
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import is_loopback, parse_address
-from iris.rpc.auth.credentials import Bearer, Credentials
-from iris.rpc.auth.peer_uid import Neighbour, own
+from iris.rpc.auth.credentials import BearerInterceptor, Credentials
+from iris.rpc.auth.peer_uid import PeerUidCheck, own
 from iris.rpc.calls import DEFAULT_TIMEOUT_S, call, left_until, stream
 from iris.rpc.http.client_lifetime import Lifetime
 from iris.rpc.http.client_transport import HttpTransport
@@ -111,7 +111,7 @@ class RemoteClusterClient:
         self._credentials = _credentials(token, self.controller_address)
         is_given = token is not None or bool(os.environ.get(TOKEN_VARIABLE))
         # What was found for ourselves is shown to ourselves only.
-        self._neighbour = Neighbour(self.controller_address, None if is_given else own)
+        self._uid_check = PeerUidCheck(self.controller_address, None if is_given else own)
         self._timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
         self._lifetime = Lifetime(f"the client of the cluster at {self.controller_address}")
         self._transport = HttpTransport(self.controller_address, http2=http2, tls=self._tls, lifetime=self._lifetime)
@@ -119,7 +119,7 @@ class RemoteClusterClient:
             self.controller_address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(self._credentials.token, self._neighbour),),
+            interceptors=(BearerInterceptor(self._credentials.token, self._uid_check),),
             http_client=self._transport.connect_client(),
         )
         self._peer = Peer(
@@ -512,7 +512,7 @@ class RemoteClusterClient:
         try:
             # Whose answer it is matters: an address of another network can be somebody else's in ours.
             worker = self._worker(worker_id, address)
-            worker.neighbour.check()
+            worker.uid_check.check()
             health = worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=_PROBE_MS)
         except ConnectError:
             return False
@@ -681,7 +681,7 @@ class RemoteClusterClient:
 
     def _users(self) -> Iterable[int]:
         """Whose a worker of this machine may be: ours, or of the controller's user."""
-        user = self._neighbour.user
+        user = self._uid_check.user
         return own() if user is None else (user, *own())
 
 
@@ -698,12 +698,12 @@ class _WorkerStub:
         lifetime: Lifetime,
     ) -> None:
         self.transport = HttpTransport(address, tls=tls, lifetime=lifetime)
-        self.neighbour = Neighbour(address, users)
+        self.uid_check = PeerUidCheck(address, users)
         self.stub = cluster_connect.WorkerServiceClientSync(
             address,
             accept_compression=(),
             send_compression=None,
-            interceptors=(Bearer(credentials.token, self.neighbour),),
+            interceptors=(BearerInterceptor(credentials.token, self.uid_check),),
             http_client=self.transport.connect_client(),
         )
         self.peer = Peer(

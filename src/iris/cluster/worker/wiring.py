@@ -44,7 +44,7 @@ from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import advertised, is_wildcard, parse_address
-from iris.rpc.auth.authenticate import Doors, Gate, Inspector
+from iris.rpc.auth.authenticate import AuthenticatedStreams, AuthenticationInterceptor, AuthorisationInterceptor
 from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.permissions import WORKER_RULES
 from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES, HttpServer
@@ -209,11 +209,11 @@ def _build(
     registry = AttemptRegistry(settings.worker_id, directory)
     shutdown = Shutdown(settings.worker_id, registry)
     lease = Lease(arguments.lease, reaper.set_deadline)
-    doors = Doors()
+    streams = AuthenticatedStreams()
     attempt_tokens = AttemptTokens(
-        registry.is_running, controller.show, doors, lambda: lease.length_s or DEFAULT_LEASE_S
+        registry.is_running, controller.show, streams, lambda: lease.length_s or DEFAULT_LEASE_S
     )
-    trust = Trust(settings.worker_id, network.given.token_key, settings.incarnation, doors, attempt_tokens)
+    trust = Trust(settings.worker_id, network.given.token_key, settings.incarnation, streams, attempt_tokens)
     registration = _registration(settings, network)
     reporter = Reporter(controller, registration, lease, registry.discard, shutdown.give_up, network.credentials, trust)
     log_upload = None
@@ -325,9 +325,9 @@ def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
-        Gate(trust, WORKER_RULES),
+        AuthenticationInterceptor(trust, WORKER_RULES),
         MessageCoding(thread),
-        Inspector(trust, WORKER_RULES, trust, trust.doors),
+        AuthorisationInterceptor(trust, WORKER_RULES, trust, trust.streams),
         HeavyCalls({"ListTasks": always}, reading_lane(), thread),
         ErrorInterceptor(),
     )

@@ -1,4 +1,4 @@
-"""Who is calling: what a token says of its holder, within reach of whatever serves the call."""
+"""The caller of the call that is being served, as its token describes the caller."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "worker", "task", "controller"
-# The roles of tokens that people make; the others are the cluster's own.
+# The roles of tokens that people create. Only the cluster itself creates tokens with the other roles.
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
-# Who decides, and who signs: clocks of different machines may differ by so much.
+# The clocks of different machines may differ by this much without a valid token being refused.
 LEEWAY_S = 30.0
-# What who has no token, or a wrong one, can do.
+# What a caller without a valid token can do.
 ADVICE = (
-    "set IRIS_TOKEN, or give token=…; on the machine of 'iris up' its own user needs neither;"
-    " 'iris token create NAME' makes one"
+    "set IRIS_TOKEN, or pass token=…; 'iris token create NAME' creates a token. The user who ran 'iris up' needs none"
+    " on that machine"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The holder of a token that was found to be valid.
+    """The holder of a valid token.
 
     Attributes:
-        name: Whose token it is.
-        role: One of those above.
-        token_id: By which it is listed and revoked.
-        expires_at_s: Seconds since the epoch.
-        job_id: Of a task's: the job,
-        task_index: the task,
-        attempt_id: and the attempt that it was given to.
-        worker_id: Of a worker's: its id. Of the controller's: the worker that it is for, and for no other.
-        incarnation: Of the controller's: the process of that worker which takes it whatever the time is; empty: none.
+        name: The name of the person, task or worker to whom the token was given.
+        role: The role of the token, for example `USER`.
+        token_id: The id by which the token is listed and revoked.
+        expires_at_s: The expiry time of the token, in seconds since the epoch.
+        job_id: The job of the task that has the token; empty if no task has it.
+        task_index: The index of that task.
+        attempt_id: The attempt of that task.
+        worker_id: The worker that has the token. For a token of the controller, the only worker that accepts the token.
+        incarnation: For a token of the controller, the worker process that accepts the token even after its expiry
+            time; empty: no process does.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Caller:
 
     @property
     def key(self) -> str:
-        """Who this is, where callers share something: a person by name and role, a task and a worker by its id."""
+        """The name under which limits count this caller: role and name of a person, or the id of a task or worker."""
         if self.job_id:
             return f"task {self.job_id}/task-{self.task_index}"
         if self.worker_id:
@@ -53,20 +54,20 @@ class Caller:
         return f"{self.role} {self.name}"
 
     def owns(self, job_id: str) -> bool:
-        """Whether a job is the one that this task belongs to."""
+        """Return whether a job is the job of this task."""
         return bool(self.job_id) and job_id == self.job_id
 
     def is_above(self, job_id: str) -> bool:
-        """Whether a job is a child of this task's job, or a child's child."""
+        """Return whether a job is a child job of this task's job, or a descendant of a child job."""
         return bool(self.job_id) and job_id.startswith(f"{self.job_id}/")
 
 
-# Set for the time of a call, by the guard of the server.
+# Set by `AuthenticationInterceptor` for the time of a call.
 current_caller: ContextVar[Caller | None] = ContextVar("iris_caller", default=None)
 
 
 def caller() -> Caller:
-    """Who makes the call that is being served."""
+    """Return the caller of the call that is being served."""
     known = current_caller.get()
-    assert known is not None, "a call that no guard has let in"
+    assert known is not None, "the call was not authenticated"
     return known

@@ -1,6 +1,7 @@
-"""The certificate that controller and workers show to each other, where a cluster asks everybody for one.
+"""The certificate that controller and workers show to each other in a cluster that requires client certificates.
 
-The certificate of the server itself would often not do: those that are made for web servers are not good for clients.
+The server's own certificate is often not usable for that, because certificates for web servers do not allow client
+authentication.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ _DAYS = 3650
 
 
 def load_or_make(directory: Path) -> Path:
-    """A file with the certificate and its key, made when it is missing: workers may outlive their controller.
+    """Return the file with the certificate and its key. The file is created if it is missing.
+
+    An existing file is kept, because workers that were started with it may outlive their controller.
 
     Raises:
-        FailedPreconditionError: Others can read it.
-        ResourceExhaustedError: It cannot be written.
+        FailedPreconditionError: Other users can read the file.
+        ResourceExhaustedError: The file cannot be written.
     """
     path = directory / PART_FILE
     if read_secret(path) is None:

@@ -1,7 +1,7 @@
-"""Who listens on this machine's loopback: any of its users can, on a port that a server of ours has left.
+"""Checks which user's program listens on a port of this machine's loopback, before a token is sent there.
 
-A server that was killed leaves its port to whoever takes it, and clients and workers would go on showing it their
-tokens. TLS has certificates against that; without it, the kernel knows whose program it is.
+When a server is killed, any user of the machine can bind its port. Clients and workers would then send their tokens to
+that user's program. With TLS, certificates prevent that. Without TLS, the kernel is asked whose program listens.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
 from connectrpc.code import Code
-from connectrpc.errors import ConnectError
 
+from iris.reasons import ErrorReason
 from iris.rpc.address import is_loopback
+from iris.rpc.error_details import connect_error
 
 # sock_diag(7)
 _NETLINK_SOCK_DIAG = 4
@@ -24,20 +25,23 @@ _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = 1  # NLM_F_REQUEST
 _LISTEN = 10  # TCP_LISTEN
 _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
-_UID_AT = 16 + 4 + 48 + 12  # behind struct nlmsghdr, and of struct inet_diag_msg: four bytes, the id, and three numbers
-_ANSWER_S = 1.0  # the kernel answers at once
+# The offset of the uid: struct nlmsghdr, then of struct inet_diag_msg four bytes, the id and three numbers.
+_UID_AT = 16 + 4 + 48 + 12
+_ANSWER_S = 1.0  # the longest time to wait for the kernel, which answers at once
 
 
-class Neighbour:
-    """The user whose program has to be the one that listens at an address. Says nothing of addresses that are not
-    loopback, or that have TLS, nor where the kernel does not tell.
+class PeerUidCheck:
+    """Checks that the program at an address belongs to an expected user.
+
+    Every program is accepted at an address that is not loopback or that uses TLS, and on systems where the kernel does
+    not tell whose program listens.
 
     Args:
-        address: A base URL.
-        among: The users that it may be; default: who it is now, or the first time, and from then on nobody else.
+        address: The base URL of the server.
+        among: Returns the accepted users. By default, only the user whose program was found first is accepted.
 
     Attributes:
-        user: Who it was when it was last as it should be; None: nobody has listened yet, or it is not known.
+        user: The user whose program passed the last check; None if no program has been found yet.
     """
 
     def __init__(self, address: str, among: Callable[[], Iterable[int]] | None = None) -> None:
@@ -50,12 +54,17 @@ class Neighbour:
             self._stranger()
 
     def check(self) -> None:
-        """Raises ConnectError when somebody else listens: before a token is shown."""
+        """Check the address before a token is sent.
+
+        Raises:
+            ConnectError: A program of another user listens there.
+        """
         stranger = self._stranger()
         if stranger is not None:
-            raise ConnectError(
+            raise connect_error(
                 Code.UNAVAILABLE,
                 f"a program of another user of this machine (uid {stranger}) listens there; no token was shown to it",
+                ErrorReason.UNAVAILABLE,
             )
 
     def _stranger(self) -> int | None:
@@ -64,7 +73,7 @@ class Neighbour:
         for uid in _listeners(*self._place):
             first = uid if self.user is None else self.user
             expected = {first} if self._among is None else set(self._among())
-            # Root can read all tokens of this machine anyway, and serves ports for others.
+            # Root can read all tokens of this machine anyway, and may serve ports for other users.
             if uid not in expected | {0}:
                 return uid
             if self.user is None or self._among is not None:
@@ -73,28 +82,29 @@ class Neighbour:
 
 
 def own() -> Iterable[int]:
-    """Ourselves."""
+    """Return the user of this process."""
     return (os.geteuid(),)
 
 
 def _listeners(host: str, port: int) -> Iterator[int]:
-    """The users whose programs listen at a port, under any address that a host of the loopback may mean."""
+    """Yield the users whose programs listen at a port, for each address that the host may stand for."""
     if sys.platform != "linux":
         return
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):
         try:
             uid = _listener(address, port)
-        except OSError:  # no such address, or a system that does not tell
+        except OSError:  # the machine has no such address, or the kernel does not answer
             continue
         if uid is not None:
             yield uid
 
 
 def _listener(host: str, port: int) -> int | None:
-    """The user whose program a connection to a port would come to; None: nobody's, or it is not known."""
+    """Return the user whose program listens at a port; None if no program does, or the kernel does not tell."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.inet_pton(family, host).ljust(16, b"\0")
-    # struct nlmsghdr, struct inet_diag_req_v2 with its struct inet_diag_sockid: as if from the same address, port 0.
+    # The request is a struct nlmsghdr and a struct inet_diag_req_v2, whose struct inet_diag_sockid describes a
+    # connection from the same address and port 0.
     body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 1 << _LISTEN)
     body += struct.pack("!HH", port, 0) + address + address + struct.pack("=III", 0, *_ANY_COOKIE)
     head = struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST, 1, 0)
@@ -104,7 +114,7 @@ def _listener(host: str, port: int) -> int | None:
         answer = kernel.recv(4096)
     _, kind, *_ = struct.unpack_from("=IHHII", answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
-        return None  # an error: most often that nobody listens
+        return None  # an error, usually because no program listens
     _, state = struct.unpack_from("=BB", answer, 16)
     (uid,) = struct.unpack_from("=I", answer, _UID_AT)
     return int(uid) if state == _LISTEN else None

@@ -1,7 +1,8 @@
-"""Who may call what: one table for each service, with every call in it. What is not in it nobody may call.
+"""Which roles may make which calls: one table for each service.
 
-A role stands in a row with a check, which is asked whether this caller may make this request; most are answered with
-`ANY`. A task's token opens its own job and what it has started below it, a worker's token what is of this worker.
+Each call has a row, and each role in the row has a check, which decides whether this caller may make this request. Most
+checks are `ANY`. A role that is not in the row may not make the call. With a task's token, a caller may use the task's
+own job and the child jobs below it. With a worker's token, a caller may report for that worker.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from iris.task_ids import parse_task_id
 
 
 class Facts(Protocol):
-    """What a check may have to know besides the request."""
+    """What a check needs to know besides the request."""
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
-        """The job that an endpoint belongs to, empty for nobody's; None when there is no such endpoint."""
+        """Return the job of an endpoint; empty if the endpoint has no job, None if there is no such endpoint."""
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """The name of a job's owner; None when there is no such job."""
+        """Return the name of a job's owner; None if there is no such job."""
 
 
-# Why this caller may not make this request; empty when it may.
+# Returns why this caller may not make this request; empty text if the caller may.
 Check = Callable[[Caller, Any, Facts], str]
 Rules = Mapping[str, Mapping[str, Check]]
 
@@ -37,19 +38,23 @@ ANY: Check = _any
 
 
 def _own_job(caller: Caller, job_id: str) -> str:
-    return "" if caller.owns(job_id) else f"a task's token is good for its own job, {caller.job_id!r}, not {job_id!r}"
+    if caller.owns(job_id):
+        return ""
+    return f"a task's token is valid for its own job {caller.job_id!r}, not for {job_id!r}"
 
 
 def _own_or_below(caller: Caller, job_id: str) -> str:
     if caller.owns(job_id) or caller.is_above(job_id):
         return ""
-    return f"a task's token is good for its own job, {caller.job_id!r}, and what that has started, not for {job_id!r}"
+    return (
+        f"a task's token is valid for its own job {caller.job_id!r} and the child jobs of that job, not for {job_id!r}"
+    )
 
 
 def _below(caller: Caller, job_id: str) -> str:
     if caller.is_above(job_id):
         return ""
-    return f"a task may end what its job, {caller.job_id!r}, has started, not {job_id!r}"
+    return f"a task may only end child jobs of its own job {caller.job_id!r}, not {job_id!r}"
 
 
 def _of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
@@ -68,7 +73,7 @@ def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     try:
         job_id, _ = parse_task_id(request.task_id)
     except InvalidArgumentError:
-        return ""  # the call itself says what is wrong with it
+        return ""  # the call itself refuses the task id
     return _own_or_below(caller, job_id)
 
 
@@ -79,8 +84,8 @@ def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
 def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
     owner = facts.owner_of_job(request.job_id)
     if owner is None or owner == caller.name:
-        return ""  # of a job that there is not, the call itself says so
-    return f"the standard input of job {request.job_id!r} is its owner's, {owner!r}, not {caller.name!r}'s"
+        return ""  # the call itself refuses an unknown job
+    return f"only the owner {owner!r} of job {request.job_id!r} may write its standard input, not {caller.name!r}"
 
 
 def _known_endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
@@ -100,7 +105,9 @@ def _reports_its_own(caller: Caller, request: Any, facts: Facts) -> str:
 
 
 def _same_worker(caller: Caller, worker_id: str) -> str:
-    return "" if caller.worker_id == worker_id else f"this token is of worker {caller.worker_id!r}, not {worker_id!r}"
+    if caller.worker_id == worker_id:
+        return ""
+    return f"this token belongs to worker {caller.worker_id!r}, not to {worker_id!r}"
 
 
 def _row(*roles: str, **checked: Check) -> Mapping[str, Check]:
@@ -136,7 +143,7 @@ CONTROLLER_RULES: Rules = {
     "RevokeToken": _row(),
 }
 
-# Not even an admin's token runs something on a worker: that goes through the controller, which keeps the books.
+# Not even an admin may start or stop attempts on a worker directly, because the controller would not know of it.
 _BY_CONTROLLER: Mapping[str, Check] = {CONTROLLER: ANY}
 
 WORKER_RULES: Rules = {
@@ -151,5 +158,5 @@ WORKER_RULES: Rules = {
     "StreamTaskLogs": _row(USER, READER, CONTROLLER, task=_of_own_or_below),
 }
 
-# What anybody may ask: whether somebody is there.
+# The calls that need no token.
 OPEN = frozenset({"HealthCheck"})

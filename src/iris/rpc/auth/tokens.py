@@ -1,6 +1,6 @@
-"""Tokens: JSON Web Tokens (RFC 7519), signed with Ed25519 by the controller, checked by it and by its workers.
+"""Tokens: JSON Web Tokens (RFC 7519) that the controller signs with Ed25519, and that controller and workers check.
 
-For servers only: this module needs what the extra [server] brings.
+For servers only, because this module needs the packages of the extra [server].
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from iris.errors import DataLossError, UnauthenticatedError
+from iris.reasons import ErrorReason
 from iris.rpc.auth.caller import ADVICE, LEEWAY_S, WORKER, Caller
 from iris.system.clock import wall_s
 from iris.system.secret_file import read_secret, write_secret
 
 WORKER_TTL_S = 86400.0
-# Of one that is made long before its worker starts, with a job that waits in somebody else's queue.
+# The lifetime of a token that is made long before its worker starts, for a job that waits in the queue of Slurm.
 QUEUED_WORKER_TTL_S = 30 * 86400.0
 _ALGORITHM = "EdDSA"
 _CLAIMS = ("jti", "sub", "role", "iat", "exp", "iss")
-_MAX_TOKEN_BYTES = 4096  # ours have some 300
-# Far behind any date, and still exact as a float: timers and clocks count with it.
+_MAX_TOKEN_BYTES = 4096  # the tokens of Iris have about 300
+# Later than any date, and still exact as a float, which timers need.
 _LATEST_EXPIRY_S = 2**53
-# What a JSON parser and `int` raise on what a stranger, or a program that signs with our key, has put into a token:
-# a missing claim, nesting without end, `Infinity`, a number of a thousand digits, a list in place of a word.
+# The errors that a malformed token can cause: a missing claim, deep nesting, `Infinity`, a number of a thousand digits,
+# or a list in place of a word. A stranger can write such a token, and so can a program that has the server key.
 _UNREADABLE = (
     jwt.InvalidTokenError,
     ArithmeticError,
@@ -39,11 +40,11 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-_REMEMBERED = 4096  # tokens that were checked; a signature takes as long as all the rest of a small call
+_REMEMBERED = 4096  # checked tokens; to check a signature takes as long as the rest of a small call
 
 
 class SigningKey:
-    """The key of a cluster. Whoever has it can make tokens for every role."""
+    """The server key of a cluster, with which tokens for every role can be made."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -55,16 +56,16 @@ class SigningKey:
 
     @classmethod
     def new(cls) -> SigningKey:
-        """A key that lives in memory only."""
+        """Return a new key that is not stored."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load_or_make(cls, path: Path) -> SigningKey:
-        """The key in a file, which is made when it is missing.
+        """Return the key in a file. The file is created if it is missing.
 
         Raises:
-            FailedPreconditionError: Others can read the file.
-            DataLossError: The file is no key.
+            FailedPreconditionError: Other users can read the file.
+            DataLossError: The file does not contain a key.
             ResourceExhaustedError: The file cannot be written.
         """
         text = read_secret(path)
@@ -75,17 +76,19 @@ class SigningKey:
             )
             if write_secret(path, pem.decode(), replace=False):
                 return cls(private)
-            text = read_secret(path) or ""  # somebody else has started in the same moment
+            text = read_secret(path) or ""  # another process has just created the file
         try:
             key = serialization.load_pem_private_key(text.encode(), password=None)
         except (ValueError, TypeError) as error:
-            raise DataLossError(f"{path} is no key: {error}; without it, 'iris up' makes a new one") from error
+            raise DataLossError(
+                f"{path} does not contain a key: {error}; if you remove it, 'iris up' makes a new one"
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise DataLossError(f"{path} is no Ed25519 key; without it, 'iris up' makes a new one")
+            raise DataLossError(f"{path} is not an Ed25519 key; if you remove it, 'iris up' makes a new one")
         return cls(key)
 
     def sign(self, caller: Caller, issued_at_s: float | None = None) -> str:
-        """The token of a caller. Of the same caller and time, it is the same."""
+        """Return the token of a caller. The same caller and time always give the same token."""
         claims: dict[str, Any] = {
             "iss": self._issuer,
             "jti": caller.token_id,
@@ -104,16 +107,16 @@ class SigningKey:
 
 
 def worker_token(key: SigningKey, worker_id: str, ttl_s: float = WORKER_TTL_S) -> str:
-    """A token of a worker, renewed with its reports."""
+    """Return a token for a worker. The controller renews it with the answers to the worker's reports."""
     expires_at_s = wall_s() + ttl_s
     return key.sign(Caller(worker_id, WORKER, secrets.token_hex(8), expires_at_s, worker_id=worker_id))
 
 
 class Verifier:
-    """Checks tokens of one cluster: their signature, their form and their time.
+    """Checks the tokens of one cluster: their signature, their form and their expiry time.
 
     Args:
-        public: The public half of the cluster's key.
+        public: The public key of the cluster.
     """
 
     def __init__(self, public: bytes) -> None:
@@ -123,20 +126,20 @@ class Verifier:
         self._known: dict[str, Caller] = {}
 
     def verify(self, token: str) -> Caller:
-        """Whose token it is.
+        """Return the holder of a token.
 
         Raises:
-            UnauthenticatedError: It is none of this cluster's, or has expired; the text says which.
+            UnauthenticatedError: The token is not one of this cluster, or has expired.
         """
         caller = self.read(token)
         self.check_time(caller)
         return caller
 
     def read(self, token: str) -> Caller:
-        """Whose token it is, expired or not.
+        """Return the holder of a token, whether or not the token has expired.
 
         Raises:
-            UnauthenticatedError: It is none of this cluster's.
+            UnauthenticatedError: The token is not one of this cluster.
         """
         caller = self._known.get(token)
         if caller is None:
@@ -147,47 +150,62 @@ class Verifier:
         return caller
 
     def has_expired(self, caller: Caller) -> bool:
-        """Whether the time of a token is over by the wall clock."""
+        """Return whether the expiry time of a token has passed on the wall clock."""
         return wall_s() >= caller.expires_at_s + LEEWAY_S
 
     def check_time(self, caller: Caller) -> None:
-        """Raises UnauthenticatedError when the time of a token is over."""
+        """Check that a token has not expired.
+
+        Raises:
+            UnauthenticatedError: The token has expired.
+        """
         if self.has_expired(caller):
-            raise UnauthenticatedError(f"the token {caller.token_id} of {caller.name!r} has expired; {ADVICE}")
+            raise UnauthenticatedError(
+                f"the token {caller.token_id} of {caller.name!r} has expired; {ADVICE}",
+                reason=ErrorReason.TOKEN_EXPIRED,
+                metadata={"token_id": caller.token_id},
+            )
 
     def _check(self, token: str) -> Caller:
         if len(token) > _MAX_TOKEN_BYTES:
-            raise UnauthenticatedError(f"the token is none of Iris: it has {len(token)} characters; {ADVICE}")
+            raise UnauthenticatedError(
+                f"this is not a token of Iris: it has {len(token)} characters; {ADVICE}",
+                reason=ErrorReason.TOKEN_INVALID,
+            )
         try:
             claims = jwt.decode(
                 token,
                 self._key,
-                algorithms=[_ALGORITHM],  # and no other, whatever the token says of itself
+                algorithms=[_ALGORITHM],  # no other algorithm, whatever the token's header says
                 issuer=self._issuer,
-                # The expiry is checked by `check_time`. When a token was made is not checked: the signature says that
-                # the controller made it, and a token from "the future" means only that a clock was set back since.
+                # `check_time` checks the expiry. The time of issue is not checked, because the signature proves that
+                # the controller made the token, and a token "from the future" only means that a clock was set back.
                 options={"require": list(_CLAIMS), "verify_exp": False, "verify_iat": False},
             )
             return _caller(claims)
-        except _UNREADABLE as error:
-            # What was given is not repeated here, and neither is the cause, which may.
-            raise UnauthenticatedError(f"{self._why(token, error)}; {ADVICE}") from None
+        except _UNREADABLE:
+            # The token is a secret, so it is not quoted. The cause is dropped, because its text may quote the token.
+            raise UnauthenticatedError(f"{self._describe(token)}; {ADVICE}", reason=ErrorReason.TOKEN_INVALID) from None
 
-    def _why(self, token: str, error: Exception) -> str:
+    def _describe(self, token: str) -> str:
         with contextlib.suppress(*_UNREADABLE):
             issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
             if isinstance(issuer, str) and issuer != self._issuer:
-                return "the token is of another cluster, or of an earlier life of this one"
-        return "the token is damaged, or none of Iris"
+                return "the token is from another cluster, or from before this cluster got a new key"
+        return "the token is damaged, or is not a token of Iris"
 
 
 def revoked(caller: Caller) -> UnauthenticatedError:
-    """For a token that nobody may use any more."""
-    return UnauthenticatedError(f"the token {caller.token_id} of {caller.name!r} was revoked; {ADVICE}")
+    """Return the error for a revoked token."""
+    return UnauthenticatedError(
+        f"the token {caller.token_id} of {caller.name!r} was revoked; {ADVICE}",
+        reason=ErrorReason.TOKEN_REVOKED,
+        metadata={"token_id": caller.token_id},
+    )
 
 
 def issuer_of(public: bytes) -> str:
-    """What a cluster is called in its tokens."""
+    """Return the name of a cluster in its tokens."""
     return f"iris-{hashlib.sha256(public).hexdigest()[:16]}"
 
 
@@ -214,8 +232,8 @@ def _caller(claims: dict[str, Any]) -> Caller:
 
 
 def _expiry(claims: dict[str, Any]) -> int:
-    int(claims["iat"])  # looked at by nobody, and a number all the same
+    int(claims["iat"])  # not used, but must be a number
     expires_at_s = int(claims["exp"])
     if not 0 <= expires_at_s <= _LATEST_EXPIRY_S:
-        raise ValueError("exp is no time")
+        raise ValueError("exp is not a time")
     return expires_at_s

@@ -1,4 +1,4 @@
-"""HTTP for the servers: ASGI applications on uvicorn, on the loop that is running."""
+"""The HTTP server of controller and workers: ASGI applications on uvicorn."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any
 import uvicorn
 
 from iris import failpoints
-from iris.rpc.http.connection_limits import KEEPALIVE_S, Guard
+from iris.rpc.http.connection_limits import KEEPALIVE_S, ConnectionLimits
 
-# How long open streams may go on when the server closes; they are cut then, and their readers connect again.
-_CLOSE_S = 1
-# The largest message that is taken: a submission with its workspace.
+_CLOSE_S = 1  # after this time a closing server cuts its open streams, and their readers connect again
+# The size of the largest message: a submission with its workspace.
 MAX_MESSAGE_BYTES = 160 * 1024 * 1024
-# The calls that carry code, results or logs; those of all others are small.
+# The largest requests of the calls that carry code, results or logs, in bytes.
 LARGE_REQUESTS = {
     "/iris.cluster.ControllerService/LaunchJob": MAX_MESSAGE_BYTES,
     "/iris.cluster.ControllerService/ReportTaskState": 32 * 1024 * 1024,
@@ -34,20 +33,20 @@ Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 class HttpServer:
-    """Serves ASGI applications, each below its own path, on one port.
+    """Serves ASGI applications on one port, each under its own path.
 
     Args:
-        applications: By path, as `"/iris.cluster.ControllerService"`.
-        listener: The socket to serve on, see `process.bind`; closed with the server.
-        guard: What its connections may take; default: a `Guard` for `LARGE_REQUESTS`.
-        tls: Speak TLS; None: plain HTTP.
+        applications: The applications by path, for example `"/iris.cluster.ControllerService"`.
+        listener: The socket to serve on. It is closed with the server.
+        limits: The limits of connections; default: `ConnectionLimits` with `LARGE_REQUESTS`.
+        tls: The TLS context; None: plain HTTP.
     """
 
     def __init__(
         self,
         applications: dict[str, Any],
         listener: socket.socket,
-        guard: Guard | None = None,
+        limits: ConnectionLimits | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._applications = applications
@@ -56,12 +55,12 @@ class HttpServer:
 
             self._applications = {path: FailingApplication(path, one) for path, one in applications.items()}
         self._socket = listener
-        guard = guard or Guard(LARGE_REQUESTS)
-        # What others send wrongly is told to them, and must not fill our disk.
+        limits = limits or ConnectionLimits(LARGE_REQUESTS)
+        # Errors of clients are sent to them. They are not logged, because they could fill the disk.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
             self._route,
-            http=guard.protocol,  # type: ignore[arg-type]  # it is called, and no more
+            http=limits.protocol,  # type: ignore[arg-type]  # uvicorn only calls it
             interface="asgi3",
             proxy_headers=False,
             lifespan="off",
@@ -74,16 +73,16 @@ class HttpServer:
             backlog=2048,
         )
         config.load()
-        config.ssl = tls  # made by us, so that its errors are in our words; uvicorn would take files
-        self._server = _Server(config, guard)
+        config.ssl = tls  # uvicorn would read the files itself, with less helpful errors
+        self._server = _Server(config, limits)
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to accept; connections that came since the port was bound are waiting."""
+        """Start to accept connections, beginning with those that have arrived since the port was bound."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def close(self) -> None:
-        """Stops accepting, and cuts what is still open after a second."""
+        """Stop accepting connections, and close the open ones after a second."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
@@ -102,16 +101,16 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: what a signal means is decided by the program that serves."""
+    """uvicorn without its signal handlers, because the serving program handles signals itself."""
 
-    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
         super().__init__(config)
-        self._guard = guard
+        self._limits = limits
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
+        """Count time for the connection limits. uvicorn calls this method ten times a second."""
         if counter % 10 == 0:
-            self._guard.tick()
+            self._limits.tick()
         return await super().on_tick(counter)
 
     @contextlib.contextmanager

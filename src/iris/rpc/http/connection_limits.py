@@ -1,47 +1,58 @@
-"""What a connection may take of a server before its request is complete: memory, time, and a place among others.
+"""Limits of what a connection may cost a server until its request is complete: memory, time and connections.
 
-uvicorn reads whatever comes, for as long as it comes. Here a request's head has ten seconds and 64 KiB, its body a
-rate below which nobody is waited for, and a size for each call. What the server answers has no limit: a follow may
-last for days.
+uvicorn reads every request for as long as it takes to arrive. With these limits, the head of a request may take ten
+seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum size. Answers have no limit,
+because a follow may last for days.
 
-Time is counted in seconds in which this server was there to read (`Guard.tick`): after a pause of the machine nobody
-is cut off for what lies unread.
+Time is counted in seconds in which this server was able to read (`ConnectionLimits.tick`). After a pause of the machine
+no connection is closed because of requests that arrived during the pause.
+
+`LimitedProtocol` overrides methods of a class of uvicorn that is not public. `pyproject.toml` therefore caps uvicorn's
+version, and `tests/rpc/test_private_parts.py` fails if a new release renames one of these methods.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
+from connectrpc.code import Code
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from iris.reasons import ErrorReason
+from iris.rpc.error_details import error_as_json
 from iris.system.event_loop import open_file_limit
 
-MAX_HEAD_BYTES = 64 * 1024  # of the request line and all headers; a token is about one of them
+MAX_HEAD_BYTES = 64 * 1024  # for the request line and all headers; a token takes about one kilobyte
 MAX_HEADERS = 100
-MAX_REQUEST_BYTES = 4 * 1024**2  # of a call that has no larger limit of its own
-MAX_JSON_BYTES = 16 * 1024**2  # reading it takes seven times its size, and all others wait meanwhile
+MAX_REQUEST_BYTES = 4 * 1024**2  # for a call that has no larger limit of its own
+MAX_JSON_BYTES = 16 * 1024**2  # to read JSON takes seven times its size in memory, and all other calls wait meanwhile
 HEAD_S = 10
-# A body has this time, and a second more for each so many bytes that have come.
+# A body may take this time, and one second more for each BODY_BYTES_PER_S bytes that have arrived.
 BODY_S = 30
 BODY_BYTES_PER_S = 16 * 1024
-KEEPALIVE_S = 75  # longer than our clients and common proxies (60 s), so that it is they who close
-_LEAVE_S = 2  # for who is refused to read why; closing at once would take the answer away from him
+KEEPALIVE_S = 75  # longer than clients of Iris and common proxies (60 s) wait, so that the client closes first
+_LEAVE_S = 2  # time for a refused client to read the error, which an immediate close would destroy
 
-_CODES = {400: "invalid_argument", 408: "deadline_exceeded", 415: "invalid_argument", 503: "unavailable"}
+_TOO_LARGE = (Code.RESOURCE_EXHAUSTED, ErrorReason.TOO_LARGE)
+_CODES = {
+    400: (Code.INVALID_ARGUMENT, ErrorReason.MALFORMED_REQUEST),
+    408: (Code.DEADLINE_EXCEEDED, ErrorReason.DEADLINE_EXCEEDED),
+    415: (Code.INVALID_ARGUMENT, ErrorReason.MALFORMED_REQUEST),
+    503: (Code.UNAVAILABLE, ErrorReason.TOO_MANY_CALLS),
+}
 
 
-class Guard:
-    """The connections of a server.
+class ConnectionLimits:
+    """The connections of a server, and their limits.
 
     Args:
-        large: By path, how many bytes a request may have there; `MAX_REQUEST_BYTES` elsewhere.
-        max_connections: At the same time. One more takes the place of who has been waiting for longest; default: a
-            quarter of the descriptors that this process may have.
-        max_held_bytes: Of all requests that are being received.
-        head_s: How long the head of a request may take.
+        large: The largest size of a request in bytes, by path; other paths have `MAX_REQUEST_BYTES`.
+        max_connections: The largest number of connections. A further connection replaces the one that has been idle
+            for longest. Default: a quarter of the files that this process may have open.
+        max_held_bytes: The largest size in bytes of all requests together that are being received.
+        head_s: How long the head of a request may take, in seconds.
     """
 
     def __init__(
@@ -57,68 +68,68 @@ class Guard:
         self.max_held_bytes = max_held_bytes
         self.head_s = head_s
         self.held_bytes = 0
-        self.connections: set[GuardedProtocol] = set()
-        # Those whom nobody would miss: without a request, or with one that is not wanted any more. The first has been
-        # waiting for longest.
-        self.waiting: dict[GuardedProtocol, None] = {}
+        self.connections: set[LimitedProtocol] = set()
+        # The connections that may be replaced: they have no request, or one that was answered before it was complete.
+        # The first has been idle for longest.
+        self.waiting: dict[LimitedProtocol, None] = {}
 
-    def protocol(self, **arguments: Any) -> GuardedProtocol:
-        """For uvicorn: what serves one connection."""
-        return GuardedProtocol(self, **arguments)
+    def protocol(self, **arguments: Any) -> LimitedProtocol:
+        """Return the protocol that serves one connection. uvicorn calls this method."""
+        return LimitedProtocol(self, **arguments)
 
     def tick(self) -> None:
-        """A second has passed."""
+        """Check the time limits of all connections; the server calls this method once a second."""
         for connection in list(self.connections):
             connection.tick()
 
 
 class _Phase(Enum):
-    IDLE = auto()  # between two requests
+    IDLE = auto()  # the connection is between two requests
     HEAD = auto()
     BODY = auto()
-    COMPLETE = auto()  # the request is here, and the answer may take as long as it likes
-    LEAVING = auto()  # refused; what still comes is thrown away
+    COMPLETE = auto()  # the request has arrived; the time for the answer is not limited
+    LEAVING = auto()  # the request was refused; further bytes are discarded
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection, as uvicorn serves it, within the limits of a guard."""
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection, which uvicorn serves within `ConnectionLimits`."""
 
-    def __init__(self, guard: Guard, **arguments: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._guard = guard
+        self._limits = limits
         self._phase = _Phase.HEAD
-        self._running: RequestResponseCycle | None = None  # the request that is being answered, or was last
-        self._seconds = 0  # in this phase
-        self._requests = 0  # that have begun
-        self._head_bytes = 0  # as far as the head is not complete
-        self._header_bytes = 0  # of the headers that are
+        self._running: RequestResponseCycle | None = None  # the request that is being answered, or the last one
+        self._seconds = 0  # since this phase began
+        self._requests = 0  # the number of requests that have begun
+        self._head_bytes = 0  # bytes of a head that is not complete
+        self._header_bytes = 0  # bytes of the headers that the parser has found
         self._body_bytes = 0
-        self._framing_bytes = 0  # that came with a body and are none of it
+        self._framing_bytes = 0  # bytes that arrived with a body and are not part of its content
         self._max_body_bytes = MAX_REQUEST_BYTES
         self._refusal: tuple[int, str] | None = None
 
-    # What comes.
+    # Calls by asyncio.
 
     def connection_made(self, transport: Any) -> None:
-        """Takes the connection, in the place of another one where there are too many."""
+        """Accept a connection, and close an idle one if there are too many."""
         super().connection_made(transport)
-        guard = self._guard
-        guard.connections.add(self)
-        if len(guard.connections) > guard.max_connections:
-            if guard.waiting:
-                next(iter(guard.waiting)).drop()
+        limits = self._limits
+        limits.connections.add(self)
+        if len(limits.connections) > limits.max_connections:
+            if limits.waiting:
+                next(iter(limits.waiting)).drop()
             else:
-                self._refuse(503, f"all {guard.max_connections} connections of this server are busy: try again later")
+                self._refuse(503, f"all {limits.max_connections} connections of this server are busy: try again later")
                 return
-        guard.waiting[self] = None
+        limits.waiting[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Remove a closed connection."""
         self._forget()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on, and counts."""
+        """Parse the bytes that have arrived, and count them."""
         if self._phase is _Phase.LEAVING:
             return
         if self._phase is _Phase.IDLE:
@@ -126,7 +137,7 @@ class GuardedProtocol(HttpToolsProtocol):
         before, body_before, requests_before = self._phase, self._body_bytes, self._requests
         super().data_received(data)
         if self._phase is _Phase.HEAD:
-            # Of a head that began in this data it is not known where; it is counted from the next on.
+            # If the head began within this data, its beginning is not known. Counting starts with the next data.
             self._head_bytes = self._head_bytes + len(data) if self._requests == requests_before else 1
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, _HEAD_TOO_LARGE)
@@ -135,22 +146,22 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._framing_bytes > MAX_HEAD_BYTES + 16 * self._body_bytes:
                 self._refuse(400, "the request's body is nearly all framing: send it in larger chunks")
 
-    # What the parser finds. An error that is raised here comes back as `send_400_response`.
+    # Calls by the parser. If one of them raises an error, uvicorn calls `send_400_response`.
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         super().on_message_begin()
         self._requests += 1
         self._enter(_Phase.HEAD)
 
     def on_url(self, url: bytes) -> None:
-        """A part of the path."""
+        """Check a part of the path."""
         super().on_url(url)
         if len(self.url) > MAX_HEAD_BYTES:
             self._raise(431, _HEAD_TOO_LARGE)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; those after a body are nobody's."""
+        """Check a header. Headers after a body are ignored."""
         if self._phase is _Phase.BODY:
             return
         super().on_header(name, value)
@@ -158,19 +169,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS or self._header_bytes > MAX_HEAD_BYTES:
             self._raise(431, _HEAD_TOO_LARGE)
         if not (value.isascii() and name.isascii()) and not _is_text(name + value):
-            self._raise(400, f"the value of the header {name[:100]!r} is no UTF-8")
+            self._raise(400, f"the value of the header {name[:100]!r} is not valid UTF-8")
         if value.startswith(b"application/grpc") and value[16:20] != b"-web" and name.lower() == b"content-type":
-            self._raise(415, "this is Iris, which speaks Connect and gRPC-Web, and no gRPC")
+            self._raise(415, "this is Iris, which speaks Connect and gRPC-Web, but not gRPC")
 
     def on_headers_complete(self) -> None:
-        """The head is here."""
+        """Check a complete head."""
         if self.parser.should_upgrade():
-            self._raise(400, "this is Iris, which speaks HTTP/1.1 here: send no 'upgrade', and no CONNECT")
+            self._raise(400, "this is Iris, which speaks HTTP/1.1 here: send neither 'upgrade' nor CONNECT")
         super().on_headers_complete()
         self._enter(_Phase.BODY)
         self._body_bytes = self._framing_bytes = 0
         path = self.scope["path"]
-        self._max_body_bytes = self._guard.large.get(path, MAX_REQUEST_BYTES)
+        self._max_body_bytes = self._limits.large.get(path, MAX_REQUEST_BYTES)
         length = 0
         for name, value in self.headers:
             if name == b"content-length":
@@ -181,17 +192,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._raise(429, self._too_large(length))
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """Check a part of the body."""
         self._body_bytes += len(body)
-        self._guard.held_bytes += len(body)
+        self._limits.held_bytes += len(body)
         if self._body_bytes > self._max_body_bytes:
             self._raise(429, self._too_large(self._body_bytes))
-        if self._guard.held_bytes > self._guard.max_held_bytes:
+        if self._limits.held_bytes > self._limits.max_held_bytes:
             self._raise(503, "this server is receiving too much at once: try again later")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here."""
+        """Mark a request as complete."""
         super().on_message_complete()
         self._release()
         self._enter(_Phase.IDLE if self.cycle.response_complete else _Phase.COMPLETE)
@@ -201,33 +212,33 @@ class GuardedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """It was answered."""
+        """Mark a request as answered."""
         super().on_response_complete()
         if self._phase is _Phase.COMPLETE and self.cycle.response_complete:
             self._enter(_Phase.IDLE)
         elif self._phase is _Phase.BODY and self.cycle.response_complete:
-            self._guard.waiting[self] = None  # answered before it had come: what still comes is not wanted
+            self._limits.waiting[self] = None  # it was answered before it was complete
 
     def send_400_response(self, msg: str) -> None:
-        """The parser has given up."""
-        self._refuse(*(self._refusal or (400, "no HTTP request that can be read")))
+        """Refuse a request that the parser cannot read, or that one of the checks has refused."""
+        self._refuse(*(self._refusal or (400, "not a valid HTTP request")))
 
-    # What time does.
+    # Time limits.
 
     def tick(self) -> None:
-        """A second has passed."""
+        """Count a second, and refuse the request or close the connection if it takes too long."""
         if not self.flow.read_paused:
             self._seconds += 1
         match self._phase:
-            case _Phase.HEAD if self._seconds > self._guard.head_s:
+            case _Phase.HEAD if self._seconds > self._limits.head_s:
                 if self._head_bytes:
-                    self._refuse(408, f"the request's head has not come within {self._guard.head_s} s")
+                    self._refuse(408, f"the request's head has not arrived within {self._limits.head_s} s")
                 else:
                     self.drop()
             case _Phase.BODY if self._seconds > BODY_S + self._body_bytes / BODY_BYTES_PER_S:
                 self._refuse(
                     408,
-                    f"the request's body comes too slowly: {self._body_bytes} bytes in {self._seconds} s"
+                    f"the request's body arrives too slowly: {self._body_bytes} bytes in {self._seconds} s"
                     f" (expected {BODY_BYTES_PER_S} a second after the first {BODY_S} s)",
                 )
             case _Phase.IDLE if self._seconds > KEEPALIVE_S:
@@ -236,7 +247,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def drop(self) -> None:
-        """Closes the connection: nobody waits for an answer."""
+        """Close the connection without an answer."""
         self._forget()
         self.transport.close()
 
@@ -248,30 +259,31 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes = self._header_bytes = 0
         answering = self._running is not None and not self._running.response_complete
         if phase in (_Phase.HEAD, _Phase.IDLE) and not answering:
-            self._guard.waiting.setdefault(self)
+            self._limits.waiting.setdefault(self)
         else:
-            self._guard.waiting.pop(self, None)
+            self._limits.waiting.pop(self, None)
 
     def _raise(self, status: int, text: str) -> None:
         self._refusal = (status, text)
         raise ValueError(text)
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answers with an error of Connect, and reads no more."""
+        """Answer with a Connect error, and ignore the rest of the request."""
         if self._phase is _Phase.LEAVING or self.transport.is_closing():
             return
-        self._guard.waiting.pop(self, None)
+        self._limits.waiting.pop(self, None)
         self._release()
         self._phase, self._seconds = _Phase.LEAVING, 0
         self._unset_keepalive_if_required()
         running = self._running
         if running is not None and not running.response_complete:
             if running.response_started or running is not self.cycle:
-                self.transport.close()  # an answer that is under way cannot become another one
+                self.transport.close()  # an answer that has begun cannot be replaced
                 return
-            running.disconnected = True  # its application hears that nobody listens, and what it says is dropped
+            running.disconnected = True  # tells the application that the client has left, and drops its answer
             running.message_event.set()
-        body = json.dumps({"code": _CODES.get(status, "resource_exhausted"), "message": text}).encode()
+        code, reason = _CODES.get(status, _TOO_LARGE)
+        body = error_as_json(code, text, reason)
         head = [
             STATUS_LINE[status],
             b"content-type: application/json\r\n",
@@ -279,7 +291,7 @@ class GuardedProtocol(HttpToolsProtocol):
             b"connection: close\r\n\r\n",
         ]
         self.transport.write(b"".join(head) + body)
-        self.flow.resume_reading()  # what was sent has to be taken, or the answer is lost with the connection
+        self.flow.resume_reading()  # unread bytes would make the kernel reset the connection and lose the answer
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -287,18 +299,18 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _too_large(self, size: int) -> str:
         return (
-            f"the request is too large: {size:,} bytes and more, over the limit of {self._max_body_bytes:,} for"
+            f"the request is too large: at least {size:,} bytes, over the limit of {self._max_body_bytes:,} for"
             f" {self.scope['path'][:200]!r}{', as JSON' if self._max_body_bytes == MAX_JSON_BYTES else ''}"
         )
 
     def _forget(self) -> None:
-        self._guard.connections.discard(self)
-        self._guard.waiting.pop(self, None)
+        self._limits.connections.discard(self)
+        self._limits.waiting.pop(self, None)
         self._release()
 
     def _release(self) -> None:
         if self._phase is _Phase.BODY:
-            self._guard.held_bytes -= self._body_bytes
+            self._limits.held_bytes -= self._body_bytes
             self._body_bytes = 0
 
 

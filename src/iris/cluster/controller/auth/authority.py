@@ -15,7 +15,7 @@ from iris.cluster.controller.storage.store import StoredToken
 from iris.cluster.names import check_token_name
 from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
 from iris.rpc import cluster_pb2
-from iris.rpc.auth.authenticate import Doors
+from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
 from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S, WORKER_TTL_S, SigningKey, Verifier, revoked, worker_token
 from iris.system.clock import now_for_ages_ms, now_ms, wall_s
@@ -40,7 +40,7 @@ class Liveness(Protocol):
 
 
 class Authority:
-    """The tokens of a cluster. An authority is the `Judge` of the calls that the controller serves.
+    """The tokens of a cluster. An authority is the `TokenChecker` of the calls that the controller serves.
 
     Args:
         key: The server key.
@@ -50,7 +50,7 @@ class Authority:
 
     Attributes:
         verifier: Checks the signatures and times of tokens.
-        doors: The open streams of the controller.
+        streams: The open streams of the controller.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Authority:
         self._save = save
         self._liveness = liveness
         self.verifier = Verifier(key.public)
-        self.doors = Doors()
+        self.streams = AuthenticatedStreams()
         self._tokens = {stored.token.token_id: stored for stored in known}
         self._by_request = {stored.request_id: stored for stored in self._tokens.values() if stored.request_id}
         self.forget_old_tokens()
@@ -174,7 +174,7 @@ class Authority:
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)
         self._tokens[token_id] = stored
-        self.doors.look_again(lambda known: known.token_id == token_id)
+        self.streams.recheck(lambda known: known.token_id == token_id)
         event, self._revoked = self._revoked, asyncio.Event()
         event.set()
 

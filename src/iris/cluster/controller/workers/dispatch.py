@@ -29,7 +29,7 @@ from iris.errors import (
 )
 from iris.failpoints import failpoint
 from iris.rpc import cluster_connect, cluster_pb2
-from iris.rpc.auth.credentials import Bearer
+from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.backoff import Backoff
@@ -97,7 +97,7 @@ class WorkerRecord:
 def new_record(
     request: cluster_pb2.Controller.RegisterWorkerRequest,
     lease_s: float,
-    bearer: Bearer,
+    bearer: BearerInterceptor,
     http_client: Client | None,
 ) -> WorkerRecord:
     """The record of a worker that registers; it is called with a token, by an HTTP client if one is given."""

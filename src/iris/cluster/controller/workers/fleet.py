@@ -27,8 +27,8 @@ from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.rpc import cluster_pb2
-from iris.rpc.auth.credentials import Bearer
-from iris.rpc.auth.peer_uid import Neighbour
+from iris.rpc.auth.credentials import BearerInterceptor
+from iris.rpc.auth.peer_uid import PeerUidCheck
 from iris.rpc.auth.tokens import QUEUED_WORKER_TTL_S
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
@@ -164,7 +164,9 @@ class Fleet:
             known.gone = True
             self.fence(worker_id, known.place.incarnation)
             self._tokens.forget_worker(worker_id)  # tokens that only its earlier process takes
-        bearer = Bearer(partial(self._tokens.controller_token, worker_id, incarnation), Neighbour(request.address))
+        bearer = BearerInterceptor(
+            partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)
+        )
         # What it is granted counts once it is known to have heard of it: with its next report.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record

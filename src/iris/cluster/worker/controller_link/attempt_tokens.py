@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from iris.cluster.lease_terms import format_span
 from iris.cluster.worker.supervision.reaper import clock_s
 from iris.errors import IrisError, UnauthenticatedError, UnavailableError
-from iris.rpc.auth.authenticate import Doors
+from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import TASK, Caller
 
 CHECK_S = 15.0
@@ -48,7 +48,7 @@ class AttemptTokens:
         goes_on: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
             does not know the attempt.
         ask: Shows a token to the controller, and raises UnauthenticatedError if the token is invalid.
-        doors: The open streams of this worker.
+        streams: The open streams of this worker.
         hold_s: Returns for how many seconds the controller's last answer stays valid while the controller does not
             answer.
         check_s: The seconds between two questions about the same attempt.
@@ -58,13 +58,13 @@ class AttemptTokens:
         self,
         goes_on: Callable[[str, int, int], bool | None],
         ask: Callable[[Caller, str], Awaitable[object]],
-        doors: Doors,
+        streams: AuthenticatedStreams,
         hold_s: Callable[[], float],
         check_s: float = CHECK_S,
     ) -> None:
         self._goes_on = goes_on
         self._ask = ask
-        self._doors = doors
+        self._streams = streams
         self._hold_s = hold_s
         self._check_s = check_s
         self._verdicts: dict[_Key, _Verdict] = {}
@@ -106,7 +106,7 @@ class AttemptTokens:
 
     def ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
         """End the streams that were opened with the token of an attempt that has ended on this worker."""
-        self._doors.look_again(lambda known: known.role == TASK and _key(known) == (job_id, task_index, attempt_id))
+        self._streams.recheck(lambda known: known.role == TASK and _key(known) == (job_id, task_index, attempt_id))
 
     async def run(self) -> None:
         """Repeat the questions about all tokens in use, as long as the worker lives, and end the streams of invalid
@@ -114,7 +114,7 @@ class AttemptTokens:
         """
         while True:
             await asyncio.sleep(self._check_s)
-            open_streams = {_key(known): known for known in self._doors.callers() if known.role == TASK}
+            open_streams = {_key(known): known for known in self._streams.callers() if known.role == TASK}
             for key, verdict in list(self._verdicts.items()):
                 if not verdict.in_use and key not in open_streams:
                     del self._verdicts[key]
@@ -125,7 +125,7 @@ class AttemptTokens:
                 if key in self._verdicts
             ]
             await asyncio.gather(*questions, return_exceptions=True)
-            self._doors.look_again(lambda known: known.role == TASK and not self._is_good(known))
+            self._streams.recheck(lambda known: known.role == TASK and not self._is_good(known))
 
     def _is_good(self, known: Caller) -> bool:
         try:

@@ -13,8 +13,8 @@ from iris.errors import InvalidAddressError
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import parse_address
 from iris.rpc.auth.caller import Caller
-from iris.rpc.auth.credentials import Bearer, Credentials
-from iris.rpc.auth.peer_uid import Neighbour
+from iris.rpc.auth.credentials import BearerInterceptor, Credentials
+from iris.rpc.auth.peer_uid import PeerUidCheck
 from iris.rpc.calls import call_async
 from iris.rpc.http.async_client_transport import http_client
 from iris.rpc.http.tls import ClientTls
@@ -30,7 +30,7 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
         address,
         accept_compression=(),
         send_compression=None,
-        interceptors=(Bearer(credentials.token, Neighbour(address)),),
+        interceptors=(BearerInterceptor(credentials.token, PeerUidCheck(address)),),
         http_client=http_client(address, tls),
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from iris.cluster.worker.controller_link.attempt_tokens import AttemptTokens
 from iris.errors import FailedPreconditionError, PermissionDeniedError, UnavailableError
-from iris.rpc.auth.authenticate import Doors
+from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import CONTROLLER, TASK, Caller
 
 if TYPE_CHECKING:
@@ -59,17 +59,17 @@ class WorkerCredentials:
 
 
 class Trust:
-    """What a worker knows about tokens. The class implements the protocol `Judge` for the worker's calls.
+    """What a worker knows about tokens. The class implements the protocol `TokenChecker` for the worker's calls.
 
     Args:
         worker_id: The id of this worker.
         token_key: The public key of the cluster; see `WorkerCredentials`.
         incarnation: The incarnation of this process.
-        doors: The open streams of this worker; a new object by default.
+        streams: The open streams of this worker; a new object by default.
         attempts: Checks whether the attempts of task tokens still run. Without it, the tokens of tasks are refused.
 
     Attributes:
-        doors: The open streams of this worker.
+        streams: The open streams of this worker.
         revocations: The number of the newest revocation that this worker knows.
     """
 
@@ -78,7 +78,7 @@ class Trust:
         worker_id: str,
         token_key: bytes = b"",
         incarnation: str = "",
-        doors: Doors | None = None,
+        streams: AuthenticatedStreams | None = None,
         attempts: AttemptTokens | None = None,
     ) -> None:
         self._worker_id = worker_id
@@ -86,7 +86,7 @@ class Trust:
         self._key = token_key
         self._verifier: Verifier | None = None
         self._revoked: frozenset[str] = frozenset()
-        self.doors = doors or Doors()
+        self.streams = streams or AuthenticatedStreams()
         self.revocations = 0
         self._attempts = attempts
 
@@ -110,7 +110,7 @@ class Trust:
             revoked: The ids of all revoked tokens that have not expired.
         """
         self.revocations, self._revoked = revocations, revoked
-        self.doors.look_again(lambda known: known.token_id in revoked)
+        self.streams.recheck(lambda known: known.token_id in revoked)
 
     def identify(self, token: str) -> Caller:
         """Return the caller to whom a token was given.
