@@ -1,0 +1,93 @@
+"""The parts of libraries that are not public and that Iris uses all the same.
+
+`pyproject.toml` caps the version of each library. If a new release changes one of these parts, a test here fails with
+the name of the part, before the release can change the behaviour of Iris without an error.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import tomllib
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from packaging.requirements import Requirement
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from iris.rpc.http.connection_limits import LimitedProtocol
+
+CAPPED = ("cloudpickle", "connectrpc", "pyqwest", "ray", "uvicorn")
+
+
+def requirements() -> dict[str, Requirement]:
+    """Return what this distribution requires, by the names of the packages."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    return {requirement.name: requirement for requirement in map(Requirement, texts)}
+
+
+@pytest.mark.parametrize("name", CAPPED)
+def test_library_with_used_private_parts_has_a_capped_version_which_is_installed(name: str) -> None:
+    requirement = requirements()[name]
+    assert any(one.operator in ("<", "==", "~=") for one in requirement.specifier), str(requirement)
+    installed = importlib.metadata.version(name)
+    assert requirement.specifier.contains(installed), f"{name} {installed} is installed, required: {requirement}"
+
+
+def test_uvicorn_protocol_still_calls_the_overridden_methods() -> None:
+    overridden = {
+        "connection_lost",
+        "connection_made",
+        "data_received",
+        "on_body",
+        "on_header",
+        "on_headers_complete",
+        "on_message_begin",
+        "on_message_complete",
+        "on_response_complete",
+        "on_url",
+        "send_400_response",
+        "_start_asgi_task",
+    }
+    release = f"uvicorn {importlib.metadata.version('uvicorn')}"
+    for name in overridden:
+        theirs, ours = getattr(HttpToolsProtocol, name, None), getattr(LimitedProtocol, name)
+        assert theirs is not None, f"{release} has no HttpToolsProtocol.{name}"
+        assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters), (release, name)
+    source = inspect.getsource(HttpToolsProtocol)
+    for call in ("self._start_asgi_task(", "self.send_400_response(", "self._unset_keepalive_if_required("):
+        assert call in source, f"{release} no longer calls {call})"
+
+
+def test_uvicorn_cycle_still_has_the_used_attributes() -> None:
+    source = inspect.getsource(RequestResponseCycle.__init__)
+    for name in ("response_complete", "response_started", "disconnected", "message_event"):
+        assert f"self.{name} " in source, f"uvicorn {importlib.metadata.version('uvicorn')}: no {name}"
+
+
+def test_ray_still_has_the_used_private_functions() -> None:
+    release = f"ray {importlib.metadata.version('ray')}"
+    from ray._private import services, state
+    from ray.experimental import internal_kv
+
+    assert "addr" in inspect.signature(services.canonicalize_bootstrap_address_or_die).parameters, release
+    for name in ("actor_table", "available_resources_per_node"):
+        assert callable(getattr(state.state, name)), (release, name)
+    for name in ("_internal_kv_get", "_internal_kv_put", "_internal_kv_del"):
+        assert "namespace" in inspect.signature(getattr(internal_kv, name)).parameters, (release, name)
+
+
+def test_cloudpickle_still_has_the_used_private_functions() -> None:
+    release = f"cloudpickle {importlib.metadata.version('cloudpickle')}"
+    for name in (
+        "_class_setstate",
+        "_function_setstate",
+        "_make_function",
+        "_make_skeleton_class",
+        "_make_skeleton_enum",
+        "dynamic_subimport",
+    ):
+        assert callable(getattr(cloudpickle.cloudpickle, name, None)), f"{release} has no {name}"
+    assert hasattr(cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID, "get"), release
