@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from iris.cluster.logs.reading.line_pages import Line
+from iris.cluster.logs.reading.line_pages import NumberedLine
 from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_PARTIAL_LINE
 from iris.cluster.logs.records import (
     BEGINNING,
@@ -143,7 +143,7 @@ def lines_of(
     per_segment: int = 0,
     segments: Iterable[int] = (),
     counts: list[int] | None = None,
-) -> list[Line]:
+) -> list[NumberedLine]:
     """The rules of log_lines.py, applied to each record in turn.
 
     Args:
@@ -153,12 +153,12 @@ def lines_of(
         segments: Positions at which segments begin, where they are not regular.
         counts: Takes how many lines there are before each segment but the first.
     """
-    lines: list[Line] = []
+    lines: list[NumberedLine] = []
     states: dict[Source, _Unfinished] = {source: _Unfinished() for source in SOURCES}
     begins = set(segments) - {0}
 
     def add(source: Source, data: bytes, timestamp_ms: int, partial: bool) -> None:
-        lines.append(Line(len(lines), timestamp_ms, source, data, partial))
+        lines.append(NumberedLine(len(lines), timestamp_ms, source, data, partial))
 
     def next_segment() -> None:
         for source, state in states.items():
@@ -204,7 +204,7 @@ def _records(captured: Iterable[Captured]) -> Iterator[Captured]:
             yield source, data[start : start + MAX_PAYLOAD], timestamp_ms
 
 
-def bytes_of(lines: Iterable[Line], source: Source) -> bytes:
+def bytes_of(lines: Iterable[NumberedLine], source: Source) -> bytes:
     """What a source wrote, put together from its lines."""
     return b"".join(
         line.data + (b"" if line.partial else b"\n")

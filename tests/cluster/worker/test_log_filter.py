@@ -27,7 +27,7 @@ from support.log_model import (
 
 from iris.cluster.logs.reading.filters import FilteredReader, LogFilter, parse_filter
 from iris.cluster.logs.reading.line_index import LineBlock
-from iris.cluster.logs.reading.line_pages import Line
+from iris.cluster.logs.reading.line_pages import NumberedLine
 from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.records import (
     BEGINNING,
@@ -56,7 +56,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def by_hand(lines: Iterable[Line], wanted: LogFilter) -> list[Given]:
+def by_hand(lines: Iterable[NumberedLine], wanted: LogFilter) -> list[Given]:
     """What a filter keeps of lines."""
     kept: list[Given] = []
     for line in lines:
@@ -590,7 +590,7 @@ def test_lines_put_together_are_what_was_written(path: Path) -> None:
     captured = bars_and_lines(9, 300)
     lay_out(path, captured, 25)
     lines = [
-        Line(number, timestamp_ms, source, data.removesuffix(b"\n"), not data.endswith(b"\n"))  # type: ignore[arg-type]
+        NumberedLine(number, timestamp_ms, source, data.removesuffix(b"\n"), not data.endswith(b"\n"))  # type: ignore[arg-type]
         for number, (source, timestamp_ms, data) in enumerate(filtered(path, LogFilter(start_ms=1)))
     ]
     for source in SOURCE_ID:

@@ -9,25 +9,25 @@ import pytest
 from support.log_model import Captured, bars_and_lines, lay_out, lines_of, random_capture
 
 from iris.cluster.logs.reading.line_index import StoredIndex
-from iris.cluster.logs.reading.line_pages import Line, read_page
+from iris.cluster.logs.reading.line_pages import NumberedLine, read_page
 from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_PARTIAL_LINE, LineSplitter
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.cluster.logs.segments import list_segments
 
 
-def split(captured: list[Captured]) -> list[Line]:
+def split(captured: list[Captured]) -> list[NumberedLine]:
     """The lines that a splitter takes; another one that skips counts the same after each record."""
     taking, skipping = LineSplitter(), LineSplitter()
-    lines: list[Line] = []
+    lines: list[NumberedLine] = []
     for source, data, timestamp_ms in captured:
         whole, piece = taking.take(SOURCE_ID[source], timestamp_ms, data)
         skipping.skip(SOURCE_ID[source], timestamp_ms, data)
         parts = [(line, False) for line in whole.split(b"\n")[:-1]] + [(piece, True)] * bool(piece)
-        lines += [Line(len(lines) + count, timestamp_ms, source, *part) for count, part in enumerate(parts)]
+        lines += [NumberedLine(len(lines) + count, timestamp_ms, source, *part) for count, part in enumerate(parts)]
         assert taking.line == skipping.line == len(lines)
         assert taking.leftovers() == skipping.leftovers()
     for source_id, timestamp_ms, data in taking.leftovers():
-        lines.append(Line(len(lines), timestamp_ms, SOURCES[source_id], data, True))
+        lines.append(NumberedLine(len(lines), timestamp_ms, SOURCES[source_id], data, True))
     return lines
 
 

@@ -23,7 +23,7 @@ from support.log_model import (
     written,
 )
 
-from iris.cluster.logs.reading.line_pages import LINE_COST, PAGE_BYTES, Line, Page, making_page, read_page
+from iris.cluster.logs.reading.line_pages import LINE_COST, PAGE_BYTES, LinePage, NumberedLine, making_page, read_page
 from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
@@ -49,11 +49,11 @@ def page_of(
     start_line: int = 0,
     max_bytes: int = PAGE_BYTES,
     **fields: Any,
-) -> Page:
+) -> LinePage:
     return read_page(path, writer, LogFilter(**fields), start_line=start_line, final=final, max_bytes=max_bytes)
 
 
-def pages(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> Iterator[Page]:
+def pages(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> Iterator[LinePage]:
     """Goes from page to page, as a reader does, until there is nothing left."""
     while True:
         page = page_of(path, writer, final=final, **wanted)
@@ -64,11 +64,11 @@ def pages(path: Path, writer: LogWriter | None = None, *, final: bool = True, **
         wanted["start_line"] = page.next_line
 
 
-def read_all(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> list[Line]:
+def read_all(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> list[NumberedLine]:
     return [line for page in pages(path, writer, final=final, **wanted) for line in page.lines]
 
 
-def numbers(page: Page) -> list[int]:
+def numbers(page: LinePage) -> list[int]:
     return [line.number for line in page.lines]
 
 
@@ -88,11 +88,11 @@ def test_lines_come_in_the_order_in_which_they_were_completed(path: Path) -> Non
         ],
     )
     assert read_all(path, writer) == [
-        Line(0, 2, "stdout", b"one", False),
-        Line(1, 4, "stdout", b"two", False),
-        Line(2, 5, "stderr", b"warning", False),
-        Line(3, 5, "stderr", b"", False),
-        Line(4, 6, "build", b"fetching", False),
+        NumberedLine(0, 2, "stdout", b"one", False),
+        NumberedLine(1, 4, "stdout", b"two", False),
+        NumberedLine(2, 5, "stderr", b"warning", False),
+        NumberedLine(3, 5, "stderr", b"", False),
+        NumberedLine(4, 6, "build", b"fetching", False),
     ]
 
 
@@ -128,12 +128,12 @@ def test_bytes_are_the_tasks(path: Path, data: bytes, step: int) -> None:
 def test_a_tail_without_newline_shows_when_the_log_is_final(path: Path) -> None:
     writer = write(path, [("stderr", b"bye", 1), ("stdout", b"a\nb", 2), ("stderr", b"!", 3), ("build", b"x", 4)])
     live = page_of(path, writer, final=False)
-    assert live == Page([Line(0, 2, "stdout", b"a", False)], next_line=1, at_end=True)
+    assert live == LinePage([NumberedLine(0, 2, "stdout", b"a", False)], next_line=1, at_end=True)
     final = page_of(path, writer, start_line=live.next_line, final=True)
     assert final.lines == [
-        Line(1, 2, "stdout", b"b", True),
-        Line(2, 3, "stderr", b"bye!", True),
-        Line(3, 4, "build", b"x", True),
+        NumberedLine(1, 2, "stdout", b"b", True),
+        NumberedLine(2, 3, "stderr", b"bye!", True),
+        NumberedLine(3, 4, "build", b"x", True),
     ]
     assert (final.next_line, final.at_end) == (4, True)
 
@@ -172,7 +172,7 @@ def test_a_line_of_a_hundred_megabytes_comes_in_bounded_pages(path: Path) -> Non
 
 
 def test_no_log_is_an_empty_log(path: Path) -> None:
-    empty = Page([], next_line=0, at_end=True)
+    empty = LinePage([], next_line=0, at_end=True)
     for final in (False, True):
         assert page_of(path, final=final) == empty
         assert page_of(path, start_line=-5, final=final) == empty
@@ -189,7 +189,7 @@ def test_what_was_appended_can_be_read_at_once(path: Path) -> None:
     for number in range(20):
         writer.append("stdout", b"%d\n" % number, number)
         page = page_of(path, writer, start_line=number, final=False)
-        assert page.lines == [Line(number, number, "stdout", b"%d" % number, False)]
+        assert page.lines == [NumberedLine(number, number, "stdout", b"%d" % number, False)]
         assert (page.next_line, page.at_end, writer.lines) == (number + 1, True, number + 1)
     writer.close()
 
@@ -281,7 +281,7 @@ def test_a_deep_page_does_not_read_the_log_from_its_start(path: Path, prompt: by
     assert page_of(path, writer, start_line=-2, final=True).lines == expected[-2:]
     assert page_of(path, writer, tail=2, final=True).lines == expected[-2:]
     assert expected[-2].data == prompt + b"100%"
-    assert expected[-1] == Line(300_001, 3, "build", b"never ended", True)
+    assert expected[-1] == NumberedLine(300_001, 3, "build", b"never ended", True)
 
 
 def test_a_page_needs_little_memory_of_a_long_log(path: Path) -> None:
@@ -314,7 +314,7 @@ def test_long_unfinished_lines_do_not_fill_the_index(path: Path) -> None:
     assert writer.position > 48_000_000
     assert kept < 4_000_000  # the line itself, and few copies of it
     last = page_of(path, writer, start_line=800, final=True).lines
-    assert last == [Line(800, 7, "stderr", b"x" * (MAX_PARTIAL_LINE - 1), True)]
+    assert last == [NumberedLine(800, 7, "stderr", b"x" * (MAX_PARTIAL_LINE - 1), True)]
 
 
 # Filters
@@ -409,13 +409,13 @@ def test_a_start_beyond_the_end_waits_there(path: Path, ten: LogWriter) -> None:
 # Gaps
 
 
-def gap_line(number: int, timestamp_ms: int, missing: int, reason: str) -> Line:
+def gap_line(number: int, timestamp_ms: int, missing: int, reason: str) -> NumberedLine:
     words = f"[iris: {missing} bytes of stdout are missing here: {reason}]".encode()
-    return Line(number, timestamp_ms, "stdout", words, False, missing)
+    return NumberedLine(number, timestamp_ms, "stdout", words, False, missing)
 
 
 @pytest.fixture
-def with_gaps(path: Path) -> list[Line]:
+def with_gaps(path: Path) -> list[NumberedLine]:
     """A log with gaps, one of them at its end."""
     path.mkdir()
     records = [
@@ -428,19 +428,19 @@ def with_gaps(path: Path) -> list[Line]:
     (path / RecordBoundary(0, 0, BEGINNING).segment_name).write_bytes(b"".join(records))
     write_end(path, LogEnd((35, 2, 0), 30, 1000))
     return [
-        Line(0, 1, "stdout", b"a", False),
-        Line(1, 2, "stdout", b"b", True),
+        NumberedLine(0, 1, "stdout", b"a", False),
+        NumberedLine(1, 2, "stdout", b"b", True),
         gap_line(2, 2, 10, "full"),
-        Line(2, 3, "stderr", b"c", False),
-        Line(3, 4, "stdout", b"d", False),
+        NumberedLine(2, 3, "stderr", b"c", False),
+        NumberedLine(3, 4, "stdout", b"d", False),
         gap_line(4, 5, 20, "full"),
     ]
 
 
-def test_a_gap_is_no_line_and_is_given_once(path: Path, with_gaps: list[Line]) -> None:
+def test_a_gap_is_no_line_and_is_given_once(path: Path, with_gaps: list[NumberedLine]) -> None:
     page = page_of(path, final=True)
     expected = list(with_gaps)
-    expected[1] = Line(1, 1, "stdout", b"b", True)
+    expected[1] = NumberedLine(1, 1, "stdout", b"b", True)
     assert [(line.number, line.source, line.data, line.missing_bytes) for line in page.lines] == [
         (line.number, line.source, line.data, line.missing_bytes) for line in with_gaps
     ]
@@ -457,7 +457,7 @@ def test_a_gap_is_no_line_and_is_given_once(path: Path, with_gaps: list[Line]) -
     assert page_of(path, start_line=4, final=False).lines == []
 
 
-def test_gaps_pass_all_filters_but_that_of_the_source(path: Path, with_gaps: list[Line]) -> None:
+def test_gaps_pass_all_filters_but_that_of_the_source(path: Path, with_gaps: list[NumberedLine]) -> None:
     assert [line.missing_bytes for line in page_of(path, regex="none", final=True).lines] == [10, 20]
     assert [line.missing_bytes for line in page_of(path, start_ms=100, final=True).lines] == [10, 20]
     assert [line.missing_bytes for line in page_of(path, sources=("stderr",), final=True).lines] == [0]
@@ -538,7 +538,7 @@ def test_the_message_of_a_page(path: Path) -> None:
         page_message(path, writer, filter_message(sources=["nowhere"]), 3, True)
 
 
-def test_the_message_of_a_gap(path: Path, with_gaps: list[Line]) -> None:
+def test_the_message_of_a_gap(path: Path, with_gaps: list[NumberedLine]) -> None:
     message = page_message(path, None, cluster_pb2.Worker.FetchLogsFilter(), 0, True)
     assert [entry.missing_bytes for entry in message.logs] == [0, 0, 10, 0, 0, 20]
     assert message.logs[2].data == "[iris: 10 bytes of stdout are missing here: full]"

@@ -1,1 +1,4 @@
-"""What a log is, on every side of the wire: records, how far they were read, and which attempt is to be read next."""
+"""The log of an attempt: records, segments, cursors, writing, and what both sides of a log upload must know.
+
+The client, the worker and the controller import this package.
+"""

@@ -1,13 +1,16 @@
-"""How an attempt's log lies on disk: a directory of segments, and a word about its end.
+"""The files of one attempt's log: a directory of segments, and a file that describes the end of the log.
 
-A segment is a file of whole records (iris.cluster.logs.records). Its name carries where it begins, so a reader finds
-the one it needs in the listing, and knows how much is missing where one is damaged or gone:
+A segment is a file of whole records (iris.cluster.logs.records). The name of a segment says where it begins, so a
+reader finds the right segment in the listing, and knows how much is missing if a segment is damaged or gone:
 
-    {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
+        {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
 
-`end` is written when the log is closed; a log without it was not closed: its writer was killed. Of a log that was
-removed `end` stays, and says so. `written` lies beside what a worker hands over, until it has handed over all. `away`
-says that not all of a log that a controller keeps is here, the rest is elsewhere, and only the controller can fetch it.
+The other files are:
+
+* `end` is written when the log is closed. A log without this file was not closed, because its writer was killed. If the
+  segments of a log are removed, `end` stays and says so.
+* `written` notes how much an attempt has written, while the worker is still uploading its log.
+* `away` marks a log of the controller that lies partly at another location. Only the controller can fetch that part.
 """
 
 from __future__ import annotations
@@ -32,9 +35,9 @@ class RecordBoundary(NamedTuple):
     """A place between two records of a log.
 
     Attributes:
-        position: Bytes of all records before it, frames included.
-        line: How many lines end before it.
-        offsets: How much of each source lies before it.
+        position: How many bytes of records come before this place, with their headers.
+        line: How many lines end before this place.
+        offsets: How many bytes of each source come before this place.
     """
 
     position: int
@@ -51,7 +54,7 @@ ORIGIN = RecordBoundary(0, 0, BEGINNING)
 
 
 def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
-    """Where the segments of a log begin, in order; none where there is no such directory."""
+    """Return where the segments of a log begin, in order. A missing directory has no segments."""
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -64,15 +67,16 @@ def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
 
 
 class LogEnd(NamedTuple):
-    """What a closed log says of itself.
+    """The summary of a closed log.
 
     Attributes:
-        bytes_written: By each source, what is missing included.
-        bytes_missing: Of these: what the disk did not take, and what was dropped.
-        max_bytes: The limit above which the oldest was dropped.
-        removed: Why its segments are gone; empty while they are kept.
-        truncated: It was removed, and had no end before: its writer was killed.
-        lost: Why its oldest segments are gone although others are kept; empty: they were dropped for `max_bytes`.
+        bytes_written: How many bytes each source has written, missing bytes included.
+        bytes_missing: How many of these bytes were dropped, or not accepted by the disk.
+        max_bytes: The size limit, above which the oldest segments were dropped.
+        removed: Why all segments were removed; empty while they are kept.
+        truncated: Whether a removed log had no end before, because its writer was killed.
+        lost: Why the oldest segments are missing although later ones are kept; empty if they were dropped because of
+            `max_bytes`.
     """
 
     bytes_written: Offsets
@@ -84,21 +88,21 @@ class LogEnd(NamedTuple):
 
 
 def write_end(directory: Path, end: LogEnd) -> None:
-    """Says that the log is complete.
+    """Write the end of a log, which says that the log is complete.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     write_file(directory / END, encode_end(end))
 
 
 def encode_end(end: LogEnd) -> bytes:
-    """The content of its file."""
+    """Return the content of the file `end`."""
     return json.dumps(end._asdict()).encode()
 
 
 def read_end(directory: Path) -> LogEnd | None:
-    """The end of a closed log; None when it has none that can be read."""
+    """Return the end of a closed log; None if the file is missing or damaged."""
     try:
         return parse_end((directory / END).read_bytes())
     except (OSError, ValueError):
@@ -106,10 +110,10 @@ def read_end(directory: Path) -> LogEnd | None:
 
 
 def parse_end(text: bytes) -> LogEnd:
-    """What `write_end` has written.
+    """Parse the content of the file `end`.
 
     Raises:
-        ValueError: It has not written this.
+        ValueError: The text is not the content of such a file.
     """
     try:
         fields = json.loads(text)
@@ -122,32 +126,32 @@ def parse_end(text: bytes) -> LogEnd:
 
 
 def has_end(directory: Path) -> bool:
-    """Whether the log is closed."""
+    """Return whether the log is closed."""
     return (directory / END).exists()
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file of this name can belong to a log."""
+    """Return whether a log may contain a file with this name."""
     return name in (_WRITTEN, END) or _SEGMENT_NAME.fullmatch(name) is not None
 
 
 def list_files(directory: Path) -> list[Path]:
-    """The files that make up a log, its end last."""
+    """Return the files of a log, with its end last."""
     segments = [directory / place.segment_name for place in list_segments(directory)]
     return segments + [path for name in (_WRITTEN, END) if (path := directory / name).exists()]
 
 
 def write_written(directory: Path, written: Offsets) -> None:
-    """Notes how much an attempt has written whose log is still being handed over.
+    """Note how much an attempt has written whose log is still being uploaded.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     (directory / _WRITTEN).write_text(json.dumps(written))
 
 
 def read_written(directory: Path) -> Offsets:
-    """How much an attempt had written when that was noted last, by source; nothing where it was not."""
+    """Return what `write_written` noted last, by source; zeros if there is no valid note."""
     try:
         return _offsets(json.loads((directory / _WRITTEN).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -155,7 +159,7 @@ def read_written(directory: Path) -> Offsets:
 
 
 def remove_written(directory: Path) -> None:
-    """Takes the note away: the end of the log says it now."""
+    """Remove the note of `write_written`, because the end of the log now contains this information."""
     (directory / _WRITTEN).unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
-"""Writes one attempt's log: what its pipes gave, as records, into segments.
+"""Writes the log of one attempt: the output that was read from its pipes, as records in segments.
 
-Everything here blocks on the disk. Nothing is synced: a log survives the worker's death, not the machine's.
+All functions of this module block on the disk. Nothing is synced, so a log survives the death of the worker, but not a
+crash of the machine.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from iris.config import DEFAULT_MAX_LOG_BYTES
 
 _SEGMENT_BYTES = 16 << 20
 _SMALLEST_SEGMENT_BYTES = 64 << 10
-_SEGMENTS = 8  # at least about so many make up the limit: one of them is dropped at a time
+# About this many segments make up the size limit, so dropping the oldest segment drops only a part of the log.
+_SEGMENTS = 8
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Loss:
-    """What a source wrote and the disk did not take, until it can be declared."""
+    """Bytes of one source that the disk did not accept and that no gap record covers yet."""
 
     missing: int = 0
     timestamp_ms: int = 0
@@ -42,28 +44,28 @@ class _Loss:
 
 
 class LogWriter:
-    """Writes one attempt's log. Each append can be read by others as soon as it returns.
+    """Writes the log of one attempt. Other processes and threads can read each record as soon as `append` returns.
 
-    Not safe to use from several threads. Readers may be in other threads and take no lock: what they look at is
-    immutable and replaced as a whole, `tip` after the bytes before it were written, `segments` before a byte of a new
-    one is.
+    Only one thread may use a writer. Readers in other threads need no lock, because all objects that they use are
+    immutable and are replaced as a whole: `tip` after the bytes before it were written, and `segments` before the first
+    byte of a new segment is written.
 
     Args:
-        directory: Made here, for the segments; what it lies in exists.
-        max_bytes: What is kept of records, about; the oldest segment is dropped where it becomes more.
+        directory: The directory of the segments, which the writer creates. Its parent must exist.
+        max_bytes: About how many bytes of records are kept. Beyond that, the oldest segment is dropped.
 
     Attributes:
-        tip: The end of the last whole record. Its offsets do not count what is still to be declared as lost.
-        segments: Where the segments that are there begin, in order.
-        index: What reading by line numbers needs to start in mid-log.
-        missing: Bytes of the sources that were lost or dropped.
+        tip: The end of the last whole record. Bytes that were lost since the last record do not count.
+        segments: Where the existing segments begin, in order.
+        index: The places in the log from which reading by line numbers can start.
+        missing: How many bytes of the sources were lost or dropped.
         max_bytes: The limit.
-        end: What the closed log says of itself; None before.
-        removed: Why segments are not where they were written, once `check_place` has found that; empty before.
-        lost: Bytes of the sources that are missing because of the disk, and not because of `max_bytes`.
+        end: The summary of a closed log; None before.
+        removed: Why segments are no longer where they were written, as found by `check_place`; otherwise empty.
+        lost: How many bytes of the sources are missing because of the disk, and not because of `max_bytes`.
 
     Raises:
-        FileExistsError: There is a log already: an attempt is written once.
+        FileExistsError: The log exists already. An attempt is written only once.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = DEFAULT_MAX_LOG_BYTES) -> None:
@@ -72,7 +74,7 @@ class LogWriter:
         except FileExistsError:
             raise
         except OSError:
-            pass  # a full disk, for example: the first segment is tried with each record until it can be made
+            pass  # The disk may be full. Each record tries to create the first segment, until that succeeds.
         self.removed = ""
         self.lost = 0
         self.tip = ORIGIN
@@ -83,14 +85,16 @@ class LogWriter:
         self.end: LogEnd | None = None
         self._directory = directory
         self._segment_bytes = min(_SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))
-        # A record is never longer than a segment is to be: else one long read would push out all that is kept.
+        # A record is at most as long as a segment, because one long read would otherwise push out everything that is
+        # kept.
         self._record_bytes = min(MAX_PAYLOAD, self._segment_bytes - HEADER.size)
         self._fd = -1  # of the last segment
         self._closed = self._is_ended = False
         self._losses = [_Loss() for _ in SOURCES]
         self._is_losing = False
         self._why_lost = ""
-        # Of each segment, how much the gaps in it speak of: that is missing already when the segment is dropped.
+        # The bytes that the gaps in each segment cover. These bytes already count as missing when the segment is
+        # dropped.
         self._lost_in: dict[int, int] = {}
         self._subscribers: dict[Callable[[], None], None] = {}
 
@@ -104,36 +108,36 @@ class LogWriter:
 
     @property
     def position(self) -> int:
-        """The end of the last whole record, in bytes of records since the log's beginning."""
+        """The end of the last whole record, in bytes of records since the beginning of the log."""
         return self.tip.position
 
     @property
     def unfinished(self) -> tuple[int, ...]:
-        """Where in its source each source's unfinished line begins; -1 where it has none."""
+        """The offset at which the partial line of each source begins; -1 for a source without a partial line."""
         lengths = map(self.index.tail_length, range(len(SOURCES)))
         return tuple(end - length if length else -1 for end, length in zip(self.tip.offsets, lengths, strict=True))
 
     @property
     def lines(self) -> int:
-        """How many lines have ended by now: the completed ones, and the pieces of long ones."""
+        """How many lines have ended, including the pieces of long lines that count as lines."""
         return self.tip.line
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called after each append that wrote something, and at the close.
+        """Call `callback` after each append that wrote something, and after the close.
 
-        It is called where the writer is, before `append` returns: it only notes that there is something to do.
+        The callback runs before `append` returns, so it must only note that there is something to do.
         """
         self._subscribers[callback] = None
 
     def unsubscribe(self, callback: Callable[[], None]) -> None:
-        """Ends a subscription; one that is not there has ended."""
+        """End a subscription, if there is one."""
         self._subscribers.pop(callback, None)
 
     def append(self, source: Source, data: bytes, timestamp_ms: int) -> None:
-        """Adds what one read from a pipe gave; no data adds nothing.
+        """Append the bytes of one read from a pipe.
 
-        What the disk does not take is counted, and declared by a gap record before what comes next. Nothing of it is
-        raised: the task goes on.
+        Bytes that the disk does not accept are counted, and a gap record covers them before the next record. The caller
+        gets no error, because the task must be able to continue.
 
         Raises:
             ValueError: The log is closed.
@@ -150,12 +154,14 @@ class LogWriter:
 
     @property
     def is_ended(self) -> bool:
-        """Whether it is closed, and its end is on the disk."""
+        """Whether the log is closed and its end is on disk."""
         return self._is_ended
 
     def close(self) -> None:
-        """Declares what is still to be declared, and the end. Where the disk does not take the end, another call tries
-        again; after that it does nothing."""
+        """Close the log: write the last gap records, and the file `end`.
+
+        If the disk does not accept the end, a later call tries again. After a success, further calls do nothing.
+        """
         if not self._closed:
             self.check_place()
             self._closed = True
@@ -166,7 +172,7 @@ class LogWriter:
                     self._gaps_written()
                     self._publish(end, offsets)
                 except OSError:
-                    pass  # the end tells of it, and `reason`
+                    pass  # The end of the log and `reason` describe this gap.
             self._close_segment()
             self.end = LogEnd(offsets, self.missing, self.max_bytes, lost=self.removed)
             self._write_end()
@@ -185,13 +191,14 @@ class LogWriter:
             _log.error("cannot write the end of the log %s: %s", self._directory, error)
 
     def check_place(self) -> bool:
-        """Find out whether the log is still where it was written, and go on in a new segment where it is not.
+        """Check whether the log is still where it was written. If it is not, continue in a new segment.
 
-        Somebody may have removed or moved the directory. What was written until then is missing, and readers are told
-        so from now on: the new segment says where it begins. The disk may not take it now; then each record tries.
+        A user may have removed or moved the directory. Everything written until then is missing, and readers are told
+        so, because the name of the new segment says where it begins. If the disk cannot create the segment now, each
+        record tries again.
 
         Returns:
-            Whether it was found just now that the log is elsewhere.
+            Whether this call has found that the log was removed or moved.
         """
         if self._closed or self._fd < 0 or self._is_in_place():
             return False
@@ -213,24 +220,24 @@ class LogWriter:
         return True
 
     def _is_in_place(self) -> bool:
-        """Whether the file that is written is the one that readers find by its name."""
+        """Return whether the open file is the file that readers find by its name."""
         try:
             there, ours = os.stat(self._directory / self.segments[-1].segment_name), os.fstat(self._fd)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # it cannot be told now
+            return True  # unknown for now, so assume that it is
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     @property
     def warning(self) -> str:
-        """What is missing because of the disk, in words; empty: nothing."""
+        """What is missing because of the disk, for people; empty if nothing is missing."""
         if not self.lost:
             return ""
         return f"{self.lost:,} bytes of its log are missing: {self.removed or self._why_lost}"
 
     def reason(self, source_id: int) -> str:
-        """Why the bytes between the source's offset at the tip and its end are missing; "" where none are."""
+        """Return why the last bytes of a source were not written; "" if all bytes were written."""
         return self._losses[source_id].reason
 
     def _notify(self) -> None:
@@ -241,7 +248,8 @@ class LogWriter:
         offsets = self.offsets if self._is_losing else self.tip.offsets
         header = encode_header(source_id, timestamp_ms, offsets[source_id], payload)
         try:
-            if self._is_losing:  # what is lost and what comes next, both or none: no gap stands there without an end
+            # The gap and the next record are written together or not at all, so that no gap stands at the end of a log.
+            if self._is_losing:
                 end = self._write((*self._gaps(), header, payload))
                 self._gaps_written()
             else:
@@ -254,14 +262,14 @@ class LogWriter:
         return True
 
     def _write(self, frames: tuple[bytes, ...]) -> int:
-        """Writes whole records, all or none, and says where they end."""
+        """Write whole records, all or none, and return the position at which they end."""
         size = sum(map(len, frames))
         if self._fd < 0 or (self._used() + size > self._segment_bytes and self._used() > 0):
             self._begin_segment()
         at = self._used()
         try:
-            # At our own offset, not in append mode: should the truncation below fail as well, the next record
-            # overwrites what is left of this one.
+            # Write at the known offset, and not in append mode. If the truncation below also fails, the next record
+            # overwrites the rest of this one.
             written = os.pwritev(self._fd, frames, at)
             if written < size:
                 rest = memoryview(b"".join(frames))
@@ -271,7 +279,7 @@ class LogWriter:
             try:
                 os.ftruncate(self._fd, at)
             except OSError:
-                pass  # the first error is the one to report; no reader looks beyond the tip
+                pass  # The first error is the one to report. No reader reads beyond the tip.
             raise
         return self.tip.position + size
 
@@ -286,7 +294,7 @@ class LogWriter:
         path = self._directory / place.segment_name
         try:
             self._fd = os.open(path, flags, 0o666)
-        except FileNotFoundError:  # removed, or never made since the disk was full
+        except FileNotFoundError:  # The directory was removed, or was never created because the disk was full.
             self._directory.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, flags, 0o666)
         self.segments = (*self.segments, place)
@@ -310,7 +318,7 @@ class LogWriter:
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:
-            pass  # as it should be
+            pass  # The file is gone already.
         except OSError as error:
             _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
 

@@ -1,3 +1,4 @@
-"""Reads the log of an attempt from disk: whole records, pages, tails, filters, and live streams. Imported by worker
-and controller.
+"""Reads the log of an attempt from disk: whole records, pages of lines, tails, filters, and live streams.
+
+The worker and the controller import this package.
 """

@@ -1,4 +1,4 @@
-"""Reads a log through a filter, where it lies: only what passes is sent."""
+"""Reads a log through a filter, so that only matching lines are sent."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
 from iris.cluster.logs.writer import LogWriter
 
-# What one call of `read` looks through at most when nothing passes.
+# One call of `read` looks at this many bytes at most if nothing matches.
 _LOOK_BYTES = 16 << 20
 _NEVER = 1 << 62
 
 
 class FilteredReader:
-    """Reads what passes a filter, as `LogReader` reads all; the same calls.
+    """Reads the lines that match a filter. The class implements the same protocol as `LogReader`.
 
-    Lines that pass are put into records anew, whole lines only; what is unfinished comes at the end of a final log.
-    Where only the source counts, records come as they are.
+    Matching lines are packed into new records, which contain whole lines only. A partial line is returned at the end of
+    a final log. If the filter only selects sources, the original records are returned.
 
-    An empty record says of its source how far that was looked at. Such stand before what passes, so that a reader knows
-    where the other sources were at each line: exactly those that are wanted, the others as they were when the chunk
-    was read. When much was looked through and nothing passed, `read` gives nothing else: this is not the end, and a
-    reader that comes again from there need not have it looked through again.
+    An empty record tells how far the filter has read in a source. Such records come before matching lines, so that a
+    reader knows the place of the other sources at each line. This place is exact for the wanted sources, and for the
+    others it is the end of the chunk. If nothing matches in a long part of the log, `read` returns only empty records.
+    That is not the end of the log, and a reader that reconnects does not have to search the same part again.
 
     Args:
-        directory: See `LogReader`,
-        offsets: where lines begin,
-        writer: and see `LogReader`.
-        wanted: The filter. Its `tail` counts from these offsets on, in what is there at the first read.
+        directory: The directory of the log.
+        offsets: Where to begin, by source. A line must begin there.
+        writer: The writer of the log, as for `LogReader`.
+        wanted: The filter. Its `tail` counts the lines between these offsets and the end of the log at the first read.
 
     Attributes:
-        offsets: Up to where each source was given out or left out: where its next line begins.
-        missing: How many bytes the gaps spoke of that were given out.
-        exhausted: `max_lines` were given.
+        offsets: Where the next line of each source begins, after the lines that were returned or left out.
+        missing: How many bytes the returned gaps cover.
+        exhausted: Whether `max_lines` lines were returned.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class FilteredReader:
         self._tail: Generator[int, None, TailStart] | None = None
         self._selection = Selection(wanted, TailStart(START, 0, 0), offsets)
         self._left = wanted.max_lines
-        self._last_end = 0  # where in its block the last of `max_lines` lines ends
-        self._at = {source_id: offsets[source_id] for source_id in wanted.source_ids}  # where its next line begins
-        self._marked = list(offsets)  # of each source, up to where the reader knows
+        self._last_end = 0  # where the last of `max_lines` lines ends in its block
+        # where the next line of each wanted source begins
+        self._at = {source_id: offsets[source_id] for source_id in wanted.source_ids}
+        self._marked = list(offsets)  # how far the reader knows each source to be read
         self._is_over = False
         self._walk: LineReader | None = None
         if not wanted.tail:
@@ -66,26 +67,26 @@ class FilteredReader:
 
     @property
     def position(self) -> int:
-        """See `LogReader`; 0 as long as the beginning of a tail is looked for."""
+        """The position of the next record, as for `LogReader`; 0 while the beginning of a tail is searched."""
         return 0 if self._walk is None else self._walk.reader.position
 
     @property
     def written(self) -> Offsets | None:
-        """See `LogReader`."""
+        """How much each source has written, as for `LogReader`."""
         return None if self._walk is None else self._walk.reader.written
 
     @property
     def truncated(self) -> bool:
-        """See `LogReader`."""
+        """Whether the end of the log may be missing, as for `LogReader`."""
         return self._walk is not None and self._walk.reader.truncated
 
     @property
     def is_searching(self) -> bool:
-        """Whether the beginning of a tail is being looked for: until it is found, `read` gives nothing."""
+        """Whether the beginning of a tail is still searched. Until it is found, `read` returns nothing."""
         return self._walk is None
 
     def read(self, max_bytes: int, *, final: bool) -> bytes:
-        """See `LogReader.read`; b"" after `max_lines` lines, too."""
+        """Return matching lines as `LogReader.read` returns records; b"" also after `max_lines` lines."""
         looked = 0
         while not (self.exhausted or self._is_over):
             if self._walk is None:
@@ -102,32 +103,32 @@ class FilteredReader:
         return b""
 
     def behind(self) -> int:
-        """See `LogReader.behind`."""
+        """Return about how many bytes of records can still be read now."""
         if self._walk is None:
             return LogReader(self._directory, self._from, writer=self._writer).behind()
         return self._walk.reader.behind()
 
     def mark(self) -> bytes:
-        """Empty records of the sources of which something was left out since it was said last."""
+        """Return empty records for the sources of which something was left out since the last call."""
         return self._marks_of(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Close the open file."""
         if self._walk is not None:
             self._walk.reader.close()
 
     def _begin(self) -> LineReader:
-        # What is not wanted lies below what is wanted, so it is left out where it can be, by whole segments.
+        # Unwanted records come before wanted ones, so whole segments of them can be skipped.
         source_ids = self._wanted.source_ids
         stdout, stderr, build = (
             offset if source_id in source_ids else _NEVER for source_id, offset in enumerate(self._from)
         )
         offsets = stdout, stderr, build
         if self._writer is not None and self._wanted.start_ms:
-            # Nor is what the index knows to be too early. Not when that is before what was asked for.
+            # Skip what the index knows to be too early, unless that lies before the requested offsets.
             point = self._writer.index.points.before(0, self._wanted.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
-                stdout, stderr, build = map(max, offsets, point.offsets)  # what is skipped is not missing
+                stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
                 return LineReader(self._directory, point, self._writer, (stdout, stderr, build))
         return LineReader.at_offsets(self._directory, offsets, self._writer)
 
@@ -140,7 +141,7 @@ class FilteredReader:
         except StopIteration as found:
             start: TailStart = found.value
         except OSError:
-            self._tail = None  # it begins anew when it is asked again
+            self._tail = None  # The search begins anew with the next read.
             raise
         self._walk = LineReader(self._directory, start.point, self._writer)
         self._selection = Selection(self._wanted, start, self._from)
@@ -149,7 +150,7 @@ class FilteredReader:
         return 0
 
     def _read(self, walk: LineReader, max_bytes: int, final: bool) -> bytes | None:
-        """One step: what passes of it; None when there is nothing more now."""
+        """Return the matching records of one step; None if nothing more can be read now."""
         unwanted = self._unwanted()
         if self._wanted.is_by_source:
             chunk = walk.reader.read_chunk(max_bytes, final=final)
@@ -184,17 +185,17 @@ class FilteredReader:
         return b"".join(passed)
 
     def _move(self, offsets: Sequence[int]) -> None:
-        """Lines of the wanted sources begin there, not before."""
+        """Note where the next lines of the wanted sources begin."""
         for source_id in self._at:
             self._at[source_id] = max(self._from[source_id], offsets[source_id])
 
     def _unwanted(self) -> dict[int, int]:
-        """How far the sources were passed that are not wanted."""
+        """Return how far the unwanted sources were read."""
         passed = enumerate(() if self._walk is None else self._walk.reader.passed)
         return {source_id: at for source_id, at in passed if source_id not in self._wanted.source_ids and at < _NEVER}
 
     def _marks_of(self, places: Mapping[int, int]) -> bytes:
-        """Empty records of the sources that have moved since that was said last."""
+        """Return empty records for the sources that were read further than the reader knows."""
         last_ms = 0 if self._walk is None else self._walk.reader.last_ms
         marks = []
         for source_id, offset in places.items():
@@ -204,7 +205,7 @@ class FilteredReader:
         return b"".join(marks)
 
     def _chosen(self, offsets: Offsets) -> Offsets:
-        """These of what is wanted; of the rest, how far that was read."""
+        """Return the original records of the wanted sources, and empty records for the other sources."""
         unwanted = self._unwanted()
         stdout, stderr, build = (
             offsets[source_id]
@@ -232,7 +233,7 @@ class FilteredReader:
         )
 
     def _runs(self, block: LineBlock) -> list[tuple[int, int]]:
-        """What passes of the lines of a block; lines that follow each other are one run."""
+        """Return the matching lines of a block, with adjacent lines in one piece."""
         runs: list[tuple[int, int]] = []
         for _, start, end in self._selection.lines(block):
             if runs and runs[-1][1] == start:
@@ -248,7 +249,7 @@ class FilteredReader:
         return runs
 
     def _end_at(self, items: list[LineBlock | Gap], last: LineBlock | Gap) -> None:
-        """Notes where each source was when the last line was given."""
+        """Store where each source was when the last line was returned."""
         offsets = list(self.offsets)
         for item in items:
             offsets[item.source_id] = item.end

@@ -1,4 +1,4 @@
-"""Goes through a log line by line: from any line on, without reading all that is before it."""
+"""Reads a log line by line, from any line on, without reading everything before that line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CHUNK_BYTES = 1 << 20
 
 
 class LineBlock(NamedTuple):
-    """Consecutive lines of a source that one record completed.
+    """Consecutive lines of one source that one record has completed.
 
     Attributes:
-        number: Of the first line, over all sources.
-        source_id: Which source's.
-        timestamp_ms: When they were completed.
-        offset: Where in its source the first line begins.
-        data: The lines, newlines included. What follows the last newline is a piece of a line.
-        counted: Whether these lines have numbers. A piece before a gap that the writer knew nothing of has none.
+        number: The number of the first line, counted over all sources.
+        source_id: The source.
+        timestamp_ms: When the lines were completed.
+        offset: Where in the source the first line begins.
+        data: The lines with their newlines. Bytes after the last newline are a piece of a line.
+        counted: Whether the lines have numbers. A piece before a gap that the writer did not know has none.
     """
 
     number: int
@@ -37,12 +37,21 @@ class LineBlock(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where in its source the last line ends."""
+        """Where in the source the last line ends."""
         return self.offset + len(self.data)
 
 
 class Gap(NamedTuple):
-    """So many bytes of a source are missing from `offset` on; `number` is that of the next line."""
+    """Missing bytes of one source.
+
+    Attributes:
+        number: The number of the next line.
+        source_id: The source.
+        timestamp_ms: The time of the gap.
+        offset: Where in the source the gap begins.
+        missing: How many bytes are missing.
+        reason: Why the bytes are missing, for people.
+    """
 
     number: int
     source_id: int
@@ -53,21 +62,21 @@ class Gap(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where in its source the gap ends."""
+        """Where in the source the gap ends."""
         return self.offset + self.missing
 
 
 class LineReader:
-    """Reads on from a place and takes records apart into lines.
+    """Reads records from a place on, and splits them into lines.
 
     Args:
-        directory: The log's.
+        directory: The directory of the log.
         point: Where to begin.
-        writer: As for `LogReader`.
-        offsets: From where on each source is wanted; the point is not beyond. None: from the point on.
+        writer: The writer of the log, as for `LogReader`.
+        offsets: Where the wanted bytes of each source begin, not before the point. None means at the point.
 
     Attributes:
-        reader: What is read.
+        reader: Reads the records.
     """
 
     def __init__(self, directory: Path, point: Point, writer: LogWriter | None, offsets: Offsets | None = None) -> None:
@@ -77,7 +86,9 @@ class LineReader:
 
     @classmethod
     def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineReader:
-        """Begins where lines begin; numbers of lines mean nothing before the next segment."""
+        """Return a reader that begins at offsets where lines begin. Its line numbers are undefined before the next
+        segment.
+        """
         walk = cls(directory, START, writer, offsets)
         walk.reader = LogReader(directory, offsets, writer=writer)
         return walk
@@ -94,9 +105,9 @@ class LineReader:
         return stdout, stderr, build
 
     def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[LineBlock | Gap] | None:
-        """Lines that about so many bytes of records complete; None when there is nothing more now.
+        """Return the lines and gaps in about `max_bytes` of records; None if nothing more can be read now.
 
-        Where all of them are before `start_line` they are only counted, and an empty block is given for them.
+        If all lines come before `start_line`, they are only counted, and one empty block stands for them.
         """
         chunk = self.reader.read_chunk(max_bytes, final=final)
         if chunk is None:
@@ -106,14 +117,15 @@ class LineReader:
         return self._take_apart(chunk) if line + most >= start_line else self._pass_over(chunk)
 
     def leftovers(self) -> list[LineBlock]:
-        """What has no newline at the end of a final log."""
+        """Return the partial lines at the end of a final log."""
         return [self._piece(leftover, self.line + count) for count, leftover in enumerate(self._splitter.leftovers())]
 
     def _take_apart(self, chunk: Chunk) -> list[LineBlock | Gap]:
         splitter, ends, records = self._splitter, self._ends, chunk.records
         items: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
-        while at < size:  # as `decode` does, in half the time: of many short records this is what a walk costs
+        # This loop takes half the time of `decode`. With many short records, it takes most of the time of a reader.
+        while at < size:
             word, _, timestamp_ms, offset, kind = unpack(records, at)
             start = at + header
             at = start + (word & LENGTH_MASK)
@@ -131,7 +143,7 @@ class LineReader:
         return items
 
     def _pass_over(self, chunk: Chunk) -> list[LineBlock | Gap]:
-        """Counts; all that is given is that there were lines, and the gaps after the last one."""
+        """Count the lines of a chunk. Return an empty block for them, and the gaps after the last line."""
         splitter, first = self._splitter, self._splitter.line
         if chunk.begins is not None:
             self._begin(chunk.begins)
@@ -167,7 +179,8 @@ class LineReader:
             blocks.append(LineBlock(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
         for source_id, end in enumerate(self._ends):
             if end > place.offsets[source_id]:
-                self._splitter.begin_line(source_id)  # we come from where a line of it has ended in this segment
+                # The reader began in this segment, at a place where a line of the source had ended.
+                self._splitter.begin_line(source_id)
         return blocks
 
     def _piece(self, leftover: Leftover, number: int) -> LineBlock:
@@ -176,10 +189,10 @@ class LineReader:
 
 
 class StoredIndex:
-    """What `Points` are, for a log that an earlier process wrote: from the names of its segments.
+    """The points of a log that an earlier process wrote, found from the names of its segments.
 
-    A segment's name does not tell what was unfinished before it. That is found in the segment in which the source has
-    written last: if no line of it ended there, it was cut at that segment's end.
+    The name of a segment does not contain the partial lines before it. Those are found in the segment in which the
+    source has written last. A partial line that fills the whole of that segment was cut at its end.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -187,11 +200,13 @@ class StoredIndex:
         self._segments = list_segments(directory)
 
     def before(self, line: int, start_ms: int) -> Point:
-        """As `Points.before`; names do not tell times."""
+        """Return the last point before a line, as `Points.before` does. The names of segments contain no times, so
+        `start_ms` is ignored.
+        """
         return self._point(bisect_right(self._segments, line, key=attrgetter("line")) - 1)
 
     def back(self, steps: int) -> Point:
-        """As `Points.back`."""
+        """Return a point near the end, as `Points.back` does."""
         return self._point(len(self._segments) - steps)
 
     def _point(self, number: int) -> Point:
@@ -215,7 +230,7 @@ class StoredIndex:
         )
 
     def _written_last(self, place: RecordBoundary) -> dict[int, list[int]]:
-        """The segments in which the sources have written last before a place, with these sources."""
+        """Return the segments in which the sources have written last before a place, each with these sources."""
         last: dict[int, list[int]] = {}
         for source_id, offset in enumerate(place.offsets):
             number = bisect_left(self._segments, offset, key=lambda segment: segment.offsets[source_id]) - 1
@@ -224,7 +239,7 @@ class StoredIndex:
         return last
 
     def _end_of(self, number: int) -> Point:
-        """What is unfinished at the end of a segment."""
+        """Return the point at the end of a segment, with the partial lines there."""
         place, following = self._segments[number : number + 2]
         splitter = LineSplitter(Point(ended=tuple(offset == 0 for offset in place.offsets)))
         with LogReader(self._directory, place.offsets, position=place.position) as reader:
@@ -241,11 +256,11 @@ class StoredIndex:
 
 
 class Extent(NamedTuple):
-    """A log as it is at one moment, also while it is being written.
+    """A log at one moment, which may still be growing.
 
     Attributes:
-        points: Where reading may start in it; not beyond `stop`.
-        stop: Its end, in bytes of records; None: where its files end.
+        points: Where reading can start, not beyond `stop`.
+        stop: The end of the log in bytes of records; None if the log ends with its files.
     """
 
     points: Points | StoredIndex
@@ -253,8 +268,8 @@ class Extent(NamedTuple):
 
 
 def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Extent:
-    """A log as it is now; to its very end where it is final, what is missing there included."""
+    """Return the log as it is now. A final log includes a gap at its end."""
     if writer is None:
         return Extent(StoredIndex(directory), None)
-    points = writer.index.points  # first, so that the tip is not before one of them
+    points = writer.index.points  # Take the points before the tip, so that no point lies beyond the tip.
     return Extent(points, None if final else writer.tip.position)

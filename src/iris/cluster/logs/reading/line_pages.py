@@ -16,26 +16,27 @@ from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import Steps, finish
 
 PAGE_BYTES = 2 << 20
-# A page looks through so much at most: a question about a log of many GB is answered page by page, too.
+# One page reads this many bytes at most, so a search through many gigabytes is answered in several pages.
 _LOOK_BYTES = 256 << 20
-# Pieces of lines without a number that a log may have, where records were lost.
+# How many pieces of lines without a number a log may have, because records were lost.
 _NOT_NUMBERED = 1000
-# What a line counts for in a page besides its data: its time, source and frame in an answer. Without it, a page of
-# empty lines would have no limit.
+# What a line counts in a page besides its data, for its time, source and header. Without it, a page of empty lines
+# would have no limit.
 LINE_COST = 32
 
 
 @dataclass(slots=True)
-class Line:
+class NumberedLine:
     """A line of a log, or a gap.
 
     Attributes:
-        number: Its place in the attempt's log, from 0, over all sources; of a gap, that of the line after it.
-        timestamp_ms: When its end was captured, in ms since the epoch.
-        source: Which pipe it came from.
-        data: Its exact bytes, without the newline; of a gap, words that say so.
-        partial: No newline here: the end of the log, or a piece that the source's next line continues.
-        missing_bytes: Of a gap: how many bytes of the source are missing here.
+        number: The number of the line in the attempt's log, from 0, over all sources. A gap has the number of the next
+            line.
+        timestamp_ms: When the end of the line was captured, in ms since the epoch.
+        source: The source of the line.
+        data: The bytes of the line without its newline. For a gap, a sentence that describes it.
+        partial: Whether the newline is missing, because the log ends here or because the next line continues this one.
+        missing_bytes: How many bytes of the source are missing here; 0 for a line.
     """
 
     number: int
@@ -47,16 +48,16 @@ class Line:
 
 
 @dataclass(slots=True)
-class Page:
-    """Some lines of a log, and how to go on.
+class LinePage:
+    """A page of lines, and where the next page begins.
 
     Attributes:
-        lines: In order; those that passed the filters. A gap comes with the line after it, or at the end.
-        next_line: Where the next page starts: after the lines that were returned and the ones that were filtered out.
-        at_end: There is nothing to read after this page now; of a final log, nothing will ever come.
+        lines: The lines that passed the filter, in order. A gap comes before the next line, or at the end.
+        next_line: Where the next page begins, after the returned lines and the lines that were filtered out.
+        at_end: Whether nothing more can be read now. For a final log, nothing will ever follow.
     """
 
-    lines: list[Line]
+    lines: list[NumberedLine]
     next_line: int
     at_end: bool
 
@@ -70,8 +71,8 @@ def read_page(
     final: bool,
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
-) -> Page:
-    """Read a page at once; see `reading_page`."""
+) -> LinePage:
+    """Read a page without interruptions; see `reading_page`."""
     return finish(
         reading_page(
             directory,
@@ -94,26 +95,26 @@ def reading_page(
     final: bool,
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
-) -> Steps[Page]:
-    """Read lines of a log, also while it is being written. No such directory is an empty log.
+) -> Steps[LinePage]:
+    """Read lines of a log, which may still be growing. A missing directory is an empty log.
 
-    Yields after each step, which reads a megabyte at most.
+    Yields after each step, which reads at most a megabyte.
 
     Args:
-        directory: The log's.
-        writer: As for `LogReader`.
-        wanted: The filter. A `tail` counts from `start_line` on, so a page that follows goes on with the same one.
-        start_line: The first line, from 0; negative counts from the end of what there is, before the other filters.
-        final: The log is complete, so what has no newline is shown too. Only true when the writer is done.
-        max_bytes: A page ends before its lines are more than this, `LINE_COST` included; it always has one, if
-            there is one.
-        look_bytes: … or after so much was looked through, whatever was found. To find where a `tail` begins, as much
-            is looked through as that takes.
+        directory: The directory of the log.
+        writer: The writer of the log, as for `LogReader`.
+        wanted: The filter. Its `tail` counts from `start_line` on, so the next page continues with the same tail.
+        start_line: The first line, from 0. A negative number counts from the present end of the log, before the other
+            filters.
+        final: Whether the log is complete, so that partial lines are shown, too. Only true if the writer has finished.
+        max_bytes: The page ends before its lines exceed this size, in which each line counts `LINE_COST` more. A page
+            has at least one line, if there is one.
+        look_bytes: The page also ends after reading this many bytes. Finding the beginning of a `tail` may read more.
 
     Raises:
         OSError: The log cannot be read.
     """
-    # All that follows looks at the log as it is now: a page ends also where a task never stops writing.
+    # The following code reads the log as it is now, so the page ends even if the task never stops writing.
     extent = extent_of(directory, writer, final=final)
     points, stop = extent
     num_lines = -1
@@ -124,7 +125,7 @@ def reading_page(
     if wanted.tail and wanted.tail < num_lines - start_line + _NOT_NUMBERED:
         search = find_tail(directory, writer, extent, wanted, start_line=start_line, final=final)
         start = yield from _steps_of(search)
-    else:  # also where the tail has room for all lines that there are: they need not be counted
+    else:  # A tail that is as long as the log needs no counting either.
         start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
     walk = LineReader(directory, start.point, writer)
@@ -161,8 +162,8 @@ def _step(walk: LineReader, stop: int | None, final: bool, start_line: int) -> l
     return walk.read(room, final=final, start_line=start_line) if room > 0 else None
 
 
-def _read(walk: LineReader, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[Page]:
-    """Reads on until the page is full and a line after it was seen, until the end, or for long enough."""
+def _read(walk: LineReader, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[LinePage]:
+    """Read until the page is full and one more line was seen, until the end of the log, or up to the limit."""
     line, begin = walk.line, walk.reader.position
     while page.full_at is None or line <= page.full_at:
         items = _step(walk, stop, final, page.start_line)
@@ -178,39 +179,40 @@ def _read(walk: LineReader, stop: int | None, final: bool, page: _PageLines, loo
             page.add(item)
         line = walk.line
         if page.full_at is None and line > page.start_line and walk.reader.position - begin >= look_bytes:
-            return Page(page.lines, line, at_end=False)  # gaps after the last line are found again by the next page
+            return LinePage(page.lines, line, at_end=False)  # The next page finds the gaps after the last line again.
         yield
-    # A start beyond the end stays where it is: the lines before it were not asked for.
+    # A start beyond the end stays where it is, because lines before it were not requested.
     next_line = max(page.start_line, line) if page.full_at is None else page.full_at
-    return Page(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))
+    return LinePage(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))
 
 
 class _PageLines:
-    """The lines of one page: those that were found, and when it is full.
+    """The lines of one page.
 
     Attributes:
-        start_line: None before this one.
-        lines: Found so far.
-        full_at: The line at which the next page starts; None as long as this one has room.
+        start_line: The page contains no line before this number.
+        lines: The lines found so far.
+        full_at: The number at which the next page begins; None while this page has space.
     """
 
     def __init__(self, selection: Selection, max_lines: int, max_bytes: int) -> None:
         self.start_line = selection.start.line
-        self.lines: list[Line] = []
+        self.lines: list[NumberedLine] = []
         self.full_at: int | None = None
         self._selection = selection
         self._max_lines = max_lines
         self._room = max_bytes
         self._count = 0
-        self._gaps: list[Line] = []  # since the last line; given with the next one, so that no page has them again
+        # The gaps since the last line are returned together with the next line, so that no page repeats them.
+        self._gaps: list[NumberedLine] = []
 
     @property
     def has_gaps(self) -> bool:
-        """Whether there are gaps that are not in the page, before the line at which the next one starts."""
+        """Whether there are gaps before the next page that are not in this page yet."""
         return bool(self._gaps)
 
     def add(self, item: LineBlock | Gap) -> None:
-        """Takes what is wanted of it."""
+        """Add the selected lines of a block, or a gap."""
         if isinstance(item, Gap):
             if self._selection.takes_gap(item):
                 self._gaps.append(_gap_line(item))
@@ -224,7 +226,7 @@ class _PageLines:
             line = _line(block, number, start, end)
             self._room -= len(line.data) + LINE_COST
             if self._room < 0 and self._count:
-                if number > block.number:  # else the gaps before it are the next page's, too
+                if number > block.number:  # Otherwise the gaps belong to the next page, too.
                     self.release_gaps(block.number)
                 self.full_at = number
                 return
@@ -237,7 +239,7 @@ class _PageLines:
         self.release_gaps(block.number)
 
     def release_gaps(self, number: int) -> None:
-        """Gives the gaps before this line, if it is one of the page."""
+        """Add the gaps before a line to the page."""
         if self.full_at is None:
             if number >= self.start_line:
                 for gap in self._gaps:
@@ -246,16 +248,16 @@ class _PageLines:
             self._gaps = []
 
 
-def _line(block: LineBlock, number: int, start: int, end: int) -> Line:
+def _line(block: LineBlock, number: int, start: int, end: int) -> NumberedLine:
     data = block.data[start:end]
     partial = not data.endswith(b"\n")
-    return Line(number, block.timestamp_ms, SOURCES[block.source_id], data if partial else data[:-1], partial)
+    return NumberedLine(number, block.timestamp_ms, SOURCES[block.source_id], data if partial else data[:-1], partial)
 
 
-def _gap_line(gap: Gap) -> Line:
+def _gap_line(gap: Gap) -> NumberedLine:
     source = SOURCES[gap.source_id]
     words = f"[iris: {gap.missing} bytes of {source} are missing here: {gap.reason}]"
-    return Line(gap.number, gap.timestamp_ms, source, words.encode(), False, gap.missing)
+    return NumberedLine(gap.number, gap.timestamp_ms, source, words.encode(), False, gap.missing)
 
 
 def making_page(
@@ -265,10 +267,10 @@ def making_page(
     attempt_id: int,
     final: bool,
 ) -> Steps[cluster_pb2.Worker.FetchTaskLogsResponse]:
-    """Answer FetchTaskLogs, step by step; see `reading_page`.
+    """Answer FetchTaskLogs step by step; see `reading_page`.
 
     Raises:
-        InvalidArgumentError: The filter cannot be meant.
+        InvalidArgumentError: The filter is invalid.
     """
     reading = reading_page(directory, writer, parse_filter(wanted), start_line=wanted.start_line, final=final)
     page = yield from reading
@@ -280,7 +282,8 @@ def making_page(
         try:
             entry.data = line.data.decode()
         except UnicodeDecodeError:
-            # One bad byte in a proto `string` would fail the whole message: the exact bytes travel beside it.
+            # One invalid byte in a proto `string` would make the whole message fail, so the exact bytes are sent in
+            # another field.
             entry.data = line.data.decode(errors="replace")
             entry.raw = line.data
         if line.partial:

@@ -1,17 +1,17 @@
-"""Lines out of records: where one ends, which number it has, and where reading may start in mid-log.
+"""How records become lines: where a line ends, which number it has, and where reading can start within a log.
 
-A line is completed by its newline, per source, and lines are in the order in which they were completed. Its time is
-that of the record that completed it. What has no newline is shown as a *piece*, and counts as a line, where it must
-not wait for one:
+A newline completes a line of its source. Lines are ordered and numbered by the time of their completion, over all
+sources, and a line has the time of the record that completed it. In the following cases, bytes without a newline are
+shown as a *piece*, which counts as a line:
 
-* at the end of a record, when the unfinished line has `MAX_PARTIAL_LINE` bytes, or more than `BAR_BYTES` with a
-  `\\r` in them: then up to the last `\\r`, so that a progress bar does not become one endless line;
-* before a gap of its source;
-* at the end of a segment through the whole of which its source wrote without ending a line;
-* at the end of the log, in the order of `SOURCES`.
+* At the end of a record, if the partial line has `MAX_PARTIAL_LINE` bytes. If it has more than `BAR_BYTES` and contains
+  a `\\r`, the piece ends at the last `\\r`, so that a progress bar does not become one endless line.
+* Before a gap of the source.
+* At the end of a segment in which the source has written without completing any line.
+* At the end of the log, in the order of `SOURCES`.
 
-How long it is counts from the beginning of the segment, so all of this can be said from there on: who begins to read
-at a segment comes to the same pieces and the same numbers as who has read all that is before it.
+The length of a partial line is counted from the beginning of its segment. Therefore a reader that starts at a segment
+finds the same pieces and the same numbers as a reader that has read everything before.
 """
 
 from __future__ import annotations
@@ -22,32 +22,34 @@ from operator import attrgetter
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 
-# Bytes of an unfinished line that a reader (and the writer) keeps at most, before the record that makes it this long.
-# Not below MAX_PAYLOAD: then a record that has a newline never leaves such a piece behind it.
+# How many bytes of a partial line are kept in memory, before the record that exceeds this limit. The limit is not below
+# MAX_PAYLOAD, so a record with a newline never leaves a longer partial line behind.
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 
-# Where reading may start: this far apart in bytes, and that many times the unfinished lines that have to be remembered
-# with the place. So an index takes at most about 1/64 of the log's size, whatever the task writes.
+# The distance between places where reading can start: this many bytes, and this many times the partial lines that are
+# stored with the place. So an index takes at most about 1/64 of the log's size, whatever the task writes.
 _POINT_SPACING = 1 << 20
 _POINT_SPACING_PER_TAIL_BYTE = 64
 
-Leftover = tuple[int, int, bytes]  # source, time in ms, an unfinished line of it
+Leftover = tuple[int, int, bytes]  # source, time in ms, and a partial line of the source
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place between two records, and all that is needed to read lines from there on.
+    """A place between two records, with everything that is needed to read lines from there on.
 
     Attributes:
-        position: Bytes of records before it.
-        offsets: How much of each source lies before it.
-        line: How many lines end before it.
-        newest_ms: The latest time of all records before it; clocks may go back, so not always the last record's.
-        tails: Each source's unfinished line.
+        position: How many bytes of records come before this place.
+        offsets: How many bytes of each source come before this place.
+        line: How many lines end before this place.
+        newest_ms: The latest time of the records before this place. It may not be the last record's, because clocks may
+            be set back.
+        tails: The partial line of each source.
         tail_ms: The time of each source's last record.
-        carried: How much of each unfinished line lies in earlier segments.
-        ended: Whether a line of the source has ended in this segment, or the source begins in it.
+        carried: How many bytes of each partial line lie in earlier segments.
+        ended: For each source, whether one of its lines has ended in this segment, or the source begins in this
+            segment.
     """
 
     position: int = 0
@@ -69,7 +71,10 @@ START = Point()
 
 
 class LineSplitter:
-    """Walks over records and keeps what lines need: how many there were, and each source's unfinished one.
+    """Goes over records, and keeps the number of lines and the partial line of each source.
+
+    Args:
+        point: Where to begin.
 
     Attributes:
         line: How many lines have ended, pieces included.
@@ -84,13 +89,13 @@ class LineSplitter:
         self._ended = list(point.ended)
 
     def skip(self, source_id: int, timestamp_ms: int, payload: bytes) -> None:
-        """Passes a record of which no line is wanted: several times faster than `take`."""
+        """Go over a record without returning its lines, several times faster than `take`."""
         cut = self._pass(source_id, timestamp_ms, payload, payload.rfind(b"\n") + 1)
         if cut:
             del self._tails[source_id][:cut]
 
     def take(self, source_id: int, timestamp_ms: int, payload: bytes) -> tuple[bytes, bytes]:
-        """Passes a record: the lines that it completes, newlines included, and a piece of a longer line."""
+        """Go over a record. Return the lines that it completes, with their newlines, and a piece of a longer line."""
         newline = payload.rfind(b"\n") + 1
         tail = self._tails[source_id]
         if not newline:
@@ -107,7 +112,7 @@ class LineSplitter:
         return whole, piece
 
     def _pass(self, source_id: int, timestamp_ms: int, payload: bytes, newline: int) -> int:
-        """Counts, and says how much of the unfinished line is to be cut off as a piece."""
+        """Count the lines of a record, and return how much of the partial line must become a piece."""
         tail = self._tails[source_id]
         self._tail_ms[source_id] = timestamp_ms
         if timestamp_ms > self._newest_ms:
@@ -130,7 +135,8 @@ class LineSplitter:
         if length - carried >= MAX_PARTIAL_LINE:
             cut = length
         else:
-            # What was this long before has been searched. The last byte may be half of a line's end: \r\n.
+            # Earlier records have searched the bytes before. Leave out the last byte, which may be the first half of
+            # "\r\n".
             searched = before - 1 if before - carried > BAR_BYTES else 0
             cut = max(0, tail.rfind(b"\r", max(carried + 1, searched), length - 1))
         if cut:
@@ -139,7 +145,12 @@ class LineSplitter:
         return cut
 
     def gap(self, source_id: int, *, counted: bool = True) -> bytes:
-        """Passes a gap: what was unfinished before it, which is `counted` as a line, or not."""
+        """Go over a gap, and return the partial line before it.
+
+        Args:
+            source_id: The source of the gap.
+            counted: Whether the partial line gets a number.
+        """
         piece = bytes(self._tails[source_id])
         self.line += bool(piece and counted)
         self._tails[source_id].clear()
@@ -147,7 +158,13 @@ class LineSplitter:
         return piece
 
     def begin_segment(self, offsets: Offsets) -> list[Leftover]:
-        """Passes from one segment into the next, before which lie `offsets`; again without effect. What it cuts."""
+        """Go from one segment into the next, and return the partial lines that become pieces there.
+
+        A second call for the same segment has no effect.
+
+        Args:
+            offsets: Where the next segment begins.
+        """
         pieces = []
         for source_id, tail in enumerate(self._tails):
             if len(tail) > self._carried[source_id] and not self._ended[source_id]:
@@ -159,17 +176,22 @@ class LineSplitter:
         return pieces
 
     def leftovers(self) -> list[Leftover]:
-        """The unfinished lines, in the order in which a final log shows them."""
+        """Return the partial lines at the end of a log, in the order in which they are shown."""
         return [
             (source_id, self._tail_ms[source_id], bytes(tail)) for source_id, tail in enumerate(self._tails) if tail
         ]
 
     def tail_length(self, source_id: int) -> int:
-        """How long a source's unfinished line is, in bytes."""
+        """Return the length of a source's partial line in bytes."""
         return len(self._tails[source_id])
 
     def point(self, position: int, offsets: Offsets) -> Point:
-        """This place, to come back to; the records before it have been passed."""
+        """Return a point at this place, to which a reader can come back.
+
+        Args:
+            position: The position of this place.
+            offsets: The offsets of this place.
+        """
         return Point(
             position,
             offsets,
@@ -182,17 +204,18 @@ class LineSplitter:
         )
 
     def begin_line(self, source_id: int) -> None:
-        """Takes note that a line has ended here."""
+        """Note that a line of a source has ended here."""
         self._carried[source_id] = 0
         self._ended[source_id] = True
 
 
 class LogIndex:
-    """Where reading may start in mid-log, so that a page deep in a long log costs no more than the first.
+    """The places within a log from which reading can start, so that a page deep in a long log costs no more than the
+    first.
 
-    Kept by the writer, in memory. Readers in other threads use it meanwhile and take no lock: a `Point` never changes,
-    the list only grows, by an append that is atomic, or is replaced, and a point is there only after the bytes that it
-    speaks of. A reader that just misses a new point starts at an older one and comes to the same lines.
+    The writer keeps the index in memory. Readers in other threads use it without a lock. That is safe because a `Point`
+    never changes, the list of points only grows by atomic appends or is replaced, and a point is added only after the
+    bytes before it were written. A reader that just misses a new point starts at an older one and finds the same lines.
     """
 
     def __init__(self) -> None:
@@ -201,27 +224,27 @@ class LogIndex:
 
     @property
     def line(self) -> int:
-        """How many lines end before the end of what was added."""
+        """How many lines have ended so far."""
         return self._splitter.line
 
     def tail_length(self, source_id: int) -> int:
-        """How long a source's unfinished line is, in bytes."""
+        """Return the length of a source's partial line in bytes."""
         return self._splitter.tail_length(source_id)
 
     def add(self, source_id: int, timestamp_ms: int, payload: bytes) -> None:
-        """Takes note of a record."""
+        """Add a record."""
         self._splitter.skip(source_id, timestamp_ms, payload)
 
     def add_gap(self, source_id: int) -> None:
-        """Takes note of a gap."""
+        """Add a gap."""
         self._splitter.gap(source_id)
 
     def begin_segment(self, offsets: Offsets) -> None:
-        """Takes note of a new segment, before which lie `offsets`."""
+        """Begin a new segment at these offsets."""
         self._splitter.begin_segment(offsets)
 
     def mark(self, position: int, offsets: Offsets) -> None:
-        """Remembers this place, if it is far enough from the last one; what is before it was added."""
+        """Store this place if it is far enough from the last stored place. The records before it were added."""
         distance = position - self._points[-1].position
         if distance >= _POINT_SPACING:
             tails = sum(map(self._splitter.tail_length, range(len(SOURCES))))
@@ -229,22 +252,22 @@ class LogIndex:
                 self._points.append(self._splitter.point(position, offsets))
 
     def drop_before(self, position: int) -> None:
-        """Forgets what is no longer there. The start remains: who begins there hears of the gap."""
+        """Remove the points before a position. The start remains, and a reader that begins there gets a gap."""
         first = bisect_right(self._points, position - 1, key=attrgetter("position"))
         self._points = [START, *self._points[first:]]
 
     @property
     def points(self) -> Points:
-        """The points that there are now."""
+        """The present points."""
         return Points(self._points, len(self._points))
 
 
 class Points:
-    """The points of an index at one moment; those that come later are not seen.
+    """The points of an index at one moment. Points that are added later are left out.
 
     Args:
-        points: A list that only grows.
-        count: How many there are of them at that moment.
+        points: A list of points that only grows.
+        count: How many points of the list belong to this object.
     """
 
     def __init__(self, points: list[Point], count: int) -> None:
@@ -252,7 +275,12 @@ class Points:
         self._count = count
 
     def before(self, line: int, start_ms: int) -> Point:
-        """The last point before which no line is wanted: all are before `line`, or none is later than `start_ms`."""
+        """Return the last point before which no wanted line ends.
+
+        Args:
+            line: Lines before this number are unwanted.
+            start_ms: Lines up to this time are unwanted, if it is greater than 0.
+        """
         points, count = self._points, self._count
         number = bisect_right(points, line, hi=count, key=attrgetter("line"))
         if start_ms > 0:
@@ -260,5 +288,5 @@ class Points:
         return points[number - 1]
 
     def back(self, steps: int) -> Point:
-        """The point so many steps before the end, or the start."""
+        """Return the point that lies `steps` points before the end, or the start."""
         return self._points[max(0, self._count - steps)]

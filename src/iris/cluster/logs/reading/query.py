@@ -1,8 +1,8 @@
-"""What a reader wants of a log: one meaning for streams and pages.
+"""What a reader selects from a log, with the same meaning for streams and pages.
 
-`start_ms` is exclusive, `end_ms` inclusive; `max_lines` keeps the first N that pass the other filters, `tail` the last
-N of what is there when reading begins. What is missing is told whatever the filter, if its source is wanted and reading
-comes through that place.
+`start_ms` is exclusive, and `end_ms` is inclusive. `max_lines` keeps the first N lines that pass the other filters.
+`tail` keeps the last N of the lines that exist when reading begins. Gaps pass every filter if their source is selected
+and reading comes across their place.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
 MAX_PATTERN = 10_000  # characters
-# What means the ends of the text, or any byte, or switches off that `^` and `$` are those of lines.
+# These parts of a pattern match the ends of the text or any byte, or they change the meaning of `^` and `$`.
 _KNOWS_ENDS = re.compile(r"\\[AzC]|\(\?[A-Za-z]*-")
 
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which lines of a log are wanted.
+    """Selects lines of a log.
 
     Attributes:
-        start_ms: Only lines later than this; 0 = all.
-        end_ms: Only lines not later than this; 0 = all.
-        regex: RE2, searched in the line as UTF-8 text, in which bytes that are none are U+FFFD; "" = all.
-        sources: Only lines of these; none = all.
-        tail: The last so many lines that pass the others; 0 = all.
-        max_lines: The first so many lines that pass the others; 0 = all.
-        source_ids: The wanted sources, as records have them.
+        start_ms: Select only lines later than this time; 0 selects all.
+        end_ms: Select only lines up to this time; 0 selects all.
+        regex: An RE2 pattern that is searched in the text of each line. Bytes that are no UTF-8 become U+FFFD. ""
+            selects all.
+        sources: Select only lines of these sources; an empty sequence selects all.
+        tail: Select only the last N lines that pass the other filters; 0 selects all.
+        max_lines: Select only the first N lines that pass the other filters; 0 selects all.
+        source_ids: The selected sources, by their numbers in records.
 
     Raises:
-        InvalidArgumentError: One of them is none of these, or there are both `tail` and `max_lines`.
+        InvalidArgumentError: A value is invalid, or both `tail` and `max_lines` are given.
     """
 
     start_ms: int = 0
@@ -64,21 +65,21 @@ class LogFilter:
 
     @property
     def is_open(self) -> bool:
-        """Whether all of a log passes."""
+        """Whether the filter selects the whole log."""
         return not (self.has_line_limits or self.start_ms or self.end_ms) and len(self.source_ids) == len(SOURCES)
 
     @property
     def is_by_source(self) -> bool:
-        """Whether nothing else counts than the source."""
+        """Whether the filter only selects by source."""
         return not (self.has_line_limits or self.start_ms or self.end_ms)
 
     @property
     def has_line_limits(self) -> bool:
-        """Whether lines have to be looked at one by one, or counted."""
+        """Whether lines must be checked one by one, or counted."""
         return bool(self.regex or self.tail or self.max_lines)
 
     def wants(self, block: LineBlock) -> bool:
-        """Whether lines of that source and time are wanted."""
+        """Return whether the filter selects lines of this source and time."""
         return (
             block.source_id in self.source_ids
             and (self.start_ms == 0 or block.timestamp_ms > self.start_ms)
@@ -86,7 +87,7 @@ class LogFilter:
         )
 
     def matching(self, block: LineBlock) -> Iterator[tuple[int, int, int]]:
-        """The lines of a block in which the pattern is found: number, and from where to where, newline included."""
+        """Yield the number, the beginning and the end (with the newline) of each matching line of a block."""
         data, number, before = block.data, block.number, 0
         for start, end in _spans(data) if self._pattern is None else self._pattern.spans(data):
             number += data.count(b"\n", before, start)
@@ -94,11 +95,13 @@ class LogFilter:
             yield number, start, end
 
     def may_match(self, blocks: Sequence[LineBlock]) -> bool:
-        """Whether one of the blocks may have lines that match; to ask this first is cheaper where none has."""
+        """Return whether one of the blocks may contain a matching line. For blocks without a match, this is faster than
+        `matching`.
+        """
         return self._pattern is None or self._pattern.may_be_in([block.data for block in blocks])
 
     def count(self, block: LineBlock) -> int:
-        """How many lines of a block `matching` gives."""
+        """Return how many lines of a block `matching` yields."""
         if self._pattern is None:
             return block.data.count(b"\n") + (not block.data.endswith(b"\n"))
         return sum(1 for _ in self._pattern.spans(block.data))
@@ -108,10 +111,10 @@ EVERYTHING = LogFilter()
 
 
 def parse_filter(message: cluster_pb2.Worker.FetchLogsFilter) -> LogFilter:
-    """The filter of a message; its `start_line` is not looked at.
+    """Return the filter of a message. The message's `start_line` is ignored.
 
     Raises:
-        InvalidArgumentError: See `LogFilter`.
+        InvalidArgumentError: A value is invalid; see `LogFilter`.
     """
     return LogFilter(
         start_ms=message.start_ms,
@@ -124,14 +127,13 @@ def parse_filter(message: cluster_pb2.Worker.FetchLogsFilter) -> LogFilter:
 
 
 class _Pattern:
-    """An RE2 that is searched in lines.
+    """An RE2 pattern that is searched in lines.
 
-    A line is searched as the text that a reader sees: in RE2's UTF-8 mode nothing matches a byte that is no UTF-8, not
-    even `.`; in its Latin-1 mode `é` in a class or with (?i) means something else.
+    A line is searched as the text that a reader sees. In RE2's UTF-8 mode nothing matches a byte that is no UTF-8, not
+    even `.`. In its Latin-1 mode, `é` in a class or with (?i) has another meaning.
 
-    Lines in which nothing is found are many, and to search each one costs more than to search all of them at once. So
-    a block is searched as a whole where that finds the same: `^` and `$` are at the ends of lines, and nothing matches
-    a newline.
+    Most lines do not match, and searching each line costs more than searching all lines at once. So a whole block is
+    searched where that has the same result: if `^` and `$` match the ends of lines, and nothing matches a newline.
     """
 
     def __init__(self, regex: str) -> None:
@@ -139,11 +141,11 @@ class _Pattern:
             raise ResourceExhaustedError(
                 f"the pattern is too long: {len(regex):,} characters, over the limit of {MAX_PATTERN:,}"
             )
-        import re2  # not needed before somebody gives a pattern, and it costs milliseconds of each worker's start
+        import re2  # imported here, because it takes milliseconds that workers without patterns do not have to spend
 
         options = re2.Options()
-        options.log_errors = False  # the caller is told; RE2 would also write to the worker's stderr
-        options.never_capture = True  # only whether it matches is asked
+        options.log_errors = False  # The caller gets the error, and RE2 must not also write it to the worker's stderr.
+        options.never_capture = True  # Only the existence of a match matters.
         try:
             self._of_line = re2.compile(regex, options)
             options.never_nl = True
@@ -151,18 +153,18 @@ class _Pattern:
         except re2.error as error:
             reason = error.args[0]
             reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-            # The reason may end with all of the pattern.
+            # The reason may end with the whole pattern.
             raise InvalidArgumentError(
                 f"not a pattern: {quoted(regex)}: {reason[:200]} (expected RE2 syntax)"
             ) from None
 
     def may_be_in(self, blocks: Sequence[bytes]) -> bool:
-        """Whether one of them may have a line in which it is found."""
+        """Return whether one of the texts may contain a matching line."""
         data = b"".join([block if block.endswith(b"\n") else block + b"\n" for block in blocks])
         return self._of_block is None or not _is_text(data) or next(self.spans(data), None) is not None
 
     def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Where the lines are in which it is found."""
+        """Yield the beginnings and ends of the matching lines."""
         if self._of_block is None or not _is_text(data):
             for start, end in _spans(data):
                 if self._of_line.search(data[start:end].removesuffix(b"\n").decode(errors="replace").encode()):

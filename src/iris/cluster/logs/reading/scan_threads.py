@@ -1,7 +1,7 @@
-"""Threads that read logs for readers: apart from all that a server does otherwise, and shared fairly between callers.
+"""Threads that read large parts of logs, and share their time fairly between callers.
 
-A page may look through gigabytes before it finds a line. It is read in slices: after each, the thread goes to the
-caller whose turn is next. A reader that has gone gets no further slice, so nothing is read for it any more.
+A page may read gigabytes before it finds a line. Such a read is divided into slices, and after each slice the thread
+turns to the next caller. A reader that has left gets no further slice.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-# Pages that are read for a caller that has left are ended after the step of 1 MiB that is being read.
+# A page whose caller has left ends after the current step of 1 MiB.
 _SLICE_S = 0.05
 _THREADS = 4
 _OF_CALLER = 2
-_WAITING_OF_CALLER = 2048  # as many streams may be open, and each reads one piece after the other
+_WAITING_OF_CALLER = 2048  # A caller may have this many streams open, and each stream reads one part at a time.
 _WAITING = 20_000
 
 
 @dataclass(slots=True)
 class _Slice(Generic[T]):
-    """What came of a slice: the result, if that is there."""
+    """The outcome of a slice: whether the read is done, and the result if it is."""
 
     done: bool
     result: T | None = None
 
 
 class _Stop:
-    """Set by the loop, seen by a thread: the caller has gone."""
+    """Set by the event loop, and checked by the thread, when the caller has left."""
 
     __slots__ = ("is_set",)
 
@@ -45,11 +45,11 @@ class _Stop:
 
 
 class LogScans:
-    """The threads of one server.
+    """The threads of one server that read logs.
 
     Args:
-        threads: How many there are.
-        per_caller: How many of these one caller may have at a time.
+        threads: The number of threads.
+        per_caller: How many threads one caller may use at the same time.
     """
 
     def __init__(self, threads: int = _THREADS, per_caller: int = _OF_CALLER) -> None:
@@ -63,14 +63,15 @@ class LogScans:
         )
 
     async def scan(self, caller: str, work: Steps[T]) -> T:
-        """Do some reading, slice by slice, and return what comes of it.
+        """Run a read slice by slice, and return its result.
 
         Args:
-            caller: Who asks.
-            work: Yields wherever it may be interrupted. It is closed at the end, also when the caller has gone.
+            caller: Identifies the caller.
+            work: A generator that yields wherever it may be interrupted. It is closed at the end, also when the caller
+                has left.
 
         Raises:
-            ResourceExhaustedError: The caller has too many calls waiting.
+            ResourceExhaustedError: The caller has too many waiting calls.
         """
         stop = _Stop()
         try:
@@ -84,32 +85,33 @@ class LogScans:
             work.close()
 
     async def read(self, caller: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Do some reading that is known to be short: a few megabytes at most.
+        """Run a short read of a few megabytes at most, and return its result.
 
         Raises:
-            ResourceExhaustedError: The caller has too many calls waiting.
+            ResourceExhaustedError: The caller has too many waiting calls.
         """
         async with self.lane.turn(caller):
             result: T = await self._in_thread(_Stop(), function, *args, **options)
             return result
 
     async def _in_thread(self, stop: _Stop, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a function in a thread. When the caller has gone, the turn lasts until the thread is free again."""
+        """Call a function in a thread. If the caller leaves, its turn still lasts until the thread is free again."""
         loop = asyncio.get_running_loop()
         reading = loop.run_in_executor(self._threads, lambda: function(*args, **options))
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
             stop.is_set = True
-            while not reading.done():  # however often we are told to end: nobody else may touch what the thread reads
+            # No other code may touch what the thread is reading, so wait even if this task is cancelled repeatedly.
+            while not reading.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([reading])
             if not reading.cancelled():
-                reading.exception()  # nobody else would look at it
+                reading.exception()  # Without this call, asyncio would log an error that no caller awaits any more.
             raise
 
     def close(self) -> None:
-        """End the threads when they have done what they do."""
+        """Shut the threads down after their current work."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""Where the last N lines that pass a filter begin, found from the end of a log."""
+"""Finds where the last N matching lines begin, starting from the end of a log."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class TailStart(NamedTuple):
 
     Attributes:
         point: Where to begin to read.
-        line: Its first line is not before this one.
-        skip: How many lines that pass come before it, from `line` on.
+        line: The tail contains no line before this number.
+        skip: How many matching lines, from `line` on, come before the tail.
     """
 
     point: Point
@@ -29,12 +29,12 @@ class TailStart(NamedTuple):
 
 
 class Selection:
-    """Goes through the lines of a walk and says which are given.
+    """Selects the lines of a log that a reader gets.
 
     Args:
         wanted: The filter.
-        start: Where to begin; before its line, and before what is to be skipped, nothing is given.
-        offsets: Lines that begin before these are not given.
+        start: Where to begin. Lines before its line, and the lines that must be skipped, are left out.
+        offsets: Lines that begin before these offsets are left out.
     """
 
     def __init__(self, wanted: LogFilter, start: TailStart, offsets: Offsets = BEGINNING) -> None:
@@ -45,12 +45,13 @@ class Selection:
         self._is_reached = False
 
     def lines(self, block: LineBlock) -> Iterator[tuple[int, int, int]]:
-        """Those of a block: number, and from where to where in its data, newline included."""
+        """Yield the selected lines of a block: the number, the beginning, and the end with the newline."""
         start_line = self.start.line
         if not self._is_reached and block.counted and block.number >= start_line:
             self._is_reached = True
             if block.number > start_line:
-                self._skip = 0  # the beginning of what was counted was dropped since: what is left is fewer than asked
+                # The counted lines were dropped meanwhile, so there are fewer lines left than the reader wants.
+                self._skip = 0
         if not self._wanted.wants(block):
             return
         begin = self._offsets[block.source_id] - block.offset
@@ -63,7 +64,7 @@ class Selection:
                 yield number, start, end
 
     def takes_gap(self, gap: Gap) -> bool:
-        """Whether a gap is given."""
+        """Return whether the reader gets a gap."""
         return gap.source_id in self._wanted.source_ids and not self._skip
 
 
@@ -77,25 +78,26 @@ def find_tail(
     start_line: int = 0,
     final: bool,
 ) -> Generator[int, None, TailStart]:
-    """Goes back from the end, twice as far each time, until there are enough lines that pass.
+    """Go back from the end, twice as far each time, until enough lines match. Return where the tail begins.
 
-    Yields after each piece of work how many bytes were looked through.
+    Yields after each step the number of bytes that were read.
 
     Args:
-        directory: The log's.
-        writer: As for `LogReader`.
-        extent: The log as it is to be looked at.
+        directory: The directory of the log.
+        writer: The writer of the log, as for `LogReader`.
+        extent: The log as it was when the search began.
         wanted: The filter, with its `tail`.
-        offsets: Lines that begin before these do not count.
-        start_line: Lines before this one do not count.
-        final: The writer is done, so what is unfinished counts.
+        offsets: Lines that begin before these offsets do not count.
+        start_line: Lines before this number do not count.
+        final: Whether the writer has finished, so that partial lines count.
     """
     points, stop = extent
     steps = 1
     while True:
         point = points.back(steps)
         is_all = point.line <= start_line or all(map(int.__le__, point.offsets, offsets))
-        # Counts of what passes, with the number of the first line that was looked at, of as much as the tail needs.
+        # For each part of the log, as many parts as the tail needs: the number of its first line, and how many lines
+        # match.
         counts: deque[tuple[int, int]] = deque()
         total = 0
         walk = LineReader(directory, point, writer)
