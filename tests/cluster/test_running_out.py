@@ -133,7 +133,7 @@ def test_with_few_descriptors_left_the_controller_takes_no_jobs_and_streams_and_
         for _ in range(3 * DESCRIPTOR_HEADROOM + 20):
             others.enter_context(connect(server))
         wait_until(lambda: not accepted(client), "the connections to be counted")
-        with pytest.raises(ResourceExhaustedError, match="no new jobs now: it has nearly all of the"):
+        with pytest.raises(ResourceExhaustedError, match="no new jobs now: nearly all of its"):
             launch(client, ["true"])
         with pytest.raises(ControllerUnreachableError, match="no new streams now"):
             next(client.watch_job(runs, patience_s=0))

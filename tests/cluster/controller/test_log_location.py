@@ -231,7 +231,7 @@ def test_whatever_a_file_system_raises_is_one_error(
         "read from": lambda: odd.fetch("task-1/0", back),
         "remove from": lambda: odd.remove("task-1/0"),
     }.items():
-        with pytest.raises(UnavailableError, match=f"cannot {verb} the place for logs odd:.*odd") as raised:
+        with pytest.raises(UnavailableError, match=f"cannot {verb} the log location odd:.*odd") as raised:
             call()
         assert raised.value.__cause__ is error
     with pytest.raises(UnavailableError, match="cannot write to"):
@@ -260,7 +260,7 @@ def test_an_end_that_is_none(odd: LogLocation, log: Path, tmp_path: Path) -> Non
 def test_a_place_below_a_regular_file(log: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     location = LogLocation(f"file://{tmp_path}/file/logs")
-    with pytest.raises(UnavailableError, match=r"cannot write to the place for logs file://.*Not a directory"):
+    with pytest.raises(UnavailableError, match=r"cannot write to the log location file://.*Not a directory"):
         location.check()
     with pytest.raises(UnavailableError, match="cannot write to"):
         location.store(log, "task-1/0")
@@ -288,5 +288,5 @@ def test_a_file_system_that_connects_at_once_and_finds_nobody() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"ftp://127.0.0.1:{nobody.getsockname()[1]}/logs"
-        with pytest.raises(UnavailableError, match=f"the place for logs {url}: .*refused"):
+        with pytest.raises(UnavailableError, match=f"the log location {url}: .*refused"):
             LogLocation(url)

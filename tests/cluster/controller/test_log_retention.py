@@ -175,4 +175,4 @@ def test_the_reason_for_age_says_the_time_in_a_unit_that_people_read(keep_ms: in
 
 
 def test_the_reason_for_size_says_the_limit() -> None:
-    assert Retention(keep_bytes=1234).size_reason == "removed: logs are kept up to 1234 bytes in total, the newest"
+    assert Retention(keep_bytes=1234).size_reason == "removed: only the newest 1234 bytes of all logs are kept"

@@ -91,7 +91,7 @@ async def test_a_location_that_cannot_be_written_is_tried_again(
     logs.add_ended("one", b"one\n")
     logs.there.write_text("a file where the directory should be")
     await logs.keeper.sweep()
-    assert "cannot write to the place for logs" in caplog.text
+    assert "cannot write to the log location" in caplog.text
     assert await logs.read("one") == Read(b"one\n"), "what is not stored stays"
     logs.there.unlink()
     logs.now_ms += 2 * HOUR_MS
@@ -147,7 +147,7 @@ async def test_without_a_location_the_oldest_goes_for_good(tmp_path: Path) -> No
     logs.now_ms += 1
     logs.add_ended("new", b"y" * 1000)
     await logs.keeper.sweep()
-    reason = "removed: logs are kept up to 1500 bytes in total, the newest"
+    reason = "removed: only the newest 1500 bytes of all logs are kept"
     assert await logs.read("old") == Read(b"", 1000, frozenset({reason}))
     assert await logs.read("new") == Read(b"y" * 1000)
 

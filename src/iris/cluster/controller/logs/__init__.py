@@ -1,3 +1,4 @@
-"""Logs at the controller: receives them from workers, keeps them, deletes them, and relays them to readers. Imported
-by the controller.
+"""Logs at the controller: receives logs from workers, keeps and removes them, and relays them to readers.
+
+Only the controller and `iris.server` import this package.
 """

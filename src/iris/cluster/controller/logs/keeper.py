@@ -1,7 +1,7 @@
-"""Keeps what attempts wrote, on this machine and at a URL: takes it from workers, and gives it to readers.
+"""Keeps the logs of attempts on this machine, and copies of them at the log location.
 
-What attempts there are is read on the controller's loop. Files are touched in threads only: pieces in a thread of their
-own, in the order in which they come; copies in others, and only of attempts that have ended.
+The controller's loop reads which attempts exist. Files are read and written in threads only: one thread writes the
+uploaded parts, in the order of their arrival. Other threads copy and remove the logs of ended attempts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.receive import LogPieces, Piece
 from iris.cluster.controller.logs.remote_store import LogLocation
@@ -33,9 +33,9 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
 
-_SWEEP_S = 60.0
-_SWEEP_SHARE = 0.02  # of the time, at most, is spent on looking at what there is
-_IN_USE_MS = 3_600_000  # for so long after it was fetched for a reader, a copy stays
+_SWEEP_S = 60.0  # between two sweeps
+_SWEEP_SHARE = 0.02  # sweeps take at most this share of the time
+_IN_USE_MS = 3_600_000  # how long a log stays here after it was fetched from the log location for a reader
 _OLD = ".old-"
 _log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ class Keeping:
     """How logs are kept.
 
     Attributes:
-        directories: Where they lie on this machine. The workers of this machine write there themselves.
-        retention: For how long.
-        location: Where they are copied to once they are complete; None: nowhere.
-        max_log_bytes: What is taken of an attempt, about, where its job does not say that.
-        now_ms: The time, as ages are measured by it.
+        directories: The log directories on this machine. The workers of this machine write there themselves.
+        retention: When logs are removed.
+        location: The log location, to which complete logs are copied; None if there is none.
+        max_log_bytes: About how many bytes of each attempt's log are kept, unless the job sets another limit.
+        now_ms: Returns the time by which ages are measured, in milliseconds since the epoch.
     """
 
     directories: LogDirectories
@@ -60,11 +60,11 @@ class Keeping:
 
 
 class LogKeeper:
-    """The logs that are kept.
+    """The kept logs.
 
     Args:
-        keeping: Where and how.
-        jobs: By id; the controller's own.
+        keeping: Where and how logs are kept.
+        jobs: A view of all jobs by id.
     """
 
     def __init__(self, keeping: Keeping, jobs: Mapping[str, JobRecord]) -> None:
@@ -74,47 +74,48 @@ class LogKeeper:
         self._sweep = LogSweep(keeping.directories, keeping.location, keeping.retention, jobs)
         self._pieces = LogPieces()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
-        self._earlier: set[str] = set()  # the directories of tasks that were here before this process was
+        self._earlier: set[str] = set()  # the task directories that existed when this process started
         self._fetching: dict[str, asyncio.Task[None]] = {}
-        self._used_ms: dict[str, int] = {}  # when a log was fetched, or found to be here, for a reader
+        self._used_ms: dict[str, int] = {}  # when a reader last opened a log, by the log's name
         self._readers: Counter[str] = Counter()
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = BackgroundTasks()
 
     def start(self) -> None:
-        """Begins to copy and to remove, every minute or so."""
+        """Begin to sweep: about every minute, copy complete logs and remove old ones."""
         with contextlib.suppress(FileNotFoundError):
             self._earlier = {path.name for path in self._directories.root.iterdir()}
         for name in [name for name in self._earlier if name.startswith(_OLD)]:
-            self._in_background(asyncio.to_thread(shutil.rmtree, self._directories.root / name, ignore_errors=True))
-        self._in_background(self._sweep_for_ever())
+            self._background.start(asyncio.to_thread(shutil.rmtree, self._directories.root / name, ignore_errors=True))
+        self._background.start(self._sweep_for_ever())
 
     async def close(self) -> None:
-        """Ends what is under way in the background. Workers that end still hand over what they have."""
+        """Stop sweeping and fetching. Ending workers can still upload their logs."""
         if self._keeping.location is not None:
             self._keeping.location.close()
-        tasks = [*self._background, *self._fetching.values()]
-        for task in tasks:
+        fetching = list(self._fetching.values())
+        for task in fetching:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.cancel()
+        await asyncio.gather(*fetching, return_exceptions=True)
 
     # For readers.
 
     def attempt(self, task_id: str, attempt_id: int) -> Path:
-        """Where the log of an attempt lies, or will once it was provided."""
+        """Return the directory of an attempt's log. `provide` fetches a log that is not there."""
         return self._directories.attempt(task_id, attempt_id)
 
     def is_complete(self, task_id: str, attempt_id: int) -> bool:
-        """Whether all of an attempt's log is kept, or was and is removed: nothing will be added to it."""
+        """Return whether the whole log was uploaded, so that nothing will be added. It may have been removed since."""
         return self._directories.is_complete(task_id, attempt_id)
 
     async def provide(self, task_id: str, attempt_id: int) -> Path:
-        """Fetches the log of an attempt that has ended, where it is at the location and not here.
+        """Fetch the log of an ended attempt from the log location if the log is not on this machine.
 
         Returns:
-            Where it lies.
+            The directory of the log.
 
         Raises:
-            UnavailableError: It cannot be fetched.
+            UnavailableError: The log cannot be fetched.
         """
         path, location = self.attempt(task_id, attempt_id), self._keeping.location
         if location is None:
@@ -129,7 +130,7 @@ class LogKeeper:
             self._fetching[name] = fetching
             fetching.add_done_callback(lambda _: self._fetching.pop(name, None))
         try:
-            await asyncio.shield(fetching)  # others may be waiting for it too
+            await asyncio.shield(fetching)  # other readers may wait for the same log
         except OSError as error:
             if isinstance(error, UnavailableError):
                 raise
@@ -138,7 +139,7 @@ class LogKeeper:
 
     @contextlib.contextmanager
     def reading(self, task_id: str, attempt_id: int) -> Iterator[None]:
-        """For as long as somebody reads the log of an attempt, it stays here."""
+        """Do not remove the log of an attempt from this machine while the context is open."""
         name = self._directories.name(task_id, attempt_id)
         self._readers[name] += 1
         try:
@@ -153,14 +154,14 @@ class LogKeeper:
     async def store_logs(
         self, request: cluster_pb2.Controller.StoreLogsRequest
     ) -> cluster_pb2.Controller.StoreLogsResponse:
-        """Takes what a worker hands over; of each log what is wanted next, also where this one cannot be written."""
+        """Store the uploaded parts of logs. The answer has, for each part, the position of the next one to send."""
         limits = [self._limit(request.worker_id, piece) for piece in request.pieces]
         loop = asyncio.get_running_loop()
         positions = await loop.run_in_executor(self._writing, self._store, request.pieces, limits)
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     def _limit(self, worker_id: str, piece: Piece) -> int | None:
-        """What is kept of the attempt of a piece; None: nothing, it is none of ours, or not this worker's."""
+        """Return how many bytes of the attempt's log to keep; None if this worker has no such attempt."""
         try:
             job_id, task_index = parse_task_id(piece.task_id)
         except ValueError:
@@ -183,18 +184,18 @@ class LogKeeper:
                 failpoint("keep.before")
                 positions.append(UNWANTED if limit is None else self._pieces.store(path, piece, limit))
                 failpoint("keep.after")
-            except InvalidArgumentError as error:  # it must not stand in the way of the others
-                _log.warning("refused a piece of a log of %s: %s", piece.task_id, error)
+            except InvalidArgumentError as error:  # the other parts must be stored nevertheless
+                _log.warning("an invalid part of a log of %s was refused: %s", piece.task_id, error)
                 positions.append(UNWANTED)
-            except OSError as error:  # neither must this, which may pass
-                _log.warning("cannot keep a piece of a log of %s: %s", piece.task_id, error)
+            except OSError as error:  # may be temporary, for example a full disk
+                _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
         return positions
 
     # For the controller.
 
     def job_launched(self, job_id: str, tasks: int) -> None:
-        """A job is new: what lies here of one with its name was left by another life of this directory."""
+        """Remove the logs of an earlier job of the same name, which this directory may have from an earlier cluster."""
         if not self._earlier:
             return
         root = self._directories.root
@@ -206,11 +207,11 @@ class LogKeeper:
                 try:
                     folder.rename(old)
                 except FileNotFoundError:
-                    continue  # removed since, by a sweep
-                self._in_background(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
+                    continue  # a sweep has removed it
+                self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     async def sweep(self) -> None:
-        """Copies what is complete, and removes what is not to be kept."""
+        """Copy complete logs to the log location, and remove the logs that the retention rules choose."""
         now_ms = self._keeping.now_ms()
         self._used_ms = {name: at for name, at in self._used_ms.items() if now_ms - at < _IN_USE_MS}
         await self._sweep.sweep(now_ms, lambda name: name in self._used_ms or name in self._readers)
@@ -220,11 +221,6 @@ class LogKeeper:
             began_s = time.monotonic()
             try:
                 await self.sweep()
-            except Exception:  # noqa: BLE001 - whatever it was, the next sweep may do better
-                _log.exception("looking after the logs in %s", self._directories.root)
+            except Exception:  # noqa: BLE001 - the next sweep may succeed
+                _log.exception("a sweep of the logs in %s failed", self._directories.root)
             await asyncio.sleep(max(_SWEEP_S, (time.monotonic() - began_s) / _SWEEP_SHARE))
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self._background.discard)

@@ -1,7 +1,7 @@
-"""Puts the pieces together that workers hand over of their attempts' logs: into segments, as they had them.
+"""Writes the uploaded parts of logs into the same segments that the worker has.
 
-Used by one thread, which blocks on the disk. Where a log is, is read from the disk when it is met first, so nothing is
-lost with this process; what is kept in memory only saves looking again.
+One thread uses this module, because writing blocks on the disk. The state of each log is read from the disk when its
+first part arrives, so a killed controller loses nothing. The copy in memory only saves reading the state again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,18 @@ from iris.rpc import cluster_pb2
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
-_REMEMBERED = 10_000
+_MAX_LOGS = 10_000  # logs whose state is in memory
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A log that is being handed over: where its segments begin, and where it ends."""
+    """A log that is being uploaded.
+
+    Attributes:
+        segments: Where each segment begins.
+        position: How many bytes of records come before the next part.
+        complete: Whether the log has an end, so that no part follows.
+    """
 
     segments: list[RecordBoundary]
     position: int
@@ -43,32 +49,32 @@ class _Kept:
 
 
 class LogPieces:
-    """The logs that are being handed over."""
+    """The logs that workers are uploading."""
 
     def __init__(self) -> None:
         self._logs: dict[Path, _Kept] = {}
 
     def store(self, directory: Path, piece: Piece, max_bytes: int) -> int:
-        """Takes a piece, if it is the one that is wanted next.
+        """Store an uploaded part of a log, if it is the next one.
 
-        1. Nothing is wanted of a log that was removed. One that is complete stays as it is.
-        2. A piece that begins a segment may lie beyond what we have: its worker has dropped what is between.
-        3. Any other follows what we have, without a byte between.
+        1. No part of a removed log is stored. A complete log does not change.
+        2. A part that begins a segment may leave a gap after the stored parts: the worker has dropped what was between.
+        3. Any other part has to follow the stored parts without a gap.
 
         Args:
-            directory: Of the attempt's log; made when it is missing.
-            piece: From its worker.
-            max_bytes: What is kept of it, about; the oldest segment is dropped where it becomes more.
+            directory: The directory of the log, which is created if it is missing.
+            piece: The uploaded part.
+            max_bytes: About how many bytes to keep. If the log is larger, its oldest segments are removed.
 
         Returns:
-            Where the piece begins that is wanted next; `UNWANTED` when none is.
+            The position of the next part to send; `UNWANTED` if no part is wanted.
 
         Raises:
-            InvalidArgumentError: The piece cannot be meant.
-            OSError: It cannot be written.
+            InvalidArgumentError: A number in the part is invalid.
+            OSError: The part cannot be written.
         """
         if has_end(directory):
-            self._logs.pop(directory, None)  # it was removed meanwhile
+            self._logs.pop(directory, None)  # a sweep may have removed the log
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
             return UNWANTED
@@ -76,7 +82,7 @@ class LogPieces:
             return kept.position
         try:
             if piece.offsets and piece.position >= kept.position:
-                self._begin_segment(directory, kept, _place(piece))
+                self._begin_segment(directory, kept, _boundary(piece))
             if piece.position != kept.position or not (kept.segments or piece.end):
                 return kept.position
             self._append(directory, kept, piece.records)
@@ -86,7 +92,7 @@ class LogPieces:
             elif piece.bytes_written and (piece.records or kept.segments):
                 write_written(directory, _offsets(piece.bytes_written))
         except OSError:
-            self._logs.pop(directory, None)  # what is there is looked at anew
+            self._logs.pop(directory, None)  # the next part reads the state from the disk
             raise
         return kept.position
 
@@ -99,19 +105,19 @@ class LogPieces:
         end = read_end(directory)
         if end is not None:
             return None if end.removed else _Kept(segments, position, complete=True)
-        (directory / AWAY).unlink(missing_ok=True)  # what a late worker brings replaces what was stored elsewhere
+        (directory / AWAY).unlink(missing_ok=True)  # the parts of a late upload replace the copy at the log location
         kept = self._logs[directory] = _Kept(segments, position)
-        if len(self._logs) > _REMEMBERED:
+        if len(self._logs) > _MAX_LOGS:
             del self._logs[next(iter(self._logs))]
         return kept
 
-    def _begin_segment(self, directory: Path, kept: _Kept, place: RecordBoundary) -> None:
-        if kept.segments and kept.segments[-1].position == place.position:
-            return  # the piece comes again
+    def _begin_segment(self, directory: Path, kept: _Kept, boundary: RecordBoundary) -> None:
+        if kept.segments and kept.segments[-1].position == boundary.position:
+            return  # a repeated part
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(directory / place.segment_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
-        kept.segments.append(place)
-        kept.position = place.position
+        os.close(os.open(directory / boundary.segment_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+        kept.segments.append(boundary)
+        kept.position = boundary.position
 
     def _append(self, directory: Path, kept: _Kept, records: bytes) -> None:
         if not records:
@@ -143,13 +149,15 @@ class LogPieces:
         self._logs.pop(directory, None)
 
 
-def _place(piece: Piece) -> RecordBoundary:
+def _boundary(piece: Piece) -> RecordBoundary:
     if piece.position < 0 or piece.line < 0:
-        raise InvalidArgumentError(f"position={piece.position}, line={piece.line}: expected numbers from 0")
+        raise InvalidArgumentError(f"position and line must be 0 or greater, got {piece.position} and {piece.line}")
     return RecordBoundary(piece.position, piece.line, _offsets(piece.offsets))
 
 
 def _offsets(numbers: Sequence[int]) -> Offsets:
     if len(numbers) != len(SOURCES) or min(numbers) < 0:
-        raise InvalidArgumentError(f"offsets {list(numbers)}: expected three numbers from 0, one for each source")
+        raise InvalidArgumentError(
+            f"offsets must be three numbers of 0 or greater, one for each source, got {list(numbers)}"
+        )
     return numbers[0], numbers[1], numbers[2]

@@ -1,9 +1,9 @@
-"""Logs at a URL: what fsspec can reach, an object store or a file system that several machines see.
+"""The log location: a URL that fsspec can reach, for example an object store or a shared file system.
 
-    {url}/{task}/{attempt}/     the files of a log, as segments.py has them; `end` is the last to be written
+    {url}/{task}/{attempt}/     the files of a log, see cluster/logs/segments.py; `end` is written last
 
-Everything here blocks on the network. What a file system raises is its own affair, so whatever it is becomes one error
-of ours.
+All methods block on the network. The file systems of fsspec raise exceptions of many types, so each of them is turned
+into an error of Iris.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from iris.system.private_dir import inherited_umask
 
 
 class LogLocation:
-    """A place for logs outside this machine.
+    """The place to which complete logs are copied.
 
     Args:
-        url: As fsspec takes it, like `s3://bucket/logs`, `gs://…`, `file:///mnt/logs`. Credentials come from where the
-            file system looks for them.
+        url: A URL of fsspec, for example `s3://bucket/logs` or `file:///mnt/logs`. The file system finds its
+            credentials itself.
 
     Raises:
         MissingExtraError: fsspec is not installed.
-        InvalidArgumentError: There is no such file system, or what it needs is not installed or not in the URL.
-        UnavailableError: It connects at once, and cannot.
+        InvalidArgumentError: fsspec does not know the protocol, a package for it is missing, or the URL is incomplete.
+        UnavailableError: The file system connects immediately, and the connection failed.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,19 +45,19 @@ class LogLocation:
             except (ImportError, TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
-        protocol = self._files.protocol  # one word, or several
+        protocol = self._files.protocol  # a string, or a tuple of strings
         self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Ends what is under way in other threads, after the file that it is at."""
+        """Make the copies in other threads stop after their current file."""
         self._closed.set()
 
     def check(self) -> None:
-        """Writes something small, and removes it.
+        """Write a small file and remove it, to test the permissions.
 
         Raises:
-            UnavailableError: It cannot be written; the text says why.
+            UnavailableError: The file cannot be written. The message says why.
         """
         path = f"{self._root}/.iris"
         with self._our_errors("write to"):
@@ -66,10 +66,10 @@ class LogLocation:
             self._files.rm_file(path)
 
     def store(self, directory: Path, name: str) -> None:
-        """Copies what is in the directory of a log, and is not there in its whole size yet; the end comes last.
+        """Copy the files of a log to the log location, except for files that are there in full size. `end` comes last.
 
         Raises:
-            UnavailableError: Something of it could not be copied.
+            UnavailableError: A file could not be copied.
         """
         path = f"{self._root}/{name}"
         with self._our_errors("write to"):
@@ -82,10 +82,10 @@ class LogLocation:
                     self._apply_users_umask(f"{path}/{file.name}", 0o666)
 
     def fetch(self, name: str, directory: Path) -> None:
-        """Copies a log to here, `end` last; nothing where there is none.
+        """Copy the files of a log to this machine, `end` last. A missing log has no files.
 
         Raises:
-            UnavailableError: Something of it could not be copied.
+            UnavailableError: A file could not be copied.
         """
         path = f"{self._root}/{name}"
         with self._our_errors("read from"):
@@ -96,10 +96,10 @@ class LogLocation:
                 os.replace(beside, directory / file)
 
     def end(self, name: str) -> LogEnd | None:
-        """The end of a log; None where there is none.
+        """Return the end of a log; None if the log has none.
 
         Raises:
-            UnavailableError: It could not be asked.
+            UnavailableError: The log location could not be read.
         """
         with self._our_errors("read from"):
             try:
@@ -112,10 +112,10 @@ class LogLocation:
             return None
 
     def remove(self, name: str) -> None:
-        """Removes a log; none where there is none.
+        """Remove a log. A missing log is no error.
 
         Raises:
-            UnavailableError: Something of it could not be removed.
+            UnavailableError: A file could not be removed.
         """
         path = f"{self._root}/{name}"
         with self._our_errors("remove from"):
@@ -129,13 +129,13 @@ class LogLocation:
             self._apply_users_umask(directory, 0o777)
 
     def _apply_users_umask(self, path: str, mode: int) -> None:
-        """Let others read what lies outside the state directory as far as the user's umask says, not ours."""
+        """Set the permissions of a file by the user's umask, because the controller's own umask is stricter."""
         if self._is_local and inherited_umask() >= 0:
             os.chmod(path, mode & ~inherited_umask())
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise UnavailableError("this controller is being shut down")
+            raise UnavailableError("the controller is shutting down")
 
     def _sizes(self, path: str) -> dict[str, int]:
         self._files.invalidate_cache(path)
@@ -154,4 +154,4 @@ class LogLocation:
             raise
         except Exception as error:
             text = str(error).strip() or type(error).__name__
-            raise UnavailableError(f"cannot {verb} the place for logs {self.url}: {text}") from error
+            raise UnavailableError(f"cannot {verb} the log location {self.url}: {text}") from error

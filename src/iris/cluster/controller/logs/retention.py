@@ -1,4 +1,4 @@
-"""How long logs are kept: by age, and by how much there is of them. Decided purely; `sweep.py` carries it out."""
+"""Decides which logs are removed, by their age and by their total size. Pure: sweep.py carries the decision out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept.
+    """The rules of retention.
 
     Attributes:
-        keep_ms: Of attempts that ended longer ago, nothing; None: for ever.
-        keep_bytes: Of all that is on this machine, the oldest goes while there is more; None: all.
+        keep_ms: How long after the end of its attempt a log is kept, in milliseconds; None keeps it for ever.
+        keep_bytes: How many bytes of logs this machine keeps; the oldest logs are removed first. None keeps all.
     """
 
     keep_ms: int | None = None
@@ -21,25 +21,25 @@ class Retention:
 
     @property
     def age_reason(self) -> str:
-        """Why something is gone that was too old."""
+        """The reason that a reader of a log gets that was too old."""
         return f"removed: logs are kept for {_readable_time(self.keep_ms or 0)}"
 
     @property
     def size_reason(self) -> str:
-        """Why something is gone that was too much."""
-        return f"removed: logs are kept up to {self.keep_bytes} bytes in total, the newest"
+        """The reason that a reader of a log gets that was removed to free space."""
+        return f"removed: only the newest {self.keep_bytes} bytes of all logs are kept"
 
 
 class Found(NamedTuple):
-    """A log that lies here.
+    """A log on this machine.
 
     Attributes:
-        name: Of its directory, below the root.
-        size: Of its segments, bytes.
-        changed_ms: When something was added last.
-        closed: It has an end.
-        stored: All of it is at the location.
-        away: It was removed from here, and is only there.
+        name: The directory of the log, below the root of all logs.
+        size: The size of the segments in bytes.
+        changed_ms: When a part was last added, in milliseconds since the epoch.
+        closed: Whether the log has an end.
+        stored: Whether the whole log is at the log location.
+        away: Whether the segments were removed from this machine, and are only at the log location.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Found(NamedTuple):
 
 
 class Known(NamedTuple):
-    """An attempt as the controller knows it.
+    """An attempt that the controller knows.
 
     Attributes:
-        ended_ms: When it ended; None while it has not.
-        stored_as: The name of its log at the location: new for each job, also where one of that name has been before.
+        ended_ms: When the attempt ended, in milliseconds since the epoch; None if it is live.
+        stored_as: The name of the attempt's log at the log location, see `sweep.stored_as`.
     """
 
     ended_ms: int | None
@@ -63,7 +63,7 @@ class Known(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """A log that is to go, and why; without a reason only from this machine."""
+    """A log to remove, and the reason for its readers. An empty reason removes the log from this machine only."""
 
     name: str
     reason: str
@@ -72,18 +72,17 @@ class Removal(NamedTuple):
 def choose(
     found: Iterable[Found], known: Mapping[str, Known], retention: Retention, now_ms: int, *, has_location: bool = False
 ) -> list[Removal]:
-    """What is to be removed, the oldest first.
+    """Return the logs to remove, oldest first.
 
-    What is too old goes for good. What is too much goes from here; for good where there is no location, and only once
-    it is stored where there is one.
+    A log that is too old is removed everywhere. If all logs take too much space, the oldest are removed from this
+    machine. With a log location, only logs that are stored there are removed to free space.
 
     Args:
-        found: What there is.
-        known: The attempts, by the names of their logs. A log that is not among them belongs to no job of ours: it
-            counts from when it was changed last.
-        retention: What is kept.
-        now_ms: The time.
-        has_location: Logs are stored elsewhere too.
+        found: The logs on this machine.
+        known: The attempts, by the names of their logs. A log without an attempt is as old as its last change.
+        retention: The rules.
+        now_ms: The time, in milliseconds since the epoch.
+        has_location: Whether there is a log location.
     """
     logs = list(found)
     total = sum(log.size for log in logs)

@@ -1,10 +1,10 @@
-"""Copies logs that are complete to the location, and removes what is too old or too much.
+"""Copies complete logs to the log location, and removes logs that are too old or take too much space.
 
-Beside a log on this machine lies `stored` once all of it is at the location, and `away` when not all of it is here.
-Of a log that was removed for good `end` stays, which says how much there was and why it is gone: a reader is told that,
-and never just nothing.
+The directory of a log on this machine has a file `stored` once the whole log is at the log location, and a file `away`
+while this machine does not have the whole log. The file `end` of a removed log stays. It says how much the log had and
+why it was removed, so that a reader gets a reason and not just an empty log.
 
-Everything here but `sweep` itself blocks on the disk and the network.
+All functions here except `LogSweep.sweep` block on the disk and the network, so they run in threads.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from iris.cluster.logs.segments import (
 )
 from iris.errors import IrisError
 
-_QUIET_MS = 600_000  # what has no end, of an attempt that has ended, gets no more when nothing came for so long
-STORED = "stored"  # counts while it is the newest
+_QUIET_MS = 600_000  # a log of an ended attempt counts as complete after this time without a new part
+STORED = "stored"  # ignored if another file of the log is newer
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
 class LogSweep:
-    """The logs of attempts that have ended.
+    """Copies and removes the logs of ended attempts.
 
     Args:
-        directories: Where they lie here.
-        location: Where else; None: nowhere.
-        retention: What is kept.
-        jobs: By id; the controller's own.
+        directories: The log directories on this machine.
+        location: The log location; None if there is none.
+        retention: When logs are removed.
+        jobs: A view of all jobs by id.
     """
 
     def __init__(
@@ -66,25 +66,26 @@ class LogSweep:
         self._removal = asyncio.Lock()
 
     async def is_done_with(self, name: str) -> None:
-        """Waits while the log of this name is being removed; what is in use is not."""
+        """Wait while the log with this name is being removed."""
         if name in self._removing:
             async with self._removal:
                 return
 
     async def sweep(self, now_ms: int, in_use: Callable[[str], bool]) -> None:
-        """Copies, then removes.
+        """Copy logs, then remove logs.
 
-        It is looked first at what there is, then which attempts have ended: what has begun in between is not seen.
+        The files are listed before the attempts. A log that begins in between is therefore not in the list, and is not
+        mistaken for the log of an unknown attempt.
 
         Args:
-            now_ms: The time.
-            in_use: Whether somebody reads the log of this name; it stays.
+            now_ms: The time, in milliseconds since the epoch.
+            in_use: Returns whether somebody reads the log with this name, which then is not removed.
         """
         found = await asyncio.to_thread(self._find)
         known = await self._known()
         if self._location is not None:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
-            known = await self._known()  # that took long: a log of nobody's may have got a job
+            known = await self._known()  # the copies took a while, and new jobs may have come
         removals = choose(found, known, self._retention, now_ms, has_location=self._location is not None)
         if self._location is not None and self._retention.keep_ms is not None:
             here = {log.name for log in found}
@@ -108,16 +109,16 @@ class LogSweep:
                     name = self._directories.name(task.task_id, attempt.attempt_id)
                     ended_ms = None if attempt.is_live else attempt.finished_at_ms
                     known[name] = Known(ended_ms, stored_as(name, record))
-            await asyncio.sleep(0)  # the loop has other things to do
+            await asyncio.sleep(0)  # lets the loop handle other events
         return known
 
     def _find(self) -> list[Found]:
-        return [_look_at(name, self._directories.root / name) for name in self._directories.names()]
+        return [_inspect(name, self._directories.root / name) for name in self._directories.names()]
 
     def _copy(
         self, location: LogLocation, found: Sequence[Found], known: Mapping[str, Known], now_ms: int
     ) -> list[Found]:
-        """Copies what gets no more; answers with what there is then. Where that fails, the rest is left for later."""
+        """Copy complete logs, and return the updated list. After an error the rest waits for the next sweep."""
         logs = list(found)
         for number, log in enumerate(logs):
             attempt = known.get(log.name)
@@ -130,7 +131,7 @@ class LogSweep:
                 location.store(path, attempt.stored_as)
                 (path / STORED).touch()
             except (IrisError, OSError) as error:
-                _log.warning("%s; trying again later", error)
+                _log.warning("a log cannot be copied, trying again with the next sweep: %s", error)
                 break
             logs[number] = log._replace(stored=True)
         return logs
@@ -141,7 +142,7 @@ class LogSweep:
             attempt = known.get(name)
             try:
                 if attempt is None:
-                    _remove_stranger(path)
+                    _remove_unknown(path)
                 elif not reason:
                     (path / AWAY).touch()
                     _remove_segments(path)
@@ -153,47 +154,52 @@ class LogSweep:
                     remove_log(path, reason, end)
             except (IrisError, OSError) as error:
                 _log.warning("cannot remove the log %s: %s", path, error)
-            except Exception:  # noqa: BLE001 - whatever it was, the others are to go
+            except Exception:  # noqa: BLE001 - the other logs have to be removed
                 _log.exception("cannot remove the log %s", path)
 
 
 def stored_as(name: str, record: JobRecord) -> str:
-    """The name of a log at the location: another one for a job whose name another job has had, in another life."""
+    """Return the name of a log at the log location. It contains the time of submission, because an earlier cluster may
+    have stored the logs of a job with the same name."""
     task, _, attempt = name.rpartition("/")
     return f"{task}-{record.job.submitted_at_ms:x}/{attempt}"
 
 
 def fetch_log(location: LogLocation, name: str, path: Path) -> None:
-    """Fetches a log that is not here, or not all of it; where it is nowhere, nothing is left of that.
+    """Fetch a log from the log location, unless this machine has the whole log.
+
+    If the log location does not have the log either, no directory is left behind.
 
     Raises:
-        UnavailableError: Something of it could not be copied.
-        OSError: Something of it could not be written here.
+        UnavailableError: A file of the log could not be fetched.
+        OSError: A file of the log could not be written on this machine.
     """
     away = path / AWAY
     if not away.exists() and (has_end(path) or list_segments(path)):
         return
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    away.touch()  # what is here when it fails in between is not all
+    away.touch()  # marks the log as incomplete in case the fetch fails
     location.fetch(name, path)
     if list_files(path):
         (path / STORED).touch()
     away.unlink()
-    with contextlib.suppress(OSError):  # what has something of the log in it stays
+    with contextlib.suppress(OSError):  # a directory with files stays
         path.rmdir()
         path.parent.rmdir()
 
 
 def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
-    """Removes a log, and leaves word of it: first the word, so that a reader is told wherever it is.
+    """Remove the segments of a log, and write the reason into its `end`.
+
+    The reason is written first, so that a reader always finds either the segments or the reason.
 
     Args:
-        path: Its directory; made where it is not there.
-        reason: Why.
-        end: What it said of itself, where that is not here.
+        path: The directory of the log; created if it is missing.
+        reason: Why the log is removed.
+        end: The end of the log from the log location, if this machine does not have it.
 
     Raises:
-        OSError: Something cannot be written or removed.
+        OSError: A file cannot be written or removed.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     end = read_end(path) or end or _end_of_unclosed(path)
@@ -210,13 +216,13 @@ def _remove_segments(path: Path) -> None:
         (path / place.segment_name).unlink(missing_ok=True)
 
 
-def _remove_stranger(path: Path) -> None:
+def _remove_unknown(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.parent.rmdir()
 
 
-def _look_at(name: str, path: Path) -> Found:
+def _inspect(name: str, path: Path) -> Found:
     size = changed_ns = stored_ns = 0
     closed = away = False
     with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
@@ -235,7 +241,7 @@ def _look_at(name: str, path: Path) -> Found:
 
 
 def _end_of_unclosed(path: Path) -> LogEnd:
-    """What the end of a log would say that has none: counted, in its last segment."""
+    """Return an end for a log without one, with the number of bytes counted in the last segment."""
     segments = list_segments(path)
     last = segments[-1] if segments else None
     with LogReader(path, last.offsets, position=last.position) if last else LogReader(path) as reader:

@@ -1,1 +1,4 @@
-"""Decides whether a submission is accepted: validation, quotas, and headroom. Imported by the controller."""
+"""Accepts or refuses new jobs. submit.py tells the story: validate, claim a name, check quota and headroom, save.
+
+Only the controller imports this package.
+"""

@@ -39,13 +39,13 @@ def validate(request: LaunchJobRequest) -> None:
 def _check_entrypoint(request: LaunchJobRequest) -> None:
     if bool(request.command) == bool(request.serialized_entrypoint):
         raise InvalidArgumentError(
-            "a job needs either a command or a callable: set one of command, serialized_entrypoint"
+            "a job needs either a command or a callable: set exactly one of command and serialized_entrypoint"
         )
     if request.command and not request.command[0]:
         raise InvalidArgumentError("a command must not be empty")
     for word in request.command:
         if "\0" in word:
-            raise InvalidArgumentError(f"not a word of a command: {quoted(word)} contains NUL")
+            raise InvalidArgumentError(f"a word of a command must not contain NUL, got {quoted(word)}")
 
 
 def _check_numbers(request: LaunchJobRequest) -> None:
@@ -70,10 +70,13 @@ def _check_numbers(request: LaunchJobRequest) -> None:
 def _check_environment(request: LaunchJobRequest) -> None:
     for name, value in request.environment.env_vars.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
-            raise InvalidArgumentError(f"not an environment variable: {quoted(name)} (no '=' in a name, no NUL)")
+            raise InvalidArgumentError(
+                f"invalid environment variable {quoted(name)}: a name must not be empty, or contain '='; neither a name"
+                " nor a value may contain NUL"
+            )
     if request.stdin and replicas_of(request) > 1:
         raise InvalidArgumentError(
-            f"standard input goes to one task: replicas must be 1 with stdin, got {request.resources.replicas}"
+            f"replicas must be 1 for a job with standard input, got {request.resources.replicas}"
         )
     umask = request.environment.umask
     if not 0 <= umask <= 0o777:
@@ -82,43 +85,45 @@ def _check_environment(request: LaunchJobRequest) -> None:
     for port in request.ports:
         check_port_name(port)
         if port.lower() in seen:
-            raise InvalidArgumentError(f"port {port!r} is asked for twice (upper and lower case are the same)")
+            raise InvalidArgumentError(f"port {port!r} appears twice; upper and lower case count as the same")
         seen.add(port.lower())
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(
-            f"not a bundle hash: {quoted(request.bundle_hash)} (expected SHA-256 in lower-case hex)"
+            f"bundle_hash must be a SHA-256 in lower-case hex, got {quoted(request.bundle_hash)}"
         )
     if request.bundle_blob and not request.bundle_hash:
-        raise InvalidArgumentError("bundle_blob needs its bundle_hash")
+        raise InvalidArgumentError("bundle_blob was sent without its bundle_hash")
     if request.working_directory:
         if request.bundle_hash:
-            raise InvalidArgumentError("a job with a workspace runs in its copy of it: do not set working_directory")
+            raise InvalidArgumentError(
+                "workspace and working_directory are mutually exclusive: a job with a workspace runs in its own copy"
+            )
         if not request.working_directory.startswith("/") or "\0" in request.working_directory:
             raise InvalidArgumentError(
-                f"working_directory={quoted(request.working_directory)}: expected an absolute path, without NUL"
+                f"working_directory must be an absolute path without NUL, got {quoted(request.working_directory)}"
             )
 
 
 def _check_placement(request: LaunchJobRequest) -> None:
     if request.placement not in PLACEMENTS:
-        raise InvalidArgumentError(f"placement={request.placement}: expected PLACEMENT_SPREAD or PLACEMENT_TOGETHER")
+        raise InvalidArgumentError(f"placement must be PLACEMENT_SPREAD or PLACEMENT_TOGETHER, got {request.placement}")
     if request.placement and request.independent_tasks:
         raise InvalidArgumentError(
-            "independent tasks are placed one by one: a placement (spread, together) needs tasks that start together"
+            "a placement rule (spread, together) needs tasks that start together, and independent tasks do not"
         )
     for constraint in request.constraints:
         if constraint.op != cluster_pb2.CONSTRAINT_OP_EQ or constraint.value.WhichOneof("value") != "string_value":
             raise InvalidArgumentError(
-                f"the constraint on {quoted(constraint.key)} is not supported by this controller: expected"
-                " CONSTRAINT_OP_EQ and a string_value"
+                f"the constraint on {quoted(constraint.key)} is not supported: expected CONSTRAINT_OP_EQ and a"
+                " string_value"
             )
         check_label(constraint.key, constraint.value.string_value)
     values = {constraint.key: constraint.value.string_value for constraint in request.constraints}
     for constraint in request.constraints:
         if values[constraint.key] != constraint.value.string_value:
             raise InvalidArgumentError(
-                f"no machine has two values of {quoted(constraint.key)}: {quoted(constraint.value.string_value)} and"
-                f" {quoted(values[constraint.key])}"
+                f"a machine has only one value of the label {quoted(constraint.key)}, but the constraints ask for"
+                f" {quoted(constraint.value.string_value)} and {quoted(values[constraint.key])}"
             )
 
 
@@ -126,13 +131,13 @@ def _check_rendezvous(request: LaunchJobRequest) -> None:
     if not request.rendezvous:
         return
     if request.rendezvous not in (cluster_pb2.RENDEZVOUS_TORCH, cluster_pb2.RENDEZVOUS_JAX):
-        raise InvalidArgumentError(f"rendezvous={request.rendezvous}: expected RENDEZVOUS_TORCH or RENDEZVOUS_JAX")
+        raise InvalidArgumentError(f"rendezvous must be RENDEZVOUS_TORCH or RENDEZVOUS_JAX, got {request.rendezvous}")
     if request.independent_tasks:
-        raise InvalidArgumentError("independent tasks never meet: a rendezvous needs tasks that start together")
+        raise InvalidArgumentError("a rendezvous needs tasks that start together, and independent tasks do not")
     if request.max_task_failures:
         raise InvalidArgumentError(
-            f"max_task_failures={request.max_task_failures}: a rendezvous needs all of its tasks, so none may fail for"
-            " good; max_retries_failure lets all of them start again"
+            f"max_task_failures must be 0 with a rendezvous, which needs all tasks, got {request.max_task_failures}."
+            " To start all tasks again after a failure, set max_retries_failure"
         )
 
 
