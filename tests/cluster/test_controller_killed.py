@@ -44,7 +44,9 @@ def cluster(tmp_path: Path) -> Iterator[StandingCluster]:
         yield started
 
 
-def test_tasks_go_on_and_the_next_controller_knows_them(survivor: StandingCluster, proofs: Proofs) -> None:
+def test_tasks_continue_without_a_controller_and_the_next_one_knows_them(
+    survivor: StandingCluster, proofs: Proofs
+) -> None:
     with survivor.client() as client:
         job_id = launch(client, proofs.command(exit_code=7), replicas=3)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
@@ -70,7 +72,7 @@ def test_tasks_go_on_and_the_next_controller_knows_them(survivor: StandingCluste
     assert [proofs.attempts(index) for index in range(3)] == [[0], [0], [0]]
 
 
-def test_room_is_held_by_what_goes_on(tmp_path: Path, proofs: Proofs) -> None:
+def test_allocations_of_running_tasks_survive_the_controller(tmp_path: Path, proofs: Proofs) -> None:
     with standing_cluster(tmp_path / "state") as cluster:
         with cluster.client() as client:
             cluster.wait_for_workers()
@@ -90,9 +92,7 @@ def test_room_is_held_by_what_goes_on(tmp_path: Path, proofs: Proofs) -> None:
             assert wait_for_end(client, waits).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_what_ends_while_the_controller_is_away_is_told_when_it_is_back(
-    survivor: StandingCluster, proofs: Proofs
-) -> None:
+def test_end_without_a_controller_is_reported_to_the_next_one(survivor: StandingCluster, proofs: Proofs) -> None:
     with survivor.client() as client:
         job_id = launch(client, proofs.command(exit_code=0), replicas=2)
         failing = launch(client, shell("echo $$ > pid; exec sleep 600"))
@@ -113,7 +113,7 @@ def test_what_ends_while_the_controller_is_away_is_told_when_it_is_back(
     assert [proofs.attempts(index) for index in range(2)] == [[0], [0]]
 
 
-def test_a_result_arrives_that_was_returned_while_the_controller_was_away(
+def test_result_returned_without_a_controller_arrives_at_the_next_one(
     survivor: StandingCluster, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -151,7 +151,7 @@ def test_exception_of_a_task_survives_the_controller(survivor: StandingCluster) 
     assert 'raise KeyError("shard")' in str(error.__cause__)
 
 
-def test_controller_and_workers_are_killed(cluster: StandingCluster, proofs: Proofs) -> None:
+def test_jobs_recover_after_controller_and_workers_were_killed(cluster: StandingCluster, proofs: Proofs) -> None:
     with cluster.client() as client:
         job_id = launch(client, proofs.command(), replicas=2)
         proofs.wait_for(0)
@@ -172,7 +172,9 @@ def test_controller_and_workers_are_killed(cluster: StandingCluster, proofs: Pro
     proofs.assert_no_overlap(1)
 
 
-def test_one_worker_of_two_dies_while_the_controller_is_away(cluster: StandingCluster, proofs: Proofs) -> None:
+def test_worker_that_dies_without_a_controller_loses_only_its_own_tasks(
+    cluster: StandingCluster, proofs: Proofs
+) -> None:
     with cluster.client() as client:
         cluster.wait_for_workers(2)
         job_id = launch(client, proofs.command(), replicas=2, independent_tasks=True)
@@ -192,9 +194,7 @@ def test_one_worker_of_two_dies_while_the_controller_is_away(cluster: StandingCl
     proofs.assert_no_overlap(0)
 
 
-def test_a_worker_and_its_reaper_are_killed_and_nothing_of_their_tasks_stays(
-    cluster: StandingCluster, proofs: Proofs
-) -> None:
+def test_no_process_survives_a_killed_worker_with_its_reaper(cluster: StandingCluster, proofs: Proofs) -> None:
     with cluster.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
@@ -210,7 +210,7 @@ def test_a_worker_and_its_reaper_are_killed_and_nothing_of_their_tasks_stays(
     proofs.assert_no_overlap()
 
 
-def test_endpoints_and_jobs_that_wait_are_there_again(survivor: StandingCluster, proofs: Proofs) -> None:
+def test_endpoints_and_queued_jobs_survive_the_controller(survivor: StandingCluster, proofs: Proofs) -> None:
     with survivor.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
@@ -227,7 +227,7 @@ def test_endpoints_and_jobs_that_wait_are_there_again(survivor: StandingCluster,
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_controller_on_another_port_is_found_by_its_workers(survivor: StandingCluster, proofs: Proofs) -> None:
+def test_workers_find_the_next_controller_on_another_port(survivor: StandingCluster, proofs: Proofs) -> None:
     with survivor.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
@@ -245,7 +245,9 @@ def test_a_controller_on_another_port_is_found_by_its_workers(survivor: Standing
         assert entry.data == survivor.address, "what starts now is told of the new address"
 
 
-def test_a_cluster_with_fewer_workers_lets_the_others_finish(cluster: StandingCluster, proofs: Proofs) -> None:
+def test_surplus_workers_finish_their_tasks_after_a_restart_with_fewer_workers(
+    cluster: StandingCluster, proofs: Proofs
+) -> None:
     with cluster.client() as client:
         cluster.wait_for_workers(2)
         job_id = launch(client, proofs.command(), replicas=2)
@@ -264,14 +266,14 @@ def test_a_cluster_with_fewer_workers_lets_the_others_finish(cluster: StandingCl
     wait_until(lambda: cluster.standing() == ["local-0"], "the end of the worker that is one too many")
 
 
-def test_workers_too_many_that_run_nothing_end_at_once(cluster: StandingCluster) -> None:
+def test_idle_surplus_workers_end_at_once(cluster: StandingCluster) -> None:
     cluster.wait_for_workers(2)
     cluster.kill()
     cluster.start(workers=1)
     wait_until(lambda: cluster.standing() == ["local-0"], "the end of the worker that is one too many")
 
 
-def test_a_log_is_followed_through_the_kill_of_the_controller(survivor: StandingCluster, tmp_path: Path) -> None:
+def test_follow_continues_through_the_kill_of_the_controller(survivor: StandingCluster, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     steps.mkdir()
     script = f"for i in 1 2 3; do while [ ! -e {steps}/$i ]; do sleep 0.02; done; echo step $i; done; exit 3"
@@ -296,7 +298,7 @@ def test_a_log_is_followed_through_the_kill_of_the_controller(survivor: Standing
         assert job.wait(raise_on_failure=False).exit_code == 3
 
 
-def test_a_second_server_on_the_same_directory_is_refused(survivor: StandingCluster) -> None:
+def test_second_server_on_the_same_directory_is_refused(survivor: StandingCluster) -> None:
     assert survivor.server is not None
     with pytest.raises(LocalClusterError, match=f"in use by the controller of process {survivor.server.process.pid}"):
         start_server(ClusterConfig(state_dir=survivor.directory, port=0), ends_with_us=True)
@@ -304,7 +306,7 @@ def test_a_second_server_on_the_same_directory_is_refused(survivor: StandingClus
 
 
 @pytest.mark.parametrize("where", ["version", "database"])
-def test_a_directory_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path, where: str) -> None:
+def test_directory_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path, where: str) -> None:
     import sqlite3
 
     state = tmp_path / "state"

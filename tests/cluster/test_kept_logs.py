@@ -123,7 +123,7 @@ def worker_of(server: LocalServer, number: int) -> int:
 # --- on one machine: what workers write lies in the state directory at once
 
 
-def test_kill_9_of_a_worker_and_a_restart_of_everything(tmp_path: Path, writer: Writer) -> None:
+def test_logs_survive_a_killed_worker_and_a_restart_of_the_cluster(tmp_path: Path, writer: Writer) -> None:
     directory = tmp_path / "state"
     with running_cluster(directory) as server, IrisClient.remote(server.address) as client:
         job = client.run(writer.command)
@@ -146,7 +146,7 @@ def test_kill_9_of_a_worker_and_a_restart_of_everything(tmp_path: Path, writer: 
         assert client.wait(job.job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_fewer_workers_than_before(tmp_path: Path) -> None:
+def test_logs_of_a_worker_that_does_not_return_are_readable(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     most = ResourceSpec(memory=this_machine().memory_bytes // 5)  # of what a third of the machine has: one to a worker
     with running_cluster(directory, workers=3) as server, IrisClient.remote(server.address) as client:
@@ -197,7 +197,7 @@ def controller(directory: Path, engine: FakeEngine | None = None, port: int = 0)
         yield Cluster(engine, running, directory)
 
 
-def test_kill_9_of_a_worker_of_another_machine(tmp_path: Path, writer: Writer) -> None:
+def test_uploaded_log_of_a_killed_remote_worker_is_readable(tmp_path: Path, writer: Writer) -> None:
     """Its disk is gone with it: what it wrote until 2 s before is there."""
     with (
         controller(tmp_path) as cluster,
@@ -220,7 +220,7 @@ def test_kill_9_of_a_worker_of_another_machine(tmp_path: Path, writer: Writer) -
         job.terminate()
 
 
-def test_a_log_goes_on_through_restarts_of_the_controller(tmp_path: Path, writer: Writer) -> None:
+def test_log_upload_continues_after_restarts_of_the_controller(tmp_path: Path, writer: Writer) -> None:
     with ExitStack() as workers:
         with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
             address = cluster.running.address
@@ -248,7 +248,7 @@ def test_a_log_goes_on_through_restarts_of_the_controller(tmp_path: Path, writer
             assert not log.missing
 
 
-def test_the_next_worker_hands_over_what_the_last_one_could_not(tmp_path: Path, writer: Writer) -> None:
+def test_next_worker_process_uploads_the_rest_of_the_logs(tmp_path: Path, writer: Writer) -> None:
     with ExitStack() as workers:
         with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
             address = cluster.running.address
@@ -277,7 +277,7 @@ def test_the_next_worker_hands_over_what_the_last_one_could_not(tmp_path: Path, 
             client.wait(job.job_id)
 
 
-def test_a_worker_that_ends_hands_over_all_it_has(tmp_path: Path, writer: Writer) -> None:
+def test_worker_that_ends_uploads_all_its_logs(tmp_path: Path, writer: Writer) -> None:
     with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
         with running_worker(cluster.running.address, tmp_path / "worker"):
             job = client.run(writer.command)
@@ -288,9 +288,7 @@ def test_a_worker_that_ends_hands_over_all_it_has(tmp_path: Path, writer: Writer
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_worker_that_does_not_answer_is_told_to_who_reads_through_the_controller(
-    tmp_path: Path, writer: Writer, follow: bool
-) -> None:
+def test_unreachable_worker_is_reported_to_a_reader_of_the_relay(tmp_path: Path, writer: Writer, follow: bool) -> None:
     """It may come back, so how long to wait is up to the reader."""
     with controller(tmp_path) as cluster, IrisClient.remote(cluster.running.address) as client:
         with running_worker(cluster.running.address, tmp_path / "worker") as worker:
@@ -304,7 +302,7 @@ def test_a_worker_that_does_not_answer_is_told_to_who_reads_through_the_controll
         job.terminate()
 
 
-def test_who_leaves_in_the_middle_of_a_kept_log_is_forgotten(tmp_path: Path) -> None:
+def test_stream_of_a_kept_log_ends_when_its_reader_leaves(tmp_path: Path) -> None:
     with (
         controller(tmp_path) as cluster,
         running_worker(cluster.running.address, tmp_path / "worker"),
@@ -324,7 +322,7 @@ def test_who_leaves_in_the_middle_of_a_kept_log_is_forgotten(tmp_path: Path) -> 
             gc.enable()
 
 
-def test_the_log_of_another_job_of_that_name_is_not_taken(tmp_path: Path) -> None:
+def test_log_of_another_job_with_the_same_name_is_not_stored(tmp_path: Path) -> None:
     """A worker's directory outlives a controller's memory: attempts of the same names come again."""
     with controller(tmp_path / "one") as cluster, IrisClient.remote(cluster.running.address) as client:
         with running_worker(cluster.running.address, tmp_path / "worker"):
@@ -342,7 +340,7 @@ def test_the_log_of_another_job_of_that_name_is_not_taken(tmp_path: Path) -> Non
                 assert [line.message for line in lines] == ["of the second"]
 
 
-def test_what_lies_in_the_state_directory_of_another_job_of_that_name(tmp_path: Path) -> None:
+def test_old_logs_in_the_state_directory_are_not_shown_for_a_new_job(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with running_cluster(directory) as server, IrisClient.remote(server.address) as client:
         client.run(shell("echo of the first"), name="same").wait()

@@ -148,7 +148,9 @@ def fields_for(job_id: str, worker_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("method", [method.name for method in SERVICES["ControllerService"].methods])
-def test_calls_of_the_controller(shared_cluster: LocalServer, running: str, method: str, role: str) -> None:
+def test_every_controller_call_checks_the_role_of_its_caller(
+    shared_cluster: LocalServer, running: str, method: str, role: str
+) -> None:
     with closing(Caller("ControllerService", shared_cluster.address)) as caller:
         fields = fields_for(running, "nobody")
         if method.startswith("Terminate") or method == "WriteStdin":
@@ -163,7 +165,9 @@ def test_calls_of_the_controller(shared_cluster: LocalServer, running: str, meth
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("method", sorted(WORKER))
-def test_calls_of_a_worker(cluster: RemoteClusterClient, running: str, method: str, role: str) -> None:
+def test_every_worker_call_checks_the_role_of_its_caller(
+    cluster: RemoteClusterClient, running: str, method: str, role: str
+) -> None:
     task = cluster.get_task_status(running, 0)
     fields = fields_for(running, task.worker_id)
     if (method, role) == ("Drain", "controller"):
@@ -180,7 +184,7 @@ def test_calls_of_a_worker(cluster: RemoteClusterClient, running: str, method: s
 
 
 @pytest.mark.parametrize("service", ["ControllerService", "WorkerService"])
-def test_without_a_token_nothing_is_answered_but_that_somebody_is_there(
+def test_call_without_a_token_is_refused_except_for_the_open_ones(
     cluster: RemoteClusterClient, running: str, service: str
 ) -> None:
     task = cluster.get_task_status(running, 0)
@@ -193,7 +197,7 @@ def test_without_a_token_nothing_is_answered_but_that_somebody_is_there(
                 assert caller.call(method.name, shown, **fields_for(running, task.worker_id)) == expected, method.name
 
 
-def test_the_controllers_token_for_one_worker_opens_no_other(cluster: RemoteClusterClient) -> None:
+def test_controller_token_for_one_worker_is_refused_by_another(cluster: RemoteClusterClient) -> None:
     wait_until(lambda: len(cluster.list_workers()) >= 2, "the workers")
     one, other = cluster.list_workers()[:2]
     with closing(Caller("WorkerService", other.address)) as caller:
@@ -201,7 +205,7 @@ def test_the_controllers_token_for_one_worker_opens_no_other(cluster: RemoteClus
         assert caller.call("ListTasks", token("controller", worker_id=other.worker_id)) == "ok"
 
 
-def test_a_worker_speaks_for_itself_only(shared_cluster: LocalServer) -> None:
+def test_worker_token_is_refused_for_another_worker(shared_cluster: LocalServer) -> None:
     with closing(Caller("ControllerService", shared_cluster.address)) as caller:
         shown = token("worker", worker_id="w-1")
         for method in ("RegisterWorker", "ReportTaskState", "ReportTaskStates", "StoreLogs"):
@@ -211,7 +215,7 @@ def test_a_worker_speaks_for_itself_only(shared_cluster: LocalServer) -> None:
         assert caller.call("ReportTaskStates", shown, worker_id="w-1") == "ok"
 
 
-def test_it_is_said_what_would_be_right(shared_cluster: LocalServer) -> None:
+def test_refusal_names_the_roles_that_are_allowed(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address, token=token("reader", name="bob")) as bob:
         with pytest.raises(PermissionDeniedError) as caught:
             bob.terminate_job("x")
@@ -232,7 +236,7 @@ def test_it_is_said_what_would_be_right(shared_cluster: LocalServer) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "bearer", "token"])
-def test_a_header_of_another_form(shared_cluster: LocalServer, header: str) -> None:
+def test_malformed_authorization_header_is_refused(shared_cluster: LocalServer, header: str) -> None:
     import httpx
 
     answer = httpx.post(
@@ -245,7 +249,7 @@ def test_a_header_of_another_form(shared_cluster: LocalServer, header: str) -> N
     assert "IRIS_TOKEN" in answer.json()["message"]
 
 
-def test_a_request_is_refused_before_its_body_is_read(shared_cluster: LocalServer) -> None:
+def test_unauthenticated_request_is_refused_before_its_body_is_read(shared_cluster: LocalServer) -> None:
     import httpx
 
     answer = httpx.post(
@@ -256,7 +260,7 @@ def test_a_request_is_refused_before_its_body_is_read(shared_cluster: LocalServe
     assert answer.json()["code"] == "unauthenticated"
 
 
-def test_who_asks_for_nothing_of_ours_is_told_what_this_is(shared_cluster: LocalServer) -> None:
+def test_unknown_path_is_answered_with_what_the_server_is(shared_cluster: LocalServer) -> None:
     import httpx
 
     answer = httpx.get(shared_cluster.address)
@@ -266,7 +270,7 @@ def test_who_asks_for_nothing_of_ours_is_told_what_this_is(shared_cluster: Local
 # A task's token.
 
 
-def test_a_tasks_token_is_for_its_own_job_and_below(cluster: RemoteClusterClient, running: str) -> None:
+def test_task_token_is_valid_for_its_own_job_and_the_child_jobs(cluster: RemoteClusterClient, running: str) -> None:
     child = launch(cluster, shell("sleep 1000"), name="child", parent_job_id=running)
     grandchild = launch(cluster, shell("sleep 1000"), name="grand", parent_job_id=child)
     other = launch(cluster, shell("true"))
@@ -302,7 +306,7 @@ def test_a_tasks_token_is_for_its_own_job_and_below(cluster: RemoteClusterClient
     cluster.unregister_endpoint(endpoint)
 
 
-def test_the_standard_input_of_a_job_is_for_its_owner_and_admins(cluster: RemoteClusterClient) -> None:
+def test_only_owner_and_admins_can_write_standard_input(cluster: RemoteClusterClient) -> None:
     with closing(Caller("ControllerService", cluster.controller_address)) as caller:
         job = {"name": unique("reads"), "command": ["cat"], "stdin": True}
         owner, other = (token("user", name=name) for name in ("owner", "other"))
@@ -317,7 +321,7 @@ def test_the_standard_input_of_a_job_is_for_its_owner_and_admins(cluster: Remote
     assert [line.data for line in cluster.fetch_task_logs(f"{job['name']}/task-0")] == ["x"]
 
 
-def test_a_tasks_token_dies_with_its_attempt(cluster: RemoteClusterClient) -> None:
+def test_task_token_is_refused_after_the_attempt_has_ended(cluster: RemoteClusterClient) -> None:
     # The first attempt fails, the second goes on: a child of the first must not go on submitting.
     job_id = launch(cluster, shell('[ "$IRIS_ATTEMPT_ID" = 0 ] && exit 1; sleep 1000'), max_retries_failure=1)
     with closing(Caller("ControllerService", cluster.controller_address)) as caller:
@@ -345,7 +349,9 @@ def test_a_tasks_token_dies_with_its_attempt(cluster: RemoteClusterClient) -> No
         task.get_job_status(job_id)
 
 
-def test_a_tasks_token_dies_with_its_attempt_at_every_worker(cluster: RemoteClusterClient, tmp_path: Path) -> None:
+def test_task_token_is_refused_by_every_worker_after_the_attempt_has_ended(
+    cluster: RemoteClusterClient, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     script = f'while [ ! -e {gate} ]; do sleep 0.05; done; [ "$IRIS_ATTEMPT_ID" = 0 ] && exit 1; sleep 1000'
     job_id = launch(cluster, shell(script), max_retries_failure=1)
@@ -387,7 +393,7 @@ def test_a_tasks_token_dies_with_its_attempt_at_every_worker(cluster: RemoteClus
     wait_for_end(cluster, job_id)
 
 
-def test_a_job_belongs_to_who_submitted_it_and_its_children_too(cluster: RemoteClusterClient, running: str) -> None:
+def test_owner_of_a_job_also_owns_its_child_jobs(cluster: RemoteClusterClient, running: str) -> None:
     with RemoteClusterClient(cluster.controller_address, token=token("user", name="ana")) as ana:
         job_id = launch(ana, shell("sleep 1000"))
         wait_for_state(ana, job_id, cluster_pb2.JOB_STATE_RUNNING)
@@ -402,14 +408,14 @@ def test_a_job_belongs_to_who_submitted_it_and_its_children_too(cluster: RemoteC
     assert cluster.get_job_status(running).owner == "tests"
 
 
-def test_unknown_calls_are_let_in_by_nobody(shared_cluster: LocalServer) -> None:
+def test_unknown_call_is_refused_for_every_role(shared_cluster: LocalServer) -> None:
     import httpx
 
     answer = httpx.post(f"{shared_cluster.address}/iris.cluster.ControllerService/Nothing", json={})
     assert answer.status_code == 404
 
 
-def test_errors_are_errors_of_iris(shared_cluster: LocalServer) -> None:
+def test_refused_call_raises_an_iris_error(shared_cluster: LocalServer) -> None:
     with (
         RemoteClusterClient(shared_cluster.address, token="") as client,
         pytest.raises(IrisError, match="returned no token"),

@@ -67,7 +67,7 @@ def fill(disk: Path, leave: int) -> Path:
     return other
 
 
-def test_a_full_disk_of_the_controller_refuses_jobs_and_loses_none(disk: Path, tmp_path: Path) -> None:
+def test_full_disk_of_the_controller_refuses_new_jobs_and_loses_none(disk: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with running_cluster(disk / "state") as server, RemoteClusterClient(server.address) as client:
         runs = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 3"))
@@ -120,7 +120,7 @@ def connect(server: LocalServer) -> socket.socket:
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30)
 
 
-def test_with_few_descriptors_left_the_controller_takes_no_jobs_and_streams_and_goes_on(
+def test_controller_with_few_descriptors_refuses_jobs_and_streams_and_serves_the_rest(
     server: LocalServer, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -151,7 +151,7 @@ def accepted(client: RemoteClusterClient) -> str:
         return ""
 
 
-def test_without_any_descriptor_the_controller_rests_and_comes_back(server: LocalServer) -> None:
+def test_controller_without_descriptors_pauses_and_recovers(server: LocalServer) -> None:
     controller = psutil.Process(server.process.pid)
     with RemoteClusterClient(server.address) as client, contextlib.ExitStack() as others:
         wait_until(client.list_workers, "the worker")
@@ -309,7 +309,7 @@ def test_jobs_run_on_the_workers_that_have_room(tmp_path: Path) -> None:
         assert job.state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_controller_whose_inodes_run_out_refuses_jobs(tmp_path: Path) -> None:
+def test_controller_with_few_inodes_refuses_jobs(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     with (

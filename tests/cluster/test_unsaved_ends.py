@@ -64,7 +64,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, disk, engine, controller)
 
 
-def test_readers_see_no_end_that_could_not_be_saved(world: World) -> None:
+def test_readers_do_not_see_an_unsaved_end(world: World) -> None:
     gate = world.directory / "gate"
     with RemoteClusterClient(world.controller.address) as client:
         job_id = launch(client, shell(WAITS.format(gate=gate)), max_retries_failure=1)
@@ -88,7 +88,7 @@ def test_readers_see_no_end_that_could_not_be_saved(world: World) -> None:
         assert (job.state, job.status_message) == (pb.JOB_STATE_SUCCEEDED, "")
 
 
-def test_who_waits_watches_or_follows_hears_of_an_end_once_it_is_saved(world: World) -> None:
+def test_wait_watch_and_follow_end_once_the_end_is_saved(world: World) -> None:
     gate = world.directory / "gate"
     with (
         IrisClient.remote(world.controller.address) as client,
@@ -123,7 +123,7 @@ def test_who_waits_watches_or_follows_hears_of_an_end_once_it_is_saved(world: Wo
         assert saved == [True, True]
 
 
-def test_a_result_and_the_end_of_children_come_with_the_end_that_is_saved(world: World) -> None:
+def test_result_and_end_of_children_follow_the_saved_end(world: World) -> None:
     gate = world.directory / "gate"
 
     def parent(gate: str) -> str:
@@ -155,7 +155,7 @@ def test_a_result_and_the_end_of_children_come_with_the_end_that_is_saved(world:
         assert wait_for_end(cluster, child_id).state == pb.JOB_STATE_KILLED
 
 
-def test_a_job_whose_end_was_not_saved_runs_again_after_a_kill_and_nobody_had_seen_its_end(world: World) -> None:
+def test_job_with_an_unsaved_end_runs_again_after_a_kill(world: World) -> None:
     gate, runs = world.directory / "gate", world.directory / "runs"
     with RemoteClusterClient(world.controller.address) as client:
         job_id = launch(client, shell(f"echo run >> {runs}; {WAITS.format(gate=gate)}"))

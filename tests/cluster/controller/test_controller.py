@@ -69,7 +69,7 @@ def message(client: RemoteClusterClient, job_id: str) -> str:
     return client.get_job_status(job_id).status_message
 
 
-def test_an_engine_that_grants_late(
+def test_job_waits_until_the_engine_grants_its_allocation(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     engine.granting = False
@@ -84,14 +84,14 @@ def test_an_engine_that_grants_late(
     wait_until(lambda: engine.released == [f"{job_id}@0"], "the room to be given back")
 
 
-def test_an_engine_that_refuses(engine: FakeEngine, client: RemoteClusterClient) -> None:
+def test_job_is_unschedulable_when_the_engine_rejects_its_gang(engine: FakeEngine, client: RemoteClusterClient) -> None:
     engine.refusal = "no quota for gangs on Mondays"
     job = wait_for_end(client, launch(client, ["true"]))
     assert job.state == pb.JOB_STATE_UNSCHEDULABLE
     assert "no quota for gangs on Mondays" in job.error
 
 
-def test_an_engine_that_is_out_of_reach_for_a_while(
+def test_job_waits_while_the_engine_is_unreachable_and_then_runs(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     with worker(controller, tmp_path / "w"):
@@ -108,7 +108,7 @@ def test_an_engine_that_is_out_of_reach_for_a_while(
         assert len(task.attempts) == 1
 
 
-def test_the_time_of_a_job_passes_while_the_engine_is_out_of_reach(
+def test_job_timeout_expires_while_the_engine_is_unreachable(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.reachable = False
@@ -116,7 +116,7 @@ def test_the_time_of_a_job_passes_while_the_engine_is_out_of_reach(
     assert wait_for_end(client, job_id).error == "job timed out after 1 s"
 
 
-def test_room_that_is_lost_before_its_attempts_started_is_asked_for_again(
+def test_allocation_lost_before_the_attempts_started_is_requested_again(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     job_id = launch(client, ["true"])
@@ -129,7 +129,7 @@ def test_room_that_is_lost_before_its_attempts_started_is_asked_for_again(
 
 
 @pytest.mark.parametrize("how", ["lost", "forgotten"])
-def test_a_gang_that_the_engine_loses_is_restarted_elsewhere(
+def test_gang_that_the_engine_loses_restarts_on_other_slots(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path, how: str
 ) -> None:
     script = "[ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 300"
@@ -147,7 +147,7 @@ def test_a_gang_that_the_engine_loses_is_restarted_elsewhere(
     assert lost == ([0, 1] if how == "lost" else [1, 1])
 
 
-def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) -> None:
+def test_next_controller_has_the_jobs_and_their_logs(tmp_path: Path) -> None:
     database = tmp_path / "controller.db"
     engine = FakeEngine()
     with (
@@ -166,7 +166,7 @@ def test_jobs_and_logs_are_there_when_the_controller_is_another(tmp_path: Path) 
             assert entry.data == "done", "its log is where it was"
 
 
-def test_a_controller_that_was_killed_after_the_end_of_a_job_ends_its_children(
+def test_next_controller_ends_the_children_of_a_job_that_ended_before_the_kill(
     tmp_path: Path,
 ) -> None:
     store = Store(tmp_path / "controller.db")
@@ -199,7 +199,7 @@ class CountingStore(Store):
         super().write(changes)
 
 
-def test_why_a_task_waits_is_told_when_it_changes_and_not_written(engine: FakeEngine) -> None:
+def test_changed_waiting_reason_is_announced_and_not_stored(engine: FakeEngine) -> None:
     store = CountingStore()
     with serving(engine, store) as controller, RemoteClusterClient(controller.address) as client:
         need = pb.ResourceSpecProto(cpu=3)
@@ -241,7 +241,7 @@ def keep(store: Store, job: Job) -> None:
     store.write(Changes().save_job(JobRecord(job, record.launch, record.facts), 0))
 
 
-def test_the_time_of_a_job_goes_on_while_there_is_no_controller(engine: FakeEngine) -> None:
+def test_job_timeout_includes_the_time_without_a_controller(engine: FakeEngine) -> None:
     engine.granting = False
     store = Store(None)
     remembered(store, "late", hours_ago(2), job_timeout_seconds=3600)
@@ -252,7 +252,7 @@ def test_the_time_of_a_job_goes_on_while_there_is_no_controller(engine: FakeEngi
         assert client.get_job_status("early").state == pb.JOB_STATE_PENDING
 
 
-def test_the_time_to_be_placed_goes_on_while_there_is_no_controller(engine: FakeEngine) -> None:
+def test_scheduling_timeout_includes_the_time_without_a_controller(engine: FakeEngine) -> None:
     engine.granting = False
     store = Store(None)
     remembered(store, "late", hours_ago(2), scheduling_timeout_seconds=3600)
@@ -264,7 +264,7 @@ def test_the_time_to_be_placed_goes_on_while_there_is_no_controller(engine: Fake
         assert client.get_job_status("early").state == pb.JOB_STATE_PENDING
 
 
-def test_a_controller_that_ended_with_a_parent_ends_its_jobs_when_it_is_back(engine: FakeEngine) -> None:
+def test_next_controller_ends_the_children_of_a_job_that_ended_without_them(engine: FakeEngine) -> None:
     engine.granting = False
     store = Store(None)
     here = WorkerPlace("w", "http://w", "1")
@@ -285,7 +285,7 @@ def test_a_controller_that_ended_with_a_parent_ends_its_jobs_when_it_is_back(eng
         assert client.list_endpoints() == []
 
 
-def test_independent_tasks_that_wait_for_their_siblings_are_not_given_up(
+def test_scheduling_timeout_spares_independent_tasks_while_others_of_the_job_run(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     with worker(controller, tmp_path / "w"):
@@ -302,7 +302,7 @@ def test_independent_tasks_that_wait_for_their_siblings_are_not_given_up(
     assert job.state == pb.JOB_STATE_SUCCEEDED, job.error
 
 
-def test_the_time_to_be_placed_begins_after_the_pause(
+def test_scheduling_timeout_begins_after_the_retry_pause(
     controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     with worker(controller, tmp_path / "w"):
@@ -329,7 +329,7 @@ class FullDisk(Store):
         super().write(changes)
 
 
-def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEngine, tmp_path: Path) -> None:
+def test_full_disk_of_the_controller_loses_no_change(engine: FakeEngine, tmp_path: Path) -> None:
     store = FullDisk(tmp_path / "controller.db")
     gate = tmp_path / "gate"
     with (
@@ -360,7 +360,7 @@ def test_nothing_is_lost_while_the_disk_of_the_controller_is_full(engine: FakeEn
         assert client.get_job_status(job_id).exit_code == 3
 
 
-def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngine, tmp_path: Path) -> None:
+def test_job_can_be_terminated_while_the_disk_of_the_controller_is_full(engine: FakeEngine, tmp_path: Path) -> None:
     store = FullDisk(None)
     with (
         serving(engine, store) as controller,
@@ -378,7 +378,7 @@ def test_a_user_can_stop_what_fills_the_disk_of_the_controller(engine: FakeEngin
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
 
 
-def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_is_room(tmp_path: Path) -> None:
+def test_controller_starts_on_a_full_disk_and_saves_its_changes_later(tmp_path: Path) -> None:
     store = FullDisk(tmp_path / "controller.db")
     for name, parent in (("parent", ""), ("parent/child", "parent"), ("waits", "")):
         job = Job.new(name, 1, 1, parent_job_id=parent)
@@ -402,7 +402,7 @@ def test_a_controller_starts_on_a_full_disk_and_saves_what_it_finds_when_there_i
     again.close()
 
 
-def test_what_runs_goes_on_while_the_disk_is_full_for_longer_than_a_lease(engine: FakeEngine, tmp_path: Path) -> None:
+def test_attempts_continue_while_the_disk_is_full_for_longer_than_a_lease(engine: FakeEngine, tmp_path: Path) -> None:
     store = FullDisk(None)
     proofs = Proofs(tmp_path / "proofs")
     with (
@@ -427,7 +427,7 @@ def test_what_runs_goes_on_while_the_disk_is_full_for_longer_than_a_lease(engine
         assert wait_for_end(client, other).state == pb.JOB_STATE_KILLED
 
 
-def test_nothing_is_placed_on_a_worker_that_does_not_answer(
+def test_unhealthy_worker_gets_no_attempts(
     controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     with worker(controller, tmp_path / "w") as process:

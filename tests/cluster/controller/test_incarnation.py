@@ -20,7 +20,7 @@ def copy_of(state: Path, to: Path) -> Path:
     return to
 
 
-def test_copy_is_noticed_once_and_loses_what_names_the_original(tmp_path: Path) -> None:
+def test_copy_is_detected_once_and_loses_the_files_that_name_the_original(tmp_path: Path) -> None:
     state = tmp_path / "state"
     own = ("token-key", "token", "part.pem", "workers/local-0.json", "workers/ledger", "workers/controller")
     own += ("slurm/slurm-cluster", "ray/cluster-id")
@@ -43,7 +43,7 @@ def test_copy_is_noticed_once_and_loses_what_names_the_original(tmp_path: Path) 
     assert hold_once(copy_of(copy, tmp_path / "again")) == str(copy), "a copy of a copy"
 
 
-def test_copy_that_is_taken_over_is_the_original_from_then_on(tmp_path: Path) -> None:
+def test_copy_that_takes_over_counts_as_the_original(tmp_path: Path) -> None:
     state = tmp_path / "state"
     hold_once(state)
     (state / "token-key").touch()
@@ -53,7 +53,7 @@ def test_copy_that_is_taken_over_is_the_original_from_then_on(tmp_path: Path) ->
     assert (copy / "token-key").exists()
 
 
-def test_change_of_modes_or_of_the_device_alone_makes_no_copy(tmp_path: Path) -> None:
+def test_new_mode_or_device_alone_does_not_make_a_copy(tmp_path: Path) -> None:
     state = tmp_path / "state"
     hold_once(state)
     subprocess.run(["chmod", "-R", "g-rwx", str(state)], check=True)
@@ -65,7 +65,7 @@ def test_change_of_modes_or_of_the_device_alone_makes_no_copy(tmp_path: Path) ->
     assert hold_once(state) == str(state), "another file system, where it has the same inode by chance"
 
 
-def test_directory_of_an_earlier_version_is_no_copy(tmp_path: Path) -> None:
+def test_directory_of_an_earlier_version_does_not_count_as_a_copy(tmp_path: Path) -> None:
     (tmp_path / "version").write_text("1\n")
     (tmp_path / "token-key").touch(mode=0o600)
     assert hold_once(tmp_path) == ""

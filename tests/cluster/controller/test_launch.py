@@ -27,7 +27,7 @@ def changed(change: Change) -> LaunchJobRequest:
     return message
 
 
-def test_the_least_that_is_accepted() -> None:
+def test_smallest_request_is_accepted_with_the_defaults() -> None:
     job = make_job(request(), 1234)
     assert (job.job_id, job.parent_job_id, job.submitted_at_ms) == ("job", "", 1234)
     (task,) = job.tasks
@@ -37,7 +37,7 @@ def test_the_least_that_is_accepted() -> None:
     assert need_of(request()) == Resources(0, 0, 0)
 
 
-def test_all_that_can_be_asked_for() -> None:
+def test_request_with_every_field_is_accepted() -> None:
     message = LaunchJobRequest(
         name="job",
         serialized_entrypoint=b"pickle",
@@ -73,32 +73,32 @@ def test_all_that_can_be_asked_for() -> None:
 @pytest.mark.parametrize(
     ("parent", "job_id"), [("", "child"), ("parent", "parent/child"), ("grand/parent", "grand/parent/child")]
 )
-def test_the_id_of_a_job_of_a_job(parent: str, job_id: str) -> None:
+def test_id_of_a_child_job_begins_with_the_id_of_its_parent(parent: str, job_id: str) -> None:
     message = LaunchJobRequest(name="child", parent_job_id=parent, command=["true"])
     assert job_id_of(message) == make_job(message, 1).job_id == job_id
     assert parse_task_id(make_task_id(job_id, 3)) == (job_id, 3)
 
 
 @pytest.mark.parametrize(("given", "meets"), [(0, False), (1, True), (2, True)])
-def test_a_rendezvous(given: int, meets: bool) -> None:
+def test_rendezvous_is_accepted_for_a_gang(given: int, meets: bool) -> None:
     message = changed(lambda m: _set(m, rendezvous=given))
     validate(message)
     assert make_job(message, 1).rendezvous is meets
 
 
-def test_a_budget_of_zero_is_not_an_absent_one() -> None:
+def test_retry_budget_of_zero_differs_from_an_absent_one() -> None:
     (task,) = make_job(changed(lambda m: _set(m, max_retries_preemption=0)), 1).tasks
     assert task.max_retries_preemption == 0
 
 
 @pytest.mark.parametrize(("given", "replicas"), [(0, 1), (1, 1), (7, 7), (MAX_REPLICAS, MAX_REPLICAS)])
-def test_replicas(given: int, replicas: int) -> None:
+def test_absent_replicas_mean_one_task(given: int, replicas: int) -> None:
     message = changed(lambda m: _set(m.resources, replicas=given))
     assert replicas_of(message) == replicas == len(make_job(message, 1).tasks)
 
 
 @pytest.mark.parametrize(("given", "gpus"), [(0, 1), (1, 1), (4, 4)])
-def test_a_gpu_without_a_count_is_one(given: int, gpus: int) -> None:
+def test_gpu_without_a_count_means_one_gpu(given: int, gpus: int) -> None:
     def change(message: LaunchJobRequest) -> None:
         message.resources.device.gpu.SetInParent()
         message.resources.device.gpu.count = given
@@ -223,13 +223,13 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
 
 
 @pytest.mark.parametrize(("change", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_refused(change: Change, words: list[str]) -> None:
+def test_invalid_request_is_refused(change: Change, words: list[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         validate(changed(change))
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
-def test_all_that_is_not_supported_is_named_at_once() -> None:
+def test_refusal_names_all_unsupported_fields() -> None:
     message = request()
     message.resources.regions.append("eu")
     message.environment.pip_packages.append("numpy")

@@ -47,14 +47,14 @@ async def logs(tmp_path: Path) -> AsyncIterator[KeptLogs]:
 # For readers
 
 
-async def test_without_a_location_a_log_is_where_it_is(tmp_path: Path) -> None:
+async def test_log_without_a_location_is_provided_from_this_machine(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     logs.add_ended("job", b"here\n")
     assert await logs.keeper.provide("job/task-0", 0) == logs.path("job")
     assert await logs.read("job") == Read(b"here\n")
 
 
-async def test_what_is_here_is_not_fetched(odd: None, tmp_path: Path) -> None:
+async def test_log_on_this_machine_is_not_fetched(odd: None, tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="odd://")
     logs.add_ended("job", b"here\n")
     await logs.keeper.sweep()
@@ -63,7 +63,7 @@ async def test_what_is_here_is_not_fetched(odd: None, tmp_path: Path) -> None:
     assert await logs.read("job") == Read(b"here\n")
 
 
-async def test_a_log_is_fetched_once_for_all_who_want_it(odd: None, tmp_path: Path) -> None:
+async def test_log_is_fetched_once_for_several_readers(odd: None, tmp_path: Path) -> None:
     """Also when the first of them goes away meanwhile."""
     logs = await only_there(tmp_path, "odd://")
     OddFileSystem.copied.clear()
@@ -79,7 +79,7 @@ async def test_a_log_is_fetched_once_for_all_who_want_it(odd: None, tmp_path: Pa
     assert sorted(OddFileSystem.copied) == sorted(files(logs.path("job")))
 
 
-async def test_a_fetch_that_broke_off_is_made_again(odd: None, tmp_path: Path) -> None:
+async def test_interrupted_fetch_is_repeated(odd: None, tmp_path: Path) -> None:
     logs = await only_there(tmp_path, "odd://")
     whole = files(logs.stored("job"))
     OddFileSystem.error = OSError("gone for a while")
@@ -94,7 +94,7 @@ async def test_a_fetch_that_broke_off_is_made_again(odd: None, tmp_path: Path) -
     assert files(logs.path("job")) == whole
 
 
-async def test_what_cannot_be_written_is_wanted_again_and_does_not_stand_in_the_way(
+async def test_part_that_cannot_be_written_is_requested_again_and_the_others_are_stored(
     logs: KeptLogs, tmp_path: Path
 ) -> None:
     logs.add_job("job", 2)
@@ -110,7 +110,7 @@ async def test_what_cannot_be_written_is_wanted_again_and_does_not_stand_in_the_
     assert files(logs.path("job")) == files(logs.path("job", index=1)) == files(source)
 
 
-async def test_what_is_removed_while_it_is_handed_over_does_not_come_back(logs: KeptLogs, tmp_path: Path) -> None:
+async def test_log_removed_during_its_upload_stays_removed(logs: KeptLogs, tmp_path: Path) -> None:
     logs.add_job("job")
     source = tmp_path / "source"
     writer = write(source, *[random.Random(number).randbytes(10_000) for number in range(45)])
@@ -123,7 +123,7 @@ async def test_what_is_removed_while_it_is_handed_over_does_not_come_back(logs: 
     assert (got.data, got.reasons) == (b"", {"removed: a test"})
 
 
-async def test_a_log_that_is_read_stays(tmp_path: Path) -> None:
+async def test_log_with_a_reader_is_not_removed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
     logs.add_ended("old", b"of long ago\n")
     logs.now_ms += 2 * DAY_MS
@@ -134,7 +134,7 @@ async def test_a_log_that_is_read_stays(tmp_path: Path) -> None:
     assert read(logs.path("old")).data == b""
 
 
-async def test_a_jobs_own_limit_goes_before_that_of_all(logs: KeptLogs, tmp_path: Path) -> None:
+async def test_log_limit_of_the_job_replaces_the_limit_of_the_cluster(logs: KeptLogs, tmp_path: Path) -> None:
     logs.add_job("limited", max_log_bytes=150_000)
     logs.add_job("other")
     source = tmp_path / "source"
@@ -149,7 +149,7 @@ async def test_a_jobs_own_limit_goes_before_that_of_all(logs: KeptLogs, tmp_path
 # Of other lives
 
 
-async def test_a_job_does_not_see_what_another_of_its_name_left_here(tmp_path: Path) -> None:
+async def test_new_job_does_not_show_local_logs_of_an_earlier_job_of_its_name(tmp_path: Path) -> None:
     before = KeptLogs(tmp_path, location="")
     before.add_ended("same", b"of another life\n")
     before.add_ended("other", b"of another life too\n")
@@ -167,7 +167,7 @@ async def test_a_job_does_not_see_what_another_of_its_name_left_here(tmp_path: P
     await logs.keeper.close()
 
 
-async def test_what_is_written_in_this_life_is_no_earlier_ones(tmp_path: Path) -> None:
+async def test_logs_written_by_this_controller_do_not_count_as_earlier_ones(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     before = logs.write("before", b"of another life\n", close=False)
     logs.keeper.start()
@@ -178,7 +178,7 @@ async def test_what_is_written_in_this_life_is_no_earlier_ones(tmp_path: Path) -
     await logs.keeper.close()
 
 
-async def test_an_earlier_life_that_ended_while_it_removed(tmp_path: Path) -> None:
+async def test_removal_interrupted_by_the_end_of_a_controller_is_completed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     old = logs.directories.root / ".old-0123456789abcdef"
     shutil.copytree(write_in(tmp_path / "log"), old / "0")
@@ -187,7 +187,7 @@ async def test_an_earlier_life_that_ended_while_it_removed(tmp_path: Path) -> No
     await logs.keeper.close()
 
 
-async def test_a_job_whose_name_was_anothers_that_was_removed_since(tmp_path: Path) -> None:
+async def test_new_job_whose_earlier_logs_were_swept_is_accepted(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
     logs.write("same", b"of another life\n")
     logs.now_ms += 2 * DAY_MS
@@ -201,7 +201,7 @@ async def test_a_job_whose_name_was_anothers_that_was_removed_since(tmp_path: Pa
     await logs.keeper.close()
 
 
-async def test_a_job_does_not_see_what_another_of_its_name_left_there(tmp_path: Path) -> None:
+async def test_new_job_does_not_show_remote_logs_of_an_earlier_job_of_its_name(tmp_path: Path) -> None:
     before = KeptLogs(tmp_path)
     before.now_ms -= DAY_MS
     before.add_ended("same", b"of another life\n")
@@ -221,7 +221,7 @@ async def test_a_job_does_not_see_what_another_of_its_name_left_there(tmp_path: 
 # From its start to its end
 
 
-async def test_it_sweeps_at_its_start_and_a_close_ends_a_copy(odd: None, tmp_path: Path) -> None:
+async def test_keeper_sweeps_at_its_start_and_close_interrupts_a_copy(odd: None, tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="odd://")
     for name in ("one", "two"):
         logs.add_ended(name, b"all of it\n")

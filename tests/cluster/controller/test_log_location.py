@@ -76,7 +76,7 @@ def interrupted(copy: Callable[[], None], by: Callable[[], None]) -> Unavailable
     return errors[0] if errors else None
 
 
-def test_what_was_stored_is_fetched(location: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_stored_log_is_fetched_unchanged(location: LogLocation, log: Path, tmp_path: Path) -> None:
     location.store(log, "task-1/0")
     location.store(log, "task-1/0")
     location.fetch("task-1/0", empty(tmp_path / "back"))
@@ -86,7 +86,7 @@ def test_what_was_stored_is_fetched(location: LogLocation, log: Path, tmp_path: 
     assert end.bytes_written == offsets_of(CAPTURED)
 
 
-def test_names_are_apart(location: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_logs_with_similar_names_do_not_mix(location: LogLocation, log: Path, tmp_path: Path) -> None:
     location.store(log, "task-1/0")
     for other in ("task-1/1", "task-10/0", "task/0"):
         assert location.end(other) is None
@@ -119,7 +119,7 @@ def test_only_files_of_a_log_are_fetched_and_removed(log: Path, tmp_path: Path) 
     assert list(notes.parent.iterdir()) == [notes]
 
 
-def test_a_log_without_an_end(location: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_log_without_an_end_has_no_end_at_the_location(location: LogLocation, log: Path, tmp_path: Path) -> None:
     """Its worker was lost; how much it had written is noted."""
     (log / END).unlink()
     write_written(log, (10, 20, 30))
@@ -129,21 +129,21 @@ def test_a_log_without_an_end(location: LogLocation, log: Path, tmp_path: Path) 
     assert files(tmp_path / "back") == files(log)
 
 
-def test_a_removed_log_has_no_end(location: LogLocation, log: Path) -> None:
+def test_removed_log_has_no_end_at_the_location(location: LogLocation, log: Path) -> None:
     location.store(log, "task-1/0")
     location.remove("task-1/0")
     assert location.end("task-1/0") is None
     location.remove("task-1/0")
 
 
-def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+def test_check_of_a_writable_location_leaves_no_file(tmp_path: Path) -> None:
     location = LogLocation(f"file://{tmp_path}/there/logs/")
     assert location.url == f"file://{tmp_path}/there/logs"
     location.check()
     assert list((tmp_path / "there" / "logs").iterdir()) == []
 
 
-def test_files_lie_below_the_url(log: Path, tmp_path: Path) -> None:
+def test_stored_files_are_below_the_url(log: Path, tmp_path: Path) -> None:
     LogLocation(f"file://{tmp_path}/there").store(log, "task-1/0")
     assert files(tmp_path / "there" / "task-1" / "0") == files(log)
 
@@ -151,7 +151,7 @@ def test_files_lie_below_the_url(log: Path, tmp_path: Path) -> None:
 # What is copied
 
 
-def test_the_end_is_copied_last_both_ways(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_end_is_copied_last_in_both_directions(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     segments = [place.segment_name for place in list_segments(log)]
     odd.store(log, "task-1/0")
     assert OddFileSystem.copied == [*segments, END]
@@ -160,7 +160,7 @@ def test_the_end_is_copied_last_both_ways(odd: LogLocation, log: Path, tmp_path:
     assert OddFileSystem.copied == [*segments, END]
 
 
-def test_what_is_there_in_its_whole_size_is_not_copied_again(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_file_with_its_full_size_is_not_copied_again(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     first, second, *_ = list_segments(log)
     odd.store(log, "task-1/0")
     OddFileSystem.copied.clear()
@@ -174,7 +174,7 @@ def test_what_is_there_in_its_whole_size_is_not_copied_again(odd: LogLocation, l
     assert files(there) == files(log)
 
 
-def test_a_log_that_has_grown_is_completed(odd: LogLocation, tmp_path: Path) -> None:
+def test_copy_of_a_log_that_has_grown_is_completed(odd: LogLocation, tmp_path: Path) -> None:
     *earlier, last = lay_out(tmp_path / "log", CAPTURED, 1, ended=False)
     whole = last.read_bytes()
     last.write_bytes(whole[:20])
@@ -189,7 +189,7 @@ def test_a_log_that_has_grown_is_completed(odd: LogLocation, tmp_path: Path) -> 
     assert files(tmp_path / "there" / "task-1" / "0") == files(tmp_path / "log")
 
 
-def test_a_close_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> None:
+def test_close_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> None:
     first = list_segments(log)[0].segment_name
     error = interrupted(lambda: odd.store(log, "task-1/0"), odd.close)
     assert "shut down" in str(error)
@@ -199,7 +199,7 @@ def test_a_close_stops_a_copy_between_two_files(odd: LogLocation, log: Path) -> 
     assert odd.end("task-1/0") is None
 
 
-def test_a_close_stops_a_fetch_and_leaves_no_end(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_close_stops_a_fetch_before_its_end_is_written(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     odd.store(log, "task-1/0")
     back = empty(tmp_path / "back")
     error = interrupted(lambda: odd.fetch("task-1/0", back), odd.close)
@@ -208,7 +208,7 @@ def test_a_close_stops_a_fetch_and_leaves_no_end(odd: LogLocation, log: Path, tm
     assert not has_end(back)
 
 
-def test_a_log_that_vanishes_while_it_is_copied(odd: LogLocation, log: Path) -> None:
+def test_log_that_vanishes_during_its_copy_is_an_error(odd: LogLocation, log: Path) -> None:
     second = list_segments(log)[1].segment_name
     error = interrupted(lambda: odd.store(log, "task-1/0"), (log / second).unlink)
     assert second in str(error)
@@ -220,7 +220,7 @@ def test_a_log_that_vanishes_while_it_is_copied(odd: LogLocation, log: Path) -> 
 @pytest.mark.parametrize(
     "error", [OSError(5, "odd"), ValueError("odd"), RuntimeError("odd"), KeyError("odd"), PermissionError(13, "odd")]
 )
-def test_whatever_a_file_system_raises_is_one_error(
+def test_any_exception_of_a_file_system_becomes_an_unavailable_error(
     odd: LogLocation, log: Path, tmp_path: Path, error: Exception
 ) -> None:
     odd.store(log, "task-1/0")
@@ -244,20 +244,20 @@ def test_whatever_a_file_system_raises_is_one_error(
     assert files(back) == files(log)
 
 
-def test_an_error_without_words_is_named(odd: LogLocation) -> None:
+def test_exception_without_a_message_is_named_by_its_type(odd: LogLocation) -> None:
     OddFileSystem.error = TimeoutError()
     with pytest.raises(UnavailableError, match=r"there: TimeoutError$"):
         odd.check()
 
 
-def test_an_end_that_is_none(odd: LogLocation, log: Path, tmp_path: Path) -> None:
+def test_unreadable_end_counts_as_missing(odd: LogLocation, log: Path, tmp_path: Path) -> None:
     odd.store(log, "task-1/0")
     for text in ("", "{", "[]", "{}"):
         (tmp_path / "there" / "task-1" / "0" / END).write_text(text)
         assert odd.end("task-1/0") is None
 
 
-def test_a_place_below_a_regular_file(log: Path, tmp_path: Path) -> None:
+def test_location_below_a_regular_file_is_an_error(log: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     location = LogLocation(f"file://{tmp_path}/file/logs")
     with pytest.raises(UnavailableError, match=r"cannot write to the log location file://.*Not a directory"):
@@ -274,17 +274,17 @@ def test_a_place_below_a_regular_file(log: Path, tmp_path: Path) -> None:
         ("gs://bucket/logs", "gcsfs"),
     ],
 )
-def test_a_url_that_no_file_system_here_takes(url: str, text: str) -> None:
+def test_url_with_an_unknown_protocol_is_refused(url: str, text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"logs cannot be kept at '{url}': .*{text}"):
         LogLocation(url)
 
 
-def test_a_url_that_lacks_something() -> None:
+def test_incomplete_url_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"logs cannot be kept at 'reference://x': .*fo"):
         LogLocation("reference://x")
 
 
-def test_a_file_system_that_connects_at_once_and_finds_nobody() -> None:
+def test_file_system_that_cannot_connect_is_an_unavailable_error() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"ftp://127.0.0.1:{nobody.getsockname()[1]}/logs"

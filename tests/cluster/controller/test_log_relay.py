@@ -7,7 +7,7 @@ import pytest
 from iris.cluster.controller.logs.relay import pause_s
 
 
-def test_pauses_grow_up_to_a_limit() -> None:
+def test_retry_pauses_of_the_relay_grow_up_to_a_limit() -> None:
     pauses = [pause_s(tries) for tries in range(12)]
     assert pauses == sorted(pauses)
     assert pauses[1] == pytest.approx(2 * pauses[0])

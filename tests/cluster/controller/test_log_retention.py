@@ -23,25 +23,25 @@ def names(removals: list[Removal]) -> list[str]:
 # By age
 
 
-def test_what_ended_longer_ago_goes_and_the_rest_stays() -> None:
+def test_logs_older_than_the_limit_are_removed() -> None:
     found = [Found("young", 10, 0, True), Found("old", 10, NOW, True), Found("at the limit", 10, 0, True)]
     known = {"young": ended(NOW - 99), "old": ended(NOW - 101), "at the limit": ended(NOW - 100)}
     retention = Retention(keep_ms=100)
     assert choose(found, known, retention, NOW) == [Removal("old", retention.age_reason)]
 
 
-def test_an_attempt_that_has_not_ended_stays_however_old_and_large_it_is() -> None:
+def test_log_of_a_live_attempt_is_never_removed() -> None:
     found = [Found("runs", 10**12, 0), Found("ended", 10, NOW, True)]
     known = {"runs": ended(None), "ended": ended(NOW)}
     assert names(choose(found, known, Retention(keep_ms=1, keep_bytes=10), NOW)) == ["ended"]
 
 
-def test_an_unknown_log_counts_from_when_it_changed_last() -> None:
+def test_age_of_an_unknown_log_counts_from_its_last_change() -> None:
     found = [Found("new", 10, NOW - 99), Found("old", 10, NOW - 101), Found("empty", 0, NOW - 102)]
     assert names(choose(found, {}, Retention(keep_ms=100), NOW)) == ["empty", "old"]
 
 
-def test_none_is_for_ever() -> None:
+def test_no_limit_keeps_every_log() -> None:
     found = [Found(str(number), 10**15, 0, True, True) for number in range(3)]
     known = {"0": ended(0), "1": ended(1)}
     assert choose(found, known, ALL, 10**15) == []
@@ -53,7 +53,7 @@ def test_none_is_for_ever() -> None:
 # By how much there is
 
 
-def test_the_oldest_go_until_it_is_no_more_than_the_limit() -> None:
+def test_oldest_logs_are_removed_until_the_total_fits() -> None:
     found = [Found("c", 40, 0, True), Found("a", 40, 0, True), Found("d", 40, 0, True), Found("b", 40, 0, True)]
     known = {name: ended(at) for at, name in enumerate("abcd")}
     for keep, gone in ((160, ""), (159, "a"), (120, "a"), (119, "ab"), (40, "abc"), (39, "abcd"), (0, "abcd")):
@@ -61,27 +61,27 @@ def test_the_oldest_go_until_it_is_no_more_than_the_limit() -> None:
         assert choose(found, known, retention, NOW) == [Removal(name, retention.size_reason) for name in gone]
 
 
-def test_what_runs_counts_but_does_not_go() -> None:
+def test_log_of_a_live_attempt_counts_for_the_total_but_stays() -> None:
     found = [Found("runs", 100, 0), Found("old", 10, 0, True), Found("new", 10, 0, True)]
     known = {"runs": ended(None), "old": ended(1), "new": ended(2)}
     assert names(choose(found, known, Retention(keep_bytes=110), NOW)) == ["old"]
     assert names(choose(found, known, Retention(keep_bytes=50), NOW)) == ["old", "new"]
 
 
-def test_an_unknown_log_counts_and_goes_in_its_turn() -> None:
+def test_unknown_log_counts_for_the_total_and_is_removed_by_age() -> None:
     found = [Found("ours", 10, 0, True), Found("unknown", 10, 5), Found("newer", 10, 0, True)]
     known = {"ours": ended(4), "newer": ended(6)}
     assert names(choose(found, known, Retention(keep_bytes=15), NOW)) == ["ours", "unknown"]
 
 
-def test_what_goes_by_age_makes_room() -> None:
+def test_log_removed_by_age_frees_space_for_the_total() -> None:
     found = [Found("old", 50, 0, True), Found("large", 50, 0, True), Found("new", 50, 0, True)]
     known = {"old": ended(1), "large": ended(NOW - 10), "new": ended(NOW)}
     retention = Retention(keep_ms=100, keep_bytes=100)
     assert choose(found, known, retention, NOW) == [Removal("old", retention.age_reason)]
 
 
-def test_what_was_removed_already_is_neither_counted_nor_removed_again() -> None:
+def test_removed_log_is_not_counted_or_removed_again() -> None:
     found = [Found("removed", 0, 0, True, True), Found("here", 10, 0, True)]
     known = {"removed": ended(1), "here": ended(2)}
     assert choose(found, known, Retention(keep_bytes=10), NOW) == []
@@ -92,14 +92,14 @@ def test_what_was_removed_already_is_neither_counted_nor_removed_again() -> None
 # Where logs are stored elsewhere too
 
 
-def test_only_what_is_stored_goes_for_its_size_and_without_a_reason() -> None:
+def test_only_stored_logs_are_removed_locally_to_free_space() -> None:
     found = [Found("a", 10, 0, True), Found("b", 10, 0, True, True), Found("c", 10, 3), Found("d", 10, 0, True, True)]
     known = {"a": ended(1), "b": ended(2), "d": ended(4)}
     assert choose(found, known, Retention(keep_bytes=30), NOW, has_location=True) == [Removal("b", "")]
     assert choose(found, known, Retention(keep_bytes=0), NOW, has_location=True) == [Removal("b", ""), Removal("d", "")]
 
 
-def test_what_is_too_old_goes_for_good_stored_or_not() -> None:
+def test_too_old_log_is_removed_everywhere() -> None:
     found = [Found("stored", 10, 0, True, True), Found("not stored", 10, 0, True)]
     known = {"stored": ended(1), "not stored": ended(2)}
     retention = Retention(keep_ms=100, keep_bytes=0)
@@ -109,7 +109,7 @@ def test_what_is_too_old_goes_for_good_stored_or_not() -> None:
     ]
 
 
-def test_what_is_only_there_goes_when_it_is_too_old_and_not_for_its_size() -> None:
+def test_remote_log_is_removed_by_age_and_not_by_size() -> None:
     found = [Found("old", 0, 0, True, True, away=True), Found("new", 0, 0, True, True, away=True), Found("runs", 9, 0)]
     known = {"old": ended(1), "new": ended(NOW), "runs": ended(None)}
     assert choose(found, known, Retention(keep_bytes=0), NOW, has_location=True) == []
@@ -121,7 +121,7 @@ def test_what_is_only_there_goes_when_it_is_too_old_and_not_for_its_size() -> No
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_holds_of_any_logs(seed: int) -> None:
+def test_removals_obey_the_rules_for_random_logs(seed: int) -> None:
     chance = random.Random(seed)
     found, known = [], {}
     for number in range(30):
@@ -170,9 +170,9 @@ def test_what_holds_of_any_logs(seed: int) -> None:
         (1500, "1.5 s"),
     ],
 )
-def test_the_reason_for_age_says_the_time_in_a_unit_that_people_read(keep_ms: int, text: str) -> None:
+def test_age_reason_has_a_readable_unit(keep_ms: int, text: str) -> None:
     assert Retention(keep_ms=keep_ms).age_reason == f"removed: logs are kept for {text}"
 
 
-def test_the_reason_for_size_says_the_limit() -> None:
+def test_size_reason_has_the_limit() -> None:
     assert Retention(keep_bytes=1234).size_reason == "removed: only the newest 1234 bytes of all logs are kept"

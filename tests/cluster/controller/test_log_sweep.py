@@ -51,7 +51,7 @@ async def test_complete_logs_of_ended_attempts_are_copied(tmp_path: Path) -> Non
     assert await logs.read("ended") == Read(b"all of it\n")
 
 
-async def test_what_has_no_end_is_copied_when_nothing_came_for_ten_minutes(tmp_path: Path) -> None:
+async def test_log_without_an_end_is_copied_after_ten_quiet_minutes(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path)
     logs.add_job("lost")
     logs.write("lost", b"its worker was killed\n", close=False)
@@ -67,7 +67,7 @@ async def test_what_has_no_end_is_copied_when_nothing_came_for_ten_minutes(tmp_p
     assert not logs.stored("runs").exists()
 
 
-async def test_what_is_stored_is_not_copied_again_until_something_is_added(tmp_path: Path) -> None:
+async def test_stored_log_is_copied_again_only_after_a_new_part(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path)
     logs.add_job("lost")
     writer = logs.write("lost", b"first\n", close=False)
@@ -84,7 +84,7 @@ async def test_what_is_stored_is_not_copied_again_until_something_is_added(tmp_p
     assert await logs.read("lost") == Read(b"first\nlate\n")
 
 
-async def test_a_location_that_cannot_be_written_is_tried_again(
+async def test_copy_is_repeated_after_the_location_could_not_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_bytes=0))
@@ -103,7 +103,7 @@ async def test_a_location_that_cannot_be_written_is_tried_again(
 # Too much
 
 
-async def test_the_oldest_goes_from_here_and_comes_back_for_a_reader(tmp_path: Path) -> None:
+async def test_offloaded_log_is_fetched_again_for_a_reader(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path)
     for name in ("a", "b", "c"):
         logs.add_ended(name, name.encode() * 1000)
@@ -116,7 +116,7 @@ async def test_the_oldest_goes_from_here_and_comes_back_for_a_reader(tmp_path: P
     assert files(logs.path("a")) == files(logs.stored("a"))
 
 
-async def test_what_was_read_within_an_hour_stays(tmp_path: Path) -> None:
+async def test_log_read_within_the_last_hour_is_not_removed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS, keep_bytes=0))
     logs.add_ended("read", b"read\n")
     logs.add_ended("not read", b"not read\n")
@@ -141,7 +141,7 @@ async def test_what_was_read_within_an_hour_stays(tmp_path: Path) -> None:
     assert (await logs.read("read")).reasons == {TOO_OLD}
 
 
-async def test_without_a_location_the_oldest_goes_for_good(tmp_path: Path) -> None:
+async def test_oldest_log_without_a_location_is_removed_for_good(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_bytes=1500), location="")
     logs.add_ended("old", b"x" * 1000)
     logs.now_ms += 1
@@ -152,7 +152,7 @@ async def test_without_a_location_the_oldest_goes_for_good(tmp_path: Path) -> No
     assert await logs.read("new") == Read(b"y" * 1000)
 
 
-async def test_what_runs_stays_also_beside_an_earlier_attempt_that_goes(tmp_path: Path) -> None:
+async def test_live_log_stays_when_an_earlier_attempt_is_removed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS, keep_bytes=0), location="")
     logs.add_job("job")
     logs.write("job", b"first\n")
@@ -171,7 +171,7 @@ async def test_what_runs_stays_also_beside_an_earlier_attempt_that_goes(tmp_path
 
 
 @pytest.mark.parametrize("location", ["file://", ""])
-async def test_what_is_too_old_goes_from_everywhere_and_a_reader_is_told(tmp_path: Path, location: str) -> None:
+async def test_too_old_log_is_removed_everywhere_and_its_reader_gets_the_reason(tmp_path: Path, location: str) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location=location)
     logs.add_ended("old", b"x" * 1000)
     logs.now_ms += 1000
@@ -193,7 +193,7 @@ async def test_what_is_too_old_goes_from_everywhere_and_a_reader_is_told(tmp_pat
         assert files(logs.stored("new")) == files(logs.path("new"))
 
 
-async def test_what_went_from_here_for_its_size_goes_from_there_when_it_is_too_old(tmp_path: Path) -> None:
+async def test_offloaded_log_is_deleted_remotely_after_max_age(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS, keep_bytes=0))
     logs.add_ended("old", b"x" * 1000)
     await logs.keeper.sweep()
@@ -204,7 +204,7 @@ async def test_what_went_from_here_for_its_size_goes_from_there_when_it_is_too_o
     assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
 
 
-async def test_what_is_only_there_goes_when_it_is_too_old(tmp_path: Path) -> None:
+async def test_log_that_is_only_remote_is_deleted_after_max_age(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
     logs.add_ended("old", b"x" * 1000)
     await logs.keeper.sweep()
@@ -218,7 +218,7 @@ async def test_what_is_only_there_goes_when_it_is_too_old(tmp_path: Path) -> Non
     assert await logs.read("old") == Read(b"", 1000, frozenset({TOO_OLD}))
 
 
-async def test_what_was_dropped_before_is_told_with_the_rest(tmp_path: Path) -> None:
+async def test_reason_of_a_removed_log_includes_earlier_gaps(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
     logs.add_job("old")
     logs.path("old").parent.mkdir(parents=True)
@@ -236,7 +236,7 @@ async def test_what_was_dropped_before_is_told_with_the_rest(tmp_path: Path) -> 
     assert (end.bytes_written, end.bytes_missing) == ((210_000, 210_000, 0), 420_000)
 
 
-async def test_of_a_log_without_an_end_it_is_counted_what_there_was(tmp_path: Path) -> None:
+async def test_size_of_a_removed_log_without_an_end_is_counted(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="")
     for name in ("lost", "handed over"):
         logs.add_job(name)
@@ -250,7 +250,7 @@ async def test_of_a_log_without_an_end_it_is_counted_what_there_was(tmp_path: Pa
     assert [file.name for file in logs.path("handed over").iterdir() if file.name != "stored"] == ["end"]
 
 
-async def test_a_location_that_cannot_be_reached_keeps_what_is_too_old(
+async def test_too_old_log_stays_while_the_location_is_unreachable(
     odd: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="odd://")
@@ -270,7 +270,7 @@ async def test_a_location_that_cannot_be_reached_keeps_what_is_too_old(
 # Of nobody's
 
 
-async def test_what_belongs_to_no_job_goes_without_a_trace(tmp_path: Path) -> None:
+async def test_log_of_no_job_is_removed_without_a_trace(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS))
     logs.write("nobody", b"one\n")
     logs.write("nobody", b"two\n", 1)
@@ -282,7 +282,7 @@ async def test_what_belongs_to_no_job_goes_without_a_trace(tmp_path: Path) -> No
     assert list(logs.directories.root.iterdir()) == []
 
 
-async def test_a_job_that_takes_the_name_of_nobodys_log_while_others_are_copied(odd: None, tmp_path: Path) -> None:
+async def test_log_of_a_job_that_starts_during_a_sweep_is_not_removed(odd: None, tmp_path: Path) -> None:
     """What lies at its place then is its own."""
     logs = KeptLogs(tmp_path, Retention(keep_ms=DAY_MS), location="odd://")
     logs.write("same", b"of another life\n")

@@ -70,7 +70,7 @@ def list_tasks(
     return [task.task_index for task in answer.tasks], answer.next_page_token
 
 
-def test_each_job_comes_once_whatever_happens_between_two_pages(
+def test_pages_have_each_job_once_while_jobs_come_and_end(
     client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
 ) -> None:
     prefix = unique("paged")
@@ -89,7 +89,7 @@ def test_each_job_comes_once_whatever_happens_between_two_pages(
     assert (everything, token) == (found, ""), "without a size: all at once"
 
 
-def test_the_tasks_of_a_job_in_pages(
+def test_pages_have_all_tasks_of_a_job_in_index_order(
     client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
 ) -> None:
     job_id = launch(client, ["true"], replicas=7)
@@ -104,7 +104,7 @@ def test_the_tasks_of_a_job_in_pages(
         list_tasks(stub, "nobody", 5, "")
 
 
-def test_what_is_no_page_is_refused_with_words(
+def test_invalid_page_token_or_size_is_refused(
     client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
 ) -> None:
     job_id = launch(client, ["true"], replicas=3)
@@ -118,9 +118,7 @@ def test_what_is_no_page_is_refused_with_words(
         list_tasks(stub, job_id, -3, "")
 
 
-def test_clients_list_everything(
-    client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync
-) -> None:
+def test_client_lists_all_pages(client: RemoteClusterClient, stub: cluster_connect.ControllerServiceClientSync) -> None:
     job_id = launch(client, ["true"], replicas=2 * LONGEST_PAGE + 1)
     page, token = list_tasks(stub, job_id, 10 * LONGEST_PAGE, "")
     assert (len(page), bool(token)) == (LONGEST_PAGE, True), "a page has an end, whatever is asked for"
@@ -129,7 +127,7 @@ def test_clients_list_everything(
 
 
 @pytest.mark.parametrize("page_size", [0, 100])
-def test_page_of_large_items_ends_sooner(page_size: int) -> None:
+def test_page_of_large_items_has_fewer_items(page_size: int) -> None:
     items = [pb.TaskStatus(task_index=index, error="x" * 1024 * 1024) for index in range(10)]
     found: list[int] = []
     token, pages = "", 0
@@ -143,12 +141,12 @@ def test_page_of_large_items_ends_sooner(page_size: int) -> None:
     assert len(giants.items) == 1, "never an empty page"
 
 
-def test_page_without_a_size_has_a_limit_and_says_that_there_is_more() -> None:
+def test_page_without_a_size_is_limited_and_has_a_next_token() -> None:
     page = finish(cut_page("jobs", 2500, lambda number: pb.JobStatus(job_id=str(number)), page_size=0, page_token=""))
     assert (len(page.items), page.next_token) == (LONGEST_PAGE, "jobs-1000")
 
 
-def test_pages_by_name_have_each_item_that_stays_once_while_others_come_and_go() -> None:
+def test_pages_by_name_have_each_lasting_item_once() -> None:
     names = {f"w{number:02}" for number in range(30)}
 
     def make(name: str) -> pb.Controller.Endpoint | None:
@@ -168,7 +166,7 @@ def test_pages_by_name_have_each_item_that_stays_once_while_others_come_and_go()
             finish(cut_named_page("workers", sorted(names), make, page_size=7, page_token=wrong))
 
 
-def test_a_job_whose_attempts_are_too_many_for_a_message_comes_with_the_newest_of_each_task() -> None:
+def test_job_with_too_many_attempts_for_a_message_has_the_newest_of_each_task() -> None:
     job = Job.new("job", 3, 1, coscheduled=False)
     job.submit()
     for _ in range(50):

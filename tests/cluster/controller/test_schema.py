@@ -43,7 +43,7 @@ def rows(path: Path, query: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_all_of_it_is_there(version: int, tmp_path: Path) -> None:
+def test_old_database_is_migrated_with_all_its_data(version: int, tmp_path: Path) -> None:
     path = written_by(version, tmp_path / "controller.db")
     jobs = {job_id: json.loads(record) for job_id, record in rows(path, "SELECT job_id, record FROM jobs")}
     tasks = {
@@ -84,7 +84,7 @@ def test_all_of_it_is_there(version: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_controller_goes_on_from_there(version: int, tmp_path: Path) -> None:
+def test_controller_continues_the_jobs_of_an_old_database(version: int, tmp_path: Path) -> None:
     path = written_by(version, tmp_path / "controller.db")
     with serving(FakeEngine(), Store(path)) as controller, RemoteClusterClient(controller.address) as client:
         jobs = client.list_jobs()
@@ -98,7 +98,7 @@ def test_a_controller_goes_on_from_there(version: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_copy_of_what_it_was_stays_beside_it(version: int, tmp_path: Path) -> None:
+def test_migration_keeps_a_copy_of_the_old_database(version: int, tmp_path: Path) -> None:
     path = written_by(version, tmp_path / "controller.db")
     before = rows(path, "SELECT * FROM jobs")
     Store(path).close()
@@ -112,7 +112,7 @@ def test_a_copy_of_what_it_was_stays_beside_it(version: int, tmp_path: Path) -> 
     assert sorted(one.name for one in tmp_path.glob("controller.db.v*")) == [copy.name]
 
 
-def test_a_step_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+def test_failed_migration_step_does_not_change_the_database(tmp_path: Path) -> None:
     path = written_by(1, tmp_path / "controller.db")
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE fenced (in_the_way)")
@@ -129,7 +129,7 @@ def test_a_step_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None
     assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
-def test_fields_that_another_minor_version_knows(tmp_path: Path) -> None:
+def test_unknown_and_missing_fields_of_a_record_are_accepted(tmp_path: Path) -> None:
     """What an older one did not write has its default; what a newer one wrote besides is ignored."""
     path = written_by(SCHEMA_VERSION, tmp_path / "controller.db")
     with sqlite3.connect(path) as db:

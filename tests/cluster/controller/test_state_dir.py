@@ -25,7 +25,7 @@ with hold(Path(sys.argv[1])):
 """
 
 
-def test_one_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
+def test_state_directory_is_locked_until_its_controller_is_killed(tmp_path: Path) -> None:
     state = tmp_path / "a" / "state"
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(state)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -44,7 +44,7 @@ def test_one_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
     assert (state / "lock").read_text() == ""
 
 
-def test_the_version_is_written_and_a_newer_one_refused(tmp_path: Path) -> None:
+def test_version_is_written_and_a_newer_version_is_refused(tmp_path: Path) -> None:
     with hold(tmp_path):
         assert (tmp_path / "version").read_text() == f"{SCHEMA_VERSION}\n"
     (tmp_path / "version").write_text("1\n")
@@ -60,13 +60,13 @@ def test_the_version_is_written_and_a_newer_one_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceExhaustedError, match="cannot write"), hold(tmp_path / "file" / "below"):
         pass
 
 
-def test_directory_that_others_may_write_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_directory_that_other_users_can_write_is_refused_and_not_changed(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     state.chmod(0o777)

@@ -46,7 +46,7 @@ def reopen(store: Store, path: Path) -> Store:
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
 @pytest.mark.parametrize("bring", STATES)
 @pytest.mark.parametrize("at_once", [True, False], ids=["added", "saved"])
-def test_a_job_comes_back_as_it_was(
+def test_loaded_job_equals_the_saved_one(
     store: Store, path: Path, bring: Callable[[Job], None], coscheduled: bool, at_once: bool
 ) -> None:
     job = new_job(coscheduled=coscheduled)
@@ -80,7 +80,7 @@ def test_a_job_comes_back_as_it_was(
         assert {task.stop for task in found.job.tasks} - {None} <= {Stop.RESTART, Stop.END}
 
 
-def test_records_of_before_attempts_said_that_memory_ran_out(store: Store, path: Path) -> None:
+def test_record_without_the_out_of_memory_field_is_loaded(store: Store, path: Path) -> None:
     record = stored(new_job())
     restarting(record.job)
     store.write(Changes().add_job(record, b""))
@@ -97,7 +97,7 @@ def test_records_of_before_attempts_said_that_memory_ran_out(store: Store, path:
     assert found.job.tasks == record.job.tasks
 
 
-def test_a_record_from_before_there_were_pauses_can_be_read(store: Store, path: Path) -> None:
+def test_record_without_retry_pauses_is_loaded(store: Store, path: Path) -> None:
     job = new_job()
     store.write(Changes().add_job(stored(job), b""))
     store.close()
@@ -114,7 +114,7 @@ def test_a_record_from_before_there_were_pauses_can_be_read(store: Store, path: 
     assert found.job.recover({}, 9000)[-1] == RequestAllocation("parent/job@1", (0, 1, 2), 9000)
 
 
-def test_only_what_has_changed_is_written(store: Store) -> None:
+def test_save_writes_only_the_changed_tasks(store: Store) -> None:
     job = new_job()
     record = stored(job)
     store.write(Changes().add_job(record, b""))
@@ -129,7 +129,7 @@ def test_only_what_has_changed_is_written(store: Store) -> None:
     assert found.job.tasks[0].error == ""
 
 
-def test_jobs_come_back_in_the_order_of_their_submission(store: Store, path: Path) -> None:
+def test_jobs_are_loaded_in_the_order_of_their_submission(store: Store, path: Path) -> None:
     names = ["z", "a", "m", "parent/z", "B"]
     for name in names:
         store.write(Changes().add_job(stored(new_job(name)), b""))
@@ -138,7 +138,7 @@ def test_jobs_come_back_in_the_order_of_their_submission(store: Store, path: Pat
     store.close()
 
 
-def test_a_thousand_tasks_in_index_order(store: Store) -> None:
+def test_thousand_tasks_are_loaded_in_index_order(store: Store) -> None:
     job = Job.new("job", 1000, 1)
     job.submit()
     store.write(Changes().add_job(stored(job), b""))
@@ -147,7 +147,7 @@ def test_a_thousand_tasks_in_index_order(store: Store) -> None:
     assert found.job.gangs == job.gangs
 
 
-def test_a_job_that_is_there_already_changes_nothing(store: Store) -> None:
+def test_second_job_with_the_same_id_is_not_stored(store: Store) -> None:
     store.write(Changes().add_job(stored(new_job("a")), b""))
     again = stored(new_job("a"))
     again.launch.bundle_hash = HASH
@@ -161,7 +161,7 @@ def test_a_job_that_is_there_already_changes_nothing(store: Store) -> None:
 # Results, workspaces, endpoints.
 
 
-def test_results(store: Store, path: Path) -> None:
+def test_results_are_stored_by_task(store: Store, path: Path) -> None:
     job = new_job()
     record = stored(job)
     store.write(Changes().add_job(record, b""))
@@ -175,7 +175,7 @@ def test_results(store: Store, path: Path) -> None:
     store.close()
 
 
-def test_bundles(store: Store, path: Path) -> None:
+def test_workspaces_are_stored_once_by_hash(store: Store, path: Path) -> None:
     first, second = stored(new_job("a")), stored(new_job("b"))
     first.launch.bundle_hash = second.launch.bundle_hash = HASH
     assert store.bundle(HASH) is None
@@ -202,7 +202,7 @@ def test_endpoints(store: Store, path: Path) -> None:
     store.close()
 
 
-def test_in_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_in_memory_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store(None)
     store.write(Changes().add_job(stored(new_job()), b""))
@@ -217,11 +217,11 @@ def test_in_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 # Who may open it.
 
 
-def test_the_folder_is_made_and_private(store: Store, path: Path) -> None:
+def test_directory_of_the_database_is_created_and_private(store: Store, path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_files_are_private_in_a_folder_that_is_not(tmp_path: Path) -> None:
+def test_database_files_are_private_in_a_public_directory(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "controller.db").touch(0o644)  # as earlier versions made it
     with closing(Store(tmp_path / "controller.db")):
@@ -229,7 +229,7 @@ def test_the_files_are_private_in_a_folder_that_is_not(tmp_path: Path) -> None:
     assert set(found.values()) == {0o600}, found
 
 
-def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Path) -> None:
+def test_second_store_on_the_same_file_is_refused(store: Store, path: Path) -> None:
     store.write(Changes().add_job(stored(new_job("before")), b""))
     for _ in range(2):
         with pytest.raises(FailedPreconditionError, match="another controller is running on") as caught:
@@ -241,7 +241,7 @@ def test_a_second_controller_on_the_same_file_is_refused(store: Store, path: Pat
     store.close()
 
 
-def test_a_second_controller_in_another_process_is_refused_until_the_first_is_gone(store: Store, path: Path) -> None:
+def test_store_in_another_process_is_refused_until_the_first_has_ended(store: Store, path: Path) -> None:
     program = "from iris.cluster.controller.storage.store import Store; Store(Path(sys.argv[1]))"
     command = [sys.executable, "-c", f"import sys; from pathlib import Path; {program}", str(path)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -251,7 +251,7 @@ def test_a_second_controller_in_another_process_is_refused_until_the_first_is_go
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def test_a_file_of_text_is_data_loss(path: Path) -> None:
+def test_text_file_is_a_data_loss_error(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("This is not a database, but a letter to one.\n" * 100)
     with pytest.raises(DataLossError) as caught:
@@ -268,7 +268,7 @@ def _filled(path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1, 3])
-def test_a_damaged_file_is_data_loss_when_it_is_opened_or_read(path: Path, first: int) -> None:
+def test_damaged_file_is_a_data_loss_error_when_opened_or_read(path: Path, first: int) -> None:
     _filled(path)
     pages = path.stat().st_size // 4096
     assert pages > 5
@@ -280,7 +280,7 @@ def test_a_damaged_file_is_data_loss_when_it_is_opened_or_read(path: Path, first
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_was_cut_off_is_data_loss(path: Path) -> None:
+def test_truncated_file_is_a_data_loss_error(path: Path) -> None:
     _filled(path)
     os.truncate(path, path.stat().st_size // 4096 // 2 * 4096)
     with pytest.raises(DataLossError):
@@ -297,7 +297,7 @@ def _open_and_read_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["record", "launch"])
-def test_a_record_that_makes_no_sense_is_data_loss(path: Path, column: str) -> None:
+def test_invalid_record_is_a_data_loss_error(path: Path, column: str) -> None:
     _filled(path)
     with sqlite3.connect(path) as db:
         db.execute(f"UPDATE jobs SET {column} = ? WHERE job_id = 'job 7'", (b"\xff{",))
@@ -306,7 +306,7 @@ def test_a_record_that_makes_no_sense_is_data_loss(path: Path, column: str) -> N
         _open_and_read_all(path)
 
 
-def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+def test_file_of_a_newer_version_is_refused_and_not_changed(path: Path) -> None:
     _filled(path)
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
@@ -320,7 +320,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None
     db.close()
 
 
-def test_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_path_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ResourceExhaustedError, match="cannot write") as caught:
         Store(tmp_path)  # a folder
     assert str(tmp_path) in str(caught.value)
@@ -357,7 +357,7 @@ for number in range(100_000):
 
 
 @pytest.mark.parametrize("acknowledged", [1, 2, 7, 40, 150])
-def test_a_controller_that_is_killed_has_lost_nothing_that_it_acknowledged(path: Path, acknowledged: int) -> None:
+def test_killed_store_keeps_every_acknowledged_write(path: Path, acknowledged: int) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         for _ in range(acknowledged):
@@ -387,7 +387,7 @@ def test_a_controller_that_is_killed_has_lost_nothing_that_it_acknowledged(path:
         store.close()
 
 
-def test_a_controller_that_is_killed_lets_go_of_its_file(path: Path) -> None:
+def test_killed_store_releases_its_file(path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline()
@@ -398,7 +398,7 @@ def test_a_controller_that_is_killed_lets_go_of_its_file(path: Path) -> None:
     Store(path).close()
 
 
-def test_records_are_readable_with_the_tools_of_sqlite(store: Store, path: Path) -> None:
+def test_records_are_readable_with_sqlite_tools(store: Store, path: Path) -> None:
     store.write(Changes().add_job(stored(new_job()), b""))
     store.close()
     db = sqlite3.connect(path)

@@ -49,7 +49,7 @@ def limited(quota: Quota, store: Store | None = None) -> Iterator[RemoteClusterC
         yield client
 
 
-def test_jobs_of_a_user() -> None:
+def test_quota_of_jobs_refuses_another_job_until_one_ends() -> None:
     with limited(Quota(jobs=2)) as client:
         first = launch(client, ["true"])
         launch(client, ["true"])
@@ -62,13 +62,13 @@ def test_jobs_of_a_user() -> None:
         launch(client, ["true"])
 
 
-def test_a_repeated_submission_counts_once() -> None:
+def test_repeated_submission_counts_once() -> None:
     with limited(Quota(jobs=1)) as client:
         request = cluster_pb2.Controller.LaunchJobRequest(name="again", command=["true"], submission_id="1")
         assert [client.launch_job(request) for _ in range(3)] == ["again"] * 3
 
 
-def test_tasks_of_a_user() -> None:
+def test_quota_of_tasks_refuses_a_job_with_too_many_tasks() -> None:
     with limited(Quota(tasks=10)) as client:
         first = launch(client, ["true"], replicas=6)
         with pytest.raises(ResourceExhaustedError, match=r"6 tasks .* 5 more .* limit of 10.*--max-tasks-per-user"):
@@ -79,7 +79,7 @@ def test_tasks_of_a_user() -> None:
         launch(client, ["true"], replicas=5)
 
 
-def test_jobs_count_on_after_a_restart(tmp_path: Path) -> None:
+def test_unfinished_jobs_count_after_a_restart(tmp_path: Path) -> None:
     with limited(Quota(jobs=2), Store(tmp_path / "db")) as client:
         ended, _ = launch(client, ["true"]), launch(client, ["true"])
         client.terminate_job(ended)
@@ -90,7 +90,7 @@ def test_jobs_count_on_after_a_restart(tmp_path: Path) -> None:
             launch(client, ["true"])
 
 
-def test_each_user_has_a_quota_of_his_own() -> None:
+def test_each_user_has_a_separate_quota() -> None:
     quotas = QuotaUse(Quota(jobs=1, tasks=5))
     quotas.check("ann", 5)
     quotas.add("ann", 5)
@@ -103,7 +103,7 @@ def test_each_user_has_a_quota_of_his_own() -> None:
         quotas.check("ann", 6)
 
 
-def test_streams_of_a_user() -> None:
+def test_quota_of_streams_refuses_another_stream() -> None:
     with limited(Quota(streams=2)) as client, ExitStack() as opened:
         job_id = launch(client, ["true"])
         watches = [opened.enter_context(_watching(client, job_id)) for _ in range(2)]
@@ -160,7 +160,7 @@ async def _forever() -> object:
         (OpenStreams(), MAX_POSITIONS + 1, "10,001 positions"),
     ],
 )
-def test_streams_are_counted_until_they_end(streams: OpenStreams, positions: int, words: str) -> None:
+def test_stream_counts_until_it_ends(streams: OpenStreams, positions: int, words: str) -> None:
     async def main() -> None:
         first = streams.limited("ann", _forever())  # type: ignore[arg-type]
         assert await anext(first) == "first"
@@ -173,7 +173,7 @@ def test_streams_are_counted_until_they_end(streams: OpenStreams, positions: int
     asyncio.run(main())
 
 
-def test_caller_that_reads_as_many_logs_as_it_may_leaves_room_for_others() -> None:
+def test_caller_with_the_most_open_logs_does_not_block_other_callers() -> None:
     streams = OpenStreams(per_caller=100, overall=1000)
 
     async def main() -> None:
@@ -212,7 +212,7 @@ def test_endpoints() -> None:
             endpoints.register(endpoint("x", address=address))
 
 
-def test_endpoints_of_a_job() -> None:
+def test_job_cannot_have_more_endpoints_than_its_limit() -> None:
     endpoints = Endpoints([], lambda endpoint_id, endpoint: None)
     registered = [endpoints.register(endpoint(f"e{number}")) for number in range(registry.MAX_ENDPOINTS_OF_JOB)]
     with pytest.raises(ResourceExhaustedError, match=r"20,000 endpoints of job 'j'.*unregister"):
@@ -229,7 +229,7 @@ def test_endpoints_of_a_job() -> None:
         endpoints.lookup("more")
 
 
-def test_what_a_job_has_unregistered_is_not_remembered_for_ever() -> None:
+def test_oldest_removed_endpoint_of_a_job_is_forgotten() -> None:
     kept: dict[str, cluster_pb2.Controller.Endpoint] = {}
 
     def changed(endpoint_id: str, made: cluster_pb2.Controller.Endpoint | None) -> None:
@@ -254,7 +254,7 @@ def test_what_a_job_has_unregistered_is_not_remembered_for_ever() -> None:
     assert again.job_ids() == set()
 
 
-def test_reports_are_trimmed_and_never_refused() -> None:
+def test_too_large_report_is_trimmed_and_accepted() -> None:
     report = Report(
         serialized_result=bytes(MAX_RESULT_BYTES + 1), error="x" * 10_000, state=cluster_pb2.TASK_STATE_FAILED
     )
@@ -268,12 +268,12 @@ def test_reports_are_trimmed_and_never_refused() -> None:
     assert fine.SerializeToString() == before
 
 
-def test_both_sides_have_the_same_limits() -> None:
+def test_client_and_controller_have_the_same_size_limits() -> None:
     assert pickling.MAX_ENTRYPOINT_BYTES == MAX_ENTRYPOINT_BYTES
     assert MAX_BUNDLE_BYTES > MAX_WORKSPACE_BYTES
 
 
-def test_limits_are_settings_of_the_server(tmp_path: Path) -> None:
+def test_server_options_set_the_quotas(tmp_path: Path) -> None:
     server = start_server(
         ClusterConfig(state_dir=tmp_path, port=0, max_jobs_per_user=3, max_tasks_per_user=2, max_streams_per_user=1),
         temporary=True,

@@ -115,7 +115,9 @@ class LogPieces:
         if kept.segments and kept.segments[-1].position == boundary.position:
             return  # a repeated part
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(directory / boundary.segment_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+        os.close(
+            os.open(directory / boundary.segment_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        )
         kept.segments.append(boundary)
         kept.position = boundary.position
 
