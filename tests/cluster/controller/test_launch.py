@@ -1,4 +1,4 @@
-"""What may be submitted: every refusal, and what a submission becomes."""
+"""Validation refuses invalid submissions, and a valid submission becomes a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Change = Callable[[LaunchJobRequest], object]
 
 
 def request() -> LaunchJobRequest:
-    """The least that is accepted."""
+    """Return the smallest valid request."""
     return LaunchJobRequest(name="job", command=["true"])
 
 
@@ -119,7 +119,7 @@ def _env(name: str, value: str) -> Change:
     return change
 
 
-# What is changed about the least that is accepted, and the words that the refusal must have.
+# A name for the test, a change that makes the smallest valid request invalid, and words of the error.
 REFUSED: list[tuple[str, Change, list[str]]] = [
     ("no name", lambda m: _set(m, name=""), ["name", "empty"]),
     ("slash", lambda m: _set(m, name="a/b"), ["'a/b'", "'/'"]),
@@ -186,7 +186,7 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
         lambda m: _set(m, kill_grace_period_ms=-1),
         ["kill_grace_period_ms must be a whole number from 0 to 2147483647, got -1"],
     ),
-    ("variable without name", _env("", "x"), ["environment variable", "variable: ''"]),
+    ("variable without name", _env("", "x"), ["environment variable", "''", "must not be empty"]),
     ("variable with =", _env("A=B", "x"), ["environment variable", "'A=B'"]),
     ("variable with NUL", _env("A", "x\0"), ["environment variable", "NUL"]),
     ("variable named NUL", _env("A\0", "x"), ["environment variable", "NUL"]),
@@ -194,21 +194,33 @@ REFUSED: list[tuple[str, Change, list[str]]] = [
     ("empty port", lambda m: m.ports.append(""), ["port name"]),
     ("port twice", lambda m: m.ports.extend(["http", "http"]), ["'http'", "twice"]),
     ("port in two cases", lambda m: m.ports.extend(["http", "HTTP"]), ["'HTTP'", "twice"]),
-    ("hash", lambda m: _set(m, bundle_hash="abc"), ["bundle hash", "'abc'", "SHA-256"]),
-    ("hash in upper case", lambda m: _set(m, bundle_hash=HASH.upper()), ["bundle hash", "lower-case"]),
-    ("hash with a path", lambda m: _set(m, bundle_hash="../" * 21 + "a"), ["bundle hash"]),
-    ("hash with newline", lambda m: _set(m, bundle_hash=HASH + "\n"), ["bundle hash"]),
+    ("hash", lambda m: _set(m, bundle_hash="abc"), ["bundle_hash", "'abc'", "SHA-256"]),
+    ("hash in upper case", lambda m: _set(m, bundle_hash=HASH.upper()), ["bundle_hash", "lower-case"]),
+    ("hash with a path", lambda m: _set(m, bundle_hash="../" * 21 + "a"), ["bundle_hash"]),
+    ("hash with newline", lambda m: _set(m, bundle_hash=HASH + "\n"), ["bundle_hash"]),
     ("blob without hash", lambda m: _set(m, bundle_blob=b"tar"), ["bundle_blob", "bundle_hash"]),
-    ("relative directory", lambda m: _set(m, working_directory="here"), ["working_directory='here'", "absolute"]),
+    ("relative directory", lambda m: _set(m, working_directory="here"), ["working_directory", "'here'", "absolute"]),
     (
         "directory and workspace",
         lambda m: _set(m, working_directory="/tmp", bundle_hash=HASH),
         ["working_directory", "workspace"],
     ),
     ("directory with NUL", lambda m: _set(m, working_directory="/tmp/\0"), ["working_directory", "NUL"]),
-    ("meeting of what", lambda m: _set(m, rendezvous=7), ["rendezvous=7", "RENDEZVOUS_TORCH or RENDEZVOUS_JAX"]),
-    ("meeting alone", lambda m: _set(m, rendezvous=1, independent_tasks=True), ["rendezvous", "start together"]),
-    ("meeting of some", lambda m: _set(m, rendezvous=2, max_task_failures=1), ["max_task_failures=1", "all"]),
+    (
+        "meeting of what",
+        lambda m: _set(m, rendezvous=7),
+        ["rendezvous must be RENDEZVOUS_TORCH or RENDEZVOUS_JAX, got 7"],
+    ),
+    (
+        "independent rendezvous",
+        lambda m: _set(m, rendezvous=1, independent_tasks=True),
+        ["rendezvous", "start together"],
+    ),
+    (
+        "tolerance with rendezvous",
+        lambda m: _set(m, rendezvous=2, max_task_failures=1),
+        ["max_task_failures", "all tasks, got 1"],
+    ),
     ("pip", lambda m: m.environment.pip_packages.append("numpy"), ["not supported", "pip_packages"]),
     ("extras", lambda m: m.environment.extras.append("gpu"), ["not supported", "extras"]),
     ("constraints", lambda m: m.constraints.add(key="zone"), ["not supported", "zone", "CONSTRAINT_OP_EQ"]),
