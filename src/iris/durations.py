@@ -1,4 +1,4 @@
-"""Spans of time as people write them: `90`, `90s`, `1h30m`.
+"""Durations as people write them: `90`, `90s`, `1h30m`.
 
 All options of the command line and of the configuration file follow one rule: a number without a unit is seconds. The
 units are s, m, h and d, and a larger unit stands before a smaller one.
@@ -18,21 +18,22 @@ _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
 
 
 def read_span(text: str) -> float:
-    """Return the seconds that a text stands for.
+    """Return a duration in seconds.
 
     Raises:
-        InvalidArgumentError: The text is not a span of time.
+        InvalidArgumentError: The text is not a duration.
     """
     seconds = find_span(text.strip())
     if seconds is None or not math.isfinite(seconds):
         raise InvalidArgumentError(
-            f"not a time: {quoted(text)} (expected seconds, as '90', or text such as '90s', '10m', '1h30m', '2d')"
+            f"not a duration: {quoted(text)} (expected seconds, such as '90', or units, such as '90s', '10m', '1h30m'"
+            " or '2d')"
         )
     return seconds
 
 
 def find_span(text: str) -> float | None:
-    """Return the seconds that a text stands for, or None if the text is not a span of time."""
+    """Return a duration in seconds, or None if the text is not a duration."""
     if is_plain_number(text):
         return float(text)
     match = _SPAN.fullmatch(text)

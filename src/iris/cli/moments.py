@@ -1,4 +1,4 @@
-"""Moments as people write them: `10m` (that long ago), `2026-11-24T10:00`, `@1732445000`."""
+"""Times on the command line: `10m` (ten minutes ago), `2026-11-24T10:00`, `@1732445000`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from iris.system.clock import now_ms
 
 _EPOCH = re.compile(r"@([0-9]+(?:\.[0-9]+)?)", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
-# A larger plain number is not a span of time. It is a date without dashes (20261124) or seconds since the epoch.
+# A larger plain number is not an age, but a date without dashes (20261124) or seconds since the epoch.
 _MAX_PLAIN_S = 1e7
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _MOMENT_FORMS = (
-    "expected how long ago, as '90' or '90s', '10m', '1h30m', '2d'; a date or a time, as '2026-11-24',"
-    " '2026-11-24T10:00', '2026-11-24T10:00:00Z'; or seconds since the epoch, as '@1732445000'"
+    "expected an age such as '90', '90s', '10m', '1h30m' or '2d'; a date or time such as '2026-11-24',"
+    " '2026-11-24T10:00' or '2026-11-24T10:00:00Z'; or seconds since the epoch such as '@1732445000'"
 )
 
 
 def read_moment(text: str) -> int:
-    """Return a moment in milliseconds since the Unix epoch, at least 1 because 0 stands for no moment.
+    """Return a time in milliseconds since the Unix epoch, at least 1, because 0 means that no time is given.
 
     Args:
-        text: How long ago, as in `10m`; an ISO 8601 date, which stands for its first moment; an ISO 8601 time, which is
-            local if it names no time zone; or `@` and seconds since the epoch.
+        text: An age before now, such as `10m`; an ISO 8601 date, which stands for its first moment; an ISO 8601 time,
+            which is local if it names no time zone; or `@` and seconds since the epoch.
 
     Raises:
         InvalidArgumentError: The text has none of these forms, or names a moment after the year 9999.
@@ -45,13 +45,13 @@ def read_moment(text: str) -> int:
         else:
             raise ValueError
     except (ValueError, OverflowError, OSError):
-        raise InvalidArgumentError(f"not a moment: {quoted(text)} ({_MOMENT_FORMS})") from None
+        raise InvalidArgumentError(f"not a time: {quoted(text)} ({_MOMENT_FORMS})") from None
     if milliseconds > _LAST_MS:
-        raise InvalidArgumentError(f"not a moment: {quoted(text)} is after the year 9999")
+        raise InvalidArgumentError(f"not a time: {quoted(text)} is after the year 9999")
     return max(1, milliseconds)
 
 
 def write_moment(timestamp_ms: int) -> str:
-    """Return a moment as ISO 8601 in UTC with milliseconds, such as `2026-11-24T10:00:00.123Z`."""
+    """Return a time as ISO 8601 in UTC with milliseconds, such as `2026-11-24T10:00:00.123Z`."""
     seconds, milliseconds = divmod(timestamp_ms, 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"

@@ -7,6 +7,7 @@ reply was lost is made again. Only faults of the connection are retried: an erro
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
 from typing import Any, Protocol, TypeVar, cast
@@ -17,6 +18,7 @@ from connectrpc.errors import ConnectError
 from pyqwest import ReadError, RemoteProtocolError, StreamError, WriteError
 
 from iris.errors import DeadlineExceededError
+from iris.event_log import log_event
 from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.http.client_lifetime import pause
 from iris.rpc.http.proxies import ProxyFaultError
@@ -29,6 +31,7 @@ DEFAULT_TIMEOUT_S = 30.0
 TRIES = 5
 # The longest time for one try of a call: the header for deadlines can hold 115 days, and a socket's timeout 24 days.
 _LONGEST_TRY_MS = 86_400_000
+_log = logging.getLogger(__name__)
 FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # five tries take about a second
 
 # What transports raise when the connection is at fault: the first is Iris's transport, the others are connectrpc's own.
@@ -88,7 +91,31 @@ def call(
 async def call_async(
     method: AsyncUnaryCall[Request, Response], request: Request, peer: Peer, *, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Response:
-    """Make a call like `call`, on an asyncio loop."""
+    """Make a call like `call`, on an asyncio loop. The event log gets an event of the level DEBUG for each call."""
+    if not _log.isEnabledFor(logging.DEBUG):
+        return await _call_async(method, request, peer, timeout_s)
+    started_s = time.monotonic()
+    error = ""
+    try:
+        return await _call_async(method, request, peer, timeout_s)
+    except BaseException as caught:
+        error = type(caught).__name__
+        raise
+    finally:
+        log_event(
+            _log,
+            "call.made",
+            level=logging.DEBUG,
+            method=getattr(method, "__name__", ""),
+            address=peer.address,
+            duration_ms=round((time.monotonic() - started_s) * 1000, 1),
+            error=error,
+        )
+
+
+async def _call_async(
+    method: AsyncUnaryCall[Request, Response], request: Request, peer: Peer, timeout_s: float
+) -> Response:
     end = time.monotonic() + timeout_s
     backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     for attempt in range(1, TRIES + 1):

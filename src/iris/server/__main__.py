@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
 from pathlib import Path
 
+from iris.cluster.client.server_process import EVENT_LOG
 from iris.config import ClusterConfig, read_config_file
 from iris.errors import InvalidArgumentError, IrisError
+from iris.event_log import set_up_event_log
 from iris.server.cluster_server import ClusterServer
 from iris.system.event_loop import run_loop
 from iris.system.inherited import use_defaults
@@ -27,7 +28,6 @@ def main() -> None:
     arguments = _parse_arguments()
     if not sys.platform.startswith("linux"):
         sys.exit("iris: clusters run on Linux; from here, reach one with IrisClient.remote(address)")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     run_loop(_serve(arguments))
 
 
@@ -39,8 +39,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
     if arguments.parent_pid:
         call_when_parent_ends(arguments.parent_pid, stop.set)
     try:
+        config = _read_config(arguments.config)
+        _set_up_event_log(config)
         server = ClusterServer(
-            _read_config(arguments.config),
+            config,
             temporary=arguments.temporary,
             take_over=arguments.take_over,
             has_parent=bool(arguments.parent_pid),
@@ -59,6 +61,17 @@ def _read_config(text: str) -> ClusterConfig:
     if config.state_dir is None:
         raise InvalidArgumentError("the configuration must have a state_dir")
     return config
+
+
+def _set_up_event_log(config: ClusterConfig) -> None:
+    assert config.state_dir is not None, "the configuration was checked"
+    set_up_event_log(
+        config.state_dir / EVENT_LOG,
+        level=config.log_level,
+        log_format=config.log_format,
+        max_bytes=config.event_log_bytes,
+        max_files=config.event_log_files,
+    )
 
 
 def _announce(ready_fd: int | None, message: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ from iris.rpc.auth.authenticate import AuthenticationInterceptor, AuthorisationI
 from iris.rpc.auth.permissions import CONTROLLER_RULES
 from iris.rpc.cluster_connect import ControllerServiceASGIApplication
 from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES
+from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls
@@ -22,7 +23,15 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
     heavy = HeavyCalls(heavy_calls(controller), controller.slices.lane, thread)
     return ControllerServiceASGIApplication(
         service,
-        interceptors=(ReleaseInterceptor(), gate, MessageCoding(thread), inspector, heavy, ErrorInterceptor()),
+        interceptors=(
+            ReleaseInterceptor(),
+            CallEventInterceptor(),
+            gate,
+            MessageCoding(thread),
+            inspector,
+            heavy,
+            ErrorInterceptor(),
+        ),
         read_max_bytes=MAX_MESSAGE_BYTES,
         compressions=(),
         codecs=CODECS,

@@ -16,12 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from iris import versions
 from iris.cluster.controller.storage import state_dir
 from iris.cluster.controller.storage.state_copies import detect_copy, disown_jobs
 from iris.cluster.engine.engines import create_engine
 from iris.cluster.worker.limits.cgroup import move_into_child_cgroup
 from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError, LocalClusterError, UnavailableError
+from iris.event_log import log_event
 from iris.rpc.auth.credentials import KEY_FILE, TOKEN_FILE
 from iris.rpc.http.tls import ClientTls
 from iris.server.listening import Listening, listen
@@ -125,6 +127,9 @@ class ClusterServer:
         unfinished, ended = self._controller.jobs.count()
         self._server.start()
         self._renewing = asyncio.create_task(admin.renew())
+        log_event(
+            _log, "server.started", address=listening.address, engine=self._config.engine, version=versions.VERSION
+        )
         return {
             "address": listening.address,
             "port": listening.port,
@@ -198,6 +203,7 @@ class ClusterServer:
         await self._server.close()
         await self._controller.close()
         self._store.close()
+        log_event(_log, "server.ended")
         if self._temporary:
             shutil.rmtree(self._directory, ignore_errors=True)
 

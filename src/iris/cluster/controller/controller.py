@@ -42,6 +42,7 @@ from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.job import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
@@ -247,6 +248,7 @@ class Controller:
     def _add_new_job(self, change: JobChange) -> None:
         record = change.record
         self._add(record)
+        log_new_job(record.job)
         self._carry_out_instructions(change)
         parent = self.jobs.get(record.job.parent_job_id)
         if parent is not None:  # the parent may have ended while the child was saved
@@ -257,6 +259,8 @@ class Controller:
 
     def _carry_out_change(self, change: JobChange) -> None:
         record = change.record
+        if change.is_saved:
+            log_transitions(record.job)
         if change.has_news:
             self.watches.publish(record)
         self._carry_out_instructions(change)

@@ -42,6 +42,7 @@ from iris.cluster.worker.supervision.worker_identity import Identity, stamp_of
 from iris.cluster.worker.worker import Worker, WorkerSettings
 from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError
+from iris.event_log import log_event, set_up_event_log
 from iris.rpc import cluster_connect, cluster_pb2
 from iris.rpc.address import advertised, is_wildcard, parse_address
 from iris.rpc.auth.authenticate import AuthenticatedStreams, AuthenticationInterceptor, AuthorisationInterceptor
@@ -49,6 +50,7 @@ from iris.rpc.auth.credentials import Credentials
 from iris.rpc.auth.permissions import WORKER_RULES
 from iris.rpc.http.asgi_server import MAX_MESSAGE_BYTES, HttpServer
 from iris.rpc.http.tls import ClientTls, ServerTls, check_exposure
+from iris.rpc.serving.call_events import CallEventInterceptor
 from iris.rpc.serving.codecs import CODECS, MessageCoding, MessageThread
 from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterceptor
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
@@ -62,6 +64,7 @@ from iris.system.sockets import bind, own_host_towards, port_of
 _LAST_REPORT_S = 2.0
 _LAST_UPLOAD_S = 10.0
 _KILLED_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,6 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run a worker until SIGTERM, or until its parent process ends."""
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     become_subreaper()
     keep_files_private()  # Tasks keep the user's umask, because their launcher was forked before this call.
     run_loop(_serve(arguments, token, reaper, launcher))
@@ -133,6 +135,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     use_no_proxy()
     try:
         check_arguments(arguments)
+        _set_up_event_log(arguments)
         network = _open_network(arguments)
         if arguments.directory.exists():
             check_private(arguments.directory)  # The directory contains the code of tasks.
@@ -156,11 +159,23 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, parts.shutdown.requested.set)
     parts.server.start()
+    log_event(_log, "worker.started", worker_id=settings.worker_id, address=network.address, version=versions.VERSION)
     tasks = _start_background(parts)
     await parts.shutdown.requested.wait()
     await _end(parts, reaper, tasks)
     if arguments.identity_file is not None and not parts.shutdown.lost_reason:
         arguments.identity_file.unlink(missing_ok=True)
+
+
+def _set_up_event_log(arguments: argparse.Namespace) -> None:
+    config: ClusterConfig = arguments.config
+    set_up_event_log(
+        arguments.directory.absolute().with_name(f"{arguments.directory.name}.log"),
+        level=config.log_level,
+        log_format=config.log_format,
+        max_bytes=config.event_log_bytes,
+        max_files=config.event_log_files,
+    )
 
 
 def _write_identity(arguments: argparse.Namespace, token: str) -> None:
@@ -275,6 +290,7 @@ def _start_background(parts: _Parts) -> list[asyncio.Task[None]]:
 
 async def _end_with_lease(parts: _Parts) -> None:
     await parts.lease.until_over()
+    log_event(_log, "lease.expired", lease_s=parts.lease.length_s)
     length = format_span(parts.lease.length_s)
     parts.shutdown.give_up(f"it has not heard from the controller for longer than its lease of {length}")
 
@@ -283,7 +299,7 @@ async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -
     """End the attempts, report what the controller still accepts, and close the server."""
     is_lost = bool(parts.shutdown.lost_reason)
     if is_lost:
-        logging.warning("this worker ends: %s", parts.shutdown.lost_reason)
+        _log.warning("this worker ends: %s", parts.shutdown.lost_reason)
         if await parts.worker.until_ended(_KILLED_S):
             reaper.set_deadline(math.inf)  # Nothing runs any more, so the rest of the shutdown may take its time.
     else:
@@ -297,6 +313,7 @@ async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks)
     await parts.server.close()
+    log_event(_log, "worker.ended", error=parts.shutdown.lost_reason)
 
 
 def _end_without_launcher() -> None:
@@ -304,7 +321,7 @@ def _end_without_launcher() -> None:
 
     Without the launcher, no process can be started, and nobody learns how the running processes end.
     """
-    logging.warning("this worker ends: its launcher, which starts tasks, was killed")
+    _log.warning("this worker ends: its launcher, which starts tasks, was killed")
     os._exit(1)
 
 
@@ -325,6 +342,7 @@ def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
+        CallEventInterceptor(),
         AuthenticationInterceptor(trust, WORKER_RULES),
         MessageCoding(thread),
         AuthorisationInterceptor(trust, WORKER_RULES, trust, trust.streams),

@@ -76,6 +76,21 @@ class ReleaseAllocation:
 Instruction = RequestAllocation | StartAttempt | StopAttempt | ReleaseAllocation
 
 
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of a job's state, or of the state of one of its attempts, for the event log.
+
+    Attributes:
+        state: The new state.
+        task_index: The task of the attempt; None for a change of the job.
+        attempt_id: The attempt.
+    """
+
+    state: int
+    task_index: int | None = None
+    attempt_id: int = 0
+
+
 class States(Protocol):
     """The states of all tasks of a job: a list of them, or a `Tally`."""
 
@@ -130,6 +145,7 @@ class Job:
         rounds: How many gangs there have been; numbers their ids.
         revision: Counts the changes; see `Task.revision`.
         tally: The tasks, counted.
+        transitions: The changes of state that the event log does not have yet.
         owner: Who submitted it, or the job above it: the name in the token.
         rendezvous: Its tasks meet, and so can only start all together, also when they are tried again.
     """
@@ -154,6 +170,7 @@ class Job:
     rendezvous: bool = False
     submitted_stamp: str = ""
     tally: Tally = field(init=False, repr=False, compare=False)
+    transitions: list[Transition] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
@@ -231,6 +248,7 @@ class Job:
         for index, worker in zip(gang.task_indices, workers, strict=True):
             attempt = self.tasks[index].start_attempt(worker)
             self._touch(self.tasks[index])
+            self.transitions.append(Transition(attempt.state, index, attempt.attempt_id))
             starts.append(StartAttempt(index, attempt.attempt_id, worker.worker_id))
         self._update_state()
         return starts
@@ -241,6 +259,7 @@ class Job:
         if task.attempt_is_running(attempt_id, started_at_ms):
             self.started_at_ms = self.started_at_ms or started_at_ms
             self._touch(task)
+            self.transitions.append(Transition(RUNNING, task_index, attempt_id))
             self._update_state()
         return []
 
@@ -363,6 +382,7 @@ class Job:
             asked = task.stop is not None
             if task.end_attempt(attempt_id, end):
                 self._touch(task)
+                self.transitions.append(Transition(end.state, task_index, attempt_id))
                 ended.append(task)
                 if task.state == KILLED and not asked:
                     unasked = task
@@ -483,6 +503,7 @@ class Job:
     def _update_state(self, now_ms: int = 0) -> None:
         if self.is_finished:
             return
+        before = self.state
         rolled_up = roll_up(self.tally, self.max_task_failures)
         if self.tally.all_finished:
             # Whoever wanted it to end came too late where everything has succeeded meanwhile.
@@ -496,6 +517,8 @@ class Job:
             self.state = rolled_up
         # Otherwise the end is decided and attempts are still being stopped: the state stays what it was until the
         # last of them has ended, so that a final state is final and all that was written is readable by then.
+        if self.state != before:
+            self.transitions.append(Transition(self.state))
         self.revision += 1
 
     def _touch(self, task: Task) -> None:

@@ -31,6 +31,7 @@ from iris.cluster.controller.scheduling.reasons import Cause, Loss, LossKind, Pe
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.workers.missing import MissingWorker
 from iris.cluster.engine.base import Slot
+from iris.event_log import log_event
 from iris.system.clock import now_ms
 
 _log = logging.getLogger(__name__)
@@ -186,7 +187,13 @@ class JobReports:
     def deliver(self, gang: GangRecord, event: Event) -> list[Submit | Drain]:
         """Apply an event to a gang, tell its job what follows, and return the instructions for the engine."""
         others: list[Submit | Drain] = []
-        for instruction in self._gangs.apply(gang.gang_id, event):
+        before = type(gang.state)
+        instructions = self._gangs.apply(gang.gang_id, event)
+        if self._gangs.get(gang.gang_id) is None:
+            log_event(_log, "gang.state", gang_id=gang.gang_id, job_id=gang.job_id, state="removed")
+        elif type(gang.state) is not before:
+            log_gang_state(gang)
+        for instruction in instructions:
             if isinstance(instruction, Submit | Drain):
                 others.append(instruction)
             else:
@@ -261,3 +268,15 @@ class JobReports:
         why = "" if waiting.reason is None else f" ({pending_text(waiting.reason)})"
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
         self._changes.job_changed(record, record.job.unschedulable(error, now_ms()))
+
+
+def log_gang_state(gang: GangRecord) -> None:
+    """Write the state of a gang to the event log."""
+    log_event(
+        _log,
+        "gang.state",
+        gang_id=gang.gang_id,
+        job_id=gang.job_id,
+        state=type(gang.state).__name__.lower(),
+        slots=gang.request.slots,
+    )

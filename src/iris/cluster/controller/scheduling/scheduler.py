@@ -48,6 +48,7 @@ from iris.cluster.controller.scheduling.job_reports import (
     JobLosses,
     JobReports,
     Workers,
+    log_gang_state,
 )
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.reasons import PendingReason, RequestDelayed
@@ -165,7 +166,7 @@ class Scheduler:
         state = Paused(since_s, place_by_s) if since_s > now_s else Queued(since_s, place_by_s)
         request = gang_of(record.launch, gang_id, len(task_indices))
         may_split = not record.launch.rendezvous
-        self._gangs.add(GangRecord(request, job_id, task_indices, state, may_split=may_split))
+        self._add_gang(GangRecord(request, job_id, task_indices, state, may_split=may_split))
         self._wake.set()
 
     def release_allocation(self, gang_id: str) -> None:
@@ -173,10 +174,14 @@ class Scheduler:
         gang = self._gangs.get(gang_id)
         if gang is None:  # after a restart of the controller, the engine may know a gang that its snapshot lacked
             request = GangRequest(gang_id, 0, Resources())
-            self._gangs.add(GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(None)))
+            self._add_gang(GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(None)))
         else:
             self._deliver(gang, ReleaseAsked(drains=self._slot_workers is not None))
         self._wake.set()
+
+    def _add_gang(self, gang: GangRecord) -> None:
+        self._gangs.add(gang)
+        log_gang_state(gang)
 
     def wake(self) -> None:
         """Make a pass soon, because something has changed that may let a gang start."""
@@ -208,13 +213,13 @@ class Scheduler:
                 if gang.placed:  # older than all queued gangs, because it is unknown since when it has its allocation
                     machines = tuple(slot.machine for slot in known.slots)
                     held = Held(Allocation(request, -math.inf, machines, gang.task_indices))
-                    self._gangs.add(GangRecord(request, record.job.job_id, gang.task_indices, held))
+                    self._add_gang(GangRecord(request, record.job.job_id, gang.task_indices, held))
                     if known.slots:
                         self.slots.assign(record.job_id, gang.task_indices, known.slots)
                 else:
                     since_s = self._waits_since_s(record, record.job.tasks[gang.task_indices[0]].not_before_ms)
                     requested = Requested(since_s, _place_by_s(record, since_s))
-                    self._gangs.add(GangRecord(request, record.job.job_id, gang.task_indices, requested))
+                    self._add_gang(GangRecord(request, record.job.job_id, gang.task_indices, requested))
         if self._slot_workers is not None:
             self._slot_workers.apply_snapshot(snapshot)
         for gang_id, status in unwanted.items():
@@ -228,7 +233,7 @@ class Scheduler:
         if self._slot_workers is not None and allocation is not None:
             gang.state = Draining(allocation)
             self._in_background(self._drain(self._slot_workers, gang_id))
-        self._gangs.add(gang)
+        self._add_gang(gang)
 
     async def list_machines(
         self, slices: Slices, page_size: int, page_token: str

@@ -292,7 +292,7 @@ class Store:
 
 
 # Tasks have a table of their own. Gangs follow from the tasks, and the tally is counted anew.
-_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally"))
+_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally", "transitions"))
 
 
 def _dump_job(job: Job) -> str:

@@ -26,6 +26,7 @@ from iris.cluster.controller.workers.dispatch import WorkerRecord, new_record
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
+from iris.event_log import log_event
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.peer_uid import PeerUidCheck
@@ -172,6 +173,8 @@ class Fleet:
         self.workers[worker_id] = record
         if known is not None and known.place.incarnation == incarnation:
             record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
+        log_event(_log, "worker.registered", worker_id=worker_id, incarnation=incarnation, address=request.address)
+        log_event(_log, "lease.granted", worker_id=worker_id, incarnation=incarnation, lease_s=self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
         self._lose(
@@ -221,7 +224,8 @@ class Fleet:
         """Nothing refers to a worker any more, and another one will not have its id. If its process goes on somewhere,
         out of reach, it is told to end, for as long as a lease lasts: after that it has ended by itself."""
         self.mark_dead(worker_id)
-        self.workers.pop(worker_id, None)
+        if self.workers.pop(worker_id, None) is not None:
+            log_event(_log, "worker.removed", worker_id=worker_id)
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
@@ -263,6 +267,7 @@ class Fleet:
         if incarnation and (worker_id, incarnation) not in self._fenced:
             self._fenced[worker_id, incarnation] = now_ms()
             self._saver.fence(worker_id, incarnation)
+            log_event(_log, "worker.fenced", worker_id=worker_id, incarnation=incarnation)
 
     async def watch_leases(self) -> None:
         """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
@@ -289,7 +294,8 @@ class Fleet:
     def _declare_lost(self, worker: WorkerRecord) -> None:
         worker_id, incarnation = worker.place.worker_id, worker.place.incarnation
         why = _silent_for(worker.lease_s)
-        _log.warning("worker %s was lost: %s", worker_id, why)
+        log_event(_log, "lease.expired", worker_id=worker_id, incarnation=incarnation, lease_s=worker.lease_s)
+        log_event(_log, "worker.lost", level=logging.WARNING, worker_id=worker_id, incarnation=incarnation, error=why)
         self.fence(worker_id, incarnation)
         self._lose(lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why)
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.cluster.logs.writer import LogWriter
-from iris.cluster.types import is_task_finished
+from iris.cluster.types import is_task_finished, state_name
 from iris.cluster.worker.attempt.announcement import Announcement
 from iris.cluster.worker.limits.enforcement import AttemptEnforcer, LimitExceeded
 from iris.cluster.worker.limits.usage import Usage
 from iris.cluster.worker.paths import AttemptDir
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.task_input import TaskInput
+from iris.event_log import log_event
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
 DEFAULT_GRACE_S = 10.0
+_log = logging.getLogger(__name__)
 AttemptKey = tuple[str, int]  # task id, attempt id
 
 
@@ -125,6 +128,19 @@ class Attempt:
     def mark(self, worker_token: str) -> str:
         """Return the mark of this attempt's processes (see reaper.py)."""
         return f"{worker_token}.{self.number}"
+
+    def log_state(self) -> None:
+        """Write the attempt's new state to the event log."""
+        log_event(
+            _log,
+            "attempt.state",
+            task_id=self.request.task_id,
+            attempt_id=self.request.attempt_id,
+            state=state_name(self.state),
+            pid=None if self.process is None else self.process.pid,
+            exit_code=self.exit_code,
+            error=self.error,
+        )
 
     def write_build_line(self, text: str) -> None:
         """Append a line to the log under the source `build`."""

@@ -40,6 +40,7 @@ class AttemptRegistry:
     def add(self, attempt: Attempt) -> None:
         """Add a new attempt."""
         self._attempts[attempt.key] = attempt
+        attempt.log_state()
 
     def start_run(self, attempt: Attempt, run: Coroutine[None, None, None]) -> None:
         """Run an attempt in a task of the event loop. The attempt counts as running until that task is done."""

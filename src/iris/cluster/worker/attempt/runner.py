@@ -144,7 +144,7 @@ class AttemptRunner:
         attempt.error = outcome.error
         attempt.finished_at_ms = now_ms()
         attempt.state = outcome.state
-        _log.info("attempt %s ended: %s %s", attempt.key, cluster_pb2.TaskState.Name(outcome.state), outcome.code or "")
+        attempt.log_state()
         self.report(attempt)
         self._on_ended(attempt.request.job_id, attempt.request.task_index, attempt.request.attempt_id)
         self._registry.forget_surplus()
@@ -190,7 +190,7 @@ class AttemptRunner:
         attempt.announcement.process_started()
         attempt.state = cluster_pb2.TASK_STATE_RUNNING
         attempt.started_at_ms, attempt.started_s = now_ms(), time.monotonic()
-        _log.info("attempt %s started", attempt.key)
+        attempt.log_state()
         self.report(attempt)
 
     async def _run_failed(self, attempt: Attempt, error: Exception) -> None:

@@ -20,6 +20,7 @@ from iris.cluster.worker.controller_link.trust import Trust
 from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import clock_s
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError
+from iris.event_log import log_event
 from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import Credentials
@@ -123,6 +124,7 @@ class Reporter:
         self._trust.learn_key(answer.token_key)
         self._replace_token(answer.token)
         self._lease.grant(answer.lease_ms / 1000, sent_s)
+        log_event(_log, "lease.granted", worker_id=self._registration.worker_id, lease_s=self._lease.length_s)
 
     def _fenced(self, why: str) -> None:
         self._is_fenced = True

@@ -1,0 +1,76 @@
+"""Events with named fields, and the two formats in which they are written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from typing import Any
+
+_PLAIN = re.compile(r"[\w./:@+%,*-]+")
+
+
+class EventRecord(logging.LogRecord):
+    """A log record with fields. Its message is the name of the event, such as `job.state`."""
+
+    fields: dict[str, Any]
+
+
+def log_event(logger: logging.Logger, event: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Write an event, for example `log_event(_log, "job.state", job_id="train", state="RUNNING")`.
+
+    A field whose value is None or an empty text is left out. A disabled level costs less than a microsecond.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    record = EventRecord(logger.name, level, "", 0, event, (), None)
+    record.fields = {name: value for name, value in fields.items() if value is not None and value != ""}
+    logger.handle(record)
+
+
+class TextFormatter(logging.Formatter):
+    """Writes a record as a line: time, level, logger, message. An event has its fields after its name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without a newline at its end."""
+        line = f"{_time_of(record)} {record.levelname} {record.name} {record.getMessage()}"
+        if isinstance(record, EventRecord):
+            line += "".join(f" {name}={_as_text(value)}" for name, value in record.fields.items())
+        trouble = _traceback_of(record)
+        return f"{line}\n{trouble}" if trouble else line
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as a JSON object on one line.
+
+    Every object has `time`, `level` and `logger`. An event has `event` and its fields, any other record has `message`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the JSON object, without a newline at its end."""
+        content: dict[str, Any] = {
+            "time": _time_of(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event" if isinstance(record, EventRecord) else "message": record.getMessage(),
+        }
+        if isinstance(record, EventRecord):
+            content |= record.fields
+        if trouble := _traceback_of(record):
+            content["traceback"] = trouble
+        return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.msecs):03d}Z"
+
+
+def _as_text(value: Any) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _traceback_of(record: logging.LogRecord) -> str:
+    return logging.Formatter().formatException(record.exc_info) if record.exc_info else ""

@@ -1,0 +1,111 @@
+"""Where a process writes its event log: its stderr, which is a file that is rotated.
+
+Whoever starts a server or a worker opens the event log and passes it as stdout and stderr, so that the traceback of a
+crash and the messages of the worker's child processes are in the same file. For their sake a rotation copies the file
+to `server.log.1` and empties it in place: all processes go on to write into `server.log`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from iris.event_log.events import JsonFormatter, TextFormatter
+from iris.system.private_dir import open_private
+
+_STDERR = 2
+
+
+def set_up_event_log(
+    path: Path | None, *, level: str, log_format: str, max_bytes: float = 10_000_000, max_files: int = 4
+) -> None:
+    """Write the events of this process to its stderr.
+
+    Args:
+        path: The file that stderr should be. It is rotated if stderr really is this file; None rotates nothing.
+        level: The lowest level that is written: `debug`, `info` or `warning`. Other libraries write only warnings.
+        log_format: `text` or `json`.
+        max_bytes: The size from which on the file is rotated.
+        max_files: How many rotated files are kept.
+    """
+    handler = EventLogHandler(
+        _STDERR, path if path is not None and _is_file(_STDERR, path) else None, max_bytes, max_files
+    )
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("iris").setLevel(level.upper())
+    # No format shows these, and finding them would cost microseconds for each record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class EventLogHandler(logging.Handler):
+    """Writes records to a file descriptor, and rotates its file.
+
+    Args:
+        descriptor: An open file that is written at its end (`O_APPEND`).
+        path: The path of the file; None if the file is not rotated.
+        max_bytes: The size from which on the file is rotated.
+        max_files: How many rotated files are kept.
+    """
+
+    def __init__(self, descriptor: int, path: Path | None, max_bytes: float, max_files: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._rotate_at = max_bytes
+        self._size = 0 if path is None else os.fstat(descriptor).st_size
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record. A full disk or a closed pipe loses the record, and nothing else."""
+        try:
+            data = f"{self.format(record)}\n".encode(errors="backslashreplace")
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, data)
+            self._size += len(data)
+            if self._path is not None and self._size >= self._rotate_at:
+                self._rotate_if_large(self._path)
+        except Exception:  # noqa: BLE001 - a record that cannot be written must not end the work that it is about
+            if sys.stderr is not None:
+                self.handleError(record)
+
+    def _rotate_if_large(self, path: Path) -> None:
+        """Rotate the file unless another process has done so. A full disk delays the next try."""
+        try:
+            self._size = os.fstat(self._descriptor).st_size
+            if self._size >= self._rotate_at:
+                self._rotate(path)
+                self._size, self._rotate_at = 0, self._max_bytes
+        except OSError:
+            self._rotate_at = self._size + self._max_bytes / 10
+
+    def _rotate(self, path: Path) -> None:
+        def rotated(number: int) -> Path:
+            return path.with_name(f"{path.name}.{number}")
+
+        rotated(self._max_files).unlink(missing_ok=True)
+        for number in range(self._max_files - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                rotated(number).rename(rotated(number + 1))
+        try:
+            with open(path, "rb") as source, open(rotated(1), "wb", opener=open_private) as copy:
+                shutil.copyfileobj(source, copy)
+        except OSError:
+            rotated(1).unlink(missing_ok=True)
+            raise
+        os.ftruncate(self._descriptor, 0)
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Return whether a descriptor is open on the file at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
