@@ -36,7 +36,7 @@ def test_reader_of_a_started_process_is_held_back_until_the_acknowledgement() ->
     asyncio.run(scenario())
 
 
-def test_reader_when_the_controller_does_not_answer_goes_on_after_the_limit() -> None:
+def test_reader_continues_after_the_limit_when_the_controller_does_not_answer() -> None:
     async def scenario() -> None:
         announcement = Announcement(limit_s=0.01)
         announcement.process_started()

@@ -55,7 +55,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
-def test_attempt_that_runs_here_is_known_without_a_question() -> None:
+def test_token_of_an_own_attempt_is_checked_without_the_controller() -> None:
     async def work() -> None:
         world = World()
         world.here["a", 0, 0] = True
@@ -68,7 +68,7 @@ def test_attempt_that_runs_here_is_known_without_a_question() -> None:
     run(work())
 
 
-def test_attempt_that_runs_elsewhere_is_asked_about_once_in_a_while() -> None:
+def test_token_of_a_foreign_attempt_is_checked_with_the_controller_from_time_to_time() -> None:
     async def work() -> None:
         world = World(check_s=1000)
         await asyncio.gather(*(world.tokens.confirm(FOREIGN, "token") for _ in range(20)))
@@ -85,7 +85,7 @@ def test_attempt_that_runs_elsewhere_is_asked_about_once_in_a_while() -> None:
     run(work())
 
 
-def test_caller_that_leaves_does_not_take_the_answer_from_the_others() -> None:
+def test_cancelled_check_of_a_token_does_not_cancel_other_checks() -> None:
     async def work() -> None:
         world = World()
         world.answering.clear()
@@ -99,7 +99,7 @@ def test_caller_that_leaves_does_not_take_the_answer_from_the_others() -> None:
     run(work())
 
 
-def test_token_that_nobody_can_be_asked_about_is_refused_for_now() -> None:
+def test_token_is_unavailable_while_the_controller_does_not_answer() -> None:
     async def work() -> None:
         world = World()
         world.says = UnavailableError("the controller is away")
@@ -111,7 +111,7 @@ def test_token_that_nobody_can_be_asked_about_is_refused_for_now() -> None:
     run(work())
 
 
-def test_last_word_of_the_controller_holds_for_a_lease_while_it_is_away() -> None:
+def test_last_answer_of_the_controller_is_valid_for_one_lease() -> None:
     async def work() -> None:
         world = World()
         await world.tokens.confirm(FOREIGN, "token")
@@ -127,7 +127,7 @@ def test_last_word_of_the_controller_holds_for_a_lease_while_it_is_away() -> Non
     run(work())
 
 
-def test_stream_is_woken_when_its_attempt_has_ended_here_or_elsewhere() -> None:
+def test_stream_ends_when_the_attempt_of_its_token_has_ended() -> None:
     async def work() -> None:
         world = World(check_s=0.01)
         world.here["b", 0, 0] = True

@@ -128,7 +128,7 @@ def disk(tmp_path: Path, controller: socket.socket) -> Disk:
     return Disk(tmp_path / "worker", controller)
 
 
-async def test_first_the_log_goes_then_the_rest(disk: Disk, tmp_path: Path) -> None:
+async def test_an_uploaded_log_is_removed_before_its_attempt_directory(disk: Disk, tmp_path: Path) -> None:
     directory = (await disk.end()).directory
     (directory.work / "checkpoint").touch()
     await disk.sweep(KEEP_LOG_S - 10)
@@ -146,7 +146,7 @@ async def test_first_the_log_goes_then_the_rest(disk: Disk, tmp_path: Path) -> N
     await disk.sweep(KEEP_S + 20)
 
 
-async def test_nobody_is_sent_to_what_is_gone(disk: Disk) -> None:
+async def test_a_removed_attempt_is_forgotten_before_its_directory_is_removed(disk: Disk) -> None:
     await disk.end()
     await disk.end("other/task-0")
     os.utime(disk.directory.attempt("other/task-0", 0).path, (0, time.time() + KEEP_S))
@@ -156,7 +156,7 @@ async def test_nobody_is_sent_to_what_is_gone(disk: Disk) -> None:
         disk.worker.registry.log_of("job/task-0", None)
 
 
-async def test_what_an_earlier_process_left_goes_too(disk: Disk) -> None:
+async def test_directories_of_an_earlier_process_are_removed(disk: Disk) -> None:
     directory = disk.leave()
     await disk.sweep(KEEP_LOG_S + 10)
     assert (directory.log.exists(), directory.work.exists()) == (False, True)
@@ -164,14 +164,14 @@ async def test_what_an_earlier_process_left_goes_too(disk: Disk) -> None:
     assert not directory.path.parent.exists()
 
 
-async def test_what_runs_stays(disk: Disk) -> None:
+async def test_the_directory_of_a_running_attempt_is_kept(disk: Disk) -> None:
     attempt = disk.begin()
     await disk.sweep(100 * KEEP_S)
     assert attempt.directory.log.exists()
     assert disk.worker.registry.log_of("job/task-0", 0)[2] is attempt
 
 
-async def test_what_the_controller_was_not_told_of_stays(disk: Disk) -> None:
+async def test_the_directory_of_an_unreported_attempt_is_kept(disk: Disk) -> None:
     attempt = await disk.end(reported=False)
     await disk.sweep(100 * KEEP_S)
     assert attempt.directory.log.exists()
@@ -182,7 +182,7 @@ async def test_what_the_controller_was_not_told_of_stays(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-async def test_what_is_not_handed_over_stays(disk: Disk, is_ours: bool) -> None:
+async def test_a_log_that_is_not_uploaded_is_kept(disk: Disk, is_ours: bool) -> None:
     directory = (await disk.end()).directory if is_ours else disk.leave()
     directory.upload_pending.write_text('["job/task-0", 0, "a process"]')
     await disk.sweep(100 * KEEP_S)
@@ -193,7 +193,7 @@ async def test_what_is_not_handed_over_stays(disk: Disk, is_ours: bool) -> None:
     assert not directory.path.exists()
 
 
-async def test_a_log_that_the_controller_did_not_take_stays_as_long_as_the_rest(disk: Disk) -> None:
+async def test_a_log_that_the_controller_does_not_want_is_kept_as_long_as_its_attempt_directory(disk: Disk) -> None:
     directory = (await disk.end()).directory
     directory.uploaded.unlink()
     await disk.sweep(KEEP_S - 10)
@@ -202,7 +202,7 @@ async def test_a_log_that_the_controller_did_not_take_stays_as_long_as_the_rest(
     assert not directory.path.exists()
 
 
-async def test_what_somebody_reads_stays(disk: Disk) -> None:
+async def test_a_directory_is_kept_while_its_log_is_read(disk: Disk) -> None:
     directory = (await disk.end()).directory
     with disk.worker.registry.reading(directory), disk.worker.registry.reading(directory):
         await disk.sweep(100 * KEEP_S)
@@ -211,7 +211,7 @@ async def test_what_somebody_reads_stays(disk: Disk) -> None:
     assert not directory.path.exists()
 
 
-async def test_each_attempt_of_a_task_for_itself(disk: Disk) -> None:
+async def test_each_attempt_of_a_task_is_removed_by_its_own_age(disk: Disk) -> None:
     ended = (await disk.end()).directory
     running = disk.begin(attempt_id=1).directory
     await disk.sweep(100 * KEEP_S)
@@ -220,7 +220,7 @@ async def test_each_attempt_of_a_task_for_itself(disk: Disk) -> None:
     assert disk.worker.registry.log_of("job/task-0", None)[0] == 1
 
 
-async def test_it_counts_from_what_changed_last(disk: Disk) -> None:
+async def test_the_age_of_an_attempt_counts_from_its_last_change(disk: Disk) -> None:
     directory = disk.leave()
     old_s = time.time() - 10 * KEEP_S
     paths = [directory.path, *directory.path.iterdir(), *directory.log.iterdir()]
@@ -235,7 +235,7 @@ async def test_it_counts_from_what_changed_last(disk: Disk) -> None:
     assert not directory.path.exists()
 
 
-async def test_for_ever(disk: Disk) -> None:
+async def test_an_infinite_keep_time_removes_nothing(disk: Disk) -> None:
     directory = (await disk.end()).directory
     await disk.sweep(1e12, keep_s=math.inf, keep_log_s=None)
     assert directory.log.exists()
@@ -243,7 +243,7 @@ async def test_for_ever(disk: Disk) -> None:
     assert (directory.log.exists(), directory.path.exists()) == (False, True)
 
 
-async def test_a_log_does_not_stay_longer_than_its_directory(disk: Disk) -> None:
+async def test_a_log_is_not_kept_longer_than_its_attempt_directory(disk: Disk) -> None:
     directory = (await disk.end()).directory
     await disk.sweep(KEEP_S - 10, keep_log_s=math.inf)
     assert directory.log.exists()
@@ -251,7 +251,7 @@ async def test_a_log_does_not_stay_longer_than_its_directory(disk: Disk) -> None
     assert not directory.path.exists()
 
 
-async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Path, controller: socket.socket) -> None:
+async def test_logs_in_a_directory_of_the_controller_are_not_removed(tmp_path: Path, controller: socket.socket) -> None:
     disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
     directory = (await disk.end()).directory
     assert directory.log.parent.parent == tmp_path / "logs"
@@ -263,7 +263,7 @@ async def test_logs_that_are_kept_elsewhere_are_not_ours_to_remove(tmp_path: Pat
     assert disk.worker.registry.list_statuses(0, "").items == []
 
 
-async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:
+async def test_the_target_of_a_link_in_an_attempt_directory_is_kept(disk: Disk, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious").touch()
     directory = (await disk.end()).directory
@@ -273,12 +273,12 @@ async def test_what_a_task_pointed_to_stays(disk: Disk, tmp_path: Path) -> None:
     assert (tmp_path / "data" / "precious").exists()
 
 
-async def test_nothing_was_ever_run(disk: Disk) -> None:
+async def test_cleanup_without_any_attempt_does_nothing(disk: Disk) -> None:
     await disk.sweep(KEEP_S)
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-async def test_a_log_that_the_controller_has_put_elsewhere_is_not_ours_to_give(
+async def test_a_log_that_the_controller_has_moved_is_not_found(
     tmp_path: Path, controller: socket.socket, is_ours: bool
 ) -> None:
     disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))

@@ -24,7 +24,9 @@ import pytest
     ],
     ids=["token", "controller", "advertised", "everywhere", "no port", "port", "lease", "processes"],
 )
-def test_what_cannot_be_meant(tmp_path: Path, options: list[str], token: str, why: str) -> None:
+def test_a_worker_with_an_invalid_argument_ends_with_an_error(
+    tmp_path: Path, options: list[str], token: str, why: str
+) -> None:
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--controller", "127.0.0.1:9"),
@@ -42,7 +44,7 @@ def test_what_cannot_be_meant(tmp_path: Path, options: list[str], token: str, wh
     assert not (tmp_path / "w").exists()
 
 
-def test_directory_of_a_worker_that_others_may_write_is_refused(tmp_path: Path) -> None:
+def test_a_worker_directory_that_other_users_can_write_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "w"
     directory.mkdir()
     directory.chmod(0o777)

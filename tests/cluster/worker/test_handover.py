@@ -109,7 +109,7 @@ def during(tmp_path: Path) -> Callable[[Callable[[Place], Coroutine[Any, Any, No
 During = Callable[[Callable[[Place], Coroutine[Any, Any, None]]], None]
 
 
-def test_a_log_goes_over_with_its_end(during: During) -> None:
+def test_a_log_is_uploaded_with_its_end(during: During) -> None:
     async def test(place: Place) -> None:
         attempt = place.attempt("job/task-0")
         assert attempt.directory.upload_pending.exists()
@@ -123,7 +123,7 @@ def test_a_log_goes_over_with_its_end(during: During) -> None:
     during(test)
 
 
-def test_a_log_that_grows_as_fast_as_it_goes_over_does_not_hold_up_the_others(during: During) -> None:
+def test_a_log_that_grows_as_fast_as_it_is_uploaded_does_not_delay_other_logs(during: During) -> None:
     async def test(place: Place) -> None:
         fast, slow = place.attempt("fast/task-0"), place.attempt("slow/task-0")
         calls = 0
@@ -147,7 +147,7 @@ def test_a_log_that_grows_as_fast_as_it_goes_over_does_not_hold_up_the_others(du
 
 
 @pytest.mark.parametrize("error", [UnavailableError("gone"), RuntimeError("a bug"), OSError("too many open files")])
-def test_an_error_is_not_the_end(during: During, error: Exception) -> None:
+def test_an_upload_continues_after_an_error(during: During, error: Exception) -> None:
     async def test(place: Place) -> None:
         def fail_once() -> None:
             place.controller.before = lambda: None
@@ -161,7 +161,7 @@ def test_an_error_is_not_the_end(during: During, error: Exception) -> None:
     during(test)
 
 
-def test_a_call_that_hangs_in_a_broken_network_is_soon_made_anew_and_a_large_one_has_its_time(during: During) -> None:
+def test_the_timeout_of_an_upload_call_grows_with_its_size(during: During) -> None:
     async def test(place: Place) -> None:
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"a line\n", 1)
@@ -177,7 +177,7 @@ def test_a_call_that_hangs_in_a_broken_network_is_soon_made_anew_and_a_large_one
     during(test)
 
 
-def test_a_log_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path, during: During) -> None:
+def test_a_log_that_cannot_be_read_does_not_delay_other_logs(tmp_path: Path, during: During) -> None:
     left = WorkerDir(tmp_path / "worker").attempt("left/task-0", 0)
     left.path.mkdir(parents=True)
     left.upload_pending.write_text('["left/task-0", 0, "of an earlier process"]')
@@ -193,7 +193,7 @@ def test_a_log_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path, d
     during(test)
 
 
-def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During) -> None:
+def test_an_upload_that_the_controller_cannot_store_now_is_retried(during: During) -> None:
     async def test(place: Place) -> None:
         place.controller.answers["one/task-0"] = RETRY_LATER
         one, other = place.attempt("one/task-0"), place.attempt("other/task-0")
@@ -213,7 +213,7 @@ def test_a_log_that_the_controller_cannot_take_now_is_tried_again(during: During
     during(test)
 
 
-def test_a_worker_that_ends_tries_again_what_could_not_be_taken(tmp_path: Path) -> None:
+def test_an_ending_worker_retries_uploads_that_the_controller_could_not_store(tmp_path: Path) -> None:
     async def test() -> None:
         place = Place(tmp_path / "worker")
         place.controller.answers["job/task-0"] = RETRY_LATER
@@ -229,7 +229,7 @@ def test_a_worker_that_ends_tries_again_what_could_not_be_taken(tmp_path: Path) 
     asyncio.run(test())
 
 
-def test_what_the_controller_does_not_want_is_not_taken_for_handed_over(during: During) -> None:
+def test_an_unwanted_log_does_not_count_as_uploaded(during: During) -> None:
     async def test(place: Place) -> None:
         place.controller.answers["job/task-0"] = UNWANTED
         attempt = place.attempt("job/task-0")
@@ -242,7 +242,7 @@ def test_what_the_controller_does_not_want_is_not_taken_for_handed_over(during: 
     during(test)
 
 
-def test_an_end_that_the_disk_did_not_take_goes_over_and_is_written_later(during: During) -> None:
+def test_a_log_end_that_a_full_disk_refused_is_uploaded_and_written_later(during: During) -> None:
     async def test(place: Place) -> None:
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"hello\n", 1)

@@ -32,7 +32,7 @@ def leave_instead(name: str, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["pipe", "folder", "link", "huge"])
-def test_what_is_no_result_is_none(client: IrisClient, what: str) -> None:
+def test_a_result_file_that_is_not_a_regular_file_is_no_result(client: IrisClient, what: str) -> None:
     job = client.run(leave_instead, args=["result", what])
     assert wait_for_end(client.cluster, job.job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
     with pytest.raises(
@@ -42,7 +42,7 @@ def test_what_is_no_result_is_none(client: IrisClient, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["pipe", "folder", "link", "huge", "escape"])
-def test_what_is_no_sentence_is_not_told(client: IrisClient, what: str) -> None:
+def test_a_failure_file_that_is_not_a_short_text_is_not_shown(client: IrisClient, what: str) -> None:
     job = client.run(leave_instead, args=["result.failure", what])
     status = wait_for_end(client.cluster, job.job_id)
     assert status.state == cluster_pb2.JOB_STATE_FAILED
@@ -58,6 +58,6 @@ def large_result() -> bytes:
     return bytes(MAX_RESULT_BYTES - 100)
 
 
-def test_the_largest_result_arrives(client: IrisClient) -> None:
+def test_a_result_of_the_largest_size_arrives(client: IrisClient) -> None:
     job = client.run(large_result)
     assert job.results(timeout=60) == [bytes(MAX_RESULT_BYTES - 100)]

@@ -71,7 +71,7 @@ def chain(length: int) -> list[Member]:
         ),
     ],
 )
-def test_refused_in_words(tmp_path: Path, members: list[Member], words: str) -> None:
+def test_a_forbidden_workspace_is_refused_with_a_reason(tmp_path: Path, members: list[Member], words: str) -> None:
     blob, bundle_hash = bundle_of(file("harmless"), *members)
     with pytest.raises(InvalidArgumentError, match=words) as caught:
         unpack_workspace(blob, bundle_hash, tmp_path / "cache" / "bundle")
@@ -89,7 +89,7 @@ def test_refused_in_words(tmp_path: Path, members: list[Member], words: str) -> 
         pytest.param([file("d/e/f"), link("d/up", "../d/e"), link("up", "d/up/f")], id="links"),
     ],
 )
-def test_what_is_odd_and_harmless_comes_out(tmp_path: Path, members: list[Member]) -> None:
+def test_a_strange_but_harmless_workspace_is_unpacked(tmp_path: Path, members: list[Member]) -> None:
     blob, bundle_hash = bundle_of(*members)
     unpack_workspace(blob, bundle_hash, tmp_path / "out")
     found = tree(tmp_path / "out")
@@ -98,7 +98,7 @@ def test_what_is_odd_and_harmless_comes_out(tmp_path: Path, members: list[Member
         assert found[member.name] == expected
 
 
-def test_a_bomb_of_folders_that_only_names_speak_of(tmp_path: Path) -> None:
+def test_too_many_implied_folders_are_refused(tmp_path: Path) -> None:
     """Each name makes a hundred folders: together they count as what they are."""
     blob, bundle_hash = bundle_of(*(file(f"{i}/" + "d/" * 100 + "x", b"") for i in range(11)))
     with pytest.raises(ResourceExhaustedError, match="1,000 members"):
@@ -106,7 +106,7 @@ def test_a_bomb_of_folders_that_only_names_speak_of(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_links_that_take_for_ever_to_follow_are_given_up(tmp_path: Path) -> None:
+def test_links_with_too_many_steps_are_refused(tmp_path: Path) -> None:
     deep = "x/" * 1000
     names = [link(f"l{i}", deep + "../" * 1000 + f"l{i + 1}") for i in range(2000)]
     blob, _ = bundle_of(*names)
@@ -148,7 +148,7 @@ def sparse_map() -> bytes:
         pytest.param(sparse_map(), id="sparse-map"),
     ],
 )
-def test_a_bomb_takes_little_memory(tmp_path: Path, blob: bytes) -> None:
+def test_a_gzip_bomb_is_refused_with_little_memory(tmp_path: Path, blob: bytes) -> None:
     """In a process of its own, whose peak is only its own."""
     (tmp_path / "blob").write_bytes(blob)
     program = """
@@ -184,7 +184,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RemoteCl
         pytest.param([link("out-of-it", "", tarfile.FIFOTYPE)], "neither file", id="pipe"),
     ],
 )
-def test_a_job_with_such_a_workspace_fails_in_words(
+def test_a_job_with_a_forbidden_workspace_fails_with_a_reason(
     cluster: tuple[RemoteClusterClient, Path], members: list[Member], words: str
 ) -> None:
     client, directory = cluster
@@ -226,7 +226,9 @@ def archives(draw: st.DrawFn) -> bytes:
 
 @fuzz(examples=150)
 @given(tar=archives(), packed=st.booleans())
-def test_any_archive_is_unpacked_or_refused(tmp_path_factory: pytest.TempPathFactory, tar: bytes, packed: bool) -> None:
+def test_any_archive_is_either_unpacked_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, tar: bytes, packed: bool
+) -> None:
     root = tmp_path_factory.mktemp("any")
     (root / "secret").write_text("secret")
     blob = gzip.compress(tar, compresslevel=1) if packed else tar

@@ -42,7 +42,7 @@ async def run(launcher: Launcher, program: Program) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(collected.status), written
 
 
-async def test_a_program_has_its_limit_umask_and_folder_from_its_first_moment(
+async def test_a_program_starts_with_its_file_limit_umask_and_working_directory(
     launcher: Launcher, tmp_path: Path
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,7 +52,7 @@ async def test_a_program_has_its_limit_umask_and_folder_from_its_first_moment(
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits, "of this process"
 
 
-async def test_a_program_without_a_umask_has_that_of_the_worker(launcher: Launcher, tmp_path: Path) -> None:
+async def test_a_program_without_a_umask_gets_the_umask_of_the_worker(launcher: Launcher, tmp_path: Path) -> None:
     await run(launcher, Program(["true"], str(tmp_path), {"PATH": os.environ["PATH"]}, 300, 0))
     code, written = await run(launcher, Program(shell("umask"), str(tmp_path), dict(os.environ), 300))
     own = os.umask(0o22)
@@ -60,12 +60,12 @@ async def test_a_program_without_a_umask_has_that_of_the_worker(launcher: Launch
     assert (code, written) == (0, f"{own:04o}\n")
 
 
-async def test_a_program_that_ignores_nothing_has_default_signals(launcher: Launcher, tmp_path: Path) -> None:
+async def test_a_program_starts_with_default_signal_handlers(launcher: Launcher, tmp_path: Path) -> None:
     program = Program(["grep", "^Sig[BI]", "/proc/self/status"], str(tmp_path), dict(os.environ), 300)
     assert await run(launcher, program) == (0, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n")
 
 
-async def test_a_program_has_no_descriptors_but_its_streams(launcher: Launcher, tmp_path: Path) -> None:
+async def test_a_program_inherits_only_its_three_streams(launcher: Launcher, tmp_path: Path) -> None:
     program = Program(shell("cd /proc/self/fd && echo *"), str(tmp_path), dict(os.environ), 300)
     # The shell opens the folder to list it.
     assert (await run(launcher, program))[1].split()[:3] == ["0", "1", "2"]
@@ -81,7 +81,7 @@ async def test_a_program_has_no_descriptors_but_its_streams(launcher: Launcher, 
         (["true", "x" * 5_000_000], OSError),
     ],
 )
-async def test_a_program_that_cannot_be_started_is_an_error(
+async def test_starting_a_missing_program_raises_an_error(
     launcher: Launcher, tmp_path: Path, command: list[str], error: type[OSError]
 ) -> None:
     with pytest.raises(error):
@@ -89,13 +89,13 @@ async def test_a_program_that_cannot_be_started_is_an_error(
     assert await run(launcher, Program(["true"], str(tmp_path), dict(os.environ), 300)) == (0, "")
 
 
-async def test_many_starts_at_once_each_get_their_own_answer(launcher: Launcher, tmp_path: Path) -> None:
+async def test_concurrent_starts_get_their_own_answers(launcher: Launcher, tmp_path: Path) -> None:
     padding = {"PADDING": "x" * 100_000}  # together more than a connection holds
     programs = [Program(shell(f"exit {i}"), str(tmp_path), os.environ | padding, 300) for i in range(60)]
     assert [code for code, _ in await asyncio.gather(*(run(launcher, one) for one in programs))] == list(range(60))
 
 
-async def test_starts_fail_and_ends_are_still_known_once_the_launcher_is_killed(tmp_path: Path) -> None:
+async def test_without_its_launcher_starts_fail_and_processes_are_still_collected(tmp_path: Path) -> None:
     launcher = start_launcher()
     nothing = os.open(os.devnull, os.O_RDWR)
     pid = await launcher.start(Program(["sleep", "600"], str(tmp_path), dict(os.environ), 300), [nothing] * 3)

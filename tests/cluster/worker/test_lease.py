@@ -20,13 +20,13 @@ from iris.cluster.worker.supervision.reaper import clock_s
 
 
 @pytest.mark.parametrize("lease_s", [1.0, 1.5, 2.0, 10.0, 60.0, 300.0, 86400.0])
-def test_the_clocks_run_out_one_after_the_other(lease_s: float) -> None:
+def test_worker_reaper_and_controller_expire_in_this_order(lease_s: float) -> None:
     assert lease_s + 0.2 < kill_after_s(lease_s) <= lease_s + 2.0
     assert lost_after_s(lease_s) >= kill_after_s(lease_s) + 0.5
     assert heartbeat_s(lease_s) <= min(5.0, lease_s / 4)
 
 
-def test_what_counts_is_when_the_acknowledged_was_sent() -> None:
+def test_a_lease_is_renewed_from_the_time_when_the_report_was_sent() -> None:
     deadlines: list[float] = []
     lease = Lease(0.0, deadlines.append)
     assert (deadlines, lease.heartbeat_s, lease.call_timeout_s) == ([], 5.0, 30.0)
@@ -40,7 +40,7 @@ def test_what_counts_is_when_the_acknowledged_was_sent() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(300.0, "5 min"), (2.0, "2 s"), (90.0, "90 s"), (1.5, "1.5 s")])
-def test_spans_for_people(seconds: float, text: str) -> None:
+def test_format_span_uses_seconds_or_minutes(seconds: float, text: str) -> None:
     assert format_span(seconds) == text
 
 
@@ -102,7 +102,7 @@ def worker() -> Iterator[ReapedWorker]:
         yield reaped
 
 
-def test_a_stopped_worker_is_killed_at_its_deadline_with_all_that_it_runs(worker: ReapedWorker) -> None:
+def test_a_stopped_worker_and_its_attempts_are_killed_at_the_deadline(worker: ReapedWorker) -> None:
     group, stray = int(worker.say("group")), int(worker.say("stray"))
     worker.say("deadline 0.3")
     os.kill(worker.process.pid, signal.SIGSTOP)
@@ -110,7 +110,7 @@ def test_a_stopped_worker_is_killed_at_its_deadline_with_all_that_it_runs(worker
     wait_until(lambda: not is_alive(group) and not is_alive(stray), "the end of what it ran")
 
 
-def test_a_deadline_that_is_renewed_does_not_count(worker: ReapedWorker) -> None:
+def test_a_renewed_deadline_replaces_the_old_one(worker: ReapedWorker) -> None:
     group = int(worker.say("group"))
     started_s = clock_s()
     while clock_s() - started_s < 1.5:  # each deadline would have passed by now
@@ -121,14 +121,14 @@ def test_a_deadline_that_is_renewed_does_not_count(worker: ReapedWorker) -> None
     assert is_alive(worker.reaper)
 
 
-def test_without_a_deadline_a_worker_lives(worker: ReapedWorker) -> None:
+def test_a_worker_without_a_deadline_is_not_killed(worker: ReapedWorker) -> None:
     group = int(worker.say("group"))
     assert worker.process.poll() is None
     worker.process.kill()
     wait_until(lambda: not is_alive(group), "the end of its task, by its reaper")
 
 
-def test_a_worker_that_was_never_called_ends_with_its_lease(tmp_path: Path) -> None:
+def test_a_worker_that_never_reaches_its_controller_ends_with_its_lease(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--lease", "1"),

@@ -80,7 +80,7 @@ def out_of_memory(job: Job, limit: int) -> pb.TaskStatus:
     return task
 
 
-def test_a_task_that_takes_more_than_it_asked_for(enforcing: IrisClient) -> None:
+def test_a_task_over_its_memory_limit_fails(enforcing: IrisClient) -> None:
     job = enforcing.run(python(HOLD, 150), resources=memory(100), max_retries_failure=1)
     task = out_of_memory(job, 100)
     assert (task.failure_count, len(task.attempts)) == (2, 2), "it is a failure of its own, and is tried again"
@@ -98,13 +98,13 @@ def test_a_task_that_takes_more_than_it_asked_for(enforcing: IrisClient) -> None
     ],
     ids=["child", "background", "session", "orphan", "no-environment"],
 )
-def test_it_ends_as_a_whole_whichever_of_its_processes_takes_too_much(enforcing: IrisClient, start: str) -> None:
+def test_all_processes_of_a_task_over_its_memory_limit_are_killed(enforcing: IrisClient, start: str) -> None:
     job = enforcing.run(["sh", "-c", start, "sh", *python(HOLD, 150)], resources=memory(100))
     out_of_memory(job, 100)
     assert "goes on" not in [line.message for line in job.logs()]
 
 
-def test_what_its_processes_take_is_added_up(enforcing: IrisClient) -> None:
+def test_the_memory_of_all_processes_of_a_task_counts(enforcing: IrisClient) -> None:
     each = shlex.join(python(HOLD, 40))
     job = enforcing.run(shell(f"for i in 1 2 3 4; do {each} & done; wait"), resources=memory(120))
     out_of_memory(job, 120)
@@ -139,9 +139,7 @@ os.waitpid(os.posix_spawn(sys.executable, [sys.executable, '-c', ''], os.environ
     [(SHARE, 180, 400), (INHERIT, 180, 400), (SPAWN, 180, 200)],
     ids=["shared", "inherited", "spawning"],
 )
-def test_memory_that_processes_share_counts_once(
-    enforcing: IrisClient, tmp_path: Path, program: str, limit: int, shown: int
-) -> None:
+def test_shared_memory_counts_once(enforcing: IrisClient, tmp_path: Path, program: str, limit: int, shown: int) -> None:
     gate = tmp_path / "gate"
     if program is SPAWN:
         os.mkfifo(gate)
@@ -157,7 +155,7 @@ def test_memory_that_processes_share_counts_once(
     assert job.wait(timeout=100).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_task_within_its_limits_is_left_alone(enforcing: IrisClient, tmp_path: Path) -> None:
+def test_a_task_within_its_limits_succeeds(enforcing: IrisClient, tmp_path: Path) -> None:
     program = HOLD.replace("time.sleep(600)", "gate = sys.argv[2]\nimport os\nwhile not os.path.exists(gate): pass")
     job = enforcing.run(python(program, 100, tmp_path / "gate"), resources=memory(150))
     wait_until(lambda: enforcing.task_status(job.job_id, 0).resource_usage.memory_mb >= 100, "a look at it")
@@ -188,7 +186,7 @@ time.sleep(600)
 @pytest.mark.parametrize(
     "command", [python(FORK, "together"), python(FORK, "apart"), python(THREADS)], ids=["group", "sessions", "threads"]
 )
-def test_processes_and_threads_are_bounded(enforcing: IrisClient, command: list[str]) -> None:
+def test_a_task_with_too_many_processes_and_threads_fails(enforcing: IrisClient, command: list[str]) -> None:
     bystander = enforcing.run(["sleep", "600"])
     wait_for_state(enforcing.cluster, bystander.job_id, pb.JOB_STATE_RUNNING)
     job = enforcing.run(command)
@@ -221,19 +219,19 @@ def allocate_too_much() -> None:
     bytearray(1 << 55)
 
 
-def test_a_memory_error_is_told_in_words(enforcing: IrisClient) -> None:
+def test_a_memory_error_is_reported_as_out_of_memory(enforcing: IrisClient) -> None:
     task = enforcing.wait(enforcing.run(allocate_too_much).job_id).tasks[0]
     assert task.error.startswith("out of memory: MemoryError")
     assert (task.exit_code, task.attempts[0].out_of_memory) == (1, True)
 
 
-def test_the_system_ends_tasks_rather_than_workers(enforcing: IrisClient) -> None:
+def test_tasks_have_a_higher_oom_score_than_workers(enforcing: IrisClient) -> None:
     own = int(Path("/proc/self/oom_score_adj").read_text())
     script = f"until [ $(cat /proc/self/oom_score_adj) = {min(own + 500, 1000)} ]; do :; done"
     assert enforcing.run(shell(script)).wait(timeout=100).exit_code == 0
 
 
-def test_nothing_is_enforced_where_nobody_wants_it(tmp_path: Path) -> None:
+def test_enforce_none_enforces_no_limits(tmp_path: Path) -> None:
     options = {"enforce": "none", "max_processes": 10}
     with running_cluster(tmp_path / "c", **options) as server, IrisClient.remote(server.address) as client:
         script = f"for i in $(seq 20); do sleep 600 & done; exec {shlex.join(python(HOLD, 100))}"
@@ -245,7 +243,7 @@ def test_nothing_is_enforced_where_nobody_wants_it(tmp_path: Path) -> None:
         assert client.wait(job.job_id).state == pb.JOB_STATE_KILLED
 
 
-def test_the_bound_on_processes_leaves_others_room() -> None:
+def test_the_default_process_limit_is_half_of_the_workers_limit() -> None:
     assert 0 < default_max_processes() <= int(Path("/proc/sys/kernel/pid_max").read_text()) // 2
 
 
@@ -257,7 +255,7 @@ def test_the_bound_on_processes_leaves_others_room() -> None:
         ("/a/b/c", ["/a/b/c", "/a/b", "/a", "/"]),
     ],
 )
-def test_a_limit_of_the_whole_container_counts_too(path: str, found: list[str]) -> None:
+def test_the_default_process_limit_respects_the_limit_of_the_container(path: str, found: list[str]) -> None:
     assert cgroup.with_those_above(path) == found
 
 
@@ -286,7 +284,7 @@ def start_in_cgroup(client: IrisClient, where: cgroup.CgroupParent, script: str)
     return job, name.partition(".")[0] + "."
 
 
-def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.CgroupParent]) -> None:
+def test_the_cgroup_of_an_ended_attempt_is_removed(cgroups: tuple[IrisClient, cgroup.CgroupParent]) -> None:
     client, where = cgroups
     held, worker = start_in_cgroup(client, where, "sleep 600")
     client.run(shell("setsid sleep 600 & exit 0"), replicas=5).wait(timeout=100)
@@ -296,7 +294,7 @@ def test_no_cgroup_is_left(cgroups: tuple[IrisClient, cgroup.CgroupParent]) -> N
     wait_until(lambda: not cgroups_of_attempts(where, worker), f"their removal from {where.path}")
 
 
-def test_nothing_outlives_its_worker_not_even_what_left_its_group_and_its_environment(
+def test_with_cgroups_no_process_outlives_a_killed_worker(
     cgroups: tuple[IrisClient, cgroup.CgroupParent], tmp_path: Path
 ) -> None:
     client, where = cgroups
@@ -315,7 +313,7 @@ def test_nothing_outlives_its_worker_not_even_what_left_its_group_and_its_enviro
 
 
 @pytest.mark.parametrize("with_a_stranger", [False, True])
-def test_a_unit_that_systemd_has_delegated(tmp_path: Path, with_a_stranger: bool) -> None:
+def test_cgroups_are_used_in_a_delegated_systemd_unit(tmp_path: Path, with_a_stranger: bool) -> None:
     """The server makes room in it. With somebody else there it cannot, and workers watch instead."""
     unit = Path(place().path) / f"unit-{os.getpid()}.scope"
     unit.mkdir()
@@ -344,7 +342,7 @@ def test_a_unit_that_systemd_has_delegated(tmp_path: Path, with_a_stranger: bool
 
 
 @pytest.mark.parametrize("delegate", [b"0", b""], ids=["no", "unknown"])
-def test_a_cgroup_that_was_not_given_to_us_is_left_alone(delegate: bytes) -> None:
+def test_a_cgroup_that_is_not_delegated_is_left_alone(delegate: bytes) -> None:
     unit = Path(place().path) / f"unit-{os.getpid()}.scope"
     unit.mkdir()
     if delegate:
@@ -380,14 +378,14 @@ def small_machine(tmp_path: Path) -> Iterator[IrisClient]:
     container.rmdir()
 
 
-def test_the_machine_runs_out_of_memory(small_machine: IrisClient) -> None:
+def test_a_task_that_the_system_kills_for_memory_fails_as_out_of_memory(small_machine: IrisClient) -> None:
     task = small_machine.wait(small_machine.run(python(HOLD, 400)).job_id).tasks[0]
     assert task.error.startswith("out of memory: this machine, or the container")
     assert (task.state, task.exit_code) == (pb.TASK_STATE_FAILED, 137)
     assert task.attempts[0].out_of_memory
 
 
-def test_the_machine_runs_out_of_memory_and_another_process_pays(small_machine: IrisClient) -> None:
+def test_a_task_that_fails_after_a_kill_of_another_process_mentions_the_kill(small_machine: IrisClient) -> None:
     command = ["sh", "-c", '"$@"; exit 3', "sh", *python(HOLD, 400)]
     task = small_machine.wait(small_machine.run(command).job_id).tasks[0]
     assert task.error.startswith("just before it ended memory ran out")

@@ -113,7 +113,7 @@ def some_filters(captured: Sequence[Captured], rng: random.Random) -> list[LogFi
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("per_segment", [3, 30, 1000])
-def test_a_filter_gives_what_one_would_pick(path: Path, seed: int, per_segment: int) -> None:
+def test_a_filter_returns_the_lines_that_a_model_selects(path: Path, seed: int, per_segment: int) -> None:
     captured = (random_capture if seed % 2 else bars_and_lines)(seed, 150, *([8] if seed % 2 else []))
     lay_out(path, captured, per_segment)
     lines = lines_of(captured, per_segment=per_segment)
@@ -136,7 +136,7 @@ def is_by_source(wanted: LogFilter) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_same_while_it_is_written(path: Path, seed: int) -> None:
+def test_a_filter_returns_the_same_lines_while_the_log_is_written(path: Path, seed: int) -> None:
     # What passes, and in which order, does not depend on when it is read.
     captured = bars_and_lines(seed, 200) if seed % 2 else random_capture(seed, 200, 300)
     rng = random.Random(seed)
@@ -159,7 +159,7 @@ def test_the_same_while_it_is_written(path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("per_segment", [3, 30])
-def test_a_reader_goes_on_where_another_one_was(path: Path, seed: int, per_segment: int) -> None:
+def test_a_filtered_reader_continues_from_any_place_of_another_one(path: Path, seed: int, per_segment: int) -> None:
     captured = bars_and_lines(seed, 120) if seed % 2 else random_capture(seed, 120, 8)
     lay_out(path, captured, per_segment)
     lines = lines_of(captured, per_segment=per_segment)
@@ -179,7 +179,7 @@ def test_a_reader_goes_on_where_another_one_was(path: Path, seed: int, per_segme
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_after_max_lines_another_reader_goes_on_with_the_next_one(path: Path, seed: int) -> None:
+def test_after_max_lines_another_reader_continues_with_the_next_line(path: Path, seed: int) -> None:
     captured = random_capture(seed, 120, 8)
     lay_out(path, captured, 10)
     for fields in ({}, {"regex": "word"}, {"sources": ("stderr", "build")}):
@@ -200,7 +200,7 @@ def test_after_max_lines_another_reader_goes_on_with_the_next_one(path: Path, se
             assert [line for line in lines if line[0] == source] == [line for line in expected if line[0] == source]
 
 
-def test_consecutive_lines_are_one_record(path: Path) -> None:
+def test_adjacent_matching_lines_become_one_record(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"a1\na2\nb3\na4\na", 5), ("stdout", b"5\nb\n", 6)]
     write(path, captured)
     records = read_all(FilteredReader(path, wanted=LogFilter(regex="^a")))
@@ -211,7 +211,7 @@ def test_consecutive_lines_are_one_record(path: Path) -> None:
     ]
 
 
-def test_a_lines_time_is_that_of_the_record_that_completed_it(path: Path) -> None:
+def test_a_line_has_the_time_of_the_record_that_completed_it(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"first\nsec", 10), ("stdout", b"ond\nthird", 20), ("stderr", b"x", 30)]
     write(path, captured)
     assert filtered(path, LogFilter(start_ms=10)) == [
@@ -223,7 +223,7 @@ def test_a_lines_time_is_that_of_the_record_that_completed_it(path: Path) -> Non
     assert filtered(path, LogFilter(end_ms=19)) == [("stdout", 10, b"first\n")]
 
 
-def test_a_source_alone_comes_as_it_is(path: Path) -> None:
+def test_a_filter_by_source_returns_the_original_records(path: Path) -> None:
     captured: list[Captured] = [
         ("stdout", b"no newline", 1),
         ("stderr", b"un", 2),
@@ -246,7 +246,7 @@ def test_a_source_alone_comes_as_it_is(path: Path) -> None:
 # Gaps
 
 
-def test_what_is_missing_is_told_whatever_the_filter(path: Path) -> None:
+def test_gaps_pass_every_filter(path: Path) -> None:
     path.mkdir()
     records = encode(0, 5, 0, b"be") + encode_gap(0, 6, 2, 100, "lost") + encode(0, 7, 102, b"fore\nx\n")
     records += encode_gap(1, 8, 0, 5, "lost")
@@ -296,7 +296,7 @@ def test_a_tail_of_a_log_whose_beginning_was_dropped(path: Path) -> None:
 # Tails
 
 
-def test_a_tail_goes_on_with_what_comes(path: Path) -> None:
+def test_a_tail_continues_with_new_lines(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(20):
         writer.append("stdout", b"%d\n" % number, number)
@@ -311,7 +311,7 @@ def test_a_tail_goes_on_with_what_comes(path: Path) -> None:
     assert [line for _, _, line in given(read_all(reader))] == [b"end 8"]
 
 
-def test_a_tail_counts_from_where_it_is_asked_for(path: Path) -> None:
+def test_a_tail_counts_only_lines_after_the_given_offsets(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%03d\n" % number, number) for number in range(300)]
     lay_out(path, captured, 20)
     for offset, tail, expected in ((0, 5, 5), (1196, 5, 1), (1184, 3, 3), (600, 1000, 150)):
@@ -319,7 +319,7 @@ def test_a_tail_counts_from_where_it_is_asked_for(path: Path) -> None:
         assert [line for _, _, line in lines] == [data for _, data, _ in captured[-expected:]]
 
 
-def test_a_tail_of_a_long_log_is_found_from_its_end(path: Path) -> None:
+def test_the_tail_of_a_long_log_is_searched_from_its_end(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"line %d\n" % number * 100, number) for number in range(400)]
     paths = lay_out(path, captured, 20)
     for early in paths[:-4]:
@@ -352,7 +352,7 @@ def test_a_tail_needs_little_memory(path: Path) -> None:
 # Much that does not pass
 
 
-def test_empty_records_say_how_far_it_was_looked(path: Path) -> None:
+def test_empty_records_carry_how_far_the_filter_has_read(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(80):
         writer.append("stdout", b"nothing of it\n" * 40_000, number)
@@ -379,7 +379,7 @@ def test_empty_records_say_how_far_it_was_looked(path: Path) -> None:
     writer.close()
 
 
-def test_before_what_passes_it_is_said_where_the_other_sources_were(path: Path) -> None:
+def test_matching_lines_are_preceded_by_the_places_of_the_other_sources(path: Path) -> None:
     """So that a reader who goes on from there, with whatever filter, gets what came after it, and nothing before."""
     writer = LogWriter(path)
     block = b"nothing of it\n" * 5000
@@ -406,7 +406,7 @@ def test_before_what_passes_it_is_said_where_the_other_sources_were(path: Path) 
     writer.close()
 
 
-def test_a_source_alone_is_found_without_reading_the_others(path: Path) -> None:
+def test_a_filter_by_source_skips_segments_without_that_source(path: Path) -> None:
     captured: list[Captured] = [("stderr", b"one\n", 1)]
     captured += [("stdout", b"%03d\n" % number, number) for number in range(99)]
     captured += [("stderr", b"two\n", 2)]
@@ -419,7 +419,7 @@ def test_a_source_alone_is_found_without_reading_the_others(path: Path) -> None:
         assert (reader.missing, reader.offsets) == (0, (396, 8, 0))
 
 
-def test_what_is_too_early_is_not_read(path: Path) -> None:
+def test_segments_before_start_ms_are_not_read(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(400):
         writer.append("stdout", b"x" * 65_000 + b"\n", number)
@@ -435,7 +435,7 @@ def test_what_is_too_early_is_not_read(path: Path) -> None:
     writer.close()
 
 
-def test_a_line_over_the_place_where_the_index_begins_is_whole(path: Path) -> None:
+def test_a_line_that_begins_before_an_index_point_is_whole(path: Path) -> None:
     """What is too early is not read; a line that begins there and ends later is."""
     writer = LogWriter(path)
     longest = (1 << 20) - HEADER.size
@@ -453,7 +453,7 @@ def test_a_line_over_the_place_where_the_index_begins_is_whole(path: Path) -> No
     writer.close()
 
 
-def test_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path) -> None:
+def test_filtering_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(1600):
         writer.append("stdout", b"0123456789abcdef" * 4096, number)
@@ -488,12 +488,12 @@ def test_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path) -> None:
         ({"regex": "(unclosed"}, r"not a pattern: '\(unclosed': "),
     ],
 )
-def test_a_filter_that_cannot_be_meant(fields: dict[str, Any], message: str) -> None:
+def test_an_invalid_filter_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         parse_filter(cluster_pb2.Worker.FetchLogsFilter(**fields))
 
 
-def test_an_open_filter() -> None:
+def test_a_filter_without_conditions_is_open() -> None:
     message = cluster_pb2.Worker.FetchLogsFilter
     assert parse_filter(message()).is_open
     assert parse_filter(message(sources=SOURCES)).is_open
@@ -502,7 +502,7 @@ def test_an_open_filter() -> None:
 
 
 @pytest.mark.parametrize("regex", ["(", "a(?=b)", "(a)\\1", "*"])
-def test_a_pattern_that_is_no_re2_is_refused(regex: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_pattern_with_invalid_re2_syntax_is_refused(regex: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         LogFilter(regex=regex)
     reason = str(caught.value).removeprefix(f"not a pattern: {regex!r}: ").removesuffix(" (expected RE2 syntax)")
@@ -564,7 +564,7 @@ def test_a_pattern_is_searched_in_the_text_of_a_line(regex: str, found: list[int
     assert wanted.count(block) == len(found)
 
 
-def test_a_block_is_searched_as_its_lines_are(path: Path) -> None:
+def test_searching_a_block_finds_the_same_as_searching_its_lines(path: Path) -> None:
     rng = random.Random(5)
     atoms = ("a", "b", "^", "$", ".", "[^a]", "\\s", "\\b", "(a|b)", "a*", "\\B", "(?i)A", "b+?", "(?s:.)", "\\W", "")
     for _ in range(2000):
@@ -576,7 +576,7 @@ def test_a_block_is_searched_as_its_lines_are(path: Path) -> None:
         assert got == expected, (regex, data)
 
 
-def test_a_search_that_finds_nothing_is_fast(path: Path) -> None:
+def test_a_search_without_a_match_is_fast(path: Path) -> None:
     data = b"a line of a log, of some length, as they are\n" * 20_000
     block = LineBlock(0, 0, 1, 0, data)
     wanted = LogFilter(regex="not there")
@@ -586,7 +586,7 @@ def test_a_search_that_finds_nothing_is_fast(path: Path) -> None:
     assert time.perf_counter() - started < 5  # 18 MB; line by line it is a second
 
 
-def test_lines_put_together_are_what_was_written(path: Path) -> None:
+def test_all_lines_together_are_the_bytes_that_were_written(path: Path) -> None:
     captured = bars_and_lines(9, 300)
     lay_out(path, captured, 25)
     lines = [

@@ -32,12 +32,12 @@ def split(captured: list[Captured]) -> list[NumberedLine]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_skipping_counts_what_taking_gives(seed: int) -> None:
+def test_skip_counts_the_lines_that_take_returns(seed: int) -> None:
     for captured in (random_capture(seed, 300, 40), bars_and_lines(seed, 300)):
         assert split(captured) == lines_of(captured)
 
 
-def test_a_progress_bar_is_cut_where_it_goes_back() -> None:
+def test_a_progress_bar_is_cut_at_its_carriage_returns() -> None:
     states = [b"\r%3d%% %s" % (percent, b"#" * percent) for percent in range(101)]
     lines = split([("stderr", state, 1000 + number) for number, state in enumerate(states)])
     assert b"".join(line.data for line in lines) == b"".join(states)
@@ -65,7 +65,7 @@ def test_a_progress_bar_is_cut_where_it_goes_back() -> None:
         pytest.param([b"one\n" + b"\rx" * 2500, b"\n"], [b"one", b"\rx" * 2499, b"\rx"], id="behind a newline"),
     ],
 )
-def test_where_a_carriage_return_cuts(pieces: list[bytes], expected: list[bytes]) -> None:
+def test_a_carriage_return_cuts_only_long_partial_lines(pieces: list[bytes], expected: list[bytes]) -> None:
     lines = split([("stdout", piece, 1) for piece in pieces])
     assert [line.data for line in lines] == expected
 
@@ -81,7 +81,7 @@ def test_a_long_line_is_cut_at_the_end_of_the_record_that_makes_it_long() -> Non
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("per_segment", [1, 3, 10, 40])
-def test_from_each_segment_on_come_the_same_lines(tmp_path: Path, seed: int, per_segment: int) -> None:
+def test_reading_from_any_segment_finds_the_same_lines(tmp_path: Path, seed: int, per_segment: int) -> None:
     for name, captured in (("bars", bars_and_lines(seed, 200)), ("lines", random_capture(seed, 200, 6))):
         directory = tmp_path / name
         lay_out(directory, captured, per_segment)
@@ -97,7 +97,7 @@ def test_from_each_segment_on_come_the_same_lines(tmp_path: Path, seed: int, per
             assert page.lines == expected[segment.line :]
 
 
-def test_a_line_that_a_whole_segment_does_not_end_is_cut(tmp_path: Path) -> None:
+def test_a_line_that_spans_a_whole_segment_is_cut(tmp_path: Path) -> None:
     captured: list[Captured] = [
         ("stderr", b"begin, ", 1),  # where the source begins: all of it is known from here
         ("stdout", b"1\n", 2),
@@ -116,7 +116,7 @@ def test_a_line_that_a_whole_segment_does_not_end_is_cut(tmp_path: Path) -> None
     assert lines == lines_of(captured, per_segment=2)
 
 
-def test_where_a_page_begins_is_found_without_reading_what_is_before(tmp_path: Path) -> None:
+def test_the_beginning_of_a_page_is_found_without_reading_the_log_before_it(tmp_path: Path) -> None:
     rng = random.Random(3)
     captured: list[Captured] = [("build", b"once\n", 1), ("stderr", b"prompt: ", 1)]
     captured += [("stdout", b"%d\n" % number * rng.randint(1, 9), number) for number in range(398)]

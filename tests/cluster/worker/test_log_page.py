@@ -75,7 +75,7 @@ def numbers(page: LinePage) -> list[int]:
 # Lines
 
 
-def test_lines_come_in_the_order_in_which_they_were_completed(path: Path) -> None:
+def test_lines_are_ordered_by_their_completion(path: Path) -> None:
     writer = write(
         path,
         [
@@ -97,7 +97,7 @@ def test_lines_come_in_the_order_in_which_they_were_completed(path: Path) -> Non
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_lost_of_a_source(path: Path, seed: int) -> None:
+def test_pages_contain_all_bytes_of_each_source(path: Path, seed: int) -> None:
     captured = random_capture(seed, records=300, longest=40)
     lines = read_all(path, write(path, captured))
     assert lines == lines_of(captured)
@@ -117,7 +117,7 @@ def test_nothing_is_lost_of_a_source(path: Path, seed: int) -> None:
     ],
 )
 @pytest.mark.parametrize("step", [1, 1000])
-def test_bytes_are_the_tasks(path: Path, data: bytes, step: int) -> None:
+def test_lines_contain_the_exact_bytes_of_the_task(path: Path, data: bytes, step: int) -> None:
     # The middle of it captured in pieces too: a character, or what looks like a frame, is split anywhere.
     captured: list[Captured] = [("stdout", data[at : at + step], 7) for at in range(0, len(data), step)]
     writer = write(path, captured)
@@ -125,7 +125,7 @@ def test_bytes_are_the_tasks(path: Path, data: bytes, step: int) -> None:
     assert bytes_of(read_all(path), "stdout") == data
 
 
-def test_a_tail_without_newline_shows_when_the_log_is_final(path: Path) -> None:
+def test_a_partial_line_is_shown_when_the_log_is_final(path: Path) -> None:
     writer = write(path, [("stderr", b"bye", 1), ("stdout", b"a\nb", 2), ("stderr", b"!", 3), ("build", b"x", 4)])
     live = page_of(path, writer, final=False)
     assert live == LinePage([NumberedLine(0, 2, "stdout", b"a", False)], next_line=1, at_end=True)
@@ -138,7 +138,7 @@ def test_a_tail_without_newline_shows_when_the_log_is_final(path: Path) -> None:
     assert (final.next_line, final.at_end) == (4, True)
 
 
-def test_ten_megabytes_without_newline_come_in_pieces(path: Path) -> None:
+def test_ten_megabytes_without_a_newline_are_shown_in_pieces(path: Path) -> None:
     data = random.Random(1).randbytes(10 << 20).replace(b"\n", b"").replace(b"\r", b"")
     captured: list[Captured] = [("stdout", data[at : at + 65_521], at) for at in range(0, len(data), 65_521)]
     captured.append(("stdout", b"end\nnext\n", 10**9))
@@ -151,7 +151,7 @@ def test_ten_megabytes_without_newline_come_in_pieces(path: Path) -> None:
     assert writer.lines == len(live)
 
 
-def test_a_line_of_a_hundred_megabytes_comes_in_bounded_pages(path: Path) -> None:
+def test_a_line_of_a_hundred_megabytes_is_split_into_bounded_pages(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(1600):
         writer.append("stdout", b"0123456789abcdef" * 4096, number)
@@ -171,7 +171,7 @@ def test_a_line_of_a_hundred_megabytes_comes_in_bounded_pages(path: Path) -> Non
     assert peak < 16_000_000
 
 
-def test_no_log_is_an_empty_log(path: Path) -> None:
+def test_a_missing_log_is_an_empty_log(path: Path) -> None:
     empty = LinePage([], next_line=0, at_end=True)
     for final in (False, True):
         assert page_of(path, final=final) == empty
@@ -198,7 +198,7 @@ def test_what_was_appended_can_be_read_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("per_segment", [4, 100])
-def test_every_page_size_gives_every_line_once(path: Path, per_segment: int) -> None:
+def test_every_page_size_returns_every_line_once(path: Path, per_segment: int) -> None:
     captured = random_capture(11, records=60, longest=12)
     lay_out(path, captured, per_segment)
     expected = lines_of(captured, per_segment=per_segment)
@@ -225,7 +225,7 @@ def test_a_page_that_is_just_full_knows_whether_more_follows(path: Path) -> None
 
 
 @pytest.mark.parametrize("look_bytes", [1, 1000, 50_000])
-def test_a_page_looks_through_so_much_at_most(path: Path, look_bytes: int) -> None:
+def test_a_page_reads_a_limited_part_of_the_log(path: Path, look_bytes: int) -> None:
     writer = write(path, random_capture(8, records=1500, longest=300), max_bytes=1 << 20)
     for wanted in (EVERYTHING, LogFilter(regex="word word"), LogFilter(regex="nowhere"), LogFilter(sources=("build",))):
         whole = read_page(path, writer, wanted, final=True, max_bytes=1 << 30)
@@ -239,14 +239,14 @@ def test_a_page_looks_through_so_much_at_most(path: Path, look_bytes: int) -> No
     assert pages > 1  # each step is a MiB
 
 
-def test_empty_lines_fill_a_page_too(path: Path) -> None:
+def test_empty_lines_count_towards_the_page_size(path: Path) -> None:
     writer = write(path, [("stdout", b"\n" * 10_000, 1)])
     page = page_of(path, writer, max_bytes=100 * LINE_COST, final=True)
     assert (len(page.lines), page.next_line, page.at_end) == (100, 100, False)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_reading_is_the_same_with_and_without_the_writer(path: Path, seed: int) -> None:
+def test_pages_are_the_same_with_and_without_the_writer(path: Path, seed: int) -> None:
     captured = random_capture(seed, records=1500, longest=2500)
     writer = write(path, captured, max_bytes=4 << 20)
     assert len(writer.segments) > 2
@@ -298,7 +298,7 @@ def test_a_page_needs_little_memory_of_a_long_log(path: Path) -> None:
     assert peak < 8_000_000
 
 
-def test_long_unfinished_lines_do_not_fill_the_index(path: Path) -> None:
+def test_long_partial_lines_do_not_fill_the_index(path: Path) -> None:
     # A long unfinished line on one source while another one writes: each point of the index has to remember it.
     def captured() -> Iterator[Captured]:
         yield "stderr", b"x" * (MAX_PARTIAL_LINE - 1), 7
@@ -337,7 +337,7 @@ def test_a_negative_start_counts_from_the_end(path: Path, ten: LogWriter, with_w
     assert numbers(page_of(path, writer, start_line=-5, end_ms=140, final=False)) == []
 
 
-def test_a_negative_start_counts_the_unfinished_lines_of_a_final_log(path: Path) -> None:
+def test_a_negative_start_counts_the_partial_lines_of_a_final_log(path: Path) -> None:
     write(path, [("stdout", b"a\nb\nc", 1), ("stderr", b"d", 2)])
     assert [line.data for line in page_of(path, start_line=-3, final=True).lines] == [b"b", b"c", b"d"]
     assert [line.data for line in page_of(path, start_line=-1, final=False).lines] == [b"b"]
@@ -351,7 +351,7 @@ def test_start_ms_is_exclusive_and_end_ms_inclusive(path: Path, ten: LogWriter) 
     assert numbers(page_of(path, ten, start_ms=120, end_ms=140, final=True)) == [3, 4]
 
 
-def test_filters_look_at_the_unfinished_lines_too(path: Path) -> None:
+def test_filters_apply_to_partial_lines(path: Path) -> None:
     writer = write(path, [("stdout", b"early", 10), ("stderr", b"late", 20)])
     assert [line.data for line in page_of(path, writer, start_ms=10, final=True).lines] == [b"late"]
     assert [line.data for line in page_of(path, writer, end_ms=10, final=True).lines] == [b"early"]
@@ -359,7 +359,7 @@ def test_filters_look_at_the_unfinished_lines_too(path: Path) -> None:
     assert [line.data for line in page_of(path, writer, tail=1, final=True).lines] == [b"late"]
 
 
-def test_max_lines_counts_what_passed_the_other_filters(path: Path, ten: LogWriter) -> None:
+def test_max_lines_counts_the_lines_that_pass_the_other_filters(path: Path, ten: LogWriter) -> None:
     page = page_of(path, ten, regex="[13579]", start_ms=110, max_lines=2, final=True)
     assert (numbers(page), page.next_line, page.at_end) == ([3, 5], 6, False)
     page = page_of(path, ten, regex="[13579]", start_line=6, max_lines=2, final=True)
@@ -384,7 +384,7 @@ def test_a_tail_is_the_last_lines_that_pass_the_other_filters(path: Path, ten: L
 
 
 @pytest.mark.parametrize("per_segment", [5, 1000])
-def test_a_long_tail_comes_in_pages(path: Path, per_segment: int) -> None:
+def test_a_long_tail_is_split_into_pages(path: Path, per_segment: int) -> None:
     captured = bars_and_lines(4, 200)
     lay_out(path, captured, per_segment)
     lines = [line for line in lines_of(captured, per_segment=per_segment) if line.source != "stderr"]
@@ -393,7 +393,7 @@ def test_a_long_tail_comes_in_pages(path: Path, per_segment: int) -> None:
         assert read_all(path, **wanted) == lines[-tail:]
 
 
-def test_sources_keep_their_lines_numbers(path: Path) -> None:
+def test_a_filter_by_source_keeps_the_line_numbers(path: Path) -> None:
     write(path, [("stdout", b"a\n", 1), ("stderr", b"b\nc\n", 2), ("build", b"d\n", 3), ("stdout", b"e", 4)])
     assert numbers(page_of(path, sources=("stdout",), final=True)) == [0, 4]
     assert numbers(page_of(path, sources=("stderr", "build"), final=True)) == [1, 2, 3]
@@ -401,7 +401,7 @@ def test_sources_keep_their_lines_numbers(path: Path) -> None:
     assert (numbers(page), page.next_line) == ([1], 2)
 
 
-def test_a_start_beyond_the_end_waits_there(path: Path, ten: LogWriter) -> None:
+def test_a_start_beyond_the_end_returns_an_empty_page_with_the_same_start(path: Path, ten: LogWriter) -> None:
     page = page_of(path, ten, start_line=50, final=False)
     assert (page.lines, page.next_line, page.at_end) == ([], 50, True)
 
@@ -437,7 +437,7 @@ def with_gaps(path: Path) -> list[NumberedLine]:
     ]
 
 
-def test_a_gap_is_no_line_and_is_given_once(path: Path, with_gaps: list[NumberedLine]) -> None:
+def test_a_gap_has_no_number_and_appears_once(path: Path, with_gaps: list[NumberedLine]) -> None:
     page = page_of(path, final=True)
     expected = list(with_gaps)
     expected[1] = NumberedLine(1, 1, "stdout", b"b", True)
@@ -457,7 +457,7 @@ def test_a_gap_is_no_line_and_is_given_once(path: Path, with_gaps: list[Numbered
     assert page_of(path, start_line=4, final=False).lines == []
 
 
-def test_gaps_pass_all_filters_but_that_of_the_source(path: Path, with_gaps: list[NumberedLine]) -> None:
+def test_gaps_pass_all_filters_except_the_source(path: Path, with_gaps: list[NumberedLine]) -> None:
     assert [line.missing_bytes for line in page_of(path, regex="none", final=True).lines] == [10, 20]
     assert [line.missing_bytes for line in page_of(path, start_ms=100, final=True).lines] == [10, 20]
     assert [line.missing_bytes for line in page_of(path, sources=("stderr",), final=True).lines] == [0]
@@ -465,7 +465,7 @@ def test_gaps_pass_all_filters_but_that_of_the_source(path: Path, with_gaps: lis
     assert [line.missing_bytes for line in page_of(path, tail=2, final=True).lines] == [10, 0, 0, 20]
 
 
-def test_a_page_that_starts_with_what_was_dropped_begins_at_the_first_line_there_is(path: Path) -> None:
+def test_a_page_that_starts_in_the_dropped_part_begins_at_the_first_existing_line(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"line %d\n" % number, number) for number in range(10_000)]
     writer = LogWriter(path, max_bytes=100 * KIB)
     for item in captured:
@@ -489,7 +489,7 @@ def test_a_page_that_starts_with_what_was_dropped_begins_at_the_first_line_there
     writer.close()
 
 
-def test_numbers_go_on_behind_damage(path: Path) -> None:
+def test_line_numbers_continue_after_damage(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%d\nthe beginning of " % number, number) for number in range(30)]
     paths = lay_out(path, captured, 10)
     lines = lines_of(captured, per_segment=10)
@@ -521,7 +521,7 @@ def page_message(
     return finish(making_page(path, writer, wanted, attempt_id, final))
 
 
-def test_the_message_of_a_page(path: Path) -> None:
+def test_fetch_task_logs_returns_lines_of_a_page(path: Path) -> None:
     writer = write(path, [("stdout", b"fine\n\xff\xfe\n", 1), ("stderr", b"caf\xc3\xa9", 2)])
     filter_message = cluster_pb2.Worker.FetchLogsFilter
     message = page_message(path, writer, filter_message(), 3, True)
@@ -538,7 +538,7 @@ def test_the_message_of_a_page(path: Path) -> None:
         page_message(path, writer, filter_message(sources=["nowhere"]), 3, True)
 
 
-def test_the_message_of_a_gap(path: Path, with_gaps: list[NumberedLine]) -> None:
+def test_fetch_task_logs_returns_gaps_as_messages(path: Path, with_gaps: list[NumberedLine]) -> None:
     message = page_message(path, None, cluster_pb2.Worker.FetchLogsFilter(), 0, True)
     assert [entry.missing_bytes for entry in message.logs] == [0, 0, 10, 0, 0, 20]
     assert message.logs[2].data == "[iris: 10 bytes of stdout are missing here: full]"
@@ -549,7 +549,7 @@ def test_the_message_of_a_gap(path: Path, with_gaps: list[NumberedLine]) -> None
 
 
 @pytest.mark.parametrize("max_bytes", [600 * KIB, 2**40])
-def test_readers_see_a_prefix_while_it_is_being_written(path: Path, max_bytes: int) -> None:
+def test_readers_of_a_growing_log_see_a_prefix_of_it(path: Path, max_bytes: int) -> None:
     captured = random_capture(5, records=2500, longest=300)
     writer = LogWriter(path, max_bytes=max_bytes)
     is_limited = max_bytes < 2**40

@@ -60,7 +60,7 @@ def received(path: Path, captured: list[Captured], offsets: Offsets = BEGINNING)
 # From any place on
 
 
-def test_every_place_is_one_to_go_on_from(path: Path) -> None:
+def test_a_reader_can_continue_from_every_place(path: Path) -> None:
     captured = random_capture(2, 40, 6)
     lay_out(path, captured, 7)
     total = offsets_of(captured)
@@ -81,7 +81,7 @@ def test_every_place_is_one_to_go_on_from(path: Path) -> None:
         assert not got.gaps
 
 
-def test_a_place_beyond_the_end_gives_nothing(path: Path) -> None:
+def test_a_place_beyond_the_end_returns_nothing(path: Path) -> None:
     lay_out(path, SMALL, 3)
     with LogReader(path, (10**12, 10**12, 10**12)) as reader:
         assert reader.read(1 << 20, final=True) == b""
@@ -91,7 +91,7 @@ def test_a_place_beyond_the_end_gives_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [1, 30, 100, 1 << 20])
-def test_records_come_whole_whatever_is_asked_for(path: Path, max_bytes: int) -> None:
+def test_records_are_whole_for_every_max_bytes(path: Path, max_bytes: int) -> None:
     lay_out(path, SMALL, 3)
     got = Received(SMALL)
     with LogReader(path) as reader:
@@ -102,7 +102,7 @@ def test_records_come_whole_whatever_is_asked_for(path: Path, max_bytes: int) ->
     assert got.timestamps == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_place_is_found_without_reading_what_lies_before(path: Path) -> None:
+def test_a_place_is_found_without_reading_the_log_before_it(path: Path) -> None:
     captured: list[Captured] = [("stderr", b"prompt: ", 0)]
     captured += [("stdout", b"%03d\n" % number, number) for number in range(99)]
     paths = lay_out(path, captured, 10)
@@ -115,7 +115,7 @@ def test_a_place_is_found_without_reading_what_lies_before(path: Path) -> None:
     assert got.given == 8 + 99 * 4 - 340
 
 
-def test_how_much_there_is_to_read(path: Path) -> None:
+def test_behind_returns_how_much_is_left_to_read(path: Path) -> None:
     lay_out(path, SMALL, 3)
     total = sum(HEADER.size + len(data) for _, data, _ in SMALL)
     reader = LogReader(path)
@@ -130,7 +130,7 @@ def test_how_much_there_is_to_read(path: Path) -> None:
 # No log, or an old one
 
 
-def test_no_log_is_an_empty_log_without_an_end(path: Path, tmp_path: Path) -> None:
+def test_a_missing_log_is_empty_and_truncated(path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(encode(0, 1, 0, b"of an older version"))
     (tmp_path / "empty").mkdir()
     for name in ("log", "file", "empty"):
@@ -146,7 +146,7 @@ def test_no_log_is_an_empty_log_without_an_end(path: Path, tmp_path: Path) -> No
         assert (tail.written, tail.truncated) == (BEGINNING, True)
 
 
-def test_a_log_without_an_end_says_so(path: Path) -> None:
+def test_a_log_without_an_end_is_truncated(path: Path) -> None:
     lay_out(path, SMALL, 3, ended=False)
     reader = LogReader(path)
     read_all(reader)
@@ -154,7 +154,7 @@ def test_a_log_without_an_end_says_so(path: Path) -> None:
     assert not received(path, SMALL).gaps
 
 
-def test_what_a_lost_worker_had_written_is_missing(path: Path) -> None:
+def test_output_that_a_lost_worker_did_not_upload_is_a_gap(path: Path) -> None:
     lay_out(path, SMALL[:4], 3, ended=False)
     write_written(path, offsets_of(SMALL))
     reader = LogReader(path)
@@ -165,7 +165,7 @@ def test_what_a_lost_worker_had_written_is_missing(path: Path) -> None:
     assert reader.truncated
 
 
-def test_a_log_that_was_removed_says_why(path: Path) -> None:
+def test_the_gap_of_a_removed_log_has_the_reason(path: Path) -> None:
     path.mkdir()
     write_end(path, LogEnd((10, 0, 5), 0, 100, removed="it was older than 30 days", truncated=True))
     reader = LogReader(path)
@@ -184,7 +184,7 @@ def test_a_log_that_was_removed_says_why(path: Path) -> None:
 @pytest.mark.parametrize("per_segment", [2, 3, 100])
 @pytest.mark.parametrize("ended", [True, False])
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
-def test_no_flipped_byte_is_ever_given(path: Path, per_segment: int, ended: bool, flip: int) -> None:
+def test_records_with_a_flipped_byte_are_never_returned(path: Path, per_segment: int, ended: bool, flip: int) -> None:
     paths = lay_out(path, SMALL, per_segment, ended=ended)
     total = sum(offsets_of(SMALL))
     for segment in paths:
@@ -210,7 +210,7 @@ def test_no_flipped_byte_is_ever_given(path: Path, per_segment: int, ended: bool
 
 @pytest.mark.parametrize("per_segment", [2, 3, 100])
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_segment_that_is_cut_off_anywhere_gives_what_is_whole(path: Path, per_segment: int, ended: bool) -> None:
+def test_a_truncated_segment_returns_its_whole_records(path: Path, per_segment: int, ended: bool) -> None:
     paths = lay_out(path, SMALL, per_segment, ended=ended)
     total = sum(offsets_of(SMALL))
     for segment in paths:
@@ -257,7 +257,7 @@ def whole(content: bytes, length: int) -> int:
         pytest.param(b"\xff" * 100, id="ones"),
     ],
 )
-def test_what_no_writer_of_ours_wrote_is_damage(path: Path, stray: bytes) -> None:
+def test_foreign_bytes_in_a_segment_are_damage(path: Path, stray: bytes) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stdout", b"never given", 2), ("stderr", b"fine\n", 3)]
     lay_out(path, captured, 1)[1].write_bytes(stray)
     got = received(path, captured)
@@ -265,7 +265,7 @@ def test_what_no_writer_of_ours_wrote_is_damage(path: Path, stray: bytes) -> Non
     assert got.given == 9
 
 
-def test_text_that_looks_like_records_is_text(path: Path) -> None:
+def test_output_that_looks_like_records_is_returned_unchanged(path: Path) -> None:
     text = encode(0, 1, 0, b"fake\n") + encode_gap(0, 1, 5, 100, "fake") + b"\x18"
     captured: list[Captured] = [("stdout", text[at : at + 7], at) for at in range(0, len(text), 7)]
     lay_out(path, captured, 4)
@@ -273,7 +273,7 @@ def test_text_that_looks_like_records_is_text(path: Path) -> None:
     assert (got.given, got.gaps) == (len(text), [])
 
 
-def test_a_gap_on_disk_counts_from_where_the_reader_is(path: Path) -> None:
+def test_a_gap_on_disk_counts_from_the_place_of_the_reader(path: Path) -> None:
     path.mkdir()
     records = encode(0, 1, 0, b"ab") + encode_gap(0, 2, 2, 100, "why") + encode(0, 3, 102, b"cd")
     (path / RecordBoundary(0, 0, BEGINNING).segment_name).write_bytes(records)
@@ -284,7 +284,7 @@ def test_a_gap_on_disk_counts_from_where_the_reader_is(path: Path) -> None:
             assert (reader.offsets, reader.missing) == ((104, 0, 0), missing)
 
 
-def test_a_live_log_that_is_damaged_goes_on_at_its_end(path: Path) -> None:
+def test_a_damaged_live_log_continues_at_its_tip(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%03d\n" % number, number) for number in range(10)]
     writer = LogWriter(path)
     got = Received([*captured, ("stderr", b"later", 11)])
@@ -317,7 +317,7 @@ def test_a_live_log_that_is_damaged_goes_on_at_its_end(path: Path) -> None:
     ]
 
 
-def test_a_live_log_whose_segment_is_removed_says_so_at_once(path: Path) -> None:
+def test_a_removed_segment_of_a_live_log_is_a_gap_at_once(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"gone\n", 1)
     (path / writer.segments[0].segment_name).unlink()
@@ -332,7 +332,7 @@ def test_a_live_log_whose_segment_is_removed_says_so_at_once(path: Path) -> None
 
 @pytest.mark.parametrize("how", ["removed", "moved", "removed with all above it"])
 @pytest.mark.parametrize("before", [0, 1])  # whether the reader has read something by then
-def test_a_live_log_whose_directory_is_gone_goes_on_in_a_new_one(tmp_path: Path, how: str, before: int) -> None:
+def test_a_live_log_whose_directory_was_removed_continues_in_a_new_one(tmp_path: Path, how: str, before: int) -> None:
     path = tmp_path / "attempt" / "log"
     path.parent.mkdir()
     writer = LogWriter(path)
@@ -369,7 +369,7 @@ def test_a_live_log_whose_directory_is_gone_goes_on_in_a_new_one(tmp_path: Path,
     assert "removed, or moved" in later.gaps[0].reason
 
 
-def test_a_live_log_whose_directory_cannot_be_made_again_counts_what_is_missing(path: Path) -> None:
+def test_a_live_log_whose_directory_cannot_be_recreated_counts_the_missing_bytes(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"gone\n", 1)
     shutil.rmtree(path)
@@ -391,7 +391,7 @@ def test_a_live_log_whose_directory_cannot_be_made_again_counts_what_is_missing(
 # While it is written
 
 
-def test_nothing_is_read_beyond_what_the_writer_has_published(path: Path) -> None:
+def test_nothing_is_read_beyond_the_tip_of_the_writer(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"one\n", 1)
     with (path / writer.segments[0].segment_name).open("ab") as file:
@@ -401,7 +401,7 @@ def test_nothing_is_read_beyond_what_the_writer_has_published(path: Path) -> Non
     writer.close()
 
 
-def test_a_dropped_segment_is_read_to_its_end_by_who_has_it_open(path: Path) -> None:
+def test_an_open_segment_is_read_to_its_end_after_it_was_dropped(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%06d\n" % number * 1000, number) for number in range(60)]
     writer = LogWriter(path, max_bytes=1)
     got = Received(captured)
@@ -435,7 +435,7 @@ def remove_segments(path: Path) -> None:
         (path / place.segment_name).unlink()
 
 
-def test_a_log_that_is_put_elsewhere_while_it_is_read_is_to_be_read_there(path: Path, begun: LogReader) -> None:
+def test_a_log_that_is_moved_while_it_is_read_is_unavailable(path: Path, begun: LogReader) -> None:
     (path / AWAY).touch()
     remove_segments(path)
     begun.read(1 << 20, final=True)  # the rest of the segment that is open
@@ -443,7 +443,7 @@ def test_a_log_that_is_put_elsewhere_while_it_is_read_is_to_be_read_there(path: 
         begun.read(1 << 20, final=True)
 
 
-def test_a_log_that_is_removed_while_it_is_read_says_why(path: Path, begun: LogReader) -> None:
+def test_a_log_that_is_removed_while_it_is_read_ends_with_a_reason(path: Path, begun: LogReader) -> None:
     end = read_end(path)
     assert end is not None
     write_end(path, end._replace(removed="removed: a test"))
@@ -455,7 +455,7 @@ def test_a_log_that_is_removed_while_it_is_read_says_why(path: Path, begun: LogR
     assert begun.offsets == end.bytes_written
 
 
-def test_a_reader_may_be_closed_and_go_on(path: Path) -> None:
+def test_a_closed_reader_can_continue(path: Path) -> None:
     lay_out(path, SMALL, 3)
     got = Received(SMALL)
     reader = LogReader(path)
@@ -523,7 +523,7 @@ def test_readers_keep_up_with_a_writer_that_rotates_and_drops(path: Path, seed: 
     assert failures == []
 
 
-def test_a_reader_is_closed_while_a_thread_reads(path: Path) -> None:
+def test_a_reader_can_be_closed_while_a_thread_reads(path: Path) -> None:
     captured = random_capture(1, 800, 400)
     write(path, captured, max_bytes=600 * KIB)
     for seed in range(20):
@@ -537,7 +537,7 @@ def test_a_reader_is_closed_while_a_thread_reads(path: Path) -> None:
         assert got.accounted == sum(offsets_of(captured))
 
 
-def test_the_largest_record_is_read_with_little_room(path: Path) -> None:
+def test_the_largest_record_is_returned_even_if_max_bytes_is_small(path: Path) -> None:
     captured: list[Captured] = [("stdout", bytes(MAX_PAYLOAD), 1), ("stdout", b"end", 2)]
     write(path, captured)
     got = received(path, captured)

@@ -45,7 +45,7 @@ def short() -> Generator[None, None, str]:
     return "done"
 
 
-async def test_scan_whose_caller_has_gone_is_ended_and_its_turn_is_free() -> None:
+async def test_scan_of_a_caller_that_left_ends_and_frees_its_turn() -> None:
     scans = LogScans(threads=1, per_caller=1)
     work = Work()
     scanning = asyncio.create_task(scans.scan("gone", work.run()))
@@ -83,7 +83,7 @@ async def test_scan_that_is_cancelled_twice_ends_after_the_step_of_its_thread() 
     scans.close()
 
 
-async def test_scans_without_an_end_of_many_callers_do_not_keep_another_caller_from_reading() -> None:
+async def test_endless_scans_of_many_callers_do_not_block_another_caller() -> None:
     scans = LogScans(threads=2, per_caller=1)
     endless = [Work() for _ in range(8)]
     scanning = [asyncio.create_task(scans.scan(f"greedy {n % 4}", work.run())) for n, work in enumerate(endless)]
@@ -98,7 +98,7 @@ async def test_scans_without_an_end_of_many_callers_do_not_keep_another_caller_f
     scans.close()
 
 
-async def test_scan_that_fails_tells_its_caller_and_frees_its_turn() -> None:
+async def test_failed_scan_raises_its_error_and_frees_its_turn() -> None:
     scans = LogScans(threads=1, per_caller=1)
 
     def failing() -> Generator[None, None, str]:
@@ -118,7 +118,7 @@ def count_steps(reading: Generator[None, None, object]) -> int:
     return steps
 
 
-def test_page_of_a_tail_that_has_room_for_all_lines_looks_at_one_page_and_no_more(tmp_path: Path) -> None:
+def test_tail_longer_than_the_log_reads_only_one_page(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = LogWriter(path, max_bytes=1 << 30)
     line = b"x" * 99 + b"\n"

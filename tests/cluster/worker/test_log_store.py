@@ -51,7 +51,7 @@ def size_on_disk(path: Path) -> int:
 # What is on disk
 
 
-def test_records_lie_on_disk_as_they_were_appended(path: Path) -> None:
+def test_records_on_disk_are_the_appended_records(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"one\n", 11)
     writer.append("build", b"two\n", 12)
@@ -107,7 +107,7 @@ def test_segments_begin_where_their_names_say(path: Path, seed: int) -> None:
         assert first == lines[place.line]
 
 
-def test_a_log_is_written_once(path: Path) -> None:
+def test_an_existing_log_cannot_be_written_again(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"precious\n", 1)]
     write(path, captured)
     with pytest.raises(FileExistsError):
@@ -115,7 +115,7 @@ def test_a_log_is_written_once(path: Path) -> None:
     assert received(path, captured).given == 9
 
 
-def test_a_closed_writer_writes_nowhere(path: Path) -> None:
+def test_append_to_a_closed_log_raises_an_error(path: Path) -> None:
     writer = LogWriter(path)
     writer.close()
     writer.close()
@@ -127,7 +127,7 @@ def test_a_closed_writer_writes_nowhere(path: Path) -> None:
 # News
 
 
-def test_subscribers_hear_of_each_append_and_of_the_close(path: Path) -> None:
+def test_subscribers_are_called_for_each_append_and_for_the_close(path: Path) -> None:
     writer = LogWriter(path)
     heard: list[tuple[str, int]] = []
 
@@ -175,7 +175,7 @@ def test_each_append_can_be_read_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [1, 100 * KIB, 600 * KIB])
-def test_the_oldest_is_dropped_beyond_the_limit(path: Path, max_bytes: int) -> None:
+def test_the_oldest_segments_are_dropped_beyond_the_limit(path: Path, max_bytes: int) -> None:
     captured = random_capture(1, 600, 2000)
     writer = LogWriter(path, max_bytes=max_bytes)
     highest = 0
@@ -201,14 +201,14 @@ def test_the_oldest_is_dropped_beyond_the_limit(path: Path, max_bytes: int) -> N
     assert (end.bytes_written, end.bytes_missing) == (offsets_of(captured), dropped)
 
 
-def test_a_reason_says_the_limit_in_a_unit_that_people_read(path: Path) -> None:
+def test_the_reason_of_a_gap_shows_the_limit_in_a_readable_unit(path: Path) -> None:
     captured = random_capture(1, 600, 400)
     write(path, captured, max_bytes=200 * KIB)
     assert received(path, captured).gaps[0].reason.endswith("its limit of 204800 bytes (200 KiB)")
 
 
 @pytest.mark.parametrize(("max_bytes", "least", "most"), [(1000, 1000, 70_000), (200_000, 120_000, 200_000)])
-def test_long_reads_do_not_push_out_what_is_kept(path: Path, max_bytes: int, least: int, most: int) -> None:
+def test_one_long_append_does_not_drop_everything_else(path: Path, max_bytes: int, least: int, most: int) -> None:
     captured: list[Captured] = [("stdout", bytes([65 + number]) * 260_000, number) for number in range(8)]
     write(path, captured, max_bytes=max_bytes)
     got = received(path, captured)
@@ -217,7 +217,7 @@ def test_long_reads_do_not_push_out_what_is_kept(path: Path, max_bytes: int, lea
     assert least <= got.given <= most
 
 
-def test_the_index_does_not_grow_with_what_was_dropped(path: Path) -> None:
+def test_the_index_forgets_dropped_segments(path: Path) -> None:
     writer = LogWriter(path, max_bytes=4 << 20)
     for number in range(400):
         writer.append("stdout", b"x" * (256 * KIB - 1) + b"\n", number)
@@ -230,7 +230,7 @@ def test_the_index_does_not_grow_with_what_was_dropped(path: Path) -> None:
     writer.close()
 
 
-def test_what_was_dropped_and_had_been_lost_is_missing_once(path: Path) -> None:
+def test_bytes_that_were_lost_and_dropped_count_once_as_missing(path: Path) -> None:
     # Losses whose gaps lie in segments that are dropped later.
     captured: list[Captured] = []
     writer = LogWriter(path, max_bytes=300 * KIB)
@@ -259,7 +259,7 @@ def file_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_what_was_not_written_is_declared_before_what_comes_next(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_bytes_become_a_gap_before_the_next_record(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"before\n", 1)
     size = size_on_disk(path)
@@ -295,7 +295,7 @@ def test_what_was_not_written_is_declared_before_what_comes_next(path: Path, cap
     assert page.next_line == writer.lines == 3
 
 
-def test_the_beginning_of_a_long_append_may_be_written(path: Path) -> None:
+def test_a_long_append_to_a_full_disk_may_be_written_in_part(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"x" * (3 * MAX_PAYLOAD), 1), ("stdout", b"end", 2)]
     writer = LogWriter(path)
     with file_limit(2 * MAX_PAYLOAD):
@@ -307,7 +307,7 @@ def test_the_beginning_of_a_long_append_may_be_written(path: Path) -> None:
     assert got.accounted == 3 * MAX_PAYLOAD + 3
 
 
-def test_a_loss_at_the_end_is_declared_at_the_close(path: Path) -> None:
+def test_bytes_lost_at_the_end_become_a_gap_at_the_close(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stderr", b"x" * 500, 2)]
     writer = LogWriter(path)
     writer.append(*captured[0])
@@ -320,7 +320,7 @@ def test_a_loss_at_the_end_is_declared_at_the_close(path: Path) -> None:
         assert got.gaps == [Gap("stderr", 0, 500, f"it could not be written: {os.strerror(27)}")]
 
 
-def test_a_loss_that_cannot_even_be_declared_is_told_by_the_writer(path: Path) -> None:
+def test_a_loss_without_a_gap_record_is_known_to_the_writer(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stderr", b"x" * 500, 2)]
     writer = LogWriter(path)
     writer.append(*captured[0])
@@ -334,7 +334,7 @@ def test_a_loss_that_cannot_even_be_declared_is_told_by_the_writer(path: Path) -
     assert received(path, captured).gaps == [Gap("stderr", 0, 500, "not on disk")] or read_end(path) is None
 
 
-def test_a_log_whose_directory_is_gone_loses_and_says_so(path: Path) -> None:
+def test_a_log_without_its_directory_counts_lost_bytes(path: Path) -> None:
     writer = LogWriter(path)
     path.rmdir()
     path.write_text("in the way of another one")
@@ -363,7 +363,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("other_bytes", [0, 300 * KIB, 900 * KIB])
 @pytest.mark.parametrize("size", [100, 5000, 100_000])
-def test_a_full_disk_costs_what_it_did_not_take_and_nothing_else(small_disk: Path, other_bytes: int, size: int) -> None:
+def test_a_full_disk_loses_only_the_bytes_that_it_refused(small_disk: Path, other_bytes: int, size: int) -> None:
     # It fills, somebody makes room, it fills again, and at the end there is room.
     other = small_disk / "other"
     captured: list[Captured] = []
@@ -392,7 +392,7 @@ def test_a_full_disk_costs_what_it_did_not_take_and_nothing_else(small_disk: Pat
     assert {gap.reason for gap in got.gaps} == {"the disk was full: No space left on device"}
 
 
-def test_a_disk_that_takes_no_more_files_loses_until_it_does(small_disk: Path) -> None:
+def test_a_disk_without_inodes_loses_bytes_until_it_has_inodes_again(small_disk: Path) -> None:
     captured: list[Captured] = []
     writer = LogWriter(small_disk / "log", max_bytes=512 * KIB)
     others = [small_disk / f"other{number}" for number in range(7)]
@@ -412,7 +412,7 @@ def test_a_disk_that_takes_no_more_files_loses_until_it_does(small_disk: Path) -
     assert sum(got.offsets) == sum(writer.tip.offsets)
 
 
-def test_places_are_sorted_by_position_however_long_they_are() -> None:
+def test_segments_are_sorted_by_position() -> None:
     places = [RecordBoundary(1 << 70, 1, BEGINNING), RecordBoundary(5, 0, (1, 2, 3)), RecordBoundary(0, 0, BEGINNING)]
     assert [place.segment_name for place in sorted(places)][:2] == [
         "0000000000000000-0-0-0-0",

@@ -75,7 +75,7 @@ def bind(port: int) -> socket.socket:
     return sock
 
 
-def test_ports_are_distinct_free_and_out_of_the_way_of_the_kernel(worker: Callable[[], PortReservations]) -> None:
+def test_reserved_ports_are_distinct_free_and_below_the_ephemeral_range(worker: Callable[[], PortReservations]) -> None:
     reservations = worker()
     given = [reservations.reserve() for _ in range(200)]
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
@@ -88,7 +88,7 @@ def test_ports_are_distinct_free_and_out_of_the_way_of_the_kernel(worker: Callab
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_port_is_kept_until_it_is_released(worker: Callable[[], PortReservations], seed: int) -> None:
+def test_a_port_stays_reserved_until_it_is_released(worker: Callable[[], PortReservations], seed: int) -> None:
     first, second = worker(), worker()
     port = reserve(first, seed)
     others = [reserve(reservations, seed) for reservations in (first, second, second)]
@@ -107,7 +107,7 @@ def test_many_ports_of_two_workers_of_one_process_are_distinct(worker: Callable[
     assert len(set(given)) == 400
 
 
-def test_a_port_that_somebody_listens_on_is_not_given_out(worker: Callable[[], PortReservations]) -> None:
+def test_a_port_in_use_is_not_reserved(worker: Callable[[], PortReservations]) -> None:
     reservations = worker()
     port = reserve(reservations, 1)
     reservations.release(port)
@@ -117,7 +117,7 @@ def test_a_port_that_somebody_listens_on_is_not_given_out(worker: Callable[[], P
     assert reserve(reservations, 1) == port
 
 
-def test_a_port_that_is_to_be_bound_everywhere_is_free_at_all_addresses(
+def test_a_port_for_all_addresses_is_free_at_all_addresses(
     worker: Callable[[], PortReservations],
 ) -> None:
     reservations = worker()
@@ -146,7 +146,7 @@ def test_a_port_stays_reserved_when_its_server_stops_before_the_attempt(worker: 
 
 
 @pytest.mark.parametrize("end", [None, signal.SIGKILL], ids=["by itself", "killed"])
-def test_the_ports_of_another_process_are_its_own_until_it_ends(
+def test_the_ports_of_another_process_are_reserved_until_it_ends(
     worker: Callable[[], PortReservations], end: signal.Signals | None
 ) -> None:
     reservations = worker()
@@ -169,7 +169,7 @@ def test_many_ports_of_two_processes_are_distinct() -> None:
         assert len({*first, *second}) == 400
 
 
-def test_a_child_of_the_worker_does_not_keep_its_ports(worker: Callable[[], PortReservations]) -> None:
+def test_a_child_of_the_worker_does_not_inherit_its_reservations(worker: Callable[[], PortReservations]) -> None:
     """Locks are not inherited: what a task leaves behind holds nothing."""
     first, second = worker(), worker()
     port = reserve(first, 1)
@@ -180,7 +180,7 @@ def test_a_child_of_the_worker_does_not_keep_its_ports(worker: Callable[[], Port
 
 
 @pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="has no IPv6")
-def test_ipv6() -> None:
+def test_ports_are_reserved_at_an_ipv6_address() -> None:
     if not Path("/proc/net/if_inet6").read_text():
         pytest.skip("has no IPv6 address")
     reservations = PortReservations("::1")
@@ -189,12 +189,12 @@ def test_ipv6() -> None:
     reservations.release(port)
 
 
-def test_a_host_that_is_not_ours_is_an_error_and_not_a_busy_port() -> None:
+def test_a_foreign_host_raises_an_error() -> None:
     with pytest.raises(OSError, match=r"(?i)assign"):
         PortReservations("192.0.2.1").reserve()
 
 
-def test_the_locks_are_private(worker: Callable[[], PortReservations]) -> None:
+def test_the_lock_directory_is_private(worker: Callable[[], PortReservations]) -> None:
     worker().reserve()
     (folder,) = Path(tempfile.gettempdir()).iterdir()
     assert folder.name == f"iris-ports-{os.getuid()}"
@@ -202,7 +202,7 @@ def test_the_locks_are_private(worker: Callable[[], PortReservations]) -> None:
 
 
 @pytest.mark.parametrize("how", ["file", "dangling link"])
-def test_a_name_that_somebody_has_taken_is_done_without(
+def test_a_lock_directory_of_another_user_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

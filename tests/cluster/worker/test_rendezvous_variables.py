@@ -18,7 +18,7 @@ def request(rendezvous: pb.Rendezvous, host: str) -> pb.Worker.RunTaskRequest:
     )
 
 
-def test_torch() -> None:
+def test_torch_gets_its_rendezvous_variables() -> None:
     for host in ("10.0.0.7", "fd00::7"):
         assert rendezvous_variables(request(pb.RENDEZVOUS_TORCH, host)) == {
             "RANK": "3",
@@ -30,7 +30,7 @@ def test_torch() -> None:
         }
 
 
-def test_jax_has_host_and_port_in_one() -> None:
+def test_jax_gets_host_and_port_in_one_variable() -> None:
     for host, address in (("10.0.0.7", "10.0.0.7:20001"), ("fd00::7", "[fd00::7]:20001")):
         assert rendezvous_variables(request(pb.RENDEZVOUS_JAX, host)) == {
             "JAX_COORDINATOR_ADDRESS": address,
@@ -39,5 +39,5 @@ def test_jax_has_host_and_port_in_one() -> None:
         }
 
 
-def test_none_where_none_was_asked_for() -> None:
+def test_a_job_without_a_rendezvous_gets_no_variables() -> None:
     assert rendezvous_variables(request(pb.RENDEZVOUS_UNSPECIFIED, "10.0.0.7")) == {}

@@ -125,22 +125,22 @@ class Point:
 
 
 @pytest.mark.parametrize("value", [42, None, "ä", {"a": [1, 2]}, b"", ValueError("returned, not raised")])
-def test_return_value(worker: Worker, value: object) -> None:
+def test_the_return_value_is_pickled(worker: Worker, value: object) -> None:
     assert repr(worker.run(lambda: value).value()) == repr(value)
 
 
-def test_arguments(worker: Worker) -> None:
+def test_the_callable_gets_its_arguments(worker: Worker) -> None:
     ended = worker.run(lambda *args, **kwargs: (args, kwargs), 1, [2], key="three")
     assert ended.value() == ((1, [2]), {"key": "three"})
 
 
-def test_an_instance_comes_back_as_one_of_the_callers_class(worker: Worker) -> None:
+def test_a_returned_instance_has_the_callers_class(worker: Worker) -> None:
     point = worker.run(lambda: Point(7)).value()
     assert isinstance(point, Point)
     assert point.x == 7
 
 
-def test_a_coroutine_function(worker: Worker) -> None:
+def test_a_coroutine_function_is_run(worker: Worker) -> None:
     async def main(x: int) -> int:
         await asyncio.sleep(0)
         return x + 1
@@ -148,19 +148,19 @@ def test_a_coroutine_function(worker: Worker) -> None:
     assert worker.run(main, 1).value() == 2
 
 
-def test_a_result_that_is_too_large(worker: Worker) -> None:
+def test_a_result_that_is_too_large_is_refused_with_a_reason(worker: Worker) -> None:
     ended = worker.run(lambda: bytes(MAX_RESULT_BYTES))
     assert (ended.exit_code, ended.result, ended.failure) == (0, None, None)
     assert "too large: 8.0 MiB" in str(ended.error)
 
 
-def test_a_result_that_cannot_be_pickled(worker: Worker) -> None:
+def test_a_result_that_cannot_be_pickled_is_refused_with_a_reason(worker: Worker) -> None:
     ended = worker.run(lambda: threading.Lock())
     assert (ended.exit_code, ended.result, ended.failure) == (0, None, None)
     assert ended.error == "what the callable returned cannot be pickled: TypeError: cannot pickle '_thread.lock' object"
 
 
-def test_a_result_that_cannot_be_stored(worker: Worker) -> None:
+def test_a_result_that_cannot_be_stored_is_refused_with_a_reason(worker: Worker) -> None:
     worker.result.mkdir()
     (worker.result / "in-the-way").touch()
     ended = worker.run(lambda: 1)
@@ -179,7 +179,7 @@ def deeper(what: str) -> None:
     raise ValueError(f"bad {what}")
 
 
-def test_an_exception(worker: Worker) -> None:
+def test_an_exception_leaves_traceback_and_failure(worker: Worker) -> None:
     ended = worker.run(failing)
     assert (ended.exit_code, ended.result, ended.error) == (1, None, None)
     assert ended.failure == "ValueError: bad shard 3"
@@ -192,7 +192,7 @@ def test_an_exception(worker: Worker) -> None:
     assert ended.traceback == ended.stderr
 
 
-def test_the_arguments_do_not_fit(worker: Worker) -> None:
+def test_arguments_that_do_not_fit_are_a_failure(worker: Worker) -> None:
     ended = worker.run(deeper)
     assert ended.exit_code == 1
     assert ended.stderr == "TypeError: deeper() missing 1 required positional argument: 'what'\n"
@@ -219,13 +219,13 @@ def _raise(error: BaseException) -> None:
         (OddError(), "OddError: (it cannot be shown"),
     ],
 )
-def test_the_sentence_for_an_exception(worker: Worker, error: BaseException, failure: str) -> None:
+def test_the_failure_text_of_an_exception_is_its_last_line(worker: Worker, error: BaseException, failure: str) -> None:
     ended = worker.run(_raise, error)
     assert ended.exit_code == 1
     assert failure in str(ended.failure)
 
 
-def test_a_long_sentence_is_cut(worker: Worker) -> None:
+def test_a_long_failure_text_is_cut(worker: Worker) -> None:
     failure = worker.run(_raise, ValueError("x" * 5000)).failure
     assert failure is not None
     assert failure.startswith("ValueError: xxx")
@@ -244,7 +244,7 @@ def test_a_long_sentence_is_cut(worker: Worker) -> None:
         ("no shards", 1, "no shards\n", None, "no shards"),
     ],
 )
-def test_sys_exit(
+def test_sys_exit_sets_the_exit_code(
     worker: Worker, code: Any, exit_code: int, stderr: str, error: str | None, failure: str | None
 ) -> None:
     ended = worker.run(sys.exit, code)
@@ -272,7 +272,7 @@ def test_a_callable_that_cannot_be_loaded_leaves_the_code_of_its_failure(worker:
     assert worker.start().code == FailureCode.CALLABLE_NOT_LOADED
 
 
-def test_interrupted(worker: Worker) -> None:
+def test_ctrl_c_exits_with_130(worker: Worker) -> None:
     def main() -> None:
         import signal
 
@@ -310,7 +310,7 @@ def test_output_is_flushed_when_it_fails(worker: Worker) -> None:
     assert worker.run(main).stdout == "no newline, no flush"
 
 
-def test_closed_outputs_are_no_failure(worker: Worker) -> None:
+def test_closed_standard_streams_are_no_failure(worker: Worker) -> None:
     def main() -> int:
         sys.stdout.close()
         sys.stderr.close()
@@ -321,7 +321,7 @@ def test_closed_outputs_are_no_failure(worker: Worker) -> None:
     assert worker.run(main).value() == 1
 
 
-def test_a_forked_process_that_returns_does_not_speak_for_the_task(worker: Worker) -> None:
+def test_a_forked_process_that_returns_writes_no_result(worker: Worker) -> None:
     def main(fail: bool) -> str:
         child = os.fork()
         if child == 0:
@@ -338,7 +338,7 @@ def test_a_forked_process_that_returns_does_not_speak_for_the_task(worker: Worke
 # --- what it needs
 
 
-def test_another_python(worker: Worker) -> None:
+def test_a_callable_of_another_python_version_is_refused(worker: Worker) -> None:
     worker.entrypoint.write_bytes(b"never read")
     ended = worker.start(pickled_by="3.7")
     assert (ended.exit_code, ended.result, ended.error) == (1, None, None)
@@ -349,19 +349,19 @@ def test_another_python(worker: Worker) -> None:
     assert ended.stderr == f"iris: {ended.failure}\n"
 
 
-def test_a_python_that_is_not_known_is_tried(worker: Worker) -> None:
+def test_a_callable_of_an_unknown_python_version_is_run(worker: Worker) -> None:
     worker.run(lambda: 1)
     assert worker.start(pickled_by="").value() == 1
 
 
 @pytest.mark.parametrize("program", [BY_FILE, BY_NAME])
-def test_both_ways_to_start_it(worker: Worker, program: tuple[str, ...]) -> None:
+def test_the_program_starts_by_path_and_by_name(worker: Worker, program: tuple[str, ...]) -> None:
     worker.run(lambda: 1)
     worker.result.unlink()
     assert worker.start(program).value() == 1
 
 
-def test_a_module_that_the_worker_does_not_have(worker: Worker) -> None:
+def test_a_missing_module_is_a_failure_with_advice(worker: Worker) -> None:
     module = worker.work / "only_at_the_callers.py"
     module.write_text("def value(): return 1")
     worker.entrypoint.write_bytes(b"conly_at_the_callers\nvalue\n(t}\x87.")
@@ -377,7 +377,7 @@ def test_a_module_that_the_worker_does_not_have(worker: Worker) -> None:
     assert ended.stderr == f"iris: {ended.failure}\n"
 
 
-def test_a_module_of_the_workspace_that_needs_another(worker: Worker) -> None:
+def test_a_missing_module_in_a_workspace_module_shows_the_users_traceback(worker: Worker) -> None:
     (worker.work / "in_workspace.py").write_text("import not_there\ndef value(): return 1")
     worker.entrypoint.write_bytes(b"cin_workspace\nvalue\n(t}\x87.")
     ended = worker.start()
@@ -386,7 +386,7 @@ def test_a_module_of_the_workspace_that_needs_another(worker: Worker) -> None:
     assert f"iris: {ended.failure}\n" in ended.stderr
 
 
-def test_a_module_that_is_missing_when_the_function_imports_it(worker: Worker) -> None:
+def test_a_module_that_is_missing_during_the_call_is_a_failure_with_advice(worker: Worker) -> None:
     def main() -> None:
         import not_there  # type: ignore[import-not-found] # noqa: F401
 
@@ -395,7 +395,7 @@ def test_a_module_that_is_missing_when_the_function_imports_it(worker: Worker) -
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"cos\nno_such_name\n(t}\x87."])
-def test_what_cannot_be_unpickled(worker: Worker, content: bytes) -> None:
+def test_an_entrypoint_that_cannot_be_unpickled_is_a_failure(worker: Worker, content: bytes) -> None:
     worker.entrypoint.write_bytes(content)
     ended = worker.start()
     assert ended.exit_code == 1
@@ -406,7 +406,7 @@ def test_what_cannot_be_unpickled(worker: Worker, content: bytes) -> None:
 # --- what the callable sees
 
 
-def test_the_working_directory_comes_first(worker: Worker) -> None:
+def test_the_working_directory_is_first_on_sys_path(worker: Worker) -> None:
     (worker.work / "iris.py").write_text("MINE = True")
 
     def main() -> Any:
@@ -426,7 +426,7 @@ def test_nothing_of_iris_is_imported(worker: Worker) -> None:
     assert worker.run(main).value() == []
 
 
-def test_main_is_the_callers(worker: Worker) -> None:
+def test_main_contains_the_callers_functions(worker: Worker) -> None:
     ended = worker.run_script(
         """
         import sys
@@ -468,12 +468,12 @@ submit(main)
 
 
 @pytest.mark.parametrize("definitions", [SQUARE, "from helper import Number, square"], ids=["__main__", "helper"])
-def test_forked_processes_are_handed_functions_by_name(worker: Worker, definitions: str) -> None:
+def test_forked_processes_find_sent_functions_by_name(worker: Worker, definitions: str) -> None:
     assert worker.run_script(definitions + SQUARES, helper=SQUARE).value() == ([1, 4, 9], True, 0)
 
 
 @pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
-def test_processes_run_what_is_in_the_workspace(worker: Worker, start_method: str) -> None:
+def test_spawned_processes_import_modules_of_the_workspace(worker: Worker, start_method: str) -> None:
     (worker.work / "in_workspace.py").write_text("def square(x): return x * x")
 
     def main() -> Any:
@@ -487,7 +487,7 @@ def test_processes_run_what_is_in_the_workspace(worker: Worker, start_method: st
     assert worker.run(main).value() == [1, 4, 9]
 
 
-def test_module_of_another_version_on_the_worker_is_the_callers_for_everyone(worker: Worker) -> None:
+def test_the_callers_version_of_a_module_replaces_the_workers_version(worker: Worker) -> None:
     (worker.work / "helper.py").write_text("def value(): return 'of the worker'")
     ended = worker.run_script(
         """
@@ -502,7 +502,7 @@ def test_module_of_another_version_on_the_worker_is_the_callers_for_everyone(wor
     assert ended.value() == ("of the caller", "of the caller")
 
 
-def test_a_job_of_a_job(worker: Worker) -> None:
+def test_a_callable_can_pickle_a_callable_for_a_child_job(worker: Worker) -> None:
     ended = worker.run_script(
         """
         import helper

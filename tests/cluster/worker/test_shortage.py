@@ -25,7 +25,7 @@ from iris.errors import EntrypointError
         (errno.ENOMEM, "no memory left"),
     ],
 )
-def test_an_error_of_the_machine_is_a_shortage_in_words(number: int, words: str) -> None:
+def test_an_error_of_the_machine_is_a_shortage(number: int, words: str) -> None:
     short = shortage_of(OSError(number, os.strerror(number), "/some/file"))
     assert short is not None
     assert words in str(short)
@@ -36,7 +36,7 @@ def test_an_error_of_the_job_is_no_shortage(error: Exception) -> None:
     assert shortage_of(error) is None
 
 
-def test_a_start_that_failed_holds_others_off_for_a_while_and_longer_each_time(tmp_path: Path) -> None:
+def test_failed_starts_in_a_row_pause_new_starts_longer_each_time(tmp_path: Path) -> None:
     now_s = 0.0
     headroom = Headroom([tmp_path / "not" / "there" / "yet"], lambda: now_s)
     assert headroom.shortage() == ""

@@ -67,7 +67,7 @@ def worker_with_few_streams(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
     slots.close()
 
 
-def test_caller_with_all_the_streams_it_may_have_at_a_worker_leaves_room_for_others(
+def test_a_caller_at_its_stream_limit_does_not_block_other_callers(
     worker_with_few_streams: tuple[str, str, str],
 ) -> None:
     address, worker_id, job_id = worker_with_few_streams

@@ -44,11 +44,11 @@ TASK_IDS = [
 ]
 
 
-def test_the_folder_is_made_and_private(worker: WorkerDir, tmp_path: Path) -> None:
+def test_the_worker_directory_is_created_and_private(worker: WorkerDir, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "worker").stat().st_mode & 0o777 == 0o700
 
 
-def test_every_task_has_a_place_of_its_own_below_the_root(worker: WorkerDir, tmp_path: Path) -> None:
+def test_every_task_has_its_own_folder_below_the_root(worker: WorkerDir, tmp_path: Path) -> None:
     root = tmp_path / "a" / "worker" / "attempts"
     places = {}
     for task_id in TASK_IDS:
@@ -61,12 +61,12 @@ def test_every_task_has_a_place_of_its_own_below_the_root(worker: WorkerDir, tmp
     assert len(places) == len(TASK_IDS)
 
 
-def test_places_differ_also_where_case_does_not(worker: WorkerDir) -> None:
+def test_folders_of_tasks_differ_on_case_insensitive_file_systems(worker: WorkerDir) -> None:
     names = [worker.attempt(task_id, 0).path.parent.name.lower() for task_id in TASK_IDS]
     assert len(set(names)) == len(names)
 
 
-def test_a_place_is_readable_and_the_same_each_time(worker: WorkerDir, tmp_path: Path) -> None:
+def test_the_folder_of_a_task_is_readable_and_stable(worker: WorkerDir, tmp_path: Path) -> None:
     path = worker.attempt("train/task-3", 1).path
     assert path.parent.name.startswith("train_task-3-")
     assert WorkerDir(tmp_path / "a" / "worker").attempt("train/task-3", 1).path == path
@@ -87,7 +87,7 @@ def test_the_paths_of_an_attempt_are_distinct_and_inside(worker: WorkerDir) -> N
     assert not attempt.path.exists()  # to ask makes nothing
 
 
-def test_create_makes_it_anew(worker: WorkerDir) -> None:
+def test_create_replaces_an_earlier_directory(worker: WorkerDir) -> None:
     attempt = worker.attempt("x/task-0", 0)
     attempt.create()
     assert attempt.path.is_dir()
@@ -99,7 +99,7 @@ def test_create_makes_it_anew(worker: WorkerDir) -> None:
     assert list(attempt.path.iterdir()) == []
 
 
-def test_create_leaves_other_attempts_alone(worker: WorkerDir) -> None:
+def test_create_keeps_the_directories_of_other_attempts(worker: WorkerDir) -> None:
     for attempt_id in (0, 1):
         worker.attempt("x/task-0", attempt_id).create()
         worker.attempt("x/task-0", attempt_id).log.write_text(f"log {attempt_id}")
@@ -120,7 +120,7 @@ def test_create_does_not_follow_a_link_that_a_task_left(worker: WorkerDir, tmp_p
     assert not attempt.work.exists()
 
 
-def test_attempt_ids(worker: WorkerDir) -> None:
+def test_attempt_ids_are_listed_in_order(worker: WorkerDir) -> None:
     assert worker.attempt_ids("x/task-0") == []
     for attempt_id in (10, 0, 9, 2):
         worker.attempt("x/task-0", attempt_id).create()
@@ -130,10 +130,10 @@ def test_attempt_ids(worker: WorkerDir) -> None:
     assert worker.attempt_ids("x/task-1") == [5]
 
 
-def test_bundles_have_a_place_by_hash(worker: WorkerDir, tmp_path: Path) -> None:
+def test_the_path_of_a_workspace_contains_its_hash(worker: WorkerDir, tmp_path: Path) -> None:
     assert worker.bundle("ab" * 32) == tmp_path / "a" / "worker" / "bundles" / ("ab" * 32)
     assert worker.bundle("ab" * 32) != worker.bundle("cd" * 32)
 
 
-def test_an_attempt_dir_is_a_value() -> None:
+def test_attempt_dirs_with_equal_paths_are_equal() -> None:
     assert AttemptDir(Path("/a")) == AttemptDir(Path("/a"))

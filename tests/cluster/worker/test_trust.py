@@ -19,7 +19,7 @@ from iris.errors import FailedPreconditionError, PermissionDeniedError, Unauthen
 from iris.rpc.auth.tokens import SigningKey
 
 
-def test_credentials_are_handed_over_by_a_file_or_a_pipe(tmp_path: Path) -> None:
+def test_credentials_are_read_from_a_file_or_a_pipe(tmp_path: Path) -> None:
     given = worker_credentials("w")
     path = tmp_path / "credentials"
     path.write_text(given.to_json())
@@ -34,7 +34,7 @@ def test_credentials_are_handed_over_by_a_file_or_a_pipe(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", "[]", "{}", '{"token": "x", "token_key": "no hex"}'])
-def test_credentials_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+def test_invalid_credentials_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "credentials"
     path.write_text(content)
     with pytest.raises(FailedPreconditionError, match="expected a JSON file with token and token_key"):
@@ -43,7 +43,7 @@ def test_credentials_that_cannot_be_read(tmp_path: Path, content: str) -> None:
         WorkerCredentials.read(str(tmp_path / "missing"))
 
 
-def test_a_worker_trusts_its_own_controller_only() -> None:
+def test_a_worker_accepts_only_tokens_of_its_own_controller() -> None:
     trust = Trust("w", shared_key().public)
     assert trust.identify(controller_token("w")).role == "controller"
     with pytest.raises(PermissionDeniedError, match="for worker 'other', not for 'w'"):
@@ -52,7 +52,7 @@ def test_a_worker_trusts_its_own_controller_only() -> None:
         trust.identify(token("controller", worker_id="w", key=SigningKey.new()))
 
 
-def test_a_controllers_token_for_this_process_is_good_whatever_the_clocks_say() -> None:
+def test_the_controllers_token_for_this_process_does_not_expire() -> None:
     trust = Trust("w", shared_key().public, "process-1")
 
     def shown(ttl_s: float, incarnation: str) -> str:
@@ -65,7 +65,7 @@ def test_a_controllers_token_for_this_process_is_good_whatever_the_clocks_say() 
             trust.identify(shown(-30 * 3600, incarnation))
 
 
-def test_the_key_that_is_known_first_stays() -> None:
+def test_a_second_public_key_is_refused() -> None:
     trust = Trust("w")
     with pytest.raises(UnavailableError, match="does not know its controller's key yet"):
         trust.identify(controller_token("w"))
@@ -77,7 +77,7 @@ def test_the_key_that_is_known_first_stays() -> None:
     assert trust.identify(controller_token("w")).worker_id == "w"
 
 
-def test_revoked_tokens() -> None:
+def test_a_revoked_token_is_refused() -> None:
     trust = Trust("w", shared_key().public)
     shown = token("reader", name="ana", token_id="gone")
     known = trust.identify(shown)
@@ -106,7 +106,7 @@ def started(directory: Path, address: str, **env: str) -> subprocess.Popen[bytes
         )
 
 
-def test_a_worker_that_an_admin_lets_in_and_out_again(tmp_path: Path) -> None:
+def test_a_worker_with_a_revoked_token_is_refused(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as admin:
         made = admin.create_token("elsewhere", "worker")
         with started(tmp_path / "worker", server.address, IRIS_TOKEN=made.secret) as worker:
@@ -119,13 +119,13 @@ def test_a_worker_that_an_admin_lets_in_and_out_again(tmp_path: Path) -> None:
         assert made.secret not in (tmp_path / "worker.log").read_text()
 
 
-def test_a_worker_without_a_token_says_how_to_get_one(tmp_path: Path) -> None:
+def test_the_error_of_a_worker_without_a_token_names_the_command(tmp_path: Path) -> None:
     with started(tmp_path / "worker", "http://127.0.0.1:9") as worker:
         assert worker.wait(30) == 1
     assert "iris token create WORKER_ID --role worker" in (tmp_path / "worker.log").read_text()
 
 
-def test_a_worker_is_not_open_to_other_machines_without_tls(tmp_path: Path) -> None:
+def test_a_worker_without_tls_does_not_bind_to_all_addresses(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--controller", "http://127.0.0.1:9"),

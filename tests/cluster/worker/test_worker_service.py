@@ -82,7 +82,7 @@ def lines(page: pb.Worker.FetchTaskLogsResponse) -> list[str]:
     return [entry.data for entry in page.logs]
 
 
-def test_filters(finished: tuple[str, WorkerClient]) -> None:
+def test_fetch_task_logs_applies_filters(finished: tuple[str, WorkerClient]) -> None:
     task_id, worker = finished
     everything = [f"line {i}" for i in range(10)]
     page = worker.fetch(task_id)
@@ -99,7 +99,7 @@ def test_filters(finished: tuple[str, WorkerClient]) -> None:
     worker.close()
 
 
-def test_bad_filters(finished: tuple[str, WorkerClient]) -> None:
+def test_fetch_task_logs_refuses_invalid_filters(finished: tuple[str, WorkerClient]) -> None:
     task_id, worker = finished
     with pytest.raises(InvalidArgumentError, match=r"\(unclosed"):
         worker.fetch(task_id, regex="(unclosed")
@@ -108,7 +108,7 @@ def test_bad_filters(finished: tuple[str, WorkerClient]) -> None:
     worker.close()
 
 
-def test_a_log_is_only_complete_when_its_attempt_is_final(cluster: RemoteClusterClient, tmp_path: Path) -> None:
+def test_a_log_is_complete_only_when_its_attempt_is_final(cluster: RemoteClusterClient, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     job_id = launch(cluster, shell(f"echo first; while [ ! -e {gate} ]; do sleep 0.02; done; printf tail"))
     wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
@@ -124,7 +124,7 @@ def test_a_log_is_only_complete_when_its_attempt_is_final(cluster: RemoteCluster
     worker.close()
 
 
-def test_unknown_and_malformed_tasks(worker: WorkerClient) -> None:
+def test_unknown_and_malformed_task_ids_are_refused(worker: WorkerClient) -> None:
     for verb in (worker.status, worker.fetch, worker.kill):
         with pytest.raises(NotFoundError, match="nobody/task-0"):
             verb("nobody/task-0")
@@ -132,7 +132,7 @@ def test_unknown_and_malformed_tasks(worker: WorkerClient) -> None:
             verb("x/task-")
 
 
-def test_run_task_by_hand_and_again(worker: WorkerClient) -> None:
+def test_a_repeated_run_task_returns_the_same_attempt(worker: WorkerClient) -> None:
     job_id = f"by-hand-{os.getpid()}"
     request = pb.Worker.RunTaskRequest(
         job_id=job_id, task_id=f"{job_id}/task-3", task_index=3, num_tasks=4, command=["sleep", "300"]
@@ -147,14 +147,14 @@ def test_run_task_by_hand_and_again(worker: WorkerClient) -> None:
         worker.run(wrong)
 
 
-def test_health(worker: WorkerClient) -> None:
+def test_health_check_counts_running_tasks(worker: WorkerClient) -> None:
     health = worker.health()
     assert health.healthy
     assert health.uptime_ms > 0
     assert health.running_tasks >= 0
 
 
-def test_kill_task_has_a_grace_period_of_its_own(cluster: RemoteClusterClient) -> None:
+def test_kill_task_accepts_a_grace_period(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, shell("trap '' TERM; echo up; while :; do sleep 0.05; done"), kill_grace_period_ms=600_000)
     wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
     task = cluster.get_task_status(job_id, 0)
@@ -168,7 +168,7 @@ def test_kill_task_has_a_grace_period_of_its_own(cluster: RemoteClusterClient) -
     worker.close()
 
 
-def test_an_end_is_told_when_the_controller_listens_again(tmp_path: Path) -> None:
+def test_an_end_is_reported_when_the_controller_answers_again(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         gate, done = tmp_path / "gate", tmp_path / "done"
         job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; touch {done}; exit 3"))
@@ -182,7 +182,7 @@ def test_an_end_is_told_when_the_controller_listens_again(tmp_path: Path) -> Non
         assert wait_for_end(client, job_id).exit_code == 3
 
 
-def test_nothing_of_an_attempt_survives_its_worker(tmp_path: Path) -> None:
+def test_no_process_of_an_attempt_survives_its_worker(tmp_path: Path) -> None:
     """Not even what left the process group, nor the group of what cleared its environment."""
     pids = tmp_path / "pids"
     script = f"""
@@ -201,7 +201,7 @@ def test_nothing_of_an_attempt_survives_its_worker(tmp_path: Path) -> None:
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_WORKER_FAILED
 
 
-def test_a_rendezvous_of_which_nobody_knows_where_it_is(worker: WorkerClient) -> None:
+def test_a_rendezvous_without_hosts_or_port_is_refused(worker: WorkerClient) -> None:
     request = pb.Worker.RunTaskRequest(
         job_id="met", task_id="met/task-1", task_index=1, num_tasks=2, command=["true"], rendezvous=pb.RENDEZVOUS_TORCH
     )
@@ -212,7 +212,7 @@ def test_a_rendezvous_of_which_nobody_knows_where_it_is(worker: WorkerClient) ->
         worker.run(request)
 
 
-def test_who_asks_a_worker_to_drain_and_leaves_ends_nothing(tmp_path: Path) -> None:
+def test_a_cancelled_drain_call_does_not_stop_attempts(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with running_cluster(tmp_path / "state") as server, RemoteClusterClient(server.address) as cluster:
         job_id = launch(cluster, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done"))
