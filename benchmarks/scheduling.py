@@ -20,7 +20,8 @@ import psutil
 
 from benchmarks.load_peers import PaperEngine
 from benchmarks.measure import aim, p50, show
-from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseAllocation, RequestAllocation
+from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, RequestAllocation
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
 from iris.cluster.controller.scheduling.scheduler import Scheduler

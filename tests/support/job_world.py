@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from support.job_model import JobModel
 
 from iris.cluster.controller.api.messages import job_status
-from iris.cluster.controller.jobs.job import (
+from iris.cluster.controller.jobs.instructions import (
     Instruction,
-    Job,
     ReleaseAllocation,
     RequestAllocation,
     StartAttempt,
     StopAttempt,
 )
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import (
     FAILED,
@@ -118,7 +118,7 @@ class World:
 
     def lose_room(self, gang_id: str) -> None:
         """The engine has lost a gang that has not started."""
-        self._event("room_lost", gang_id)
+        self._event("allocation_lost", gang_id)
 
     def explain(self, gang_id: str) -> None:
         """The queue says why a gang waits."""

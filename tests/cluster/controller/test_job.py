@@ -6,15 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from iris.cluster.controller.jobs.job import (
-    EXCEEDED_FAILURES,
-    Job,
-    ReleaseAllocation,
-    RequestAllocation,
-    StartAttempt,
-    StopAttempt,
-    roll_up,
-)
+from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job import EXCEEDED_FAILURES, Job
+from iris.cluster.controller.jobs.job_state import roll_up
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
@@ -189,17 +183,17 @@ def test_independent_tasks_ask_and_start_one_by_one() -> None:
 
 def test_room_that_is_lost_before_it_is_used_is_asked_for_again() -> None:
     job = submitted(2)
-    assert job.room_lost("job@0") == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
-    assert job.room_lost("job@0") == []
+    assert job.allocation_lost("job@0") == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
+    assert job.allocation_lost("job@0") == []
     assert job.gang_placed("job@0", places([0, 1])) == []
     assert job.gang_placed("job@1", places([0, 1])) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
-    assert job.room_lost("job@1") == []  # now it is for its workers to say
+    assert job.allocation_lost("job@1") == []  # now it is for its workers to say
 
 
 def test_room_that_is_lost_is_a_change_that_is_stored() -> None:
     job = submitted(2)
     before = job.revision
-    job.room_lost("job@0")
+    job.allocation_lost("job@0")
     # Otherwise the store keeps the old gang, and after a restart ids that are taken are given out again.
     assert job.revision > before
     assert all(task.revision == job.revision for task in job.tasks)
@@ -803,7 +797,7 @@ def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
 
 def test_room_that_is_lost_does_not_make_a_gang_wait_anew() -> None:
     job = submitted(1, retries=5)
-    assert job.room_lost("job@0")[-1] == RequestAllocation("job@1", (0,), 1000)
+    assert job.allocation_lost("job@0")[-1] == RequestAllocation("job@1", (0,), 1000)
     assert reloaded(job).recover({}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
 
 
@@ -830,7 +824,7 @@ def test_news_of_a_job_that_has_ended_change_nothing() -> None:
     revision = job.revision
     assert job.attempt_ended(0, 0, end(FAILED)) == []
     assert job.attempts_lost({0: 0}, LOST, 9000) == []
-    assert job.room_lost("job@0") == []
+    assert job.allocation_lost("job@0") == []
     assert job.recover({}, 9000) == []
     assert (job.state, job.revision, job.finished_at_ms) == (SUCCEEDED, revision, 3000)
 

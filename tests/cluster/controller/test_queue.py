@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from iris.cluster.controller.jobs.job import job_id_of_gang
+from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.scheduling.capacity import FreeCapacity, GangKind, MachineSet
 from iris.cluster.controller.scheduling.queue import (
     FIRST_TURN_S,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.stored_jobs import new_job, stored
 
-from iris.cluster.controller.jobs.job import Instruction, ReleaseAllocation, StopAttempt
+from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Stop
 from iris.cluster.controller.storage.saver import Saver

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from support.fake_engine import FakeEngine
 
-from iris.cluster.controller.jobs.job import Instruction, Job, ReleaseAllocation, RequestAllocation
+from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, RequestAllocation
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerPlace
 from iris.cluster.controller.scheduling.reasons import LossKind, PendingReason, ReasonCode

@@ -16,7 +16,8 @@ import pytest
 from support.stored_jobs import HASH, STATES, building, ending, ending_while_restarting, new_job, restarting, stored
 from support.waiting import wait_until
 
-from iris.cluster.controller.jobs.job import Job, RequestAllocation
+from iris.cluster.controller.jobs.instructions import RequestAllocation
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import SUCCEEDED, Stop
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.cluster.controller.storage.store import Changes, Store

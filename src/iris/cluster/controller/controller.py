@@ -41,7 +41,7 @@ from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.background import BackgroundTasks
-from iris.cluster.controller.jobs.job import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable

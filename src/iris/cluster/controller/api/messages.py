@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from iris.cluster.controller.jobs.job import Gang, Job
+from iris.cluster.controller.jobs.gang import Gang
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import (
     BUILDING,

@@ -29,7 +29,7 @@ def log_transitions(job: Job) -> None:
     """Write the changes that the job has recorded since the last call."""
     if not job.transitions:
         return
-    transitions, job.transitions = job.transitions, []
+    transitions = job.pop_transitions()
     if not _log.isEnabledFor(logging.INFO):
         return
     for change in transitions:

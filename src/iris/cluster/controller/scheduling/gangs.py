@@ -284,9 +284,9 @@ def _allocation(gang: GangRecord, slots: Iterable[Slot], since_s: float) -> Allo
     return Allocation(gang.request, since_s, tuple(slot.machine for slot in slots), gang.task_indices)
 
 
-Transition = Callable[[GangRecord, Any, Any], Step]
+Handler = Callable[[GangRecord, Any, Any], Step]
 
-TRANSITIONS: dict[tuple[type[State], type[Event]], Transition] = {
+TRANSITIONS: dict[tuple[type[State], type[Event]], Handler] = {
     (Paused, TimePassed): _pause_over,
     (Paused, PlacementExtended): _extended,
     (Paused, ReleaseAsked): _remove,

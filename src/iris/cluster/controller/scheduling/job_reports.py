@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from iris.cluster.controller.jobs.job import Instruction as JobInstruction
+from iris.cluster.controller.jobs.instructions import Instruction as JobInstruction
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import WorkerPlace
 from iris.cluster.controller.scheduling.gang_states import (
@@ -237,7 +237,7 @@ class JobReports:
         # A job that has ended records no loss, because nothing would forget it.
         if loss is not None and gang.gang_id in record.job.gangs:
             self._losses.add(gang.job_id, loss)
-        self._changes.job_changed(record, record.job.room_lost(gang.gang_id))
+        self._changes.job_changed(record, record.job.allocation_lost(gang.gang_id))
 
     def _slots_lost(self, gang: GangRecord, positions: Iterable[int], reason: str) -> None:
         record = self._jobs[gang.job_id]

@@ -17,7 +17,7 @@ from typing import Any
 
 from iris.cluster.controller.api import machine_view
 from iris.cluster.controller.api.slices import Slices
-from iris.cluster.controller.jobs.job import job_id_of_gang
+from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
 from iris.cluster.controller.scheduling.gang_states import (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from iris.cluster.controller.jobs.job import Instruction, StopAttempt
+from iris.cluster.controller.jobs.instructions import Instruction, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import Stop
 from iris.cluster.controller.storage.store import Changes, StoredToken

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar
 
-from iris.cluster.controller.jobs.job import Instruction
+from iris.cluster.controller.jobs.instructions import Instruction
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.storage.batch import Batch, JobChange, PendingJob, PendingLaunch, TriedBatch, WrittenJob
 from iris.cluster.controller.storage.store import Store, StoredToken

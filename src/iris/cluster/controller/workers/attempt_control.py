@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.controller.api.standard_input import StandardInput
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.background import BackgroundTasks
-from iris.cluster.controller.jobs.job import StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.instructions import StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, KILLED, AttemptEnd
 from iris.cluster.controller.scheduling.slots import SlotTable

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pyqwest import Client
 
-from iris.cluster.controller.jobs.job import Job, StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.instructions import StartAttempt, StopAttempt
+from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.task import WorkerPlace
 from iris.cluster.controller.submission.request import LaunchJobRequest
 from iris.cluster.engine.base import Slot

@@ -1,0 +1,49 @@
+"""One placement of some tasks of a job, as the job sees it. Pure.
+
+The scheduler has its own view of a gang: scheduling/gang_states.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from iris.cluster.controller.jobs.task import Task
+from iris.cluster.controller.scheduling.reasons import PendingReason
+
+
+@dataclass(slots=True)
+class Gang:
+    """One placement of some tasks of the job.
+
+    Attributes:
+        gang_id: The gang's id, unique among all gangs of all jobs.
+        task_indices: The tasks of the gang.
+        culprit: The index of the task whose failure caused this retry; an arbitrary task if this is no retry.
+        placed: True once the gang has its allocation and its attempts have been started.
+        restarting: True once a task of the gang has to be retried, so that the attempts of its peers are stopped.
+        reason: Why the gang waits; None if that is not known yet.
+    """
+
+    gang_id: str
+    task_indices: tuple[int, ...]
+    culprit: int
+    placed: bool = False
+    restarting: bool = False
+    reason: PendingReason | None = None
+
+
+def make_gang_id(job_id: str, number: int) -> str:
+    """Return the id of a job's gang. The number counts the gangs that the job has had before."""
+    return f"{job_id}@{number}"
+
+
+def job_id_of_gang(gang_id: str) -> str:
+    """Return the id of the job that has made a gang id."""
+    return gang_id.rpartition("@")[0]
+
+
+def culprit_of(tasks: Sequence[Task]) -> int:
+    """Return the index of the task whose failure caused a retry of these tasks; an arbitrary one if none has failed."""
+    # A failed task has an error; its peers were only stopped and have none.
+    return next((task for task in tasks if task.error), tasks[0]).task_index

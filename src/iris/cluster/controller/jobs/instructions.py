@@ -1,0 +1,48 @@
+"""The instructions with which a job answers an event. The controller carries them out once the job is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAllocation:
+    """Request an allocation for a gang.
+
+    Attributes:
+        gang_id: The gang's id, which was never used before.
+        task_indices: The tasks of the gang.
+        not_before_ms: When the gang joins the queue, as wall clock time. The gang counts as waiting since then.
+    """
+
+    gang_id: str
+    task_indices: tuple[int, ...]
+    not_before_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAllocation:
+    """Release the gang's allocation, or remove the gang from the queue."""
+
+    gang_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Tell the worker to run the attempt."""
+
+    task_index: int
+    attempt_id: int
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    """Tell the worker to stop the attempt. The end of the attempt arrives later, as an event."""
+
+    task_index: int
+    attempt_id: int
+    worker_id: str
+
+
+Instruction = RequestAllocation | StartAttempt | StopAttempt | ReleaseAllocation

@@ -1,0 +1,67 @@
+"""The state of a job, derived from the states of its tasks, and its changes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from iris.cluster.controller.jobs.task import (
+    BUILDING,
+    FAILED,
+    KILLED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    UNSCHEDULABLE,
+    WORKER_FAILED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of a job's state, or of the state of one of its attempts, for the event log.
+
+    Attributes:
+        state: The new state.
+        task_index: The task of the attempt; None for a change of the job.
+        attempt_id: The attempt.
+    """
+
+    state: int
+    task_index: int | None = None
+    attempt_id: int = 0
+
+
+class States(Protocol):
+    """The states of all tasks of a job: a list of states, or a `Tally`."""
+
+    def count(self, state: int, /) -> int:
+        """Return how many tasks are in a state."""
+
+    def __len__(self) -> int: ...
+
+
+def roll_up(states: States, max_task_failures: int) -> int:
+    """Return the state of a job whose tasks are in these states, if no event has decided the job's end.
+
+    The first rule that applies wins:
+
+    1. More than `max_task_failures` failed tasks make the job FAILED, also while other tasks run.
+    2. One task that is WORKER_FAILED or UNSCHEDULABLE gives the job the same state.
+    3. If all tasks are final, the job is KILLED if a user has ended one of them, and SUCCEEDED otherwise.
+    4. The job is RUNNING if a task runs, BUILDING if a task is built, and RUNNING if some tasks have ended while others
+       wait.
+    5. Otherwise the job is PENDING.
+    """
+    if states.count(FAILED) > max_task_failures:
+        return FAILED
+    for final in (WORKER_FAILED, UNSCHEDULABLE):
+        if states.count(final):
+            return final
+    if states.count(SUCCEEDED) + states.count(FAILED) + states.count(KILLED) == len(states):
+        return KILLED if states.count(KILLED) else SUCCEEDED
+    if states.count(RUNNING):
+        return RUNNING
+    if states.count(BUILDING):
+        return BUILDING
+    return RUNNING if states.count(PENDING) < len(states) else PENDING
