@@ -179,6 +179,7 @@ class Job:
         for index, worker in zip(gang.task_indices, workers, strict=True):
             attempt = self.tasks[index].start_attempt(worker)
             self._mark_changed(self.tasks[index])
+            self.transitions.append(Transition(attempt.state, index, attempt.attempt_id))
             starts.append(StartAttempt(index, attempt.attempt_id, worker.worker_id))
         self._update_state()
         return starts
@@ -189,6 +190,7 @@ class Job:
         if task.attempt_is_running(attempt_id, started_at_ms):
             self.started_at_ms = self.started_at_ms or started_at_ms
             self._mark_changed(task)
+            self.transitions.append(Transition(RUNNING, task_index, attempt_id))
             self._update_state()
         return []
 
@@ -326,6 +328,7 @@ class Job:
             asked = task.stop is not None
             if task.end_attempt(attempt_id, end):
                 self._mark_changed(task)
+                self.transitions.append(Transition(end.state, task_index, attempt_id))
                 ended.append(task)
                 if task.state == KILLED and not asked:
                     unasked = task
@@ -473,6 +476,8 @@ class Job:
             self.state = rolled_up
         # If the end is decided, but attempts are still live, the state remains what it was until the last attempt has
         # ended. A final state therefore never changes, and the complete logs are readable by then.
+        if self.state != before:
+            self.transitions.append(Transition(self.state))
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
