@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 from iris.cluster.controller.storage.state_copies import detect_copy
-from iris.cluster.controller.storage.state_dir import hold
+from iris.cluster.controller.storage.state_dir import lock_state_dir
 
 
-def hold_once(state: Path, *, take_over: bool = False) -> str:
-    with hold(state):
+def use_once(state: Path, *, take_over: bool = False) -> str:
+    with lock_state_dir(state):
         return detect_copy(state, take_over=take_over)
 
 
@@ -24,51 +24,51 @@ def test_copy_is_detected_once_and_loses_the_files_that_name_the_original(tmp_pa
     state = tmp_path / "state"
     own = ("token-key", "token", "part.pem", "workers/local-0.json", "workers/ledger", "workers/controller")
     own += ("slurm/slurm-cluster", "ray/cluster-id")
-    assert hold_once(state) == ""
+    assert use_once(state) == ""
     for name in (*own, "workers/local-0.lock", "logs/a"):
         (state / name).parent.mkdir(exist_ok=True)
         (state / name).touch()
     copy = copy_of(state, tmp_path / "copy")
     before = (copy / "cluster-id").read_text()
     for _ in range(2):  # as long as its jobs are not disowned: its server may be killed before that
-        assert hold_once(copy) == str(state)
+        assert use_once(copy) == str(state)
     (copy / "copied").unlink()
-    assert hold_once(copy) == ""
+    assert use_once(copy) == ""
     assert not any((copy / name).exists() for name in own)
     assert (copy / "workers/local-0.lock").exists()
     assert (copy / "logs/a").exists()
     assert (copy / "cluster-id").read_text() != before
-    assert hold_once(state) == ""
+    assert use_once(state) == ""
     assert all((state / name).exists() for name in own)
-    assert hold_once(copy_of(copy, tmp_path / "again")) == str(copy), "a copy of a copy"
+    assert use_once(copy_of(copy, tmp_path / "again")) == str(copy), "a copy of a copy"
 
 
 def test_copy_that_takes_over_counts_as_the_original(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    hold_once(state)
+    use_once(state)
     (state / "token-key").touch()
     copy = copy_of(state, tmp_path / "copy")
-    assert hold_once(copy, take_over=True) == ""
-    assert hold_once(copy) == ""
+    assert use_once(copy, take_over=True) == ""
+    assert use_once(copy) == ""
     assert (copy / "token-key").exists()
 
 
 def test_new_mode_or_device_alone_does_not_make_a_copy(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    hold_once(state)
+    use_once(state)
     subprocess.run(["chmod", "-R", "g-rwx", str(state)], check=True)
-    assert hold_once(state) == ""
+    assert use_once(state) == ""
     place = json.loads((state / "place").read_text())
     (state / "place").write_text(json.dumps(place | {"device": place["device"] + 1}))
-    assert hold_once(state) == "", "mounted again"
+    assert use_once(state) == "", "mounted again"
     (state / "place").write_text(json.dumps(place | {"device": place["device"] + 1, "changed_ns": 1}))
-    assert hold_once(state) == str(state), "another file system, where it has the same inode by chance"
+    assert use_once(state) == str(state), "another file system, where it has the same inode by chance"
 
 
 def test_directory_of_an_earlier_version_does_not_count_as_a_copy(tmp_path: Path) -> None:
     (tmp_path / "version").write_text("1\n")
     (tmp_path / "token-key").touch(mode=0o600)
-    assert hold_once(tmp_path) == ""
+    assert use_once(tmp_path) == ""
     assert (tmp_path / "token-key").exists()
     (tmp_path / "place").write_text("nonsense")
-    assert hold_once(tmp_path) == ""
+    assert use_once(tmp_path) == ""

@@ -12,14 +12,14 @@ import pytest
 from support.waiting import wait_until
 
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
-from iris.cluster.controller.storage.state_dir import hold
+from iris.cluster.controller.storage.state_dir import lock_state_dir
 from iris.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError
 
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from iris.cluster.controller.storage.state_dir import hold
-with hold(Path(sys.argv[1])):
+from iris.cluster.controller.storage.state_dir import lock_state_dir
+with lock_state_dir(Path(sys.argv[1])):
     print("held", flush=True)
     signal.pause()
 """
@@ -33,36 +33,36 @@ def test_state_directory_is_locked_until_its_controller_is_killed(tmp_path: Path
         assert state.stat().st_mode & 0o777 == 0o700
         with (
             pytest.raises(FailedPreconditionError, match=rf"in use by .* process {holder.pid}: .*iris down"),
-            hold(state),
+            lock_state_dir(state),
         ):
             pass
         holder.send_signal(signal.SIGKILL)
         wait_until(lambda: holder.poll() is not None)
     for _ in range(2):
-        with hold(state):
+        with lock_state_dir(state):
             assert (state / "lock").read_text() == f"{os.getpid()}\n"
     assert (state / "lock").read_text() == ""
 
 
 def test_version_is_written_and_a_newer_version_is_refused(tmp_path: Path) -> None:
-    with hold(tmp_path):
+    with lock_state_dir(tmp_path):
         assert (tmp_path / "version").read_text() == f"{SCHEMA_VERSION}\n"
     (tmp_path / "version").write_text("1\n")
-    with hold(tmp_path):
+    with lock_state_dir(tmp_path):
         assert (tmp_path / "version").read_text() == f"{SCHEMA_VERSION}\n"
     (tmp_path / "version").write_text(f"{SCHEMA_VERSION + 1}\n")
     (tmp_path / "lock").unlink()
-    with pytest.raises(FailedPreconditionError, match="written by a newer version of Iris"), hold(tmp_path):
+    with pytest.raises(FailedPreconditionError, match="written by a newer version of Iris"), lock_state_dir(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["version"]
     (tmp_path / "version").write_text("a few\n")
-    with pytest.raises(DataLossError, match="expected a number"), hold(tmp_path):
+    with pytest.raises(DataLossError, match="expected a number"), lock_state_dir(tmp_path):
         pass
 
 
 def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceExhaustedError, match="cannot write"), hold(tmp_path / "file" / "below"):
+    with pytest.raises(ResourceExhaustedError, match="cannot write"), lock_state_dir(tmp_path / "file" / "below"):
         pass
 
 
@@ -70,14 +70,14 @@ def test_directory_that_other_users_can_write_is_refused_and_not_changed(tmp_pat
     state = tmp_path / "state"
     state.mkdir()
     state.chmod(0o777)
-    with pytest.raises(FailedPreconditionError, match=f"chmod go-w {state}"), hold(state):
+    with pytest.raises(FailedPreconditionError, match=f"chmod go-w {state}"), lock_state_dir(state):
         pass
     assert list(state.iterdir()) == []
     state.chmod(0o755)
-    with hold(state):
+    with lock_state_dir(state):
         pass
     workers = state / "workers"
     workers.mkdir()
     workers.chmod(0o777)
-    with pytest.raises(FailedPreconditionError, match=f"chmod go-w {workers}"), hold(state):
+    with pytest.raises(FailedPreconditionError, match=f"chmod go-w {workers}"), lock_state_dir(state):
         pass
