@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from iris.client.logs.lines import MAX_HELD_LINE_BYTES, LineReader, RawReader, join_pieces
+from iris.client.logs.lines import MAX_HELD_LINE_BYTES, LineReader, RawReader, join_parts
 from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position, decode_cursor
 from iris.cluster.logs.records import SOURCES, encode, encode_gap
@@ -27,7 +27,7 @@ def line_reader(
     whole: bool = True,
     pieces: bool = False,
 ) -> LineReader:
-    return LineReader(JOB, 3, position, whole=whole, pieces=pieces)
+    return LineReader(JOB, 3, position, whole=whole, parts=pieces)
 
 
 def read(reader: LineReader, *frames: bytes) -> list[LogEntry]:
@@ -175,8 +175,8 @@ def test_a_bar_is_cut_where_it_goes_back_to_the_beginning_of_the_line() -> None:
     assert max(len(entry.data) for entry in entries) < 5000
     entries += read(reader, encode(OUT, 101, len(bar), b"\n"))
     assert content(entries, OUT) == [bar + b"\n"]
-    assert b"".join(shown(join_pieces(entries))) == bar + b"\n"
-    assert len(list(join_pieces(entries))) == len(entries), "the states of a bar are not put together"
+    assert b"".join(shown(join_parts(entries))) == bar + b"\n"
+    assert len(list(join_parts(entries))) == len(entries), "the states of a bar are not put together"
 
 
 def test_a_long_line_without_a_bar_is_whole() -> None:
@@ -204,7 +204,7 @@ def test_a_line_of_any_length_is_held_up_to_a_limit() -> None:
     assert entries[0].position()[1][OUT] == MAX_HELD_LINE_BYTES
     entries += read(reader, encode(OUT, 99, size, b"\nnext\n"))
     assert [(len(entry.data), entry.partial) for entry in entries[1:]] == [(3 << 20, False), (4, False)]
-    whole, following = join_pieces(entries)
+    whole, following = join_parts(entries)
     assert (len(whole.data), whole.partial, whole.timestamp_ms) == (size, False, 99)
     assert whole.position(before=True) == Position()
     assert whole.position() == Position(0, (size + 1, 0, 0))
@@ -543,18 +543,18 @@ def missing(source: int = OUT) -> LogEntry:
     ],
 )
 def test_pieces_are_put_together(pieces: list[LogEntry], whole: list[bytes]) -> None:
-    assert shown(join_pieces(pieces)) == whole
+    assert shown(join_parts(pieces)) == whole
 
 
 def test_the_end_of_an_attempt_is_not_continued_by_the_next_one() -> None:
     ended = LogEntry(b"no newline", 10, EntryOrigin(JOB, 3, 0, OUT, 1, (0, 0, 0), partial=True))
     first = LogEntry(b"a line", 7, EntryOrigin(JOB, 3, 1, OUT, 2, (0, 0, 0)))
-    assert shown(join_pieces([ended, first])) == [b"no newline", b"a line\n"]
+    assert shown(join_parts([ended, first])) == [b"no newline", b"a line\n"]
 
 
 def test_pieces_of_two_tasks_do_not_mix() -> None:
     pieces = [entry(b"of 3", 4, partial=True), entry(b"of 4", 5, task_index=4), entry(b" it", 8)]
-    assert shown(join_pieces(pieces)) == [b"of 4\n", b"of 3 it\n"]
+    assert shown(join_parts(pieces)) == [b"of 4\n", b"of 3 it\n"]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -562,7 +562,7 @@ def test_random_pieces_are_put_together(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 200, bars=False, gaps=False)
     entries, _ = read_in_pieces(chance, line_reader(), records)
-    whole = list(join_pieces(entries))
+    whole = list(join_parts(entries))
     for source in range(3):
         mine = [line for line in whole if line.source == SOURCES[source]]
         (data,) = expected(records, source)

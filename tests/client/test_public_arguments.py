@@ -16,7 +16,7 @@ import pytest
 
 import iris.cluster.types
 from iris.client import IrisClient, Job, Task
-from iris.client.job import LogOptions
+from iris.client.logs.read_options import LogArguments
 from iris.client.logs.streams import LogStream
 from iris.cluster.client.local_client import LocalClusterClient
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -245,11 +245,11 @@ def parameters_of(name: str, call: Callable[..., Any]) -> dict[str, inspect.Para
     """Return the parameters of a call by name; those that it hands on as keywords are its own."""
     found = dict(inspect.signature(call).parameters)
     found.pop("self", None)
-    if "wanted" in found and found["wanted"].kind is inspect.Parameter.VAR_KEYWORD:
-        del found["wanted"]
+    if "arguments" in found and found["arguments"].kind is inspect.Parameter.VAR_KEYWORD:
+        del found["arguments"]
         found |= {
             option: inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None)
-            for option in LogOptions.__annotations__
+            for option in LogArguments.__annotations__
         }
     return {
         parameter: details

@@ -10,7 +10,7 @@ import pytest
 from support.cluster import unique
 
 from iris.client import IrisClient
-from iris.client.workspace_upload import WorkspaceSending
+from iris.client.workspace_upload import WorkspaceUpload
 from iris.errors import InvalidArgumentError
 
 MIB = 1024**2
@@ -81,7 +81,7 @@ def test_what_a_report_of_progress_raises_reaches_the_caller(client: IrisClient,
 def test_slow_packing_is_told_once(tmp_path: Path) -> None:
     """The clock of this test is the notice itself: chunks are reported until it comes."""
     notices: list[str] = []
-    report = WorkspaceSending(str(tmp_path), notices.append)._stage("packing")
+    report = WorkspaceUpload(str(tmp_path), notices.append)._stage("packing")
     end = time.monotonic() + 30
     while not notices and time.monotonic() < end:
         report(10_000_000, 60_000_000)
@@ -94,7 +94,7 @@ def test_slow_packing_is_told_once(tmp_path: Path) -> None:
 def test_quick_packing_is_not_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     notices: list[str] = []
-    WorkspaceSending(str(tmp_path), notices.append).pack()
+    WorkspaceUpload(str(tmp_path), notices.append).pack()
     assert not notices
 
 

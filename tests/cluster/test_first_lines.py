@@ -10,7 +10,7 @@ from support.waiting import wait_until
 
 from iris import failpoints
 from iris.client import IrisClient, Job, LogEntry
-from iris.client.logs.log_options import Route
+from iris.client.logs.read_options import Route
 from iris.rpc import cluster_pb2 as pb
 
 

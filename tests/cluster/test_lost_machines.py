@@ -26,7 +26,7 @@ from support.machine_cluster import (
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job
-from iris.client.logs.log_options import Route
+from iris.client.logs.read_options import Route
 from iris.cluster.types import ResourceSpec
 from iris.rpc import cluster_pb2 as pb
 

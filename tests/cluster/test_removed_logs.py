@@ -9,7 +9,7 @@ import pytest
 from support.cluster import launch, running_cluster, shell, wait_for_end
 from support.waiting import wait_until
 
-from iris.cluster.client.remote_client import LogEntry, RemoteClusterClient
+from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.rpc import cluster_pb2 as pb
 
 SCRIPT = (
@@ -24,7 +24,7 @@ def test_a_log_removed_under_a_running_task_is_said_at_once_and_goes_on(tmp_path
         job_id = launch(client, shell(SCRIPT.format(gate=gate, end=end)))
         task_id = f"{job_id}/task-0"
 
-        def read() -> list[LogEntry]:
+        def read() -> list[pb.Worker.LogEntry]:
             return list(client.fetch_task_logs(task_id))
 
         wait_until(lambda: [entry.data for entry in read()] == ["first"], "the first line")

@@ -164,7 +164,7 @@ def _explain_failure(
 
 
 def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
-    from iris.client.logs.lines import join_pieces
+    from iris.client.logs.lines import join_parts
 
     try:
         with connection.client.stream_task_logs(
@@ -175,7 +175,7 @@ def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[Lo
             patience_s=_LAST_LINES_PATIENCE_S,
             on_notice=lambda _: None,
         ) as stream:
-            return [entry for entry in join_pieces(stream) if not entry.missing_bytes]
+            return [entry for entry in join_parts(stream) if not entry.missing_bytes]
     except IrisError:
         return []  # the log cannot be reached; the failure itself has been printed
 

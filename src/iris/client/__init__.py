@@ -1,6 +1,7 @@
-"""What a user holds: a client of a cluster, and handles on its jobs and tasks."""
+"""The Python API: the client of a cluster, and handles on jobs and tasks. It imports no server code."""
 
 from iris.client.client import IrisClient
-from iris.client.job import Job, LogEntry, Task
+from iris.client.job import Job, Task
+from iris.client.logs.log_entry import LogEntry
 
 __all__ = ["IrisClient", "Job", "Task", "LogEntry"]

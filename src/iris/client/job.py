@@ -1,10 +1,10 @@
-"""Handles on a job and its tasks, and a line of a log as a user holds it."""
+"""Handles on a job and its tasks. A handle has no state of its own: each method asks the controller."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from iris.arguments import JobReference, TaskReference, check_callable, check_flag, check_job_id, check_task_index
 from iris.client.logs.log_entry import LogEntry as LogEntry
@@ -16,35 +16,68 @@ from iris.rpc import cluster_pb2
 from iris.versions import python_version
 
 if TYPE_CHECKING:
-    from iris.client.client import IrisClient
-    from iris.client.logs.log_options import Route
+    from iris.client.logs.read_options import LogArguments
     from iris.client.logs.streams import LogStream
+    from iris.cluster.client.remote_client import RemoteClusterClient
 
-_SHOWN_LINES = 10
+_SHOWN_LINES = 10  # of the failed task's log, in a JobFailedError
 
-# Makes a value of the bytes in which a task has sent it.
+# Makes an object from the bytes that a task has sent.
 Loads = Callable[[bytes], Any]
 
 
-class LogOptions(TypedDict, total=False):
-    """The arguments that `Task.logs` and `Job.logs` hand on; see `IrisClient.stream_task_logs`."""
+class JobClient(Protocol):
+    """The methods of a client that the handles call. `IrisClient` has them."""
 
-    cursor: str | None
-    attempt_id: int | None
-    end_ms: int
-    tail: int | None
-    sources: Sequence[str]
-    regex: str
-    route: Route
-    patience_s: float
-    on_notice: Callable[[str], None] | None
-    partial: bool
+    cluster: RemoteClusterClient
+
+    def status(self, job_id: str | Job) -> cluster_pb2.JobStatus:
+        """Return the current state of a job."""
+
+    def task_status(self, job_id: str | Job, task_index: int) -> cluster_pb2.TaskStatus:
+        """Return the current state of a task."""
+
+    def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
+        """Terminate a job or one of its tasks."""
+
+    def wait(
+        self,
+        job_id: str | Job,
+        timeout: float | None = None,
+        poll_interval: float = 1.0,
+        stream_logs: bool = False,
+        stream_task_index: int | None = None,
+    ) -> cluster_pb2.JobStatus:
+        """Wait for the end of a job."""
+
+    def stream_task_logs(
+        self,
+        job_id: str | Job,
+        task_index: int,
+        *,
+        follow: bool = ...,
+        start_ms: int = ...,
+        max_lines: int = ...,
+        **arguments: Unpack[LogArguments],
+    ) -> LogStream:
+        """Return the lines of a task."""
+
+    def stream_job_logs(
+        self,
+        job_id: str | Job,
+        *,
+        follow: bool = ...,
+        start_ms: int = ...,
+        max_lines: int = ...,
+        **arguments: Unpack[LogArguments],
+    ) -> LogStream:
+        """Return the lines of all tasks of a job."""
 
 
 class Task(TaskReference):
-    """A handle on one task of a job; accepted wherever a task id is."""
+    """A handle on one task of a job. It can be passed wherever a task id is expected."""
 
-    def __init__(self, client: IrisClient, job_id: str | Job, task_index: int) -> None:
+    def __init__(self, client: JobClient, job_id: str | Job, task_index: int) -> None:
         self._client = client
         self.job_id = check_job_id(job_id)
         self.task_index = check_task_index(task_index)
@@ -53,53 +86,54 @@ class Task(TaskReference):
         return f"Task({self.task_id!r})"
 
     def status(self) -> cluster_pb2.TaskStatus:
-        """Its state now, with all attempts."""
+        """Return the current state of the task, with all its attempts."""
         return self._client.task_status(self.job_id, self.task_index)
 
     def logs(
-        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **wanted: Unpack[LogOptions]
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
     ) -> LogStream:
-        """Its lines, through all its attempts, as an iterator: until now, or with `follow` until it has ended. See
-        `IrisClient.stream_task_logs` for the other arguments."""
+        """Return an iterator over the lines of the task. `IrisClient.stream_task_logs` documents the arguments and the
+        errors. `follow` is False by default: the iterator ends with the last existing line."""
         return self._client.stream_task_logs(
-            self.job_id, self.task_index, follow=follow, start_ms=start_ms, max_lines=max_lines, **wanted
+            self.job_id, self.task_index, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
         )
 
     def terminate(self) -> None:
-        """Asks it to end, for good; answers at once. See `IrisClient.terminate` for what becomes of the others."""
+        """Terminate the task, without a retry. Returns at once. `IrisClient.terminate` says what happens to the other
+        tasks of the job."""
         self._client.terminate(self.job_id, self.task_index)
 
     def result(self, *, loads: Loads = load_here) -> Any:
-        """Return what its callable returned.
+        """Return the value that the task's callable returned.
 
         Args:
-            loads: Makes a value of the bytes that the task sent. The default unpickles them, which runs whatever code
-                the job's owner put there, in this program. For jobs of people whom you do not trust pass a function of
-                your own, or use `result_bytes`.
+            loads: Makes a value from the bytes that the task sent. The default unpickles them, which runs code that the
+                job's owner has chosen, in this program. If you do not trust the owner, pass your own function, or use
+                `result_bytes`.
 
         Raises:
-            ResultError: The task has not returned, what it returned cannot be sent, or `loads` failed; the text says
-                why. Where the callable raised an exception, `__cause__` is what `exception` returns.
+            ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The text says why.
+                If the callable raised an exception, `__cause__` is the return value of `exception`.
         """
         check_callable("loads", loads)
         return _load_result(self._with_result(), loads)
 
     def result_bytes(self) -> bytes:
-        """Return what its callable returned as the bytes that the task sent, a pickle; none of it is run.
+        """Return the pickle of the value that the task's callable returned. It is not unpickled.
 
         Raises:
-            ResultError: The task has not returned, or what it returned cannot be sent; the text says why.
+            ResultError: The task has not succeeded, or the value could not be sent. The text says why.
         """
         return _result_bytes(self._with_result())
 
     def exception(self, *, loads: Loads = load_here) -> BaseException | None:
-        """Return what its callable raised in its newest attempt; None when it raised nothing.
+        """Return the exception that the callable raised in the task's newest attempt. None if it raised none.
 
-        The exception has its traceback in the task as text in its `__cause__`, a `RemoteTraceback`. Where the exception
-        cannot be pickled there, or cannot be loaded here, the `RemoteTraceback` itself is returned.
+        The `__cause__` of the exception is a `RemoteTraceback` with the traceback in the task as text. If the exception
+        could not be pickled there, or cannot be loaded here, the `RemoteTraceback` itself is returned.
 
         Args:
-            loads: As in `result`.
+            loads: See `result`.
         """
         check_callable("loads", loads)
         return load_exception(self._with_result(), loads)
@@ -109,9 +143,9 @@ class Task(TaskReference):
 
 
 class Job(JobReference):
-    """A handle on a job; accepted wherever a job id is. It holds no state: each call asks the controller."""
+    """A handle on a job. It can be passed wherever a job id is expected."""
 
-    def __init__(self, client: IrisClient, job_id: str | Job) -> None:
+    def __init__(self, client: JobClient, job_id: str | Job) -> None:
         self._client = client
         self.job_id = check_job_id(job_id)
 
@@ -119,11 +153,11 @@ class Job(JobReference):
         return f"Job({self.job_id!r})"
 
     def status(self) -> cluster_pb2.JobStatus:
-        """Its state now, with all tasks."""
+        """Return the current state of the job, with all its tasks."""
         return self._client.status(self.job_id)
 
     def tasks(self) -> list[Task]:
-        """Handles on its tasks, in index order."""
+        """Return handles on the tasks of the job, in index order."""
         return [Task(self._client, self.job_id, index) for index in range(self.status().num_tasks)]
 
     def wait(
@@ -135,11 +169,14 @@ class Job(JobReference):
         *,
         raise_on_failure: bool = True,
     ) -> cluster_pb2.JobStatus:
-        """Waits for the end, as `IrisClient.wait` does, and answers with the final status.
+        """Wait for the end of the job and return its final status. `IrisClient.wait` documents the other arguments.
+
+        Args:
+            raise_on_failure: Whether to raise an error if the job has not succeeded.
 
         Raises:
-            JobFailedError: It did not succeed; not with `raise_on_failure=False`.
-            TimeoutError: It has not ended within `timeout` seconds.
+            JobFailedError: The job has not succeeded, and `raise_on_failure` is True.
+            TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_flag("raise_on_failure", raise_on_failure)
         status = self._client.wait(self.job_id, timeout, poll_interval, stream_logs, stream_task_index)
@@ -148,32 +185,30 @@ class Job(JobReference):
         return status
 
     def logs(
-        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **wanted: Unpack[LogOptions]
+        self, start_ms: int = 0, max_lines: int = 0, *, follow: bool = False, **arguments: Unpack[LogArguments]
     ) -> LogStream:
-        """The lines of all its tasks as one iterator: until now, by time, or with `follow` until it has ended; those of
-        one task are in the order in which it wrote them. See `IrisClient.stream_job_logs` for the other arguments."""
+        """Return an iterator over the lines of all tasks. `IrisClient.stream_job_logs` documents the arguments and the
+        errors. `follow` is False by default: the iterator ends with the last existing line."""
         return self._client.stream_job_logs(
-            self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **wanted
+            self.job_id, follow=follow, start_ms=start_ms, max_lines=max_lines, **arguments
         )
 
     def terminate(self) -> None:
-        """Asks it to end; answers at once. `wait` tells when it has."""
+        """Terminate the job with its child jobs. Returns at once. `wait` returns when the job has ended."""
         self._client.terminate(self.job_id)
 
     def results(self, timeout: float | None = None, *, loads: Loads = load_here) -> list[Any]:
-        """Wait for the end, and return what the callable returned in each task, in index order.
+        """Wait for the end of the job, and return the value that the callable returned in each task, in index order.
 
         Args:
-            timeout: Seconds to wait for the end; None waits for as long as it takes.
-            loads: Makes a value of the bytes that each task sent. The default unpickles them, which runs whatever code
-                the job's owner put there, in this program. For jobs of people whom you do not trust pass a function of
-                your own; `loads=bytes` returns the bytes as they are.
+            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            loads: See `Task.result`. `loads=bytes` returns the pickles.
 
         Raises:
-            JobFailedError: The job did not succeed. Where the first task that failed raised an exception, `__cause__`
-                is what `Task.exception` returns.
-            ResultError: A task has no result: it failed (within `max_task_failures`), or what it returned is too
-                large or cannot be pickled, or `loads` failed. The text says which and why.
+            JobFailedError: The job has not succeeded. If the first failed task raised an exception, `__cause__` is the
+                return value of `Task.exception`.
+            ResultError: A task has no result: it failed within `max_task_failures`, its value could not be sent, or
+                `loads` failed. The text says which task and why.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
@@ -189,7 +224,7 @@ class Job(JobReference):
         try:
             return Task(self._client, self.job_id, task_index).exception(loads=loads)
         except IrisError:
-            return None  # the controller is out of reach; the failure that is being told of matters more
+            return None  # the controller does not answer; the failure of the job matters more
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -199,17 +234,17 @@ class Job(JobReference):
         task = status.tasks[index] if index < len(status.tasks) else self._client.task_status(self.job_id, index)
         exit_code = task.exit_code if task.HasField("exit_code") else None
         lines = self._last_lines(index)
-        what = status.error or "it failed"
-        if exit_code is not None and "exit code" not in what:
-            what += f" (exit code {exit_code})"
+        reason = status.error or "it failed"
+        if exit_code is not None and "exit code" not in reason:
+            reason += f" (exit code {exit_code})"
         shown = "".join(f"\n  | {line}" for line in lines)
         text = (
-            f"job {self.job_id!r} ended as {state_name(status.state)}: task {index}: {what}{shown}\n"
+            f"job {self.job_id!r} ended as {state_name(status.state)}: task {index}: {reason}{shown}\n"
             f"All it wrote: client.fetch_task_logs({self.job_id!r}, {index}),"
             f" or: iris logs {shlex.quote(self.job_id)} --task {index}"
         )
         return JobFailedError(
-            visible(text),  # a traceback shows it on a terminal, which nothing that a task wrote is to steer
+            visible(text),  # a traceback prints it on a terminal, and the task's lines may have control sequences
             job_id=self.job_id,
             status=status,
             task_index=index,
@@ -225,7 +260,7 @@ class Job(JobReference):
             ) as last:
                 return tuple(entry.message for entry in last)
         except IrisError:
-            return ()  # the log is out of reach; the failure that is being told of matters more
+            return ()  # the log cannot be read; the failure of the job matters more
 
 
 def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:
@@ -242,7 +277,7 @@ def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
     data = _result_bytes(task, loads)
     try:
         return loads(data)
-    except Exception as cause:  # whatever it is: unpickling runs the code of what was returned
+    except Exception as cause:  # unpickling runs the user's code, which can raise anything
         if loads is not load_here:
             name = getattr(loads, "__qualname__", repr(loads))
             raise _no_result(task, f"{name} cannot load it: {type(cause).__name__}: {cause}") from cause

@@ -1,4 +1,4 @@
-"""What the client itself prints: notices, and the lines of a task that `wait` shows."""
+"""Prints the lines of a task for `IrisClient.wait`."""
 
 from __future__ import annotations
 
@@ -8,45 +8,37 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from iris.client.logs.log_options import Wanted
-from iris.client.logs.streams import LogStream, Reading
+from iris.client.logs.log_entry import LogEntry
+from iris.client.logs.read_options import ReadOptions
+from iris.client.logs.streams import LogStream, TaskLogReader
+from iris.client.notices import print_notice, write_text
+from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError, visible
 from iris.terminal.controls import ControlFilter, is_harmless
-from iris.terminal.encoding import encode_text
 from iris.terminal.outlet import Outlet, OutputClosedError
 from iris.terminal.screen import Screen
 
-if TYPE_CHECKING:
-    from iris.client.job import LogEntry
-    from iris.cluster.client.remote_client import RemoteClusterClient
 
+def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, options: ReadOptions) -> None:
+    """Print the lines of a task as they arrive, as `[task-2:stdout] message`.
 
-def print_notice(text: str) -> None:
-    """Print a line on stderr, if there is one: the default of `on_notice`."""
-    with contextlib.suppress(OSError):  # a notice that cannot be shown is no reason to fail
-        _write(sys.stderr, f"iris: {visible(text)}\n")
-
-
-def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, wanted: Wanted) -> None:
-    """Print the lines of a task as they come, as `[task-2:stdout] message`, until its end or until `wanted.until`.
-
-    On a terminal, unfinished lines are shown and progress bars move; elsewhere lines are whole.
+    Returns when the task has ended, or at `options.until`. On a terminal partial lines are shown and progress bars
+    move. Otherwise only whole lines are printed.
 
     Raises:
-        NotFoundError: There is no such job, or it has no such task.
-        ControllerUnreachableError, WorkerUnreachableError: No answer for `wanted.patience_s`.
+        NotFoundError: There is no such job or task.
+        ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `options.patience_s`.
     """
     printer = _terminal_printer() or _StreamPrinter()
-    wanted = replace(wanted, on_notice=printer.notice, partial=printer.shows_pieces)
-    left_s = wanted.until - time.monotonic()
+    options = replace(options, on_notice=printer.notice, partial=printer.shows_partial_lines)
+    left_s = options.until - time.monotonic()
     timer = None
     try:
-        with LogStream(Reading(cluster, job_id, [task_index], wanted)) as stream:
+        with LogStream(TaskLogReader(cluster, job_id, [task_index], options)) as stream:
             if left_s < threading.TIMEOUT_MAX:
-                # Wherever the stream waits then, for a server that is silent, too.
-                timer = threading.Timer(left_s, stream.close)
+                timer = threading.Timer(left_s, stream.close)  # also while the stream waits for a silent server
                 timer.daemon = True
                 timer.start()
             for entries in stream.batches():
@@ -54,7 +46,7 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, wante
                 if printer.is_over:
                     return
     except (UnavailableError, DeadlineExceededError):
-        if time.monotonic() < wanted.until:
+        if time.monotonic() < options.until:
             raise
     finally:
         if timer is not None:
@@ -63,9 +55,9 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, wante
 
 
 def _terminal_printer() -> _TerminalPrinter | None:
-    """What prints to the terminal that stdout is; None where it is something else."""
+    """Return a printer for the terminal, or None if stdout is not a terminal."""
     try:
-        # A notebook shows what is written to the stream; its descriptor may be the terminal that started it.
+        # A notebook shows what is written to the stream, while the descriptor may be the terminal that started it.
         if sys.stdout is None or not sys.stdout.isatty():
             return None
     except ValueError:  # the program has closed it
@@ -75,13 +67,13 @@ def _terminal_printer() -> _TerminalPrinter | None:
 
 
 class _StreamPrinter:
-    """Prints whole lines to `sys.stdout`, whatever it is.
+    """Prints whole lines to `sys.stdout`.
 
     Attributes:
-        is_over: Nobody reads it any more.
+        is_over: Whether nobody reads the output any more.
     """
 
-    shows_pieces = False
+    shows_partial_lines = False
 
     def __init__(self) -> None:
         self.is_over = False
@@ -91,10 +83,10 @@ class _StreamPrinter:
     def show(self, entries: Sequence[LogEntry]) -> None:
         """Print lines of one attempt and source."""
         for entry in entries:
-            self.is_over = self.is_over or not _write(sys.stdout, f"{_prefix(entry)} {self._message(entry)}\n")
+            self.is_over = self.is_over or not write_text(sys.stdout, f"{_prefix(entry)} {self._message(entry)}\n")
 
     def end(self) -> None:
-        """Nothing: all is printed."""
+        """Do nothing, because everything was printed."""
 
     def _message(self, entry: LogEntry) -> str:
         key = (entry.attempt_id, entry.source)
@@ -105,17 +97,21 @@ class _StreamPrinter:
 
 
 class _TerminalPrinter:
-    """Prints to a terminal: an unfinished line stands in a row below all others."""
+    """Prints to a terminal. A partial line is shown below all other lines.
 
-    shows_pieces = True
+    Attributes:
+        is_over: Whether the terminal is closed.
+    """
+
+    shows_partial_lines = True
 
     def __init__(self, screen: Screen) -> None:
         self.is_over = False
         self._screen = screen
-        _flush(sys.stdout, sys.stderr)  # what the program printed before comes first
+        _flush(sys.stdout, sys.stderr)  # earlier output of the program comes first
 
     def show(self, entries: Sequence[LogEntry]) -> None:
-        """Print lines of one attempt and source, or a piece of one; none: draw what has changed."""
+        """Print lines, or a partial line, of one attempt and source. Without entries, draw what has changed."""
         if not entries:
             self._screen.refresh()
         elif entries[0].missing_bytes:
@@ -125,11 +121,11 @@ class _TerminalPrinter:
             self._write(self._screen.stdout, lines)
 
     def notice(self, text: str) -> None:
-        """Print a line on stderr."""
+        """Print a notice on stderr."""
         self._emit(self._screen.stderr, f"iris: {visible(text)}\n")
 
     def end(self) -> None:
-        """Unfinished lines become lines as they are."""
+        """Print the partial lines as whole lines."""
         self._write(self._screen.stdout, self._screen.lines.end())
 
     def _emit(self, outlet: Outlet, text: str) -> None:
@@ -139,28 +135,12 @@ class _TerminalPrinter:
         if not self.is_over:
             try:
                 self._screen.emit(outlet, data)
-            except (OutputClosedError, IrisError):  # the terminal is gone
+            except (OutputClosedError, IrisError):
                 self.is_over = True
 
 
 def _prefix(entry: LogEntry) -> str:
     return f"[task-{entry.task_index}:{entry.source}]"
-
-
-def _write(stream: TextIO | None, text: str) -> bool:
-    """Write text at once; what the stream cannot encode is replaced. Return whether somebody still reads it."""
-    if stream is None:
-        return True  # the program was started without it
-    try:
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
-            stream.write(encode_text(text, encoding).decode(encoding))
-        stream.flush()
-    except (BrokenPipeError, ValueError):  # its reader has left, or the program has closed it
-        return False
-    return True
 
 
 def _flush(*streams: TextIO | None) -> None:

@@ -1,4 +1,4 @@
-"""What a task on the submitter's own machine has from the shell that submits it, beside its folder."""
+"""The environment of a shell, which `iris run` passes to a job on the same machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a job's tasks are given, so that they run as if they had been typed in a shell.
+    """What the tasks of a job inherit from a shell, as if they had been started in it.
 
     Attributes:
-        variables: All of the environment, besides what Iris sets; None: the worker's, as for every other job.
-        umask: The umask; None: the worker's.
-        stdin: Whether the job's one task reads what `WriteStdin` brings; else it has no standard input.
-        left_out: Names of variables that cannot be passed on, for people.
+        variables: The environment variables. They replace the environment of the worker; Iris's own variables are added
+            to them. None: the tasks have the environment of the worker.
+        umask: The umask. None: the umask of the worker.
+        stdin: Whether the job's only task reads standard input that `RemoteClusterClient.write_stdin` sends. If False,
+            the tasks have no standard input.
+        left_out: The names of variables that cannot be sent, for a message to the user.
     """
 
     variables: Mapping[str, str] | None = None
@@ -30,15 +32,15 @@ class Surroundings:
 
     @classmethod
     def of_this_process(cls) -> Self:
-        """The environment and the umask of this process. Variables of Iris stay here: each task has its own."""
+        """Return the environment and the umask of this process, without the variables that Iris sets for each task."""
         variables = {name: value for name, value in os.environ.items() if not name.startswith("IRIS_")}
-        left_out = [name for name, value in variables.items() if not _can_travel(name, value)]
+        left_out = [name for name, value in variables.items() if not _can_be_sent(name, value)]
         for name in left_out:
             del variables[name]
         return cls(variables, _own_umask(), left_out=[name.encode(errors="replace").decode() for name in left_out])
 
     def add_to(self, request: cluster_pb2.Controller.LaunchJobRequest) -> None:
-        """Puts them into a request; variables that it has already win."""
+        """Add everything to a request. Variables that the request already has are kept."""
         request.stdin = self.stdin
         environment = request.environment
         if self.umask is not None:
@@ -50,8 +52,8 @@ class Surroundings:
                     environment.env_vars[name] = value
 
 
-def _can_travel(name: str, value: str) -> bool:
-    """A message carries text only, and no process can be given a name that is empty or has a "=" in it."""
+def _can_be_sent(name: str, value: str) -> bool:
+    """Return whether a variable can be sent as text and set for a process."""
     try:
         (name + value).encode()
     except UnicodeEncodeError:
@@ -65,6 +67,6 @@ def _own_umask() -> int:
             name, _, value = line.partition(":")
             if name == "Umask":  # since Linux 4.7
                 return int(value, 8)
-    umask = os.umask(0o022)  # there is no other way to ask; a file that another thread makes meanwhile has this one
+    umask = os.umask(0o022)  # the only way to read it; a file that another thread creates now gets this umask
     os.umask(umask)
     return umask

@@ -1,24 +1,45 @@
-"""Makes the parts of a LaunchJobRequest from the arguments of `IrisClient.run`, and refuses invalid arguments."""
+"""Makes the request that submits a job, from the arguments of `IrisClient.run`.
+
+Each `add_…` function checks some arguments and writes them into the request. All of them raise InvalidArgumentError for
+an invalid argument. `IrisClient.run` documents the arguments.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from iris.arguments import (
     MAX_INT32,
     check_choice,
+    check_flag,
+    check_instance,
     check_items,
     check_keyword_arguments,
     check_names,
+    check_path,
+    check_seconds,
     check_text_mapping,
     check_timeout,
+    check_whole_number,
 )
-from iris.cluster.names import check_label, check_port_name
-from iris.cluster.types import TOKEN_VARIABLE, Entrypoint, ResourceSpec
+from iris.client.shell_environment import Surroundings
+from iris.client.workspace_upload import WorkspaceUpload
+from iris.cluster.client.pickling import pickle_entrypoint
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.task_token import task_of_token
+from iris.cluster.names import check_job_name, check_label, check_port_name
+from iris.cluster.types import TOKEN_VARIABLE, Entrypoint, JobInfo, ResourceSpec, get_job_info
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
+from iris.rpc.address import parse_address
+from iris.versions import python_version
+
+LaunchRequest = cluster_pb2.Controller.LaunchJobRequest
 
 _PLACEMENTS = {"spread": cluster_pb2.PLACEMENT_SPREAD, "together": cluster_pb2.PLACEMENT_TOGETHER}
 _RENDEZVOUS = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZVOUS_JAX}
@@ -27,10 +48,10 @@ _RENDEZVOUS = {"torch": cluster_pb2.RENDEZVOUS_TORCH, "jax": cluster_pb2.RENDEZV
 def entrypoint_of(
     entrypoint: Callable[..., Any] | Sequence[str] | Entrypoint, args: Sequence[Any], kwargs: Mapping[str, Any] | None
 ) -> Entrypoint:
-    """Return what a job runs.
+    """Return the entrypoint of a job.
 
     Raises:
-        InvalidArgumentError: It is neither a callable nor a command, or its arguments are not those of a callable.
+        InvalidArgumentError: `entrypoint` is neither a callable nor a command, or a command has `args` or `kwargs`.
     """
     items = check_items("args", args, "a list or tuple of the callable's arguments")
     named = check_keyword_arguments("kwargs", {} if kwargs is None else kwargs)
@@ -47,81 +68,156 @@ def entrypoint_of(
     return entry
 
 
-def resources_message(spec: ResourceSpec, replicas: int) -> cluster_pb2.ResourceSpecProto:
-    """Return what each task needs, and how many tasks there are."""
-    message = cluster_pb2.ResourceSpecProto(cpu=spec.cpu, memory_bytes=spec.memory_bytes, replicas=replicas)
-    if spec.gpu:
-        message.device.gpu.count = spec.gpu
-    return message
+def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, replicas: int) -> LaunchRequest:
+    """Return a request with the name and the size of a job.
 
-
-def variables_of(env: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the environment variables for the tasks, without the token of the caller: a task has its own.
-
-    Raises:
-        InvalidArgumentError: `env` is not a mapping of text to text.
+    Args:
+        entry: The entrypoint, from which the default name is made.
+        name: The name of the job. None: a default name.
+        resources: What each task needs.
+        replicas: The number of tasks.
     """
+    if name is None:
+        name = f"{entry.default_name}-{secrets.token_hex(4)}"
+    check_job_name(name)
+    replicas = check_whole_number("replicas", replicas, least=1, most=MAX_INT32)
+    request = LaunchRequest(name=name, submission_id=secrets.token_hex(16))
+    request.resources.cpu = resources.cpu
+    request.resources.memory_bytes = resources.memory_bytes
+    request.resources.replicas = replicas
+    if resources.gpu:
+        request.resources.device.gpu.count = resources.gpu
+    return request
+
+
+def add_environment(
+    request: LaunchRequest,
+    env: Mapping[str, str] | None,
+    ports: Sequence[str],
+    working_directory: str | os.PathLike[str] | None,
+    surroundings: Surroundings | None,
+) -> None:
+    """Add what each task finds when it starts. The token of this program is not passed on: a task has its own."""
     variables = {} if env is None else check_text_mapping("env", env, none="no variables")
     variables.pop(TOKEN_VARIABLE, None)
-    return variables
-
-
-def ports_of(ports: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a task's ports.
-
-    Raises:
-        InvalidArgumentError: `ports` is not a list of names from which names of environment variables can be made.
-    """
     names = check_names("ports", ports, "['http']")
     for name in names:
         check_port_name(name)
-    return names
+    request.environment.env_vars.update(variables)
+    request.ports.extend(names)
+    if working_directory is not None:
+        request.working_directory = check_path("working_directory", working_directory)
+    if surroundings is not None:
+        check_instance("surroundings", surroundings, Surroundings, "Surroundings.of_this_process() makes one")
+        surroundings.add_to(request)
 
 
-def placement_of(placement: str | None) -> cluster_pb2.Placement:
-    """Return how a gang is spread over machines.
-
-    Raises:
-        InvalidArgumentError: `placement` is none of the known words.
-    """
-    if placement is None:
-        return cluster_pb2.PLACEMENT_UNSPECIFIED
-    return _PLACEMENTS[check_choice("placement", placement, tuple(_PLACEMENTS), none="any machines")]
-
-
-def rendezvous_of(framework: str | None) -> cluster_pb2.Rendezvous:
-    """Return how the tasks of a gang find each other.
-
-    Raises:
-        InvalidArgumentError: `framework` is none of the known words.
-    """
-    if framework is None:
-        return cluster_pb2.RENDEZVOUS_UNSPECIFIED
-    return _RENDEZVOUS[check_choice("rendezvous", framework, tuple(_RENDEZVOUS), none="no rendezvous")]
-
-
-def constraints_of(labels: Mapping[str, str] | None) -> list[cluster_pb2.Constraint]:
-    """Return the labels that a machine must have.
-
-    Raises:
-        InvalidArgumentError: `labels` is not a mapping of text to text, or no machine can have one of them.
-    """
-    wanted = {} if labels is None else check_text_mapping("constraints", labels, none="any machine")
-    for key, value in wanted.items():
+def add_placement(
+    request: LaunchRequest,
+    coscheduled: bool,
+    placement: str | None,
+    constraints: Mapping[str, str] | None,
+    rendezvous: str | None,
+) -> None:
+    """Add on which machines the tasks run, and how they find each other."""
+    request.independent_tasks = not check_flag("coscheduled", coscheduled)
+    if placement is not None:
+        request.placement = _PLACEMENTS[check_choice("placement", placement, tuple(_PLACEMENTS), none="any machines")]
+    labels = {} if constraints is None else check_text_mapping("constraints", constraints, none="any machine")
+    for key, value in labels.items():
         check_label(key, value)
-    return [
-        cluster_pb2.Constraint(
-            key=key, op=cluster_pb2.CONSTRAINT_OP_EQ, value=cluster_pb2.AttributeValue(string_value=value)
-        )
-        for key, value in wanted.items()
-    ]
+        constraint = request.constraints.add(key=key, op=cluster_pb2.CONSTRAINT_OP_EQ)
+        constraint.value.string_value = value
+    if rendezvous is not None:
+        request.rendezvous = _RENDEZVOUS[
+            check_choice("rendezvous", rendezvous, tuple(_RENDEZVOUS), none="no rendezvous")
+        ]
 
 
-def timeout_seconds(name: str, timeout: float | None) -> int:
-    """Return a timeout as the wire has it: whole seconds, rounded up, and 0 for no limit.
+def add_retries(
+    request: LaunchRequest,
+    max_task_failures: int,
+    max_retries_failure: int,
+    max_retries_preemption: int,
+    retry_pause: float,
+) -> None:
+    """Add the retry budgets and the retry pause."""
+    request.max_task_failures = check_whole_number("max_task_failures", max_task_failures, most=MAX_INT32)
+    request.max_retries_failure = check_whole_number("max_retries_failure", max_retries_failure, most=MAX_INT32)
+    request.max_retries_preemption = check_whole_number(
+        "max_retries_preemption", max_retries_preemption, most=MAX_INT32
+    )
+    request.retry_pause_ms = round(check_seconds("retry_pause", retry_pause, most=60) * 1000)
+
+
+def add_limits(
+    request: LaunchRequest,
+    scheduling_timeout: float | None,
+    timeout: float | None,
+    job_timeout: float | None,
+    kill_grace_period: float,
+    max_log_bytes: int,
+) -> None:
+    """Add the timeouts, the grace period and the size of the logs."""
+    request.scheduling_timeout_seconds = _timeout_seconds("scheduling_timeout", scheduling_timeout)
+    request.timeout_seconds = _timeout_seconds("timeout", timeout)
+    request.job_timeout_seconds = _timeout_seconds("job_timeout", job_timeout)
+    grace_s = check_seconds("kill_grace_period", kill_grace_period, most=MAX_INT32 // 1000)
+    request.kill_grace_period_ms = int(grace_s * 1000)
+    request.max_log_bytes = check_whole_number("max_log_bytes", max_log_bytes)
+
+
+def submit(
+    cluster: RemoteClusterClient, request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload | None
+) -> str:
+    """Submit a job and return its id.
+
+    Args:
+        cluster: The client of the cluster.
+        request: The request without the entrypoint and the workspace.
+        entry: The entrypoint.
+        upload: The workspace. None: the job has none.
 
     Raises:
-        InvalidArgumentError: `timeout` is not a number of seconds that the wire can carry.
+        EntrypointError: The callable cannot be pickled.
+        AlreadyExistsError: Another job has the name.
+        ResourceExhaustedError: The workspace or the callable is too large.
     """
+    bundle = None if upload is None else upload.pack()
+    parent = parent_job(cluster)
+    if parent is not None:
+        request.parent_job_id = parent.job_id
+        if parent.task_id is not None:
+            request.parent_task_index, request.parent_attempt_id = parent.task_index, parent.attempt_id
+    if entry.command:
+        request.command.extend(entry.command)
+    else:
+        request.serialized_entrypoint = pickle_entrypoint(
+            entry, workspace=None if upload is None else Path(upload.folder)
+        )
+        request.pickled_by = python_version()
+    if upload is None or bundle is None:
+        return cluster.launch_job(request)
+    upload.add(bundle, request)
+    return upload.launch(cluster, request)
+
+
+def parent_job(cluster: RemoteClusterClient) -> JobInfo | None:
+    """Return the task that this program is part of. None outside a job, and in a job of another cluster.
+
+    The client's token names its task, however the controller's address is spelled. If the cluster uses no tokens, the
+    address of the controller must be the one in the task's environment.
+    """
+    token = cluster.token()
+    if token is not None:
+        return task_of_token(token)
+    inside = get_job_info()
+    if inside is None or not inside.controller_address:
+        return None
+    return inside if parse_address(inside.controller_address) == cluster.controller_address else None
+
+
+def _timeout_seconds(name: str, timeout: float | None) -> int:
+    """Return a timeout for the request: whole seconds, rounded up, and 0 for no limit."""
     seconds = check_timeout(name, timeout, most=MAX_INT32)
     return 0 if seconds == math.inf else math.ceil(seconds)

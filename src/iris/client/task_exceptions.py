@@ -1,4 +1,4 @@
-"""The exceptions of tasks in the caller's process."""
+"""Loads the exception of a task in the process of the client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from iris.rpc import cluster_pb2
 
 
 def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] | None) -> BaseException | None:
-    """Return what the callable of a failed task raised; None when nothing is known of it.
+    """Return the exception that the callable of a failed task raised. None if it is not known.
 
-    The exception has its remote traceback as `__cause__`. One that cannot be loaded here is only that traceback.
+    The `__cause__` of the exception is a `RemoteTraceback`. If the exception cannot be loaded here, the
+    `RemoteTraceback` itself is returned.
 
     Args:
-        task: Asked for with its result.
-        loads: Makes the exception of the bytes that the task sent; None: return its traceback only. Unpickling runs
-            code that the task has sent, so only a caller who asks for results may cause it.
+        task: The status of the task, with its result.
+        loads: Makes the exception from the bytes that the task sent. Unpickling runs code that the task has chosen, so
+            only a user who asks for results may cause it. None: return only the `RemoteTraceback`.
     """
     if not task.HasField("exception"):
         return None
@@ -29,6 +30,6 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
         if isinstance(loaded, BaseException):
             loaded.__cause__ = text
             return loaded
-    except Exception:  # noqa: BLE001 - whatever it is: unpickling runs the code of what was raised
+    except Exception:  # noqa: BLE001 - unpickling runs the user's code, which can raise anything
         pass
     return text

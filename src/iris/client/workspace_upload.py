@@ -1,4 +1,4 @@
-"""Packs the workspace of a job and sends it with the job, and says what a person should know meanwhile."""
+"""Packs the workspace of a job and sends it with the job, and tells the user about both."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from iris.arguments import check_callable, check_path
+from iris.client.notices import print_notice
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import quoted
 from iris.rpc import cluster_pb2
@@ -19,44 +21,67 @@ if TYPE_CHECKING:
 Stage = Literal["packing", "sending"]
 Progress = Callable[[Stage, int, int], None]
 
-_SHOWN = 3
-_QUIET_S = 1.0  # what takes no longer is not spoken of
+_SHOWN = 3  # files that a notice names
+_QUIET_S = 1.0  # a stage that takes no longer than this needs no notice
 _MB = 1_000_000
 
 
-class WorkspaceSending:
-    """Sends one workspace.
+class WorkspaceUpload:
+    """The upload of one workspace.
 
     Args:
         folder: The folder.
-        on_notice: Told of what is left out, and, once, of packing and sending that take longer than a second.
-        on_progress: Told how far packing and sending have come, some times a megabyte, from the start: the stage, the
-            bytes done and the bytes in all. None: progress is not reported.
+        on_notice: Called with a text about files that are not sent. Without `on_progress` also called, once, if packing
+            or sending takes longer than a second.
+        on_progress: Called with the stage, the bytes done and the bytes in all, several times per megabyte. None:
+            progress is not reported.
+
+    Attributes:
+        folder: The folder.
     """
 
     def __init__(self, folder: str, on_notice: Callable[[str], None], on_progress: Progress | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._on_notice = on_notice
         self._on_progress = on_progress
         self._is_slow_told = False
 
-    def pack(self) -> Bundle:
-        """Pack the folder; see `pack_workspace` for the errors."""
-        from iris.cluster.client.workspace_archive import pack_workspace  # with what few jobs need
+    @classmethod
+    def checked(
+        cls,
+        workspace: str | os.PathLike[str] | None,
+        on_notice: Callable[[str], None] | None,
+        on_progress: Progress | None,
+    ) -> WorkspaceUpload | None:
+        """Return the upload for the arguments of `IrisClient.run`. None if the job has no workspace.
 
-        bundle = pack_workspace(self._folder, self._stage("packing"))
+        Raises:
+            InvalidArgumentError: An argument is invalid.
+        """
+        for name, callback in (("on_notice", on_notice), ("on_progress", on_progress)):
+            if callback is not None:
+                check_callable(name, callback, none="a line on stderr")
+        if workspace is None:
+            return None
+        return cls(check_path("workspace", workspace), on_notice or print_notice, on_progress)
+
+    def pack(self) -> Bundle:
+        """Return the packed folder. `pack_workspace` documents the errors."""
+        from iris.cluster.client.workspace_archive import pack_workspace  # slow to import, and few jobs need it
+
+        bundle = pack_workspace(self.folder, self._stage("packing"))
         if bundle.left_out:
-            self._on_notice(_words_for(bundle.left_out))
+            self._on_notice(_left_out_notice(bundle.left_out))
         return bundle
 
     def add(self, bundle: Bundle, request: cluster_pb2.Controller.LaunchJobRequest) -> None:
-        """Put the packed folder into a request."""
-        request.environment.workspace = os.path.basename(os.path.abspath(self._folder))
+        """Add the packed folder to a request."""
+        request.environment.workspace = os.path.basename(os.path.abspath(self.folder))
         request.bundle_hash = bundle.hash
         request.bundle_blob = bundle.blob
 
     def launch(self, cluster: RemoteClusterClient, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
-        """Submit the job: by the hash of its workspace, and with its content where the cluster does not have that."""
+        """Submit the job and return its id. The workspace is sent only if the cluster does not have it."""
         with reporting(self._stage("sending")):
             return cluster.launch_job(request)
 
@@ -69,15 +94,15 @@ class WorkspaceSending:
             elif not self._is_slow_told and time.monotonic() - began > _QUIET_S and done < total:
                 self._is_slow_told = True
                 self._on_notice(
-                    f"{stage} the workspace {quoted(self._folder)}: {done // _MB} of {total // _MB} MB so far"
+                    f"{stage} the workspace {quoted(self.folder)}: {done // _MB} of {total // _MB} MB so far"
                     " (what git ignores is not sent)"
                 )
 
         return report
 
 
-def _words_for(left_out: tuple[LeftOut, ...]) -> str:
-    """One sentence on what is not sent, with the first few of it."""
+def _left_out_notice(left_out: tuple[LeftOut, ...]) -> str:
+    """Return a sentence about the files that are not sent, with the names of the first ones."""
     shown = [
         f"{quoted(one.name)} ({one.why.value}{f', to {quoted(one.target)}' if one.target else ''})"
         for one in left_out[:_SHOWN]

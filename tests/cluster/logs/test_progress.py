@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from iris.cluster.logs.cursor import Position
-from iris.cluster.logs.progress import Progress
+from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, Progress
 from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
 
@@ -172,10 +172,14 @@ ONE_ATTEMPT_UNTIL_NOW: dict[str, Story] = {  # of attempt 1
 }
 
 
+def retries(outcomes: list[Outcome]) -> list[tuple[int, cluster_pb2.TaskAttempt]]:
+    return [(outcome.task_index, outcome.ended) for outcome in outcomes if isinstance(outcome, NextAttempt)]
+
+
 def told(progress: Progress, happened: str) -> str:
     """One step: what happens, and then what there is to do, as a word."""
     if happened == ENDED:
-        retried = progress.attempt_ended(0)
+        retried = retries(progress.attempt_ended(0))
     elif happened == INTERRUPTED:
         retried = []
         progress.interrupted(0)
@@ -183,7 +187,7 @@ def told(progress: Progress, happened: str) -> str:
         retried = []
         progress.give_up(0)
     else:
-        retried = progress.update([task(happened)])
+        retried = retries(progress.update([task(happened)]))
     opened = [f" {attempt.attempt_id}" for _, attempt, _ in progress.to_open()]
     assert len(opened) < 2
     assert not progress.to_open(), "whoever asks opens them"
@@ -243,7 +247,7 @@ def test_an_attempt_is_as_the_controller_said_it_last() -> None:
     attempt = progress.attempt(0)
     assert attempt is not None
     assert attempt.state == STATES["FAILED"]
-    assert [told_of.state for _, told_of in progress.attempt_ended(0)] == [STATES["FAILED"]]
+    assert [told_of.state for _, told_of in retries(progress.attempt_ended(0))] == [STATES["FAILED"]]
     assert progress.attempt(0) is None, "the next one is not there yet"
 
 
@@ -255,12 +259,20 @@ def test_tasks_go_on_by_themselves() -> None:
     progress.update([task("SUCCEEDED: FAILED SUCCEEDED", 5)])
     assert [index for index, _, _ in progress.to_open()] == [5]
     assert not progress.is_waiting
-    assert [(index, attempt.attempt_id) for index, attempt in progress.attempt_ended(5)] == [(5, 0)]
+    assert [(index, attempt.attempt_id) for index, attempt in retries(progress.attempt_ended(5))] == [(5, 0)]
     assert [(index, attempt.attempt_id) for index, attempt, _ in progress.to_open()] == [(5, 1)]
     progress.attempt_ended(5)
     assert not progress.is_over
     progress.give_up(2)
     assert progress.is_over
+
+
+def test_task_without_the_wanted_attempt_is_reported_once() -> None:
+    progress = Progress({0: Position()}, follow=True)
+    assert progress.update([task("PENDING:")]) == []
+    killed = task("KILLED:")
+    assert progress.update([killed]) == [NoAttempt(killed)]
+    assert progress.update([killed]) == []
 
 
 def test_nothing_to_read_is_over() -> None:
@@ -346,12 +358,12 @@ def test_any_order_of_events(seed: int, follow: bool) -> None:
             model.real = min(model.real + 1, len(model.life) - 1)
         elif event == "told" and (model.told < 0 or follow):  # who does not follow asks once
             model.told = chance.randint(max(model.told, 0), model.real)
-            retried = progress.update([task(model.life[model.told], index)])
+            retried = retries(progress.update([task(model.life[model.told], index)]))
         elif event == "ended" and model.open and (model.has_ended(model.next) or not follow):
             model.wrote.append(model.next)
             model.open = False
             model.next += 1
-            retried = progress.attempt_ended(index)
+            retried = retries(progress.attempt_ended(index))
         elif event == "interrupted" and model.open:
             model.open = False
             progress.interrupted(index)

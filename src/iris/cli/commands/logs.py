@@ -19,7 +19,7 @@ from iris.errors import IrisError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.client import LogEntry
-    from iris.client.logs.log_options import Route
+    from iris.client.logs.read_options import Route
     from iris.client.logs.streams import LogStream
     from iris.rpc import cluster_pb2
 

@@ -1,4 +1,4 @@
-"""Lines from records: where bytes become objects, as late as possible."""
+"""Makes entries from records. This is done as late as possible, at the reader, because objects cost time."""
 
 from __future__ import annotations
 
@@ -10,72 +10,71 @@ from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
-# An unfinished line is held until it is this long, then given out in pieces: so a reader's memory is bounded.
+# A reader keeps a partial line up to this length, and then returns its parts, so that its memory is bounded.
 MAX_HELD_LINE_BYTES = 64 << 20
-# A progress bar never ends its line. A reader of pieces gets a bar longer than this in pieces, each of which ends where
-# the bar goes back to the start of the line.
+# A progress bar never ends its line. With `parts`, a bar longer than this is cut before a carriage return.
 _MAX_BAR_BYTES = 4096
 
 
 class LineReader:
-    """The lines of one attempt, from its records.
+    """Makes entries from the records of one attempt.
 
     Args:
-        job_id: The job.
-        task_index: The task.
-        position: The attempt, and from where in it.
-        whole: Nothing was filtered out, so that a jump in a source means that something is missing.
-        pieces: Give a long progress bar in pieces. Otherwise only a line of `MAX_HELD_LINE_BYTES` bytes is cut.
+        job_id: The id of the job.
+        task_index: The index of the task.
+        position: The attempt, and the offsets at which its records start.
+        whole: Whether no filter excludes records, so that a jump of the offset is a gap.
+        parts: Whether a long progress bar is returned in parts. Otherwise a line is cut only at `MAX_HELD_LINE_BYTES`.
 
     Attributes:
-        jumps: Not `whole`.
+        jumps: Whether a filter may exclude records, so that a jump of the offset is no gap.
     """
 
-    def __init__(self, job_id: str, task_index: int, position: Position, *, whole: bool, pieces: bool = False) -> None:
+    def __init__(self, job_id: str, task_index: int, position: Position, *, whole: bool, parts: bool = False) -> None:
         self.jumps = not whole
-        self._gives_pieces = pieces
+        self._cuts_bars = parts
         self._job_id = job_id
         self._task_index = task_index
         self._attempt_id = position.attempt_id
         self._received = list(position.offsets)
-        self._tails = [bytearray() for _ in SOURCES]
-        self._tail_ms = [0] * len(SOURCES)
-        self._searched = [0] * len(SOURCES)  # so much of each tail has no place to be cut at
+        self._partial = [bytearray() for _ in SOURCES]  # the partial line of each source
+        self._partial_ms = [0] * len(SOURCES)
+        self._searched = [0] * len(SOURCES)  # how many bytes of each partial line have no place to cut the line
 
     @property
     def received(self) -> Position:
-        """Up to where bytes have come: from here a broken stream is continued."""
+        """The position up to which bytes have arrived. A broken stream is continued here."""
         out, err, build = self._received
         return Position(self._attempt_id, (out, err, build))
 
     @property
     def delivered(self) -> Position:
-        """Up to where lines were given out: from here another reader continues."""
+        """The position up to which entries were returned. Another reader can continue here."""
         return Position(self._attempt_id, self._delivered())
 
     def skip_to(self, offsets: Sequence[int]) -> None:
-        """What lies before these places was left out by a filter."""
+        """Move to the given offsets. A filter has excluded the bytes before them."""
         for source_id, offset in enumerate(offsets):
-            if offset > self._received[source_id] and not self._tails[source_id]:
+            if offset > self._received[source_id] and not self._partial[source_id]:
                 self._received[source_id] = offset
 
     def read(self, records: bytes) -> Iterator[tuple[int, list[LogEntry]]]:
-        """The lines that records complete, with their time, record by record."""
+        """Yield the entries of each record, with the time of the record. Records without entries are skipped."""
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             if kind & GAP:
-                if self.jumps and self._received[source_id] < offset:  # what a filter left out is not missing
+                if self.jumps and self._received[source_id] < offset:  # a filter has excluded the bytes before the gap
                     yield from self._jump(source_id, timestamp_ms, offset)
-                missing, why = parse_gap(payload)
-                yield from self._skip(source_id, timestamp_ms, offset + missing, why)
+                missing, cause = parse_gap(payload)
+                yield from self._gap(source_id, timestamp_ms, offset + missing, cause)
                 continue
-            had = self._received[source_id] - offset
-            if had > 0:  # a stream goes on with the whole record in which the last one ended
-                payload = payload[had:]
-                offset += had
-            elif had < 0:
+            known = self._received[source_id] - offset
+            if known > 0:  # a continued stream repeats the record in which the last stream ended
+                payload = payload[known:]
+                offset += known
+            elif known < 0:
                 if not self.jumps:
-                    yield from self._skip(source_id, timestamp_ms, offset, "it was not sent")
+                    yield from self._gap(source_id, timestamp_ms, offset, "it was not sent")
                 yield from self._jump(source_id, timestamp_ms, offset)
             if payload:
                 entries = self._lines(source_id, timestamp_ms, offset, payload)
@@ -83,71 +82,71 @@ class LineReader:
                     yield timestamp_ms, entries
 
     def flush(self, *, ended: bool = False) -> Iterator[tuple[int, list[LogEntry]]]:
-        """Give out the unfinished lines as they are. What continues them comes as an entry of its own.
+        """Yield the partial lines. The rest of each line becomes an entry of its own later.
 
         Args:
-            ended: Nothing continues them, because the attempt has ended: each is a line that has no newline.
+            ended: Whether the attempt has ended, so that the lines will not be continued.
         """
-        for source_id, tail in enumerate(self._tails):
-            if tail:
-                timestamp_ms, entries = self._tail_ms[source_id], self._take_tail(source_id)
+        for source_id, partial in enumerate(self._partial):
+            if partial:
+                timestamp_ms, entries = self._partial_ms[source_id], self._take_partial(source_id)
                 entries[0].origin.ended = ended
                 yield timestamp_ms, entries
 
     def _lines(self, source_id: int, timestamp_ms: int, offset: int, payload: bytes) -> list[LogEntry]:
-        tail = self._tails[source_id]
-        start = offset - len(tail)
+        partial = self._partial[source_id]
+        start = offset - len(partial)
         lines = payload.split(b"\n")
         rest = lines.pop()
-        self._tail_ms[source_id] = timestamp_ms
+        self._partial_ms[source_id] = timestamp_ms
         if not lines:
             self._received[source_id] = offset + len(payload)
-            tail += rest
-            return self._piece(source_id)
+            partial += rest
+            return self._cut(source_id)
         origin = self._origin(source_id, timestamp_ms)
-        if tail:
-            lines[0] = bytes(tail) + lines[0]
-            tail.clear()
+        if partial:
+            lines[0] = bytes(partial) + lines[0]
+            partial.clear()
             self._searched[source_id] = 0
-        tail += rest
+        partial += rest
         self._received[source_id] = offset + len(payload)
         ends = map(add, accumulate(map(len, lines)), range(start + 1, start + 1 + len(lines)))
         return list(map(LogEntry, lines, ends, repeat(origin)))
 
-    def _piece(self, source_id: int) -> list[LogEntry]:
-        """The beginning of an unfinished line that has become too long to be held."""
-        tail = self._tails[source_id]
-        if len(tail) >= MAX_HELD_LINE_BYTES:
-            return self._take_tail(source_id)
-        if self._gives_pieces and len(tail) > _MAX_BAR_BYTES:
-            cut = tail.rfind(b"\r", max(1, self._searched[source_id]), len(tail) - 1)
+    def _cut(self, source_id: int) -> list[LogEntry]:
+        """Return the first part of a partial line that is too long to keep. Empty: the line is not too long."""
+        partial = self._partial[source_id]
+        if len(partial) >= MAX_HELD_LINE_BYTES:
+            return self._take_partial(source_id)
+        if self._cuts_bars and len(partial) > _MAX_BAR_BYTES:
+            cut = partial.rfind(b"\r", max(1, self._searched[source_id]), len(partial) - 1)
             if cut > 0:
-                return self._take_tail(source_id, cut)
-            self._searched[source_id] = len(tail) - 1
+                return self._take_partial(source_id, cut)
+            self._searched[source_id] = len(partial) - 1
         return []
 
-    def _take_tail(self, source_id: int, length: int | None = None) -> list[LogEntry]:
-        tail = self._tails[source_id]
-        origin = self._origin(source_id, self._tail_ms[source_id], partial=True)
-        with memoryview(tail) as view:  # a slice of the bytearray would be another copy of it
+    def _take_partial(self, source_id: int, length: int | None = None) -> list[LogEntry]:
+        partial = self._partial[source_id]
+        origin = self._origin(source_id, self._partial_ms[source_id], partial=True)
+        with memoryview(partial) as view:  # a slice of the bytearray would be another copy of it
             data = bytes(view[:length])
         end = origin.delivered[source_id] + len(data)
-        del tail[: len(data)]
+        del partial[: len(data)]
         self._searched[source_id] = 0
         return [LogEntry(data, end, origin)]
 
     def _jump(self, source_id: int, timestamp_ms: int, offset: int) -> Iterator[tuple[int, list[LogEntry]]]:
-        if self._tails[source_id]:
-            yield timestamp_ms, self._take_tail(source_id)
+        if self._partial[source_id]:
+            yield timestamp_ms, self._take_partial(source_id)
         self._received[source_id] = offset
 
-    def _skip(self, source_id: int, timestamp_ms: int, end: int, why: str) -> Iterator[tuple[int, list[LogEntry]]]:
+    def _gap(self, source_id: int, timestamp_ms: int, end: int, cause: str) -> Iterator[tuple[int, list[LogEntry]]]:
         missing = end - self._received[source_id]
         if missing <= 0:
             return
-        if self._tails[source_id]:
-            yield timestamp_ms, self._take_tail(source_id)
-        origin = self._origin(source_id, timestamp_ms, partial=True, missing=(missing, why))
+        if self._partial[source_id]:
+            yield timestamp_ms, self._take_partial(source_id)
+        origin = self._origin(source_id, timestamp_ms, partial=True, missing=(missing, cause))
         self._received[source_id] = end
         yield timestamp_ms, [LogEntry(b"", end, origin)]
 
@@ -166,82 +165,85 @@ class LineReader:
         )
 
     def _delivered(self) -> Offsets:
-        out, err, build = (count - len(tail) for count, tail in zip(self._received, self._tails, strict=True))
+        out, err, build = (count - len(part) for count, part in zip(self._received, self._partial, strict=True))
         return out, err, build
 
 
 class RawReader:
-    """The bytes of one attempt, from its records, where nobody needs lines.
+    """Returns the bytes of one attempt from its records, for `LogStream.raw`. It has the interface of `LineReader`.
 
     Args:
-        position: The attempt, and from where in it.
-        on_missing: Told, in words, where something is missing.
+        position: The attempt, and the offsets at which its records start.
+        on_missing: Called with a text about each gap.
+
+    Attributes:
+        jumps: Not used. It is here because `LineReader` has it.
     """
 
     def __init__(self, position: Position, on_missing: Callable[[str], None]) -> None:
-        self.jumps = False  # as a `LineReader`; here nothing depends on it
+        self.jumps = False
         self._attempt_id = position.attempt_id
         self._received = list(position.offsets)
         self._on_missing = on_missing
 
     @property
     def received(self) -> Position:
-        """Up to where bytes have come."""
+        """The position up to which bytes have arrived."""
         out, err, build = self._received
         return Position(self._attempt_id, (out, err, build))
 
     @property
     def delivered(self) -> Position:
-        """The same: nothing is held back."""
+        """The position up to which bytes were returned. It equals `received`, because nothing is kept back."""
         return self.received
 
     def skip_to(self, offsets: Sequence[int]) -> None:
-        """What lies before these places was left out by a filter."""
+        """Move to the given offsets. A filter has excluded the bytes before them."""
         self._received = [max(pair) for pair in zip(self._received, offsets, strict=True)]
 
     def read(self, records: bytes) -> Iterator[tuple[int, list[bytes]]]:
-        """The payloads of records, each with its time."""
+        """Yield the new bytes of each record with the time of the record."""
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             if kind & GAP:
-                missing, why = parse_gap(payload)
+                missing, cause = parse_gap(payload)
                 missing -= max(0, self._received[source_id] - offset)
                 if missing > 0:
                     self._received[source_id] = max(offset, self._received[source_id]) + missing
-                    self._on_missing(f"{missing:,} bytes of {SOURCES[source_id]} are missing: {why}")
+                    self._on_missing(f"{missing:,} bytes of {SOURCES[source_id]} are missing: {cause}")
                 continue
-            had = self._received[source_id] - offset
-            if had < len(payload):
+            known = self._received[source_id] - offset
+            if known < len(payload):
                 self._received[source_id] = offset + len(payload)
-                yield timestamp_ms, [payload[had:] if had > 0 else payload]
+                yield timestamp_ms, [payload[known:] if known > 0 else payload]
 
     def flush(self, *, ended: bool = False) -> Iterator[tuple[int, list[bytes]]]:
-        """Nothing: it holds nothing back."""
+        """Yield nothing, because nothing is kept back."""
         del ended
         return iter(())
 
 
-def join_pieces(entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
-    """Whole lines: pieces of a long line are put together again, but not the states of a progress bar."""
-    held: dict[tuple[int, str], list[LogEntry]] = {}  # by task and source: the pieces so far
+def join_parts(entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
+    """Yield whole lines: join the parts of each long line. The states of a progress bar stay separate entries."""
+    kept: dict[tuple[int, str], list[LogEntry]] = {}  # by task and source: the parts so far
     for entry in entries:
         key = (entry.task_index, entry.source)
-        pieces = held.pop(key, [])
-        if pieces and not _continues(pieces[-1], entry):
-            yield _joined(pieces)
-            pieces = []
+        parts = kept.pop(key, [])
+        if parts and not _continues(parts[-1], entry):
+            yield _joined(parts)
+            parts = []
         if entry.missing_bytes:
             yield entry
         elif entry.partial:
-            held[key] = [*pieces, entry]
+            kept[key] = [*parts, entry]
         else:
-            yield _joined([*pieces, entry])
-    yield from map(_joined, held.values())
+            yield _joined([*parts, entry])
+    yield from map(_joined, kept.values())
 
 
-def _continues(piece: LogEntry, entry: LogEntry) -> bool:
-    return piece.attempt_id == entry.attempt_id and not entry.missing_bytes and not entry.data.startswith(b"\r")
+def _continues(part: LogEntry, entry: LogEntry) -> bool:
+    return part.attempt_id == entry.attempt_id and not entry.missing_bytes and not entry.data.startswith(b"\r")
 
 
-def _joined(pieces: list[LogEntry]) -> LogEntry:
-    return pieces[0] if len(pieces) == 1 else pieces[-1].with_earlier_parts(pieces[:-1])
+def _joined(parts: list[LogEntry]) -> LogEntry:
+    return parts[0] if len(parts) == 1 else parts[-1].with_earlier_parts(parts[:-1])

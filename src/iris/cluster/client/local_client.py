@@ -1,4 +1,4 @@
-"""A cluster of one's own on this machine: started here, spoken to as any other, gone with this process."""
+"""A cluster on this machine that the client starts and ends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from iris.config import ClusterConfig
 
 
 class LocalClusterClient(RemoteClusterClient):
-    """Starts a whole cluster on this machine and is its client. It is a real one: a controller and workers, each a
-    process, on loopback. It ends with `close`, or with this process, and leaves nothing behind.
+    """The client of a new cluster on this machine.
+
+    The cluster is a real one: a controller process and worker processes on the loopback interface. It ends with
+    `close`, or with this process, and its files are removed.
 
     Args:
-        workers: How many workers share the machine, so that several "hosts" can be had on one.
+        workers: The number of workers that share this machine.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) The number of workers is not valid.
+        InvalidArgumentError: (a `ValueError`) The number of workers is invalid.
         MissingExtraError: The extra [server] is not installed.
-        LocalClusterError: It did not start; the text says why.
+        LocalClusterError: The cluster did not start. The text says why.
     """
 
     def __init__(self, *, workers: int = 1) -> None:
@@ -42,7 +44,7 @@ class LocalClusterClient(RemoteClusterClient):
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Ends all jobs and the cluster. In a child after a fork only its own connections are closed."""
+        """End all jobs and the cluster. In a child process after a fork, close only the connections of the child."""
         super().close()
         if self._owner_pid == os.getpid():
             atexit.unregister(self.close)

@@ -1,140 +1,160 @@
-"""Which attempts of a job's tasks are to be read now, and when a follow is over: decided purely, for who reads.
+"""Which attempt of each task a reader reads next, and when the reader has read everything.
 
-For each task, attempts are read one after the other, each to its end. A task is over only when its last attempt was
-read to an end that was said, and the controller says that no other one will come.
+A reader reads the attempts of a task one after the other, each to its end. A task is over when its last attempt was
+read to the end and the controller says that the task is final. This module is pure: the reader reports what happened,
+and `Progress` answers what to read next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
 
 from iris.cluster.logs.cursor import Position
 from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
 
 
-@dataclass(slots=True)
-class _Reading:
-    """One task.
+class NextAttempt(NamedTuple):
+    """The reader has finished an attempt of a task and continues with the next attempt.
 
     Attributes:
-        position: How far it was read.
-        status: What the controller said last.
-        open: Somebody is reading this attempt.
-        ended: This attempt was read to its end.
-        over: There is nothing more to read.
-        said: How it ended was said.
+        task_index: The index of the task.
+        ended: The attempt that was read to its end.
+    """
+
+    task_index: int
+    ended: cluster_pb2.TaskAttempt
+
+
+class NoAttempt(NamedTuple):
+    """A task is over because it does not have the attempt that the reader wants.
+
+    Attributes:
+        task: The task, as the controller described it.
+    """
+
+    task: cluster_pb2.TaskStatus
+
+
+Outcome = NextAttempt | NoAttempt
+
+
+class _Stage(Enum):
+    TO_READ = auto()  # the attempt does not exist yet, or no stream reads it
+    READING = auto()  # a stream reads the attempt
+    READ = auto()  # the attempt was read to its end, and the controller has not said what comes next
+    OVER = auto()  # nothing more of the task will be read
+
+
+@dataclass(slots=True)
+class _TaskProgress:
+    """How far one task was read.
+
+    Attributes:
+        position: The attempt to read, and the offsets at which reading it starts.
+        status: The newest status that the controller has sent.
+        stage: What happens with the attempt at the moment.
     """
 
     position: Position
     status: cluster_pb2.TaskStatus | None = None
-    open: bool = False
-    ended: bool = False
-    over: bool = False
-    said: bool = False
-
-
-# Attempts after which another one follows: the task's index, and the attempt that ended.
-Retried = list[tuple[int, cluster_pb2.TaskAttempt]]
+    stage: _Stage = _Stage.TO_READ
 
 
 class Progress:
-    """The books of one who reads the logs of tasks.
+    """The progress of a reader through the attempts of one or several tasks.
 
     Args:
-        positions: From where each task is read, by task index.
-        follow: Wait for attempts that are still to come; else only those that there are.
-        one_attempt: Only the attempts that the positions name.
+        positions: Where the reader starts, by task index.
+        follow: Whether the reader waits for future attempts. Without `follow` it reads only existing attempts.
+        one_attempt: Whether the reader wants only the attempts that `positions` names.
     """
 
     def __init__(self, positions: Mapping[int, Position], *, follow: bool, one_attempt: bool = False) -> None:
-        self._readings = {index: _Reading(position) for index, position in positions.items()}
+        self._tasks = {index: _TaskProgress(position) for index, position in positions.items()}
         self._follow = follow
         self._one_attempt = one_attempt
 
     @property
     def is_over(self) -> bool:
-        """Whether all was read that there is, or will ever be."""
-        return all(reading.over for reading in self._readings.values())
+        """Whether all tasks are over."""
+        return all(task.stage is _Stage.OVER for task in self._tasks.values())
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is a task that only news from the controller can bring further."""
-        return any(not reading.over and not reading.open for reading in self._readings.values())
+        """Whether at least one task can only continue after a message from the controller."""
+        return any(task.stage in (_Stage.TO_READ, _Stage.READ) for task in self._tasks.values())
 
-    def update(self, tasks: Iterable[cluster_pb2.TaskStatus]) -> Retried:
-        """Takes what the controller says of tasks; those that are not read here are passed over."""
-        retried: Retried = []
-        for task in tasks:
-            reading = self._readings.get(task.task_index)
-            if reading is not None:
-                reading.status = task
-                self._go_on(task.task_index, reading, retried)
-        return retried
+    def update(self, tasks: Iterable[cluster_pb2.TaskStatus]) -> list[Outcome]:
+        """Apply the newest statuses from the controller, and return what changed. Other tasks are ignored."""
+        outcomes: list[Outcome] = []
+        for status in tasks:
+            task = self._tasks.get(status.task_index)
+            if task is not None:
+                task.status = status
+                outcomes += self._advance(status.task_index, task)
+        return outcomes
 
     def to_open(self) -> list[tuple[int, cluster_pb2.TaskAttempt, Position]]:
-        """The attempts to be read that nobody reads: task index, attempt, from where. Whoever asks opens them."""
+        """Return the attempts that the caller must start to read now, as (task index, attempt, start position).
+
+        Each attempt is returned once, until `interrupted` is called for its task.
+        """
         found = []
-        for index, reading in self._readings.items():
-            attempts = reading.status.attempts if reading.status is not None else ()
-            number = reading.position.attempt_id
-            if not reading.open and not reading.ended and not reading.over and number < len(attempts):
-                reading.open = True
-                found.append((index, attempts[number], reading.position))
+        for index, task in self._tasks.items():
+            attempt = self.attempt(index)
+            if task.stage is _Stage.TO_READ and attempt is not None:
+                task.stage = _Stage.READING
+                found.append((index, attempt, task.position))
         return found
 
     def attempt(self, task_index: int) -> cluster_pb2.TaskAttempt | None:
-        """What the controller said last of the attempt that is being read."""
-        reading = self._readings[task_index]
-        attempts = reading.status.attempts if reading.status is not None else ()
-        number = reading.position.attempt_id
+        """Return the attempt that is being read, as the controller described it last. None if it does not exist yet."""
+        task = self._tasks[task_index]
+        attempts = task.status.attempts if task.status is not None else ()
+        number = task.position.attempt_id
         return attempts[number] if number < len(attempts) else None
 
     def interrupted(self, task_index: int) -> None:
-        """Nobody reads the task any more, and it has not ended: it is to be opened again."""
-        self._readings[task_index].open = False
+        """Report that no stream reads the attempt any more, although its end was not reached."""
+        task = self._tasks[task_index]
+        if task.stage is _Stage.READING:
+            task.stage = _Stage.TO_READ
 
     def give_up(self, task_index: int) -> None:
-        """Nothing more of the task is read."""
-        reading = self._readings[task_index]
-        reading.over = reading.said = True
+        """Report that nothing more of the task will be read."""
+        self._tasks[task_index].stage = _Stage.OVER
 
-    def without_attempt(self) -> list[cluster_pb2.TaskStatus]:
-        """The tasks that are over, since they do not have the attempt that was to be read: each is told of once."""
-        found = []
-        for reading in self._readings.values():
-            if reading.over and not reading.said and reading.status is not None:
-                reading.said = True
-                found.append(reading.status)
-        return found
+    def attempt_ended(self, task_index: int) -> list[Outcome]:
+        """Report that the attempt was read to its end, and return what changed."""
+        task = self._tasks[task_index]
+        if task.stage is not _Stage.OVER:
+            task.stage = _Stage.READ
+        return self._advance(task_index, task)
 
-    def attempt_ended(self, task_index: int) -> Retried:
-        """The attempt of the task that was being read was read to its end."""
-        retried: Retried = []
-        reading = self._readings[task_index]
-        reading.open = False
-        reading.ended = reading.said = True
-        self._go_on(task_index, reading, retried)
-        return retried
-
-    def _go_on(self, task_index: int, reading: _Reading, retried: Retried) -> None:
-        task = reading.status
-        if reading.over or task is None:
-            return
-        number = reading.position.attempt_id
-        if not reading.ended:
-            if number >= len(task.attempts) and (is_task_finished(task.state) or not self._follow):
-                reading.over = True  # it never had this attempt, or has not had it yet
+    def _advance(self, task_index: int, task: _TaskProgress) -> list[Outcome]:
+        status = task.status
+        if status is None or task.stage is _Stage.OVER:
+            return []
+        number, count = task.position.attempt_id, len(status.attempts)
+        is_final = is_task_finished(status.state)
+        if task.stage is not _Stage.READ:
+            if number >= count and (is_final or not self._follow):
+                task.stage = _Stage.OVER
+                return [NoAttempt(status)]
         elif self._one_attempt:
-            reading.over = True
-        elif number + 1 < len(task.attempts) or (self._follow and _will_be_retried(task, number)):
-            reading.position = Position(number + 1)
-            reading.ended = reading.said = False
-            retried.append((task_index, task.attempts[number]))
-        elif not self._follow or (is_task_finished(task.state) and number < len(task.attempts)):
-            reading.over = True
-        # Else the worker knows of the end before the controller does: there will be news.
+            task.stage = _Stage.OVER
+        elif number + 1 < count or (self._follow and _will_be_retried(status, number)):
+            task.position = Position(number + 1)
+            task.stage = _Stage.TO_READ
+            return [NextAttempt(task_index, status.attempts[number])]
+        elif not self._follow or (is_final and number < count):
+            task.stage = _Stage.OVER
+        # Otherwise the worker knew of the end before the controller did. The next status from the controller decides.
+        return []
 
 
 def _will_be_retried(task: cluster_pb2.TaskStatus, attempt_id: int) -> bool:
@@ -146,12 +166,12 @@ def _will_be_retried(task: cluster_pb2.TaskStatus, attempt_id: int) -> bool:
 
 
 def end_without_attempt(task: cluster_pb2.TaskStatus) -> cluster_pb2.LogEnd:
-    """How the log of a task ends that does not have an attempt to read."""
+    """Return the end of the log of a task that has no attempt to read."""
     return cluster_pb2.LogEnd(complete=is_task_finished(task.state), state=task.state, error=task.error)
 
 
 def complete_end(end: cluster_pb2.LogEnd, attempt: cluster_pb2.TaskAttempt) -> None:
-    """What a log does not say itself: how its attempt ended. A worker knows it better than we do, until it is gone."""
+    """Add to the end of a log how its attempt ended, unless the worker has already said so."""
     if end.state != cluster_pb2.TASK_STATE_UNSPECIFIED:
         return
     end.state = attempt.state

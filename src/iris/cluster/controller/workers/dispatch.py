@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 StillLive = Callable[[int, int], bool]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WorkerRecord:
     """A worker as it registered.
 

@@ -1,0 +1,217 @@
+"""The methods of `IrisClient` that read logs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from iris.arguments import (
+    MAX_INT32,
+    check_job_id,
+    check_task_index,
+    check_task_indices,
+    check_whole_number,
+)
+from iris.client.job import Job
+from iris.client.logs.lines import join_parts
+from iris.client.logs.log_entry import LogEntry
+from iris.client.logs.read_options import DEFAULT_PATIENCE_S, ReadOptions, Route, check_attempt_id
+from iris.client.logs.streams import LogStream, TaskLogReader
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.client.verbs.logs import find_attempt
+
+_FETCH_PATIENCE_S = 5.0  # how long `fetch_task_logs` retries when the worker does not answer
+
+
+class LogMethods:
+    """The methods of `IrisClient` that read logs.
+
+    Args:
+        cluster: The low-level client of the cluster.
+    """
+
+    def __init__(self, cluster: RemoteClusterClient) -> None:
+        self.cluster = cluster
+
+    def fetch_task_logs(
+        self,
+        job_id: str | Job,
+        task_index: int,
+        start_ms: int = 0,
+        max_lines: int = 0,
+        *,
+        attempt_id: int | None = None,
+    ) -> list[LogEntry]:
+        """Return the lines that a task has written so far. `[]` if no attempt has started.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+            task_index: The task, from 0.
+            start_ms: Return only lines that were finished after this time, in milliseconds since the Unix epoch. 0:
+                all lines.
+            max_lines: Return only the first N lines. 0: all lines.
+            attempt_id: The attempt, from 0. Default: the newest attempt.
+
+        Raises:
+            NotFoundError: There is no such job, task or attempt.
+            WorkerUnreachableError: The worker that has the log does not answer.
+        """
+        job_id, task_index = check_job_id(job_id), check_task_index(task_index)
+        start_ms = check_whole_number("start_ms", start_ms)
+        max_lines = check_whole_number("max_lines", max_lines, most=MAX_INT32)
+        attempt_id = check_attempt_id(attempt_id)
+        task = self.cluster.get_task_status(job_id, task_index)
+        if not task.attempts and attempt_id is None:
+            return []
+        attempt = find_attempt(task, attempt_id)
+        with self.stream_task_logs(
+            job_id,
+            task_index,
+            follow=False,
+            attempt_id=attempt.attempt_id,
+            start_ms=start_ms,
+            patience_s=_FETCH_PATIENCE_S,
+        ) as stream:
+            entries = list(itertools.islice(join_parts(stream), max_lines or None))
+            end = stream.ends.get(task_index)
+        if end is not None and not end.complete:
+            return [entry for entry in entries if not entry.partial or entry.missing_bytes]  # the task may go on
+        return entries
+
+    def stream_task_logs(
+        self,
+        job_id: str | Job,
+        task_index: int,
+        *,
+        follow: bool = True,
+        cursor: str | None = None,
+        attempt_id: int | None = None,
+        start_ms: int = 0,
+        end_ms: int = 0,
+        max_lines: int = 0,
+        tail: int | None = None,
+        sources: Sequence[str] = (),
+        regex: str = "",
+        route: Route = "auto",
+        patience_s: float | None = DEFAULT_PATIENCE_S,
+        on_notice: Callable[[str], None] | None = None,
+        partial: bool = False,
+    ) -> LogStream:
+        """Return an iterator over the lines of a task, through all its attempts.
+
+        It returns the existing lines. With `follow` it then returns each new line as soon as the task has written it,
+        until the task has ended and its log was read to the end. Each line comes once, and the lines of each source
+        come in their order. A lost connection is opened again and continued at the exact byte.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+            task_index: The task, from 0.
+            follow: Whether to continue until the task has ended. If False, only the existing lines are returned.
+            cursor: The `cursor` of an entry. Return only what comes after that entry.
+            attempt_id: Return only the lines of this attempt, from 0. Default: all attempts.
+            start_ms: Return only lines that were finished after this time, in milliseconds since the Unix epoch. 0:
+                all lines.
+            end_ms: Return only lines that were finished up to this time, inclusive. 0: all lines. A follow ends soon
+                after this time.
+            max_lines: End after the first N lines that pass all other filters. 0: no limit.
+            tail: Begin with the last N existing lines that pass all other filters. None: all lines.
+            sources: Return only these sources, out of `stdout`, `stderr` and `build`. Empty: all sources.
+            regex: Return only lines in which this RE2 pattern is found.
+            route: `"auto"` reads directly from a worker if this machine can reach it, and otherwise through the
+                controller. `"worker"` and `"controller"` allow only one of them.
+            patience_s: For how many seconds to retry when a server does not answer. None and `math.inf` retry forever.
+            on_notice: Called with a text about each lost connection, each retry of the task, and a missing end of a
+                log. Default: print the text on stderr.
+            partial: Whether to return partial lines within 0.2 seconds, for prompts and progress bars. Such entries are
+                `partial`. If False, each line is one entry, which is returned when the line is finished.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid, or the cursor belongs to another job or task.
+            NotFoundError: There is no such job, task or attempt.
+            ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `patience_s`. Iterating
+                raises these errors too.
+        """
+        job_id, task_index = check_job_id(job_id), check_task_index(task_index)
+        options = ReadOptions.checked(
+            follow=follow,
+            cursor=cursor,
+            attempt_id=attempt_id,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            max_lines=max_lines,
+            tail=tail,
+            sources=sources,
+            regex=regex,
+            route=route,
+            patience_s=patience_s,
+            on_notice=on_notice,
+            partial=partial,
+        )
+        return LogStream(TaskLogReader(self.cluster, job_id, [task_index], options))
+
+    def stream_job_logs(
+        self,
+        job_id: str | Job,
+        task_indices: Sequence[int] | None = None,
+        *,
+        follow: bool = True,
+        cursor: str | None = None,
+        attempt_id: int | None = None,
+        start_ms: int = 0,
+        end_ms: int = 0,
+        max_lines: int = 0,
+        tail: int | None = None,
+        sources: Sequence[str] = (),
+        regex: str = "",
+        route: Route = "auto",
+        patience_s: float | None = DEFAULT_PATIENCE_S,
+        on_notice: Callable[[str], None] | None = None,
+        partial: bool = False,
+    ) -> LogStream:
+        """Return an iterator over the lines of several tasks.
+
+        The existing lines come sorted by time, and new lines as they are written. The lines of each task are always in
+        the task's order.
+
+        Args:
+            job_id: The job: its id, or a `Job`.
+            task_indices: The tasks, from 0. Default: all tasks of the job.
+            follow: Whether to continue until all tasks have ended.
+            cursor: See `stream_task_logs`. The cursor of a line contains the position of each task, so its length grows
+                with the number of tasks.
+            attempt_id: See `stream_task_logs`.
+            start_ms: See `stream_task_logs`.
+            end_ms: See `stream_task_logs`.
+            max_lines: End after the first N lines of all tasks together. 0: no limit.
+            tail: Begin with the last N existing lines of all tasks together. None: all lines.
+            sources: See `stream_task_logs`.
+            regex: See `stream_task_logs`.
+            route: See `stream_task_logs`.
+            patience_s: See `stream_task_logs`.
+            on_notice: See `stream_task_logs`.
+            partial: See `stream_task_logs`.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) An argument is invalid, or the cursor belongs to another job.
+            NotFoundError: There is no such job, task or attempt.
+            ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `patience_s`. Iterating
+                raises these errors too.
+        """
+        job_id = check_job_id(job_id)
+        indices = None if task_indices is None else check_task_indices("task_indices", task_indices)
+        options = ReadOptions.checked(
+            follow=follow,
+            cursor=cursor,
+            attempt_id=attempt_id,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            max_lines=max_lines,
+            tail=tail,
+            sources=sources,
+            regex=regex,
+            route=route,
+            patience_s=patience_s,
+            on_notice=on_notice,
+            partial=partial,
+        )
+        return LogStream(TaskLogReader(self.cluster, job_id, indices, options))

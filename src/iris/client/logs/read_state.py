@@ -1,0 +1,208 @@
+"""The state of one reader, which both of its stages share: the existing part of the logs, and the follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from iris.client.logs.lines import LineReader, RawReader
+from iris.client.logs.read_options import ReadOptions
+from iris.client.logs.routes import Routes
+from iris.client.logs.start import find_tasks, first_positions
+from iris.client.logs.task_positions import TaskPositions
+from iris.cluster.client.remote_client import RemoteClusterClient
+from iris.cluster.logs.cursor import Position
+from iris.cluster.logs.progress import NextAttempt, NoAttempt, Outcome, Progress, complete_end, end_without_attempt
+from iris.cluster.types import is_task_finished
+from iris.rpc import cluster_pb2
+
+Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
+# What the records of a chunk became: entries, or the bytes of `LogStream.raw`.
+Items = Sequence[Any]
+
+
+class ReadState:
+    """The state of one reader. The thread that iterates owns it, apart from `is_closed`.
+
+    Args:
+        cluster: The client of the cluster.
+        job_id: The job.
+        task_indices: The tasks to read. None: all tasks of the job.
+        options: What the reader wants.
+
+    Attributes:
+        tasks: The tasks by index, as the controller described them when the reader started.
+        routes: The choice of the server for each attempt.
+        ends: How the log of each task's last attempt ended, by task index.
+        reads_lines: Whether the reader wants entries. Otherwise it wants bytes.
+        partial: Whether partial lines are returned while the task writes them.
+        is_closed: Whether the user has closed the stream.
+
+    Raises:
+        NotFoundError: There is no such job, task or attempt.
+        InvalidArgumentError: The cursor belongs to another job, task or attempt.
+        ControllerUnreachableError: The controller has not answered for `options.patience_s`.
+    """
+
+    def __init__(
+        self, cluster: RemoteClusterClient, job_id: str, task_indices: Sequence[int] | None, options: ReadOptions
+    ) -> None:
+        self.cluster = cluster
+        self.job_id = job_id
+        self.options = options
+        self.tasks: Mapping[int, cluster_pb2.TaskStatus] = find_tasks(cluster, job_id, task_indices, options)
+        self.routes = Routes(cluster, options.route)
+        self.ends: dict[int, cluster_pb2.LogEnd] = {}
+        self.reads_lines = True
+        self.partial = options.partial
+        self.is_closed = False
+        if options.route == "auto" and len(self.tasks) > 1:
+            attempts = [attempt for task in self.tasks.values() for attempt in task.attempts]
+            cluster.find_routes((attempt.worker_id, attempt.worker_address) for attempt in attempts)
+        positions = first_positions(job_id, self.tasks, options)
+        self._readers = {index: self.new_reader(index, position) for index, position in positions.items()}
+        self._task_positions: TaskPositions | None = None
+        self.start_task_positions()
+        self._has_existing: set[int] = set()  # tasks whose existing lines were read
+
+    # The line readers.
+
+    def new_reader(self, task_index: int, position: Position) -> LineReader | RawReader:
+        """Return a reader of the records of one attempt, from a position."""
+        if self.reads_lines:
+            whole = self.options.has_no_filter
+            return LineReader(self.job_id, task_index, position, whole=whole, parts=self.partial)
+        return RawReader(position, lambda text: self.options.on_notice(f"task {task_index}: {text}"))
+
+    def reader(self, task_index: int, attempt_id: int) -> LineReader | RawReader:
+        """Return the reader of an attempt. If the task's current reader has another attempt, replace it."""
+        reader = self._readers[task_index]
+        if reader.received.attempt_id != attempt_id:
+            reader = self._readers[task_index] = self.new_reader(task_index, Position(attempt_id))
+        return reader
+
+    def set_reader(self, task_index: int, reader: LineReader | RawReader) -> None:
+        """Replace the reader of a task."""
+        self._readers[task_index] = reader
+
+    def readers(self) -> Mapping[int, LineReader | RawReader]:
+        """Return the current reader of each task."""
+        return self._readers
+
+    def renew_readers(self) -> None:
+        """Replace all readers after a change of `reads_lines` or `partial`."""
+        self._readers = {index: self.new_reader(index, reader.received) for index, reader in self._readers.items()}
+
+    def positions(self) -> dict[int, Position]:
+        """Return up to where the bytes of each task have arrived."""
+        return {index: reader.received for index, reader in self._readers.items()}
+
+    def progress(self, positions: Mapping[int, Position]) -> Progress:
+        """Return the progress of a reader that reads only what exists, from the given positions."""
+        return Progress(positions, follow=False, one_attempt=self.options.attempt_id is not None)
+
+    # Requests.
+
+    def request(
+        self, positions: Sequence[cluster_pb2.LogPosition], *, follow: bool, without_start_time: bool = False
+    ) -> cluster_pb2.StreamTaskLogsRequest:
+        """Return the request for attempts, from the given positions.
+
+        Args:
+            positions: One position for each attempt.
+            follow: Whether the server waits for future lines.
+            without_start_time: Whether the client checks `start_ms` instead of the server; see `filters_start_here`.
+        """
+        request = cluster_pb2.StreamTaskLogsRequest(
+            job_id=self.job_id, positions=positions, follow=follow, one_attempt=True, filter=self.options.filter
+        )
+        if without_start_time:
+            request.filter.ClearField("start_ms")
+        return request
+
+    def filters_start_here(self, task_index: int) -> bool:
+        """Return whether the client checks `start_ms` of a task, because the existing lines were read.
+
+        A server that filters sends only whole lines, so a prompt would not be shown. The server therefore gets a
+        request without filter, if `start_ms` is the only filter.
+        """
+        wanted = self.options.filter
+        return task_index in self._has_existing and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
+
+    def existing_was_read(self, task_index: int) -> bool:
+        """Note that the existing lines of a task were read. Return whether the request for the task changes by that."""
+        is_new = task_index not in self._has_existing
+        self._has_existing.add(task_index)
+        return is_new and self.filters_start_here(task_index)
+
+    def is_before_start(self, task_index: int, timestamp_ms: int) -> bool:
+        """Return whether the client drops a record because of `start_ms`. A clock that was set back can cause it."""
+        return timestamp_ms <= self.options.filter.start_ms and self.filters_start_here(task_index)
+
+    # Cursors.
+
+    def start_task_positions(self, starts: Mapping[int, Position] | None = None) -> None:
+        """Compute the positions of all tasks anew, for the cursors in a stream of several tasks.
+
+        Args:
+            starts: Positions by task index that replace those of the readers.
+        """
+        if len(self.tasks) > 1:
+            delivered = {index: reader.delivered for index, reader in self._readers.items()}
+            self._task_positions = TaskPositions(delivered | dict(starts or {}))
+
+    def deliver(self, task_index: int, items: Items) -> None:
+        """Note that items of a task are returned next, for the cursors of later entries."""
+        if self._task_positions is not None and self.reads_lines and items:
+            self._task_positions.deliver(task_index, items[-1])
+
+    def skip_filtered(self, task_index: int, reader: LineReader | RawReader, end: cluster_pb2.LogEnd) -> None:
+        """Move a reader to the end of what exists. What did not arrive until there was excluded by the filter."""
+        if end.offsets and not self.options.has_no_filter:
+            reader.skip_to(end.offsets)
+            if self._task_positions is not None:
+                self._task_positions.move(task_index, reader.delivered)
+
+    # Ends of attempts.
+
+    def note_end(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
+        """Complete the end of a log by the status of its attempt, and tell the user if the end is missing."""
+        if attempt is None:
+            return
+        if end.complete:
+            complete_end(end, attempt)
+        if end.missing_reason:
+            self.options.on_notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")
+
+    def attempt_ended(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
+        """Note that an attempt was read to its end, and how it ended."""
+        self.note_end(task_index, attempt, end)
+        self.ends[task_index] = end
+
+    def apply(self, outcomes: Iterable[Outcome]) -> None:
+        """Note which tasks continue with another attempt or are over, and tell the user about retries."""
+        for outcome in outcomes:
+            match outcome:
+                case NoAttempt(task):
+                    if is_task_finished(task.state) or not self.options.follow:
+                        self.ends.setdefault(task.task_index, end_without_attempt(task))
+                case NextAttempt(index, ended):
+                    self.ends.pop(index, None)  # that was not the last attempt
+                    if self.options.follow:
+                        self.options.on_notice(
+                            f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"
+                            f" attempt {ended.attempt_id + 1} follows"
+                        )
+
+    def give_up_attempt(self, task_index: int, attempt: cluster_pb2.TaskAttempt, error: Exception) -> Chunk:
+        """Tell the user that the rest of an attempt cannot be read. Return a chunk that ends the attempt."""
+        self.options.on_notice(f"the rest of attempt {attempt.attempt_id} of task {task_index} cannot be read: {error}")
+        chunk = Chunk(task_index=task_index, attempt_id=attempt.attempt_id)
+        chunk.end.state = attempt.state
+        chunk.end.missing_reason = str(error)
+        return chunk
+
+
+def is_final(end: cluster_pb2.LogEnd) -> bool:
+    """Return whether nothing more of an attempt will ever be read: its log is complete, or its rest is missing."""
+    return end.complete or bool(end.missing_reason)

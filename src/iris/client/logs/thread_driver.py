@@ -1,0 +1,317 @@
+"""Drives the follow engine with threads: one thread for each stream, and one that watches the job.
+
+The thread that iterates owns the follow. The other threads only put what arrives into a queue. Each stream may have a
+few messages in the queue, so that a reader that pauses makes the servers pause.
+
+At the end the connections are shut down, which ends the threads, and the threads are joined: a thread that wakes up
+while the interpreter ends would abort the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import math
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from iris.cluster.logs.follow import Follow, group_by_server
+from iris.cluster.logs.follow_events import (
+    CloseStream,
+    Event,
+    Instruction,
+    Read,
+    RestartRequested,
+    StreamEnded,
+    StreamId,
+    StreamOpened,
+    TasksChanged,
+    TimePassed,
+    Worker,
+    WorkerLost,
+    events_of,
+)
+from iris.errors import IrisError, UnavailableError
+from iris.rpc import cluster_pb2
+from iris.rpc.auth.credentials import TokenRenewedError
+from iris.rpc.http.stream_handle import StreamHandle
+
+_BUFFERED_MESSAGES = 4  # of each stream
+_JOIN_S = 1.0  # a thread ends within this time after its connection was shut down, unless it is still connecting
+_open_drivers: weakref.WeakSet[ThreadDriver[Any]] = weakref.WeakSet()
+
+Server = TypeVar("Server", bound=Hashable)
+# Opens a stream and yields its messages. Another thread can end the stream by its handle.
+OpenStream = Callable[[StreamHandle], Generator[cluster_pb2.StreamTaskLogsResponse]]
+
+
+@atexit.register
+def _end_all() -> None:
+    for driver in list(_open_drivers):
+        driver.end()
+
+
+class LogServers(Protocol[Server]):
+    """The servers from which a follow reads. The driver calls it, so that a test can pass another implementation."""
+
+    def choose(self, read: Read) -> Server:
+        """Return the server that has the log of an attempt."""
+
+    def worker(self, server: Server) -> Worker | None:
+        """Return the id and address of the worker that a server stands for. None: it stands for the controller."""
+
+    def opener(self, server: Server, reads: Sequence[Read]) -> OpenStream:
+        """Return a function that opens one stream for several attempts. The thread of the stream calls the function."""
+
+    def watch(
+        self, handle: StreamHandle, on_silence: Callable[[UnavailableError], None]
+    ) -> Iterator[Sequence[cluster_pb2.TaskStatus]]:
+        """Yield the statuses of the tasks, first of all tasks, then of those that have changed.
+
+        Args:
+            handle: Ends the watch from another thread.
+            on_silence: Called when the controller does not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """The controller does not answer at the moment."""
+
+    error: UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class _NewStatuses:
+    """The watch has new statuses, or the iterating thread was woken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WatchFailed:
+    error: IrisError
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    stream: StreamId
+    message: cluster_pb2.StreamTaskLogsResponse
+
+
+Arrival = Silence | _NewStatuses | _WatchFailed | _Message | StreamEnded
+
+
+class ThreadDriver(Generic[Server]):
+    """Drives one follow.
+
+    Args:
+        follow: The follow.
+        servers: The servers from which the follow reads.
+    """
+
+    def __init__(self, follow: Follow, servers: LogServers[Server]) -> None:
+        self._follow = follow
+        self._servers = servers
+        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        self._watch = _WatchThread(servers.watch, self._arrivals)
+        self._stream_ids = itertools.count(1)
+        self._streams: dict[StreamId, _StreamThread] = {}
+
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether something has arrived that was not applied yet."""
+        return not self._arrivals.empty()
+
+    def start(self) -> None:
+        """Start to watch the job."""
+        self._watch.start()
+        _open_drivers.add(self)
+
+    def report(self, event: Event) -> Iterator[Instruction]:
+        """Report an event to the follow. Carry out the instructions for the driver, and yield those for the reader."""
+        for instruction in self._follow.handle(event, time.monotonic()):
+            if isinstance(instruction, CloseStream):
+                self._streams[instruction.stream].end()  # `StreamEnded` removes it
+            else:
+                yield instruction
+
+    def open_and_close(self) -> Iterator[Instruction]:
+        """Open and close the streams that are due now, and yield the instructions for the reader."""
+        reads: list[Read] = []
+        for instruction in self.report(TimePassed()):
+            if isinstance(instruction, Read):
+                reads.append(instruction)
+            else:
+                yield instruction
+        by_server, missing = group_by_server(reads, self._servers.choose)
+        for event in missing:
+            yield from self.report(event)
+        for server, of_server in by_server.items():
+            stream_id = next(self._stream_ids)
+            indices = [read.task_index for read in of_server]
+            yield from self.report(StreamOpened(stream_id, self._servers.worker(server), indices))
+            stream = _StreamThread(stream_id, self._servers.opener(server, of_server), self._arrivals)
+            self._streams[stream_id] = stream
+            stream.start()
+
+    def wait(self, until: float) -> Arrival | None:
+        """Wait for the next arrival.
+
+        Args:
+            until: When to return None if nothing has arrived, on the monotonic clock.
+        """
+        wake_at = self._follow.wake_at
+        end = until if wake_at is None else min(until, wake_at)
+        try:
+            return self._arrivals.get(timeout=None if end == math.inf else max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def apply(self, arrival: Arrival) -> Iterator[Instruction]:
+        """Report an arrival to the follow, and yield the instructions for the reader. The reader must carry out each
+        instruction before it asks for the next one."""
+        match arrival:
+            case _NewStatuses():
+                yield from self.report(TasksChanged(self._watch.take()))
+                for stream_id in self._follow.streams_of_lost_workers():
+                    yield from self.report(WorkerLost(stream_id))
+            case _WatchFailed(error):
+                raise error
+            case _Message(stream_id, message):
+                if stream_id in self._streams:
+                    self._streams[stream_id].message_taken()
+                for event in events_of(stream_id, message):
+                    yield from self.report(event)
+            case StreamEnded(stream_id):
+                self._streams.pop(stream_id, None)
+                yield from self.report(arrival)
+
+    def restart(self, stream: StreamId, task_index: int) -> None:
+        """Read a task from a new stream."""
+        for _ in self.report(RestartRequested(stream, task_index)):
+            raise AssertionError("a restart has no instructions for the reader")
+
+    def wake(self) -> None:
+        """Make `wait` return soon, from any thread."""
+        self._arrivals.put(_NewStatuses())
+
+    def end(self) -> None:
+        """End the threads, from any thread."""
+        threads: list[_StreamThread | _WatchThread] = [self._watch, *list(self._streams.values())]
+        for thread in threads:
+            thread.end()
+        for thread in threads:
+            thread.join()
+        self.wake()
+        _open_drivers.discard(self)
+
+
+class _StreamThread:
+    """A thread that reads one stream from one server.
+
+    Args:
+        stream_id: The number of the stream.
+        open_stream: Opens the stream.
+        arrivals: Gets the messages, and at last a `StreamEnded`.
+    """
+
+    def __init__(
+        self,
+        stream_id: StreamId,
+        open_stream: OpenStream,
+        arrivals: queue.SimpleQueue[Arrival],
+    ) -> None:
+        self._stream_id = stream_id
+        self._handle = StreamHandle()
+        self._open_stream = open_stream
+        self._arrivals = arrivals
+        self._free_buffers = threading.Semaphore(_BUFFERED_MESSAGES)
+        self._thread = threading.Thread(target=self._run, name="iris-logs", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def message_taken(self) -> None:
+        """Report that the reader has taken a message."""
+        self._free_buffers.release()
+
+    def end(self) -> None:
+        """End the stream, from any thread."""
+        self._handle.abort()
+        self._free_buffers.release()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, but not for long."""
+        _join(self._thread)
+
+    def _run(self) -> None:
+        ended: Exception | None = None
+        try:
+            with closing(self._open_stream(self._handle)) as messages:
+                for message in messages:
+                    self._free_buffers.acquire()
+                    if self._handle.aborted:
+                        return
+                    self._arrivals.put(_Message(self._stream_id, message))
+        except Exception as error:  # noqa: BLE001 - the iterating thread decides what an error means
+            ended = error
+        self._arrivals.put(StreamEnded(self._stream_id, ended, isinstance(ended, TokenRenewedError)))
+
+
+class _WatchThread:
+    """A thread that watches the tasks of the job. Statuses that the iterating thread has not taken yet are merged."""
+
+    def __init__(
+        self,
+        watch: Callable[[StreamHandle, Callable[[UnavailableError], None]], Iterator[Sequence[cluster_pb2.TaskStatus]]],
+        arrivals: queue.SimpleQueue[Arrival],
+    ) -> None:
+        self._watch = watch
+        self._arrivals = arrivals
+        self._handle = StreamHandle()
+        self._lock = threading.Lock()
+        self._new: dict[int, cluster_pb2.TaskStatus] = {}
+        self._thread = threading.Thread(target=self._run, name="iris-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def take(self) -> list[cluster_pb2.TaskStatus]:
+        """Return the statuses that have changed since the last call."""
+        with self._lock:
+            new, self._new = self._new, {}
+        return list(new.values())
+
+    def end(self) -> None:
+        """End the watch, from any thread."""
+        self._handle.abort()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, but not for long."""
+        _join(self._thread)
+
+    def _run(self) -> None:
+        try:
+            for tasks in self._watch(self._handle, lambda error: self._arrivals.put(Silence(error))):
+                if self._handle.aborted:
+                    return
+                with self._lock:
+                    was_empty = not self._new
+                    self._new |= {task.task_index: task for task in tasks}
+                if was_empty:
+                    self._arrivals.put(_NewStatuses())
+        except IrisError as error:
+            if not self._handle.aborted:
+                self._arrivals.put(_WatchFailed(error))
+
+
+def _join(thread: threading.Thread) -> None:
+    if thread.ident is not None and thread is not threading.current_thread():
+        thread.join(_JOIN_S)

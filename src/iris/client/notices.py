@@ -1,0 +1,40 @@
+"""Notices to the user on stderr: the default of every `on_notice` argument."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TextIO
+
+from iris.errors import visible
+from iris.terminal.encoding import encode_text
+
+
+def print_notice(text: str) -> None:
+    """Print a notice on stderr. Does nothing if the program has no stderr or has closed it."""
+    with contextlib.suppress(OSError):  # the program must not fail because of a notice
+        write_text(sys.stderr, f"iris: {visible(text)}\n")
+
+
+def write_text(stream: TextIO | None, text: str) -> bool:
+    """Write text and flush it. Characters that the stream cannot encode are replaced.
+
+    Args:
+        stream: The stream. None, as `sys.stderr` in a program without stderr: nothing is written.
+        text: The text.
+
+    Returns:
+        False if the stream was closed, or if nobody reads it any more.
+    """
+    if stream is None:
+        return True
+    try:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(encode_text(text, encoding).decode(encoding))
+        stream.flush()
+    except (BrokenPipeError, ValueError):
+        return False
+    return True

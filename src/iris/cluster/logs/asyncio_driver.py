@@ -1,0 +1,187 @@
+"""Drives the follow engine with asyncio: one task for each stream and one for the statuses of tasks.
+
+The event loop that runs `AsyncioDriver.step` owns all state. No method may be called from another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from iris.cluster.logs.follow import Follow, group_by_server
+from iris.cluster.logs.follow_events import (
+    CloseStream,
+    Event,
+    Instruction,
+    Read,
+    StreamEnded,
+    StreamId,
+    StreamOpened,
+    TasksChanged,
+    TimePassed,
+    Worker,
+    WorkerLost,
+    events_of,
+)
+from iris.rpc import cluster_pb2
+from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
+
+Server = TypeVar("Server", bound=Hashable)
+
+
+class AsyncLogServers(Protocol[Server]):
+    """The servers from which a follow reads. The driver calls it, so that a test can pass another implementation."""
+
+    def choose(self, read: Read) -> Server:
+        """Return the server that has the log of an attempt.
+
+        Raises:
+            UnavailableError: No server has the log at the moment.
+        """
+
+    def worker(self, server: Server) -> Worker | None:
+        """Return the id and address of the worker that a server stands for. None: it stands for the controller."""
+
+    def is_lost(self, server: Server) -> bool:
+        """Return whether the worker that a server stands for was declared lost."""
+
+    def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
+        """Return the messages of one stream that carries the logs of several attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of a follow brought.
+
+    Attributes:
+        instructions: What the reader must do, in this order. `Read` and `CloseStream` were carried out already.
+        message: The message that the instructions came from. None: they came from something else.
+    """
+
+    instructions: list[Instruction] = field(default_factory=list)
+    message: StreamTaskLogsResponse | None = None
+
+
+_Arrival = tuple[StreamId | None, StreamTaskLogsResponse | list[cluster_pb2.TaskStatus] | Exception | None]
+
+
+class AsyncioDriver(Generic[Server]):
+    """Drives one follow.
+
+    Args:
+        follow: The follow.
+        servers: The servers from which the follow reads.
+        statuses: Yields the statuses of the tasks, first of all tasks, then of those that have changed.
+        buffered_messages: How many messages of all streams together wait for the reader.
+    """
+
+    def __init__(
+        self,
+        follow: Follow,
+        servers: AsyncLogServers[Server],
+        statuses: AsyncGenerator[list[cluster_pb2.TaskStatus]],
+        *,
+        buffered_messages: int,
+    ) -> None:
+        self._follow = follow
+        self._servers = servers
+        self._arrivals: asyncio.Queue[_Arrival] = asyncio.Queue(buffered_messages)
+        self._stream_ids = itertools.count(1)
+        self._tasks: dict[StreamId, asyncio.Task[None]] = {}
+        self._server_of: dict[StreamId, Server] = {}
+        self._statuses = asyncio.create_task(self._put_statuses(statuses))
+
+    async def step(self, until: float = math.inf) -> Step:
+        """Open and close streams that are due. If this changes nothing for the reader, wait for one arrival.
+
+        Args:
+            until: When to return an empty step, on the monotonic clock, if nothing has arrived.
+        """
+        opened = self._open_and_close()
+        if opened or self._follow.is_over:
+            return Step(opened)
+        for open_stream, server in self._server_of.items():
+            if self._servers.is_lost(server):
+                self._handle(WorkerLost(open_stream))
+        wake_at = self._follow.wake_at
+        end = until if wake_at is None else min(until, wake_at)
+        try:
+            async with asyncio.timeout(None if end == math.inf else max(0.0, end - time.monotonic())):
+                stream, arrived = await self._arrivals.get()
+        except TimeoutError:
+            return Step()
+        return self._apply(stream, arrived)
+
+    async def close(self) -> None:
+        """End all streams, and wait until their tasks have ended."""
+        tasks = [self._statuses, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _handle(self, event: Event) -> list[Instruction]:
+        return self._follow.handle(event, time.monotonic())
+
+    def _open_and_close(self) -> list[Instruction]:
+        reads: list[Read] = []
+        others: list[Instruction] = []
+        for instruction in self._handle(TimePassed()):
+            match instruction:
+                case Read():
+                    reads.append(instruction)
+                case CloseStream(stream):
+                    self._server_of.pop(stream)
+                    self._tasks[stream].cancel()
+                case _:
+                    others.append(instruction)
+        by_server, missing = group_by_server(reads, self._servers.choose)
+        for event in missing:
+            others += self._handle(event)
+        for server, of_server in by_server.items():
+            stream = next(self._stream_ids)
+            indices = [read.task_index for read in of_server]
+            self._handle(StreamOpened(stream, self._servers.worker(server), indices))
+            self._server_of[stream] = server
+            messages = self._servers.open(server, of_server)
+            self._tasks[stream] = asyncio.create_task(self._put_messages(stream, messages))
+        return others
+
+    def _apply(
+        self, stream: StreamId | None, arrived: StreamTaskLogsResponse | list[cluster_pb2.TaskStatus] | Exception | None
+    ) -> Step:
+        if stream is None:
+            if isinstance(arrived, Exception):
+                raise arrived
+            assert isinstance(arrived, list)
+            return Step(self._handle(TasksChanged(arrived)))
+        if isinstance(arrived, StreamTaskLogsResponse):
+            events = events_of(stream, arrived)
+            return Step([instruction for event in events for instruction in self._handle(event)], arrived)
+        assert not isinstance(arrived, list)
+        self._tasks.pop(stream)
+        self._server_of.pop(stream, None)
+        return Step(self._handle(StreamEnded(stream, arrived)))
+
+    async def _put_messages(self, stream: StreamId, messages: AsyncGenerator[StreamTaskLogsResponse]) -> None:
+        ended: Exception | None = None
+        try:
+            async with aclosing(messages):
+                async for message in messages:
+                    await self._arrivals.put((stream, message))
+        except Exception as error:  # noqa: BLE001 - the follow decides what an error means
+            ended = error
+        await self._arrivals.put((stream, ended))
+
+    async def _put_statuses(self, statuses: AsyncGenerator[list[cluster_pb2.TaskStatus]]) -> None:
+        try:
+            async with aclosing(statuses):
+                async for tasks in statuses:
+                    await self._arrivals.put((None, tasks))
+        except Exception as error:  # noqa: BLE001 - raised by `step`
+            await self._arrivals.put((None, error))

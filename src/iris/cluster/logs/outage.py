@@ -1,0 +1,108 @@
+"""When a log that cannot be read at the moment is tried again, and when its reader gives up. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+FIRST_PAUSE_S = 0.02
+# The longest pause after a server that answers but does not deliver: its connections break, and waiting does not help.
+_PAUSE_AFTER_ANSWER_S = 0.25
+
+
+class Failure(Enum):
+    """Why a try to read a log has failed."""
+
+    UNREACHABLE = auto()
+    """The server did not answer, or the connection broke."""
+    NOT_YET = auto()
+    """The worker answered that it does not have the log: it may not have heard of the attempt yet."""
+    REFUSED = auto()
+    """The controller answered that it cannot get the log now."""
+    TOKEN_RENEWED = auto()
+    """The token had expired, and the client has a new one. The server works."""
+
+
+class Pauses(Protocol):
+    """Growing pauses between tries. `iris.system.backoff.Backoff` is one."""
+
+    def next_s(self) -> float:
+        """Return the next pause in seconds. The pause after it is longer."""
+
+    def limit(self, longest_s: float) -> None:
+        """Shorten the next pause to at most `longest_s` seconds."""
+
+    def reset(self) -> None:
+        """Start with the first pause again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """How long and how often a log is tried again.
+
+    Attributes:
+        patience_s: The reader gives up when a log could not be read for this many seconds.
+        max_tries: The reader gives up after this many failed tries in a row.
+        end_s: The reader gives up at the first failure after this time on the monotonic clock.
+        any_answer_counts: Whether every message from a server ends the outage, even one without log data.
+    """
+
+    patience_s: float
+    max_tries: float = math.inf
+    end_s: float = math.inf
+    any_answer_counts: bool = True
+
+
+class Outage:
+    """The failed tries to read one log.
+
+    Args:
+        rules: How long and how often the log is tried again.
+        pauses: The pauses between the tries.
+
+    Attributes:
+        tries: The number of failed tries in a row.
+        since_s: When the first of these tries began, on the monotonic clock. None if the last try did not fail.
+    """
+
+    def __init__(self, rules: RetryRules, pauses: Pauses) -> None:
+        self.tries = 0
+        self.since_s: float | None = None
+        self._rules = rules
+        self._pauses = pauses
+        self._is_refused = False
+
+    def server_answered(self) -> None:
+        """Report a message from the server. It ends the outage, unless the server refused to deliver the log before."""
+        if not self._rules.any_answer_counts:
+            return
+        if not self._is_refused:
+            self.tries, self.since_s = 0, None
+        self._pauses.limit(_PAUSE_AFTER_ANSWER_S)
+
+    def data_arrived(self) -> None:
+        """Report that the server delivers the log. It ends the outage."""
+        self._is_refused = False
+        self.tries, self.since_s = 0, None
+        self._pauses.reset()
+
+    def failed(self, failure: Failure, now: float, began_s: float) -> float | None:
+        """Report a failed try, and return the seconds until the next try. None: the reader should give up.
+
+        Args:
+            failure: Why the try failed.
+            now: The time on the monotonic clock.
+            began_s: When the try began.
+        """
+        if failure is Failure.TOKEN_RENEWED:
+            return FIRST_PAUSE_S
+        self.tries += 1
+        if self.since_s is None:
+            self.since_s = began_s
+        self._is_refused |= failure is Failure.REFUSED
+        is_over = now - self.since_s >= self._rules.patience_s or self.tries >= self._rules.max_tries
+        if failure is not Failure.NOT_YET and (is_over or now >= self._rules.end_s):
+            return None
+        return min(self._pauses.next_s(), max(0.0, self._rules.end_s - now))
