@@ -179,10 +179,10 @@ def test_a_place_that_cannot_be(message: cluster_pb2.LogPosition) -> None:
     ids=["task", "attempt", "offset"],
 )
 def test_cursor_with_a_number_that_the_wire_cannot_carry_is_refused(places: dict[int, Position]) -> None:
-    with pytest.raises(InvalidArgumentError, match="is no place in the logs"):
+    with pytest.raises(InvalidArgumentError, match="is not a cursor of job"):
         decode_cursor("job", encode_cursor("job", places))
 
 
 def test_cursor_that_ends_within_a_place_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="is no place in the logs"):
+    with pytest.raises(InvalidArgumentError, match="is not a cursor of job"):
         decode_cursor("job", encode_cursor("job", {}, others=b"\1\2\3"))

@@ -1,1 +1,3 @@
-"""How a cluster is reached: one that runs somewhere, or one that is started here."""
+"""Low-level clients: of a running cluster, and of a new cluster on this machine. Also what a submission sends:
+pickles and workspaces.
+"""

@@ -1,4 +1,4 @@
-"""Asks git what a checkout ignores. Without git, or where it does not answer, the caller applies the rules itself."""
+"""Asks git which files of a checkout are ignored. If git does not answer, `ignore_rules.py` applies the same rules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of git's variables only those that say where its settings are, and where to look for a checkout. Inside a hook git
-# sets others, which would make it speak of the hook's repository and index, whatever the folder.
+# The variables of git that are passed on: they say where git's settings are, and where to look for a checkout. Inside a
+# hook git sets other variables, which would make git answer about the repository of the hook.
 _KEPT_VARIABLES = frozenset(
     {
         "GIT_CONFIG_GLOBAL",
@@ -24,11 +24,12 @@ _IS_IGNORED, _IS_NOT_IGNORED = 0, 1  # exit codes of `git check-ignore`
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """What git ignores below a folder. Tracked files are never among it, whatever the rules say.
+    """What git ignores below a folder. Git never ignores a tracked file.
 
     Attributes:
-        itself: Whether the folder is ignored itself; nothing is known of what is below it then.
-        paths: What is ignored, relative to the folder. Folders end with "/", and what is below them is not listed.
+        itself: Whether the folder itself is ignored. Then `paths` is empty.
+        paths: The ignored files and folders, relative to the folder. The path of a folder ends with "/". Everything in
+            an ignored folder is ignored and not listed.
     """
 
     itself: bool
@@ -36,12 +37,13 @@ class Ignored:
 
 
 def find_ignored(folder: Path) -> Ignored | None:
-    """Ask git what is ignored below a folder of a checkout.
+    """Return what git ignores below a folder of a checkout.
 
-    Git reads all that counts for it: `.gitignore` files up to the top, `info/exclude`, the user's global ignore file.
+    Git reads the `.gitignore` files up to the top of the checkout, `info/exclude`, and the user's global ignore file.
 
-    Returns None where git does not say: it is not installed, there is no checkout, or git refuses this one because it
-    belongs to another user (`safe.directory`).
+    Returns:
+        None if git gives no answer: git is not installed, the folder is in no checkout, or git refuses the checkout
+        because it belongs to another user (`safe.directory`).
     """
     asked = _git(folder, "check-ignore", "-q", ".")
     if asked is None or asked.returncode not in (_IS_IGNORED, _IS_NOT_IGNORED):
@@ -55,10 +57,10 @@ def find_ignored(folder: Path) -> Ignored | None:
 
 
 def git_folder(top: Path) -> Path | None:
-    """Return the folder of a repository that belongs to a checkout, where `info/exclude` is; None: it is no checkout.
+    """Return the repository folder of a checkout, which contains `info/exclude`. None if `top` is not a checkout.
 
     Args:
-        top: The top of the checkout. Its `.git` is a file in a worktree and in a submodule.
+        top: The top folder of the checkout. In a worktree or a submodule, its `.git` is a file.
     """
     git = top / ".git"
     if not os.path.lexists(git):
@@ -78,7 +80,7 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT_VARIABLES
     }
-    # Reading must neither write the index nor start a daemon that outlives us.
+    # Git must neither write the index nor start a daemon that outlives this process.
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         return subprocess.run(
@@ -89,5 +91,5 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
             capture_output=True,
             check=False,
         )
-    except OSError:  # no git, or a folder that may not be entered
+    except OSError:  # git is not installed, or the folder may not be entered
         return None

@@ -1,8 +1,8 @@
-"""The rules of `.gitignore`, as git understands them: pure, on bytes, without git.
+"""Applies the rules of `.gitignore` files in the same way as git, but without git. Pure, and on bytes.
 
-What git asks itself (https://git-scm.com/docs/gitignore) is more than its page says: bytes and not characters, one CR
-but no tab at the end of a line, classes such as `[[:digit:]]`, ranges that are empty, patterns that can match nothing.
-tests/cluster/client/test_ignore_rules.py compares this module with git itself, on random trees and patterns.
+Git does more than its documentation says (https://git-scm.com/docs/gitignore). It compares bytes and not characters.
+It drops one CR but no tab at the end of a line. It knows classes such as `[[:digit:]]`, empty ranges, and patterns that
+match nothing. tests/cluster/client/test_ignore_rules.py compares this module with git, on random trees and patterns.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _CLASSES: dict[bytes, bytes] = {
     b"upper": string.ascii_uppercase.encode(),
     b"xdigit": string.hexdigits.encode(),
 }
-# Pieces of a pattern that are no expressions.
+# The parts of a pattern that are not regular expressions.
 _STAR = b"*"  # any bytes of one part of a path
-_ALL = b"**"  # all that is left
-_ANY_FOLDERS = b"**/"  # nothing, or all up to some "/"
-_SOME_FOLDERS = b"**\\/"  # all before some "/"
+_ALL = b"**"  # the rest of the path
+_ANY_FOLDERS = b"**/"  # nothing, or everything up to and including some "/"
+_SOME_FOLDERS = b"**\\/"  # everything before some "/"
 _Match = Callable[[bytes], bool]
 
 
@@ -42,11 +42,11 @@ class Rule:
     """One line of an ignore file.
 
     Attributes:
-        above: The folder of the file, relative to the top of the checkout: empty, or with "/" at its end.
-        negated: Whether the line begins with "!": what it matches is not ignored.
-        folders_only: Whether the line ends with "/".
-        by_name: Whether `matches` is given the last part of a path alone, because the line has no other "/".
-        matches: Whether the line names a path relative to `above`, or the last part of one.
+        above: The folder of the ignore file, relative to the top of the checkout: empty, or with "/" at its end.
+        negated: Whether the line begins with "!", so that matching paths are not ignored.
+        folders_only: Whether the line ends with "/", so that it matches only folders.
+        by_name: Whether the line has no other "/", so that `matches` gets only the last part of a path.
+        matches: Returns whether the line matches a path relative to `above`, or the last part of a path.
     """
 
     above: bytes
@@ -60,23 +60,22 @@ def parse_rules(content: bytes, above: bytes = b"") -> tuple[Rule, ...]:
     """Return the rules of an ignore file, from the weakest to the strongest.
 
     Args:
-        content: What the file holds.
-        above: The folder that its rules are relative to: empty, or with "/" at its end.
+        content: The content of the file.
+        above: The folder of the file, relative to the top of the checkout: empty, or with "/" at its end.
     """
     lines = content.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
     return tuple(rule for line in lines if (rule := _parse_line(line, above)) is not None)
 
 
 def is_ignored(path: bytes, is_folder: bool, rules: Sequence[Rule]) -> bool:
-    """Return whether the strongest rule that names a path says that it is ignored.
+    """Return whether a path is ignored: the strongest rule that matches the path decides.
 
-    The folders above the path are not looked at: whoever walks a tree does not enter an ignored folder, so nothing
-    below one comes back.
+    The folders above the path are not checked, because the caller does not enter ignored folders.
 
     Args:
-        path: Relative to the top of the checkout.
-        is_folder: Whether it is a folder; a link to one is none.
-        rules: From the weakest to the strongest.
+        path: The path, relative to the top of the checkout.
+        is_folder: Whether the path is a folder. A link to a folder is not a folder.
+        rules: The rules, from the weakest to the strongest.
     """
     name = path.rpartition(b"/")[2]
     for rule in reversed(rules):
@@ -104,14 +103,14 @@ def _parse_line(line: bytes, above: bytes) -> Rule | None:
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:
-    """A space at the end stays where a backslash stands before it. Tabs stay."""
+    """Return the line without trailing spaces. Tabs are kept, and so is a space after a backslash."""
     kept = len(line.rstrip(b" "))
     backslashes = kept - len(line[:kept].rstrip(b"\\"))
     return line[: kept + 1] if backslashes % 2 and kept < len(line) else line[:kept]
 
 
 def _matcher(pattern: bytes, by_name: bool) -> _Match:
-    """Return what tells whether a pattern matches a whole path, or a whole name."""
+    """Return a function that tells whether a pattern matches a whole path or name."""
     plain = next((index for index, byte in enumerate(pattern) if byte in _WILDCARDS), len(pattern))
     if plain == len(pattern):
         return pattern.__eq__ if pattern else lambda path: False
@@ -119,7 +118,7 @@ def _matcher(pattern: bytes, by_name: bool) -> _Match:
         if pattern[:1] == b"*" and not _WILDCARDS & set(pattern[1:]):
             return lambda name: name.endswith(pattern[1:])
         plain = 0
-    # git compares what comes before the first wildcard by itself, and then begins anew: so `a**/b` matches `ab`.
+    # Git compares the text before the first wildcard separately, and then starts again. Therefore `a**/b` matches `ab`.
     pieces = _split(pattern[plain:])
     expression = _NOTHING if pieces is None else re.escape(pattern[:plain]) + _expression(pieces)
     full_match = re.compile(expression, re.DOTALL).fullmatch
@@ -127,9 +126,9 @@ def _matcher(pattern: bytes, by_name: bool) -> _Match:
 
 
 def _split(pattern: bytes) -> list[bytes] | None:
-    """Return the pieces of a pattern: `_STAR`, `_ALL`, `_ANY_FOLDERS`, `_SOME_FOLDERS`, and expressions for one byte.
+    """Return the parts of a pattern: `_STAR`, `_ALL`, `_ANY_FOLDERS`, `_SOME_FOLDERS`, and expressions for one byte.
 
-    Returns None where git takes the pattern for broken, so that it matches nothing.
+    Returns None for a pattern that git considers broken, so that it matches nothing.
     """
     pieces: list[bytes] = []
     index = 0
@@ -154,10 +153,10 @@ def _split(pattern: bytes) -> list[bytes] | None:
 
 
 def _expression(pieces: list[bytes]) -> bytes:
-    """Return a regular expression that takes time in proportion to the path, not a power of it.
+    """Return a regular expression that takes time in proportion to the length of the path.
 
-    What stands between two wildcards of a kind may be searched for once, from the left, and is not tried elsewhere
-    again (an atomic group): the first place where it fits leaves the most to what follows.
+    The text between two wildcards of the same kind is searched once, from the left, in an atomic group. No other place
+    need be tried, because the first place leaves the most bytes for the rest of the pattern.
     """
     blocks: list[tuple[bytes, list[bytes]]] = [(b"", [])]
     for piece in pieces:
@@ -179,7 +178,7 @@ def _expression(pieces: list[bytes]) -> bytes:
 
 
 def _part(pieces: list[bytes]) -> bytes:
-    """Return the expression for what stands between two "/" of a pattern."""
+    """Return the expression for the part of a pattern between two "/"."""
     if pieces[-1:] == [_ALL]:
         return _part(pieces[:-1]) + b".*"
     first, *others = (b"".join(fixed) for fixed in _split_list(pieces, _STAR))
@@ -199,7 +198,7 @@ def _split_list(pieces: list[bytes], separator: bytes) -> list[list[bytes]]:
 
 
 def _read_stars(pattern: bytes, start: int) -> tuple[bytes, int]:
-    """Return the piece that the stars at a place are, and the place behind it."""
+    """Return the part of the pattern that consists of the stars at `start`, and the index after it."""
     end = start
     while pattern[end : end + 1] == b"*":
         end += 1
@@ -216,17 +215,17 @@ def _read_stars(pattern: bytes, start: int) -> tuple[bytes, int]:
 
 
 def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
-    """Return the bytes that a set `[…]` stands for, and the place behind it; None: git takes the pattern for broken.
+    """Return the bytes that a set `[…]` contains, and the index after it. None: git considers the pattern broken.
 
     Args:
         pattern: The whole pattern.
-        start: The place behind "[".
+        start: The index after "[".
     """
     index = start
     negated = pattern[index : index + 1] in (b"!", b"^")
     index += negated
     members: set[int] = set()
-    before: int | None = None  # the member that a range may begin with
+    before: int | None = None  # the first member of a possible range
     is_first = True
     while is_first or pattern[index : index + 1] != b"]":
         is_first = False
@@ -251,7 +250,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
                     return None
                 members.update(_CLASSES[name[:-1]])
                 before, index = None, end
-            else:  # no class: the bracket stands for itself
+            else:  # not a class, so the bracket stands for itself
                 members.add(byte)
                 before = byte
         else:

@@ -1,17 +1,18 @@
-"""Pickles a callable with its arguments, so that a worker can run it where the caller's code is not installed.
+"""Pickles a callable with its arguments, so that a worker can run it even if the caller's code is not installed there.
 
-What is sent by value and what by name:
+Code is pickled by value or by name:
 
-* `__main__` (a script, `python -m`, a notebook, a prompt) goes by value, and so does every module of the caller's
-  own: one with a source file that is neither installed, nor of the standard library, nor of Iris. An editable install
-  is the caller's own. So are modules that the caller has registered with `cloudpickle.register_pickle_by_value`.
-* Everything else goes by name, and has to be installed on the worker.
-* With a workspace, own modules that a task can import from its top go by name: their files are there.
+* By value: `__main__` (a script, `python -m`, a notebook, a prompt) and the caller's own modules. A module is the
+  caller's own if it has a source file and belongs neither to an installed package, nor to the standard library, nor to
+  Iris. Editable installs are the caller's own, and so are modules that were registered with
+  `cloudpickle.register_pickle_by_value`.
+* By name: everything else. It must be installed on the worker.
+* With a workspace, own modules that a task can import from the top of the workspace are pickled by name.
 
-By value means all that a function refers to, as it is now: the globals it names, the modules it names with all that
-is in them, its defaults, and what it takes from the functions around it. An import that runs inside a function is
-not seen: what it imports must be on the worker, or in the workspace. Where the worker can import a module of the same
-source, the task uses that one instead of what was sent; `iris.cluster.pickles.task_modules` decides that.
+A function that is pickled by value takes along everything that it refers to: the globals and whole modules that it
+names, its defaults, and variables of enclosing functions, all with their current values. An import statement inside a
+function is not noticed, so the imported module must be on the worker or in the workspace. If the worker can import a
+module with the same source, the task uses that module; `iris.cluster.pickles.task_modules` decides this.
 """
 
 from __future__ import annotations
@@ -38,26 +39,26 @@ from iris.cluster.pickles.trailer import append_trailer
 from iris.cluster.types import Entrypoint
 from iris.errors import EntrypointError, ResourceExhaustedError
 
-MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the controller keeps it, and sends it to each worker that runs a task
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the controller stores the pickle, and sends it to the worker of each task
 
-# cloudpickle is told for the whole process what goes by value: two threads must not take it back under each other.
-# Reentrant, since an argument's `__reduce__` may submit a job.
+# cloudpickle's registry of modules that are pickled by value belongs to the whole process, so only one thread at a time
+# may change it. The lock is reentrant because the `__reduce__` of an argument may submit a job.
 _REGISTRY_LOCK = threading.RLock()
 
 _IRIS = str(Path(__file__).resolve().parents[2])
 
 
 def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) -> bytes:
-    """The cloudpickle of (callable, args, kwargs), to be unpickled where the caller's modules are missing.
+    """Return the pickle of (callable, args, kwargs), which a worker without the caller's modules can load.
 
     Args:
-        entrypoint: With a callable. It may be a coroutine function: the task runs it with `asyncio.run`.
-        workspace: The folder that is sent along, and will be the task's directory.
+        entrypoint: The entrypoint. Its callable may be a coroutine function, which the task runs with `asyncio.run`.
+        workspace: The folder that is sent with the job. None: the job has no workspace.
 
     Raises:
-        EntrypointError: It is a command, it is a generator function, or something in it cannot be pickled; the text
-            says what, and what to do.
-        ResourceExhaustedError: It is over `MAX_ENTRYPOINT_BYTES`.
+        EntrypointError: The entrypoint is a command or a generator function, or a part of it cannot be pickled. The
+            text says which part, and what to do.
+        ResourceExhaustedError: The pickle is larger than `MAX_ENTRYPOINT_BYTES`.
     """
     function = entrypoint.callable
     if function is None:
@@ -66,7 +67,8 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
     for call in (function, type(function).__call__):
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
             raise EntrypointError(
-                f"{name} is a generator function: calling it runs none of it. Send a function that goes through it"
+                f"{name} is a generator function: calling it does not run its code. Send a function that iterates over"
+                " it"
             )
     buffer = CountingBuffer(MAX_ENTRYPOINT_BYTES)
     with _own_modules_by_value(workspace) as (own, by_name):
@@ -95,10 +97,11 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
 
 @contextmanager
 def _own_modules_by_value(workspace: Path | None) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
-    """Has cloudpickle send the caller's own modules by value for a while.
+    """Register the caller's own modules with cloudpickle while the block runs, so that they are pickled by value.
 
     Yields:
-        The names of the modules that go by value, and of those that the workspace has, which go by name.
+        The names of the modules that are pickled by value, and the names of the modules in the workspace, which are
+        pickled by name.
     """
     with _REGISTRY_LOCK:
         own, in_workspace = _own_modules(workspace)
@@ -124,16 +127,16 @@ def _with_submodules(registered: Set[str]) -> frozenset[str]:
 
 
 def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozenset[str]]:
-    """The caller's own modules that it has imported: those that go by value, and the names of those that go by name."""
+    """Return the caller's own modules that are pickled by value, and the names of those that are pickled by name."""
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
-    has_metadata: dict[str, bool] = {}  # by folder: whether pip has installed things there
+    has_metadata: dict[str, bool] = {}  # by folder: whether pip has installed packages there
     for name, module in sys.modules.copy().items():
-        # Under another name than its own it is an alias, and `__main__` goes by value anyway.
+        # A module under another name is an alias, and `__main__` is pickled by value anyway.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        if IDENTITY in vars(module):  # this process is a task, and its own caller sent the module
+        if IDENTITY in vars(module):  # this process is a task, and its caller has sent the module
             by_value.append(module)
             continue
         places = places_of(module)
@@ -170,11 +173,11 @@ def _is_below(place: str, folders: tuple[str, ...]) -> bool:
 
 
 def _has_metadata(folder: str) -> bool:
-    """Whether things are installed in a folder, as by `pip install --target`."""
+    """Return whether packages are installed in a folder, for example by `pip install --target`."""
     try:
         return any(entry.endswith(".dist-info") for entry in os.listdir(folder))
     except OSError:
-        return False  # within a zip file, say
+        return False  # for example, the folder is inside a zip file
 
 
 def _name(function: object) -> str:

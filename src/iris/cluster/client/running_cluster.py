@@ -1,4 +1,4 @@
-"""The cluster that `iris up` has started for this user on this machine, as far as a client has to know of it."""
+"""Finds the cluster that `iris up` has started for this user on this machine, with its token and certificate."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from iris.system.secret_file import read_secret
 
 
 def state_home() -> Path:
-    """`$XDG_STATE_HOME/iris`, or `~/.local/state/iris`: the default state directory.
+    """Return the default state directory: `$XDG_STATE_HOME/iris`, or `~/.local/state/iris`.
 
     Raises:
-        FailedPreconditionError: This user has no home directory, as one that a container has made up.
+        FailedPreconditionError: This user has no home directory. That happens in containers.
     """
-    # A relative path is to be ignored, says the XDG base directory specification.
+    # The XDG base directory specification says that a relative path must be ignored.
     given = os.environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "iris"
@@ -52,13 +52,14 @@ def record_path() -> Path:
 
 
 def find_record() -> tuple[Path, dict[str, Any]] | None:
-    """The record of this machine, and its content: of a cluster that runs here, or whose server was killed.
+    """Return the path and the content of this machine's record. The cluster runs, or its server was killed.
 
-    A machine may have another name by now than when the record was written. In this order: the record whose process
-    runs here; the one with this machine's name; one that was written since this machine was started.
+    The name of the machine may have changed since the record was written. Records are therefore chosen in this order:
+    a record whose process runs on this machine; the record with this machine's name; a record that was written since
+    this machine was started.
 
     Raises:
-        FailedPreconditionError: Another user owns it or may write it, so what it names is not to be trusted.
+        FailedPreconditionError: Another user owns the record or may write to it, so it cannot be trusted.
     """
     try:
         own = record_path()
@@ -80,7 +81,7 @@ def find_record() -> tuple[Path, dict[str, Any]] | None:
 
 
 def is_running(record: Mapping[str, Any]) -> bool:
-    """Whether the process of a record runs on this machine, and no other that was given its id."""
+    """Return whether the process of a record runs on this machine. Another process with the same id does not count."""
     pid, process = record.get("pid"), record.get("process")
     return (
         isinstance(pid, int) and bool(process) and identify_process(pid) == process and runs_program(pid, "iris.server")
@@ -88,7 +89,7 @@ def is_running(record: Mapping[str, Any]) -> bool:
 
 
 def _home_of_user() -> str:
-    """As the system knows it; empty where it does not know this user."""
+    """Return the home directory of this user from the system's user database. Empty if the user is unknown there."""
     try:
         import pwd
 
@@ -99,13 +100,13 @@ def _home_of_user() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What a client needs to know of the cluster of `iris up`.
+    """What a client needs to know about the cluster of `iris up`.
 
     Attributes:
-        state_dir: Where everything of it lies.
-        tls_cert: The certificate that it shows; empty: it has none.
-        client_ca: By what it knows those of clients; empty: they need none.
-        engine: What gives its tasks their places, see `iris up --engine`.
+        state_dir: The state directory of the cluster.
+        tls_cert: The file with the cluster's certificate. Empty: the cluster does not use TLS.
+        client_ca: The file with the certificates that sign client certificates. Empty: clients need no certificate.
+        engine: The name of the engine; see `iris up --engine`.
     """
 
     state_dir: Path
@@ -114,25 +115,26 @@ class Here:
     engine: str = "local"
 
     def token(self) -> str | None:
-        """The token of who has started it; None when it has none.
+        """Return the token of the user who has started the cluster. None if there is no token.
 
         Raises:
-            FailedPreconditionError: Others can read the file that it is in.
+            FailedPreconditionError: Other users can read the file with the token.
         """
         return read_secret(self.state_dir / TOKEN_FILE)
 
     def tls(self) -> ClientTls:
-        """How it is known, and what it has for who has started it."""
+        """Return the certificate to trust, and the client certificate of the user who has started the cluster."""
         return ClientTls(self.tls_cert, str(self.state_dir / PART_FILE) if self.client_ca else "")
 
 
 def find_here(address: str) -> Here | None:
-    """The cluster at an address, where that is the one that `iris up` has started here; else None.
+    """Return the cluster of `iris up` on this machine, if it has the given address. None otherwise.
 
-    Its process has to run: another user's program may have taken the port of one that is gone, and would be told.
+    The cluster's process must run. If it has ended, the program of another user may listen at its port, and must not
+    get the token.
 
     Raises:
-        FailedPreconditionError: Another user may have written what is noted of the cluster of `iris up`.
+        FailedPreconditionError: Another user owns the record of the cluster or may write to it.
     """
     found = find_record()
     if found is None:
@@ -143,23 +145,23 @@ def find_here(address: str) -> Here | None:
             return None
         files = record.get("tls_cert", ""), record.get("client_ca", "")
         return Here(Path(record["state_dir"]), *files, record.get("engine", "local"))
-    except (ValueError, TypeError, KeyError, AttributeError):  # it is none of ours
+    except (ValueError, TypeError, KeyError, AttributeError):  # Iris has not written this record
         return None
 
 
 def find_token(address: str) -> str | None:
-    """The token of the cluster at an address, where that is the one that `iris up` has started here; else None.
+    """Return the token of the cluster of `iris up` on this machine, if it has the given address. None otherwise.
 
     Raises:
-        FailedPreconditionError: Others can read the file that it is in, or may have written what is noted of the
-            cluster of `iris up`.
+        FailedPreconditionError: Other users can read the file with the token, or may write to the record of the
+            cluster.
     """
     here = find_here(address)
     return None if here is None else here.token()
 
 
 def _leads_to(address: str, record: Mapping[str, Any]) -> bool:
-    """By the address that it advertises, or straight to where it is bound."""
+    """Return whether an address is the one that a cluster advertises, or the one to which it is bound."""
 
     def plain(url: str) -> str:
         return url.lower().replace("//localhost:", "//127.0.0.1:")

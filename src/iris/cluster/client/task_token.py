@@ -1,4 +1,4 @@
-"""Reads from a token to which task it was given, if any."""
+"""Reads from a token which task owns it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iris.cluster.types import JobInfo, make_task_id
 
 
 def task_of_token(token: str) -> JobInfo | None:
-    """Return the task that a token was given to; None for every other token.
+    """Return the task that owns a token. None if the owner is not a task.
 
     The signature is not checked here, because the server checks it.
     """

@@ -1,4 +1,4 @@
-"""Finds which part of a callable or of its arguments cannot be pickled, for the error that says so."""
+"""Finds the part of a callable or of its arguments that cannot be pickled, for an error message."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from iris.cluster.pickles.by_value import ByValuePickler
 from iris.cluster.types import Entrypoint
 
-_MAX_DEPTH = 6  # how far the search goes into what cannot be pickled; each step pickles it once more
+_MAX_DEPTH = 6  # how deep the search goes; each step pickles all parts of the last culprit
 
 
 class CountingBuffer(io.BytesIO):
-    """Counts what is written, and keeps it up to a limit: an error can name a size that memory would not hold.
+    """A buffer that stores bytes up to a limit and counts all of them, so that an error can name the whole size.
 
     Args:
-        limit: In bytes.
+        limit: How many bytes are stored.
     """
 
     def __init__(self, limit: int) -> None:
@@ -34,7 +34,7 @@ class CountingBuffer(io.BytesIO):
 
 
 def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
-    """The way to what cannot be pickled, as far as it can be told: "the global 'LOCK' (a lock)"."""
+    """Return the path to the part that cannot be pickled, for example "the global 'LOCK' (a lock)"."""
     parts: list[tuple[str, Any]] = [(f"argument {index}", value) for index, value in enumerate(entrypoint.args)]
     parts += [(f"the argument {name!r}", value) for name, value in entrypoint.kwargs.items()]
     parts.append(("the callable itself", entrypoint.callable))
@@ -50,22 +50,22 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
         seen.add(id(found))
         parts = [part for part in _parts(found) if id(part[1]) not in seen]
     if not way:
-        return "all of it together"
+        return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # what is in it says enough
+        del way[0]  # the rest of the path is clear without it
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 
 def _pickles(value: object, own: Collection[str]) -> bool:
     try:
         ByValuePickler(CountingBuffer(0), own).dump(value)
-    except Exception:  # noqa: BLE001 - whatever the dump of the whole has failed with
+    except Exception:  # noqa: BLE001 - pickling runs the user's code, which can raise anything
         return False
     return True
 
 
 def _parts(whole: Any) -> list[tuple[str, Any]]:
-    """What is pickled as part of a value, with names for people."""
+    """Return the parts of a value that are pickled with it, each with a description."""
     if isinstance(whole, dict):
         return [(f"the item {key!r}", value) for key, value in whole.items()]
     if isinstance(whole, list | tuple | set | frozenset):

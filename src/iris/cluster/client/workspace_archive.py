@@ -1,7 +1,4 @@
-"""Packs a folder, so that it can be sent along with a job: the workspace.
-
-Which of its files are sent is decided in workspace_files.py.
-"""
+"""Packs a workspace: a folder that is sent with a job. `workspace_files.py` decides which files are sent."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ from typing import IO, cast
 from iris.cluster.client.workspace_files import FoundFiles, LeftOut, Member, unreadable
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
-# A workspace is for code: it is kept in the memory of client, controller and worker while it travels, and each
-# attempt gets its own copy. The worker holds the same two limits when it unpacks (worker/workspace.py).
-MAX_WORKSPACE_BYTES = 100 * 1024**2  # of the files, before compression
+# A workspace is meant for code. The client, the controller and the worker have it in memory while it is sent, and each
+# attempt gets its own copy. The worker checks the same two limits when it unpacks the workspace.
+MAX_WORKSPACE_BYTES = 100 * 1024**2  # the size of all files before compression
 MAX_WORKSPACE_MEMBERS = 50_000  # files, links and folders
 
-_CHUNK_BYTES = 1024**2  # of the tar, compressed by itself
+_CHUNK_BYTES = 1024**2  # a part of the tar that is compressed separately
 _SAMPLE_BYTES = 32 * 1024
-_COMPRESSIBLE = 0.9  # what a sample must shrink to, for its chunk to be worth compressing
+_COMPRESSIBLE = 0.9  # a chunk is compressed only if its sample shrinks to less than this share
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+Progress = Callable[[int, int], None]  # gets the bytes done and the bytes in all
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,11 @@ class Bundle:
     """A packed workspace.
 
     Attributes:
-        hash: SHA-256 of `blob` in lower-case hex; the same content gives the same hash.
-        blob: A gzipped tar, with names relative to the folder.
-        files: How many files and links are in it.
-        bytes: The size of the files, before compression.
-        left_out: What of the folder cannot be sent, and why.
+        hash: The SHA-256 of `blob` in lower-case hex. The same content has the same hash.
+        blob: A gzipped tar with names relative to the folder.
+        files: The number of files and links.
+        bytes: The size of all files before compression.
+        left_out: The files that cannot be sent, and why.
     """
 
     hash: str
@@ -55,19 +52,19 @@ class Bundle:
 
 
 def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambda done, total: None) -> Bundle:
-    """Pack a folder with all that is below it, except what workspace_files.py leaves out.
+    """Return a folder as a packed workspace.
 
-    Executable files stay executable, other permissions and all times are dropped. Symbolic links stay links. A
-    file that grows meanwhile is sent as long as it was found.
+    Executable files stay executable. Other permissions and all times are dropped. Symbolic links stay links. If a file
+    grows while it is packed, only its first bytes are sent, up to the size at the start.
 
     Args:
         folder: The folder.
-        on_progress: Called with the bytes of files that are packed, and those of all files, some times a megabyte.
+        on_progress: Called several times per megabyte, with the bytes that are packed and the bytes of all files.
 
     Raises:
         InvalidArgumentError: There is no such folder.
-        ResourceExhaustedError: It is over `MAX_WORKSPACE_BYTES` or `MAX_WORKSPACE_MEMBERS`.
-        FailedPreconditionError: An ignore file in it cannot be read, or something was changed while it was packed.
+        ResourceExhaustedError: The folder exceeds `MAX_WORKSPACE_BYTES` or `MAX_WORKSPACE_MEMBERS`.
+        FailedPreconditionError: An ignore file cannot be read, or the folder was changed while it was packed.
     """
     try:
         root = Path(folder).resolve()
@@ -90,7 +87,7 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
 
 
 def _scan(found: FoundFiles) -> list[tarfile.TarInfo]:
-    """Return what is to be packed, in the order of the names. Limits come first: no file's content is read."""
+    """Return the members of the archive, sorted by name. The limits are checked before any file is read."""
     members = []
     for member in found.members():
         members.append(_tar_info(member))
@@ -124,16 +121,17 @@ def _write(root: Path, members: list[tarfile.TarInfo], on_progress: Progress = l
                 continue
             try:
                 with open(root / member.name, "rb") as file:
-                    tar.addfile(member, file)  # OSError, too, when the file is shorter by now
+                    tar.addfile(member, file)  # raises OSError also if the file has become shorter
             except OSError as error:
                 raise unreadable(root, member.name, error) from error
     return b"".join(packed.parts)
 
 
 class _PackedStream:
-    """Compresses what is written to it, chunk by chunk, each as a gzip file of its own: so they make one together.
+    """A stream that compresses each chunk as a gzip file. Joined, these files are one valid gzip file.
 
-    What does not get smaller, as images and weights, is stored: to try takes most of the time of packing.
+    Chunks that compression would not shrink, for example of images and model weights, are stored uncompressed, because
+    compression takes most of the time of packing.
     """
 
     def __init__(self, on_written: Callable[[int], None]) -> None:
@@ -152,7 +150,7 @@ class _PackedStream:
 
 
 def _gzip(data: bytes, level: int) -> bytes:
-    """Return data as a gzip file. Its header, which is part of the hash, has no name, no time and no system."""
+    """Return data as a gzip file. Its header contains no name, time or system, so that equal data has an equal hash."""
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = deflate.compress(data) + deflate.flush()
     return _GZIP_HEADER + body + struct.pack("<LL", zlib.crc32(data), len(data))
@@ -179,15 +177,15 @@ def _too_many(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedEr
 
 
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
-    """The three largest files and folders, largest first, none inside another.
+    """Return the three largest files and folders, the largest first. None of them contains another one.
 
-    A folder of which one thing makes up more than half is not named: that thing is.
+    If one child makes up more than half of a folder, the child is named instead of the folder.
     """
     totals: Counter[PurePosixPath] = Counter()
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # the last is the workspace itself
+        for parent in path.parents[:-1]:  # the last parent is the workspace itself
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

@@ -1,11 +1,11 @@
-"""Finds out which files of a folder are sent, and which cannot be: nothing here reads the content of a file.
+"""Decides which files of a workspace are sent. It does not read the content of files.
 
-What is left out without being asked: every `.git`, `__pycache__` and virtual environment, and folders of which nothing
-else remains. What is ignored is left out as well, by git's own answer inside a checkout, and else by the same rules,
-see ignore_rules.py. A repository inside the folder has its own rules, as git has it: those around it do not count.
+Never sent are `.git`, `__pycache__`, virtual environments, and folders that contain nothing else. Ignored files are not
+sent either: inside a checkout git says what is ignored, and otherwise `ignore_rules.py` applies the same rules. A
+repository inside the workspace has its own rules, as in git, and the rules around it do not count there.
 
-What cannot be sent is left out and listed: links that lead out of the folder or nowhere, sockets, pipes and devices,
-and what this user may not read. The job may well do without it: a job that does not says so itself.
+Files that cannot be sent are left out and listed: links that lead out of the folder or cannot be followed, sockets,
+pipes, devices, and files that this user may not read. This is no error, because the job may not need them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IGNORE_FILE = ".gitignore"
 
 
 class WhyLeftOut(Enum):
-    """Why something of a folder cannot be sent."""
+    """Why a file cannot be sent."""
 
     LINK_OUT = "a link that leads out of the folder"
     LINK_BROKEN = "a link that cannot be followed"
@@ -37,12 +37,12 @@ class WhyLeftOut(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something that cannot be sent.
+    """A file that cannot be sent.
 
     Attributes:
-        name: Relative to the folder.
+        name: The path relative to the workspace.
         why: The reason.
-        target: Of a link: what it says.
+        target: The text of a link. Empty for other files.
     """
 
     name: str
@@ -52,14 +52,14 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Something that is sent.
+    """A file, link or folder that is sent.
 
     Attributes:
-        name: Relative to the folder, with "/" between its parts.
+        name: The path relative to the workspace, with "/" between its parts.
         kind: `stat.S_IFREG`, `stat.S_IFLNK` or `stat.S_IFDIR`.
-        size: Of a file, in bytes.
-        is_executable: Of a file, whether its owner may run it.
-        target: Of a link: where it leads, as text that means the same on another machine.
+        size: The size of a file in bytes.
+        is_executable: Whether the owner of a file may run it.
+        target: The text of a link, changed so that it is valid on another machine.
     """
 
     name: str
@@ -71,18 +71,18 @@ class Member:
 
 @dataclass(slots=True)
 class FoundFiles:
-    """What is found below a folder, as it is found.
+    """The files of a workspace, as they are found.
 
     Attributes:
         root: The folder, without links in its path.
-        left_out: What cannot be sent, so far.
+        left_out: The files found so far that cannot be sent.
     """
 
     root: Path
     left_out: list[LeftOut] = field(default_factory=list)
 
     def members(self) -> Iterator[Member]:
-        """Yield what is sent: each folder after what is below it.
+        """Yield the members to send. A folder comes after its content.
 
         Raises:
             FailedPreconditionError: An ignore file cannot be read, or the folder was changed meanwhile.
@@ -90,10 +90,10 @@ class FoundFiles:
         return self._walk("", _scope_of(self.root, is_asked_for=True))
 
     def _walk(self, folder: str, scope: _Scope) -> Iterator[Member]:
-        """Yield the members below `folder`, and last the folder itself, unless all in it is left out.
+        """Yield the members below `folder`, and then the folder itself, unless everything in it is left out.
 
         Args:
-            folder: Relative to the root: empty, or with "/" at its end.
+            folder: The path relative to the root: empty, or with "/" at its end.
             scope: What is ignored there.
         """
         try:
@@ -153,10 +153,10 @@ class FoundFiles:
             return LeftOut(name, WhyLeftOut.LINK_OUT, target)
         try:
             link.stat()
-        except OSError as error:  # what is not there yet, the task may make
+        except OSError as error:  # a missing target is allowed, because the task may create it
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
-        # Absolute, or by way of a folder above: it is inside, but only on this machine.
+        # An absolute target, or one that leaves the workspace on its way, would be wrong on another machine.
         steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
         if os.path.isabs(target) or steps[0] == os.pardir:
             target = os.path.relpath(real, link.parent)
@@ -167,15 +167,15 @@ class _Scope:
     """What is ignored in one folder."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
-        """Return the scope with the folder's own ignore file."""
+        """Return the scope with the rules of the folder's own ignore file."""
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
-        """Return whether something in the folder is ignored."""
+        """Return whether a file or folder in the folder is ignored."""
         raise NotImplementedError
 
     def below(self, folder: Path, child: str) -> _Scope:
-        """Return the scope of a folder in this one."""
+        """Return the scope of a subfolder."""
         return _scope_of(folder) if git_folder(folder) is not None else self._descend(os.fsencode(child) + b"/")
 
     def _descend(self, child: bytes) -> _Scope:
@@ -184,10 +184,10 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerOfGit(_Scope):
-    """By what git has said of a checkout, or of a folder in it."""
+    """What git has said about a checkout, or about a folder in it."""
 
     ignored: Ignored
-    base: bytes = b""  # this folder, relative to the one that git was asked for
+    base: bytes = b""  # this folder, relative to the folder that git was asked about
 
     def ignores(self, child: str, is_folder: bool) -> bool:
         return self.base + os.fsencode(child) + b"/" * is_folder in self.ignored.paths
@@ -198,7 +198,7 @@ class _AnswerOfGit(_Scope):
 
 @dataclass(frozen=True, slots=True)
 class _Rules(_Scope):
-    """By the rules of the ignore files, where git does not say."""
+    """The rules of the ignore files, if git gives no answer."""
 
     rules: tuple[Rule, ...] = ()
     base: bytes = b""  # this folder, relative to the top of its checkout
@@ -215,12 +215,12 @@ class _Rules(_Scope):
 
 
 def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
-    """Return what is ignored in a folder that begins a scope.
+    """Return what is ignored in the top folder of a workspace or repository.
 
     Args:
-        folder: The folder that is sent, or a repository in it.
-        is_asked_for: Whether the checkout's rules may ignore the folder itself. If they do, only its own rules count,
-            because somebody asked for the folder all the same.
+        folder: The workspace, or a repository in it.
+        is_asked_for: Whether the folder is the workspace itself. If the rules around it ignore the whole folder, only
+            its own rules count, because the user has asked for the folder.
     """
     top = next((above for above in (folder, *folder.parents) if os.path.exists(above / ".git")), None)
     if top is None:
@@ -232,7 +232,7 @@ def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
 
 
 def _rules_around(folder: Path, top: Path | None = None) -> _Rules:
-    """Return what the checkout of a folder ignores by files above the folder."""
+    """Return the rules of the ignore files above a folder, up to the top of its checkout."""
     top = top or next((above for above in (folder, *folder.parents) if git_folder(above) is not None), None)
     repository = None if top is None else git_folder(top)
     if top is None or repository is None:
@@ -241,7 +241,7 @@ def _rules_around(folder: Path, top: Path | None = None) -> _Rules:
     base = b""
     at = top
     for part in folder.relative_to(top).parts:
-        if not (at / _IGNORE_FILE).is_symlink():  # git does not follow one either
+        if not (at / _IGNORE_FILE).is_symlink():  # git does not follow links either
             rules += _read_rules(at / _IGNORE_FILE, base)
         if is_ignored(base + os.fsencode(part), True, rules):
             return _Rules()
@@ -262,12 +262,12 @@ def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
 def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-    except OSError:  # a link that leads in a circle, or to where this user may not look
+    except OSError:  # a link in a circle, or a folder that this user may not enter
         return False
 
 
 def unreadable(root: Path, name: str, error: OSError) -> FailedPreconditionError:
-    """The error for what cannot be read, or has changed, while a folder is packed."""
+    """Return the error for a file that cannot be read, or was changed while the workspace was packed."""
     reason = error.strerror or "it was changed while it was packed"
     return FailedPreconditionError(
         f"cannot send the workspace {str(root)!r}: {name or '.'!r} cannot be read: {reason}"

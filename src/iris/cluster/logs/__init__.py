@@ -1,4 +1,4 @@
-"""The log of an attempt: records, segments, cursors, writing, and what both sides of a log upload must know.
+"""The log of an attempt: records, segments, cursors, writing, reading, log uploads, and the follow engine.
 
-The client, the worker and the controller import this package.
+The client, the worker and the controller import this package. The package imports none of them.
 """

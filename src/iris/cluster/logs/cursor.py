@@ -1,4 +1,4 @@
-"""Places in the logs of a job, and the short text by which a reader comes back to one."""
+"""Positions in the logs of a job, and cursors: short texts from which a reader continues at a position."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ _VERSION = 1
 
 
 class Position(NamedTuple):
-    """How far the log of a task was read: all of the attempts before, and so many bytes of each source of this one."""
+    """How far the log of a task was read.
+
+    Attributes:
+        attempt_id: The attempt that is being read. All earlier attempts were read to their end.
+        offsets: How many bytes of each source of this attempt were read.
+    """
 
     attempt_id: int = 0
     offsets: Offsets = BEGINNING
 
 
 def encode_positions(positions: Mapping[int, Position]) -> bytes:
-    """Places of tasks, by index, as they stand in a cursor."""
+    """Return the positions of tasks in the format of a cursor: five numbers for each task, as varints."""
     body = bytearray()
     for task_index, (attempt_id, offsets) in positions.items():
         for number in (task_index, attempt_id, *offsets):
@@ -36,12 +41,12 @@ def encode_positions(positions: Mapping[int, Position]) -> bytes:
 
 
 def encode_cursor(job_id: str, positions: Mapping[int, Position], others: bytes = b"") -> str:
-    """The text for a place in the logs of tasks; about 16 characters for one task.
+    """Return the cursor for positions in the logs of tasks. It has about 16 characters for one task.
 
     Args:
-        job_id: The job.
-        positions: By task index.
-        others: Places of other tasks, encoded before; of a task that is in both, `positions` counts.
+        job_id: The id of the job. Its checksum is part of the cursor.
+        positions: The positions by task index.
+        others: The result of `encode_positions` for other tasks. If a task is in both, `positions` counts.
     """
     body = bytes([_VERSION]) + others + encode_positions(positions)
     check = crc32(body, crc32(job_id.encode())).to_bytes(4, "little")
@@ -49,14 +54,13 @@ def encode_cursor(job_id: str, positions: Mapping[int, Position], others: bytes 
 
 
 def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
-    """The place that a text of `encode_cursor` stands for.
+    """Return the positions in a cursor by task index.
 
     Raises:
-        InvalidArgumentError: It is none, or one of another job.
+        InvalidArgumentError: The text is not a cursor, or the cursor belongs to another job.
     """
     error = InvalidArgumentError(
-        f"cursor={quoted(cursor)} is no place in the logs of job {quoted(job_id)}: expected the `cursor` of one of its"
-        " lines"
+        f"cursor={quoted(cursor)} is not a cursor of job {quoted(job_id)}: expected the `cursor` of a line of this job"
     )
     try:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
@@ -66,7 +70,7 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
     if not body or body[0] != _VERSION or crc32(body, crc32(job_id.encode())).to_bytes(4, "little") != check:
         raise error
     numbers = list(_varints(body[1:]))
-    indices = numbers[::5] + numbers[1::5]  # of tasks and attempts
+    indices = numbers[::5] + numbers[1::5]  # task indices and attempt ids
     if len(numbers) % 5 or max(numbers, default=0) > MAX_INT64 or max(indices, default=0) > MAX_INT32:
         raise error
     return {
@@ -76,15 +80,15 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
 
 
 def to_message(task_index: int, position: Position) -> cluster_pb2.LogPosition:
-    """A place as the wire has it."""
+    """Return the message for a position in the log of a task."""
     return cluster_pb2.LogPosition(task_index=task_index, attempt_id=position.attempt_id, offsets=position.offsets)
 
 
 def from_message(message: cluster_pb2.LogPosition) -> Position:
-    """A place from the wire.
+    """Return the position that a message contains.
 
     Raises:
-        InvalidArgumentError: A number is negative, or there is not one offset for each source.
+        InvalidArgumentError: A number is negative, or the number of offsets is neither 0 nor 3.
     """
     offsets = tuple(message.offsets) or BEGINNING
     if len(offsets) != len(BEGINNING) or min(offsets) < 0 or message.attempt_id < 0 or message.task_index < 0:
