@@ -75,7 +75,7 @@ def assert_refused(cursor: Any, job_id: str = JOB) -> None:
     assert isinstance(caught.value, ValueError)
     assert quoted(cursor) in str(caught.value)
     assert repr(job_id) in str(caught.value)
-    assert "`cursor` of one of its lines" in str(caught.value)
+    assert "`cursor` of a line of this job" in str(caught.value)
 
 
 @pytest.mark.parametrize("job_id", ["", "train-0a1b", JOB + "0", JOB.upper(), "parent"])
