@@ -1,6 +1,6 @@
-"""Callables, results and exceptions as pickles that load on machines without the caller's code.
+"""Pickles callables, results and exceptions so that they load on machines without the caller's code.
 
-The client and the program of a task's process use this package, in both directions. The program loads it by path under
-another name and never imports `iris`, because a file `iris.py` in a task's directory would take that name. Therefore
-the modules here import each other relatively, and otherwise only the standard library and cloudpickle.
+The client uses this package, and so does the program in a task's process. That program loads the package by its path,
+under another name, because a file `iris.py` in the task's directory could hide the package `iris`. The modules in this
+package therefore import each other relatively, and otherwise only the standard library and cloudpickle.
 """

@@ -1,8 +1,7 @@
-"""Pickles code by value in a form that the other side can resolve to its own modules.
+"""Pickles code by value, with marks that let the other side use its own modules instead.
 
-A function or a class that is found by name in a module that travels by value is marked with that name; see
-`resolving.py` for what becomes of it. The marks stand where plain cloudpickle ignores them, so other releases of Iris
-load these pickles as well.
+A function or class is marked with its name if it can be found by that name in a module that is pickled by value.
+`resolving.py` reads the marks. Plain cloudpickle ignores them, so other releases of Iris can load these pickles too.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from .rebuilt import (
 from .source_lines import SourceLines
 from .trailer import ModuleSource, Trailer, append_trailer
 
-MARK = "iris:"  # begins the name of what can be resolved: "iris:module:qualified.name"
-STATE_FOLLOWS = "iris-state"  # begins the marks of an object whose state is not yet part of it
-APART = "__iris_apart__"  # among the globals of a function that are not the dict of the module they name
+MARK = "iris:"  # the start of a mark: "iris:module:qualified.name"
+STATE_FOLLOWS = "iris-state"  # the start of the marks of an object whose state comes after the object
+APART = "__iris_apart__"  # a key in the globals of a function that do not belong to the module that they name
 
-# What describes where a module came from, and means nothing elsewhere.
+# Names in a module that describe its place on this machine, and have no meaning on another one.
 _NOT_SENT = frozenset({"__builtins__", "__cached__", "__loader__", "__path__", "__spec__", IDENTITY})
 _FLAT = (int, float, complex, bool, str, bytes, type(None))
 _NOT_SHARED = (*ATOMS, type, types.FunctionType, types.ModuleType)
@@ -50,7 +49,7 @@ _CODE_ARGUMENTS = (
 
 
 def dumps(value: object, own: Collection[str] = ()) -> bytes:
-    """Return the pickle of a value for the caller, who has the source lines; see `ByValuePickler`."""
+    """Return the pickle of a result or an exception, without source lines, because the caller has the source files."""
     buffer = io.BytesIO()
     pickler = ByValuePickler(buffer, own)
     pickler.dump(value)
@@ -58,20 +57,20 @@ def dumps(value: object, own: Collection[str] = ()) -> bytes:
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes no types
-    """cloudpickle's pickler, and more for what goes by value.
+    """cloudpickle's pickler, with three extensions for code that is pickled by value.
 
-    * An empty module goes first, and then what is in it: two modules may import each other.
-    * Code keeps its file name.
-    * What pickles by its name alone is rebuilt where that name could not be found.
+    * A module is pickled empty first and filled later, because two modules may import each other.
+    * Code objects keep their file names.
+    * An object that pickles as a bare name is rebuilt, if the other side cannot find that name.
 
     Args:
         buffer: Receives the pickle.
-        own: The names of the modules that go by value; they must be registered with cloudpickle. `__main__` always
-            goes by value.
-        by_name: The names of the caller's modules that go by name. Objects in their globals are shared with them.
+        own: The names of the modules that are pickled by value. They must be registered with cloudpickle. `__main__` is
+            always pickled by value.
+        by_name: The names of the caller's modules that are pickled by name. Objects in their globals stay shared.
 
     Attributes:
-        shared: As in `Trailer`, for what was pickled so far.
+        shared: See `Trailer`. It covers everything that was pickled so far.
     """
 
     def __init__(self, buffer: io.BytesIO, own: Collection[str], by_name: Collection[str] = ()) -> None:
@@ -84,7 +83,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         self._places: dict[int, list[tuple[str, str]]] | None = None
 
     def trailer(self) -> Trailer:
-        """Return where the code that was pickled comes from, with its source lines."""
+        """Return the trailer for everything that was pickled, with the source lines of its code."""
         return Trailer(self.sources(), self._lines.collect(), self.shared)
 
     def sources(self) -> dict[str, ModuleSource]:
@@ -107,7 +106,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
             return types.CodeType, tuple(getattr(obj, name) for name in _CODE_ARGUMENTS)
         if kind is Rebuilt:
             return obj.reduced
-        # Of `kind`, since a proxy says that it is of the class of what it stands for.
+        # `kind` is checked instead of `obj`, because a proxy claims to have the class of its target.
         if issubclass(kind, types.ModuleType):
             return self._reduce_module(obj)
         if kind is types.FunctionType:
@@ -142,7 +141,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         return reduced[0], (code, names, self._mark(function), *rest), *reduced[2:]
 
     def _note_shared(self, home: str, used: dict[str, Any]) -> None:
-        """Note which of the globals that a function uses are objects of other modules, which imports would share."""
+        """Note which globals of a function are also globals of other modules, because an import shares them."""
         for name, value in used.items():
             if isinstance(value, _NOT_SHARED):
                 continue
@@ -164,7 +163,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
     def _reduce_instance(self, obj: Any) -> Any:
         reducer = self.dispatch_table.get(type(obj))
         if obj is os.environ:
-            return getattr, (os, "environ")  # a copy would have the caller's variables, and change nobody's
+            return getattr, (
+                os,
+                "environ",
+            )  # a copy would not change the environment
         if reducer is None and type(obj) is functools.cached_property:
             return rebuild(obj, "")
         if reducer is None and is_wrapper(obj):
@@ -173,7 +175,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         if isinstance(reduced, str):
             return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj, reduced), reduced)
         if not isinstance(reduced, tuple):
-            return reduced  # pickle refuses it
+            return reduced  # pickle raises an error for it
         name = self._named_in(reduced[1], obj)
         if name:
             return self._marked(obj, rebuild(obj, name), name)
@@ -182,7 +184,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         return reduced
 
     def _named_in(self, arguments: Any, obj: object) -> str:
-        """Return the object's own name where a reduction mentions it as text, for an import on the other side."""
+        """Return the object's name if its reduction contains it as text, for an import. Empty if not."""
         for text in arguments if isinstance(arguments, tuple) else ():
             if isinstance(text, str) and ":" in text:
                 module, _, name = text.partition(":")
@@ -191,7 +193,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         return ""
 
     def _reduce_global(self, obj: Any, reduced: Any) -> Any:
-        """Mark an object with a plain state that is a global of own modules, such as a sentinel or a configuration."""
+        """Mark a global of own modules that has a plain state, such as a sentinel or a configuration."""
         places = self._find_globals().get(id(obj))
         state = reduced[2]
         if not places or not (not state or has_plain_state(obj)):
@@ -201,11 +203,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         empty = make_empty(*reduced[1])
         if not state or all(isinstance(value, _FLAT) for value in vars(obj).values()):
             return self._with_mark(marks, (*empty, state))
-        # The state may refer to the object, so it comes after it.
+        # The state comes after the object, because it may refer to the object.
         return (*self._with_mark(f"{STATE_FOLLOWS} {marks}", empty), state)
 
     def _goes_by_name(self, obj: Any, name: str | None = None) -> bool:
-        """Whether the other side can be expected to find an object by its name."""
+        """Return whether the other side can probably find an object by its name."""
         name = name or getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
         if not name:
             return False
@@ -216,7 +218,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         return module == "__main__" or module in self._own
 
     def _mark(self, obj: Any, name: str | None = None) -> str | None:
-        """Return the mark of an object that is found by name in a module that goes by value."""
+        """Return the mark of an object, if it can be found by name in a module that is pickled by value."""
         name = name or getattr(obj, "__qualname__", None)
         module = getattr(obj, "__module__", None)
         if not isinstance(module, str) or not name or not self._is_own(module) or _find(module, name) is not obj:
@@ -229,11 +231,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         return reduced if mark is None else self._with_mark(mark, reduced)
 
     def _with_mark(self, mark: str, reduced: Any) -> Any:
-        # The mark needs a call that gives its second argument back, in every release and without Iris.
+        # `typing.cast` returns its second argument, so a machine without Iris loads the marked object too.
         return typing.cast, (mark, Rebuilt(reduced))
 
     def _find_globals(self) -> dict[int, list[tuple[str, str]]]:
-        """Return by id where objects are globals of own modules: a sentinel is one in each module that imports it."""
+        """Return by object id the modules and names of all globals of own modules. A shared object has several."""
         if self._places is None:
             self._places = {}
             for name in (*self._own, *self._by_name, "__main__"):
@@ -252,11 +254,11 @@ def _module_of(obj: object, name: str) -> str | None:
 
 
 def _find(module: str, name: str) -> object:
-    """Return what a dotted name stands for in a module of this process; None when there is nothing."""
+    """Return the object that a dotted name stands for in a module of this process. None if there is none."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         try:
             found = getattr(found, part)
-        except Exception:  # noqa: BLE001 - a module or a class may have a __getattr__
+        except Exception:  # noqa: BLE001 - the user's __getattr__ can raise anything
             return None
     return found

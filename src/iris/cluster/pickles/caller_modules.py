@@ -1,4 +1,4 @@
-"""The modules of a process that asks for results: its own where their source is what the task used."""
+"""Chooses the modules for a result in the caller's process: its own modules if their source equals the task's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .trailer import Trailer
 
 
 class CallerModules:
-    """Finds the modules of this process for a result; it enters none into `sys.modules` that an import would not.
+    """Chooses the modules of this process for a result. It never adds a copy of a module to `sys.modules`.
 
     Args:
-        trailer: What the task says of the modules; None when it has said nothing.
-        differing: Modules that turned out to be other than what was sent although their source is the same.
+        trailer: The trailer of the result. None if it has none.
+        differing: Modules whose objects differ from those in the pickle although their source is the same.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
@@ -25,7 +25,7 @@ class CallerModules:
         self._found: dict[str, types.ModuleType | None] = dict.fromkeys(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this process's own module, where its source is the same."""
+        """Return this process's module if its source is the same. None otherwise."""
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]
@@ -43,13 +43,13 @@ class CallerModules:
         return module if source_of(module).digest == source.digest else None
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return None: what a task has in its globals does not change those of this process."""
+        """Return None, because the globals of a task must not change those of this process."""
         return None
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module that was sent: a dict of their own."""
+        """Return the globals for the functions of a module in the pickle. They are independent of other modules."""
         return names
 
     def make_module(self, name: str) -> types.ModuleType:
-        """Return a new module for what was sent of a module."""
+        """Return a new, empty module for a module in the pickle."""
         return types.ModuleType(name)

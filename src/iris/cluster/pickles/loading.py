@@ -1,4 +1,4 @@
-"""Loads pickles of callables in tasks, and pickles of results and exceptions in the caller's process."""
+"""Loads the pickles of callables in tasks, and the pickles of results and exceptions in the caller's process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _M = TypeVar("_M", bound=Modules)
 
 
 def load_in_task(data: bytes) -> tuple[Any, TaskModules]:
-    """Return what a caller has sent, and the modules that it lives in; once in a process, which is the task's."""
+    """Return the callable and arguments that a caller has sent, and their modules. Call it once in a task's process."""
     trailer = read_trailer(data)
     if trailer is not None:
         show_lines(trailer.lines)
@@ -25,7 +25,7 @@ def load_in_task(data: bytes) -> tuple[Any, TaskModules]:
 
 
 def load_here(data: bytes) -> Any:
-    """Return what a task has sent."""
+    """Return the result or exception that a task has sent."""
     value, _, _ = _load(data, read_trailer(data), CallerModules)
     return value
 
@@ -42,4 +42,4 @@ def _load(
         except SourceDiffersError as error:
             if error.module in differing:
                 raise
-            differing.add(error.module)  # all of its unit is then what was sent; decided anew from the beginning
+            differing.add(error.module)  # start again, and use the sent copy of this module and of its whole unit

@@ -1,8 +1,8 @@
-"""Gives the imported modules of a task the data that the caller has in their globals.
+"""Copies the caller's values of globals into the imported modules of a task.
 
-The code of such a module is the worker's own. The globals that functions use have the caller's values, because a
-program may have set them before it submitted the job. Objects that others may have imported by name stay the same
-objects where their content can be replaced.
+The code of an imported module is the worker's own. The globals that the sent functions use get the caller's values,
+because the caller's program may have changed them before it submitted the job. Other modules may have imported a global
+by name, so its object is changed in place if possible.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections import deque
 from typing import Any
 
 _CODE = (type, types.ModuleType, types.BuiltinFunctionType)
-# Two names for one of these need not mean the same object.
+# Types whose objects have no identity: two equal objects need not be the same one.
 ATOMS = (int, float, complex, bool, str, bytes, tuple, frozenset, range, type(None), type(...), type(NotImplemented))
 
 
 class CodeDiffersError(Exception):
-    """A global is a function other than the imported module's: the caller has replaced it."""
+    """A global is not the function of the imported module, because the caller has replaced it."""
 
 
 def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:
-    """Give a global of an imported module its value at the caller, and return it.
+    """Set a global of an imported module to the caller's value, and return the resulting object.
 
     Args:
         namespace: The globals of the imported module.
-        name: The global.
-        sent: Its value at the caller.
+        name: The name of the global.
+        sent: The value that the caller has sent.
 
     Raises:
-        CodeDiffersError: It is a function, and the imported module's is another.
+        CodeDiffersError: The value is a function, and the imported module has another one.
     """
     own = namespace.setdefault(name, sent)
     if own is sent or isinstance(sent, _CODE):
@@ -44,7 +44,7 @@ def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:
 
 
 def has_plain_state(value: object) -> bool:
-    """Whether the state of an object is all in its `__dict__`."""
+    """Return whether the whole state of an object is in its `__dict__`."""
     kind = type(value)
     if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
         return False
@@ -53,19 +53,19 @@ def has_plain_state(value: object) -> bool:
     try:
         object.__new__(kind)
     except TypeError:
-        return False  # it is made in C, and has state there
+        return False  # the class is written in C and has state of its own
     return isinstance(getattr(value, "__dict__", None), dict)
 
 
 def replace_state(own: Any, sent: Any) -> None:
-    """Give an object the attributes of another one; both have a plain state."""
+    """Copy the attributes of `sent` to `own`. Both must have a plain state."""
     if vars(own) != vars(sent):
         vars(own).clear()
         vars(own).update(vars(sent))
 
 
 def _replace_content(own: Any, sent: Any) -> bool:
-    """Make an object equal to another one of its type in place; False where that cannot be done."""
+    """Make `own` equal to `sent` in place. Return False if that is not possible. Both have the same type."""
     if isinstance(sent, ATOMS):
         return False
     if isinstance(sent, dict | set):

@@ -1,4 +1,4 @@
-"""Finds the source of modules without running any of it, to tell whether two machines have the same."""
+"""Finds the source of modules without running it, to tell whether two machines have the same source."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 from .trailer import ModuleSource
 
-IDENTITY = "__iris_source__"  # in a module that was made of what a caller sent: its `ModuleSource`, as it was sent
-FOLDER = "folder"  # the digest of a package that is only folders
-_THIS_PROCESS = f"process:{uuid.uuid4()}"  # the digest of modules that have no file, such as a notebook's `__main__`
+IDENTITY = "__iris_source__"  # a name in a module that was made from a pickle: the `ModuleSource` that was sent
+FOLDER = "folder"  # the digest of a package without a file (a namespace package)
+_THIS_PROCESS = f"process:{uuid.uuid4()}"  # the digest of modules without a file, such as a notebook's `__main__`
 
 
 @dataclass(frozen=True)
 class FoundModule:
-    """What an import would load on this machine.
+    """The module that an import would load on this machine.
 
     Attributes:
-        digest: As in `ModuleSource`; empty when the source cannot be read.
-        file: Its file; for a package of only folders, one of its folders.
-        root: The folder from which it would be imported.
+        digest: See `ModuleSource`. Empty if the source cannot be read.
+        file: The file of the module. For a package without a file, one of its folders.
+        root: The folder from which the module would be imported.
     """
 
     digest: str
@@ -50,7 +50,7 @@ def source_of(module: types.ModuleType) -> ModuleSource:
 
 
 def places_of(module: types.ModuleType) -> list[str]:
-    """Return where a module's Python source is: one file, or the folders of a package of only folders."""
+    """Return the paths of a module's Python source: its file, or the folders of a package without a file."""
     file = getattr(module, "__file__", None)
     if file is not None:
         return [file] if file.endswith((".py", ".pyc")) else []
@@ -58,7 +58,7 @@ def places_of(module: types.ModuleType) -> list[str]:
 
 
 def root_of(name: str, place: str) -> str:
-    """Return the folder from which a module was imported: the one to have on `sys.path`."""
+    """Return the folder from which a module was imported. It must be on `sys.path` to import the module."""
     depth = name.count(".") + (os.path.basename(place) in ("__init__.py", "__init__.pyc"))
     folder = os.path.realpath(place)
     for _ in range(depth + 1):
@@ -67,11 +67,11 @@ def root_of(name: str, place: str) -> str:
 
 
 def find_module(name: str, skip: object = None) -> FoundModule | None:
-    """Return what `import name` would load, without running it; None when there is nothing of that name.
+    """Return the module that `import name` would load, without running it. None if there is no such module.
 
     Args:
-        name: The module's full name.
-        skip: A finder in `sys.meta_path` that is not asked.
+        name: The full name of the module.
+        skip: A finder in `sys.meta_path` that is not used.
     """
     path: list[str] | None = None
     spec: ModuleSpec | None = None
@@ -89,7 +89,7 @@ def find_module(name: str, skip: object = None) -> FoundModule | None:
     if spec.origin is None or not spec.has_location:
         folders = list(spec.submodule_search_locations or ())
         if not folders:
-            return FoundModule("", spec.origin or "", "")  # built in, for example
+            return FoundModule("", spec.origin or "", "")  # for example, a built-in module
         return FoundModule(FOLDER, folders[0], root_of(name, folders[0]))
     return FoundModule(_digest(spec.origin, spec.loader), spec.origin, root_of(name, spec.origin))
 
@@ -102,8 +102,8 @@ def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | 
         try:
             spec: ModuleSpec | None = find_spec(name, path)
         except KeyError:
-            # PathFinder wants the parent of a package of only folders in `sys.modules`, unless it gets the last part of
-            # the name alone. The files that it looks for are the same.
+            # For a package without a file, PathFinder needs the parent package in `sys.modules`. It does not need the
+            # parent if it gets only the last part of the name, and then it looks for the same files.
             spec = PathFinder.find_spec(name.rpartition(".")[2], path) if finder is PathFinder else None
         except (ImportError, AttributeError, ValueError, OSError):
             continue
@@ -113,7 +113,7 @@ def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | 
 
 
 def _digest(file: str, loader: object) -> str:
-    """Return the SHA-256 of a source file, which may lie in an archive; empty when it cannot be read."""
+    """Return the SHA-256 of a source file, which may be in an archive. Empty if the file cannot be read."""
     try:
         with open(file, "rb") as opened:
             data = opened.read()
@@ -121,6 +121,6 @@ def _digest(file: str, loader: object) -> str:
         get_data: Any = getattr(loader, "get_data", None)
         try:
             data = get_data(file)
-        except Exception:  # noqa: BLE001 - a loader of the user's
+        except Exception:  # noqa: BLE001 - the user's loader can raise anything
             return ""
     return hashlib.sha256(data).hexdigest()

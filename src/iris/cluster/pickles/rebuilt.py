@@ -1,7 +1,8 @@
-"""Objects that pickle as a bare name, such as the wrappers of `functools.lru_cache`, made anew on the other side.
+"""Pickles objects that normally pickle as a bare name, such as the wrappers of `functools.lru_cache`.
 
-A bare name in `__main__`, or in a module that goes by value, cannot be found on the other side. The reductions here
-use public constructors of the standard library only, so any unpickler loads them.
+A bare name in `__main__`, or in a module that is pickled by value, cannot be found on the other side. The object is
+therefore created again there. The reductions here use only public constructors of the standard library, so every
+unpickler can load them.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache
 
 
 class ReducesByNameError(pickle.PicklingError):
-    """An object pickles as a name that the other side cannot find, and cannot be made anew."""
+    """An object pickles as a name that the other side cannot find, and cannot be created again."""
 
 
 class Rebuilt:
-    """Stands for an object in a pickle; `ByValuePickler` writes its reduction."""
+    """A placeholder for an object. `ByValuePickler` pickles its reduction instead."""
 
     def __init__(self, reduced: Any) -> None:
         self.reduced = reduced
 
 
 def rebuild(obj: Any, name: str) -> Any:
-    """Return a reduction that makes an object anew which pickles as a name.
+    """Return a reduction that creates an object again, although the object pickles as a name.
 
     Args:
         obj: The object.
-        name: The name that it pickles as.
+        name: The name as which the object pickles.
 
     Raises:
-        ReducesByNameError: There is no way to make it anew; the text says what to do.
+        ReducesByNameError: The object cannot be created again. The text says what to do.
     """
     kind: Any = type(obj)
     if isinstance(obj, functools.cached_property):  # it holds a lock before Python 3.12
@@ -49,23 +50,23 @@ def rebuild(obj: Any, name: str) -> Any:
         decorator = Rebuilt((functools.lru_cache, (parameters["maxsize"], parameters["typed"])))
         return operator.call, (decorator, obj.__wrapped__), _rest(vars(obj), _WRAPPER_STATE)
     if isinstance(getattr(obj, "args", None), tuple) and isinstance(getattr(obj, "keywords", None), dict):
-        return functools.partial(kind, obj.func, *obj.args, **obj.keywords), ()  # as `functools.partial`, toolz.curry
+        return functools.partial(kind, obj.func, *obj.args, **obj.keywords), ()  # such as toolz.curry
     if kind.__module__ in ("typing", "typing_extensions"):
         return _rebuild_typing(obj, name)
     if kind.__module__ != "builtins" and isinstance(kind.__init__, types.FunctionType | types.WrapperDescriptorType):
         try:
             object.__new__(kind)
         except TypeError:
-            pass  # it is made in C
+            pass  # the class is written in C
         else:
             return (*make_empty(kind), obj.__getstate__())
     raise _cannot_rebuild(obj, name)
 
 
 def make_empty(kind: type) -> tuple[Any, ...]:
-    """Return a reduction that makes an instance without calling `__init__`.
+    """Return a reduction that creates an instance without calling `__init__`.
 
-    `pickle` writes its own `copyreg.__newobj__` only for the very object that it pickles.
+    `copyreg.__newobj__` cannot be used, because `pickle` accepts it only in the reduction of the same object.
     """
     return operator.methodcaller("__new__", kind), (kind,)
 
@@ -94,29 +95,29 @@ def _cannot_rebuild(obj: Any, name: str) -> ReducesByNameError:
 
 
 def is_wrapper(obj: object) -> bool:
-    """Whether an object is a function wrapper of `wrapt`, which refuses to be pickled."""
+    """Return whether an object is a function wrapper of `wrapt`. Such a wrapper refuses to be pickled."""
     wrapt = sys.modules.get("wrapt")
     return wrapt is not None and issubclass(type(obj), getattr(wrapt, "FunctionWrapper", ()))
 
 
 def rebuild_wrapper(obj: Any) -> Any:
-    """Return a reduction that wraps the wrapped function anew."""
+    """Return a reduction that creates a wrapper of `wrapt` again."""
     wrapt = sys.modules["wrapt"]
-    # The class cannot be pickled by its own name, which is that of a module inside the package.
+    # The class cannot be pickled by its name, because its `__module__` is not the module that exports it.
     kind: Any = type(obj)
     make = Rebuilt((getattr, (wrapt, "FunctionWrapper"))) if kind is wrapt.FunctionWrapper else kind
     return operator.call, (make, obj.__wrapped__, obj._self_wrapper, obj._self_enabled)
 
 
 def is_dispatcher(function: types.FunctionType) -> bool:
-    """Whether a function was made by `functools.singledispatch`."""
+    """Return whether a function was created by `functools.singledispatch`."""
     return function.__code__ is _DISPATCHER_CODE and hasattr(function, "registry")
 
 
 def rebuild_dispatcher(function: Any) -> Any:
-    """Return a reduction that makes a function of `functools.singledispatch` anew.
+    """Return a reduction that creates a function of `functools.singledispatch` again.
 
-    The caches inside the original cannot be pickled. The implementations are registered after the function exists,
+    The caches of the original cannot be pickled. The implementations are registered after the function was created,
     because they may call it.
     """
     registered = [(kind, call) for kind, call in function.registry.items() if kind is not object]
@@ -143,7 +144,7 @@ def _make_fill_dispatcher() -> types.FunctionType:
         for name in attributes:
             setattr(dispatcher, name, attributes[name])
 
-    # Without globals it belongs to no module and goes by value: the other side need not have this module.
+    # A function without globals belongs to no module and is pickled by value, so it needs no Iris on the other side.
     return types.FunctionType(fill.__code__, {}, "fill")
 
 

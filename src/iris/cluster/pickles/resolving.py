@@ -1,11 +1,11 @@
-"""Unpickles code that travelled by value: as this machine's own modules where their source is the same.
+"""Unpickles code that was pickled by value. Uses this machine's own modules if their source is the same.
 
-The rule, explained for users in docs/explanation/code.md. For each module whose code a pickle has by value:
+The rule for each module whose code is in the pickle (docs/explanation/code.md explains it for users):
 
-* If this machine can import a module of that name with the same source, its functions, classes and constants are
-  those of the imported module. There is one class, whoever else imports it.
-* Else they are what was sent. In a task (`TaskModules`) the copy that was sent then takes the module's name, so that
-  whoever imports the module gets the copy.
+* If this machine can import a module with the same name and the same source, its functions, classes and constants are
+  used. A class of the module then exists only once.
+* Otherwise the code in the pickle is used. In a task, `TaskModules` gives this copy the name of the module, so that
+  later imports return the copy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
 class SourceDiffersError(Exception):
-    """An imported module is not what was sent, although its file is: the caller's was changed after its import."""
+    """An imported module differs from the sent one although the files are equal: the caller's file was changed after
+    the caller had imported it."""
 
     def __init__(self, module: str) -> None:
         super().__init__(module)
@@ -33,19 +34,19 @@ class SourceDiffersError(Exception):
 
 
 class Modules(Protocol):
-    """Decides what the code in one pickle becomes."""
+    """Chooses the modules for the code in one pickle."""
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this machine's own module, where its source is the same."""
+        """Return this machine's module if its source is the same. None otherwise."""
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's own module, whose globals are to have the sent values; None: they stay as they are."""
+        """Return this machine's module if its globals should get the sent values. None: they must not change."""
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module that was sent; `names` describe the module."""
+        """Return the globals for the functions of a module in the pickle. `names` describes the module."""
 
     def make_module(self, name: str) -> types.ModuleType:
-        """Return the module for what was sent of a module."""
+        """Return the module object for a module in the pickle."""
 
 
 class ResolvingUnpickler(pickle.Unpickler):
@@ -53,8 +54,11 @@ class ResolvingUnpickler(pickle.Unpickler):
 
     Args:
         data: The pickle.
-        modules: Decides what its code becomes.
-        shared: As in `Trailer`.
+        modules: Chooses the modules for its code.
+        shared: See `Trailer`.
+
+    Attributes:
+        made: The functions and classes that were created from the pickle.
     """
 
     def __init__(self, data: bytes, modules: Modules, shared: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
@@ -63,7 +67,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         self._shared = shared
         self._resolved: dict[int, object] = {}
         self._merges: list[tuple[str, str, Any, dict[str, Any], str]] = []
-        self.made: list[Any] = []  # the functions and classes that were made of what was sent
+        self.made: list[Any] = []
         self._calls = {
             (_CLOUDPICKLE, "_make_function"): self._make_function,
             (_CLOUDPICKLE, "_function_setstate"): self._set_function_state,
@@ -75,15 +79,15 @@ class ResolvingUnpickler(pickle.Unpickler):
         }
 
     def load_all(self) -> Any:
-        """Return what was pickled, once the globals of imported modules have the sent values.
+        """Load the pickle, copy the sent values into the globals of imported modules, and return the loaded object.
 
         Raises:
-            SourceDiffersError: What was sent is not what an imported module has.
+            SourceDiffersError: An imported module differs from the sent one.
         """
         loaded = self.load()
-        for module_name, name, sent, holder, key in self._merges:  # now, since `sent` may refer to itself
+        for module_name, name, sent, holder, key in self._merges:  # after loading, because `sent` may refer to itself
             own = self._modules.sharing(module_name)
-            # What describes a module is this machine's, such as `__file__`.
+            # Names such as `__file__` describe this machine's module and are not replaced.
             if own is not None and not (name.startswith("__") and name.endswith("__")):
                 try:
                     holder[key] = merge_global(vars(own), name, sent)
@@ -92,7 +96,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return loaded
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Return what a name in the pickle stands for."""
+        """Return the object that a global name in the pickle stands for."""
         call = self._calls.get((module_name, global_name))
         return super().find_class(module_name, global_name) if call is None else call
 
@@ -150,7 +154,7 @@ class ResolvingUnpickler(pickle.Unpickler):
                 raise SourceDiffersError(_split(mark)[0])
             return found
         known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
-        if known is not None:  # this process has sent it, or has received it before: it has all its attributes
+        if known is not None:  # this process has sent or received the class before, so it is complete
             self._resolved[id(known)] = known
             return known
         made = make(*args)
@@ -169,7 +173,7 @@ class ResolvingUnpickler(pickle.Unpickler):
             cloudpickle.cloudpickle._class_setstate(thing, state)
 
     def _make_module(self, name: str, state: dict[str, Any]) -> types.ModuleType:
-        if state:  # some code has made it up: its name need not be the only one
+        if state:  # a module that code created dynamically: other modules may have the same name
             made: types.ModuleType = cloudpickle.cloudpickle.dynamic_subimport(name, state)
             return made
         own = self._modules.imported(name)
@@ -183,7 +187,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         state_follows = words[0] == STATE_FOLLOWS
         for mark in words[state_follows:]:
             if not mark.startswith(MARK):
-                break  # code of the user's calls `typing.cast`
+                break  # the user's own code calls `typing.cast`
             module_name, qualname = _split(mark)
             sharing = self._modules.sharing(module_name)
             own = sharing if state_follows else sharing or self._modules.imported(module_name)
@@ -199,7 +203,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return value
 
     def _find(self, mark: str | None) -> Any:
-        """Return what a mark names in a module of this machine; None when the module is not the same here."""
+        """Return the object that a mark names in this machine's module. None if this machine's module differs."""
         if mark is None or not mark.startswith(MARK):
             return None
         module_name, qualname = _split(mark)
@@ -214,7 +218,7 @@ class ResolvingUnpickler(pickle.Unpickler):
 
 
 def _look_up(found: Any, qualname: str) -> Any:
-    """Return what a dotted name stands for in a module; None when there is nothing."""
+    """Return the object that a dotted name stands for in a module. None if there is none."""
     for part in qualname.split("."):
         found = getattr(found, part, None)
     return found

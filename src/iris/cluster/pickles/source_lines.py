@@ -1,4 +1,4 @@
-"""The source text of code that travels by value, so that tracebacks show it where its files do not exist."""
+"""Sends the source text of code that is pickled by value, so that tracebacks show it on machines without the files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_MAX_WHOLE_CHARACTERS = 128 * 1024  # of longer files only the lines of the code that travels are sent
+_MAX_WHOLE_CHARACTERS = 128 * 1024  # of longer files only the lines of the pickled code are sent
 _MAX_CHARACTERS = 2 * 1024**2  # of all files together
 
 
@@ -21,11 +21,11 @@ class SourceLines:
         self._globals: dict[str, dict[str, Any]] = {}
 
     def add_globals(self, function: types.FunctionType) -> None:
-        """Note the globals of a function: a loader in them may have the source of its module."""
+        """Note the globals of a function, because a loader in them may have the source of its module."""
         self._globals.setdefault(function.__code__.co_filename, function.__globals__)
 
     def add(self, code: types.CodeType) -> None:
-        """Note a code object; the code objects inside it lie within its lines."""
+        """Note the lines of a code object and of the code objects inside it."""
         numbers = [line for _, _, line in code.co_lines() if line is not None]
         last = max([code.co_firstlineno, *numbers])
         for inner in code.co_consts:
@@ -34,7 +34,7 @@ class SourceLines:
         self._spans.setdefault(code.co_filename, []).append((code.co_firstlineno, last))
 
     def collect(self) -> dict[str, str]:
-        """Return the source text by file name, as far as it can be read and fits in."""
+        """Return the source text by file name. Files that cannot be read or exceed the size limit are left out."""
         collected: dict[str, str] = {}
         budget = _MAX_CHARACTERS
         for filename, spans in self._spans.items():
@@ -50,7 +50,7 @@ class SourceLines:
 
 
 def _only(lines: list[str], spans: Iterable[tuple[int, int]]) -> list[str]:
-    """Return the lines with those outside of the spans empty: the others keep their numbers."""
+    """Return the lines inside the spans. All other lines become empty, so that line numbers do not change."""
     kept = ["\n"] * len(lines)
     end = 0
     for first, last_with_code in spans:
@@ -61,7 +61,7 @@ def _only(lines: list[str], spans: Iterable[tuple[int, int]]) -> list[str]:
 
 
 def _count_block(lines: list[str]) -> int:
-    """Return how many lines a definition has that starts with the first line; its last ones may have no code."""
+    """Return the number of lines of the definition that starts at the first line, including lines without code."""
     try:
         return len(inspect.getblock(lines))
     except (SyntaxError, IndentationError, tokenize.TokenError):
@@ -69,10 +69,10 @@ def _count_block(lines: list[str]) -> int:
 
 
 def show_lines(lines: Mapping[str, str]) -> None:
-    """Let `traceback` and `inspect` show source text for file names.
+    """Make `traceback` and `inspect` show the given source text for file names.
 
-    The entries have no modification time, so `linecache.checkcache` keeps them whatever this machine has in a file of
-    that name.
+    The cache entries have no modification time, so `linecache.checkcache` does not replace them by files on this
+    machine.
     """
     for filename, text in lines.items():
         linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)

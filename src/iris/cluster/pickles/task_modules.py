@@ -1,4 +1,4 @@
-"""The modules of a task's process: the worker's own where their source is the caller's, else what the caller sent."""
+"""Chooses the modules for a callable in a task's process: the worker's own modules, or the caller's copies."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import cloudpickle
 from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
 from .trailer import ModuleSource, Trailer
 
-_Unit = tuple[str, str]  # the first part of a module's name, and the folder that the caller imported it from
+_Unit = tuple[str, str]  # the first part of a module's name, and the folder from which the caller imported it
 
 
 class TaskModules:
-    """Decides, before anything is unpickled, where each module whose code was sent comes from.
+    """Decides, before anything is unpickled, whether each module in the pickle is imported or taken from the pickle.
 
-    A unit is what the caller imported under one first name from one folder: a package, or a module beside a script.
-    All modules of a unit come from one place. In order:
+    A unit is a package, or a single module, that the caller imported from one folder. All modules of a unit come from
+    the same place. The decisions are made in this order:
 
-    1. A unit of which this machine has another version is what was sent, and takes its names before anything can
-       import the other version.
-    2. Modules with the same source here are imported.
-    3. The others are what was sent, and take their names where those are free.
+    1. If this machine has another version of a unit, the unit is taken from the pickle. It gets its names in
+       `sys.modules` before anything can import the other version.
+    2. Modules with the same source on this machine are imported.
+    3. All other modules are taken from the pickle, and get their names if the names are free.
 
     Args:
-        trailer: What the caller says of the modules; None when it has said nothing.
-        differing: Modules that turned out to be other than what was sent although their source is the same.
+        trailer: The trailer of the pickle. None if it has none.
+        differing: Modules whose objects differ from those in the pickle although their source is the same.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
@@ -41,39 +41,39 @@ class TaskModules:
         self._imported: dict[str, types.ModuleType] = {}
         self._sharing: dict[str, types.ModuleType | None] = {}
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        # Without __file__: a spawned process would run it, and it is the caller's script.
+        # It has no __file__, because a spawned process would run that file: the caller's script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
-        self._globals: dict[str, dict[str, Any]] = {}  # by module: the dict that was sent for its functions
+        self._globals: dict[str, dict[str, Any]] = {}  # by module: the globals of its functions in the pickle
         if "__main__" in self._sources:
             setattr(main, IDENTITY, self._sources["__main__"])
         self._not_sent = _NotSentFinder()
         self._decide(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this machine's own module, where its source is the same."""
+        """Return this machine's module if its source is the same. None otherwise."""
         return self._imported.get(name)
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's own module, whose globals are to have the sent values."""
+        """Return this machine's module if its globals should get the sent values. None otherwise."""
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
-                self._sharing[name] = importlib.import_module(name)  # one that goes by name
+                self._sharing[name] = importlib.import_module(name)  # a module that is pickled by name
         return self._imported.get(name) or self._sharing.get(name)
 
     def own_names(self) -> list[str]:
-        """Return the names of the modules that were sent and that the whole process sees."""
+        """Return the names of the modules that were taken from the pickle and are in `sys.modules`."""
         return [name for name, home in self._homes.items() if name != "__main__" and sys.modules.get(name) is home]
 
     def add_definitions(self, made: Sequence[Any]) -> None:
-        """Give functions and classes that were sent their names, where nothing that was sent has them."""
+        """Add functions and classes from the pickle to their modules, unless the names are taken."""
         for thing in made:
             home = self._homes.get(thing.__module__)
             if home is not None and thing.__qualname__.isidentifier():
                 vars(home).setdefault(thing.__qualname__, thing)
 
     def explain(self, error: BaseException) -> str:
-        """Return what to do where an error is about a part of a module that was not sent; else nothing."""
+        """Return advice for an error about a part of a module that was not sent. Empty for other errors."""
         name: object = None
         if isinstance(error, AttributeError):
             name = getattr(error.obj, "__name__", None) if isinstance(error.obj, types.ModuleType) else None
@@ -88,13 +88,13 @@ class TaskModules:
         )
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module that was sent.
+        """Return the globals for the functions of a module in the pickle.
 
         Args:
-            names: Describe the module; one dict for all functions of the module.
+            names: Describes the module, such as its `__name__`. All functions of a module have the same dict.
         """
         name = names.get("__name__")
-        # Two dicts may say the same name (of code that was run by `exec`, for example): the second stays by itself.
+        # Two dicts may have the same name, for example because of `exec`. Only the first belongs to the module.
         if not isinstance(name, str) or self._globals.setdefault(name, names) is not names:
             return names
         home = vars(self.make_module(name))
@@ -102,11 +102,11 @@ class TaskModules:
         if name != "__main__":
             home["__file__"] = names.get("__file__")
         if "__path__" in names:
-            home["__path__"] = []  # a package, with nothing that could be imported from the caller's disk
+            home["__path__"] = []  # a package from which no further module can be imported
         return home
 
     def make_module(self, name: str) -> types.ModuleType:
-        """Return the module for what was sent of a module, entered into `sys.modules` if its name is free."""
+        """Return the module object for a module in the pickle. It is added to `sys.modules` if its name is free."""
         home = self._homes.get(name)
         return self._add_home(name) if home is None else home
 
@@ -115,7 +115,7 @@ class TaskModules:
         found = {name: find_module(name) for name in names}
         for name in names:
             self._import_folders(name, found[name])
-        others: dict[_Unit, str] = {}  # the units of which this machine has another version, with one module of it
+        others: dict[_Unit, str] = {}  # units of which this machine has another version, each with one of its modules
         for name in names:
             if name in differing or self._is_other(name, found):
                 others.setdefault(self._unit(name), name)
@@ -139,12 +139,13 @@ class TaskModules:
         here = found[name]
         if here is not None:
             return here.digest != self._sources[name].digest
-        # A package of this machine that lacks the module is of another version. Folders may be in several places.
+        # A package on this machine without the module has another version. A package without a file may have several
+        # folders, so it may lack the module in one of them.
         above = found.get(name.rpartition(".")[0])
         return above is not None and above.digest != FOLDER
 
     def _import_folders(self, name: str, here: FoundModule | None) -> None:
-        """Import a package of only folders, which runs nothing: this machine's own part of it stays importable."""
+        """Import a package without a file. This runs no code, and keeps the package's other folders importable."""
         above = name.rpartition(".")[0]
         is_folder = here is not None and here.digest == FOLDER == self._sources[name].digest
         if is_folder and (not above or above in self._imported):
@@ -155,7 +156,7 @@ class TaskModules:
             module = importlib.import_module(name)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - the user's own code; what was sent need not use what fails
+        except BaseException as error:  # noqa: BLE001 - the user's code can raise anything, and the task may not need the module
             self._not_sent.add(name, self._sources[name], here, f"importing it failed with {error!r}")
             return
         if source_of(module).digest == self._sources[name].digest:
@@ -173,11 +174,11 @@ class TaskModules:
             parent = self._parent(package)
             vars(parent).setdefault("__path__", [])
             setattr(parent, leaf, home)
-        # A client without trailers does not say whose the module is: then its copy gives way to this machine's own.
+        # Without a trailer nobody knows whether this machine's module is the same. It is then preferred to the copy.
         is_free = sys.modules.get(package) is self._homes.get(package) if package else not _is_importable(name)
         if source is not None or (is_free and not self._is_told):
             sys.modules[name] = home
-            # What the task returns, or sends to jobs of its own, goes on by value.
+            # Results, and child jobs of the task, pickle this module by value again.
             cloudpickle.register_pickle_by_value(home)
         return home
 
@@ -185,7 +186,7 @@ class TaskModules:
         parent = self._imported.get(package) or self._homes.get(package)
         if parent is None and self._is_told and package not in self._sources:
             with contextlib.suppress(Exception):
-                parent = importlib.import_module(package)  # it is installed at the caller's
+                parent = importlib.import_module(package)  # the caller has it installed
         return self._add_home(package) if parent is None else parent
 
 
@@ -204,17 +205,18 @@ def _is_importable(name: str) -> bool:
     try:
         return name in sys.modules or importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
-        return True  # no name for a module: leave it alone
+        return True  # not a valid module name: do not use it
 
 
 class _NotSentFinder:
-    """Refuses to import the rest of a package of which a part was sent, where this machine has another version."""
+    """An import finder that refuses to import the rest of a package of which a part was sent, if this machine has
+    another version of the package."""
 
     def __init__(self) -> None:
         self._refused: dict[tuple[str, str], tuple[str, str, str, str]] = {}
 
     def add(self, name: str, source: ModuleSource, here: FoundModule | None, reason: str) -> None:
-        """Refuse imports below the first part of a module's name from the folder where this machine has it."""
+        """Refuse to import other modules of the same package from the folder in which this machine has the module."""
         if here is not None and here.root:
             key = name.partition(".")[0], here.root
             if not self._refused and self not in sys.meta_path:
@@ -222,10 +224,10 @@ class _NotSentFinder:
             self._refused.setdefault(key, (name, source.file, here.file, reason))
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Let the other finders find a module, or say why it must not be imported.
+        """Return None, so that the other finders are asked, or raise an error for a refused module.
 
         Raises:
-            ModuleNotFoundError: The module is this machine's own, and the package that it belongs to was sent.
+            ModuleNotFoundError: The module is this machine's own, and its package was sent by the caller.
         """
         first = name.partition(".")[0]
         if first == name or not any(key[0] == first for key in self._refused):
@@ -242,5 +244,5 @@ class _NotSentFinder:
             " the folder along as the workspace",
             name=name,
         )
-        error.iris_reason = reason  # type: ignore[attr-defined] # says that the text needs no advice of the runner's
+        error.iris_reason = reason  # type: ignore[attr-defined] # tells run_callable.py that the text already contains advice
         raise error

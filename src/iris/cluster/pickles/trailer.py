@@ -1,7 +1,7 @@
-"""What stands behind a pickle: where its code comes from, readable without running any of it.
+"""The trailer of a pickle says where the code in the pickle comes from. It can be read without unpickling anything.
 
-A pickle ends where its STOP is, and every unpickler ignores the bytes behind it. Therefore releases of Iris without
-trailers load pickles that have one.
+Every unpickler ignores the bytes after the STOP instruction of a pickle, so releases of Iris without trailers can load
+pickles that have one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class ModuleSource:
     """The identity of a module's source.
 
     Attributes:
-        file: Where the source is on the machine that pickled it; empty when it has no file.
-        digest: SHA-256 of the source, or a text that starts with `folder` or `process:`.
-        root: The folder to have on `sys.path` for importing the module.
+        file: The path of the source on the machine that pickled it. Empty if the module has no file.
+        digest: The SHA-256 of the source, or a text that starts with `folder` or `process:`.
+        root: The folder that must be on `sys.path` to import the module.
     """
 
     file: str
@@ -35,10 +35,10 @@ class Trailer:
     """Where the code in a pickle comes from.
 
     Attributes:
-        modules: The modules whose code travels by value, and the packages that contain them.
-        lines: Source text by file name, as tracebacks show it.
-        shared: By module and global of its functions, where the modules in `modules` have the same object:
-            `{"__main__": {"MODELS": ["registry:MODELS"]}}`.
+        modules: The modules that are pickled by value, and the packages that contain them.
+        lines: The source text by file name, for tracebacks.
+        shared: The globals that several modules share, by module and name. For example,
+            `{"__main__": {"MODELS": ["registry:MODELS"]}}` says that both modules have the same object.
     """
 
     modules: dict[str, ModuleSource] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Trailer:
 
 
 def append_trailer(pickled: bytes, trailer: Trailer) -> bytes:
-    """Return the pickle with the trailer behind it; without one when the trailer is empty."""
+    """Return the pickle followed by the trailer. If the trailer is empty, return only the pickle."""
     if trailer == Trailer():
         return pickled
     packed = zlib.compress(json.dumps(asdict(trailer)).encode())
@@ -55,7 +55,7 @@ def append_trailer(pickled: bytes, trailer: Trailer) -> bytes:
 
 
 def read_trailer(data: bytes) -> Trailer | None:
-    """Return the trailer behind a pickle; None when there is none."""
+    """Return the trailer of a pickle. None if the pickle has none."""
     end = len(data) - len(_MAGIC) - _LENGTH.size
     if end < 0 or not data.endswith(_MAGIC):
         return None
@@ -67,4 +67,4 @@ def read_trailer(data: bytes) -> Trailer | None:
         modules = {name: ModuleSource(**source) for name, source in fields["modules"].items()}
         return Trailer(modules, fields["lines"], fields["shared"])
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
-        return None  # the pickle only happens to end like that
+        return None  # the pickle ends like a trailer by chance
