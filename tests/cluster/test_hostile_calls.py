@@ -463,7 +463,7 @@ def test_paths_types_and_headers_that_are_wrong(target: Target) -> None:
         ({"command": ["x" * 100_000] * 10}, "the command is too large"),
         ({"environment": {"envVars": {"A": "x" * 200_000}}}, "the environment variable 'A' is too large"),
         ({"environment": {"envVars": {f"A{i}": "x" * 100_000 for i in range(10)}}}, "the environment is too large"),
-        ({"ports": [f"p{i}" for i in range(101)]}, "101 ports: a task can have 100"),
+        ({"ports": [f"p{i}" for i in range(101)]}, "up to 100 ports, got 101"),
         ({"submissionId": "x" * 1000}, "submission_id is too large"),
         ({"workingDirectory": "/" + "x" * 5000}, "working_directory is too large"),
     ],

@@ -55,7 +55,7 @@ def test_quota_of_jobs_refuses_another_job_until_one_ends() -> None:
         launch(client, ["true"])
         with pytest.raises(ResourceExhaustedError) as caught:
             launch(client, ["true"])
-        for words in ("user 'tests' has 2 jobs", "limit of 2", "iris kill", "--max-jobs-per-user"):
+        for words in ("user 'tests' has 2 unfinished jobs", "limit of 2", "iris kill", "--max-jobs-per-user"):
             assert words in str(caught.value)
         client.terminate_job(first)
         wait_for_end(client, first)
@@ -71,7 +71,7 @@ def test_repeated_submission_counts_once() -> None:
 def test_quota_of_tasks_refuses_a_job_with_too_many_tasks() -> None:
     with limited(Quota(tasks=10)) as client:
         first = launch(client, ["true"], replicas=6)
-        with pytest.raises(ResourceExhaustedError, match=r"6 tasks .* 5 more .* limit of 10.*--max-tasks-per-user"):
+        with pytest.raises(ResourceExhaustedError, match=r"6 unfinished tasks .* 5 more .*10.*--max-tasks-per-user"):
             launch(client, ["true"], replicas=5)
         launch(client, ["true"], replicas=4)
         client.terminate_job(first)
@@ -95,11 +95,11 @@ def test_each_user_has_a_separate_quota() -> None:
     quotas.check("ann", 5)
     quotas.add("ann", 5)
     quotas.check("bob", 5)
-    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 1 jobs"):
+    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 1 unfinished jobs"):
         quotas.check("ann", 1)
     quotas.remove("ann", 5)
     quotas.check("ann", 5)
-    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 0 tasks"):
+    with pytest.raises(ResourceExhaustedError, match="user 'ann' has 0 unfinished tasks"):
         quotas.check("ann", 6)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from iris.cluster.names import check_name, find_unseen
 from iris.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError, quoted
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
@@ -80,7 +81,11 @@ class Endpoints:
         known = self._find(request.name)
         if known is not None and known.job_id != request.job_id:
             owner = f"job {known.job_id!r}" if known.job_id else "no job: unregister it first"
-            raise AlreadyExistsError(f"endpoint {request.name!r} belongs to {owner}")
+            raise AlreadyExistsError(
+                f"endpoint {request.name!r} belongs to {owner}",
+                reason=ErrorReason.ENDPOINT_EXISTS,
+                metadata={"name": request.name, "job_id": known.job_id},
+            )
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
             return known  # a repeated request whose first answer was lost
@@ -114,7 +119,7 @@ class Endpoints:
         if endpoint is None:
             if any(endpoint_id in removed for removed in self._removed.values()):
                 return
-            raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}")
+            raise NotFoundError(f"no endpoint with id {quoted(endpoint_id)}", reason=ErrorReason.ENDPOINT_NOT_FOUND)
         self._changed(endpoint_id, Endpoint(endpoint_id=endpoint_id, job_id=endpoint.job_id))
         removed = self._removed.setdefault(endpoint.job_id, {})
         removed[endpoint_id] = None
@@ -138,7 +143,9 @@ class Endpoints:
         """
         endpoint = self._find(name)
         if endpoint is None:
-            raise NotFoundError(f"no endpoint named {quoted(name)}")
+            raise NotFoundError(
+                f"no endpoint named {quoted(name)}", reason=ErrorReason.ENDPOINT_NOT_FOUND, metadata={"name": name}
+            )
         return endpoint
 
     def list(self, prefix: str, *, page_size: int = 0, page_token: str = "") -> Steps[Page[Endpoint]]:
@@ -195,7 +202,8 @@ class Endpoints:
         if size > MAX_ENDPOINT_BYTES:
             raise ResourceExhaustedError(
                 f"endpoint {request.name!r} has {size:,} bytes of address and metadata, over the limit of"
-                f" {MAX_ENDPOINT_BYTES:,}: serve larger data at the address"
+                f" {MAX_ENDPOINT_BYTES:,}: serve larger data at the address",
+                reason=ErrorReason.TOO_LARGE,
             )
 
     def _check_count(self, job_id: str) -> None:
@@ -209,7 +217,8 @@ class Endpoints:
         ):
             if has >= limit:
                 raise ResourceExhaustedError(
-                    f"there are {has:,} endpoints {which}, which is the limit: unregister the ones that are not needed"
+                    f"there are {has:,} endpoints {which}, which is the limit: unregister the ones that are not needed",
+                    reason=ErrorReason.QUOTA_EXCEEDED,
                 )
 
 

@@ -15,6 +15,7 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.errors import DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
@@ -62,7 +63,11 @@ class StandardInput:
         """
         job = record.job
         if not record.launch.stdin:
-            raise FailedPreconditionError(f"job {job.job_id!r} was not submitted with standard input")
+            raise FailedPreconditionError(
+                f"job {job.job_id!r} was submitted without standard input",
+                reason=ErrorReason.NO_STDIN,
+                metadata={"job_id": job.job_id},
+            )
         until_s = time.monotonic() + _WAIT_S
         while True:
             changed = self._watches.next_change(job.job_id)

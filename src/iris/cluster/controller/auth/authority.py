@@ -14,6 +14,7 @@ from iris.arguments import check_whole_number
 from iris.cluster.controller.storage.store import StoredToken
 from iris.cluster.names import check_token_name
 from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
@@ -163,7 +164,9 @@ class Authority:
         """Revoke a token, and end its open streams."""
         stored = self._tokens.get(token_id)
         if stored is None:
-            raise NotFoundError(f"no token with id {token_id!r}: 'iris token list' shows them")
+            raise NotFoundError(
+                f"no token with id {token_id!r}: 'iris token list' shows the ids", reason=ErrorReason.TOKEN_NOT_FOUND
+            )
         if stored.token.revoked_at_ms:
             return
         token = Token()

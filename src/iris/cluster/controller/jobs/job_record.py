@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from iris.cluster.controller.jobs.job import Job
 from iris.errors import NotFoundError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
@@ -53,7 +54,11 @@ class JobRecord:
         """Raise NotFoundError if the job has no task with this index."""
         count = len(self.job.tasks)
         if not 0 <= task_index < count:
-            raise NotFoundError(f"job {self.job.job_id!r} has no task {task_index}: its tasks are 0 to {count - 1}")
+            raise NotFoundError(
+                f"job {self.job_id!r} has no task {task_index}: its tasks are 0 to {count - 1}",
+                reason=ErrorReason.TASK_NOT_FOUND,
+                metadata={"job_id": self.job_id, "task_index": str(task_index)},
+            )
 
     def update_facts(self, report: cluster_pb2.Controller.ReportTaskStateRequest) -> None:
         """Store the facts of a worker's report about a task."""

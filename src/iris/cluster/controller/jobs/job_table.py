@@ -8,6 +8,7 @@ from types import MappingProxyType
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.types import parse_task_id
 from iris.errors import InvalidArgumentError, NotFoundError, quoted
+from iris.reasons import ErrorReason
 
 
 class JobTable:
@@ -61,7 +62,9 @@ class JobTable:
         record = self._by_id.get(job_id)
         if record is None:
             raise NotFoundError(
-                f"no job named {quoted(job_id)}{self._hint(job_id)}" if job_id else "a job id must not be empty"
+                f"no job named {quoted(job_id)}{self._hint(job_id)}" if job_id else "a job id must not be empty",
+                reason=ErrorReason.JOB_NOT_FOUND,
+                metadata={"job_id": job_id},
             )
         return record
 

@@ -13,12 +13,13 @@ from iris.cluster.controller.api import messages
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.relay import LogRelay
-from iris.cluster.controller.logs.sources import NOWHERE, LogSources
+from iris.cluster.controller.logs.sources import NOWHERE, LogSources, worker_unreachable
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.logs.reading.line_pages import making_page
 from iris.cluster.logs.upload_answers import UNWANTED
 from iris.cluster.types import is_task_finished, parse_task_id
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
@@ -63,7 +64,11 @@ class LogService:
             return cluster_pb2.Worker.FetchTaskLogsResponse(at_end=True, complete=is_task_finished(task.state))
         number = request.attempt_id if request.HasField("attempt_id") else len(task.attempts) - 1
         if not 0 <= number < len(task.attempts):
-            raise NotFoundError(f"task {request.task_id!r} has no attempt {number} (it has had {len(task.attempts)})")
+            raise NotFoundError(
+                f"task {request.task_id!r} has no attempt {number}: it has had {len(task.attempts)}",
+                reason=ErrorReason.ATTEMPT_NOT_FOUND,
+                metadata={"task_id": request.task_id, "attempt_id": str(number)},
+            )
         request.attempt_id = number
         attempt = task.attempts[number]
         answer = await self._page_from_worker(request, attempt, caller)
@@ -116,7 +121,7 @@ class LogService:
         worker = self._sources.worker_with(request.task_id, attempt)
         if worker is None:
             if not keeps:
-                raise UnavailableError(f"worker {attempt.worker_id!r}, which has the log, does not answer")
+                raise worker_unreachable(attempt.worker_id)
             return None
         peer = Peer(worker.place.address, f"worker {worker.place.worker_id!r}, which has the log,")
         try:
@@ -139,7 +144,8 @@ class LogService:
             directory = await keeper.provide(request.task_id, request.attempt_id)
             if attempt.started_at_ms and not directory.exists():
                 raise NotFoundError(
-                    f"the log of attempt {request.attempt_id} of {request.task_id!r} is gone: {NOWHERE}"
+                    f"the log of attempt {request.attempt_id} of {request.task_id!r} is lost: {NOWHERE}",
+                    reason=ErrorReason.LOG_NOT_FOUND,
                 )
             reading = making_page(directory, None, request.filter, request.attempt_id, True)
             return await self._sources.budget.scans.scan(caller, reading)

@@ -16,6 +16,7 @@ from iris.cluster.logs.progress import complete_end
 from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.types import is_task_finished, make_task_id
 from iris.errors import NotFoundError, UnavailableError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
 
@@ -57,7 +58,7 @@ class LogSources:
         """
         worker = self.worker_with(make_task_id(record.job_id, index), attempt)
         if worker is None and not is_task_finished(attempt.state):
-            raise UnavailableError(f"worker {attempt.worker_id!r}, which has the log, does not answer")
+            raise worker_unreachable(attempt.worker_id)
         return worker
 
     def worker_with(self, task_id: str, attempt: cluster_pb2.TaskAttempt) -> WorkerRecord | None:
@@ -85,11 +86,11 @@ class LogSources:
         """
         task_id = make_task_id(record.job_id, index)
         if self.keeper is None:
-            raise NotFoundError(NOWHERE)
+            raise NotFoundError(NOWHERE, reason=ErrorReason.LOG_NOT_FOUND)
         reading.enter_context(self.keeper.reading(task_id, attempt.attempt_id))
         directory = await self.keeper.provide(task_id, attempt.attempt_id)
         if not directory.exists():
-            raise NotFoundError(NOWHERE)
+            raise NotFoundError(NOWHERE, reason=ErrorReason.LOG_NOT_FOUND)
         return OpenLog(
             index,
             attempt.attempt_id,
@@ -104,3 +105,12 @@ def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
     end = cluster_pb2.LogEnd()
     complete_end(end, attempt)
     return end
+
+
+def worker_unreachable(worker_id: str) -> UnavailableError:
+    """Return the error for a log that only an unreachable worker has."""
+    return UnavailableError(
+        f"worker {worker_id!r}, which has the log, does not answer",
+        reason=ErrorReason.WORKER_UNREACHABLE,
+        metadata={"worker_id": worker_id},
+    )

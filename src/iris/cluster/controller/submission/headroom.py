@@ -11,6 +11,7 @@ import resource
 from pathlib import Path
 
 from iris.errors import ResourceExhaustedError, UnavailableError
+from iris.reasons import ErrorReason
 from iris.system.event_loop import open_file_limit
 
 DISK_HEADROOM_BYTES = 64 * 1024 * 1024
@@ -46,7 +47,8 @@ class Headroom:
             if disk.f_files and disk.f_favail < min(INODE_HEADROOM, disk.f_files // _INODE_SHARE):
                 raise ResourceExhaustedError(
                     f"the disk of the controller has hardly any inodes left: {disk.f_favail} of {disk.f_files} in"
-                    f" {self._directory}. Running jobs continue. Remove files there"
+                    f" {self._directory}. Running jobs continue. Remove files there",
+                    reason=ErrorReason.SHORTAGE,
                 )
             free = disk.f_bavail * disk.f_frsize
             # The submission is written twice: to the database's log, and then to the database.
@@ -54,10 +56,11 @@ class Headroom:
                 raise ResourceExhaustedError(
                     f"the disk of the controller is nearly full: {free // 2**20} MiB are free in {self._directory},"
                     f" and {(DISK_HEADROOM_BYTES + 2 * size) // 2**20} MiB are needed to accept this job."
-                    " Running jobs continue. Free some space there, or end the jobs that fill the disk"
+                    " Running jobs continue. Free some space there, or end the jobs that fill the disk",
+                    reason=ErrorReason.SHORTAGE,
                 )
         if not self._has_descriptors():
-            raise ResourceExhaustedError(_descriptor_error("jobs"))
+            raise ResourceExhaustedError(_descriptor_error("jobs"), reason=ErrorReason.SHORTAGE)
 
     def check_stream(self) -> None:
         """Refuse a new stream if the headroom would be used.
@@ -66,7 +69,7 @@ class Headroom:
             UnavailableError: Hardly any file descriptors are left. The caller may try again later.
         """
         if not self._has_descriptors():
-            raise UnavailableError(_descriptor_error("streams"))
+            raise UnavailableError(_descriptor_error("streams"), reason=ErrorReason.SHORTAGE)
 
     def _has_descriptors(self) -> bool:
         limit = open_file_limit()

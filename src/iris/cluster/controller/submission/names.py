@@ -14,6 +14,7 @@ from iris.cluster.controller.submission.request import LaunchJobRequest, job_id_
 from iris.cluster.names import check_job_name
 from iris.cluster.types import state_name
 from iris.errors import AlreadyExistsError
+from iris.reasons import ErrorReason
 
 
 async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) -> JobRecord | None:
@@ -44,7 +45,11 @@ async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) ->
         taken = f"{known.job_id!r} already ({state_name(known.job.state)})"
         if not is_passed_over(asked_name, request, known.launch, None if parent is None else parent.job):
             break
-    raise AlreadyExistsError(f"there is a job named {taken}: choose another name")
+    raise AlreadyExistsError(
+        f"there is a job named {taken}: choose another name",
+        reason=ErrorReason.JOB_EXISTS,
+        metadata={"job_id": job_id_of(request)},
+    )
 
 
 def names_of(request: LaunchJobRequest) -> Iterator[str]:

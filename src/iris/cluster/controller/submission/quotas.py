@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from iris.errors import ResourceExhaustedError, quoted
+from iris.reasons import ErrorReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,11 @@ class QuotaUse:
             if has + more > limit:
                 whose = f"user {quoted(user)} has" if user else "there are"
                 raise ResourceExhaustedError(
-                    f"{whose} {has:,} {what} that have not ended, and {more:,} more would be over the limit of"
+                    f"{whose} {has:,} unfinished {what}, and {more:,} more would exceed the limit of"
                     f" {limit:,}: wait for some, or kill some ('iris ps', 'iris kill'; 'iris up {option}' sets the"
-                    " limit)"
+                    " limit)",
+                    reason=ErrorReason.QUOTA_EXCEEDED,
+                    metadata={"user": user, "limit": str(limit)},
                 )
 
     def add(self, user: str, tasks: int) -> None:

@@ -7,6 +7,7 @@ import re
 from iris.cluster.names import check_name
 from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.address import parse_address
 
@@ -46,7 +47,9 @@ def check_sizes(request: LaunchJobRequest) -> None:
     if request.pickled_by and not _PYTHON.fullmatch(request.pickled_by):
         raise InvalidArgumentError(f"pickled_by={quoted(request.pickled_by)}: expected a Python version, as '3.11'")
     if len(request.ports) > MAX_PORTS:
-        raise ResourceExhaustedError(f"{len(request.ports):,} ports: a task can have {MAX_PORTS}")
+        raise ResourceExhaustedError(
+            f"a task can have up to {MAX_PORTS} ports, got {len(request.ports):,}", reason=ErrorReason.TOO_LARGE
+        )
     words = [("a word of the command", word) for word in request.command]
     variables = [
         (f"the environment variable {quoted(name)}", f"{name}={value}")
@@ -100,4 +103,6 @@ def _check(what: str, data: bytes, limit: int, advice: str) -> None:
 
 def _check_size(what: str, size: int, limit: int, advice: str) -> None:
     if size > limit:
-        raise ResourceExhaustedError(f"{what} is too large: {size:,} bytes, over the limit of {limit:,}: {advice}")
+        raise ResourceExhaustedError(
+            f"{what} is too large: {size:,} bytes, over the limit of {limit:,}: {advice}", reason=ErrorReason.TOO_LARGE
+        )

@@ -8,6 +8,7 @@ from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.request import LaunchJobRequest
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
+from iris.reasons import ErrorReason
 
 
 class Workspaces:
@@ -36,7 +37,11 @@ class Workspaces:
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
         if not await self._saver.read(self._store.has_bundle, request.bundle_hash):
-            raise FailedPreconditionError(f"workspace {request.bundle_hash} is not known here: send its bundle_blob")
+            raise FailedPreconditionError(
+                f"workspace {request.bundle_hash} is not stored: send its bundle_blob",
+                reason=ErrorReason.WORKSPACE_NEEDED,
+                metadata={"bundle_hash": request.bundle_hash},
+            )
         return b""
 
     async def fetch(self, bundle_hash: str) -> bytes:
@@ -47,5 +52,5 @@ class Workspaces:
         """
         blob = await self._saver.read(self._store.bundle, bundle_hash)
         if blob is None:
-            raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}")
+            raise NotFoundError(f"no workspace with hash {quoted(bundle_hash)}", reason=ErrorReason.WORKSPACE_NOT_FOUND)
         return blob
