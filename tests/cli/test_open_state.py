@@ -74,12 +74,12 @@ def test_process_that_a_planted_record_names_is_not_ended(iris: Iris) -> None:
     assert not is_alive(up["pid"])
 
 
-@pytest.mark.parametrize("command", [["down"], ["up", "--port", "0"], ["ps"]])
-def test_record_that_others_may_write_is_not_believed(iris: Iris, command: list[str]) -> None:
+def test_record_that_others_may_write_is_not_believed(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     record = record_of(iris)
     record.chmod(0o666)
-    assert f"chmod go-w {record}" in iris(*command, code=1).stderr
+    for command in (["down"], ["up", "--port", "0"], ["ps"]):
+        assert f"chmod go-w {record}" in iris(*command, code=1).stderr
     assert is_alive(up["pid"])
     record.chmod(0o600)
     assert iris.json("down")["stopped"] is True
@@ -93,7 +93,7 @@ def test_state_directory_of_another_user_is_refused_for_root_too(iris: Iris) -> 
     assert f"{state} belongs to" in iris("up", "--port", "0", "--state-dir", "state", code=1).stderr
 
 
-@pytest.mark.parametrize("umask", ["0", "002", "077"])
+@pytest.mark.parametrize("umask", ["002", "077"])
 def test_all_state_is_for_its_owner_only_and_tasks_keep_the_umask_of_their_user(iris: Iris, umask: str) -> None:
     up_with_umask(iris, umask)
     # `iris run` would bring the umask of its own shell.

@@ -40,9 +40,7 @@ _RIGHT = f"7 {pb.JOB_STATE_KILLED} SigBlk:\t0000000000000000 SigIgn:\t0000000000
         "[signal.signal(n, signal.SIG_IGN) for n in signal.valid_signals() - {9, 19, 32, 33}]",
         "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
         "os.closerange(0, 3)",
-        "os.close(0); os.close(1)",
         "os.close(1)",
-        "os.close(2)",
     ],
 )
 def test_a_local_cluster_works_whatever_signals_and_descriptors_its_program_has(before: str, tmp_path: Path) -> None:

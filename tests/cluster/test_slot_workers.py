@@ -101,10 +101,10 @@ def test_what_was_written_at_last_is_there_when_the_workers_are_gone(world: Worl
     assert client.status(job.job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-@pytest.mark.parametrize("route", ["worker", "controller", "auto"])
-def test_who_follows_misses_nothing_when_the_worker_goes(world: World, client: IrisClient, route: str) -> None:
+@pytest.mark.parametrize("route", ["controller", "auto"])
+def test_follower_gets_every_line_when_the_worker_ends(world: World, client: IrisClient, route: str) -> None:
     gate = world.directory / "gate"
-    script = f"while [ ! -e {gate} ]; do echo .; sleep 0.01; done; seq 300000"
+    script = f"while [ ! -e {gate} ]; do echo .; sleep 0.01; done; seq 100000"
     with RemoteClusterClient(world.controller.address) as cluster:
         job_id = launch(cluster, shell(script), replicas=2)
         wait_for_state(cluster, job_id, pb.JOB_STATE_RUNNING)
@@ -114,7 +114,7 @@ def test_who_follows_misses_nothing_when_the_worker_goes(world: World, client: I
         if not lines:
             gate.touch()
         lines.append(line.message)
-    assert [line for line in lines if line != "."] == [str(number) for number in range(1, 300001)]
+    assert [line for line in lines if line != "."] == [str(number) for number in range(1, 100001)]
     world.until_forgotten()
     assert lines_of(client, job_id, 1) == lines
 

@@ -151,11 +151,11 @@ def test_ten_megabytes_without_a_newline_are_shown_in_pieces(path: Path) -> None
     assert writer.lines == len(live)
 
 
-def test_a_line_of_a_hundred_megabytes_is_split_into_bounded_pages(path: Path) -> None:
+def test_a_line_of_forty_megabytes_is_split_into_bounded_pages(path: Path) -> None:
     writer = LogWriter(path)
-    for number in range(1600):
+    for number in range(640):
         writer.append("stdout", b"0123456789abcdef" * 4096, number)
-    writer.append("stdout", b"\nnext\n", 1600)
+    writer.append("stdout", b"\nnext\n", 640)
     tracemalloc.start()
     try:
         for log_writer in (writer, None):
@@ -163,7 +163,7 @@ def test_a_line_of_a_hundred_megabytes_is_split_into_bounded_pages(path: Path) -
             for page in pages(path, log_writer, final=False):
                 assert sum(len(line.data) for line in page.lines) <= PAGE_BYTES
                 size += sum(len(line.data) + (not line.partial) for line in page.lines)
-            assert size == 1600 * 65_536 + len(b"\nnext\n")
+            assert size == 640 * 65_536 + len(b"\nnext\n")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -224,7 +224,7 @@ def test_a_page_that_is_just_full_knows_whether_more_follows(path: Path) -> None
     assert page_of(path, writer, max_lines=5, final=True).at_end
 
 
-@pytest.mark.parametrize("look_bytes", [1, 1000, 50_000])
+@pytest.mark.parametrize("look_bytes", [1, 50_000])
 def test_a_page_reads_a_limited_part_of_the_log(path: Path, look_bytes: int) -> None:
     writer = write(path, random_capture(8, records=1500, longest=300), max_bytes=1 << 20)
     for wanted in (EVERYTHING, LogFilter(regex="word word"), LogFilter(regex="nowhere"), LogFilter(sources=("build",))):
@@ -245,7 +245,7 @@ def test_empty_lines_count_towards_the_page_size(path: Path) -> None:
     assert (len(page.lines), page.next_line, page.at_end) == (100, 100, False)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_pages_are_the_same_with_and_without_the_writer(path: Path, seed: int) -> None:
     captured = random_capture(seed, records=1500, longest=2500)
     writer = write(path, captured, max_bytes=4 << 20)

@@ -181,9 +181,9 @@ def test_the_gap_of_a_removed_log_has_the_reason(path: Path) -> None:
 # Damage
 
 
-@pytest.mark.parametrize("per_segment", [2, 3, 100])
+@pytest.mark.parametrize("per_segment", [2, 100])
 @pytest.mark.parametrize("ended", [True, False])
-@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+@pytest.mark.parametrize("flip", [0x01, 0x80])
 def test_records_with_a_flipped_byte_are_never_returned(path: Path, per_segment: int, ended: bool, flip: int) -> None:
     paths = lay_out(path, SMALL, per_segment, ended=ended)
     total = sum(offsets_of(SMALL))
