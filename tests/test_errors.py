@@ -17,7 +17,7 @@ import pytest
 
 import iris
 from iris.errors import ERROR_FOR_CODE, IrisError, NotFoundError, ResultError
-from iris.reasons import ErrorReason, FailureReason, PendingReason
+from iris.reasons import ErrorReason, FailureCode, PendingCode
 from iris.rpc import cluster_pb2
 
 # Values for the arguments of the error classes, by annotation. A class that needs another kind adds it here.
@@ -129,13 +129,13 @@ def test_enum_of_the_package_has_the_values_of_the_wire(name: str) -> None:
     if name == "ErrorReason":
         assert set(on_wire) - {"UNSPECIFIED"} == set(ErrorReason.__members__)
     else:
-        own = {"PendingReason": PendingReason, "FailureReason": FailureReason}[name]
+        own = {"PendingReason": PendingCode, "FailureReason": FailureCode}[name]
         assert on_wire == {one.name: one.value for one in own}
 
 
 def test_errors_page_lists_every_code_and_error_class() -> None:
     page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
     listed = set(re.findall(r"^\| `([A-Z]\w+)`", page, re.MULTILINE))
-    reasons = {one.name for kind in (PendingReason, FailureReason, ErrorReason) for one in kind} - {"UNSPECIFIED"}
+    reasons = {one.name for kind in (PendingCode, FailureCode, ErrorReason) for one in kind} - {"UNSPECIFIED"}
     classes = {kind.__name__ for kind in error_classes() if kind.__module__ == "iris.errors"}
     assert listed == reasons | classes

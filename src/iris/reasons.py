@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 
 
-class PendingReason(enum.IntEnum):
+class PendingCode(enum.IntEnum):
     """Why a task, a gang or a job waits: the number of a `PendingReason` on the wire."""
 
     UNSPECIFIED = 0
@@ -27,9 +27,12 @@ class PendingReason(enum.IntEnum):
     WORKERS_STARTING = 110
     ALLOCATION_LOST = 111
     STOPPING = 112
+    TOO_FEW_MACHINES = 113
+    WORKER_UNREACHABLE = 114
+    WORKER_REFUSED = 115
 
 
-class FailureReason(enum.IntEnum):
+class FailureCode(enum.IntEnum):
     """Why a job, a task or an attempt ended without success: the number of a `FailureReason` on the wire."""
 
     UNSPECIFIED = 0
@@ -55,6 +58,14 @@ class FailureReason(enum.IntEnum):
     STOPPED_ON_WORKER = 119
     PEER_SUCCEEDED = 120
     DISOWNED = 121
+    CALLABLE_NOT_LOADED = 122
+    MEMORY_LIMIT = 123
+    INTERNAL = 124
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether the attempt failed because memory ran out: its own, or the machine's."""
+        return self in (FailureCode.OUT_OF_MEMORY, FailureCode.MEMORY_LIMIT)
 
 
 class ErrorReason(enum.StrEnum):

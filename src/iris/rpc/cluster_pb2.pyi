@@ -59,6 +59,9 @@ class PendingReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PENDING_REASON_WORKERS_STARTING: _ClassVar[PendingReason]
     PENDING_REASON_ALLOCATION_LOST: _ClassVar[PendingReason]
     PENDING_REASON_STOPPING: _ClassVar[PendingReason]
+    PENDING_REASON_TOO_FEW_MACHINES: _ClassVar[PendingReason]
+    PENDING_REASON_WORKER_UNREACHABLE: _ClassVar[PendingReason]
+    PENDING_REASON_WORKER_REFUSED: _ClassVar[PendingReason]
 
 class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -85,6 +88,9 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_STOPPED_ON_WORKER: _ClassVar[FailureReason]
     FAILURE_REASON_PEER_SUCCEEDED: _ClassVar[FailureReason]
     FAILURE_REASON_DISOWNED: _ClassVar[FailureReason]
+    FAILURE_REASON_CALLABLE_NOT_LOADED: _ClassVar[FailureReason]
+    FAILURE_REASON_MEMORY_LIMIT: _ClassVar[FailureReason]
+    FAILURE_REASON_INTERNAL: _ClassVar[FailureReason]
 
 class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -184,6 +190,9 @@ PENDING_REASON_ENGINE_UNREACHABLE: PendingReason
 PENDING_REASON_WORKERS_STARTING: PendingReason
 PENDING_REASON_ALLOCATION_LOST: PendingReason
 PENDING_REASON_STOPPING: PendingReason
+PENDING_REASON_TOO_FEW_MACHINES: PendingReason
+PENDING_REASON_WORKER_UNREACHABLE: PendingReason
+PENDING_REASON_WORKER_REFUSED: PendingReason
 FAILURE_REASON_UNSPECIFIED: FailureReason
 FAILURE_REASON_EXIT_CODE: FailureReason
 FAILURE_REASON_SIGNAL: FailureReason
@@ -207,6 +216,9 @@ FAILURE_REASON_GANG_RESTART: FailureReason
 FAILURE_REASON_STOPPED_ON_WORKER: FailureReason
 FAILURE_REASON_PEER_SUCCEEDED: FailureReason
 FAILURE_REASON_DISOWNED: FailureReason
+FAILURE_REASON_CALLABLE_NOT_LOADED: FailureReason
+FAILURE_REASON_MEMORY_LIMIT: FailureReason
+FAILURE_REASON_INTERNAL: FailureReason
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason
 ERROR_REASON_INVALID_ADDRESS: ErrorReason

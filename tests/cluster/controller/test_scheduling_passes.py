@@ -17,11 +17,12 @@ from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAlloca
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerPlace
-from iris.cluster.controller.scheduling.reasons import LossKind, PendingReason, ReasonCode
+from iris.cluster.controller.scheduling.reasons import LossKind, PendingReason
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
+from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -143,7 +144,7 @@ def test_gang_that_does_not_fit_waits_and_a_smaller_one_starts(world: World) -> 
     world.submit("first", 3, replicas=2)
     large, small = world.submit("large", 4), world.submit("small", 1)
     world.make_pass()
-    assert reason(large).code is ReasonCode.INSUFFICIENT_FREE
+    assert reason(large).code is PendingCode.INSUFFICIENT_FREE
     assert len(workers(small)) == 1
 
 
@@ -164,8 +165,8 @@ def test_older_gang_gets_a_reservation_after_its_first_turn(world: World) -> Non
     world.pass_time(31.0)
     later = world.submit("later", 4)
     world.make_pass()
-    assert reason(large).code is ReasonCode.INSUFFICIENT_FREE
-    assert reason(later).code is ReasonCode.RESERVED
+    assert reason(large).code is PendingCode.INSUFFICIENT_FREE
+    assert reason(later).code is PendingCode.RESERVED
 
 
 def test_gang_that_can_never_fit_ends_its_job(world: World) -> None:
@@ -180,14 +181,14 @@ def test_gang_that_can_never_fit_waits_on_an_elastic_engine(world: World) -> Non
     job = world.submit("huge", 5)
     world.make_pass()
     assert job.state == PENDING
-    assert reason(job).code is ReasonCode.INSUFFICIENT_CAPACITY
+    assert reason(job).code is PendingCode.INSUFFICIENT_CAPACITY
 
 
 def test_gang_that_waits_at_the_engine_says_what_the_engine_says(world: World) -> None:
     world.engine.granting = False
     job = world.submit("job", 1)
     world.make_pass()
-    assert reason(job).code is ReasonCode.ENGINE_PENDING
+    assert reason(job).code is PendingCode.ENGINE_QUEUE
     world.engine.granting = True
     world.make_pass()
     assert len(workers(job)) == 1
@@ -197,7 +198,7 @@ def test_gang_waits_for_its_worker_and_starts_when_the_worker_registers(world: W
     world.workers.registered.clear()
     job = world.submit("job", 1)
     world.make_pass()
-    assert reason(job).code is ReasonCode.WORKER_STARTING
+    assert reason(job).code is PendingCode.WORKERS_STARTING
     world.workers.registered |= {"a", "b"}
     world.make_pass()
     assert workers(job) == ["a"]
@@ -208,7 +209,7 @@ def test_gang_with_a_refused_worker_says_so(world: World) -> None:
     world.workers.refused["b"] = "worker b was refused"
     job = world.submit("job", 1, replicas=2)
     world.make_pass()
-    assert reason(job).code is ReasonCode.WORKER_REFUSED
+    assert reason(job).code is PendingCode.WORKER_REFUSED
 
 
 def test_allocation_whose_workers_do_not_register_is_released_and_requested_anew(world: World) -> None:
@@ -232,7 +233,7 @@ def test_second_loss_in_a_row_delays_the_next_request(world: World) -> None:
     for _ in range(2):
         world.make_pass()
         world.pass_time(60.0)
-    assert reason(job).code is ReasonCode.REQUEST_DELAYED
+    assert reason(job).code is PendingCode.ALLOCATION_LOST
     assert world.engine.submitted == ["job@0", "job@1"]
     world.workers.registered |= {"a", "b"}
     world.pass_time(1.0)
@@ -315,7 +316,7 @@ def test_request_in_the_way_of_an_older_gang_is_withdrawn_after_a_while(world: W
     assert list(small.gangs) == ["small@1"]
     world.make_pass()
     assert "small@0" in world.engine.released
-    assert reason(large).code is ReasonCode.INSUFFICIENT_FREE
+    assert reason(large).code is PendingCode.INSUFFICIENT_FREE
 
 
 def test_gang_that_is_adopted_after_a_restart_starts_without_a_second_request(world: World) -> None:

@@ -20,8 +20,8 @@ import pytest
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.pickles.transfer_limits import MAX_RESULT_BYTES
 from iris.cluster.types import Entrypoint
-from iris.cluster.worker.failure_codes import FailureCode
 from iris.cluster.worker.process import run_callable
+from iris.reasons import FailureCode
 from iris.versions import python_version
 
 BY_FILE = ("-P", run_callable.__file__)

@@ -65,6 +65,7 @@ from iris.cluster.controller.workers.lost_attempts import LostAttempts
 from iris.cluster.controller.workers.reports import WorkerReports
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
+from iris.reasons import FailureCode
 from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import now_ms
 
@@ -298,7 +299,7 @@ class Controller:
     def _end_if_orphaned(self, child: JobRecord, parent: JobRecord) -> None:
         reason = why_orphaned(child.launch, parent.job) if child.job.ending is None else ""
         if reason:
-            self.saver.job_changed(child, child.job.terminate(reason, now_ms()))
+            self.saver.job_changed(child, child.job.terminate(reason, now_ms(), FailureCode.PARENT_ENDED))
 
     def _add(self, record: JobRecord) -> None:
         self.jobs.add(record)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
 from iris.cluster.controller.scheduling.reason_text import pending_text
 from iris.cluster.engine.base import Machine, Placement, Resources
+from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
@@ -89,10 +91,15 @@ def waiting_messages(
                     labels=dict(entry.gang.labels),
                     since_ms=round(began_ms + entry.since_s * 1000),
                     reason="" if gang.reason is None else pending_text(gang.reason),
+                    pending_reason=_code(gang),  # type: ignore[arg-type]  # the numbers are the same
                     has_reservation=entry.gang.gang_id == reserved_for,
                 )
             )
     return messages
+
+
+def _code(gang: Gang) -> int:
+    return PendingCode.QUEUED if gang.reason is None else gang.reason.code
 
 
 def _amounts(resources: Resources) -> Amounts:

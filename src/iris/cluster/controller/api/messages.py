@@ -17,11 +17,13 @@ from iris.cluster.controller.jobs.task import (
     SUCCEEDED,
     UNSCHEDULABLE,
     WORKER_FAILED,
+    Stop,
     Task,
     TaskAttempt,
 )
 from iris.cluster.controller.scheduling.reason_text import pending_text
 from iris.cluster.types import state_name
+from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES
 from iris.rpc.serving.steps import Steps, finish
@@ -120,6 +122,8 @@ def _job_alone(record: JobRecord) -> cluster_pb2.JobStatus:
         resource_usage=record.usage,
         status_message=_outdated_note(record) or _job_message(job),
         owner=job.owner,
+        pending_reason=_job_pending_code(job),  # type: ignore[arg-type]  # the numbers are the same
+        failure_reason=job.failure,  # type: ignore[arg-type]
     )
     if job.first_failed is not None:
         status.first_failed_task_index = job.first_failed
@@ -150,6 +154,8 @@ def task_status(record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
         failure_count=task.failure_count,
         preemption_count=task.preemption_count,
         status_message=_task_message(record.job, task),
+        pending_reason=_task_pending_code(record.job, task),  # type: ignore[arg-type]  # the numbers are the same
+        failure_reason=task.failure,  # type: ignore[arg-type]
     )
     status.MergeFrom(record.facts[task_index])
     status.status_message = status.status_message or ("" if task.is_finished else status.log_warning)
@@ -179,6 +185,7 @@ def _attempt(attempt: TaskAttempt) -> cluster_pb2.TaskAttempt:
         finished_at_ms=attempt.finished_at_ms,
         is_worker_failure=attempt.is_worker_failure,
         out_of_memory=attempt.out_of_memory,
+        failure_reason=attempt.failure,  # type: ignore[arg-type]  # the numbers are the same
     )
     if attempt.exit_code is not None:
         message.exit_code = attempt.exit_code
@@ -202,6 +209,34 @@ def _job_message(job: Job) -> str:
         return ""
     reasons = (_why_waiting(job, gang) for gang in job.gangs.values() if not gang.placed)
     return next((reason for reason in reasons if reason), "")
+
+
+def _job_pending_code(job: Job) -> int:
+    """Return the code of the job's status message."""
+    if job.is_finished:
+        return PendingCode.UNSPECIFIED
+    if job.ending is not None:
+        return PendingCode.STOPPING
+    if not job.tally.count(PENDING):
+        return PendingCode.UNSPECIFIED
+    codes = (_gang_pending_code(job, gang) for gang in job.gangs.values() if not gang.placed)
+    return next(codes, PendingCode.UNSPECIFIED)
+
+
+def _task_pending_code(job: Job, task: Task) -> int:
+    """Return the code of the task's status message."""
+    if task.stop is not None:
+        return PendingCode.GANG_RESTART if task.stop is Stop.RESTART else PendingCode.STOPPING
+    gang = job.gangs.get(task.gang_id)
+    if gang is None or task.state != PENDING:
+        return PendingCode.UNSPECIFIED
+    return PendingCode.GANG_RESTART if gang.placed else _gang_pending_code(job, gang)
+
+
+def _gang_pending_code(job: Job, gang: Gang) -> PendingCode:
+    if _pause_ms(job, gang) > 0:
+        return PendingCode.RETRY_PAUSE
+    return PendingCode.QUEUED if gang.reason is None else gang.reason.code
 
 
 def _task_message(job: Job, task: Task) -> str:

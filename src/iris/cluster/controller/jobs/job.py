@@ -44,8 +44,10 @@ from iris.cluster.controller.jobs.task import (
 from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.types import is_job_finished
 from iris.errors import InternalError
+from iris.reasons import FailureCode
 
 EXCEEDED_FAILURES = "Job exceeded max_task_failures"
+_Why = tuple[str, int]  # an error for people, and its `FailureCode`
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Job:
         retry_pause_ms: The pause before the second retry in a row, see `retry_pause.py`.
         state: The job's state.
         error: Why the job did not succeed; empty otherwise.
+        failure: The code of `error`, a `FailureCode`.
         ending: The final state that was decided while attempts still have to be stopped; None before that.
         first_failed: The index of the first task that failed without a further retry; None if there is none.
         started_at_ms: When the first process of the job started; 0 if none has.
@@ -95,6 +98,7 @@ class Job:
     owner: str = ""
     rendezvous: bool = False
     submitted_stamp: str = ""
+    failure: int = FailureCode.UNSPECIFIED
     tally: Tally = field(init=False, repr=False, compare=False)
     transitions: list[Transition] = field(init=False, repr=False, compare=False, default_factory=list)
 
@@ -205,15 +209,18 @@ class Job:
         """
         return self._attempts_ended({task_index: attempt_id}, end, now_ms or end.finished_at_ms)
 
-    def attempts_lost(self, attempts: Mapping[int, int], error: str, now_ms: int) -> list[Instruction]:
+    def attempts_lost(
+        self, attempts: Mapping[int, int], error: str, now_ms: int, failure: int = FailureCode.WORKER_LOST
+    ) -> list[Instruction]:
         """Record the end of attempts that were lost with their worker. Only the preemption budget is charged.
 
         Args:
             attempts: The attempt id of each affected task, by task index.
             error: Why the attempts were lost.
             now_ms: The time.
+            failure: The code of `error`.
         """
-        return self._attempts_ended(attempts, AttemptEnd(WORKER_FAILED, now_ms, error=error), now_ms)
+        return self._attempts_ended(attempts, AttemptEnd(WORKER_FAILED, now_ms, error=error, failure=failure), now_ms)
 
     def live_attempts(self, task_indices: Iterable[int] | None = None) -> dict[int, TaskAttempt]:
         """Return the live attempts by task index, of all tasks or only of the given tasks."""
@@ -234,26 +241,28 @@ class Job:
         self._update_state()
         return instructions
 
-    def unschedulable(self, error: str, now_ms: int) -> list[Instruction]:
+    def unschedulable(self, error: str, now_ms: int, failure: int = FailureCode.UNPLACEABLE) -> list[Instruction]:
         """End the job, because its scheduling timeout has expired or because it can never be placed."""
-        return self._end(UNSCHEDULABLE, error, error, now_ms)
+        return self._end(UNSCHEDULABLE, (error, failure), (error, failure), now_ms)
 
-    def terminate(self, error: str, now_ms: int) -> list[Instruction]:
+    def terminate(self, error: str, now_ms: int, failure: int = FailureCode.TERMINATED) -> list[Instruction]:
         """End the job on a user's request, or because its parent job or the submitting attempt has ended."""
-        return self._end(KILLED, error, error, now_ms)
+        return self._end(KILLED, (error, failure), (error, failure), now_ms)
 
     def disown(self, error: str, now_ms: int) -> None:
         """End the job and its live attempts as KILLED at once, without stopping processes.
 
         This is for the jobs in a copied state directory, whose attempts belong to the original cluster.
         """
-        self._end(KILLED, error, error, now_ms)
+        why = (error, FailureCode.DISOWNED)
+        self._end(KILLED, why, why, now_ms)
         live = {index: attempt.attempt_id for index, attempt in self.live_attempts().items()}
-        self._attempts_ended(live, AttemptEnd(KILLED, now_ms, error=error), now_ms)
+        self._attempts_ended(live, AttemptEnd(KILLED, now_ms, error=error, failure=FailureCode.DISOWNED), now_ms)
 
     def time_out(self, error: str, now_ms: int) -> list[Instruction]:
         """Fail the job, because its job timeout has expired."""
-        return self._end(FAILED, error, error, now_ms)
+        why = (error, FailureCode.JOB_TIMEOUT)
+        return self._end(FAILED, why, why, now_ms)
 
     def terminate_task(self, task_index: int, error: str, now_ms: int) -> list[Instruction]:
         """End one task on a user's request, without a retry. The other tasks continue.
@@ -267,9 +276,9 @@ class Job:
         instructions: list[Instruction] = []
         waits = task.live_attempt is None
         if waits:
-            task.finish_unstarted(KILLED, error, now_ms)
+            task.finish_unstarted(KILLED, error, now_ms, FailureCode.TERMINATED)
         else:
-            task.stop_error = error
+            task.stop_error, task.stop_failure = error, FailureCode.TERMINATED
             if task.stop is None:
                 instructions.append(self._stop(task, Stop.TASK))
             task.stop = Stop.TASK  # replaces another reason to stop, after which the task would be retried
@@ -278,7 +287,12 @@ class Job:
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
             why = f"task {task_index} was {error}"
-            return instructions + self._end(KILLED, why, f"Job ended: {why}", now_ms)
+            return instructions + self._end(
+                KILLED,
+                (why, FailureCode.TERMINATED),
+                (f"Job ended: {why}", FailureCode.JOB_ENDED),
+                now_ms,
+            )
         if waits and not gang.placed:
             instructions += self._request_again(gang)
         self._update_state(now_ms)
@@ -347,14 +361,18 @@ class Job:
                 self.first_failed = task.task_index
         decided = roll_up(self.tally, self.max_task_failures)
         if decided == FAILED and self.first_failed is not None:
-            return self._end(FAILED, self.tasks[self.first_failed].error, EXCEEDED_FAILURES, now_ms)
+            failed = self.tasks[self.first_failed]
+            exceeded = (EXCEEDED_FAILURES, FailureCode.MAX_TASK_FAILURES)
+            return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
         if decided == WORKER_FAILED:
             lost = next(task for task in ended if task.state == WORKER_FAILED)
             self.first_failed = lost.task_index  # an earlier failure was tolerated, and is not the cause
-            return self._end(WORKER_FAILED, lost.error, f"Job ended: {lost.error}", now_ms)
+            ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
+            return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)
         if unasked is not None:
             error = unasked.error or f"{unasked.task_id} was killed on its worker"
-            return self._end(KILLED, error, f"Job ended: {error}", now_ms)
+            ended_with = (f"Job ended: {error}", FailureCode.JOB_ENDED)
+            return self._end(KILLED, (error, unasked.failure), ended_with, now_ms)
         return []
 
     def _continue_gang(self, gang: Gang, now_ms: int) -> list[Instruction]:
@@ -393,12 +411,13 @@ class Job:
         gone = next(task for task in self.tasks if task.state == SUCCEEDED)
         culprit.give_up(
             f"{culprit.error}; it is not tried again, since task {gone.task_index} has succeeded already, and the tasks"
-            " of a rendezvous only start together"
+            " of a rendezvous only start together",
+            FailureCode.PEER_SUCCEEDED,
         )
         self._mark_changed(culprit)
         self.first_failed = culprit.task_index
         why = f"Job ended: task {culprit.task_index} cannot be tried again without task {gone.task_index}"
-        return self._end(culprit.state, culprit.error, why, now_ms)
+        return self._end(culprit.state, (culprit.error, culprit.failure), (why, FailureCode.JOB_ENDED), now_ms)
 
     def _request_again(self, gang: Gang) -> list[Instruction]:
         """Release a gang, and request a new gang for those tasks that wait."""
@@ -406,30 +425,31 @@ class Job:
         waiting = [self.tasks[index] for index in gang.task_indices if self.tasks[index].state == PENDING]
         return [ReleaseAllocation(gang.gang_id), *(self._request_gangs(waiting) if waiting else [])]
 
-    def _end(self, state: int, error: str, stop_error: str, now_ms: int) -> list[Instruction]:
+    def _end(self, state: int, why: _Why, stopped: _Why, now_ms: int) -> list[Instruction]:
         """Decide the end of the job, and stop its live attempts. An earlier decision stands.
 
         Args:
             state: The final state of the job.
-            error: The job's error.
-            stop_error: The error of each task that is stopped, or that never starts.
+            why: The job's error.
+            stopped: The error of each task that is stopped, or that never starts.
             now_ms: The time.
         """
         if self.is_finished or self.ending is not None:
             return []
-        self.ending, self.error = state, error
+        self.ending, (self.error, self.failure) = state, why
         instructions: list[Instruction] = []
         for task in self.tasks:
             if task.stop is Stop.TASK:
                 continue
             if task.live_attempt is not None:
-                task.stop_error = stop_error
+                task.stop_error, task.stop_failure = stopped
                 if task.stop is None:
                     instructions.append(self._stop(task, Stop.END))
                 task.stop = Stop.END  # replaces another reason to stop, after which the task would be retried
                 self._mark_changed(task)
             elif not task.is_finished:
-                task.finish_unstarted(UNSCHEDULABLE if state == UNSCHEDULABLE else KILLED, stop_error, now_ms)
+                error, failure = stopped
+                task.finish_unstarted(UNSCHEDULABLE if state == UNSCHEDULABLE else KILLED, error, now_ms, failure)
                 self._mark_changed(task)
         for gang in list(self.gangs.values()):
             if not any(self.tasks[index].live_attempt for index in gang.task_indices):
@@ -469,9 +489,9 @@ class Job:
             self.state = rolled_up if self.ending is None or rolled_up == SUCCEEDED else self.ending
             self.finished_at_ms = max(now_ms, *(task.finished_at_ms for task in self.tasks))
             if self.state == SUCCEEDED:
-                self.error = ""
+                self.error, self.failure = "", FailureCode.UNSPECIFIED
             elif self.state == KILLED and not self.error:
-                self.error = self._killed_by_users()
+                self.error, self.failure = self._killed_by_users(), FailureCode.TERMINATED
         elif self.ending is None:
             self.state = rolled_up
         # If the end is decided, but attempts are still live, the state remains what it was until the last attempt has

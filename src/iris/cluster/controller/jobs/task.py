@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from iris.cluster.types import is_task_finished, make_task_id, state_name
 from iris.errors import InternalError
+from iris.reasons import FailureCode
 
 PENDING, BUILDING, RUNNING = 1, 2, 3
 SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE = 4, 5, 6, 7, 8
@@ -45,6 +46,7 @@ class AttemptEnd:
         error: What went wrong, for people; empty when nothing did.
         result_error: Why a success has no return value; empty when it has one.
         out_of_memory: It ended because memory ran out.
+        failure: The code of `error`, a `FailureCode`.
     """
 
     state: int
@@ -54,6 +56,7 @@ class AttemptEnd:
     error: str = ""
     result_error: str = ""
     out_of_memory: bool = False
+    failure: int = FailureCode.UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class TaskAttempt:
     started_at_ms: int = 0
     finished_at_ms: int = 0
     out_of_memory: bool = False
+    failure: int = FailureCode.UNSPECIFIED
 
     @property
     def is_live(self) -> bool:
@@ -109,6 +113,8 @@ class Task:
         not_before_ms: While it is PENDING: from when on it may be placed. In the future while it pauses.
         stop: Why its attempt is being stopped; None while nobody wants that.
         stop_error: What the task's error will be when the stop has ended it.
+        stop_failure: The code of `stop_error`, a `FailureCode`.
+        failure: The code of `error`, a `FailureCode`.
         revision: The job's revision in which it changed last: tells watchers and the store what is new.
     """
 
@@ -131,6 +137,8 @@ class Task:
     finished_at_ms: int = 0
     stop: Stop | None = None
     stop_error: str = ""
+    stop_failure: int = FailureCode.UNSPECIFIED
+    failure: int = FailureCode.UNSPECIFIED
     revision: int = 0
 
     @property
@@ -161,6 +169,7 @@ class Task:
         self.state = BUILDING
         self.exit_code = self.term_signal = None
         self.error = ""
+        self.failure = FailureCode.UNSPECIFIED
         self.finished_at_ms = 0
         return attempt
 
@@ -190,20 +199,29 @@ class Task:
         attempt.state = end.state
         attempt.exit_code, attempt.term_signal = end.exit_code, end.term_signal
         attempt.error = end.error
+        attempt.failure = end.failure
         attempt.out_of_memory = end.out_of_memory
         attempt.finished_at_ms = end.finished_at_ms
         stop, self.stop = self.stop, None
 
         if end.state == SUCCEEDED:
             self.result_error = end.result_error
-            self._finish(SUCCEEDED, end, error="")
+            self._finish(SUCCEEDED, end, error="", failure=FailureCode.UNSPECIFIED)
         elif stop is Stop.RESTART:
+            if end.state == KILLED:
+                attempt.failure = FailureCode.GANG_RESTART
             self.state = PENDING
         elif stop is Stop.TASK:
-            self._finish(KILLED, end, error=self.stop_error)
+            if end.state == KILLED:
+                attempt.failure = self.stop_failure
+            self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
         elif stop is Stop.END:
-            own_failure = end.state == FAILED
-            self._finish(FAILED if own_failure else KILLED, end, error=end.error if own_failure else self.stop_error)
+            if end.state == KILLED:
+                attempt.failure = self.stop_failure
+            if end.state == FAILED:  # the attempt failed on its own before it was stopped
+                self._finish(FAILED, end, error=end.error, failure=end.failure)
+            else:
+                self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
         elif end.state == FAILED:
             self.failure_count += 1
             self._retry_or_finish(self.failure_count <= self.max_retries_failure, end)
@@ -211,10 +229,10 @@ class Task:
             self.preemption_count += 1
             self._retry_or_finish(self.preemption_count <= self.max_retries_preemption, end)
         else:
-            self._finish(end.state, end, error=end.error)
+            self._finish(end.state, end, error=end.error, failure=end.failure)
         return True
 
-    def finish_unstarted(self, state: int, error: str, now_ms: int) -> None:
+    def finish_unstarted(self, state: int, error: str, now_ms: int, failure: int) -> None:
         """PENDING → KILLED or UNSCHEDULABLE: it will not get another attempt.
 
         Raises:
@@ -222,9 +240,9 @@ class Task:
         """
         if self.state != PENDING:
             raise InternalError(f"{self.task_id} cannot be given up: it is {state_name(self.state)}")
-        self._finish(state, AttemptEnd(state, now_ms), error=error)
+        self._finish(state, AttemptEnd(state, now_ms), error=error, failure=failure)
 
-    def give_up(self, error: str) -> None:
+    def give_up(self, error: str, failure: int) -> None:
         """PENDING → FAILED or WORKER_FAILED, as its last attempt ended: it will not get another, budget or not.
 
         Raises:
@@ -234,18 +252,23 @@ class Task:
             raise InternalError(f"{self.task_id} has no attempt to be given up after: it is {state_name(self.state)}")
         last = self.attempts[-1]
         self._finish(
-            last.state, AttemptEnd(last.state, last.finished_at_ms, last.exit_code, last.term_signal), error=error
+            last.state,
+            AttemptEnd(last.state, last.finished_at_ms, last.exit_code, last.term_signal),
+            error=error,
+            failure=failure,
         )
 
     def _retry_or_finish(self, retry: bool, end: AttemptEnd) -> None:
         if retry:
             self.state = PENDING
+            self.failure = end.failure
             self.error = end.error  # shown while it waits: why it is being tried again
         else:
-            self._finish(end.state, end, error=end.error)
+            self._finish(end.state, end, error=end.error, failure=end.failure)
 
-    def _finish(self, state: int, end: AttemptEnd, *, error: str) -> None:
+    def _finish(self, state: int, end: AttemptEnd, *, error: str, failure: int) -> None:
         self.state = state
         self.exit_code, self.term_signal = end.exit_code, end.term_signal
         self.error = error
+        self.failure = failure
         self.finished_at_ms = end.finished_at_ms

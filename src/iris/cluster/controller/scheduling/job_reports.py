@@ -32,6 +32,7 @@ from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.workers.missing import MissingWorker
 from iris.cluster.engine.base import Slot
 from iris.event_log import log_event
+from iris.reasons import FailureCode
 from iris.system.clock import now_ms
 
 _log = logging.getLogger(__name__)
@@ -267,7 +268,7 @@ class JobReports:
             return
         why = "" if waiting.reason is None else f" ({pending_text(waiting.reason)})"
         error = f"not placed within its scheduling timeout of {limit_s} s{why}"
-        self._changes.job_changed(record, record.job.unschedulable(error, now_ms()))
+        self._changes.job_changed(record, record.job.unschedulable(error, now_ms(), FailureCode.SCHEDULING_TIMEOUT))
 
 
 def log_gang_state(gang: GangRecord) -> None:

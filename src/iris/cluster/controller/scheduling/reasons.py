@@ -13,24 +13,7 @@ from typing import ClassVar
 from iris.cluster.controller.scheduling.capacity import GangKind
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
-
-
-class ReasonCode(enum.Enum):
-    """The stable names of the reasons why a gang waits."""
-
-    UNSPECIFIED = enum.auto()  # no scheduling pass has considered the gang yet
-    INSUFFICIENT_FREE = enum.auto()
-    INSUFFICIENT_CAPACITY = enum.auto()
-    NO_MACHINE = enum.auto()
-    NO_MATCHING_MACHINE = enum.auto()
-    TOO_FEW_MACHINES = enum.auto()
-    RESERVED = enum.auto()
-    ENGINE_PENDING = enum.auto()
-    WORKER_STARTING = enum.auto()
-    WORKER_UNREACHABLE = enum.auto()
-    WORKER_REFUSED = enum.auto()
-    REQUEST_DELAYED = enum.auto()
-    ENGINE_UNREACHABLE = enum.auto()
+from iris.reasons import PendingCode
 
 
 class LossKind(enum.Enum):
@@ -110,7 +93,7 @@ class InsufficientFree:
         held_by_others: What users outside this cluster occupy on these machines.
     """
 
-    code: ClassVar = ReasonCode.INSUFFICIENT_FREE
+    code: ClassVar = PendingCode.INSUFFICIENT_FREE
     kind: GangKind
     machines: MachineSummary
     held_by_others: Resources
@@ -120,7 +103,7 @@ class InsufficientFree:
 class InsufficientCapacity:
     """The gang would not fit even if nothing was allocated."""
 
-    code: ClassVar = ReasonCode.INSUFFICIENT_CAPACITY
+    code: ClassVar = PendingCode.INSUFFICIENT_CAPACITY
     kind: GangKind
     machines: MachineSummary
     unavailable: UnavailableMachines
@@ -130,7 +113,7 @@ class InsufficientCapacity:
 class NoMachine:
     """No machine accepts new attempts now."""
 
-    code: ClassVar = ReasonCode.NO_MACHINE
+    code: ClassVar = PendingCode.NO_MACHINE
     kind: GangKind
     unavailable: UnavailableMachines
 
@@ -147,7 +130,7 @@ class NoMatchingMachine:
         unavailable: The machines on which nothing new can start now.
     """
 
-    code: ClassVar = ReasonCode.NO_MATCHING_MACHINE
+    code: ClassVar = PendingCode.NO_MATCHING_MACHINE
     kind: GangKind
     label: str
     values: tuple[str, ...]
@@ -159,7 +142,7 @@ class NoMatchingMachine:
 class TooFewMachines:
     """The gang needs a machine for each slot, and only `count` machines may serve the gang."""
 
-    code: ClassVar = ReasonCode.TOO_FEW_MACHINES
+    code: ClassVar = PendingCode.TOO_FEW_MACHINES
     kind: GangKind
     count: int
     unavailable: UnavailableMachines
@@ -174,7 +157,7 @@ class Reserved:
         kind: What the older gang asks for.
     """
 
-    code: ClassVar = ReasonCode.RESERVED
+    code: ClassVar = PendingCode.RESERVED
     job_id: str
     kind: GangKind
 
@@ -190,7 +173,7 @@ class EnginePending:
         engine_reason: Why the gang waits, in the engine's words; may be empty.
     """
 
-    code: ClassVar = ReasonCode.ENGINE_PENDING
+    code: ClassVar = PendingCode.ENGINE_QUEUE
     kind: GangKind
     shortage: Shortage | None
     engine: str
@@ -204,7 +187,7 @@ class WorkersMissing:
     missing: tuple[MissingWorker, ...]
 
     @property
-    def code(self) -> ReasonCode:
+    def code(self) -> PendingCode:
         """The code of the most telling worker."""
         return _CODE_OF_MISSING[self.most_telling.kind]
 
@@ -218,7 +201,7 @@ class WorkersMissing:
 class RequestDelayed:
     """The gang pauses before its next request, because it lost an allocation before its attempts started."""
 
-    code: ClassVar = ReasonCode.REQUEST_DELAYED
+    code: ClassVar = PendingCode.ALLOCATION_LOST
     loss: Loss
 
 
@@ -226,9 +209,9 @@ Shortage = InsufficientFree | InsufficientCapacity | NoMachine | NoMatchingMachi
 Cause = Shortage | Reserved | EnginePending | WorkersMissing | RequestDelayed
 
 _CODE_OF_MISSING = {
-    MissingKind.STARTING: ReasonCode.WORKER_STARTING,
-    MissingKind.UNREACHABLE: ReasonCode.WORKER_UNREACHABLE,
-    MissingKind.REFUSED: ReasonCode.WORKER_REFUSED,
+    MissingKind.STARTING: PendingCode.WORKERS_STARTING,
+    MissingKind.UNREACHABLE: PendingCode.WORKER_UNREACHABLE,
+    MissingKind.REFUSED: PendingCode.WORKER_REFUSED,
 }
 
 
@@ -247,8 +230,8 @@ class PendingReason:
     engine_problem: str = ""
 
     @property
-    def code(self) -> ReasonCode:
+    def code(self) -> PendingCode:
         """The code for programs. An unreachable engine outweighs the cause, which may be out of date."""
         if self.engine_problem:
-            return ReasonCode.ENGINE_UNREACHABLE
-        return ReasonCode.UNSPECIFIED if self.cause is None else self.cause.code
+            return PendingCode.ENGINE_UNREACHABLE
+        return PendingCode.QUEUED if self.cause is None else self.cause.code

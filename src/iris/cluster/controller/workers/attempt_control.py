@@ -17,6 +17,7 @@ from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.controller.workers.rendezvous import Meeting
 from iris.cluster.pickles.transfer_limits import explain_python_mismatch
 from iris.errors import IrisError
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -141,7 +142,7 @@ class AttemptControl:
             return None
 
     def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:
-        end = AttemptEnd(FAILED, now_ms(), error=error)
+        end = AttemptEnd(FAILED, now_ms(), error=error, failure=FailureCode.START_FAILED)
         for start in starts:
             instructions = record.job.attempt_ended(start.task_index, start.attempt_id, end, now_ms())
             self._saver.job_changed(record, instructions)
@@ -155,7 +156,7 @@ class AttemptControl:
             return
         has_it = await dispatch.stop_attempt(worker, job.job_id, stop, job.is_attempt_live, self._fleet.calls)
         if not has_it:
-            end = AttemptEnd(KILLED, now_ms(), error="stopped before it started")
+            end = AttemptEnd(KILLED, now_ms(), error="stopped before it started", failure=FailureCode.STOPPED_ON_WORKER)
             self._saver.job_changed(record, job.attempt_ended(stop.task_index, stop.attempt_id, end, now_ms()))
 
 

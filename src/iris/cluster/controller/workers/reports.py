@@ -12,6 +12,7 @@ from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.sizes import trim_report
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.types import is_task_finished, parse_task_id
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -130,4 +131,16 @@ def _end_of(report: Report) -> AttemptEnd:
         error=report.error,
         result_error=report.result_error,
         out_of_memory=report.out_of_memory,
+        failure=report.failure_reason or _guess_failure(report),
     )
+
+
+def _guess_failure(report: Report) -> int:
+    """Return the code of a failure that an older worker reports without a code."""
+    if report.state != cluster_pb2.TASK_STATE_FAILED:
+        return FailureCode.UNSPECIFIED
+    if report.out_of_memory:
+        return FailureCode.OUT_OF_MEMORY
+    if report.HasField("term_signal"):
+        return FailureCode.SIGNAL
+    return FailureCode.EXIT_CODE if report.exit_code else FailureCode.UNSPECIFIED

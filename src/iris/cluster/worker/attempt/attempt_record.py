@@ -16,6 +16,7 @@ from iris.cluster.worker.paths import AttemptDir
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.task_input import TaskInput
 from iris.event_log import log_event
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -39,6 +40,7 @@ class Attempt:
         exit_code: How the process exited; None without a process.
         term_signal: The signal that killed the process; None without one.
         error: Why the attempt failed or was stopped, for people.
+        failure: The code of `error`, for programs.
         result: The pickled value that the callable returned, until the controller has it.
         result_error: Why a successful attempt has no result, for people.
         exception: The exception that the callable raised.
@@ -71,6 +73,7 @@ class Attempt:
     exit_code: int | None = None
     term_signal: int | None = None
     error: str = ""
+    failure: FailureCode = FailureCode.UNSPECIFIED
     result: bytes = b""
     result_error: str = ""
     exception: cluster_pb2.TaskException | None = None
@@ -189,7 +192,11 @@ class Attempt:
 
     def log_end(self) -> cluster_pb2.LogEnd:
         """Return the closing message of the attempt's log, which carries the attempt's state."""
-        end = cluster_pb2.LogEnd(state=self.state, error=self.error)
+        end = cluster_pb2.LogEnd(
+            state=self.state,
+            error=self.error,
+            failure_reason=int(self.failure),  # type: ignore[arg-type]  # the numbers are the same
+        )
         if self.exit_code is not None:
             end.exit_code = self.exit_code
         if self.term_signal is not None:
@@ -214,6 +221,7 @@ class Attempt:
         if self.is_final:
             message.finished_at_ms = self.finished_at_ms
             message.error = self.error
+            message.failure_reason = int(self.failure)  # type: ignore[assignment]  # the numbers are the same
             message.result_error = self.result_error
             message.out_of_memory = self.out_of_memory
             if self.result:
@@ -236,6 +244,7 @@ class Attempt:
             state=report.state,
             worker_id=worker_id,
             error=self.error,
+            failure_reason=report.failure_reason,
             started_at_ms=self.started_at_ms,
             finished_at_ms=self.finished_at_ms,
             ports=self.ports,

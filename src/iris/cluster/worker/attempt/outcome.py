@@ -10,12 +10,12 @@ from pathlib import Path
 
 from iris.cluster.pickles.transfer_limits import MAX_EXCEPTION_BYTES, MAX_RESULT_BYTES, MAX_TRACEBACK_BYTES
 from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.failure_codes import FailureCode
 from iris.cluster.worker.limits import usage
 from iris.cluster.worker.limits.enforcement import LimitExceeded
 from iris.cluster.worker.paths import read_task_file
 from iris.cluster.worker.process.attempt_process import Exit
 from iris.errors import IrisError, shown
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 
 _MAX_TEXT_BYTES = 16_000
@@ -52,7 +52,7 @@ def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: str) -> 
         return _failed(attempt, exited, attempt.exceeded)
     if attempt.timed_out:
         text = f"stopped: the attempt ran for longer than its timeout of {attempt.request.timeout_seconds} s"
-        return Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.TIMEOUT, text)
+        return Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.ATTEMPT_TIMEOUT, text)
     if attempt.stop_grace_s is not None:
         return _stopped(exited, worker_end)
     if exited.code == 0:
@@ -63,17 +63,17 @@ def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: str) -> 
 
 def _stopped(exited: Exit, worker_end: str) -> Outcome:
     if worker_end:
-        return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_ENDED, worker_end)
+        return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_SHUTDOWN, worker_end)
     how = f"by {_signal_name(exited.signal)}" if exited.signal else f"with exit code {exited.code}"
-    return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED, f"stopped; the process ended {how}")
+    return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED_ON_WORKER, f"stopped; the process ended {how}")
 
 
 def stopped_before_start(worker_id: str, worker_end: str) -> Outcome:
     """Return the outcome of an attempt that was stopped before its process started."""
     if worker_end:
         error = f"worker {worker_id} was shut down before the attempt started"
-        return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_ENDED, error)
-    return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED, "stopped before it started")
+        return Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_SHUTDOWN, error)
+    return Outcome(cluster_pb2.TASK_STATE_KILLED, FailureCode.STOPPED_ON_WORKER, "stopped before it started")
 
 
 def _failed(attempt: Attempt, exited: Exit, exceeded: LimitExceeded | None) -> Outcome:
@@ -115,9 +115,9 @@ def _store_result(attempt: Attempt, shortage: str) -> None:
 
 
 def _read_code(attempt: Attempt) -> FailureCode | None:
-    with contextlib.suppress(FileNotFoundError, IrisError, ValueError):
+    with contextlib.suppress(FileNotFoundError, IrisError, KeyError):
         code = read_task_file(attempt.directory.failure_code, _MAX_CODE_BYTES)
-        return FailureCode(code.decode(errors="replace").strip())
+        return FailureCode[code.decode(errors="replace").strip()]
     return None
 
 

@@ -15,7 +15,6 @@ from iris.cluster.worker.attempt.outcome import Outcome, conclude, stopped_befor
 from iris.cluster.worker.attempt.preparation import AttemptPreparer
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.controller_link.reporter import Reporter
-from iris.cluster.worker.failure_codes import FailureCode
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.launcher import Launcher, Program
@@ -26,6 +25,7 @@ from iris.cluster.worker.supervision.shutdown import Shutdown
 from iris.cluster.worker.supervision.strays import StrayProcesses
 from iris.errors import IrisError
 from iris.failpoints import failpoint
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
@@ -142,6 +142,7 @@ class AttemptRunner:
         attempt.process = None
         attempt.out_of_memory = outcome.code is not None and outcome.code.is_out_of_memory
         attempt.error = outcome.error
+        attempt.failure = outcome.code or FailureCode.UNSPECIFIED
         attempt.finished_at_ms = now_ms()
         attempt.state = outcome.state
         attempt.log_state()
@@ -206,7 +207,7 @@ class AttemptRunner:
                 attempt.exit_code = error.exit_code
                 if error.details:
                     attempt.write_build_line(error.details)
-            self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.NOT_STARTED, str(error)))
+            self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.START_FAILED, str(error)))
         else:
             _log.error("attempt %s", attempt.key, exc_info=error)
             await _abandon(attempt)

@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from iris.cluster.worker.failure_codes import FailureCode
 from iris.cluster.worker.limits import cgroup, process_table
 from iris.cluster.worker.limits.process_table import Process
 from iris.cluster.worker.process.attempt_process import Exit
+from iris.reasons import FailureCode
 
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
@@ -281,7 +281,7 @@ def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
         f"too many processes: the task {had} (processes and threads together), its limit is {limit}"
         " (iris up --max-processes)"
     )
-    return LimitExceeded(text, FailureCode.PROCESS_LIMIT)
+    return LimitExceeded(text, FailureCode.TOO_MANY_PROCESSES)
 
 
 def default_max_processes() -> int:

@@ -13,7 +13,7 @@ files:
         RESULT_FILE           the pickled return value, also if it is None
         RESULT_FILE.error     why a successful task has no return value: one sentence
         RESULT_FILE.failure   why the task failed: one sentence, or the last line of the traceback
-        RESULT_FILE.code      why the task failed, as a code of failure_codes.py
+        RESULT_FILE.code      why the task failed, as the name of a `FailureCode`
         RESULT_FILE.exception the pickled exception, if it can be pickled and is not too large
         RESULT_FILE.traceback the traceback of the exception as text
 
@@ -126,14 +126,14 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         sys.exit(code)
     if isinstance(error, _CannotStart):
         _tell(result + ".failure", str(error))
-        _tell(result + ".code", "callable_not_loaded")
+        _tell(result + ".code", "CALLABLE_NOT_LOADED")
         cause = error.__cause__
         if cause is not None and _trim(cause).__traceback__ is not None:  # The error came from the user's own modules.
             _show_error(cause)
         sys.exit(f"iris: {error}")
     advice = "" if modules is None else modules.explain(error)
     _tell(result + ".failure", f"{_describe(error)} ({advice})" if advice else _describe(error))
-    _tell(result + ".code", "out_of_memory" if isinstance(error, MemoryError) else "exception")
+    _tell(result + ".code", "OUT_OF_MEMORY" if isinstance(error, MemoryError) else "EXCEPTION")
     if advice:
         error.add_note(f"({advice})")
     _trim(error)

@@ -1,0 +1,91 @@
+"""The codes of failures, as the pure state of a job decides them."""
+
+from __future__ import annotations
+
+import pytest
+
+from iris.cluster.controller.jobs.job import Job
+from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, WORKER_FAILED, AttemptEnd, WorkerPlace
+from iris.reasons import FailureCode
+
+EXITED = AttemptEnd(FAILED, 20, exit_code=1, error="exit code 1", failure=FailureCode.EXIT_CODE)
+STOPPED = AttemptEnd(KILLED, 30, error="stopped", failure=FailureCode.STOPPED_ON_WORKER)
+
+
+def placed_job(replicas: int = 2, **options: int) -> Job:
+    """Return a job whose gang was placed."""
+    job = Job.new("job", replicas, 10, **options)  # type: ignore[arg-type]
+    job.submit()
+    place(job)
+    return job
+
+
+def place(job: Job) -> None:
+    (gang,) = [gang for gang in job.gangs.values() if not gang.placed]
+    job.gang_placed(gang.gang_id, [WorkerPlace(f"w-{index}", "http://w") for index in gang.task_indices])
+
+
+def failures(job: Job) -> tuple[int, list[int]]:
+    """Return the codes of the job and of its tasks."""
+    return job.failure, [task.failure for task in job.tasks]
+
+
+def test_failed_task_ends_job_with_its_code_and_peers_with_max_task_failures() -> None:
+    job = placed_job()
+    job.attempt_ended(1, 0, EXITED)
+    job.attempt_ended(0, 0, STOPPED)
+    assert failures(job) == (FailureCode.EXIT_CODE, [FailureCode.MAX_TASK_FAILURES, FailureCode.EXIT_CODE])
+    assert job.tasks[0].attempts[0].failure == FailureCode.MAX_TASK_FAILURES
+
+
+def test_retried_attempt_keeps_its_code_and_stopped_peers_have_gang_restart() -> None:
+    job = placed_job(max_retries_failure=1)
+    job.attempt_ended(1, 0, EXITED)
+    job.attempt_ended(0, 0, STOPPED)
+    assert job.tasks[1].failure == FailureCode.EXIT_CODE, "while it waits: why it is retried"
+    place(job)
+    assert [task.attempts[0].failure for task in job.tasks] == [FailureCode.GANG_RESTART, FailureCode.EXIT_CODE]
+    for index in (0, 1):
+        job.attempt_ended(index, 1, AttemptEnd(SUCCEEDED, 40))
+    assert failures(job) == (FailureCode.UNSPECIFIED, [FailureCode.UNSPECIFIED] * 2)
+
+
+@pytest.mark.parametrize("code", [FailureCode.TERMINATED, FailureCode.PARENT_ENDED])
+def test_terminated_job_has_the_code_of_its_end(code: FailureCode) -> None:
+    job = placed_job()
+    job.terminate("ended", 20, code)
+    for index in (0, 1):
+        job.attempt_ended(index, 0, STOPPED)
+    assert failures(job) == (code, [code, code])
+
+
+def test_terminated_task_ends_gang_whose_other_tasks_have_job_ended() -> None:
+    job = placed_job()
+    job.terminate_task(1, "terminated by a user", 20)
+    for index in (0, 1):
+        job.attempt_ended(index, 0, STOPPED)
+    assert failures(job) == (FailureCode.TERMINATED, [FailureCode.JOB_ENDED, FailureCode.TERMINATED])
+
+
+def test_lost_worker_without_budget_ends_job_with_worker_lost() -> None:
+    job = placed_job(1, max_retries_preemption=0)
+    job.attempts_lost({0: 0}, "worker w-0 was lost", 20)
+    assert (job.state, *failures(job)) == (WORKER_FAILED, FailureCode.WORKER_LOST, [FailureCode.WORKER_LOST])
+
+
+def test_job_timeout_and_unplaceable_gang_have_codes_of_their_own() -> None:
+    late = placed_job(1)
+    late.time_out("too late", 20)
+    late.attempt_ended(0, 0, STOPPED)
+    assert failures(late) == (FailureCode.JOB_TIMEOUT, [FailureCode.JOB_TIMEOUT])
+    large = Job.new("large", 1, 10)
+    large.submit()
+    large.unschedulable("too large", 20)
+    assert failures(large) == (FailureCode.UNPLACEABLE, [FailureCode.UNPLACEABLE])
+
+
+def test_attempt_stopped_on_its_worker_by_someone_else_says_so() -> None:
+    job = placed_job()
+    job.attempt_ended(0, 0, STOPPED)
+    job.attempt_ended(1, 0, STOPPED)
+    assert failures(job) == (FailureCode.STOPPED_ON_WORKER, [FailureCode.STOPPED_ON_WORKER, FailureCode.JOB_ENDED])
