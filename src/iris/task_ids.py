@@ -6,6 +6,7 @@ import re
 
 from iris.arguments import JobReference, TaskReference, check_task_id, check_task_index, refuse
 from iris.errors import InvalidArgumentError, quoted
+from iris.reasons import ErrorReason
 
 TASK_ID_FORM = '"{job_id}/task-{index}", with an index from 0'
 _TASK_ID = re.compile(r"(?P<job_id>.+)/task-(?P<index>0|[1-9][0-9]{0,8})", re.DOTALL | re.ASCII)
@@ -36,5 +37,7 @@ def parse_task_id(task_id: str | TaskReference) -> tuple[str, int]:
     """
     match = _TASK_ID.fullmatch(check_task_id(task_id))
     if match is None:
-        raise InvalidArgumentError(f"not a task id: {quoted(task_id)} (expected {TASK_ID_FORM})")
+        raise InvalidArgumentError(
+            f"not a task id: {quoted(task_id)} (expected {TASK_ID_FORM})", reason=ErrorReason.INVALID_NAME
+        )
     return match["job_id"], int(match["index"])

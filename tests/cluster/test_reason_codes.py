@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.cluster import unique
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -33,22 +34,22 @@ def ask_for_too_much() -> None:
     ],
 )
 def test_failed_job_has_the_code_of_its_failure(
-    client: IrisClient, unique: str, entrypoint: object, options: dict[str, object], code: int
+    client: IrisClient, entrypoint: object, options: dict[str, object], code: int
 ) -> None:
-    job = client.run(entrypoint, name=unique, **options)  # type: ignore[arg-type]
+    job = client.run(entrypoint, name=unique("codes"), **options)  # type: ignore[arg-type]
     status = job.wait(raise_on_failure=False, stream_logs=False)
     (task,) = client.list_tasks(job.job_id)
     assert (status.failure_reason, task.failure_reason) == (code, code), status.error
 
 
-def test_terminated_job_has_the_code_terminated(client: IrisClient, unique: str) -> None:
-    job = client.run(["sleep", "600"], name=unique)
+def test_terminated_job_has_the_code_terminated(client: IrisClient) -> None:
+    job = client.run(["sleep", "600"], name=unique("codes"))
     job.terminate()
     assert job.wait(raise_on_failure=False).failure_reason == cluster_pb2.FAILURE_REASON_TERMINATED
 
 
-def test_retry_that_pauses_has_the_code_of_the_pause_and_of_the_failure(client: IrisClient, unique: str) -> None:
-    job = client.run(["false"], name=unique, max_retries_failure=50, retry_pause=60.0)
+def test_retry_that_pauses_has_the_code_of_the_pause_and_of_the_failure(client: IrisClient) -> None:
+    job = client.run(["false"], name=unique("codes"), max_retries_failure=50, retry_pause=60.0)
 
     def reasons() -> set[tuple[int, int]]:
         (task,) = client.list_tasks(job.job_id)
@@ -59,7 +60,8 @@ def test_retry_that_pauses_has_the_code_of_the_pause_and_of_the_failure(client: 
     job.terminate()
 
 
-def test_unknown_job_is_refused_with_its_id(client: IrisClient, unique: str) -> None:
+def test_unknown_job_is_refused_with_its_id(client: IrisClient) -> None:
+    job_id = unique("unknown")
     with pytest.raises(NotFoundError) as caught:
-        client.status(unique)
-    assert (caught.value.reason, caught.value.metadata) == (ErrorReason.JOB_NOT_FOUND, {"job_id": unique})
+        client.status(job_id)
+    assert (caught.value.reason, caught.value.metadata) == (ErrorReason.JOB_NOT_FOUND, {"job_id": job_id})

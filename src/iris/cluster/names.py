@@ -18,6 +18,7 @@ import unicodedata
 
 from iris.arguments import check_utf8
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
+from iris.reasons import ErrorReason
 
 MAX_NAME_BYTES = 200
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -51,7 +52,8 @@ def check_job_name(name: str) -> None:
     check_name("job", name)
     if "/" in name:
         raise InvalidArgumentError(
-            f"not a job name: {quoted(name)} contains '/' (job ids with '/' are made by Iris for the jobs of a job)"
+            f"not a job name: {quoted(name)} contains '/' (job ids with '/' are made by Iris for the jobs of a job)",
+            reason=ErrorReason.INVALID_NAME,
         )
 
 
@@ -68,18 +70,23 @@ def check_name(kind: str, name: str) -> None:
     """
     article = "an" if kind[0] in "aeiou" else "a"
     if not isinstance(name, str):
-        raise InvalidArgumentError(f"{article} {kind}'s name must be text, got {quoted(name)}")
+        raise InvalidArgumentError(
+            f"{article} {kind}'s name must be text, got {quoted(name)}", reason=ErrorReason.INVALID_NAME
+        )
     if not name:
-        raise InvalidArgumentError(f"{article} {kind}'s name must not be empty")
+        raise InvalidArgumentError(f"{article} {kind}'s name must not be empty", reason=ErrorReason.INVALID_NAME)
     check_utf8(f"{article} {kind} name", name)
     size = len(name.encode())
     if size > MAX_NAME_BYTES:
         raise ResourceExhaustedError(
-            f"the {kind} name {quoted(name)} is too long: {size:,} bytes in UTF-8, over the limit of {MAX_NAME_BYTES}"
+            f"the {kind} name {quoted(name)} is too long: {size:,} bytes in UTF-8, over the limit of {MAX_NAME_BYTES}",
+            reason=ErrorReason.INVALID_NAME,
         )
     fault = "" if _PLAIN.fullmatch(name) else find_unseen(name) or _other_fault(name)
     if fault:
-        raise InvalidArgumentError(f"not {article} {kind} name: {quoted(name)} {fault}")
+        raise InvalidArgumentError(
+            f"not {article} {kind} name: {quoted(name)} {fault}", reason=ErrorReason.INVALID_NAME
+        )
 
 
 def check_token_name(name: str) -> None:
@@ -126,7 +133,8 @@ def check_port_name(name: str) -> None:
     if not isinstance(name, str) or not _PORT_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
         raise InvalidArgumentError(
             f"not a port name: {quoted(name)} (expected letters, digits and '_', as in 'http': the task finds"
-            " its port in IRIS_PORT_HTTP)"
+            " its port in IRIS_PORT_HTTP)",
+            reason=ErrorReason.INVALID_NAME,
         )
 
 

@@ -259,17 +259,18 @@ def _ask_for_too_much() -> None:
 
 @pytest.mark.parametrize(
     ("function", "code"),
-    [(_ask_for_too_much, FailureCode.OUT_OF_MEMORY), (int, None), (functools.partial(int, "x"), FailureCode.EXCEPTION)],
+    [(_ask_for_too_much, "OUT_OF_MEMORY"), (int, None), (functools.partial(int, "x"), "EXCEPTION")],
 )
 def test_a_failed_callable_leaves_the_code_of_its_failure(
-    worker: Worker, function: Callable[..., Any], code: FailureCode | None
+    worker: Worker, function: Callable[..., Any], code: str | None
 ) -> None:
     assert worker.run(function).code == code
+    assert code is None or code in FailureCode.__members__
 
 
 def test_a_callable_that_cannot_be_loaded_leaves_the_code_of_its_failure(worker: Worker) -> None:
     worker.entrypoint.write_bytes(b"no pickle")
-    assert worker.start().code == FailureCode.CALLABLE_NOT_LOADED
+    assert worker.start().code == FailureCode.CALLABLE_NOT_LOADED.name
 
 
 def test_ctrl_c_exits_with_130(worker: Worker) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from iris.errors import ResourceExhaustedError, quoted
+from iris.reasons import ErrorReason
 
 
 class FairLane:
@@ -93,11 +94,13 @@ class FairLane:
         if self._waiting_per_caller is not None and queued >= self._waiting_per_caller:
             raise ResourceExhaustedError(
                 f"{queued:,} calls of {quoted(caller)} wait for {self._work} already, which is the limit: make the"
-                " next call when an earlier one was answered"
+                " next call when an earlier one was answered",
+                reason=ErrorReason.TOO_MANY_CALLS,
             )
         if self._waiting is not None and self._num_waiting >= self._waiting:
             raise ResourceExhaustedError(
-                f"{self._num_waiting:,} calls wait for {self._work} already, which is the limit: try again later"
+                f"{self._num_waiting:,} calls wait for {self._work} already, which is the limit: try again later",
+                reason=ErrorReason.TOO_MANY_CALLS,
             )
 
     def _is_free(self, caller: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar, cast
 
 from iris.errors import ResourceExhaustedError, quoted
+from iris.reasons import ErrorReason
 from iris.system.event_loop import open_file_limit
 
 Message = TypeVar("Message")
@@ -82,27 +83,32 @@ class OpenStreams:
     def _check(self, caller: str, positions: int, *, is_limited: bool) -> None:
         if positions > MAX_POSITIONS:
             raise ResourceExhaustedError(
-                f"{positions:,} positions: a stream carries the logs of {MAX_POSITIONS:,} tasks at most"
+                f"{positions:,} positions: a stream carries the logs of {MAX_POSITIONS:,} tasks at most",
+                reason=ErrorReason.TOO_LARGE,
             )
         if is_limited and self._per_caller is not None and self._open[caller] >= self._per_caller:
             whose = f"user {quoted(caller)} has" if caller else "there are"
             raise ResourceExhaustedError(
                 f"{whose} {self._open[caller]:,} streams open (logs that are followed, jobs that are watched), and the"
-                f" limit is {self._per_caller:,}: end some ({self._advice})"
+                f" limit is {self._per_caller:,}: end some ({self._advice})",
+                reason=ErrorReason.QUOTA_EXCEEDED,
             )
         everybody = self._open.total()
         if everybody >= self._overall:
             raise ResourceExhaustedError(
                 f"this server has {everybody:,} streams open, as many as the files that it may open allow: try again"
-                " when some have ended, or raise the limit of files ('ulimit -n') where it was started"
+                " when some have ended, or raise the limit of files ('ulimit -n') where it was started",
+                reason=ErrorReason.SHORTAGE,
             )
         if is_limited and self._positions[caller] + positions > _MAX_POSITIONS_OF_CALLER:
             raise ResourceExhaustedError(
                 f"user {quoted(caller)} reads {self._positions[caller]:,} logs at once, and {positions:,} more would be"
-                f" over the limit of {_MAX_POSITIONS_OF_CALLER:,}: read fewer tasks, or end some streams"
+                f" over the limit of {_MAX_POSITIONS_OF_CALLER:,}: read fewer tasks, or end some streams",
+                reason=ErrorReason.QUOTA_EXCEEDED,
             )
         if self._positions.total() + positions > _MAX_ALL_POSITIONS:
             raise ResourceExhaustedError(
                 f"this server is read in {self._positions.total():,} logs at once, and {positions:,} more would be over"
-                f" the limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later"
+                f" the limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later",
+                reason=ErrorReason.QUOTA_EXCEEDED,
             )

@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from iris.errors import InvalidArgumentError
+from iris.reasons import ErrorReason
 
 
 def check_enums(request: Message, path: str = "") -> None:
@@ -30,7 +31,8 @@ def check_enums(request: Message, path: str = "") -> None:
                 known = ", ".join(f"{one.number} ({one.name})" for one in field.enum_type.values)
                 raise InvalidArgumentError(
                     f"{path}{field.name}={value} is no {field.enum_type.name} that this release knows:"
-                    f" expected one of {known}"
+                    f" expected one of {known}",
+                    reason=ErrorReason.MALFORMED_REQUEST,
                 )
 
 

@@ -16,6 +16,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
 from iris.errors import InvalidArgumentError, quoted
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 Request = TypeVar("Request", bound=Message)
@@ -65,17 +66,21 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
     except InvalidArgumentError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"the request is no JSON: {error}") from None
+        raise InvalidArgumentError(f"the request is no JSON: {error}", reason=ErrorReason.MALFORMED_REQUEST) from None
     message = message_class()
     _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)
     try:
         # Its checks are in English for programmers; what people misspell was found above.
         ParseDict(document, message, ignore_unknown_fields=True)
     except ParseError as error:
-        raise InvalidArgumentError(f"the request is no {message.DESCRIPTOR.name}: {error}") from None
+        raise InvalidArgumentError(
+            f"the request is no {message.DESCRIPTOR.name}: {error}", reason=ErrorReason.MALFORMED_REQUEST
+        ) from None
     except Exception as error:  # noqa: BLE001 - ParseDict lets errors of the types that it converts with through
         text = f"{type(error).__name__}: {error}"
-        raise InvalidArgumentError(f"the request is no {message.DESCRIPTOR.name}: {text}") from None
+        raise InvalidArgumentError(
+            f"the request is no {message.DESCRIPTOR.name}: {text}", reason=ErrorReason.MALFORMED_REQUEST
+        ) from None
     return message
 
 
@@ -84,7 +89,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidArgumentError(f"the request has {quoted(twice)} twice in one object: give it once")
+        raise InvalidArgumentError(
+            f"the request has {quoted(twice)} twice in one object: give it once", reason=ErrorReason.MALFORMED_REQUEST
+        )
     return found
 
 
@@ -93,7 +100,9 @@ def _check_message(value: Any, message: Any, path: str, *, is_lenient: bool) -> 
         return  # as a field that is not given
     if not isinstance(value, dict):
         what = f"{path.removesuffix('.')}: " if path else ""
-        raise InvalidArgumentError(f"{what}{quoted(value)} is no {message.name}: expected a JSON object")
+        raise InvalidArgumentError(
+            f"{what}{quoted(value)} is no {message.name}: expected a JSON object", reason=ErrorReason.MALFORMED_REQUEST
+        )
     given: dict[str, str] = {}
     for name, inner in value.items():
         field = _field(message, name)
@@ -102,7 +111,8 @@ def _check_message(value: Any, message: Any, path: str, *, is_lenient: bool) -> 
             continue
         if field.name in given:
             raise InvalidArgumentError(
-                f"{quoted(path + name)} and {quoted(path + given[field.name])} are the same field: give one of them"
+                f"{quoted(path + name)} and {quoted(path + given[field.name])} are the same field: give one of them",
+                reason=ErrorReason.MALFORMED_REQUEST,
             )
         given[field.name] = name
         _check_field(inner, field, f"{path}{name}", is_lenient=is_lenient)
@@ -133,7 +143,9 @@ def _check_word(value: Any, enum: EnumDescriptor, path: str) -> None:
     by_word = {name.removeprefix(common).lower(): name for name in names} | {name.lower(): name for name in names}
     nearest = _nearest(value, by_word)
     hint = f"did you mean {nearest!r}?" if nearest else f"expected one of {', '.join(names)}"
-    raise InvalidArgumentError(f"{path}={quoted(value)} is no {enum.name}: {hint}")
+    raise InvalidArgumentError(
+        f"{path}={quoted(value)} is no {enum.name}: {hint}", reason=ErrorReason.MALFORMED_REQUEST
+    )
 
 
 def _is_number(word: str) -> bool:
@@ -150,9 +162,11 @@ def _check_unknown(message: Any, name: str, path: str, *, is_lenient: bool) -> N
         return
     text = f"{message.name} has no field {quoted(path + name)}: "
     if nearest:
-        raise InvalidArgumentError(f"{text}did you mean {path + nearest!r}?")
+        raise InvalidArgumentError(f"{text}did you mean {path + nearest!r}?", reason=ErrorReason.MALFORMED_REQUEST)
     listed = ", ".join(names[:_LISTED_FIELDS]) + (", …" if len(names) > _LISTED_FIELDS else "")
-    raise InvalidArgumentError(f"{text}expected one of {listed}" if names else f"{text}it has none")
+    raise InvalidArgumentError(
+        f"{text}expected one of {listed}" if names else f"{text}it has none", reason=ErrorReason.MALFORMED_REQUEST
+    )
 
 
 def _field(message: Any, name: str) -> FieldDescriptor | None:

@@ -142,6 +142,7 @@ class Attempt:
             state=state_name(self.state),
             pid=None if self.process is None else self.process.pid,
             exit_code=self.exit_code,
+            failure=self.failure.name if self.failure else None,
             error=self.error,
         )
 

@@ -14,6 +14,7 @@ from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.errors import NotFoundError
+from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import finish
@@ -59,7 +60,11 @@ class AttemptRegistry:
         """
         attempt = self._attempts.get((task_id, attempt_id))
         if attempt is None:
-            raise NotFoundError(f"worker {self.worker_id} has no attempt {attempt_id} of task {task_id!r}")
+            raise NotFoundError(
+                f"worker {self.worker_id} has no attempt {attempt_id} of task {task_id!r}",
+                reason=ErrorReason.ATTEMPT_NOT_FOUND,
+                metadata={"task_id": task_id, "attempt_id": str(attempt_id)},
+            )
         return attempt
 
     def newest(self, task_id: str) -> Attempt:
@@ -70,7 +75,11 @@ class AttemptRegistry:
         """
         attempts = [attempt for (task, _), attempt in self._attempts.items() if task == task_id]
         if not attempts:
-            raise NotFoundError(f"worker {self.worker_id} has no task {task_id!r}")
+            raise NotFoundError(
+                f"worker {self.worker_id} has no task {task_id!r}",
+                reason=ErrorReason.TASK_NOT_FOUND,
+                metadata={"task_id": task_id},
+            )
         return attempts[-1]
 
     def list_statuses(self, page_size: int, page_token: str) -> Page[cluster_pb2.TaskStatus]:
@@ -135,14 +144,26 @@ class AttemptRegistry:
             known = [attempt for task, attempt in self._attempts if task == task_id]
             on_disk = known or self._directory.attempt_ids(task_id)
             if not on_disk:
-                raise NotFoundError(f"worker {self.worker_id} has no log of task {task_id!r}")
+                raise NotFoundError(
+                    f"worker {self.worker_id} has no log of task {task_id!r}",
+                    reason=ErrorReason.LOG_NOT_FOUND,
+                    metadata={"task_id": task_id},
+                )
             attempt_id = max(on_disk)
         attempt = self._attempts.get((task_id, attempt_id))
         directory = self._directory.attempt(task_id, attempt_id)
         if attempt is None and not (directory.path.exists() and directory.log.exists()):
-            raise NotFoundError(f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}")
+            raise NotFoundError(
+                f"worker {self.worker_id} has no log of attempt {attempt_id} of task {task_id!r}",
+                reason=ErrorReason.LOG_NOT_FOUND,
+                metadata={"task_id": task_id, "attempt_id": str(attempt_id)},
+            )
         if (attempt is None or attempt.is_final) and (directory.log / AWAY).exists():
-            raise NotFoundError(f"worker {self.worker_id} no longer has the log of attempt {attempt_id} of {task_id!r}")
+            raise NotFoundError(
+                f"worker {self.worker_id} no longer has the log of attempt {attempt_id} of {task_id!r}",
+                reason=ErrorReason.LOG_NOT_FOUND,
+                metadata={"task_id": task_id, "attempt_id": str(attempt_id)},
+            )
         return attempt_id, directory, attempt
 
     @contextlib.contextmanager
