@@ -23,7 +23,7 @@ from benchmarks.measure import aim, p50, show
 from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, RequestAllocation
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.workers.dispatch import WorkerRecord
@@ -218,7 +218,7 @@ def _placed(record: JobRecord) -> bool:
 
 
 def _worker(name: str) -> WorkerRecord:
-    place = WorkerPlace(name, f"http://{name}", "one")
+    place = WorkerIdentity(name, f"http://{name}", "one")
     nobody: Any = None
     heard_s = time.monotonic() + 1e6  # it is never silent
     return WorkerRecord(place, cluster_pb2.WorkerMetadata(), nobody, 1e9, heard_s, 0, heard_s)

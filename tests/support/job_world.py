@@ -33,7 +33,7 @@ from iris.cluster.controller.jobs.task import (
     WORKER_FAILED,
     AttemptEnd,
     Task,
-    WorkerPlace,
+    WorkerIdentity,
 )
 from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.controller.storage.store import Changes, Store
@@ -113,7 +113,7 @@ class World:
         indices = self.waiting.pop(gang_id).task_indices
         self.held[gang_id] = indices
         self.model.placed(indices)
-        workers = [WorkerPlace(worker_id, "http://w", "0") for worker_id in worker_ids[: len(indices)]]
+        workers = [WorkerIdentity(worker_id, "http://w", "0") for worker_id in worker_ids[: len(indices)]]
         self._event("gang_placed", gang_id, workers)
 
     def lose_room(self, gang_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerPlace
+from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerIdentity
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
@@ -18,7 +18,7 @@ from iris.cluster.logs.records import GAP, decode, parse_gap
 from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
 
-WORKER = WorkerPlace("w", "http://w", "its process")
+WORKER = WorkerIdentity("w", "http://w", "its process")
 
 
 class Read(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.rpc import cluster_pb2
@@ -27,7 +27,7 @@ def stored(job: Job) -> JobRecord:
 
 def _place(job: Job) -> None:
     for gang in [gang for gang in job.gangs.values() if not gang.placed]:
-        job.gang_placed(gang.gang_id, [WorkerPlace(f"w{i}", f"http://w{i}", f"inc{i}") for i in gang.task_indices])
+        job.gang_placed(gang.gang_id, [WorkerIdentity(f"w{i}", f"http://w{i}", f"inc{i}") for i in gang.task_indices])
 
 
 def _run(job: Job) -> None:

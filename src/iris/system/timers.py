@@ -1,4 +1,4 @@
-"""What is due when, for who looks again and again."""
+"""Timers for a loop that asks again and again what is due."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ Key = TypeVar("Key")
 
 
 class Timers(Generic[Key]):
-    """Moments (seconds of any steady clock) by key. Each costs the logarithm of their number, not the number."""
+    """At most one timer for each key. Each operation takes logarithmic time in the number of timers.
+
+    Times are seconds of any steady clock.
+    """
 
     def __init__(self) -> None:
         self._due: dict[Key, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, Key]] = []  # also of what was dropped, at most as many again
+        self._heap: list[tuple[float, int, Key]] = []  # also contains replaced timers, at most about as many again
         self._count = 0
 
     def set(self, key: Key, due_s: float) -> None:
-        """From then on it is due; an earlier moment of the same key is forgotten."""
+        """Set the timer of a key, and replace an earlier timer of the same key."""
         self._count += 1
         self._due[key] = (due_s, self._count)
         heapq.heappush(self._heap, (due_s, self._count, key))
@@ -28,15 +31,15 @@ class Timers(Generic[Key]):
             heapq.heapify(self._heap)
 
     def drop(self, key: Key) -> None:
-        """It will not be due."""
+        """Remove the timer of a key, if there is one."""
         self._due.pop(key, None)
 
     def __len__(self) -> int:
-        """How many moments are held, those that were dropped included."""
+        """Return the number of entries in memory, including replaced timers."""
         return len(self._heap)
 
     def pop_due(self, now_s: float) -> Key | None:
-        """The one that has been due for longest, which is forgotten then; None when none is."""
+        """Remove the timer that has been due for longest, and return its key; None if no timer is due."""
         if self.next_s() > now_s:
             return None
         _, _, key = heapq.heappop(self._heap)
@@ -44,7 +47,7 @@ class Timers(Generic[Key]):
         return key
 
     def next_s(self) -> float:
-        """When the next one is due; infinity when there is none."""
+        """Return when the next timer is due; infinity if there is no timer."""
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][:2]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf

@@ -22,7 +22,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import FAILED, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import FAILED, SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.errors import ResourceExhaustedError
@@ -267,7 +267,7 @@ def test_scheduling_timeout_includes_the_time_without_a_controller(engine: FakeE
 def test_next_controller_ends_the_children_of_a_job_that_ended_without_them(engine: FakeEngine) -> None:
     engine.granting = False
     store = Store(None)
-    here = WorkerPlace("w", "http://w", "1")
+    here = WorkerIdentity("w", "http://w", "1")
     ended, retried = remembered(store, "ended", hours_ago(1)), remembered(store, "retried", hours_ago(1))
     retried.tasks[0].max_retries_failure = 1
     for job, how in ((ended, SUCCEEDED), (retried, FAILED)):

@@ -20,7 +20,7 @@ from iris.cluster.controller.jobs.task import (
     WORKER_FAILED,
     AttemptEnd,
     Stop,
-    WorkerPlace,
+    WorkerIdentity,
 )
 from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.types import state_name
@@ -43,8 +43,8 @@ def end(state: int, error: str = "", *, at: int = 3000, exit_code: int | None = 
     return AttemptEnd(state, at, exit_code=exit_code, error=error or f"it {state_name(state)}")
 
 
-def places(indices: Sequence[int]) -> list[WorkerPlace]:
-    return [WorkerPlace(f"w{index}", f"http://w{index}", "0") for index in indices]
+def places(indices: Sequence[int]) -> list[WorkerIdentity]:
+    return [WorkerIdentity(f"w{index}", f"http://w{index}", "0") for index in indices]
 
 
 def submitted(

@@ -22,7 +22,7 @@ from support.worker_process import running_worker
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.workers.rendezvous import Seat, seats
+from iris.cluster.controller.workers.rendezvous import LocalRank, assign_local_ranks
 from iris.cluster.engine.base import Resources, Slot
 from iris.cluster.logs.directories import LogDirectories
 from iris.rpc import cluster_pb2 as pb
@@ -44,12 +44,12 @@ TORCH: dict[str, Any] = {"rendezvous": pb.RENDEZVOUS_TORCH}
     ],
 )
 def test_seats(machines: str, devices: list[str], expected: list[tuple[int, int, str]]) -> None:
-    made = seats(list(machines), devices, share_devices=True)
-    assert made == [Seat(rank, size, tuple(visible)) for rank, size, visible in expected]
+    made = assign_local_ranks(list(machines), devices, share_devices=True)
+    assert made == [LocalRank(rank, size, tuple(visible)) for rank, size, visible in expected]
 
 
 def test_where_a_process_takes_all_devices_that_it_sees_each_sees_its_own() -> None:
-    assert seats(["a", "a"], [["0"], ["1"]], share_devices=False) == [Seat(0, 2), Seat(1, 2)]
+    assert assign_local_ranks(["a", "a"], [["0"], ["1"]], share_devices=False) == [LocalRank(0, 2), LocalRank(1, 2)]
 
 
 class World:

@@ -14,7 +14,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.api.messages import job_status
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import WorkerPlace
+from iris.cluster.controller.jobs.task import WorkerIdentity
 from iris.cluster.controller.storage.store import Store
 from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_connect
@@ -171,7 +171,7 @@ def test_job_with_too_many_attempts_for_a_message_has_the_newest_of_each_task() 
     job.submit()
     for _ in range(50):
         for gang in list(job.gangs):
-            job.gang_placed(gang, [WorkerPlace("w", "http://w")])
+            job.gang_placed(gang, [WorkerIdentity("w", "http://w")])
         lost = {index: attempt.attempt_id for index, attempt in job.live_attempts().items()}
         job.attempts_lost(lost, "the worker was lost", 5)
     record = JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])

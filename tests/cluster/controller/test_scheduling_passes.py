@@ -16,7 +16,7 @@ from support.fake_engine import FakeEngine
 from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, RequestAllocation
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.scheduling.reasons import LossKind, PendingReason
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
@@ -47,8 +47,8 @@ class FakeWorkers:
     def why_refused(self, worker_ids: Iterable[str]) -> str:
         return next((self.refused[worker_id] for worker_id in worker_ids if worker_id in self.refused), "")
 
-    def place_of(self, worker_id: str) -> WorkerPlace:
-        return WorkerPlace(worker_id, f"http://{worker_id}", "1")
+    def identity_of(self, worker_id: str) -> WorkerIdentity:
+        return WorkerIdentity(worker_id, f"http://{worker_id}", "1")
 
     def short(self) -> dict[str, str]:
         return {}

@@ -12,7 +12,7 @@ from iris.cluster.controller.api.messages import AT_ONCE, job_with_tasks
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.rpc import cluster_pb2 as pb
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +72,7 @@ def running_job(tasks: int) -> JobRecord:
     job = Job.new("job", tasks, 1, coscheduled=False)
     job.submit()
     for gang in list(job.gangs):
-        job.gang_placed(gang, [WorkerPlace("w", "http://w")])
+        job.gang_placed(gang, [WorkerIdentity("w", "http://w")])
     for index in range(tasks):
         job.attempt_running(index, 0, 5)
     return JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])

@@ -335,7 +335,7 @@ from pathlib import Path
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.storage.store import Changes, Store
-from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.rpc import cluster_pb2
 
 store = Store(Path(sys.argv[1]))
@@ -347,7 +347,7 @@ for number in range(100_000):
     store.write(Changes().add_job(record, b"bundle of %d" % number))
     for gang in list(job.gangs):
         saved = job.revision
-        job.gang_placed(gang, [WorkerPlace(f"w{i}", "http://w") for i in range(3)])
+        job.gang_placed(gang, [WorkerIdentity(f"w{i}", "http://w") for i in range(3)])
         store.write(Changes().save_job(record, saved))
     for index in range(3):
         saved = job.revision

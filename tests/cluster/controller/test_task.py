@@ -17,12 +17,12 @@ from iris.cluster.controller.jobs.task import (
     Stop,
     Task,
     TaskAttempt,
-    WorkerPlace,
+    WorkerIdentity,
 )
 from iris.cluster.types import is_task_finished, state_name
 from iris.errors import InternalError
 
-PLACE = WorkerPlace("w0", "http://127.0.0.1:1", "first")
+PLACE = WorkerIdentity("w0", "http://127.0.0.1:1", "first")
 
 
 def started(*, retries: int = 0, preemptions: int = 0, stop: Stop | None = None, running: bool = True) -> Task:
@@ -181,7 +181,7 @@ def test_a_final_state_is_final(state: int) -> None:
     assert (task.state, task.finished_at_ms) == (state, 2000)
     with pytest.raises(InternalError, match="cannot start an attempt"):
         task.start_attempt(PLACE)
-    with pytest.raises(InternalError, match="cannot be given up"):
+    with pytest.raises(InternalError, match="cannot end without an attempt"):
         task.finish_unstarted(KILLED, "", 9000)
 
 

@@ -12,7 +12,7 @@ from iris.cluster.controller.api.watch import JobWatch, JobWatches
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.rpc import cluster_pb2 as pb
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ class Watched:
     def start(self, *indices: int) -> None:
         """Start some tasks, with one change for each task."""
         for index in indices:
-            self.record.job.gang_placed(f"job@{index}", [WorkerPlace("w", "http://w")])
+            self.record.job.gang_placed(f"job@{index}", [WorkerIdentity("w", "http://w")])
             self.record.job.attempt_running(index, 0, 5)
             self.watches.publish(self.record)
 

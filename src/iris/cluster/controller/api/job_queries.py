@@ -130,5 +130,5 @@ class JobQueries:
         for attempt in task.attempts:
             worker = self._workers.get(attempt.worker_id)
             if worker is not None:
-                attempt.worker_address = task.worker_address = worker.place.address
+                attempt.worker_address = task.worker_address = worker.identity.address
         return task

@@ -104,7 +104,7 @@ class StandardInput:
             data=request.data,
             end=request.end,
         )
-        peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
+        peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id}")
         try:
             answer = await call_async(worker.stub.write_stdin, passed, peer)
         except (NotFoundError, UnavailableError, DeadlineExceededError):

@@ -39,7 +39,7 @@ from iris.cluster.controller.jobs.task import (
     Stop,
     Task,
     TaskAttempt,
-    WorkerPlace,
+    WorkerIdentity,
 )
 from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.types import is_job_finished
@@ -168,7 +168,7 @@ class Job:
         self._update_state()
         return requests
 
-    def gang_placed(self, gang_id: str, workers: Sequence[WorkerPlace]) -> list[Instruction]:
+    def gang_placed(self, gang_id: str, workers: Sequence[WorkerIdentity]) -> list[Instruction]:
         """Start the attempts of a gang that has its allocation and its workers.
 
         Args:

@@ -1,7 +1,7 @@
-"""How long a gang waits before it is tried again. Pure.
+"""Compute the pause before a gang is retried. Pure.
 
-What fails at once would otherwise be started again and again, as fast as the cluster can. Lost workers count as well:
-a worker that dies of what it runs is no better than a task that fails.
+Without a pause, a task that fails at once would be started again and again, as fast as the cluster can. The loss of a
+worker counts as a failure here, because the task may have killed the worker.
 """
 
 from __future__ import annotations
@@ -10,19 +10,30 @@ import zlib
 
 DEFAULT_PAUSE_MS = 1000
 LONGEST_PAUSE_MS = 60_000
-LONG_RUN_MS = 10 * 60_000  # what ran for so long has worked: the row of its failures is over
+LONG_RUN_MS = 10 * 60_000  # an attempt that ran for this long has worked, so it ends a row of retries
 
 
 def next_in_row(row: int, ran_ms: int) -> int:
-    """The number of the retry that follows an attempt, in the row of retries that follow each other; from 1."""
+    """Return the number of the next retry in its row, counted from 1.
+
+    Args:
+        row: The number of retries in the row so far.
+        ran_ms: How long the last attempt ran, in milliseconds. A long run starts a new row.
+    """
     return 1 if ran_ms >= LONG_RUN_MS else row + 1
 
 
 def pause_before(row: int, first_ms: int, salt: str) -> int:
-    """Milliseconds before a retry: none before the first of a row, then `first_ms`, and each time twice as long.
+    """Return the pause before a retry, in milliseconds.
 
-    It is up to a fifth shorter than that, by a number made of `salt`, so that what failed together does not come back
-    together; the same salt gives the same pause.
+    There is no pause before the first retry of a row. The second retry waits for `first_ms`, and each further retry for
+    twice as long, up to `LONGEST_PAUSE_MS`. Each pause is shortened by up to a fifth, so that gangs that failed
+    together do not return together.
+
+    Args:
+        row: The number of the retry in its row, counted from 1.
+        first_ms: The pause before the second retry, in milliseconds.
+        salt: Any text. The same salt shortens a pause by the same amount.
     """
     if row < 2:
         return 0

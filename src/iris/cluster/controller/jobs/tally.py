@@ -1,7 +1,7 @@
-"""What is known of all tasks of a job without looking at each of them.
+"""Counts of a job's tasks by state. Pure.
 
-A job of thousands of tasks hears of each of them several times; to count them all each time is what would make it slow.
-Pure, like `task` and `job`.
+A job with thousands of tasks gets several reports about each of them. Counting all tasks after each report would make
+the job slow.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from iris.cluster.types import is_task_finished
 
 
 class Tally:
-    """The states of a job's tasks, counted; kept up to date by `recount`. Counts as a list of all states would.
+    """The number of a job's tasks in each state. Call `recount` after each change of a task.
+
+    A tally has the methods `count` and `__len__` of a list of all states.
 
     Attributes:
-        attempts_failed: How many attempts have failed.
-        attempts_lost: How many were lost with their worker.
+        attempts_failed: The number of failed attempts.
+        attempts_lost: The number of attempts that were lost with their worker.
     """
 
     __slots__ = ("_counts", "_known", "attempts_failed", "attempts_lost")
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        self._known: list[tuple[int, int, int]] = []  # by task index, as it was counted
+        self._known: list[tuple[int, int, int]] = []  # by task index: the last counted state, failures and losses
         self._counts: dict[int, int] = {}
         self.attempts_failed = self.attempts_lost = 0
         for task in tasks:
@@ -31,7 +33,7 @@ class Tally:
             self.recount(task)
 
     def recount(self, task: Task) -> None:
-        """The task has changed."""
+        """Update the counts for a task that has changed."""
         before, failed_before, lost_before = self._known[task.task_index]
         failed = sum(attempt.state == FAILED for attempt in task.attempts)
         lost = sum(attempt.is_worker_failure for attempt in task.attempts)
@@ -43,12 +45,12 @@ class Tally:
         self.attempts_lost += lost - lost_before
 
     def count(self, state: int) -> int:
-        """How many tasks are in a state."""
+        """Return how many tasks are in a state."""
         return self._counts.get(state, 0)
 
     @property
     def all_finished(self) -> bool:
-        """Whether the state of every task is final."""
+        """True if the state of every task is final."""
         return not any(count for state, count in self._counts.items() if not is_task_finished(state))
 
     def __len__(self) -> int:

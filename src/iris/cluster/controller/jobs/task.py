@@ -1,7 +1,7 @@
 """A task and its attempts: the controller's record, and its transitions.
 
-Pure: an event comes in as a method call with its time, and the record is in its new state when it returns.
-Nothing here looks at a clock, a socket or a database.
+Pure: an event is a method call that includes the time, and the record is in its new state when the call returns. The
+module reads no clock and uses no socket or database.
 
                      ┌────────────── retry (budget left, or the gang restarts) ◄──┐
                      ▼                                                            │
@@ -36,16 +36,16 @@ class Stop(enum.Enum):
 
 @dataclass(slots=True)
 class AttemptEnd:
-    """How an attempt ended, as its worker, or the loss of its worker, tells.
+    """How an attempt ended, according to its worker, or because its worker was lost.
 
     Attributes:
         state: SUCCEEDED, FAILED, KILLED or WORKER_FAILED.
-        finished_at_ms: When.
-        exit_code: 128 + n when signal n ended it; None when there was no process.
-        term_signal: The signal that ended it; None when none did.
-        error: What went wrong, for people; empty when nothing did.
-        result_error: Why a success has no return value; empty when it has one.
-        out_of_memory: It ended because memory ran out.
+        finished_at_ms: When the attempt ended, as wall clock time.
+        exit_code: The exit code, which is 128+n if signal n killed the process; None if there was no process.
+        term_signal: The signal that killed the process; None if no signal did.
+        error: What went wrong, for people; empty if nothing did.
+        result_error: Why a successful callable has no return value; empty if it has one.
+        out_of_memory: True if the attempt ended because memory ran out.
         failure: The code of `error`, a `FailureCode`.
     """
 
@@ -60,8 +60,8 @@ class AttemptEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerPlace:
-    """A worker as it was when an attempt was placed on it; `incarnation` tells its processes apart."""
+class WorkerIdentity:
+    """One process of a worker: the worker's id, the address that it serves, and its incarnation."""
 
     worker_id: str
     address: str
@@ -70,7 +70,7 @@ class WorkerPlace:
 
 @dataclass(slots=True)
 class TaskAttempt:
-    """One execution of a task. Its state is final once it has ended, also when the task goes on."""
+    """One execution of a task. The attempt's state is final once the attempt has ended, even if the task is retried."""
 
     attempt_id: int
     worker_id: str
@@ -87,17 +87,17 @@ class TaskAttempt:
 
     @property
     def is_live(self) -> bool:
-        """Whether it has not ended yet, as far as is known."""
+        """True if the attempt has not ended, as far as the controller knows."""
         return not is_task_finished(self.state)
 
     @property
     def ran_ms(self) -> int:
-        """For how long its process ran; 0 when there was none, or it still runs."""
+        """How long the attempt's process ran, in milliseconds; 0 if there was no process, or it still runs."""
         return self.finished_at_ms - self.started_at_ms if self.started_at_ms and self.finished_at_ms else 0
 
     @property
     def is_worker_failure(self) -> bool:
-        """Whether it ended because its worker was lost."""
+        """True if the attempt ended because its worker was lost."""
         return self.state == WORKER_FAILED
 
 
@@ -106,16 +106,17 @@ class Task:
     """One of the replicas of a job.
 
     Attributes:
-        gang_id: The placement that it is part of now; empty before the first.
-        failure_count: Failed attempts that were charged to the first budget, `max_retries_failure`.
-        preemption_count: Attempts lost with their worker, charged to the second, `max_retries_preemption`.
-        retries_in_row: How many retries of its gang have followed each other, see `backoff`.
-        not_before_ms: While it is PENDING: from when on it may be placed. In the future while it pauses.
-        stop: Why its attempt is being stopped; None while nobody wants that.
-        stop_error: What the task's error will be when the stop has ended it.
+        gang_id: The task's current gang; empty before the first one.
+        failure_count: The number of failed attempts that were charged to the failure budget, `max_retries_failure`.
+        preemption_count: The number of lost attempts that were charged to the preemption budget,
+            `max_retries_preemption`.
+        retries_in_row: The number of retries of the gang in a row, see `retry_pause.py`.
+        not_before_ms: The end of the retry pause of a PENDING task, as wall clock time.
+        stop: Why the task's attempt is being stopped; None if it is not.
+        stop_error: The task's error, once the stop has ended the task.
         stop_failure: The code of `stop_error`, a `FailureCode`.
         failure: The code of `error`, a `FailureCode`.
-        revision: The job's revision in which it changed last: tells watchers and the store what is new.
+        revision: The job's revision at the task's last change. Watchers and the store use it to find what is new.
     """
 
     job_id: str
@@ -143,24 +144,24 @@ class Task:
 
     @property
     def task_id(self) -> str:
-        """`"{job_id}/task-{index}"`."""
+        """The task's id, `"{job_id}/task-{index}"`."""
         return make_task_id(self.job_id, self.task_index)
 
     @property
     def is_finished(self) -> bool:
-        """Whether its state is final, which no event changes again."""
+        """True if the task's state is final, so that no event changes it."""
         return is_task_finished(self.state)
 
     @property
     def live_attempt(self) -> TaskAttempt | None:
-        """The attempt that is under way; None between attempts and after the last."""
+        """The attempt that has not ended; None between attempts and after the last one."""
         return self.attempts[-1] if self.attempts and self.attempts[-1].is_live else None
 
-    def start_attempt(self, worker: WorkerPlace) -> TaskAttempt:
-        """PENDING → BUILDING: the gang has a place. Answers the new attempt.
+    def start_attempt(self, worker: WorkerIdentity) -> TaskAttempt:
+        """PENDING → BUILDING: create and return a new attempt, because the gang has its allocation.
 
         Raises:
-            InternalError: The task is not waiting.
+            InternalError: The task is not PENDING.
         """
         if self.state != PENDING or self.live_attempt is not None:
             raise InternalError(f"{self.task_id} cannot start an attempt: it is {state_name(self.state)}")
@@ -174,7 +175,7 @@ class Task:
         return attempt
 
     def attempt_is_running(self, attempt_id: int, started_at_ms: int) -> bool:
-        """BUILDING → RUNNING: the process runs. False when that is no news."""
+        """BUILDING → RUNNING: record that the process runs. Return False if that is no change."""
         attempt = self.live_attempt
         if attempt is None or attempt.attempt_id != attempt_id or attempt.state != BUILDING:
             return False
@@ -184,14 +185,16 @@ class Task:
         return True
 
     def end_attempt(self, attempt_id: int, end: AttemptEnd) -> bool:
-        """The attempt ended: the task is PENDING again, or final. False when that is no news.
+        """Record the end of an attempt: the task is PENDING again, or final. Return False if the end was known.
 
-        1. A success is final, whatever else was wanted.
-        2. An attempt that is being stopped costs no budget, however it ended: peers of a dead rank crash too. What a
-           user has ended is KILLED, also when it failed before it heard of that.
-        3. A failure is charged to the first budget, a lost worker to the second; with budget left the task waits
-           for its next attempt.
-        4. KILLED without our asking (somebody asked the worker) is final.
+        The first rule that applies wins:
+
+        1. A success is final, even if the attempt was being stopped.
+        2. An attempt that is being stopped is charged to no budget, however it ended, because the peers of a dead task
+           crash as well. A task that a user has ended is KILLED, even if it failed before it was told to stop.
+        3. A failure is charged to the failure budget, a lost worker to the preemption budget. If budget is left, the
+           task waits for its next attempt.
+        4. An attempt that was killed on its worker without a request of the controller is final.
         """
         attempt = self.live_attempt
         if attempt is None or attempt.attempt_id != attempt_id:
@@ -233,23 +236,23 @@ class Task:
         return True
 
     def finish_unstarted(self, state: int, error: str, now_ms: int, failure: int) -> None:
-        """PENDING → KILLED or UNSCHEDULABLE: it will not get another attempt.
+        """PENDING → KILLED or UNSCHEDULABLE: end a task that has no live attempt.
 
         Raises:
-            InternalError: The task is not waiting.
+            InternalError: The task is not PENDING.
         """
         if self.state != PENDING:
-            raise InternalError(f"{self.task_id} cannot be given up: it is {state_name(self.state)}")
+            raise InternalError(f"{self.task_id} cannot end without an attempt: it is {state_name(self.state)}")
         self._finish(state, AttemptEnd(state, now_ms), error=error, failure=failure)
 
     def give_up(self, error: str, failure: int) -> None:
-        """PENDING → FAILED or WORKER_FAILED, as its last attempt ended: it will not get another, budget or not.
+        """PENDING → the state of the last attempt: end a task that cannot be retried, although budget may be left.
 
         Raises:
-            InternalError: The task is not waiting for its next attempt.
+            InternalError: The task is not PENDING, or has had no attempt.
         """
         if self.state != PENDING or not self.attempts:
-            raise InternalError(f"{self.task_id} has no attempt to be given up after: it is {state_name(self.state)}")
+            raise InternalError(f"{self.task_id} has no attempt that could end it: it is {state_name(self.state)}")
         last = self.attempts[-1]
         self._finish(
             last.state,
@@ -262,7 +265,7 @@ class Task:
         if retry:
             self.state = PENDING
             self.failure = end.failure
-            self.error = end.error  # shown while it waits: why it is being tried again
+            self.error = end.error  # shown while the task waits for its retry
         else:
             self._finish(end.state, end, error=end.error, failure=end.failure)
 

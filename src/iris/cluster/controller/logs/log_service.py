@@ -123,7 +123,7 @@ class LogService:
             if not keeps:
                 raise worker_unreachable(attempt.worker_id)
             return None
-        peer = Peer(worker.place.address, f"worker {worker.place.worker_id!r}, which has the log,")
+        peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id!r}, which has the log,")
         try:
             async with self._page_calls.turn(caller):
                 return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_PAGE_TIMEOUT_S)

@@ -177,11 +177,11 @@ class LogRelay:
 
     def worker(self, server: WorkerRecord | None) -> Worker | None:
         """Return the id and address of a worker."""
-        return None if server is None else (server.place.worker_id, server.place.address)
+        return None if server is None else (server.identity.worker_id, server.identity.address)
 
     def is_lost(self, server: WorkerRecord | None) -> bool:
         """Return whether a worker was declared lost."""
-        return server is not None and server.gone
+        return server is not None and server.is_dead
 
     def open(self, server: WorkerRecord | None, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
         """Return the messages of a worker, or of the logs that the controller keeps."""
@@ -197,7 +197,7 @@ class LogRelay:
             filter=self._request.filter,
             max_bytes=self._request.max_bytes,
         )
-        peer = Peer(worker.place.address, f"worker {worker.place.worker_id!r}")
+        peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id!r}")
         try:
             async with aclosing(stream_async(worker.stub.stream_task_logs(request), peer)) as worker_messages:
                 async for message in worker_messages:

@@ -67,7 +67,7 @@ class LogSources:
         if final and self.keeper is not None and self.keeper.is_complete(task_id, attempt.attempt_id):
             return None
         worker = self.workers.get(attempt.worker_id)
-        return worker if worker is not None and not worker.gone else None
+        return worker if worker is not None and not worker.is_dead else None
 
     async def open_kept(
         self,

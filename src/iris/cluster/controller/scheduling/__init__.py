@@ -1,1 +1,1 @@
-"""Decides which gang starts next and asks the engine for its slots. Imported by the controller."""
+"""Decides which gangs start next, and asks the engine for their allocations. Imported by the controller."""

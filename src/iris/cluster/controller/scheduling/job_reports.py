@@ -9,7 +9,7 @@ from typing import Protocol
 
 from iris.cluster.controller.jobs.instructions import Instruction as JobInstruction
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.task import WorkerPlace
+from iris.cluster.controller.jobs.task import WorkerIdentity
 from iris.cluster.controller.scheduling.gang_states import (
     Drain,
     Event,
@@ -141,7 +141,7 @@ class Workers(Protocol):
     def why_refused(self, worker_ids: Iterable[str]) -> str:
         """Return why one of these workers was refused, or an empty string if none was."""
 
-    def place_of(self, worker_id: str) -> WorkerPlace:
+    def identity_of(self, worker_id: str) -> WorkerIdentity:
         """Return the registered process of a worker."""
 
     def short(self) -> dict[str, str]:
@@ -222,7 +222,7 @@ class JobReports:
     def _placed(self, gang: GangRecord, slots: Sequence[Slot]) -> None:
         self._losses.forget(gang.job_id)
         record = self._jobs[gang.job_id]
-        places = [self._workers.place_of(slot.worker_id) for slot in slots]
+        places = [self._workers.identity_of(slot.worker_id) for slot in slots]
         self._changes.job_changed(record, record.job.gang_placed(gang.gang_id, places))
 
     def _record_slots(self, gang: GangRecord, slots: Sequence[Slot]) -> None:

@@ -1,1 +1,1 @@
-"""The workers that have registered, and the calls that start and stop attempts on them. Imported by the controller."""
+"""The registered workers, and the calls that start and stop attempts on them. Imported by the controller."""

@@ -14,7 +14,7 @@ from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.workers import dispatch
 from iris.cluster.controller.workers.fleet import Fleet
-from iris.cluster.controller.workers.rendezvous import Meeting
+from iris.cluster.controller.workers.rendezvous import GangRendezvous
 from iris.cluster.pickles.transfer_limits import explain_python_mismatch
 from iris.errors import IrisError
 from iris.reasons import FailureCode
@@ -92,7 +92,7 @@ class AttemptControl:
             await self._fleet.registered(attempt.worker_id, is_wanted)
         if not is_wanted():
             return
-        meeting = Meeting.of(record, self._slots.of_job(job.job_id), self._fleet.workers)
+        meeting = GangRendezvous.of(record, self._slots.of_job(job.job_id), self._fleet.workers)
         groups = _by_worker(start for start in starts if start.task_index)
         first = job.tasks[0].live_attempt
         if first is not None:
@@ -110,7 +110,7 @@ class AttemptControl:
         worker_id: str,
         starts: Sequence[StartAttempt],
         hosts: Sequence[str],
-        meeting: Meeting | None = None,
+        meeting: GangRendezvous | None = None,
     ) -> cluster_pb2.Worker.RunTasksResponse | None:
         """Start attempts on one worker. Return None if the worker refuses, or if no attempt is wanted any more."""
         job, is_live = record.job, record.job.is_attempt_live
@@ -128,7 +128,7 @@ class AttemptControl:
             return None
         slots = self._slots.of_job(job.job_id)
         request = dispatch.run_tasks_request(
-            worker.place, job.job_id, record.launch, starts, slots, hosts, self._tokens.task_token
+            worker.identity, job.job_id, record.launch, starts, slots, hosts, self._tokens.task_token
         )
         is_taken = self._stdin.is_taken(job.job_id)
         request.shared.stdin = record.launch.stdin and not is_taken and not self._stdin.has_ended(job.job_id)

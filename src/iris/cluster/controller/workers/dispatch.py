@@ -14,7 +14,7 @@ from pyqwest import Client
 
 from iris.cluster.controller.jobs.instructions import StartAttempt, StopAttempt
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.jobs.task import WorkerPlace
+from iris.cluster.controller.jobs.task import WorkerIdentity
 from iris.cluster.controller.submission.request import LaunchJobRequest
 from iris.cluster.engine.base import Slot
 from iris.cluster.lease_terms import heartbeat_s, lost_after_s
@@ -50,19 +50,24 @@ StillLive = Callable[[int, int], bool]
 
 @dataclass(slots=True, eq=False)
 class WorkerRecord:
-    """A worker as it registered.
+    """A registered worker. Only `Fleet` changes a record.
 
     Attributes:
-        lease_s: For how long it may be silent, see worker/supervision/lease.py.
-        heard_s: When it was heard last, by `time.monotonic`: what is decided by; `last_heartbeat_ms` is for people.
-        registered_s: When it registered, by the same clock.
-        python_version: Of its tasks; empty: it does not say.
-        short_of: Why new attempts cannot be started there now, in its words; empty: they can.
-        gone: Its process is certainly dead, or was declared lost; another one may register.
-        visible_devices: What the engine has given to it alone, where it serves one slot, as CUDA names it.
+        identity: The worker's process.
+        metadata: What the worker reported about its machine.
+        stub: The client for calls to the worker.
+        lease_s: The worker's lease in seconds, see worker/supervision/lease.py.
+        heard_s: When the worker called last, by `time.monotonic`. Decisions use this time.
+        last_heartbeat_ms: When the worker called last, as wall clock time for people.
+        registered_s: When the worker registered, by `time.monotonic`.
+        python_version: The Python version of the worker's tasks; empty if unknown.
+        short_of: Why the worker can start no new attempts now, in its words; empty if it can.
+        is_dead: True if the worker's process is dead or was declared lost. Another process may register.
+        visible_devices: The devices of the slot, as CUDA names them, if the worker serves one slot only.
+        starting: By job, task and attempt: an event that is set when the worker has answered the start.
     """
 
-    place: WorkerPlace
+    identity: WorkerIdentity
     metadata: cluster_pb2.WorkerMetadata
     stub: cluster_connect.WorkerServiceClient
     lease_s: float
@@ -71,24 +76,29 @@ class WorkerRecord:
     registered_s: float
     python_version: str = ""
     short_of: str = ""
-    gone: bool = False
+    is_dead: bool = False
     visible_devices: tuple[str, ...] = ()
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
     def missed_heartbeats(self, now_s: float) -> int:
-        """How many heartbeats in a row have not come."""
+        """Return the number of heartbeats that are missing in a row."""
         return int(max(0.0, now_s - self.heard_s) / heartbeat_s(self.lease_s))
 
     def is_healthy(self, now_s: float) -> bool:
-        """Whether new attempts may go there. Those that it has go on until its lease is over."""
-        return not self.gone and self.missed_heartbeats(now_s) < _MISSED_UNTIL_UNHEALTHY
+        """Return True if the worker may get new attempts. An unhealthy worker keeps the attempts that it has."""
+        return not self.is_dead and self.missed_heartbeats(now_s) < _MISSED_UNTIL_UNHEALTHY
 
     def is_lost(self, now_s: float) -> bool:
-        """Whether it has been silent for so long that all that it ran has ended."""
+        """Return True if the worker has been silent for so long that it has ended all its attempts itself."""
         return now_s - self.heard_s > lost_after_s(self.lease_s)
 
     def heard(self, lease_s: float, short_of: str) -> None:
-        """It has called, as one that has been granted this lease, and says what it is short of."""
+        """Record a call of the worker.
+
+        Args:
+            lease_s: The lease that the worker is granted, in seconds.
+            short_of: Why the worker can start no new attempts now; empty if it can.
+        """
         self.short_of = shown(short_of[:_REASON_CHARACTERS])
         self.lease_s = lease_s
         self.heard_s = time.monotonic()
@@ -101,7 +111,14 @@ def new_record(
     bearer: BearerInterceptor,
     http_client: Client | None,
 ) -> WorkerRecord:
-    """The record of a worker that registers; it is called with a token, by an HTTP client if one is given."""
+    """Return the record of a worker that registers.
+
+    Args:
+        request: The worker's request.
+        lease_s: The worker's lease, in seconds.
+        bearer: Adds the token to calls to the worker.
+        http_client: Makes the calls; None uses connectrpc's own client.
+    """
     stub = cluster_connect.WorkerServiceClient(
         request.address,
         accept_compression=(),
@@ -109,11 +126,11 @@ def new_record(
         interceptors=(bearer,),
         http_client=http_client,
     )
-    # One stub per address, kept: it holds the connections.
-    place = WorkerPlace(request.worker_id, request.address, request.incarnation)
+    # One stub for each worker, because the stub keeps the connections.
+    identity = WorkerIdentity(request.worker_id, request.address, request.incarnation)
     now_s = time.monotonic()
     return WorkerRecord(
-        place,
+        identity,
         request.metadata,
         stub,
         lease_s,
@@ -127,8 +144,10 @@ def new_record(
 
 
 def hosts_of(job: Job) -> list[str]:
-    """Where the tasks of a job that start together are, by index: each at the host of the worker that it has, or had
-    last; empty for one that never had any. None for independent tasks."""
+    """Return the host of each task of a gang, by task index; an empty list for independent tasks.
+
+    A task's host is the host of its current or last worker, or an empty string if the task never had a worker.
+    """
     if not job.coscheduled:
         return []
     by_address: dict[str, str] = {"": ""}
@@ -138,7 +157,7 @@ def hosts_of(job: Job) -> list[str]:
 
 
 def run_tasks_request(
-    place: WorkerPlace,
+    worker: WorkerIdentity,
     job_id: str,
     launch: LaunchJobRequest,
     starts: Sequence[StartAttempt],
@@ -149,7 +168,7 @@ def run_tasks_request(
     """Return the request that tells a worker to run attempts of a job.
 
     Args:
-        place: The worker.
+        worker: The worker.
         job_id: The job.
         launch: The job's submission.
         starts: The attempts.
@@ -159,7 +178,7 @@ def run_tasks_request(
     """
     shared = cluster_pb2.Worker.RunTaskRequest(
         job_id=job_id,
-        incarnation=place.incarnation,
+        incarnation=worker.incarnation,
         num_tasks=launch.resources.replicas or 1,
         serialized_entrypoint=launch.serialized_entrypoint,
         command=launch.command,
@@ -194,28 +213,28 @@ async def start_attempts(
     still_live: StillLive,
     calls: WorkerCalls,
 ) -> cluster_pb2.Worker.RunTasksResponse | None:
-    """Tells a worker to run attempts of a job, until it has heard it or nobody wants them any more.
+    """Tell a worker to run attempts of a job, and try again until the worker answers or the attempts have ended.
 
     Returns:
-        What the worker answers; None when nobody wants them any more.
+        The worker's answer; None if the attempts have ended before.
 
     Raises:
-        IrisError: Why the worker refuses them.
+        IrisError: The worker refuses the attempts.
     """
     heard = asyncio.Event()
     keys = [(job_id, start.task_index, start.attempt_id) for start in starts]
     worker.starting |= dict.fromkeys(keys, heard)
-    peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
+    peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id}")
     backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
     def is_wanted() -> bool:
-        return not worker.gone and any(still_live(start.task_index, start.attempt_id) for start in starts)
+        return not worker.is_dead and any(still_live(start.task_index, start.attempt_id) for start in starts)
 
     try:
         while is_wanted():
             try:
                 async with calls.turn(worker):
-                    if not is_wanted():  # the turn may have taken a while to come
+                    if not is_wanted():  # the attempts may have ended during the wait for a turn
                         return None
                     failpoint("start.before")
                     answer = await call_async(worker.stub.run_tasks, request, peer)
@@ -223,8 +242,8 @@ async def start_attempts(
                 calls.answered(worker)
                 return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
-                # Not a verdict: whether the worker is dead is for the engine and for its own registration to say. Who
-                # does not take our token may be another worker, which has come to that address.
+                # The worker may live. Only the engine, the worker's lease, or the registration of another process prove
+                # that it is dead. A process that rejects the token may be another worker at the same address.
                 calls.failed(worker)
                 _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
                 await asyncio.sleep(backoff.next_s())
@@ -238,23 +257,23 @@ async def start_attempts(
 async def stop_attempt(
     worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive, calls: WorkerCalls
 ) -> bool:
-    """Tells a worker to end an attempt, until it has heard it or the attempt has ended anyway.
+    """Tell a worker to stop an attempt, and try again until the worker answers or the attempt has ended.
 
     Returns:
-        False when the worker has no such attempt, so that no report of its end will come.
+        False if the worker does not know the attempt, so that it will not report the attempt's end.
     """
     starting = worker.starting.get((job_id, stop.task_index, stop.attempt_id))
     if starting is not None:
-        await starting.wait()  # or the stop could overtake the start
+        await starting.wait()  # otherwise the stop could overtake the start
     request = cluster_pb2.Worker.KillTaskRequest(
         task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id
     )
-    peer = Peer(worker.place.address, f"worker {worker.place.worker_id}")
+    peer = Peer(worker.identity.address, f"worker {worker.identity.worker_id}")
     backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-    while not worker.gone and still_live(stop.task_index, stop.attempt_id):
+    while not worker.is_dead and still_live(stop.task_index, stop.attempt_id):
         try:
             async with calls.turn(worker):
-                if worker.gone or not still_live(stop.task_index, stop.attempt_id):
+                if worker.is_dead or not still_live(stop.task_index, stop.attempt_id):
                     return True
                 failpoint("stop.before")
                 await call_async(worker.stub.kill_task, request, peer)

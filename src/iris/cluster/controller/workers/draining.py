@@ -71,7 +71,7 @@ class SlotWorkers:
         """
         until_s = time.monotonic() - _UNPLACED_S
         for worker in list(self._fleet.workers.values()):
-            worker_id = worker.place.worker_id
+            worker_id = worker.identity.worker_id
             if worker_id not in self._placed and worker_id not in keep and worker.registered_s < until_s:
                 _log.warning("no gang has worker %s: it is told to end", worker_id)
                 self._fleet.forget(worker_id)
@@ -94,9 +94,9 @@ class SlotWorkers:
         worker = await self._fleet.registered(worker_id, lambda: time.monotonic() < until_s)
         if worker is None:
             return
-        peer = Peer(worker.place.address, f"worker {worker_id}")
+        peer = Peer(worker.identity.address, f"worker {worker_id}")
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        while not worker.gone:
+        while not worker.is_dead:
             try:
                 failpoint("drain.before")
                 await call_async(worker.stub.drain, cluster_pb2.Worker.DrainRequest(), peer, timeout_s=_CALL_S)

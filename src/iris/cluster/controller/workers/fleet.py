@@ -1,8 +1,8 @@
-"""The workers of a cluster: which process speaks for which worker, and for how long a silent one is believed to live.
+"""The registered workers of a cluster: which process is which worker, and when a silent worker counts as lost.
 
-A process that was declared lost, or whose place another one has taken, is fenced: nobody listens to it any more, also
-after a restart of the controller. worker/supervision/lease.py says how long leases
-are and why no attempt runs twice.
+A process is fenced if it was declared lost, or if another process has registered as the same worker. The controller
+ignores the reports of a fenced process, also after a restart. worker/supervision/lease.py explains how long leases are,
+and why no attempt runs twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyqwest import Client
 
 from iris import versions
 from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
-from iris.cluster.controller.jobs.task import TaskAttempt, WorkerPlace
+from iris.cluster.controller.jobs.task import TaskAttempt, WorkerIdentity
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
@@ -36,12 +36,11 @@ from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_for_ages_ms, now_ms
 from iris.system.event_loop import happens
 
-_REFUSALS = 1000  # that are remembered
+_MAX_REFUSALS = 1000  # refused workers whose refusal is remembered
 _HOST_CHARACTERS = 200
-# For so long a process that was declared lost is remembered: longer than any machine sleeps, and for as long as its
-# token can be good, of which it gets no other.
+# How long a fenced process is remembered: longer than any machine sleeps, and until its last token has expired.
 KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
-_LOOK_S = 5.0  # whether a worker that is waited for is still wanted
+_WANTED_CHECK_S = 5.0  # how often `registered` asks whether the worker is still wanted
 _log = logging.getLogger(__name__)
 
 RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
@@ -51,21 +50,21 @@ LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str], list[TaskAttempt]]
 
 
 class Fleet:
-    """The workers that have registered.
+    """The registered workers and their leases. Only the fleet changes worker records.
 
     Args:
-        lease_s: For how long a worker may be silent until it is declared lost.
-        store: What an earlier life has left; read here only.
-        saver: Keeps who is fenced, and the longest lease.
+        lease_s: How long a worker may be silent until it is declared lost, in seconds.
+        store: The state of an earlier controller, which is only read.
+        saver: Stores which processes are fenced, and the longest lease.
         tokens: Makes the tokens with which the controller calls workers.
-        http_client: By which they are called; None: by connectrpc's own.
+        http_client: Makes the calls to workers; None uses connectrpc's own client.
         lose_attempts: Ends the attempts of a lost worker.
-        room_changed: Called when a worker has become short of something, or is so no more.
+        shortage_changed: Called when a worker has reported a new shortage, or the end of its shortage.
 
     Attributes:
-        workers: By worker id.
-        calls: Turns at starting and stopping attempts on them.
-        longest_lease_s: The longest lease that a worker may have, of this life of the controller or of an earlier one.
+        workers: The registered workers, by id. Other parts only read it.
+        calls: Limits the calls that start and stop attempts.
+        longest_lease_s: The longest lease that a worker may have, from this controller or an earlier one, in seconds.
     """
 
     def __init__(
@@ -76,34 +75,37 @@ class Fleet:
         tokens: ClusterTokens,
         http_client: Client | None,
         lose_attempts: LoseAttempts,
-        room_changed: Callable[[], None] = lambda: None,
+        shortage_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
         self.calls = WorkerCalls()
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        self._fenced = store.load_fenced()  # since when; the newest come last
-        self._forgotten: dict[str, float] = {}  # worker ids that do not come again, and since when
-        self._refused: dict[str, str] = {}  # why, by worker id
+        self._fenced = store.load_fenced()  # the time of each fencing; the newest entry is last
+        self._forgotten: dict[str, float] = {}  # ids that are never used again, with the time; the newest is last
+        self._refused: dict[str, str] = {}  # by worker id: why the worker was refused
         self._saver = saver
         self._tokens = tokens
         self._http_client = http_client
         self._lose_attempts = lose_attempts
-        self._room_changed = room_changed
+        self._shortage_changed = shortage_changed
         self._registration = asyncio.Event()  # set, and replaced, when a worker registers
 
     async def start(self) -> None:
-        """Keeps how long leases are, before anybody is granted one."""
+        """Store the longest lease, before any worker is granted one."""
         if self.longest_lease_s > self._known_lease_s:
             self._saver.lease_changed(self.longest_lease_s)
             await self._saver.saved()
 
     def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
-        """A worker is there: it is accepted, with its lease, or refused and has to end; without a reason: it is fenced.
+        """Accept a worker and grant its lease, or refuse it. A refused or fenced worker has to end.
+
+        The answer to a fenced worker is neither accepted nor has a reason for a refusal.
 
         Raises:
-            InvalidArgumentError, ResourceExhaustedError: It is no worker, or one too many.
+            InvalidArgumentError: The request is malformed.
+            ResourceExhaustedError: The cluster has too many workers.
         """
         check_worker(request)
         answer = RegisterWorkerResponse(version=versions.VERSION)
@@ -115,7 +117,7 @@ class Fleet:
         return answer
 
     def _why_refused(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
-        """Why it can never be accepted; empty: it can."""
+        """Return why the worker can never be accepted; empty if it can."""
         worker_id = request.worker_id
         if worker_id in self._forgotten:
             return f"no gang of this cluster has worker {quoted(worker_id)} any more"
@@ -127,16 +129,16 @@ class Fleet:
         return why_not
 
     def _refuse(self, request: cluster_pb2.Controller.RegisterWorkerRequest, why_not: str) -> None:
-        """Who waits for it is told why it does not come."""
+        """Remember why a worker was refused, so that gangs that wait for the worker can say so."""
         worker_id = request.worker_id
-        while len(self._refused) >= _REFUSALS:
+        while len(self._refused) >= _MAX_REFUSALS:
             del self._refused[next(iter(self._refused))]
         host = shown(request.metadata.hostname[:_HOST_CHARACTERS]) or "a host that it does not name"
         self._refused[worker_id] = f"worker {shown(worker_id)} on {host} was refused: {why_not}"
         _log.warning("%s", self._refused[worker_id])
 
     def why_refused(self, worker_ids: Iterable[str]) -> str:
-        """Why one of these workers was refused; empty: none was."""
+        """Return why one of these workers was refused; empty if none was."""
         return next((self._refused[worker_id] for worker_id in worker_ids if worker_id in self._refused), "")
 
     def missing_worker(self, worker_id: str) -> MissingWorker | None:
@@ -144,15 +146,15 @@ class Fleet:
         worker = self.workers.get(worker_id)
         if worker is not None and worker.is_healthy(time.monotonic()):
             return None
-        if worker is not None and not worker.gone:
+        if worker is not None and not worker.is_dead:
             return MissingWorker(worker_id, MissingKind.UNREACHABLE)
         if worker_id in self._refused:
             return MissingWorker(worker_id, MissingKind.REFUSED, self._refused[worker_id])
         return MissingWorker(worker_id, MissingKind.STARTING)
 
-    def place_of(self, worker_id: str) -> WorkerPlace:
+    def identity_of(self, worker_id: str) -> WorkerIdentity:
         """Return the registered process of a worker."""
-        return self.workers[worker_id].place
+        return self.workers[worker_id].identity
 
     def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
         worker_id, incarnation = request.worker_id, request.incarnation
@@ -161,18 +163,19 @@ class Fleet:
             self._refuse(request, why_not)
             raise ResourceExhaustedError(why_not)
         known = self.workers.get(worker_id)
-        if known is not None and known.place.incarnation != incarnation:
-            known.gone = True
-            self.fence(worker_id, known.place.incarnation)
-            self._tokens.forget_worker(worker_id)  # tokens that only its earlier process takes
+        if known is not None and known.identity.incarnation != incarnation:
+            known.is_dead = True
+            self.fence(worker_id, known.identity.incarnation)
+            self._tokens.forget_worker(worker_id)  # its tokens are valid for the earlier process only
         bearer = BearerInterceptor(
             partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)
         )
-        # What it is granted counts once it is known to have heard of it: with its next report.
+        # The worker may not get this answer, so its new lease counts from its next report. Until then, the record has
+        # the longest lease that any earlier answer may have granted.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
-        if known is not None and known.place.incarnation == incarnation:
-            record.starting = known.starting  # it was not answered: a stop still waits for a start that is under way
+        if known is not None and known.identity.incarnation == incarnation:
+            record.starting = known.starting  # a repeated request: a stop may still wait for a running start
         log_event(_log, "worker.registered", worker_id=worker_id, incarnation=incarnation, address=request.address)
         log_event(_log, "lease.granted", worker_id=worker_id, incarnation=incarnation, lease_s=self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
@@ -183,30 +186,32 @@ class Fleet:
         )
 
     async def registered(self, worker_id: str, still_wanted: Callable[[], bool]) -> WorkerRecord | None:
-        """The worker, which after a restart of ours may still have to register again; None: nobody wants it any more,
-        which is asked from time to time."""
+        """Return a worker, and wait until it has registered, for example after a restart of the controller.
+
+        Returns None once `still_wanted` returns false, which is checked every few seconds.
+        """
         while (worker := self.workers.get(worker_id)) is None and still_wanted():
-            await happens(self._registration, _LOOK_S)
+            await happens(self._registration, _WANTED_CHECK_S)
         return worker
 
     def short(self) -> dict[str, str]:
-        """The workers that can start nothing new now, and why."""
+        """Return the ids of the workers that can start no new attempts now, and why."""
         return {worker_id: worker.short_of for worker_id, worker in self.workers.items() if worker.short_of}
 
     def is_live(self, worker_id: str, incarnation: str) -> bool:
-        """Whether a process of a worker has registered, and has not been silent for longer than its lease.
+        """Return True if a process of a worker has registered, and its lease has not expired.
 
         Args:
             worker_id: The worker.
-            incarnation: Its process; empty: whichever is registered.
+            incarnation: The worker's process; empty for the process that is registered now.
         """
         worker = self.workers.get(worker_id)
-        if worker is None or worker.gone or worker.is_lost(time.monotonic()):
+        if worker is None or worker.is_dead or worker.is_lost(time.monotonic()):
             return False
-        return incarnation in ("", worker.place.incarnation)
+        return incarnation in ("", worker.identity.incarnation)
 
     def is_over(self, worker_id: str, incarnation: str) -> bool:
-        """Whether a worker does not come again, or nobody listens to this process of it any more."""
+        """Return True if a worker was forgotten, or if this process of the worker is fenced."""
         return worker_id in self._forgotten or (worker_id, incarnation) in self._fenced
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
@@ -217,23 +222,26 @@ class Fleet:
             incarnation: The process that is dead; None means the process that is registered now.
         """
         worker = self.workers.get(worker_id)
-        if worker is not None and incarnation in (None, worker.place.incarnation):
-            worker.gone = True
+        if worker is not None and incarnation in (None, worker.identity.incarnation):
+            worker.is_dead = True
 
     def forget(self, worker_id: str) -> None:
-        """Nothing refers to a worker any more, and another one will not have its id. If its process goes on somewhere,
-        out of reach, it is told to end, for as long as a lease lasts: after that it has ended by itself."""
+        """Remove a worker whose id is never used again, because the engine has released its gang.
+
+        If the worker's process still runs on an unreachable machine, its next call is answered with the order to end.
+        After the duration of a lease the process has ended by itself.
+        """
         self.mark_dead(worker_id)
         if self.workers.pop(worker_id, None) is not None:
             log_event(_log, "worker.removed", worker_id=worker_id)
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
-        self._forgotten.pop(worker_id, None)  # the newest come last
+        self._forgotten.pop(worker_id, None)  # so that the new entry is the last
         self._forgotten[worker_id] = time.monotonic()
 
     def _forget_old(self, now_s: float) -> None:
-        """Drops what does not matter any more: who was forgotten, or fenced, too long ago to come back."""
+        """Drop forgotten workers and fenced processes that have certainly ended by now."""
         until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
         while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
             del self._forgotten[oldest]
@@ -247,42 +255,48 @@ class Fleet:
         request: cluster_pb2.Controller.ReportTaskStatesRequest,
         answer: cluster_pb2.Controller.ReportTaskStatesResponse,
     ) -> bool:
-        """A worker has called: whether its reports count. Where not, the answer says what it has to do."""
+        """Record the call of a worker, and return True if its reports count.
+
+        Otherwise `answer` tells the worker to end, or to register again.
+        """
         if (request.worker_id, request.incarnation) in self._fenced or request.worker_id in self._forgotten:
             answer.fenced = True
             return False
         worker = self.workers.get(request.worker_id)
-        if worker is None or worker.place.incarnation != request.incarnation:
+        if worker is None or worker.identity.incarnation != request.incarnation:
             answer.register_again = True
             return False
         was_short = bool(worker.short_of)
         worker.heard(self._lease_s, request.short_of)
         if was_short != bool(worker.short_of):
-            _log.warning("worker %s %s", request.worker_id, worker.short_of or "has room for new attempts again")
-            self._room_changed()
+            _log.warning("worker %s %s", request.worker_id, worker.short_of or "accepts new attempts again")
+            self._shortage_changed()
         return True
 
     def fence(self, worker_id: str, incarnation: str) -> None:
-        """From now on nobody listens to this process of a worker: what it ran is given up."""
+        """Ignore the reports of a worker's process from now on."""
         if incarnation and (worker_id, incarnation) not in self._fenced:
             self._fenced[worker_id, incarnation] = now_ms()
             self._saver.fence(worker_id, incarnation)
             log_event(_log, "worker.fenced", worker_id=worker_id, incarnation=incarnation)
 
     async def watch_leases(self) -> None:
-        """Declares lost whoever is silent for too long; after a start of ours everybody has a lease's time to call."""
+        """Declare workers lost whose lease has expired, for as long as the controller runs.
+
+        After a restart of the controller, every worker has the longest lease to call again.
+        """
         started_s = time.monotonic()
-        are_all_back = False
+        is_grace_over = False
         while True:
             await asyncio.sleep(min(1.0, self._lease_s / 8))
             now_s = time.monotonic()
             self._forget_old(now_s)
             for worker in list(self.workers.values()):
-                if not worker.gone and worker.is_lost(now_s):
-                    worker.gone = True
+                if not worker.is_dead and worker.is_lost(now_s):
+                    worker.is_dead = True
                     self._declare_lost(worker)
-            if not are_all_back and now_s - started_s > lost_after_s(self.longest_lease_s):
-                are_all_back = True
+            if not is_grace_over and now_s - started_s > lost_after_s(self.longest_lease_s):
+                is_grace_over = True
                 self._lose(lambda attempt: attempt.worker_id not in self.workers, _silent_for(self.longest_lease_s))
                 self.longest_lease_s = self._lease_s
                 self._saver.lease_changed(self._lease_s)
@@ -292,7 +306,7 @@ class Fleet:
             self.fence(attempt.worker_id, attempt.worker_incarnation)
 
     def _declare_lost(self, worker: WorkerRecord) -> None:
-        worker_id, incarnation = worker.place.worker_id, worker.place.incarnation
+        worker_id, incarnation = worker.identity.worker_id, worker.identity.incarnation
         why = _silent_for(worker.lease_s)
         log_event(_log, "lease.expired", worker_id=worker_id, incarnation=incarnation, lease_s=worker.lease_s)
         log_event(_log, "worker.lost", level=logging.WARNING, worker_id=worker_id, incarnation=incarnation, error=why)
@@ -302,10 +316,10 @@ class Fleet:
     def health(
         self, running: Mapping[str, set[str]], *, page_size: int, page_token: str
     ) -> Steps[Page[cluster_pb2.Controller.WorkerHealthStatus]]:
-        """Make a page of how the workers are, by id.
+        """Make a page of the states of the workers, ordered by id.
 
         Args:
-            running: Which jobs each runs, by worker id.
+            running: The ids of the jobs that run on each worker, by worker id.
             page_size: See `cut_named_page`.
             page_token: See `cut_named_page`.
 
@@ -324,7 +338,7 @@ class Fleet:
                 consecutive_failures=worker.missed_heartbeats(now_s),
                 last_heartbeat_ms=worker.last_heartbeat_ms,
                 running_job_ids=sorted(running.get(worker_id, ())),
-                address=worker.place.address,
+                address=worker.identity.address,
                 metadata=worker.metadata,
                 short_of=worker.short_of,
             )

@@ -1,7 +1,7 @@
-"""How the tasks of a gang meet in their framework's words: who is where, and which devices each of them sees.
+"""Compute the rendezvous of a gang: the local rank of each task, and the devices that each task sees.
 
-A rank's number on its machine (`LOCAL_RANK`) is what programs choose their device by: `cuda:{LOCAL_RANK}` is to be the
-task's own.
+Programs choose their device by their rank on the machine (`LOCAL_RANK`), so `cuda:{LOCAL_RANK}` must be the task's own
+device.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from iris.rpc import cluster_pb2
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """One task among those of its gang on the same machine.
+class LocalRank:
+    """The rank of a task among the tasks of its gang on the same machine.
 
     Attributes:
-        local_rank: How many of them have a lower index.
-        local_world_size: How many there are.
-        visible_devices: What it sees instead of its own devices; empty: only those.
+        local_rank: The number of tasks on the machine that have a lower index.
+        local_world_size: The number of tasks on the machine.
+        visible_devices: The devices that the task sees; empty if the task sees its own devices only.
     """
 
     local_rank: int
@@ -31,16 +31,19 @@ class Seat:
     visible_devices: tuple[str, ...] = ()
 
 
-def seats(machines: Sequence[str], devices: Sequence[Sequence[str]], *, share_devices: bool) -> list[Seat]:
-    """Where each task sits.
+def assign_local_ranks(
+    machines: Sequence[str], devices: Sequence[Sequence[str]], *, share_devices: bool
+) -> list[LocalRank]:
+    """Return the local rank of each task, by task index.
 
     Args:
-        machines: Of each task.
-        devices: Of each task, its own.
-        share_devices: Whether those on one machine, with one device each, see the devices of all of them, in the order
-            of their ranks. With several each, or none, everybody sees his own only.
+        machines: The machine of each task.
+        devices: The devices that belong to each task.
+        share_devices: True if each task sees the devices of all tasks of the gang on its machine, in the order of their
+            ranks. This applies only where each of these tasks has exactly one device. All other tasks see their own
+            devices only.
     """
-    found: dict[int, Seat] = {}
+    found: dict[int, LocalRank] = {}
     groups: dict[str, list[int]] = {}
     for index, machine in enumerate(machines):
         groups.setdefault(machine, []).append(index)
@@ -49,30 +52,37 @@ def seats(machines: Sequence[str], devices: Sequence[Sequence[str]], *, share_de
         if share_devices and len(here) > 1 and all(len(devices[index]) == 1 for index in here):
             visible = tuple(devices[index][0] for index in here)
         if len(set(visible)) < len(visible):
-            # The engine counts anew for each slot, and no task can see another's: each is alone with its own, number 0.
-            found |= {index: Seat(0, 1) for index in here}
+            # The engine numbers the devices of each slot from 0, so no task can see another task's device. Each task
+            # therefore counts as alone on its machine.
+            found |= {index: LocalRank(0, 1) for index in here}
         else:
-            found |= {index: Seat(rank, len(here), visible) for rank, index in enumerate(here)}
+            found |= {index: LocalRank(rank, len(here), visible) for rank, index in enumerate(here)}
     return [found[index] for index in range(len(machines))]
 
 
 @dataclass(slots=True)
-class Meeting:
+class GangRendezvous:
     """The rendezvous of the attempts of one gang.
 
     Attributes:
-        framework: In whose words.
-        seats: Of each task.
-        master_port: Where task 0 is waited for; 0 until its worker has said it.
+        framework: The framework whose variables the tasks get.
+        local_ranks: The local rank of each task.
+        master_port: The port on which task 0 accepts the other tasks; 0 until the worker of task 0 has reserved it.
     """
 
     framework: cluster_pb2.Rendezvous
-    seats: Sequence[Seat]
+    local_ranks: Sequence[LocalRank]
     master_port: int = 0
 
     @classmethod
-    def of(cls, record: JobRecord, slots: Mapping[int, Slot], workers: Mapping[str, WorkerRecord]) -> Meeting:
-        """That of a job's tasks as they are placed now; the workers of those that go on have registered."""
+    def of(cls, record: JobRecord, slots: Mapping[int, Slot], workers: Mapping[str, WorkerRecord]) -> GangRendezvous:
+        """Return the rendezvous of a job's tasks as they are placed now.
+
+        Args:
+            record: The job.
+            slots: The slot of each placed task, by task index.
+            workers: The registered workers, among them the worker of each live attempt.
+        """
         there = [workers.get(task.attempts[-1].worker_id) for task in record.job.tasks]
         devices: list[Sequence[str]] = [()] * len(there)
         if need_of(record.launch).gpu:
@@ -86,16 +96,16 @@ class Meeting:
             for index, worker in enumerate(there)
         ]
         framework = record.launch.rendezvous
-        # A process of JAX takes all devices that it sees.
+        # A process that uses JAX claims all devices that it sees.
         share_devices = framework == cluster_pb2.RENDEZVOUS_TORCH
-        return cls(framework, seats(machines, devices, share_devices=share_devices))
+        return cls(framework, assign_local_ranks(machines, devices, share_devices=share_devices))
 
     def describe(self, request: cluster_pb2.Worker.RunTasksRequest) -> None:
-        """Adds it to what a worker is told of some of the attempts."""
+        """Add the rendezvous to a request that starts some of the gang's attempts."""
         request.shared.rendezvous = self.framework
         request.shared.master_port = self.master_port
         for place in request.places:
-            seat = self.seats[place.task_index]
-            place.local_rank = seat.local_rank
-            place.local_world_size = seat.local_world_size
-            place.visible_devices.extend(seat.visible_devices)
+            own = self.local_ranks[place.task_index]
+            place.local_rank = own.local_rank
+            place.local_world_size = own.local_world_size
+            place.visible_devices.extend(own.visible_devices)
