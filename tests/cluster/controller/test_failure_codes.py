@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, WORKER_FAILED, AttemptEnd, WorkerPlace
+from iris.cluster.controller.jobs.task import FAILED, KILLED, SUCCEEDED, WORKER_FAILED, AttemptEnd, WorkerIdentity
 from iris.reasons import FailureCode
 
 EXITED = AttemptEnd(FAILED, 20, exit_code=1, error="exit code 1", failure=FailureCode.EXIT_CODE)
@@ -22,7 +22,7 @@ def placed_job(replicas: int = 2, **options: int) -> Job:
 
 def place(job: Job) -> None:
     (gang,) = [gang for gang in job.gangs.values() if not gang.placed]
-    job.gang_placed(gang.gang_id, [WorkerPlace(f"w-{index}", "http://w") for index in gang.task_indices])
+    job.gang_placed(gang.gang_id, [WorkerIdentity(f"w-{index}", "http://w") for index in gang.task_indices])
 
 
 def failures(job: Job) -> tuple[int, list[int]]:
