@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import time
+from functools import lru_cache
 from typing import Any
 
 _PLAIN = re.compile(r"[\w./:@+%,*-]+")
@@ -37,8 +38,7 @@ class TextFormatter(logging.Formatter):
         line = f"{_time_of(record)} {record.levelname} {record.name} {record.getMessage()}"
         if isinstance(record, EventRecord):
             line += "".join(f" {name}={_as_text(value)}" for name, value in record.fields.items())
-        trouble = _traceback_of(record)
-        return f"{line}\n{trouble}" if trouble else line
+        return f"{line}\n{_traceback_of(record)}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,11 +63,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def _time_of(record: logging.LogRecord) -> str:
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{seconds}.{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(epoch_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch_s))
 
 
 def _as_text(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
