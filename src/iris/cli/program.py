@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from iris.cli.commands.debug import debug
 from iris.cli.commands.down import down
 from iris.cli.commands.kill import kill
 from iris.cli.commands.logs import logs
@@ -72,7 +73,7 @@ def program(context: click.Context, address: str | None) -> None:
     context.obj = address
 
 
-for command in (run, ps, status, logs, kill, machines, up, down, token):
+for command in (run, ps, status, logs, kill, machines, up, down, token, debug):
     program.add_command(command)
 
 

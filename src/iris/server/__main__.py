@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from iris.system.processes import call_when_parent_ends
 def main() -> None:
     """Serve until SIGTERM, or until the parent process ends if its id was given."""
     use_defaults()
+    faulthandler.register(signal.SIGUSR1)  # writes the stacks of all threads to stderr, which is the event log
     keep_files_private()
     arguments = _parse_arguments()
     if not sys.platform.startswith("linux"):

@@ -1,0 +1,78 @@
+"""`iris debug bundle`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from iris.cli.cluster.cluster_record import read_record
+from iris.cli.cluster.connect import ADDRESS_VARIABLE, connect
+from iris.cli.options import CONTEXT, address_option, json_option
+from iris.cli.output.printer import Output
+from iris.errors import FailedPreconditionError
+from iris.rpc.address import parse_address
+
+_HELP = """\
+Find out what is wrong with a cluster.
+
+\b
+  iris debug bundle
+"""
+_BUNDLE_HELP = """\
+Write one file with what somebody needs to find out what is wrong with a cluster: versions, the configuration, the last
+events, how many jobs and tasks are in which state, and the machines. The file contains no tokens, keys or passwords,
+no code, and no output of tasks.
+
+\b
+  iris debug bundle
+  iris debug bundle --output trouble.tar.gz
+  iris debug bundle --json | jq -r .notes[]
+
+The bundle of a cluster on this machine can also be made after its server has died. A cluster on another machine gives
+only states and machines.
+"""
+
+
+@click.group(help=_HELP, short_help="Collect information about a cluster that has a problem.", context_settings=CONTEXT)
+def debug() -> None:
+    """See `_HELP`."""
+
+
+@debug.command(help=_BUNDLE_HELP, short_help="Write a file for whoever looks into a problem.")
+@click.option(
+    "--output",
+    "-o",
+    "path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write, a .tar.gz archive. Default: iris-debug-DATE-TIME.tar.gz in the current folder.",
+)
+@json_option()
+@address_option
+def bundle(*, path: Path | None, as_json: bool, address: str | None) -> None:
+    """See `_BUNDLE_HELP`."""
+    from iris.cli.cluster.support_bundle import collect
+
+    output = Output(as_json=as_json)
+    record = read_record()
+    named = address or os.environ.get(ADDRESS_VARIABLE)
+    if record is not None and named and parse_address(named) != record.address:
+        record = None
+    output.set_status("collecting…")
+    files = collect(record, lambda: connect(address).client)
+    output.set_status("")
+    path = path or Path(time.strftime("iris-debug-%Y%m%d-%H%M%S.tar.gz"))
+    try:
+        files.write(path)
+    except OSError as error:
+        raise FailedPreconditionError(
+            f"cannot write {path}: {error.strerror}; name another file with --output"
+        ) from error
+    document = {"path": str(path.absolute()), "files": sorted(files.files), "notes": files.notes}
+    output.answer(document, lambda: str(path))
+    if not as_json:
+        for note in files.notes:
+            output.note(f"not in the bundle: {note}")
