@@ -222,7 +222,7 @@ def test_what_may_be_lost_while_the_disk_is_full() -> None:
     assert any("out of order, or twice" in wrong for wrong in check(facts))
     facts = good()
     facts.results = {**facts.results, ("j", 1): b""}
-    facts.jobs["j"].tasks[1].result_error = "what the callable returned could not be stored on the worker: disk"
+    facts.jobs["j"].tasks[1].result_error = "the return value of the callable could not be stored on the worker: disk"
     assert check(facts) == []
 
 

@@ -106,7 +106,7 @@ def test_a_controller_that_is_away_for_longer_than_the_lease(cluster: StandingCl
     wait_until(lambda: not cluster.standing(), "the worker to end, and what it runs")
     assert not worker.is_alive
     log = (cluster.directory / "workers" / "local-0.log").read_text()
-    assert "it has not heard from the controller for longer than its lease of 2 s" in log
+    assert "the worker has not heard from the controller for longer than its lease of 2 s" in log
     ends = list((cluster.directory / "logs").glob("*/0/end"))
     assert len(ends) == 1, "the log of the attempt has its end"
     assert cluster.start().found == {"jobs_going_on": 1, "jobs_ended": 0, "workers_running": 0}

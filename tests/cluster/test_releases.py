@@ -67,7 +67,7 @@ def test_a_worker_of_a_release_too_far_away_is_refused_and_the_task_that_waits_s
         worker = slots.processes[f"{job_id}@0.0"]
         worker.wait(30)
         said = (slots.directory / f"{job_id}@0.0.log").read_text()
-        assert "this worker ends: the controller refuses it: it has Iris 7.3.0" in said
+        assert "this worker ends: the controller refuses this worker: it has Iris 7.3.0" in said
         client.terminate_job(job_id)
         wait_for_end(client, job_id)
 

@@ -208,7 +208,7 @@ def test_a_task_for_which_no_process_can_be_started_is_charged_to_the_worker_and
                 lambda: (seen := client.get_task_status(job_id, 0)).preemption_count and seen, "a start that fails"
             )
             assert task.failure_count == 0, "a job without retries is not at fault"
-            assert "may start no more processes" in task.error
+            assert "cannot start another process" in task.error
             assert "ulimit -u" in task.error
             wait_until(
                 lambda: "ulimit -u" in client.list_workers()[0].short_of, "the worker to say what it is short of"

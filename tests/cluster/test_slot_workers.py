@@ -230,7 +230,7 @@ def test_a_worker_that_comes_after_its_gang_has_gone_is_refused(world: World, cl
     late.wait(30)
     assert world.workers() == set()
     said = (world.slots.directory / f"{gang_id}.0.log").read_text()
-    assert f"the controller refuses it: no gang of this cluster has worker '{gang_id}.0' any more" in said
+    assert f"the controller refuses this worker: no gang of this cluster has worker '{gang_id}.0' any more" in said
 
 
 def test_a_worker_that_the_engine_could_not_end_is_told_to(world: World, client: IrisClient) -> None:

@@ -58,16 +58,18 @@ def chain(length: int) -> list[Member]:
         pytest.param([file("a" * 10_000)], "name of over 255 bytes", id="name-10k"),
         pytest.param([link("a", "b/" * 3000)], "path of over 4000", id="link-target"),
         pytest.param([link("a", "")], "link to nothing", id="empty-link"),
-        pytest.param([pax("a", {"path": "../out"})], "leads out of it", id="pax-path"),
-        pytest.param([pax("a", {"path": "/out"})], "leads out of it", id="pax-path-absolute"),
-        pytest.param([pax("a", {"GNU.sparse.name": "../out"})], "leads out of it", id="pax-sparse-name"),
+        pytest.param([pax("a", {"path": "../out"})], "leads out of the workspace", id="pax-path"),
+        pytest.param([pax("a", {"path": "/out"})], "leads out of the workspace", id="pax-path-absolute"),
+        pytest.param([pax("a", {"GNU.sparse.name": "../out"})], "leads out of the workspace", id="pax-sparse-name"),
         pytest.param([pax("a", {"GNU.sparse.map": "0,1", "GNU.sparse.size": "9"})], "neither file", id="pax-sparse"),
         pytest.param([sparse("a")], "neither file", id="gnu-sparse"),
         pytest.param(chain(50), "more than 40 links", id="chain"),
         pytest.param([link("a", "b"), link("b", "a")], "more than 40 links", id="loop"),
         pytest.param([link("a", "a/a")], "more than 40 links", id="loop-that-grows"),
         pytest.param(
-            [link("a/b", "c"), link("a/c", "d/.."), link("a/d", ".."), link("x", "a/b/..")], "leads out of it", id="way"
+            [link("a/b", "c"), link("a/c", "d/.."), link("a/d", ".."), link("x", "a/b/..")],
+            "leads out of the workspace",
+            id="way",
         ),
     ],
 )
@@ -178,8 +180,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RemoteCl
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        pytest.param([file("../../../out-of-it")], "leads out of it", id="parent"),
-        pytest.param([link("a", "../../.."), file("a/out-of-it")], "leads out of it", id="through-a-link"),
+        pytest.param([file("../../../out-of-it")], "leads out of the workspace", id="parent"),
+        pytest.param([link("a", "../../.."), file("a/out-of-it")], "leads out of the workspace", id="through-a-link"),
         pytest.param([file("a" * 10_000)], "name of over 255 bytes", id="name"),
         pytest.param([link("out-of-it", "", tarfile.FIFOTYPE)], "neither file", id="pipe"),
     ],

@@ -274,7 +274,7 @@ def test_lost_bytes_become_a_gap_before_the_next_record(path: Path, caplog: pyte
     assert str(path) in caplog.text
     writer.append("stderr", b"after\n", 5)
     records = list(decode(read_all(LogReader(path, writer=writer), final=False)))
-    reason = f"it could not be written: {os.strerror(27)}".encode()
+    reason = f"the log could not be written: {os.strerror(27)}".encode()
     assert [(record.kind, record.timestamp_ms, record.offset, record.payload) for record in records] == [
         (0, 1, 0, b"before\n"),
         (0x10, 4, 7, (500).to_bytes(8, "little") + reason),
@@ -317,7 +317,7 @@ def test_bytes_lost_at_the_end_become_a_gap_at_the_close(path: Path) -> None:
     assert writer.position == size_on_disk(path)
     for log_writer in (writer, None):
         got = received(path, captured, log_writer)
-        assert got.gaps == [Gap("stderr", 0, 500, f"it could not be written: {os.strerror(27)}")]
+        assert got.gaps == [Gap("stderr", 0, 500, f"the log could not be written: {os.strerror(27)}")]
 
 
 def test_a_loss_without_a_gap_record_is_known_to_the_writer(path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_loss_without_a_gap_record_is_known_to_the_writer(path: Path) -> None:
         writer.close()
     assert writer.missing == 500
     got = received(path, captured, writer)
-    assert got.gaps == [Gap("stderr", 0, 500, f"it could not be written: {os.strerror(27)}")]
+    assert got.gaps == [Gap("stderr", 0, 500, f"the log could not be written: {os.strerror(27)}")]
     # Another process can only know as much as is on the disk: `end` needs less room than the declaration.
     assert received(path, captured).gaps == [Gap("stderr", 0, 500, "not on disk")] or read_end(path) is None
 
@@ -342,7 +342,7 @@ def test_a_log_without_its_directory_counts_lost_bytes(path: Path) -> None:
     writer.close()
     assert (writer.offsets, writer.missing) == ((8, 0, 0), 8)
     got = received(path, [("stdout", b"nowhere\n", 1)], writer)
-    assert got.gaps == [Gap("stdout", 0, 8, f"it could not be written: {os.strerror(20)}")]
+    assert got.gaps == [Gap("stdout", 0, 8, f"the log could not be written: {os.strerror(20)}")]
 
 
 @pytest.fixture

@@ -157,7 +157,10 @@ def test_a_result_that_is_too_large_is_refused_with_a_reason(worker: Worker) -> 
 def test_a_result_that_cannot_be_pickled_is_refused_with_a_reason(worker: Worker) -> None:
     ended = worker.run(lambda: threading.Lock())
     assert (ended.exit_code, ended.result, ended.failure) == (0, None, None)
-    assert ended.error == "what the callable returned cannot be pickled: TypeError: cannot pickle '_thread.lock' object"
+    assert (
+        ended.error
+        == "the return value of the callable cannot be pickled: TypeError: cannot pickle '_thread.lock' object"
+    )
 
 
 def test_a_result_that_cannot_be_stored_is_refused_with_a_reason(worker: Worker) -> None:
@@ -216,7 +219,7 @@ def _raise(error: BaseException) -> None:
         (subprocess.CalledProcessError(2, "cmd"), "subprocess.CalledProcessError: Command 'cmd' returned non-zero"),
         (ExceptionGroup("several", [ValueError(1)]), "ExceptionGroup: several (1 sub-exception)"),
         (UnicodeError("\udcff"), "UnicodeError: ?"),
-        (OddError(), "OddError: (it cannot be shown"),
+        (OddError(), "OddError: (no text"),
     ],
 )
 def test_the_failure_text_of_an_exception_is_its_last_line(worker: Worker, error: BaseException, failure: str) -> None:

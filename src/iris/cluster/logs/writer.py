@@ -226,7 +226,7 @@ class LogWriter:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # unknown for now, so assume that it is
+            return True  # unknown for now, so assume that the file is in place
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     @property
@@ -330,7 +330,9 @@ class LogWriter:
         self.lost += size
         loss = self._losses[source_id]
         if not loss.missing:
-            what = "the disk was full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "it could not be written"
+            what = (
+                "the disk was full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "the log could not be written"
+            )
             loss.reason = self._why_lost = f"{what}: {os.strerror(error.errno or 0)}"
         loss.missing += size
         loss.timestamp_ms = timestamp_ms

@@ -292,7 +292,7 @@ async def _end_with_lease(parts: _Parts) -> None:
     await parts.lease.until_over()
     log_event(_log, "lease.expired", lease_s=parts.lease.length_s)
     length = format_span(parts.lease.length_s)
-    parts.shutdown.give_up(f"it has not heard from the controller for longer than its lease of {length}")
+    parts.shutdown.give_up(f"the worker has not heard from the controller for longer than its lease of {length}")
 
 
 async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -> None:

@@ -125,7 +125,7 @@ def reading_page(
     if wanted.tail and wanted.tail < num_lines - start_line + _NOT_NUMBERED:
         search = find_tail(directory, writer, extent, wanted, start_line=start_line, final=final)
         start = yield from _steps_of(search)
-    else:  # A tail that is as long as the log needs no counting either.
+    else:  # A tail that contains the whole log begins at its start.
         start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
     walk = LineReader(directory, start.point, writer)

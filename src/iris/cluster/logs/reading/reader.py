@@ -103,12 +103,12 @@ class LogReader:
         self._directory = directory
         self._writer = writer
         self._reasons = GapReasons(directory, writer)
-        self._segments: tuple[RecordBoundary, ...] | None = None  # as listed; a writer's are always taken from it
+        self._segments: tuple[RecordBoundary, ...] | None = None  # as listed; unused with a writer
         self._sought = position is not None
-        self._at = list(offsets)  # of the next record; below `self.offsets` where records are left out
+        self._at = list(offsets)  # where the next record begins, before `self.offsets` where records are left out
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        self._begins: RecordBoundary | None = None  # where the next chunk begins, if the chunk must carry that
+        self._begins: RecordBoundary | None = None  # where the next chunk begins, if the chunk must say so
         self._reason = DAMAGED  # why the part before the next segment is missing
 
     @property
@@ -193,7 +193,7 @@ class LogReader:
             if opened is None:
                 self._continue_at(following, self._reasons.of_dropped())
                 return _Step.AGAIN
-            current = opened.start  # it was dropped while it is being read
+            current = opened.start  # The segment was dropped while it was being read.
         if opened is None or opened.start != current:
             step = self._enter_segment(current, around, final)
             if step is not _Step.ENTERED:
@@ -232,7 +232,7 @@ class LogReader:
             return _Step.AGAIN
         if tip is None or self.position >= tip.position:
             return self._end(final, reason)
-        # The file was removed while it is written. Report the gap at once.
+        # The file was removed while it was being written, so report the gap at once.
         return self._skip_to(tip, reason) or _Step.AGAIN
 
     def _read_opened(

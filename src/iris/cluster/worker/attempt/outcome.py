@@ -147,5 +147,5 @@ def _signal_name(number: int) -> str:
 def _describe_exit(exited: Exit) -> str:
     if exited.signal is None:
         return f"exit code {exited.code}"
-    hint = " (not by Iris; the system does that to a process when memory runs out)" if exited.signal == 9 else ""
+    hint = " (not by Iris; the system does so when memory runs out)" if exited.signal == 9 else ""
     return f"killed by {_signal_name(exited.signal)}{hint}"

@@ -19,7 +19,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import finish
 
-_REMEMBERED = 10_000  # Records of attempts, ended ones included, that are kept in memory.
+_REMEMBERED = 10_000  # How many records of attempts stay in memory, ended attempts included.
 
 
 class AttemptRegistry:

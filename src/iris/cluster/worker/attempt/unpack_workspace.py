@@ -169,14 +169,14 @@ class _Members:
         if not (member.isreg() or member.isdir() or member.issym()) or member.issparse():
             raise _refused(member, "is neither file, folder nor symbolic link")
         if posixpath.isabs(member.name) or ".." in member.name.split("/") or "\0" in member.name:
-            raise _refused(member, "has a name that leads out of it")
+            raise _refused(member, "has a name that leads out of the workspace")
         name = posixpath.normpath(member.name)
         if _is_too_long(name) or (member.issym() and _is_too_long(member.linkname)):
             raise _refused(member, f"has a name of over {_MAX_NAME_BYTES} bytes, or a path of over {_MAX_PATH_BYTES}")
         if any(str(parent) in self._leaves for parent in PurePosixPath(name).parents):
             raise _refused(member, "is below a file or a link")
         if name in self._leaves or (name in self._folders and not member.isdir()):
-            raise _refused(member, "is in it twice")
+            raise _refused(member, "occurs twice")
         return name
 
     def _add(self, member: tarfile.TarInfo, name: str) -> None:
@@ -189,7 +189,7 @@ class _Members:
     def _add_link(self, member: tarfile.TarInfo, name: str) -> None:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
         if posixpath.isabs(target) or target.split("/")[0] == ".." or "\0" in member.linkname:
-            raise _refused(member, f"is a link that leads out of it, to {quoted(member.linkname)}")
+            raise _refused(member, f"is a link that leads out of the workspace, to {quoted(member.linkname)}")
         if not member.linkname:
             raise _refused(member, "is a link to nothing")
         self.links[name] = member.linkname
@@ -214,7 +214,9 @@ class _Members:
                 part = ahead.pop()
                 if part == "..":
                     if not at:
-                        raise InvalidArgumentError(f"not a workspace: the link {quoted(name)} leads out of it")
+                        raise InvalidArgumentError(
+                            f"not a workspace: the link {quoted(name)} leads out of the workspace"
+                        )
                     at.pop()
                     continue
                 if part in ("", "."):

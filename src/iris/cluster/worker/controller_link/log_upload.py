@@ -201,7 +201,7 @@ class LogUpload:
             except Exception as error:  # noqa: BLE001 - whatever the error was, later logs must be uploaded
                 self._news = dict.fromkeys(logs) | self._news
                 bug = None if isinstance(error, IrisError) else error
-                _log.warning("handing logs over: %s; trying again in %.1f s", error, backoff.expected_s, exc_info=bug)
+                _log.warning("uploading logs: %s; trying again in %.1f s", error, backoff.expected_s, exc_info=bug)
                 await asyncio.sleep(backoff.next_s())
                 continue
             backoff.reset()
@@ -238,7 +238,7 @@ class LogUpload:
         log.position = wanted
         log.backoff.reset()
         if log.tries == _TRIES:
-            _log.error("the controller does not take the log of %s, attempt %d", log.task_id, log.attempt_id)
+            _log.error("the controller does not accept the log of task %s, attempt %d", log.task_id, log.attempt_id)
         is_over = sent.is_last and wanted == expected
         if wanted == UNWANTED or log.tries == _TRIES or is_over:
             self._forget(log, uploaded=is_over)

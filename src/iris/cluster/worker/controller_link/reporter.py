@@ -33,7 +33,7 @@ _BATCH_BYTES = 16 * 1024 * 1024  # The results in one call; a larger result trav
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
-DECLARED_LOST = "the controller has declared it lost"
+DECLARED_LOST = "the controller has declared this worker lost"
 
 
 class Reporter:
@@ -114,7 +114,7 @@ class Reporter:
         failpoint("register.after")
         why_not = DECLARED_LOST
         if answer.refused:
-            why_not = f"the controller refuses it: {answer.refused}"
+            why_not = f"the controller refuses this worker: {answer.refused}"
         elif answer.accepted:
             theirs = answer.version or versions.FIRST
             why_not = versions.why_not_together(theirs, "the controller", versions.VERSION, "this worker")

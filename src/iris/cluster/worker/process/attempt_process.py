@@ -128,7 +128,7 @@ class AttemptProcess:
                 pid = await launcher.start(program, [stdin, stdout_end, stderr_end])
             except OSError as error:
                 if isinstance(error, ConnectionError):
-                    text = "the process of the worker that starts tasks has ended: somebody has killed it"
+                    text = "the worker's launcher, which starts tasks, was killed"
                     raise WorkerShortageError(text) from error
                 short = shortage_of(error)
                 if short is not None:

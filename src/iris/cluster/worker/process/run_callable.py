@@ -108,8 +108,8 @@ def _load(entrypoint: str) -> _Loaded:
         raise _CannotStart(f"the callable cannot be unpickled on the worker: {_describe(error)}") from error
     except Exception as error:
         raise _CannotStart(
-            f"the callable cannot be unpickled on the worker: {_describe(error)} (is what it uses installed there in"
-            " the versions that it was submitted with?)"
+            f"the callable cannot be unpickled on the worker: {_describe(error)} (check that the worker has the"
+            " modules that the callable uses, in the same versions as the caller)"
         ) from error
 
 
@@ -120,20 +120,20 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         if isinstance(code, int):
             code &= 0xFF  # the part of the code that a parent process sees
         if code == 0:
-            _tell(result + ".error", "the callable ended by sys.exit() and returned nothing")
+            _write_text(result + ".error", "the callable ended by sys.exit() and returned nothing")
         else:
-            _tell(result + ".failure", f"sys.exit({code})" if isinstance(code, int) else _one_line(code))
+            _write_text(result + ".failure", f"sys.exit({code})" if isinstance(code, int) else _one_line(code))
         sys.exit(code)
     if isinstance(error, _CannotStart):
-        _tell(result + ".failure", str(error))
-        _tell(result + ".code", "CALLABLE_NOT_LOADED")
+        _write_text(result + ".failure", str(error))
+        _write_text(result + ".code", "CALLABLE_NOT_LOADED")
         cause = error.__cause__
         if cause is not None and _trim(cause).__traceback__ is not None:  # The error came from the user's own modules.
             _show_error(cause)
         sys.exit(f"iris: {error}")
     advice = "" if modules is None else modules.explain(error)
-    _tell(result + ".failure", f"{_describe(error)} ({advice})" if advice else _describe(error))
-    _tell(result + ".code", "OUT_OF_MEMORY" if isinstance(error, MemoryError) else "EXCEPTION")
+    _write_text(result + ".failure", f"{_describe(error)} ({advice})" if advice else _describe(error))
+    _write_text(result + ".code", "OUT_OF_MEMORY" if isinstance(error, MemoryError) else "EXCEPTION")
     if advice:
         error.add_note(f"({advice})")
     _trim(error)
@@ -195,7 +195,7 @@ def _one_line(value: object) -> str:
     try:
         text = " ".join(str(value).split())
     except Exception:  # noqa: BLE001 - the user's __str__ may raise anything
-        return "(it cannot be shown: its __str__ fails)"
+        return "(no text, because its __str__ failed)"
     return text if len(text) <= _MAX_SENTENCE else text[: _MAX_SENTENCE - 1] + "…"
 
 
@@ -223,22 +223,24 @@ def _keep(value: object, result: str, own: Sequence[str]) -> None:
     try:
         data = _load_pickles("by_value").dumps(value, own)
     except Exception as error:  # noqa: BLE001 - the user's __reduce__ may raise anything
-        _tell(result + ".error", f"what the callable returned cannot be pickled: {_describe(error)}")
+        _write_text(result + ".error", f"the return value of the callable cannot be pickled: {_describe(error)}")
         return
     if len(data) > _limits().MAX_RESULT_BYTES:
         reason = (
-            f"what the callable returned is too large: {len(data) / 1024**2:.1f} MiB pickled, over the limit of"
+            f"the return value of the callable is too large: {len(data) / 1024**2:.1f} MiB pickled, over the limit of"
             f" {_limits().MAX_RESULT_BYTES // 1024**2} MiB (store the value elsewhere and return its location)"
         )
-        _tell(result + ".error", reason)
+        _write_text(result + ".error", reason)
         return
     try:
         _write(result, data)
     except OSError as error:
-        _tell(result + ".error", f"what the callable returned could not be stored on the worker: {_describe(error)}")
+        _write_text(
+            result + ".error", f"the return value of the callable could not be stored on the worker: {_describe(error)}"
+        )
 
 
-def _tell(path: str, sentence: str) -> None:
+def _write_text(path: str, sentence: str) -> None:
     try:
         _write(path, sentence.encode("utf-8", "replace"))
     except OSError as error:

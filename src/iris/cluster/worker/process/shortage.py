@@ -50,13 +50,12 @@ def _words(error: OSError) -> str:
             return f"the worker's disk or its inodes are full: {error.strerror}{where}; make room there"
         return f"the worker's disk cannot be written: {error.strerror}{where}; repair it"
     if error.errno in _DESCRIPTORS:
-        return (
-            "the worker has as many files open as it may: too many tasks at once (raise its hard limit, 'ulimit -Hn')"
-        )
+        return "the worker has reached its limit of open files (run fewer tasks at once, or raise its hard limit,"
+            " 'ulimit -Hn')"
     if error.errno == errno.EAGAIN:
         return (
-            "the worker may start no more processes: its user, or the container that it is in, has as many as are"
-            " allowed (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
+            "the worker cannot start another process, because its user or its container has reached a limit"
+            " (run fewer tasks at once, or raise 'ulimit -u' or the container's pids limit)"
         )
     return "the worker's machine has no memory left to start a process (run fewer tasks at once)"
 
@@ -105,7 +104,7 @@ class Headroom:
         used, limit = _open_descriptors(), open_file_limit()
         if limit != resource.RLIM_INFINITY and limit - used < min(DESCRIPTOR_RESERVE, limit // 4):
             return (
-                f"the worker has nearly all of the {limit} files open that it may have (run fewer tasks at once, or"
+                f"the worker has nearly reached its limit of {limit} open files (run fewer tasks at once, or"
                 " raise its hard limit, 'ulimit -Hn')"
             )
         return ""

@@ -192,7 +192,7 @@ def _try_lock(directory: Path) -> int | None:
     try:
         return try_lock(directory / "lock")
     except FileNotFoundError:
-        return None  # a template that ends has just removed the directory
+        return None  # A fork server that was ending has just removed the directory.
 
 
 def remove(directory: Path) -> None:
