@@ -50,8 +50,10 @@ def _words(error: OSError) -> str:
             return f"the worker's disk or its inodes are full: {error.strerror}{where}; make room there"
         return f"the worker's disk cannot be written: {error.strerror}{where}; repair it"
     if error.errno in _DESCRIPTORS:
-        return "the worker has reached its limit of open files (run fewer tasks at once, or raise its hard limit,"
+        return (
+            "the worker has reached its limit of open files (run fewer tasks at once, or raise its hard limit,"
             " 'ulimit -Hn')"
+        )
     if error.errno == errno.EAGAIN:
         return (
             "the worker cannot start another process, because its user or its container has reached a limit"
