@@ -16,8 +16,8 @@ from iris.rpc.serving.steps import Steps
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
-_MAX_REMOVED = 1000  # removed endpoints that are remembered for each job, and for no job
-MAX_ENDPOINT_BYTES = 4096  # of the address and the metadata together
+_MAX_REMOVED = 1000  # how many ids of removed endpoints are remembered for each job
+MAX_ENDPOINT_BYTES = 4096  # the size limit of an endpoint's address and metadata together
 MAX_ENDPOINTS_OF_JOB = 20_000  # the largest job has 10,000 tasks
 MAX_ENDPOINTS = 100_000  # the registry is in memory
 

@@ -16,7 +16,7 @@ from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_ms
 
-MOST_WAITING = 1000  # queued gangs in one answer; the answer also has the number of all of them
+MOST_WAITING = 1000  # the most queued gangs in one answer, which also has the number of all queued gangs
 _PLACEMENTS = {
     Placement.ANY: cluster_pb2.PLACEMENT_UNSPECIFIED,
     Placement.SPREAD: cluster_pb2.PLACEMENT_SPREAD,

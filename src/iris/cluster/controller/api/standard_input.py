@@ -22,7 +22,7 @@ from iris.rpc.peer import Peer
 from iris.system.event_loop import happens
 
 _WAIT_S = 8.0  # how long a call waits for an attempt to begin; the client then calls again
-_PAUSE_S = 0.1  # before a worker that does not know the attempt yet is called again
+_PAUSE_S = 0.1  # the pause before a worker that does not know the attempt yet is called again
 
 Request = cluster_pb2.Controller.WriteStdinRequest
 Response = cluster_pb2.Controller.WriteStdinResponse

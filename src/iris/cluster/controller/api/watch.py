@@ -28,7 +28,7 @@ WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 _BEAT_S = 10.0  # between messages on a silent stream; common proxies cut idle streams after 20 to 60 s
 _MERGE_S = 0.02  # changes within this time share a message, except for the end of the job
 _PACE_S = 0.001  # pause between two messages for each client; writing one message takes the loop a fifth of that
-_MAX_MESSAGES = 8  # that are kept for reuse: most clients know the same revision, and some are behind
+_MAX_MESSAGES = 8  # messages kept for reuse, because most clients of a job know the same revision of it
 
 
 class JobWatches:
@@ -112,7 +112,7 @@ class JobWatch:
         self._saved = saved
         self._slices = slices
         self._making = asyncio.Lock()
-        self._announced = asyncio.Event()  # set, and replaced by a new event, when there is something to send
+        self._announced = asyncio.Event()  # set and replaced when there is a new message to send
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         # By the revision that a client knows (None for clients without tasks): the message, and its own revision.

@@ -172,7 +172,8 @@ class Authority:
         token = Token()
         token.CopyFrom(stored.token)
         token.revoked_at_ms = now_ms()
-        # A worker may know a number that an earlier controller process could not save. The clock's time is higher.
+        # A worker may know the number of a revocation that an earlier controller process could not save. The time of
+        # the clock is higher than any such number.
         self._revocations = max(self._revocations + 1, int(wall_s() * 1_000_000))
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)

@@ -184,10 +184,10 @@ class LogKeeper:
                 failpoint("keep.before")
                 positions.append(UNWANTED if limit is None else self._pieces.store(path, piece, limit))
                 failpoint("keep.after")
-            except InvalidArgumentError as error:  # the other parts must be stored nevertheless
+            except InvalidArgumentError as error:  # the other uploaded parts must still be stored
                 _log.warning("an invalid part of a log of %s was refused: %s", piece.task_id, error)
                 positions.append(UNWANTED)
-            except OSError as error:  # may be temporary, for example a full disk
+            except OSError as error:  # a full disk, for example, may be temporary
                 _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
         return positions

@@ -26,7 +26,7 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-_PAGE_TIMEOUT_S = 10.0  # for a worker to answer with a page
+_PAGE_TIMEOUT_S = 10.0  # how long a worker may take to answer with a page of a log
 _MAX_PAGE_CALLS = 256  # calls to workers at once
 _MAX_PAGE_CALLS_OF_CALLER = 16
 

@@ -54,7 +54,7 @@ class Saver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: dict[str, PendingJob] = {}  # a finished job that is saved has no entry
+        self._pending: dict[str, PendingJob] = {}  # a finished job whose final state is saved has no entry
         self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
@@ -309,7 +309,7 @@ class Saver:
         self._gathering.add_older(batch)
         if launches:
             if self._gathering.is_empty:
-                batch.outcome.set_result(None)  # nothing else to try: readers that wait see nothing of the refused jobs
+                batch.outcome.set_result(None)  # nothing else is left to write, and readers never see a refused job
             else:
                 self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
                 self._wake.set()

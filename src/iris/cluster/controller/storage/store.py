@@ -283,7 +283,7 @@ class Store:
             self._db.execute("COMMIT")
             failpoint("store.commit.after")
         except sqlite3.IntegrityError:
-            raise  # a bug in Iris; the transaction was rolled back
+            raise  # only a bug in Iris causes this error, and the transaction was rolled back
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

@@ -15,7 +15,7 @@ from iris.reasons import ErrorReason
 from iris.system.event_loop import open_file_limit
 
 DISK_HEADROOM_BYTES = 64 * 1024 * 1024
-INODE_HEADROOM = 1000  # files of the database, of workers and of logs
+INODE_HEADROOM = 1000  # for files of the database, of workers and of logs
 _INODE_SHARE = 20  # on a disk with few inodes, the headroom is this fraction of them: one twentieth
 # For calls, connections to workers and logs. If the process may have few descriptors, a quarter of them is kept free.
 DESCRIPTOR_HEADROOM = 64

@@ -14,7 +14,7 @@ from iris.rpc.address import parse_address
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-MAX_JOB_ID_BYTES = 1000  # the name of a job with the names of all jobs above it
+MAX_JOB_ID_BYTES = 1000  # the size of a job's name together with the names of all its parent jobs
 MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the client has the same limit (cluster/client/pickling.py)
 # The limit of the client (cluster/client/workspace_archive.py), and some more because compression may enlarge files.
 MAX_BUNDLE_BYTES = 110 * 1024**2
@@ -24,7 +24,7 @@ MAX_WORD_BYTES = 128 * 1024 - 1
 MAX_WORDS_BYTES = 768 * 1024
 MAX_PORTS = 100  # for each task
 MAX_PATH_BYTES = 4095
-MAX_KEY_BYTES = 200  # of an id that a program made up
+MAX_KEY_BYTES = 200  # the size of an id that a program made up
 MAX_WORKERS = 10_000
 MAX_METADATA_BYTES = 64 * 1024  # about one worker
 MAX_ERROR_CHARACTERS = 4000
