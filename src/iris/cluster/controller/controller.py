@@ -135,16 +135,7 @@ class Controller:
         self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lost.end, self._wake_scheduler)
         liveness = ClusterLiveness(self.jobs, self.fleet)
         self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness)
-        self._scheduler = Scheduler(
-            engine,
-            self.jobs.by_id,
-            self.fleet,
-            self.saver,
-            self._background.start,
-            slot_workers=None if engine.shared_workers else SlotWorkers(self.fleet, drain_s),
-            start_limit_s=start_limit_s,
-            withdraw_after_s=withdraw_after_s,
-        )
+        self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
         self.stdin = StandardInput(self.fleet, self.watches)
         self._attempts = AttemptControl(
             self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background
@@ -165,6 +156,18 @@ class Controller:
         self.cluster = ClusterView(engine.name, self.jobs, self.fleet, self._scheduler, self.slices)
         self._registry = Endpoints(store.load_endpoints(), self.saver.endpoint_changed, self.jobs.is_attempt_live)
         self.endpoints = EndpointCalls(self._registry, self.jobs, self.saver, self.slices)
+
+    def _make_scheduler(self, drain_s: float, start_limit_s: float, withdraw_after_s: float) -> Scheduler:
+        return Scheduler(
+            self._engine,
+            self.jobs.by_id,
+            self.fleet,
+            self.saver,
+            self._background.start,
+            slot_workers=None if self._engine.shared_workers else SlotWorkers(self.fleet, drain_s),
+            start_limit_s=start_limit_s,
+            withdraw_after_s=withdraw_after_s,
+        )
 
     async def start(self) -> None:
         """Load the stored jobs, compare them with the engine's gangs, and begin to schedule.

@@ -51,9 +51,7 @@ class ClusterTokens:
         key = (worker_id, incarnation)
         expires_at_s, token = self._of_controller.get(key, (0.0, ""))
         left_s = expires_at_s - wall_s()
-        if (
-            not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S
-        ):  # more time is left if the clock was set back
+        if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:  # more time is left if the clock was set back
             expires_at_s = wall_s() + _CONTROLLER_TTL_S
             token = self._key.sign(
                 Caller(
