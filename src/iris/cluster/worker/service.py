@@ -7,7 +7,7 @@ from typing import Any
 
 from iris.arguments import MAX_INT32, check_whole_number
 from iris.cluster.logs.reading.line_pages import making_page
-from iris.cluster.logs.reading.open_log import StreamBudget
+from iris.cluster.logs.streaming.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.attempt.request_checks import split_off_hosts
 from iris.cluster.worker.log_streams import stream_task_logs

@@ -13,7 +13,7 @@ from iris.cluster.controller.storage.saver import SavedJobs
 from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.progress import complete_end
-from iris.cluster.logs.reading.open_log import OpenLog, StreamBudget, open_reader
+from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.types import is_task_finished, make_task_id
 from iris.errors import NotFoundError, UnavailableError
 from iris.reasons import ErrorReason

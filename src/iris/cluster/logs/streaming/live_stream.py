@@ -18,8 +18,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from iris.cluster.logs.reading.open_log import FIRST_MESSAGE_BYTES, OpenLog, StreamBudget
-from iris.cluster.logs.reading.pending_logs import PendingLogs
+from iris.cluster.logs.streaming.open_log import FIRST_MESSAGE_BYTES, OpenLog, StreamBudget
+from iris.cluster.logs.streaming.pending_logs import PendingLogs
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
 # The operating system still has smaller parts in memory, so reading them does not need a thread.

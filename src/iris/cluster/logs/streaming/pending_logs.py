@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from iris.cluster.logs.reading.open_log import OpenLog
+from iris.cluster.logs.streaming.open_log import OpenLog
 from iris.system.event_loop import happens
 
 
