@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.worker.process.shortage import Headroom, WorkerShortageError, shortage_of
+from iris.cluster.worker.process.shortage import WorkerHeadroom, WorkerShortageError, shortage_of
 from iris.errors import EntrypointError
 
 
@@ -38,7 +38,7 @@ def test_an_error_of_the_job_is_no_shortage(error: Exception) -> None:
 
 def test_failed_starts_in_a_row_pause_new_starts_longer_each_time(tmp_path: Path) -> None:
     now_s = 0.0
-    headroom = Headroom([tmp_path / "not" / "there" / "yet"], lambda: now_s)
+    headroom = WorkerHeadroom([tmp_path / "not" / "there" / "yet"], lambda: now_s)
     assert headroom.shortage() == ""
     rests = []
     for _ in range(6):

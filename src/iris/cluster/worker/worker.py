@@ -31,7 +31,7 @@ from iris.cluster.worker.limits.monitor import AttemptMonitor
 from iris.cluster.worker.limits.sampler import Sampler
 from iris.cluster.worker.paths import AttemptDir, WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
-from iris.cluster.worker.process.shortage import Headroom, WorkerShortageError, shortage_of
+from iris.cluster.worker.process.shortage import WorkerHeadroom, WorkerShortageError, shortage_of
 from iris.cluster.worker.process.task_input import SENDER_GONE_S, TaskInput
 from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
@@ -107,7 +107,7 @@ class Worker:
         reporter: Reporter | None = None,
         log_upload: LogUpload | None = None,
         on_ended: Callable[[str, int, int], None] = lambda job_id, task_index, attempt_id: None,
-        headroom: Headroom | None = None,
+        headroom: WorkerHeadroom | None = None,
     ) -> None:
         self.worker_id = settings.worker_id
         self.registry = registry
@@ -118,7 +118,7 @@ class Worker:
         self._enforcement = enforcement
         self._reporter = reporter
         self._log_upload = log_upload
-        self._headroom = headroom or Headroom(directory.disks)
+        self._headroom = headroom or WorkerHeadroom(directory.disks)
         self._environment = TaskEnvironment(
             settings.worker_id, settings.base_env, settings.own_env or {}, settings.bind_host, settings.advertise_host
         )

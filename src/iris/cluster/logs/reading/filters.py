@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineReader, extent_of
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner, extent_of
 from iris.cluster.logs.reading.numbered_lines import START
 from iris.cluster.logs.reading.query import LogFilter as LogFilter
 from iris.cluster.logs.reading.query import parse_filter as parse_filter
@@ -60,7 +60,7 @@ class FilteredReader:
         self._at = {source_id: offsets[source_id] for source_id in wanted.source_ids}
         self._marked = list(offsets)  # how far the reader knows each source to be read
         self._is_over = False
-        self._walk: LineReader | None = None
+        self._walk: LineScanner | None = None
         if not wanted.tail:
             self._walk = self._begin()
             self._move(self._walk.offsets)
@@ -117,7 +117,7 @@ class FilteredReader:
         if self._walk is not None:
             self._walk.reader.close()
 
-    def _begin(self) -> LineReader:
+    def _begin(self) -> LineScanner:
         # Unwanted records come before wanted ones, so whole segments of them can be skipped.
         source_ids = self._wanted.source_ids
         stdout, stderr, build = (
@@ -129,8 +129,8 @@ class FilteredReader:
             point = self._writer.index.points.before(0, self._wanted.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
-                return LineReader(self._directory, point, self._writer, (stdout, stderr, build))
-        return LineReader.at_offsets(self._directory, offsets, self._writer)
+                return LineScanner(self._directory, point, self._writer, (stdout, stderr, build))
+        return LineScanner.at_offsets(self._directory, offsets, self._writer)
 
     def _seek_tail(self, final: bool) -> int:
         if self._tail is None:
@@ -143,13 +143,13 @@ class FilteredReader:
         except OSError:
             self._tail = None  # The search begins anew with the next read.
             raise
-        self._walk = LineReader(self._directory, start.point, self._writer)
+        self._walk = LineScanner(self._directory, start.point, self._writer)
         self._selection = Selection(self._wanted, start, self._from)
         self._move(start.point.line_starts)
         self._tail = None
         return 0
 
-    def _read(self, walk: LineReader, max_bytes: int, final: bool) -> bytes | None:
+    def _read(self, walk: LineScanner, max_bytes: int, final: bool) -> bytes | None:
         """Return the matching records of one step; None if nothing more can be read now."""
         unwanted = self._unwanted()
         if self._wanted.is_by_source:

@@ -66,7 +66,7 @@ class Gap(NamedTuple):
         return self.offset + self.missing
 
 
-class LineReader:
+class LineScanner:
     """Reads records from a place on, and splits them into lines.
 
     Args:
@@ -85,7 +85,7 @@ class LineReader:
         self._ends = list(map(max, point.offsets, self.reader.offsets))
 
     @classmethod
-    def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineReader:
+    def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineScanner:
         """Return a reader that begins at offsets where lines begin. Its line numbers are undefined before the next
         segment.
         """

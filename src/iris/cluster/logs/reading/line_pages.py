@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineReader, extent_of
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner, extent_of
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter, parse_filter
 from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import SOURCES, Source
@@ -119,7 +119,7 @@ def reading_page(
     points, stop = extent
     num_lines = -1
     if start_line < 0 or wanted.tail:
-        num_lines = yield from _count_lines(LineReader(directory, points.back(1), writer), stop, final)
+        num_lines = yield from _count_lines(LineScanner(directory, points.back(1), writer), stop, final)
     if start_line < 0:
         start_line = max(0, num_lines + start_line)
     if wanted.tail and wanted.tail < num_lines - start_line + _NOT_NUMBERED:
@@ -128,14 +128,14 @@ def reading_page(
     else:  # A tail that contains the whole log begins at its start.
         start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
     page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
-    walk = LineReader(directory, start.point, writer)
+    walk = LineScanner(directory, start.point, writer)
     try:
         return (yield from _read(walk, stop, final, page, look_bytes))
     finally:
         walk.reader.close()
 
 
-def _count_lines(walk: LineReader, stop: int | None, final: bool) -> Steps[int]:
+def _count_lines(walk: LineScanner, stop: int | None, final: bool) -> Steps[int]:
     try:
         while _step(walk, stop, final, sys.maxsize) is not None:
             yield
@@ -157,12 +157,12 @@ def _steps_of(search: Generator[int, None, TailStart]) -> Steps[TailStart]:
         search.close()
 
 
-def _step(walk: LineReader, stop: int | None, final: bool, start_line: int) -> list[LineBlock | Gap] | None:
+def _step(walk: LineScanner, stop: int | None, final: bool, start_line: int) -> list[LineBlock | Gap] | None:
     room = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - walk.reader.position)
     return walk.read(room, final=final, start_line=start_line) if room > 0 else None
 
 
-def _read(walk: LineReader, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[LinePage]:
+def _read(walk: LineScanner, stop: int | None, final: bool, page: _PageLines, look_bytes: int) -> Steps[LinePage]:
     """Read until the page is full and one more line was seen, until the end of the log, or up to the limit."""
     line, begin = walk.line, walk.reader.position
     while page.full_at is None or line <= page.full_at:

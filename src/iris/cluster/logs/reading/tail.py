@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineReader
+from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineScanner
 from iris.cluster.logs.reading.numbered_lines import Point
 from iris.cluster.logs.reading.query import LogFilter
 from iris.cluster.logs.records import BEGINNING, Offsets
@@ -100,7 +100,7 @@ def find_tail(
         # match.
         counts: deque[tuple[int, int]] = deque()
         total = 0
-        walk = LineReader(directory, point, writer)
+        walk = LineScanner(directory, point, writer)
         going_on = True
         while going_on:
             before = walk.reader.position

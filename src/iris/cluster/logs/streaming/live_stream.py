@@ -44,7 +44,7 @@ async def stream_logs(
         max_bytes: Stop after about this many bytes of records; 0 means no limit.
         caller: Identifies the reader, for the fair use of the threads.
     """
-    stream = _Stream(logs, budget, caller, follow=follow)
+    stream = _LogStream(logs, budget, caller, follow=follow)
     sent = 0
     try:
         with budget.count_stream():
@@ -66,7 +66,7 @@ async def stream_logs(
         stream.close()
 
 
-class _Stream:
+class _LogStream:
     """The state of one stream.
 
     Attributes:

@@ -18,7 +18,7 @@ from iris.cluster.worker.controller_link.reporter import Reporter
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.process.attempt_process import AttemptProcess
 from iris.cluster.worker.process.launcher import Launcher, Program
-from iris.cluster.worker.process.shortage import Headroom, WorkerShortageError, shortage_of
+from iris.cluster.worker.process.shortage import WorkerHeadroom, WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import NotStartedError
 from iris.cluster.worker.supervision.reaper import MARK_VARIABLE, Reaper, make_mark
 from iris.cluster.worker.supervision.shutdown import Shutdown
@@ -75,7 +75,7 @@ class AttemptRunner:
         shutdown: Shutdown,
         preparer: AttemptPreparer,
         processes: ProcessSetup,
-        headroom: Headroom,
+        headroom: WorkerHeadroom,
         reporter: Reporter | None,
         build_env: Callable[[Attempt], dict[str, str]],
         on_ended: Callable[[str, int, int], None],

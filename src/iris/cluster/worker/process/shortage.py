@@ -62,7 +62,7 @@ def _words(error: OSError) -> str:
     return "the worker's machine has no memory left to start a process (run fewer tasks at once)"
 
 
-class Headroom:
+class WorkerHeadroom:
     """Whether the worker has headroom for another attempt.
 
     Args:
