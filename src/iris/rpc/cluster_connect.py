@@ -39,175 +39,183 @@ _GZIP_COMPRESSION = GzipCompression()
 
 class ControllerService(Protocol):
     """
-    Owns jobs and tasks, decides, and remembers.
+    The controller owns jobs and tasks: it validates, decides, schedules and stores.
     """
     async def launch_job(self, request: Controller.LaunchJobRequest, ctx: RequestContext[Controller.LaunchJobRequest, Controller.LaunchJobResponse], /) -> Controller.LaunchJobResponse:
         """
-        Takes a job. NAME: INVALID_ARGUMENT when empty or malformed, ALREADY_EXISTS when taken. The repeat of a
-        submission (same submission_id) answers as the first did. FAILED_PRECONDITION: bundle_hash is not known
-        here, send bundle_blob along.
+        Submits a job. A repeated submission with the same submission_id gets the answer of the first one.
+        INVALID_ARGUMENT: the name is empty or malformed, or another field is invalid. ALREADY_EXISTS: the name is taken.
+        FAILED_PRECONDITION (WORKSPACE_NEEDED): the controller does not have the workspace; send bundle_blob as well.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def get_job_status(self, request: Controller.GetJobStatusRequest, ctx: RequestContext[Controller.GetJobStatusRequest, Controller.GetJobStatusResponse], /) -> Controller.GetJobStatusResponse:
         """
-        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
-        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
+        Returns a job with its tasks. If all attempts take more than 4 MiB, each task has only its newest attempt. If the
+        tasks still take more, next_page_token is set, and ListTasks returns the other tasks. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def terminate_job(self, request: Controller.TerminateJobRequest, ctx: RequestContext[Controller.TerminateJobRequest, Empty], /) -> Empty:
         """
-        Asks a job, and its child jobs, to end; answers at once. A job that has ended stays as it is. NOT_FOUND.
+        Terminates a job and its child jobs. The call returns before their attempts have ended. It has no effect on a job
+        that has ended. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: RequestContext[Controller.TerminateTaskRequest, Empty], /) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
-        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
+        Terminates one task of a job; the task is not retried. The call returns before the attempt has ended. The job
+        continues if its tasks are independent, or if max_task_failures allows the loss; otherwise the job ends. The call
+        has no effect on a task that has ended. NOT_FOUND: unknown job or index.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
-        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
-        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
+        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
+        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
+        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def get_task_status(self, request: Controller.GetTaskStatusRequest, ctx: RequestContext[Controller.GetTaskStatusRequest, Controller.GetTaskStatusResponse], /) -> Controller.GetTaskStatusResponse:
         """
-        One task. NOT_FOUND for an unknown job or index.
+        Returns one task. NOT_FOUND: unknown job or index.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
+        Returns a page of the tasks of a job, by index. Pages are limited as in ListJobs. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def register_worker(self, request: Controller.RegisterWorkerRequest, ctx: RequestContext[Controller.RegisterWorkerRequest, Controller.RegisterWorkerResponse], /) -> Controller.RegisterWorkerResponse:
         """
-        A worker says that it is there. A known worker_id with a new incarnation replaces the earlier one, whose
+        Registers a worker. A known worker_id with a new incarnation replaces the earlier process of that worker, whose
         attempts are lost.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_workers(self, request: Controller.ListWorkersRequest, ctx: RequestContext[Controller.ListWorkersRequest, Controller.ListWorkersResponse], /) -> Controller.ListWorkersResponse:
         """
-        The workers by id, page by page as the jobs.
+        Returns a page of the workers, by id. Pages are limited as in ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def report_task_state(self, request: Controller.ReportTaskStateRequest, ctx: RequestContext[Controller.ReportTaskStateRequest, Controller.ReportTaskStateResponse], /) -> Controller.ReportTaskStateResponse:
         """
-        What became of one attempt. An answer means that it is stored.
+        Reports the state of one attempt. The controller answers once the report is stored.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def register_endpoint(self, request: Controller.RegisterEndpointRequest, ctx: RequestContext[Controller.RegisterEndpointRequest, Controller.RegisterEndpointResponse], /) -> Controller.RegisterEndpointResponse:
         """
-        A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
-        with the attempt that did.
+        Registers a name for an address. The same name from the same job replaces the earlier address. An endpoint ends
+        with its job; if a task registered the endpoint, it ends with the task's attempt. ALREADY_EXISTS: another job has
+        registered the name.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: RequestContext[Controller.UnregisterEndpointRequest, Empty], /) -> Empty:
         """
-        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        Removes an endpoint. A repeated call has no effect. NOT_FOUND: there has never been an endpoint with this id.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def lookup_endpoint(self, request: Controller.LookupEndpointRequest, ctx: RequestContext[Controller.LookupEndpointRequest, Controller.LookupEndpointResponse], /) -> Controller.LookupEndpointResponse:
+        """
+        Returns the endpoint with a name. NOT_FOUND: no endpoint has the name.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_endpoints(self, request: Controller.ListEndpointsRequest, ctx: RequestContext[Controller.ListEndpointsRequest, Controller.ListEndpointsResponse], /) -> Controller.ListEndpointsResponse:
         """
-        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        Returns a page of the endpoints whose names start with a prefix, by name. Pages are limited as in ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def report_task_states(self, request: Controller.ReportTaskStatesRequest, ctx: RequestContext[Controller.ReportTaskStatesRequest, Controller.ReportTaskStatesResponse], /) -> Controller.ReportTaskStatesResponse:
         """
-        Many reports at once, from one worker; without any it is the worker's heartbeat. The answer names the
-        attempts that the controller does not want to run there.
+        Reports the states of several attempts of one worker. A call without reports is the worker's heartbeat. The answer
+        names the attempts that the worker must stop.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def watch_job(self, request: Controller.WatchJobRequest, ctx: RequestContext[Controller.WatchJobRequest, Controller.WatchJobResponse], /) -> AsyncIterator[Controller.WatchJobResponse]:
         """
-        The states of a job and its tasks: first all, at once, then what changed. A message without a change comes
-        at least every 15 s. The stream ends after the message in which the job is final. A reader that is slow
-        misses states in between, never the last.
+        Streams the states of a job and its tasks: first all of them, at once, then the changes. Without changes, a beat is
+        sent at least every 15 s. The stream ends after the message in which the job's state is final. A slow reader misses
+        intermediate states, but never the last state.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: RequestContext[Controller.FetchBundleRequest, Controller.FetchBundleResponse], /) -> Controller.FetchBundleResponse:
         """
-        The workspace of a job, by the hash of its content. NOT_FOUND.
+        Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> AsyncIterator[StreamTaskLogsResponse]:
         """
-        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
-        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
-        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        Streams the logs of one, several or all tasks of a job, through all their attempts. The controller relays the logs
+        from the workers, or reads the kept logs. Without positions, all tasks are read from their beginnings. The stream
+        ends after the end of each task's last attempt was sent. NOT_FOUND: unknown job or task. INVALID_ARGUMENT: the
+        filter or a position is invalid.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def store_logs(self, request: Controller.StoreLogsRequest, ctx: RequestContext[Controller.StoreLogsRequest, Controller.StoreLogsResponse], /) -> Controller.StoreLogsResponse:
         """
-        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
+        Uploads parts of logs from a worker. The same part again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def create_token(self, request: Controller.CreateTokenRequest, ctx: RequestContext[Controller.CreateTokenRequest, Controller.CreateTokenResponse], /) -> Controller.CreateTokenResponse:
         """
-        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        Creates a token. Only this answer contains the token itself. For admins.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_tokens(self, request: Controller.ListTokensRequest, ctx: RequestContext[Controller.ListTokensRequest, Controller.ListTokensResponse], /) -> Controller.ListTokensResponse:
         """
-        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        Returns the tokens that were created for people, without their secrets. For admins.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
         """
-        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        Revokes a token, and ends the streams that were opened with it. A repeated call has no effect. For admins.
+        NOT_FOUND: unknown token id.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def write_stdin(self, request: Controller.WriteStdinRequest, ctx: RequestContext[Controller.WriteStdinRequest, Controller.WriteStdinResponse], /) -> Controller.WriteStdinResponse:
         """
-        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
-        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
-        FAILED_PRECONDITION: the job reads none.
+        Writes standard input for the newest attempt of a job that was submitted with stdin. The call returns once the
+        attempt has accepted all data, or after some seconds with the position that it has accepted. The same data again
+        has no effect. For the job's owner and admins. FAILED_PRECONDITION (NO_STDIN): the job reads no standard input.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
         """
-        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
+        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
+        run on the client's own machine.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
         """
-        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
-        what.
+        Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
+        in ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -526,7 +534,7 @@ class ControllerServiceASGIApplication(ConnectASGIApplication[ControllerService]
 
 class ControllerServiceClient(ConnectClient):
     """
-    Owns jobs and tasks, decides, and remembers.
+    The controller owns jobs and tasks: it validates, decides, schedules and stores.
     """
     def __init__(
         self,
@@ -560,9 +568,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.LaunchJobResponse:
         """
-        Takes a job. NAME: INVALID_ARGUMENT when empty or malformed, ALREADY_EXISTS when taken. The repeat of a
-        submission (same submission_id) answers as the first did. FAILED_PRECONDITION: bundle_hash is not known
-        here, send bundle_blob along.
+        Submits a job. A repeated submission with the same submission_id gets the answer of the first one.
+        INVALID_ARGUMENT: the name is empty or malformed, or another field is invalid. ALREADY_EXISTS: the name is taken.
+        FAILED_PRECONDITION (WORKSPACE_NEEDED): the controller does not have the workspace; send bundle_blob as well.
         """
         return await self.execute_unary(
             request=request,
@@ -585,8 +593,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.GetJobStatusResponse:
         """
-        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
-        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
+        Returns a job with its tasks. If all attempts take more than 4 MiB, each task has only its newest attempt. If the
+        tasks still take more, next_page_token is set, and ListTasks returns the other tasks. NOT_FOUND: unknown job.
         """
         return await self.execute_unary(
             request=request,
@@ -609,7 +617,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Asks a job, and its child jobs, to end; answers at once. A job that has ended stays as it is. NOT_FOUND.
+        Terminates a job and its child jobs. The call returns before their attempts have ended. It has no effect on a job
+        that has ended. NOT_FOUND: unknown job.
         """
         return await self.execute_unary(
             request=request,
@@ -632,8 +641,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
-        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
+        Terminates one task of a job; the task is not retried. The call returns before the attempt has ended. The job
+        continues if its tasks are independent, or if max_task_failures allows the loss; otherwise the job ends. The call
+        has no effect on a task that has ended. NOT_FOUND: unknown job or index.
         """
         return await self.execute_unary(
             request=request,
@@ -656,9 +666,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
-        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
-        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
+        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
+        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
+        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
         """
         return await self.execute_unary(
             request=request,
@@ -681,7 +691,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.GetTaskStatusResponse:
         """
-        One task. NOT_FOUND for an unknown job or index.
+        Returns one task. NOT_FOUND: unknown job or index.
         """
         return await self.execute_unary(
             request=request,
@@ -704,7 +714,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
+        Returns a page of the tasks of a job, by index. Pages are limited as in ListJobs. NOT_FOUND: unknown job.
         """
         return await self.execute_unary(
             request=request,
@@ -727,7 +737,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.RegisterWorkerResponse:
         """
-        A worker says that it is there. A known worker_id with a new incarnation replaces the earlier one, whose
+        Registers a worker. A known worker_id with a new incarnation replaces the earlier process of that worker, whose
         attempts are lost.
         """
         return await self.execute_unary(
@@ -751,7 +761,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListWorkersResponse:
         """
-        The workers by id, page by page as the jobs.
+        Returns a page of the workers, by id. Pages are limited as in ListJobs.
         """
         return await self.execute_unary(
             request=request,
@@ -774,7 +784,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ReportTaskStateResponse:
         """
-        What became of one attempt. An answer means that it is stored.
+        Reports the state of one attempt. The controller answers once the report is stored.
         """
         return await self.execute_unary(
             request=request,
@@ -797,9 +807,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.RegisterEndpointResponse:
         """
-        A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
-        with the attempt that did.
+        Registers a name for an address. The same name from the same job replaces the earlier address. An endpoint ends
+        with its job; if a task registered the endpoint, it ends with the task's attempt. ALREADY_EXISTS: another job has
+        registered the name.
         """
         return await self.execute_unary(
             request=request,
@@ -822,7 +832,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        Removes an endpoint. A repeated call has no effect. NOT_FOUND: there has never been an endpoint with this id.
         """
         return await self.execute_unary(
             request=request,
@@ -844,6 +854,9 @@ class ControllerServiceClient(ConnectClient):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Controller.LookupEndpointResponse:
+        """
+        Returns the endpoint with a name. NOT_FOUND: no endpoint has the name.
+        """
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -865,7 +878,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListEndpointsResponse:
         """
-        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        Returns a page of the endpoints whose names start with a prefix, by name. Pages are limited as in ListJobs.
         """
         return await self.execute_unary(
             request=request,
@@ -888,8 +901,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ReportTaskStatesResponse:
         """
-        Many reports at once, from one worker; without any it is the worker's heartbeat. The answer names the
-        attempts that the controller does not want to run there.
+        Reports the states of several attempts of one worker. A call without reports is the worker's heartbeat. The answer
+        names the attempts that the worker must stop.
         """
         return await self.execute_unary(
             request=request,
@@ -912,9 +925,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[Controller.WatchJobResponse]:
         """
-        The states of a job and its tasks: first all, at once, then what changed. A message without a change comes
-        at least every 15 s. The stream ends after the message in which the job is final. A reader that is slow
-        misses states in between, never the last.
+        Streams the states of a job and its tasks: first all of them, at once, then the changes. Without changes, a beat is
+        sent at least every 15 s. The stream ends after the message in which the job's state is final. A slow reader misses
+        intermediate states, but never the last state.
         """
         return self.execute_server_stream(
             request=request,
@@ -937,7 +950,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.FetchBundleResponse:
         """
-        The workspace of a job, by the hash of its content. NOT_FOUND.
+        Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
         """
         return await self.execute_unary(
             request=request,
@@ -960,9 +973,10 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[StreamTaskLogsResponse]:
         """
-        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
-        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
-        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        Streams the logs of one, several or all tasks of a job, through all their attempts. The controller relays the logs
+        from the workers, or reads the kept logs. Without positions, all tasks are read from their beginnings. The stream
+        ends after the end of each task's last attempt was sent. NOT_FOUND: unknown job or task. INVALID_ARGUMENT: the
+        filter or a position is invalid.
         """
         return self.execute_server_stream(
             request=request,
@@ -985,7 +999,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
         """
         return await self.execute_unary(
             request=request,
@@ -1008,7 +1022,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.StoreLogsResponse:
         """
-        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
+        Uploads parts of logs from a worker. The same part again has no effect.
         """
         return await self.execute_unary(
             request=request,
@@ -1031,7 +1045,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.CreateTokenResponse:
         """
-        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        Creates a token. Only this answer contains the token itself. For admins.
         """
         return await self.execute_unary(
             request=request,
@@ -1054,7 +1068,7 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListTokensResponse:
         """
-        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        Returns the tokens that were created for people, without their secrets. For admins.
         """
         return await self.execute_unary(
             request=request,
@@ -1077,7 +1091,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        Revokes a token, and ends the streams that were opened with it. A repeated call has no effect. For admins.
+        NOT_FOUND: unknown token id.
         """
         return await self.execute_unary(
             request=request,
@@ -1100,9 +1115,9 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.WriteStdinResponse:
         """
-        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
-        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
-        FAILED_PRECONDITION: the job reads none.
+        Writes standard input for the newest attempt of a job that was submitted with stdin. The call returns once the
+        attempt has accepted all data, or after some seconds with the position that it has accepted. The same data again
+        has no effect. For the job's owner and admins. FAILED_PRECONDITION (NO_STDIN): the job reads no standard input.
         """
         return await self.execute_unary(
             request=request,
@@ -1125,7 +1140,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.DescribeClusterResponse:
         """
-        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
+        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
+        run on the client's own machine.
         """
         return await self.execute_unary(
             request=request,
@@ -1148,8 +1164,8 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Controller.ListMachinesResponse:
         """
-        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
-        what.
+        Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
+        in ListJobs.
         """
         return await self.execute_unary(
             request=request,
@@ -1167,175 +1183,183 @@ class ControllerServiceClient(ConnectClient):
 
 class ControllerServiceSync(Protocol):
     """
-    Owns jobs and tasks, decides, and remembers.
+    The controller owns jobs and tasks: it validates, decides, schedules and stores.
     """
     def launch_job(self, request: Controller.LaunchJobRequest, ctx: RequestContext[Controller.LaunchJobRequest, Controller.LaunchJobResponse], /) -> Controller.LaunchJobResponse:
         """
-        Takes a job. NAME: INVALID_ARGUMENT when empty or malformed, ALREADY_EXISTS when taken. The repeat of a
-        submission (same submission_id) answers as the first did. FAILED_PRECONDITION: bundle_hash is not known
-        here, send bundle_blob along.
+        Submits a job. A repeated submission with the same submission_id gets the answer of the first one.
+        INVALID_ARGUMENT: the name is empty or malformed, or another field is invalid. ALREADY_EXISTS: the name is taken.
+        FAILED_PRECONDITION (WORKSPACE_NEEDED): the controller does not have the workspace; send bundle_blob as well.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def get_job_status(self, request: Controller.GetJobStatusRequest, ctx: RequestContext[Controller.GetJobStatusRequest, Controller.GetJobStatusResponse], /) -> Controller.GetJobStatusResponse:
         """
-        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
-        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
+        Returns a job with its tasks. If all attempts take more than 4 MiB, each task has only its newest attempt. If the
+        tasks still take more, next_page_token is set, and ListTasks returns the other tasks. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def terminate_job(self, request: Controller.TerminateJobRequest, ctx: RequestContext[Controller.TerminateJobRequest, Empty], /) -> Empty:
         """
-        Asks a job, and its child jobs, to end; answers at once. A job that has ended stays as it is. NOT_FOUND.
+        Terminates a job and its child jobs. The call returns before their attempts have ended. It has no effect on a job
+        that has ended. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def terminate_task(self, request: Controller.TerminateTaskRequest, ctx: RequestContext[Controller.TerminateTaskRequest, Empty], /) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
-        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
+        Terminates one task of a job; the task is not retried. The call returns before the attempt has ended. The job
+        continues if its tasks are independent, or if max_task_failures allows the loss; otherwise the job ends. The call
+        has no effect on a task that has ended. NOT_FOUND: unknown job or index.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_jobs(self, request: Controller.ListJobsRequest, ctx: RequestContext[Controller.ListJobsRequest, Controller.ListJobsResponse], /) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
-        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
-        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
+        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
+        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
+        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def get_task_status(self, request: Controller.GetTaskStatusRequest, ctx: RequestContext[Controller.GetTaskStatusRequest, Controller.GetTaskStatusResponse], /) -> Controller.GetTaskStatusResponse:
         """
-        One task. NOT_FOUND for an unknown job or index.
+        Returns one task. NOT_FOUND: unknown job or index.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_tasks(self, request: Controller.ListTasksRequest, ctx: RequestContext[Controller.ListTasksRequest, Controller.ListTasksResponse], /) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
+        Returns a page of the tasks of a job, by index. Pages are limited as in ListJobs. NOT_FOUND: unknown job.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def register_worker(self, request: Controller.RegisterWorkerRequest, ctx: RequestContext[Controller.RegisterWorkerRequest, Controller.RegisterWorkerResponse], /) -> Controller.RegisterWorkerResponse:
         """
-        A worker says that it is there. A known worker_id with a new incarnation replaces the earlier one, whose
+        Registers a worker. A known worker_id with a new incarnation replaces the earlier process of that worker, whose
         attempts are lost.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_workers(self, request: Controller.ListWorkersRequest, ctx: RequestContext[Controller.ListWorkersRequest, Controller.ListWorkersResponse], /) -> Controller.ListWorkersResponse:
         """
-        The workers by id, page by page as the jobs.
+        Returns a page of the workers, by id. Pages are limited as in ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def report_task_state(self, request: Controller.ReportTaskStateRequest, ctx: RequestContext[Controller.ReportTaskStateRequest, Controller.ReportTaskStateResponse], /) -> Controller.ReportTaskStateResponse:
         """
-        What became of one attempt. An answer means that it is stored.
+        Reports the state of one attempt. The controller answers once the report is stored.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def register_endpoint(self, request: Controller.RegisterEndpointRequest, ctx: RequestContext[Controller.RegisterEndpointRequest, Controller.RegisterEndpointResponse], /) -> Controller.RegisterEndpointResponse:
         """
-        A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
-        with the attempt that did.
+        Registers a name for an address. The same name from the same job replaces the earlier address. An endpoint ends
+        with its job; if a task registered the endpoint, it ends with the task's attempt. ALREADY_EXISTS: another job has
+        registered the name.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def unregister_endpoint(self, request: Controller.UnregisterEndpointRequest, ctx: RequestContext[Controller.UnregisterEndpointRequest, Empty], /) -> Empty:
         """
-        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        Removes an endpoint. A repeated call has no effect. NOT_FOUND: there has never been an endpoint with this id.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def lookup_endpoint(self, request: Controller.LookupEndpointRequest, ctx: RequestContext[Controller.LookupEndpointRequest, Controller.LookupEndpointResponse], /) -> Controller.LookupEndpointResponse:
+        """
+        Returns the endpoint with a name. NOT_FOUND: no endpoint has the name.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_endpoints(self, request: Controller.ListEndpointsRequest, ctx: RequestContext[Controller.ListEndpointsRequest, Controller.ListEndpointsResponse], /) -> Controller.ListEndpointsResponse:
         """
-        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        Returns a page of the endpoints whose names start with a prefix, by name. Pages are limited as in ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def report_task_states(self, request: Controller.ReportTaskStatesRequest, ctx: RequestContext[Controller.ReportTaskStatesRequest, Controller.ReportTaskStatesResponse], /) -> Controller.ReportTaskStatesResponse:
         """
-        Many reports at once, from one worker; without any it is the worker's heartbeat. The answer names the
-        attempts that the controller does not want to run there.
+        Reports the states of several attempts of one worker. A call without reports is the worker's heartbeat. The answer
+        names the attempts that the worker must stop.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def watch_job(self, request: Controller.WatchJobRequest, ctx: RequestContext[Controller.WatchJobRequest, Controller.WatchJobResponse], /) -> Iterator[Controller.WatchJobResponse]:
         """
-        The states of a job and its tasks: first all, at once, then what changed. A message without a change comes
-        at least every 15 s. The stream ends after the message in which the job is final. A reader that is slow
-        misses states in between, never the last.
+        Streams the states of a job and its tasks: first all of them, at once, then the changes. Without changes, a beat is
+        sent at least every 15 s. The stream ends after the message in which the job's state is final. A slow reader misses
+        intermediate states, but never the last state.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def fetch_bundle(self, request: Controller.FetchBundleRequest, ctx: RequestContext[Controller.FetchBundleRequest, Controller.FetchBundleResponse], /) -> Controller.FetchBundleResponse:
         """
-        The workspace of a job, by the hash of its content. NOT_FOUND.
+        Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> Iterator[StreamTaskLogsResponse]:
         """
-        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
-        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
-        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        Streams the logs of one, several or all tasks of a job, through all their attempts. The controller relays the logs
+        from the workers, or reads the kept logs. Without positions, all tasks are read from their beginnings. The stream
+        ends after the end of each task's last attempt was sent. NOT_FOUND: unknown job or task. INVALID_ARGUMENT: the
+        filter or a position is invalid.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def store_logs(self, request: Controller.StoreLogsRequest, ctx: RequestContext[Controller.StoreLogsRequest, Controller.StoreLogsResponse], /) -> Controller.StoreLogsResponse:
         """
-        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
+        Uploads parts of logs from a worker. The same part again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def create_token(self, request: Controller.CreateTokenRequest, ctx: RequestContext[Controller.CreateTokenRequest, Controller.CreateTokenResponse], /) -> Controller.CreateTokenResponse:
         """
-        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        Creates a token. Only this answer contains the token itself. For admins.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_tokens(self, request: Controller.ListTokensRequest, ctx: RequestContext[Controller.ListTokensRequest, Controller.ListTokensResponse], /) -> Controller.ListTokensResponse:
         """
-        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        Returns the tokens that were created for people, without their secrets. For admins.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def revoke_token(self, request: Controller.RevokeTokenRequest, ctx: RequestContext[Controller.RevokeTokenRequest, Empty], /) -> Empty:
         """
-        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        Revokes a token, and ends the streams that were opened with it. A repeated call has no effect. For admins.
+        NOT_FOUND: unknown token id.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def write_stdin(self, request: Controller.WriteStdinRequest, ctx: RequestContext[Controller.WriteStdinRequest, Controller.WriteStdinResponse], /) -> Controller.WriteStdinResponse:
         """
-        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
-        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
-        FAILED_PRECONDITION: the job reads none.
+        Writes standard input for the newest attempt of a job that was submitted with stdin. The call returns once the
+        attempt has accepted all data, or after some seconds with the position that it has accepted. The same data again
+        has no effect. For the job's owner and admins. FAILED_PRECONDITION (NO_STDIN): the job reads no standard input.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def describe_cluster(self, request: Controller.DescribeClusterRequest, ctx: RequestContext[Controller.DescribeClusterRequest, Controller.DescribeClusterResponse], /) -> Controller.DescribeClusterResponse:
         """
-        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
+        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
+        run on the client's own machine.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_machines(self, request: Controller.ListMachinesRequest, ctx: RequestContext[Controller.ListMachinesRequest, Controller.ListMachinesResponse], /) -> Controller.ListMachinesResponse:
         """
-        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
-        what.
+        Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
+        in ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1652,7 +1676,7 @@ class ControllerServiceWSGIApplication(ConnectWSGIApplication):
 
 class ControllerServiceClientSync(ConnectClientSync):
     """
-    Owns jobs and tasks, decides, and remembers.
+    The controller owns jobs and tasks: it validates, decides, schedules and stores.
     """
     def __init__(
         self,
@@ -1686,9 +1710,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.LaunchJobResponse:
         """
-        Takes a job. NAME: INVALID_ARGUMENT when empty or malformed, ALREADY_EXISTS when taken. The repeat of a
-        submission (same submission_id) answers as the first did. FAILED_PRECONDITION: bundle_hash is not known
-        here, send bundle_blob along.
+        Submits a job. A repeated submission with the same submission_id gets the answer of the first one.
+        INVALID_ARGUMENT: the name is empty or malformed, or another field is invalid. ALREADY_EXISTS: the name is taken.
+        FAILED_PRECONDITION (WORKSPACE_NEEDED): the controller does not have the workspace; send bundle_blob as well.
         """
         return self.execute_unary(
             request=request,
@@ -1711,8 +1735,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.GetJobStatusResponse:
         """
-        One job with its tasks; each with its newest attempt only where all of them are more than 4 MiB. Where the tasks
-        are more than that even so, `next_page_token` is set, and ListTasks has the others. NOT_FOUND.
+        Returns a job with its tasks. If all attempts take more than 4 MiB, each task has only its newest attempt. If the
+        tasks still take more, next_page_token is set, and ListTasks returns the other tasks. NOT_FOUND: unknown job.
         """
         return self.execute_unary(
             request=request,
@@ -1735,7 +1759,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Asks a job, and its child jobs, to end; answers at once. A job that has ended stays as it is. NOT_FOUND.
+        Terminates a job and its child jobs. The call returns before their attempts have ended. It has no effect on a job
+        that has ended. NOT_FOUND: unknown job.
         """
         return self.execute_unary(
             request=request,
@@ -1758,8 +1783,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Asks one task of a job to end, for good; answers at once. The job goes on without it where it can: its tasks are
-        independent, or a gang that tolerates so many failures; else it ends. A task that has ended stays as it is. NOT_FOUND.
+        Terminates one task of a job; the task is not retried. The call returns before the attempt has ended. The job
+        continues if its tasks are independent, or if max_task_failures allows the loss; otherwise the job ends. The call
+        has no effect on a task that has ended. NOT_FOUND: unknown job or index.
         """
         return self.execute_unary(
             request=request,
@@ -1782,9 +1808,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListJobsResponse:
         """
-        The jobs, oldest first, without their tasks, page by page: an answer has at most 1,000 and about 4 MiB, and fewer
-        where `page_size` says so. There are more where `next_page_token` is set. Jobs that come meanwhile are on later
-        pages. RESOURCE_EXHAUSTED, here and for the other lists: the caller has too many calls waiting.
+        Returns a page of the jobs, oldest first, without their tasks. A page has at most 1,000 jobs and about 4 MiB, or
+        fewer jobs if page_size says so. If next_page_token is set, there are more pages. Jobs that are submitted between
+        two pages are on later pages. RESOURCE_EXHAUSTED (for every list): too many calls of this caller wait.
         """
         return self.execute_unary(
             request=request,
@@ -1807,7 +1833,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.GetTaskStatusResponse:
         """
-        One task. NOT_FOUND for an unknown job or index.
+        Returns one task. NOT_FOUND: unknown job or index.
         """
         return self.execute_unary(
             request=request,
@@ -1830,7 +1856,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListTasksResponse:
         """
-        The tasks of a job in index order, page by page as the jobs. NOT_FOUND.
+        Returns a page of the tasks of a job, by index. Pages are limited as in ListJobs. NOT_FOUND: unknown job.
         """
         return self.execute_unary(
             request=request,
@@ -1853,7 +1879,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.RegisterWorkerResponse:
         """
-        A worker says that it is there. A known worker_id with a new incarnation replaces the earlier one, whose
+        Registers a worker. A known worker_id with a new incarnation replaces the earlier process of that worker, whose
         attempts are lost.
         """
         return self.execute_unary(
@@ -1877,7 +1903,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListWorkersResponse:
         """
-        The workers by id, page by page as the jobs.
+        Returns a page of the workers, by id. Pages are limited as in ListJobs.
         """
         return self.execute_unary(
             request=request,
@@ -1900,7 +1926,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ReportTaskStateResponse:
         """
-        What became of one attempt. An answer means that it is stored.
+        Reports the state of one attempt. The controller answers once the report is stored.
         """
         return self.execute_unary(
             request=request,
@@ -1923,9 +1949,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.RegisterEndpointResponse:
         """
-        A name by which the tasks of a job can be reached. The same name from the same job replaces the earlier
-        address; ALREADY_EXISTS when another job holds it. It goes when its job ends, and one that a task has registered
-        with the attempt that did.
+        Registers a name for an address. The same name from the same job replaces the earlier address. An endpoint ends
+        with its job; if a task registered the endpoint, it ends with the task's attempt. ALREADY_EXISTS: another job has
+        registered the name.
         """
         return self.execute_unary(
             request=request,
@@ -1948,7 +1974,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        Takes a name away; again: no effect. NOT_FOUND for an id that was never given.
+        Removes an endpoint. A repeated call has no effect. NOT_FOUND: there has never been an endpoint with this id.
         """
         return self.execute_unary(
             request=request,
@@ -1970,6 +1996,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> Controller.LookupEndpointResponse:
+        """
+        Returns the endpoint with a name. NOT_FOUND: no endpoint has the name.
+        """
         return self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -1991,7 +2020,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListEndpointsResponse:
         """
-        The endpoints whose names start with a prefix, by name, page by page as the jobs.
+        Returns a page of the endpoints whose names start with a prefix, by name. Pages are limited as in ListJobs.
         """
         return self.execute_unary(
             request=request,
@@ -2014,8 +2043,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ReportTaskStatesResponse:
         """
-        Many reports at once, from one worker; without any it is the worker's heartbeat. The answer names the
-        attempts that the controller does not want to run there.
+        Reports the states of several attempts of one worker. A call without reports is the worker's heartbeat. The answer
+        names the attempts that the worker must stop.
         """
         return self.execute_unary(
             request=request,
@@ -2038,9 +2067,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[Controller.WatchJobResponse]:
         """
-        The states of a job and its tasks: first all, at once, then what changed. A message without a change comes
-        at least every 15 s. The stream ends after the message in which the job is final. A reader that is slow
-        misses states in between, never the last.
+        Streams the states of a job and its tasks: first all of them, at once, then the changes. Without changes, a beat is
+        sent at least every 15 s. The stream ends after the message in which the job's state is final. A slow reader misses
+        intermediate states, but never the last state.
         """
         return self.execute_server_stream(
             request=request,
@@ -2063,7 +2092,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.FetchBundleResponse:
         """
-        The workspace of a job, by the hash of its content. NOT_FOUND.
+        Returns a workspace by the hash of its content. NOT_FOUND: no such workspace is stored.
         """
         return self.execute_unary(
             request=request,
@@ -2086,9 +2115,10 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[StreamTaskLogsResponse]:
         """
-        The logs of tasks of a job as they are written: of one, of some, or of all, through their attempts. Read from
-        the workers, and from what was kept of those that are gone. Without `positions`, all tasks from their beginnings.
-        The stream ends after the `end` of each task's last attempt was sent. NOT_FOUND; INVALID_ARGUMENT.
+        Streams the logs of one, several or all tasks of a job, through all their attempts. The controller relays the logs
+        from the workers, or reads the kept logs. Without positions, all tasks are read from their beginnings. The stream
+        ends after the end of each task's last attempt was sent. NOT_FOUND: unknown job or task. INVALID_ARGUMENT: the
+        filter or a position is invalid.
         """
         return self.execute_server_stream(
             request=request,
@@ -2111,7 +2141,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as the worker's call of this name answers it; also when that worker is gone.
+        Returns a page of an attempt's log, like the worker's call of the same name, also after the worker was lost.
         """
         return self.execute_unary(
             request=request,
@@ -2134,7 +2164,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.StoreLogsResponse:
         """
-        A worker hands over what its attempts have written, piece by piece. The same piece again has no effect.
+        Uploads parts of logs from a worker. The same part again has no effect.
         """
         return self.execute_unary(
             request=request,
@@ -2157,7 +2187,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.CreateTokenResponse:
         """
-        Makes a token, by which whoever holds it calls this cluster. It is shown once, here. For admins.
+        Creates a token. Only this answer contains the token itself. For admins.
         """
         return self.execute_unary(
             request=request,
@@ -2180,7 +2210,7 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListTokensResponse:
         """
-        The tokens that were made, without their secrets; those of tasks and workers are not among them. For admins.
+        Returns the tokens that were created for people, without their secrets. For admins.
         """
         return self.execute_unary(
             request=request,
@@ -2203,7 +2233,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        From now on nobody gets in with it; streams that it opened are ended. Again: no effect. NOT_FOUND. For admins.
+        Revokes a token, and ends the streams that were opened with it. A repeated call has no effect. For admins.
+        NOT_FOUND: unknown token id.
         """
         return self.execute_unary(
             request=request,
@@ -2226,9 +2257,9 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.WriteStdinResponse:
         """
-        Standard input for the task of a job with `stdin`, for the newest attempt. For the job's owner, and admins.
-        Answers when all of `data` was taken, or after some seconds with what was: the same again has no effect.
-        FAILED_PRECONDITION: the job reads none.
+        Writes standard input for the newest attempt of a job that was submitted with stdin. The call returns once the
+        attempt has accepted all data, or after some seconds with the position that it has accepted. The same data again
+        has no effect. For the job's owner and admins. FAILED_PRECONDITION (NO_STDIN): the job reads no standard input.
         """
         return self.execute_unary(
             request=request,
@@ -2251,7 +2282,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.DescribeClusterResponse:
         """
-        The engine of this cluster and the place of its controller: callers learn whether tasks run on their own machine.
+        Returns the engine of this cluster and the place of its controller. From the place, a client learns whether tasks
+        run on the client's own machine.
         """
         return self.execute_unary(
             request=request,
@@ -2274,8 +2306,8 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Controller.ListMachinesResponse:
         """
-        The machines that there are by name, page by page as the jobs, who holds what of them, and which gangs wait for
-        what.
+        Returns a page of the machines, by name, with the jobs that occupy them, and the queued gangs. Pages are limited as
+        in ListJobs.
         """
         return self.execute_unary(
             request=request,
@@ -2292,64 +2324,70 @@ class ControllerServiceClientSync(ConnectClientSync):
         )
 class WorkerService(Protocol):
     """
-    Runs attempts on one machine and serves their logs.
+    A worker runs attempts on one machine and serves their logs.
     """
     async def run_task(self, request: Worker.RunTaskRequest, ctx: RequestContext[Worker.RunTaskRequest, Worker.RunTaskResponse], /) -> Worker.RunTaskResponse:
         """
-        Starts an attempt; the same task_id and attempt_id again has no effect.
+        Starts an attempt. The same task_id and attempt_id again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def get_task_status(self, request: Worker.GetTaskStatusRequest, ctx: RequestContext[Worker.GetTaskStatusRequest, TaskStatus], /) -> TaskStatus:
         """
-        The newest attempt of a task that this worker has. NOT_FOUND.
+        Returns the newest attempt of a task on this worker. NOT_FOUND: this worker has no attempt of the task.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_tasks(self, request: Worker.ListTasksRequest, ctx: RequestContext[Worker.ListTasksRequest, Worker.ListTasksResponse], /) -> Worker.ListTasksResponse:
         """
-        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        Returns a page of the newest attempts of the tasks on this worker, by job and index. Pages are limited as in the
+        controller's ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as lines. NOT_FOUND; INVALID_ARGUMENT for a pattern that is no RE2.
+        Returns a page of an attempt's log, as lines. NOT_FOUND: this worker does not have the log. INVALID_ARGUMENT: the
+        regex is not valid for RE2.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def kill_task(self, request: Worker.KillTaskRequest, ctx: RequestContext[Worker.KillTaskRequest, Empty], /) -> Empty:
         """
-        SIGTERM to the attempt's processes, SIGKILL after the grace period; answers at once. NOT_FOUND.
+        Stops an attempt: SIGTERM to its processes, then SIGKILL after the grace period. The call returns at once.
+        NOT_FOUND: this worker does not have the attempt.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def health_check(self, request: Empty, ctx: RequestContext[Empty, HealthResponse], /) -> HealthResponse:
+        """
+        Returns whether the worker serves. The call needs no token.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def run_tasks(self, request: Worker.RunTasksRequest, ctx: RequestContext[Worker.RunTasksRequest, Worker.RunTasksResponse], /) -> Worker.RunTasksResponse:
         """
-        Starts attempts of one job: what they share is sent once.
+        Starts several attempts of one job. The fields that they share are sent once.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> AsyncIterator[StreamTaskLogsResponse]:
         """
-        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
-        answered by a chunk with `error`.
+        Streams the logs of the attempts that positions names. If this worker does not have a log, the stream has a chunk
+        with an error for that attempt.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def drain(self, request: Worker.DrainRequest, ctx: RequestContext[Worker.DrainRequest, Empty], /) -> Empty:
         """
-        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
-        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
+        their ends and logs, so that the worker can end without a loss. A repeated call waits again.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def write_stdin(self, request: Worker.WriteStdinRequest, ctx: RequestContext[Worker.WriteStdinRequest, Worker.WriteStdinResponse], /) -> Worker.WriteStdinResponse:
         """
-        Standard input for an attempt with `stdin`; see the controller's call.
+        Writes standard input for an attempt; see the controller's call of the same name.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2492,7 +2530,7 @@ class WorkerServiceASGIApplication(ConnectASGIApplication[WorkerService]):
 
 class WorkerServiceClient(ConnectClient):
     """
-    Runs attempts on one machine and serves their logs.
+    A worker runs attempts on one machine and serves their logs.
     """
     def __init__(
         self,
@@ -2526,7 +2564,7 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Worker.RunTaskResponse:
         """
-        Starts an attempt; the same task_id and attempt_id again has no effect.
+        Starts an attempt. The same task_id and attempt_id again has no effect.
         """
         return await self.execute_unary(
             request=request,
@@ -2549,7 +2587,7 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> TaskStatus:
         """
-        The newest attempt of a task that this worker has. NOT_FOUND.
+        Returns the newest attempt of a task on this worker. NOT_FOUND: this worker has no attempt of the task.
         """
         return await self.execute_unary(
             request=request,
@@ -2572,7 +2610,8 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Worker.ListTasksResponse:
         """
-        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        Returns a page of the newest attempts of the tasks on this worker, by job and index. Pages are limited as in the
+        controller's ListJobs.
         """
         return await self.execute_unary(
             request=request,
@@ -2595,7 +2634,8 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as lines. NOT_FOUND; INVALID_ARGUMENT for a pattern that is no RE2.
+        Returns a page of an attempt's log, as lines. NOT_FOUND: this worker does not have the log. INVALID_ARGUMENT: the
+        regex is not valid for RE2.
         """
         return await self.execute_unary(
             request=request,
@@ -2618,7 +2658,8 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        SIGTERM to the attempt's processes, SIGKILL after the grace period; answers at once. NOT_FOUND.
+        Stops an attempt: SIGTERM to its processes, then SIGKILL after the grace period. The call returns at once.
+        NOT_FOUND: this worker does not have the attempt.
         """
         return await self.execute_unary(
             request=request,
@@ -2640,6 +2681,9 @@ class WorkerServiceClient(ConnectClient):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> HealthResponse:
+        """
+        Returns whether the worker serves. The call needs no token.
+        """
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -2661,7 +2705,7 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Worker.RunTasksResponse:
         """
-        Starts attempts of one job: what they share is sent once.
+        Starts several attempts of one job. The fields that they share are sent once.
         """
         return await self.execute_unary(
             request=request,
@@ -2684,8 +2728,8 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[StreamTaskLogsResponse]:
         """
-        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
-        answered by a chunk with `error`.
+        Streams the logs of the attempts that positions names. If this worker does not have a log, the stream has a chunk
+        with an error for that attempt.
         """
         return self.execute_server_stream(
             request=request,
@@ -2708,8 +2752,8 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
-        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
+        their ends and logs, so that the worker can end without a loss. A repeated call waits again.
         """
         return await self.execute_unary(
             request=request,
@@ -2732,7 +2776,7 @@ class WorkerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> Worker.WriteStdinResponse:
         """
-        Standard input for an attempt with `stdin`; see the controller's call.
+        Writes standard input for an attempt; see the controller's call of the same name.
         """
         return await self.execute_unary(
             request=request,
@@ -2750,64 +2794,70 @@ class WorkerServiceClient(ConnectClient):
 
 class WorkerServiceSync(Protocol):
     """
-    Runs attempts on one machine and serves their logs.
+    A worker runs attempts on one machine and serves their logs.
     """
     def run_task(self, request: Worker.RunTaskRequest, ctx: RequestContext[Worker.RunTaskRequest, Worker.RunTaskResponse], /) -> Worker.RunTaskResponse:
         """
-        Starts an attempt; the same task_id and attempt_id again has no effect.
+        Starts an attempt. The same task_id and attempt_id again has no effect.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def get_task_status(self, request: Worker.GetTaskStatusRequest, ctx: RequestContext[Worker.GetTaskStatusRequest, TaskStatus], /) -> TaskStatus:
         """
-        The newest attempt of a task that this worker has. NOT_FOUND.
+        Returns the newest attempt of a task on this worker. NOT_FOUND: this worker has no attempt of the task.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_tasks(self, request: Worker.ListTasksRequest, ctx: RequestContext[Worker.ListTasksRequest, Worker.ListTasksResponse], /) -> Worker.ListTasksResponse:
         """
-        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        Returns a page of the newest attempts of the tasks on this worker, by job and index. Pages are limited as in the
+        controller's ListJobs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def fetch_task_logs(self, request: Worker.FetchTaskLogsRequest, ctx: RequestContext[Worker.FetchTaskLogsRequest, Worker.FetchTaskLogsResponse], /) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as lines. NOT_FOUND; INVALID_ARGUMENT for a pattern that is no RE2.
+        Returns a page of an attempt's log, as lines. NOT_FOUND: this worker does not have the log. INVALID_ARGUMENT: the
+        regex is not valid for RE2.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def kill_task(self, request: Worker.KillTaskRequest, ctx: RequestContext[Worker.KillTaskRequest, Empty], /) -> Empty:
         """
-        SIGTERM to the attempt's processes, SIGKILL after the grace period; answers at once. NOT_FOUND.
+        Stops an attempt: SIGTERM to its processes, then SIGKILL after the grace period. The call returns at once.
+        NOT_FOUND: this worker does not have the attempt.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def health_check(self, request: Empty, ctx: RequestContext[Empty, HealthResponse], /) -> HealthResponse:
+        """
+        Returns whether the worker serves. The call needs no token.
+        """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def run_tasks(self, request: Worker.RunTasksRequest, ctx: RequestContext[Worker.RunTasksRequest, Worker.RunTasksResponse], /) -> Worker.RunTasksResponse:
         """
-        Starts attempts of one job: what they share is sent once.
+        Starts several attempts of one job. The fields that they share are sent once.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def stream_task_logs(self, request: StreamTaskLogsRequest, ctx: RequestContext[StreamTaskLogsRequest, StreamTaskLogsResponse], /) -> Iterator[StreamTaskLogsResponse]:
         """
-        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
-        answered by a chunk with `error`.
+        Streams the logs of the attempts that positions names. If this worker does not have a log, the stream has a chunk
+        with an error for that attempt.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def drain(self, request: Worker.DrainRequest, ctx: RequestContext[Worker.DrainRequest, Empty], /) -> Empty:
         """
-        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
-        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
+        their ends and logs, so that the worker can end without a loss. A repeated call waits again.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def write_stdin(self, request: Worker.WriteStdinRequest, ctx: RequestContext[Worker.WriteStdinRequest, Worker.WriteStdinResponse], /) -> Worker.WriteStdinResponse:
         """
-        Standard input for an attempt with `stdin`; see the controller's call.
+        Writes standard input for an attempt; see the controller's call of the same name.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -2948,7 +2998,7 @@ class WorkerServiceWSGIApplication(ConnectWSGIApplication):
 
 class WorkerServiceClientSync(ConnectClientSync):
     """
-    Runs attempts on one machine and serves their logs.
+    A worker runs attempts on one machine and serves their logs.
     """
     def __init__(
         self,
@@ -2982,7 +3032,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Worker.RunTaskResponse:
         """
-        Starts an attempt; the same task_id and attempt_id again has no effect.
+        Starts an attempt. The same task_id and attempt_id again has no effect.
         """
         return self.execute_unary(
             request=request,
@@ -3005,7 +3055,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> TaskStatus:
         """
-        The newest attempt of a task that this worker has. NOT_FOUND.
+        Returns the newest attempt of a task on this worker. NOT_FOUND: this worker has no attempt of the task.
         """
         return self.execute_unary(
             request=request,
@@ -3028,7 +3078,8 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Worker.ListTasksResponse:
         """
-        The newest attempt of each task that this worker has, by job and index, page by page as the controller's jobs.
+        Returns a page of the newest attempts of the tasks on this worker, by job and index. Pages are limited as in the
+        controller's ListJobs.
         """
         return self.execute_unary(
             request=request,
@@ -3051,7 +3102,8 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Worker.FetchTaskLogsResponse:
         """
-        A page of an attempt's log, as lines. NOT_FOUND; INVALID_ARGUMENT for a pattern that is no RE2.
+        Returns a page of an attempt's log, as lines. NOT_FOUND: this worker does not have the log. INVALID_ARGUMENT: the
+        regex is not valid for RE2.
         """
         return self.execute_unary(
             request=request,
@@ -3074,7 +3126,8 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        SIGTERM to the attempt's processes, SIGKILL after the grace period; answers at once. NOT_FOUND.
+        Stops an attempt: SIGTERM to its processes, then SIGKILL after the grace period. The call returns at once.
+        NOT_FOUND: this worker does not have the attempt.
         """
         return self.execute_unary(
             request=request,
@@ -3096,6 +3149,9 @@ class WorkerServiceClientSync(ConnectClientSync):
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
     ) -> HealthResponse:
+        """
+        Returns whether the worker serves. The call needs no token.
+        """
         return self.execute_unary(
             request=request,
             method=MethodInfo(
@@ -3117,7 +3173,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Worker.RunTasksResponse:
         """
-        Starts attempts of one job: what they share is sent once.
+        Starts several attempts of one job. The fields that they share are sent once.
         """
         return self.execute_unary(
             request=request,
@@ -3140,8 +3196,8 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[StreamTaskLogsResponse]:
         """
-        The logs of attempts that this worker has, as they are written. `positions` names them; one that is not here is
-        answered by a chunk with `error`.
+        Streams the logs of the attempts that positions names. If this worker does not have a log, the stream has a chunk
+        with an error for that attempt.
         """
         return self.execute_server_stream(
             request=request,
@@ -3164,8 +3220,8 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Empty:
         """
-        From now on it takes no new attempts. Answers when those that it has have ended, the controller knows of their
-        ends, and has their logs: then nothing is lost with this worker. Again: waits again.
+        Drains the worker: it accepts no new attempts. The call returns once all attempts have ended and the controller has
+        their ends and logs, so that the worker can end without a loss. A repeated call waits again.
         """
         return self.execute_unary(
             request=request,
@@ -3188,7 +3244,7 @@ class WorkerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Worker.WriteStdinResponse:
         """
-        Standard input for an attempt with `stdin`; see the controller's call.
+        Writes standard input for an attempt; see the controller's call of the same name.
         """
         return self.execute_unary(
             request=request,
