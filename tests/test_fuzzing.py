@@ -253,7 +253,7 @@ def test_any_damaged_log(
         raise AssertionError("it has no end")
     reader.close()
     for wanted in (LogFilter(tail=3), LogFilter(regex="word"), LogFilter(sources=("stderr",))):
-        filtered = FilteredReader(log, wanted=wanted)
+        filtered = FilteredReader(log, log_filter=wanted)
         for _ in range(1000):
             piece = filtered.read(64, final=True)
             if not piece:

@@ -89,7 +89,7 @@ def split_at_newlines(payload: bytes) -> list[bytes]:
 def filtered(
     path: Path, wanted: LogFilter, *, writer: LogWriter | None = None, offsets: Offsets = BEGINNING, final: bool = True
 ) -> list[Given]:
-    return given(read_all(FilteredReader(path, offsets, writer=writer, wanted=wanted), final=final))
+    return given(read_all(FilteredReader(path, offsets, writer=writer, log_filter=wanted), final=final))
 
 
 def some_filters(captured: Sequence[Captured], rng: random.Random) -> list[LogFilter]:
@@ -122,7 +122,7 @@ def test_a_filter_returns_the_lines_that_a_model_selects(path: Path, seed: int, 
         expected = by_hand(lines, wanted)
         if is_by_source(wanted):  # then records come as they are
             for source in wanted.sources or SOURCES:
-                records = decode(read_all(FilteredReader(path, wanted=wanted)))
+                records = decode(read_all(FilteredReader(path, log_filter=wanted)))
                 data = b"".join(payload for kind, _, _, payload in records if SOURCES[kind] == source)
                 assert data == written(captured, source)
             continue
@@ -145,7 +145,7 @@ def test_a_filter_returns_the_same_lines_while_the_log_is_written(path: Path, se
             continue
         directory = path.with_name(f"log{number}")
         writer = LogWriter(directory, max_bytes=2**40)
-        reader = FilteredReader(directory, writer=writer, wanted=wanted)
+        reader = FilteredReader(directory, writer=writer, log_filter=wanted)
         records = b""
         for source, data, timestamp_ms in captured:
             writer.append(source, data, timestamp_ms)
@@ -166,14 +166,14 @@ def test_a_filtered_reader_continues_from_any_place_of_another_one(path: Path, s
     for wanted in some_filters(captured, random.Random(seed)):
         if wanted.tail or wanted.max_lines or is_by_source(wanted):
             continue
-        records, reader = b"", FilteredReader(path, wanted=wanted)
+        records, reader = b"", FilteredReader(path, log_filter=wanted)
         while True:
             piece = reader.read(100, final=True)
             if not piece:
                 break
             records += piece
             reader.close()
-            reader = FilteredReader(path, reader.offsets, wanted=wanted)
+            reader = FilteredReader(path, reader.offsets, log_filter=wanted)
         assert given(records) == by_hand(lines, wanted)
         assert reader.offsets == offsets_of(captured)
 
@@ -187,7 +187,7 @@ def test_after_max_lines_another_reader_continues_with_the_next_line(path: Path,
         lines: list[Given] = []
         offsets = BEGINNING
         while True:
-            reader = FilteredReader(path, offsets, wanted=LogFilter(**fields, max_lines=7))  # type: ignore[arg-type]
+            reader = FilteredReader(path, offsets, log_filter=LogFilter(**fields, max_lines=7))  # type: ignore[arg-type]
             page = given(read_all(reader))
             lines += page
             assert reader.exhausted == (len(page) == 7)
@@ -203,7 +203,7 @@ def test_after_max_lines_another_reader_continues_with_the_next_line(path: Path,
 def test_adjacent_matching_lines_become_one_record(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"a1\na2\nb3\na4\na", 5), ("stdout", b"5\nb\n", 6)]
     write(path, captured)
-    records = read_all(FilteredReader(path, wanted=LogFilter(regex="^a")))
+    records = read_all(FilteredReader(path, log_filter=LogFilter(regex="^a")))
     assert [tuple(record) for record in decode(records)] == [
         (0, 5, 0, b"a1\na2\n"),
         (0, 5, 9, b"a4\n"),
@@ -231,7 +231,7 @@ def test_a_filter_by_source_returns_the_original_records(path: Path) -> None:
         ("stderr", b"f", 4),
     ]
     writer = LogWriter(path)
-    reader = FilteredReader(path, writer=writer, wanted=LogFilter(sources=("stderr", "build")))
+    reader = FilteredReader(path, writer=writer, log_filter=LogFilter(sources=("stderr", "build")))
     for item in captured:
         writer.append(*item)
     records = [tuple(record) for record in decode(read_all(reader, final=False))]
@@ -264,7 +264,7 @@ def test_gaps_pass_every_filter(path: Path) -> None:
         (LogFilter(max_lines=1), [b"be"], []),
         (LogFilter(max_lines=2), [b"be", b"fore\n"], [0]),
     ):
-        reader = FilteredReader(path, wanted=wanted)
+        reader = FilteredReader(path, log_filter=wanted)
         got = read_all(reader)
         assert [line for _, _, line in given(got)] == lines, wanted
         told = [(kind & ~GAP, parse_gap(payload)) for kind, _, _, payload in decode(got) if kind & GAP]
@@ -282,11 +282,11 @@ def test_a_tail_of_a_log_whose_beginning_was_dropped(path: Path) -> None:
     assert 0 < kept < 10_000
     for log_writer in (writer, None):
         for tail in (1, 100, 10_000 - kept - 1, 10_000 - kept):
-            reader = FilteredReader(path, writer=log_writer, wanted=LogFilter(tail=tail))
+            reader = FilteredReader(path, writer=log_writer, log_filter=LogFilter(tail=tail))
             records = read_all(reader, final=False)
             assert [line for _, _, line in given(records)] == [data for _, data, _ in captured[-tail:]]
             assert reader.missing == 0
-        reader = FilteredReader(path, writer=log_writer, wanted=LogFilter(tail=10**6))
+        reader = FilteredReader(path, writer=log_writer, log_filter=LogFilter(tail=10**6))
         records = read_all(reader, final=False)
         assert len(given(records)) == 10_000 - kept
         assert reader.missing == writer.missing
@@ -301,7 +301,7 @@ def test_a_tail_continues_with_new_lines(path: Path) -> None:
     for number in range(20):
         writer.append("stdout", b"%d\n" % number, number)
     writer.append("stdout", b"unfinished", 20)
-    reader = FilteredReader(path, writer=writer, wanted=LogFilter(tail=3, regex="[02468]$|unf"))
+    reader = FilteredReader(path, writer=writer, log_filter=LogFilter(tail=3, regex="[02468]$|unf"))
     assert [line for _, _, line in given(read_all(reader, final=False))] == [b"14\n", b"16\n", b"18\n"]
     writer.append("stdout", b" no more\nodd 21\n22\n", 21)
     assert [line for _, _, line in given(read_all(reader, final=False))] == [b"unfinished no more\n", b"22\n"]
@@ -326,7 +326,7 @@ def test_the_tail_of_a_long_log_is_searched_from_its_end(path: Path) -> None:
         early.write_bytes(b"damaged")
     expected = by_hand(lines_of(captured, per_segment=20), LogFilter(tail=1900))
     assert filtered(path, LogFilter(tail=1900)) == expected
-    reader = FilteredReader(path, wanted=LogFilter(tail=3))
+    reader = FilteredReader(path, log_filter=LogFilter(tail=3))
     started = reader.read(1 << 20, final=True)
     assert len(given(started)) == 3
     assert reader.missing == 0
@@ -339,7 +339,7 @@ def test_a_tail_needs_little_memory(path: Path) -> None:
     tracemalloc.start()
     try:
         for log_writer in (writer, None):
-            reader = FilteredReader(path, writer=log_writer, wanted=LogFilter(tail=10**9, regex="no such text"))
+            reader = FilteredReader(path, writer=log_writer, log_filter=LogFilter(tail=10**9, regex="no such text"))
             while reader.read(1 << 20, final=False):
                 pass
         peak = tracemalloc.get_traced_memory()[1]
@@ -363,7 +363,7 @@ def test_empty_records_carry_how_far_the_filter_has_read(path: Path) -> None:
         (LogFilter(sources=("stderr",)), 1),  # segments without it are passed over
         (LogFilter(tail=1, regex="last"), 0),  # it begins at the end
     ):
-        reader = FilteredReader(path, writer=writer, wanted=wanted)
+        reader = FilteredReader(path, writer=writer, log_filter=wanted)
         answers = []
         while answer := reader.read(1 << 20, final=False):
             answers.append((list(decode(answer)), reader.offsets))
@@ -374,7 +374,7 @@ def test_empty_records_carry_how_far_the_filter_has_read(path: Path) -> None:
             assert {record.payload for record in empty} == {b""}
             for record in empty:
                 assert record.offset == offsets[record.kind]
-                again = FilteredReader(path, offsets, writer=writer, wanted=wanted)
+                again = FilteredReader(path, offsets, writer=writer, log_filter=wanted)
                 assert b"at last" in read_all(again, final=False)
     writer.close()
 
@@ -387,7 +387,7 @@ def test_matching_lines_are_preceded_by_the_places_of_the_other_sources(path: Pa
         writer.append("stdout", block, number)
         writer.append("stderr", b"something\n", number)
     for wanted in (LogFilter(regex="some"), LogFilter(regex="some", start_ms=50), LogFilter(regex="some", tail=7)):
-        reader = FilteredReader(path, writer=writer, wanted=wanted)
+        reader = FilteredReader(path, writer=writer, log_filter=wanted)
         records = list(decode(read_all(reader, final=False)))
         places = [0, 0]
         for record in records:
@@ -396,7 +396,7 @@ def test_matching_lines_are_preceded_by_the_places_of_the_other_sources(path: Pa
                 assert places == [(record.timestamp_ms + 1) * len(block), record.timestamp_ms * len(b"something\n")]
         assert len([record for record in records if record.payload]) == wanted.tail or 100 - wanted.start_ms
     for wanted in (LogFilter(sources=("stderr",)), LogFilter(sources=("stderr",), regex="some", tail=5)):
-        reader = FilteredReader(path, writer=writer, wanted=wanted)
+        reader = FilteredReader(path, writer=writer, log_filter=wanted)
         place = 0
         for record in decode(read_all(reader, final=False)):
             if record.kind == 0:
@@ -414,7 +414,7 @@ def test_a_filter_by_source_skips_segments_without_that_source(path: Path) -> No
     for between in paths[1:-1]:
         between.write_bytes(b"damaged")
     for wanted in (LogFilter(sources=("stderr",)), LogFilter(sources=("stderr",), regex=".")):
-        reader = FilteredReader(path, wanted=wanted)
+        reader = FilteredReader(path, log_filter=wanted)
         assert [line for _, _, line in given(read_all(reader))] == [b"one\n", b"two\n"]
         assert (reader.missing, reader.offsets) == (0, (396, 8, 0))
 
@@ -426,11 +426,11 @@ def test_segments_before_start_ms_are_not_read(path: Path) -> None:
     early = path / writer.segments[0].segment_name
     with early.open("r+b") as file:
         file.write(bytes(8 << 20))
-    reader = FilteredReader(path, writer=writer, wanted=LogFilter(start_ms=390))
+    reader = FilteredReader(path, writer=writer, log_filter=LogFilter(start_ms=390))
     assert [timestamp_ms for _, timestamp_ms, _ in given(read_all(reader, final=False))] == list(range(391, 400))
     assert reader.missing == 0
     # From a place that is further on, it is that place that counts.
-    reader = FilteredReader(path, (65_001 * 395, 0, 0), writer=writer, wanted=LogFilter(start_ms=390))
+    reader = FilteredReader(path, (65_001 * 395, 0, 0), writer=writer, log_filter=LogFilter(start_ms=390))
     assert [timestamp_ms for _, timestamp_ms, _ in given(read_all(reader, final=False))] == list(range(395, 400))
     writer.close()
 
@@ -445,7 +445,7 @@ def test_a_line_that_begins_before_an_index_point_is_whole(path: Path) -> None:
     assert writer.index.points.before(0, 16).position == writer.segments[-1].position
     for regex in ("ERROR", ""):
         for live in (writer, None):
-            reader = FilteredReader(path, writer=live, wanted=LogFilter(start_ms=16, regex=regex))
+            reader = FilteredReader(path, writer=live, log_filter=LogFilter(start_ms=16, regex=regex))
             records = list(decode(read_all(reader, final=False)))
             assert [(record.kind, record.payload) for record in records if record.payload] == [
                 (0, b"ERROR disk on fire\n")
@@ -461,7 +461,7 @@ def test_filtering_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path)
     writer.close()
     tracemalloc.start()
     try:
-        reader = FilteredReader(path, wanted=LogFilter(regex="[a-f]"))
+        reader = FilteredReader(path, log_filter=LogFilter(regex="[a-f]"))
         lengths: list[int] = []
         while records := reader.read(1 << 20, final=True):
             lengths += [len(piece) for _, _, piece in given(records)]

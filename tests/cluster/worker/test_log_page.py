@@ -23,7 +23,14 @@ from support.log_model import (
     written,
 )
 
-from iris.cluster.logs.reading.line_pages import LINE_COST, PAGE_BYTES, LinePage, NumberedLine, making_page, read_page
+from iris.cluster.logs.reading.line_pages import (
+    LINE_COST,
+    PAGE_BYTES,
+    LinePage,
+    NumberedLine,
+    fetch_page_steps,
+    read_page,
+)
 from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import BEGINNING, SOURCES, encode, encode_gap
@@ -518,7 +525,7 @@ def page_message(
     attempt_id: int,
     final: bool,
 ) -> cluster_pb2.Worker.FetchTaskLogsResponse:
-    return finish(making_page(path, writer, wanted, attempt_id, final))
+    return finish(fetch_page_steps(path, writer, wanted, attempt_id, final))
 
 
 def test_fetch_task_logs_returns_lines_of_a_page(path: Path) -> None:

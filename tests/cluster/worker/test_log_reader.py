@@ -119,12 +119,12 @@ def test_behind_returns_how_much_is_left_to_read(path: Path) -> None:
     lay_out(path, SMALL, 3)
     total = sum(HEADER.size + len(data) for _, data, _ in SMALL)
     reader = LogReader(path)
-    assert reader.behind() == total
+    assert reader.bytes_left() == total
     while records := reader.read(1, final=True):
         total -= len(records)
-        assert reader.behind() == total
-    assert LogReader(path, offsets_of(SMALL)).behind() <= HEADER.size + 3 + 2  # it begins at the last segment
-    assert LogReader(path.parent / "nothing").behind() == 0
+        assert reader.bytes_left() == total
+    assert LogReader(path, offsets_of(SMALL)).bytes_left() <= HEADER.size + 3 + 2  # it begins at the last segment
+    assert LogReader(path.parent / "nothing").bytes_left() == 0
 
 
 # No log, or an old one
@@ -135,13 +135,13 @@ def test_a_missing_log_is_empty_and_truncated(path: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     for name in ("log", "file", "empty"):
         with LogReader(tmp_path / name) as reader:
-            assert reader.behind() == 0
+            assert reader.bytes_left() == 0
             assert reader.read(1 << 20, final=False) == b""
             assert not reader.truncated
             assert reader.read(1 << 20, final=True) == b""
             assert (reader.written, reader.truncated) == (BEGINNING, True)
         assert read_page(tmp_path / name, final=True).lines == []
-        tail = FilteredReader(tmp_path / name, wanted=LogFilter(tail=3))
+        tail = FilteredReader(tmp_path / name, log_filter=LogFilter(tail=3))
         assert tail.read(1 << 20, final=True) == b""
         assert (tail.written, tail.truncated) == (BEGINNING, True)
 
@@ -201,7 +201,7 @@ def test_records_with_a_flipped_byte_are_never_returned(path: Path, per_segment:
                 assert got.accounted == total
             for offsets in ((3, 0, 0), (9, 4, 6), (0, 5, 6)):
                 received(path, SMALL, offsets)
-            read_all(FilteredReader(path, wanted=LogFilter(regex="e", tail=2)))
+            read_all(FilteredReader(path, log_filter=LogFilter(regex="e", tail=2)))
             page = read_page(path, final=True)
             assert sum(line.missing_bytes for line in page.lines) == got.missing
         segment.write_bytes(content)
@@ -349,7 +349,7 @@ def test_a_live_log_whose_directory_was_removed_continues_in_a_new_one(tmp_path:
         path.rename(tmp_path / "elsewhere")
     else:
         shutil.rmtree(path if how == "removed" else path.parent)
-    writer.check_place()
+    writer.check_directory()
     got.take(read_all(reader, final=False))
     (gap,) = got.gaps
     assert gap.missing == 11 - 6 * before
@@ -357,7 +357,7 @@ def test_a_live_log_whose_directory_was_removed_continues_in_a_new_one(tmp_path:
     assert "11 bytes of its log are missing" in writer.warning
     writer.append(*captured[2])
     got.take(read_all(reader, final=False))
-    writer.check_place()  # all is well again
+    writer.check_directory()  # all is well again
     writer.close()
     assert writer.missing == 11, "of all that was written, and not only of what this reader lacks"
     assert read_all(reader) == b""
@@ -374,7 +374,7 @@ def test_a_live_log_whose_directory_cannot_be_recreated_counts_the_missing_bytes
     writer.append("stdout", b"gone\n", 1)
     shutil.rmtree(path)
     path.write_text("in the way")
-    writer.check_place()
+    writer.check_directory()
     reader = LogReader(path, writer=writer)
     got = Received([("stdout", b"gone\n", 1), ("stdout", b"lost\n", 2), ("stdout", b"kept\n", 3)])
     got.take(read_all(reader, final=False))

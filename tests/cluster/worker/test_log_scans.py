@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.logs.reading.line_pages import read_page, reading_page
+from iris.cluster.logs.reading.line_pages import read_page, read_page_steps
 from iris.cluster.logs.reading.query import LogFilter
 from iris.cluster.logs.reading.scan_threads import LogScans
 from iris.cluster.logs.writer import LogWriter
@@ -127,8 +127,8 @@ def test_tail_longer_than_the_log_reads_only_one_page(tmp_path: Path) -> None:
     writer.close()
     everything = LogFilter(tail=2**31 - 1, regex=".")
     some = LogFilter(tail=100_000, regex=".")
-    steps = count_steps(reading_page(path, None, everything, final=True))
-    assert steps < count_steps(reading_page(path, None, some, final=True)), "the lines need not be counted"
+    steps = count_steps(read_page_steps(path, None, everything, final=True))
+    assert steps < count_steps(read_page_steps(path, None, some, final=True)), "the lines need not be counted"
     page = read_page(path, None, everything, final=True)
     assert (page.lines[0].number, page.at_end) == (0, False)
     assert read_page(path, None, some, final=True).lines[0].number == 60_000

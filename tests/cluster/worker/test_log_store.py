@@ -163,7 +163,7 @@ def test_each_append_can_be_read_at_once(path: Path) -> None:
         assert reader.read(1 << 20, final=False) == b""
         for source, data, timestamp_ms in captured:
             writer.append(source, data, timestamp_ms)
-            assert reader.behind() == HEADER.size + len(data)
+            assert reader.bytes_left() == HEADER.size + len(data)
             got.take(reader.read(1 << 20, final=False))
             assert got.offsets == reader.offsets == writer.offsets
             assert reader.read(1 << 20, final=False) == b""

@@ -61,7 +61,7 @@ class LogWriter:
         missing: How many bytes of the sources were lost or dropped.
         max_bytes: The limit.
         end: The summary of a closed log; None before.
-        removed: Why segments are no longer where they were written, as found by `check_place`; otherwise empty.
+        removed: Why segments are no longer where they were written, as found by `check_directory`; otherwise empty.
         lost: How many bytes of the sources are missing because of the disk, and not because of `max_bytes`.
 
     Raises:
@@ -163,7 +163,7 @@ class LogWriter:
         If the disk does not accept the end, a later call tries again. After a success, further calls do nothing.
         """
         if not self._closed:
-            self.check_place()
+            self.check_directory()
             self._closed = True
             offsets = self.offsets
             if self._is_losing:
@@ -190,7 +190,7 @@ class LogWriter:
         except OSError as error:
             _log.error("cannot write the end of the log %s: %s", self._directory, error)
 
-    def check_place(self) -> bool:
+    def check_directory(self) -> bool:
         """Check whether the log is still where it was written. If it is not, continue in a new segment.
 
         A user may have removed or moved the directory. Everything written until then is missing, and readers are told
@@ -200,7 +200,7 @@ class LogWriter:
         Returns:
             Whether this call has found that the log was removed or moved.
         """
-        if self._closed or self._fd < 0 or self._is_in_place():
+        if self._closed or self._fd < 0 or self._is_in_directory():
             return False
         self.removed = f"the log was removed, or moved, while the task ran: {self._directory}"
         _log.error("%s", self.removed)
@@ -219,7 +219,7 @@ class LogWriter:
         self._notify()
         return True
 
-    def _is_in_place(self) -> bool:
+    def _is_in_directory(self) -> bool:
         """Return whether the open file is the file that readers find by its name."""
         try:
             there, ours = os.stat(self._directory / self.segments[-1].segment_name), os.fstat(self._fd)

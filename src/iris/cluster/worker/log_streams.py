@@ -60,13 +60,13 @@ def _open_log(
     position: Position,
     directory: Path,
     attempt: Attempt | None,
-    wanted: cluster_pb2.Worker.FetchLogsFilter,
+    log_filter: cluster_pb2.Worker.FetchLogsFilter,
 ) -> OpenLog:
     writer = None if attempt is None else attempt.log
     return OpenLog(
         task_index,
         position.attempt_id,
-        open_reader(directory, position.offsets, writer, wanted),
+        open_reader(directory, position.offsets, writer, log_filter),
         is_final=lambda: attempt is None or attempt.is_final,
         end=cluster_pb2.LogEnd if attempt is None else attempt.log_end,
         writer=writer,

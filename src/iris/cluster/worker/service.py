@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from iris.arguments import MAX_INT32, check_whole_number
-from iris.cluster.logs.reading.line_pages import making_page
+from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.streaming.open_log import StreamBudget
 from iris.cluster.types import parse_task_id
 from iris.cluster.worker.attempt.request_checks import split_off_hosts
@@ -76,7 +76,7 @@ class WorkerService:
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
         with self._registry.reading(directory):
-            reading = making_page(directory.log, writer, request.filter, attempt_id, final)
+            reading = fetch_page_steps(directory.log, writer, request.filter, attempt_id, final)
             page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
             await attempt.announcement.wait()  # after the read, because the process may have started during the read

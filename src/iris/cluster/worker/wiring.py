@@ -289,7 +289,7 @@ def _start_background(parts: _Parts) -> list[asyncio.Task[None]]:
 
 
 async def _end_with_lease(parts: _Parts) -> None:
-    await parts.lease.until_over()
+    await parts.lease.until_expired()
     log_event(_log, "lease.expired", lease_s=parts.lease.length_s)
     length = format_span(parts.lease.length_s)
     parts.shutdown.give_up(f"the worker has not heard from the controller for longer than its lease of {length}")

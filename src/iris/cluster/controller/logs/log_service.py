@@ -15,7 +15,7 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.relay import LogRelay
 from iris.cluster.controller.logs.sources import NOWHERE, LogSources, worker_unreachable
 from iris.cluster.logs.cursor import Position, from_message
-from iris.cluster.logs.reading.line_pages import making_page
+from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.upload_answers import UNWANTED
 from iris.cluster.types import is_task_finished, parse_task_id
 from iris.errors import NotFoundError, PermissionDeniedError, UnauthenticatedError, UnavailableError
@@ -147,5 +147,5 @@ class LogService:
                     f"the log of attempt {request.attempt_id} of {request.task_id!r} is lost: {NOWHERE}",
                     reason=ErrorReason.LOG_NOT_FOUND,
                 )
-            reading = making_page(directory, None, request.filter, request.attempt_id, True)
+            reading = fetch_page_steps(directory, None, request.filter, request.attempt_id, True)
             return await self._sources.budget.scans.scan(caller, reading)

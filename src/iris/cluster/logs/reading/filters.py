@@ -34,7 +34,8 @@ class FilteredReader:
         directory: The directory of the log.
         offsets: Where to begin, by source. A line must begin there.
         writer: The writer of the log, as for `LogReader`.
-        wanted: The filter. Its `tail` counts the lines between these offsets and the end of the log at the first read.
+        log_filter: The filter. Its `tail` counts the lines between these offsets and the end that the log has at the
+            first read.
 
     Attributes:
         offsets: Where the next line of each source begins, after the lines that were returned or left out.
@@ -43,25 +44,25 @@ class FilteredReader:
     """
 
     def __init__(
-        self, directory: Path, offsets: Offsets = BEGINNING, *, writer: LogWriter | None = None, wanted: LogFilter
+        self, directory: Path, offsets: Offsets = BEGINNING, *, writer: LogWriter | None = None, log_filter: LogFilter
     ) -> None:
         self.offsets = offsets
         self.missing = 0
         self.exhausted = False
         self._directory = directory
         self._writer = writer
-        self._wanted = wanted
+        self._filter = log_filter
         self._from = offsets
         self._tail: Generator[int, None, TailStart] | None = None
-        self._selection = Selection(wanted, TailStart(START, 0, 0), offsets)
-        self._left = wanted.max_lines
+        self._selection = Selection(log_filter, TailStart(START, 0, 0), offsets)
+        self._left = log_filter.max_lines
         self._last_end = 0  # where the last of `max_lines` lines ends in its block
         # where the next line of each wanted source begins
-        self._at = {source_id: offsets[source_id] for source_id in wanted.source_ids}
+        self._at = {source_id: offsets[source_id] for source_id in log_filter.source_ids}
         self._marked = list(offsets)  # how far the reader knows each source to be read
         self._is_over = False
         self._walk: LineScanner | None = None
-        if not wanted.tail:
+        if not log_filter.tail:
             self._walk = self._begin()
             self._move(self._walk.offsets)
 
@@ -102,15 +103,15 @@ class FilteredReader:
                 return records
         return b""
 
-    def behind(self) -> int:
+    def bytes_left(self) -> int:
         """Return about how many bytes of records can still be read now."""
         if self._walk is None:
-            return LogReader(self._directory, self._from, writer=self._writer).behind()
-        return self._walk.reader.behind()
+            return LogReader(self._directory, self._from, writer=self._writer).bytes_left()
+        return self._walk.reader.bytes_left()
 
     def mark(self) -> bytes:
         """Return empty records for the sources of which something was left out since the last call."""
-        return self._marks_of(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
+        return self._marks_since(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def close(self) -> None:
         """Close the open file."""
@@ -119,14 +120,14 @@ class FilteredReader:
 
     def _begin(self) -> LineScanner:
         # Unwanted records come before wanted ones, so whole segments of them can be skipped.
-        source_ids = self._wanted.source_ids
+        source_ids = self._filter.source_ids
         stdout, stderr, build = (
             offset if source_id in source_ids else _NEVER for source_id, offset in enumerate(self._from)
         )
         offsets = stdout, stderr, build
-        if self._writer is not None and self._wanted.start_ms:
+        if self._writer is not None and self._filter.start_ms:
             # Skip what the index knows to be too early, unless that lies before the requested offsets.
-            point = self._writer.index.points.before(0, self._wanted.start_ms)
+            point = self._writer.index.points.before(0, self._filter.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
                 return LineScanner(self._directory, point, self._writer, (stdout, stderr, build))
@@ -135,7 +136,7 @@ class FilteredReader:
     def _seek_tail(self, final: bool) -> int:
         if self._tail is None:
             extent = extent_of(self._directory, self._writer, final=final)
-            self._tail = find_tail(self._directory, self._writer, extent, self._wanted, offsets=self._from, final=final)
+            self._tail = find_tail(self._directory, self._writer, extent, self._filter, offsets=self._from, final=final)
         try:
             return next(self._tail)
         except StopIteration as found:
@@ -144,7 +145,7 @@ class FilteredReader:
             self._tail = None  # The search begins anew with the next read.
             raise
         self._walk = LineScanner(self._directory, start.point, self._writer)
-        self._selection = Selection(self._wanted, start, self._from)
+        self._selection = Selection(self._filter, start, self._from)
         self._move(start.point.line_starts)
         self._tail = None
         return 0
@@ -152,19 +153,19 @@ class FilteredReader:
     def _read(self, walk: LineScanner, max_bytes: int, final: bool) -> bytes | None:
         """Return the matching records of one step; None if nothing more can be read now."""
         unwanted = self._unwanted()
-        if self._wanted.is_by_source:
+        if self._filter.is_by_source:
             chunk = walk.reader.read_chunk(max_bytes, final=final)
             self.offsets, self.missing = self._chosen(walk.reader.offsets), walk.reader.missing
             if chunk is None:
                 return None
-            return self._marks_of(unwanted) + chunk.records if chunk.records else b""
+            return self._marks_since(unwanted) + chunk.records if chunk.records else b""
         items = walk.read(max_bytes, final=final)
         if items is None:
             if not final:
                 return None
             self._is_over = True
             items = [*walk.leftovers()]
-        if not self._wanted.tail and not self._wanted.may_match(
+        if not self._filter.tail and not self._filter.may_match(
             [item for item in items if isinstance(item, LineBlock)]
         ):
             items = [item for item in items if isinstance(item, Gap)]
@@ -173,7 +174,7 @@ class FilteredReader:
             data = self._pass(item)
             if data:
                 others = {other: at for other, at in self._at.items() if other != item.source_id}
-                passed += (self._marks_of(unwanted | others), data)
+                passed += (self._marks_since(unwanted | others), data)
                 self._marked[item.source_id] = item.end
             self._at[item.source_id] = item.end
             if self.exhausted:
@@ -192,9 +193,9 @@ class FilteredReader:
     def _unwanted(self) -> dict[int, int]:
         """Return how far the unwanted sources were read."""
         passed = enumerate(() if self._walk is None else self._walk.reader.passed)
-        return {source_id: at for source_id, at in passed if source_id not in self._wanted.source_ids and at < _NEVER}
+        return {source_id: at for source_id, at in passed if source_id not in self._filter.source_ids and at < _NEVER}
 
-    def _marks_of(self, places: Mapping[int, int]) -> bytes:
+    def _marks_since(self, places: Mapping[int, int]) -> bytes:
         """Return empty records for the sources that were read further than the reader knows."""
         last_ms = 0 if self._walk is None else self._walk.reader.last_ms
         marks = []
@@ -209,7 +210,7 @@ class FilteredReader:
         unwanted = self._unwanted()
         stdout, stderr, build = (
             offsets[source_id]
-            if source_id in self._wanted.source_ids
+            if source_id in self._filter.source_ids
             else max(self._from[source_id], unwanted.get(source_id, 0))
             for source_id in range(len(SOURCES))
         )
@@ -217,13 +218,13 @@ class FilteredReader:
 
     def _pass(self, item: LineBlock | Gap) -> bytes:
         if isinstance(item, Gap):
-            if item.number < self._selection.start.line or not self._selection.takes_gap(item):
+            if item.number < self._selection.start.line or not self._selection.selects_gap(item):
                 return b""
             self.missing += item.missing
             return encode_gap(item.source_id, item.timestamp_ms, item.offset, item.missing, item.reason)
-        if not self._wanted.has_line_limits:
+        if not self._filter.has_line_limits:
             return (
-                encode(item.source_id, item.timestamp_ms, item.offset, item.data) if self._wanted.wants(item) else b""
+                encode(item.source_id, item.timestamp_ms, item.offset, item.data) if self._filter.selects(item) else b""
             )
         runs = self._runs(item)
         if not runs:

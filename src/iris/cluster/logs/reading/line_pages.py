@@ -65,19 +65,19 @@ class LinePage:
 def read_page(
     directory: Path,
     writer: LogWriter | None = None,
-    wanted: LogFilter = EVERYTHING,
+    log_filter: LogFilter = EVERYTHING,
     *,
     start_line: int = 0,
     final: bool,
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
 ) -> LinePage:
-    """Read a page without interruptions; see `reading_page`."""
+    """Read a page without interruptions; see `read_page_steps`."""
     return finish(
-        reading_page(
+        read_page_steps(
             directory,
             writer,
-            wanted,
+            log_filter,
             start_line=start_line,
             final=final,
             max_bytes=max_bytes,
@@ -86,10 +86,10 @@ def read_page(
     )
 
 
-def reading_page(
+def read_page_steps(
     directory: Path,
     writer: LogWriter | None = None,
-    wanted: LogFilter = EVERYTHING,
+    log_filter: LogFilter = EVERYTHING,
     *,
     start_line: int = 0,
     final: bool,
@@ -103,7 +103,7 @@ def reading_page(
     Args:
         directory: The directory of the log.
         writer: The writer of the log, as for `LogReader`.
-        wanted: The filter. Its `tail` counts from `start_line` on, so the next page continues with the same tail.
+        log_filter: The filter. Its `tail` counts from `start_line` on, so the next page continues with the same tail.
         start_line: The first line, from 0. A negative number counts from the present end of the log, before the other
             filters.
         final: Whether the log is complete, so that partial lines are shown, too. Only true if the writer has finished.
@@ -118,16 +118,16 @@ def reading_page(
     extent = extent_of(directory, writer, final=final)
     points, stop = extent
     num_lines = -1
-    if start_line < 0 or wanted.tail:
+    if start_line < 0 or log_filter.tail:
         num_lines = yield from _count_lines(LineScanner(directory, points.back(1), writer), stop, final)
     if start_line < 0:
         start_line = max(0, num_lines + start_line)
-    if wanted.tail and wanted.tail < num_lines - start_line + _NOT_NUMBERED:
-        search = find_tail(directory, writer, extent, wanted, start_line=start_line, final=final)
+    if log_filter.tail and log_filter.tail < num_lines - start_line + _NOT_NUMBERED:
+        search = find_tail(directory, writer, extent, log_filter, start_line=start_line, final=final)
         start = yield from _steps_of(search)
     else:  # A tail that contains the whole log begins at its start.
-        start = TailStart(points.before(start_line, wanted.start_ms), start_line, 0)
-    page = _PageLines(Selection(wanted, start), wanted.max_lines, max_bytes)
+        start = TailStart(points.before(start_line, log_filter.start_ms), start_line, 0)
+    page = _PageLines(Selection(log_filter, start), log_filter.max_lines, max_bytes)
     walk = LineScanner(directory, start.point, writer)
     try:
         return (yield from _read(walk, stop, final, page, look_bytes))
@@ -214,7 +214,7 @@ class _PageLines:
     def add(self, item: LineBlock | Gap) -> None:
         """Add the selected lines of a block, or a gap."""
         if isinstance(item, Gap):
-            if self._selection.takes_gap(item):
+            if self._selection.selects_gap(item):
                 self._gaps.append(_gap_line(item))
         elif not item.counted:
             self._gaps += [_line(item, item.number, start, end) for _, start, end in self._selection.lines(item)]
@@ -260,19 +260,21 @@ def _gap_line(gap: Gap) -> NumberedLine:
     return NumberedLine(gap.number, gap.timestamp_ms, source, words.encode(), False, gap.missing)
 
 
-def making_page(
+def fetch_page_steps(
     directory: Path,
     writer: LogWriter | None,
-    wanted: cluster_pb2.Worker.FetchLogsFilter,
+    log_filter: cluster_pb2.Worker.FetchLogsFilter,
     attempt_id: int,
     final: bool,
 ) -> Steps[cluster_pb2.Worker.FetchTaskLogsResponse]:
-    """Answer FetchTaskLogs step by step; see `reading_page`.
+    """Answer FetchTaskLogs step by step; see `read_page_steps`.
 
     Raises:
         InvalidArgumentError: The filter is invalid.
     """
-    reading = reading_page(directory, writer, parse_filter(wanted), start_line=wanted.start_line, final=final)
+    reading = read_page_steps(
+        directory, writer, parse_filter(log_filter), start_line=log_filter.start_line, final=final
+    )
     page = yield from reading
     response = cluster_pb2.Worker.FetchTaskLogsResponse(
         next_line=page.next_line, at_end=page.at_end, complete=final and page.at_end, attempt_id=attempt_id

@@ -78,7 +78,7 @@ class LogFilter:
         """Whether lines must be checked one by one, or counted."""
         return bool(self.regex or self.tail or self.max_lines)
 
-    def wants(self, block: LineBlock) -> bool:
+    def selects(self, block: LineBlock) -> bool:
         """Return whether the filter selects lines of this source and time."""
         return (
             block.source_id in self.source_ids

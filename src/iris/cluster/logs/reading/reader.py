@@ -153,7 +153,7 @@ class LogReader:
         """Always False for this reader; see `FilteredReader`."""
         return False
 
-    def behind(self) -> int:
+    def bytes_left(self) -> int:
         """Return about how many bytes of records can still be read now."""
         segments = self._list(final=False)
         self._seek(segments)

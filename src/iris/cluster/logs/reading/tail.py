@@ -32,14 +32,14 @@ class Selection:
     """Selects the lines of a log that a reader gets.
 
     Args:
-        wanted: The filter.
+        log_filter: The filter.
         start: Where to begin. Lines before its line, and the lines that must be skipped, are left out.
         offsets: Lines that begin before these offsets are left out.
     """
 
-    def __init__(self, wanted: LogFilter, start: TailStart, offsets: Offsets = BEGINNING) -> None:
+    def __init__(self, log_filter: LogFilter, start: TailStart, offsets: Offsets = BEGINNING) -> None:
         self.start = start
-        self._wanted = wanted
+        self._log_filter = log_filter
         self._offsets = offsets
         self._skip = start.skip
         self._is_reached = False
@@ -52,10 +52,10 @@ class Selection:
             if block.number > start_line:
                 # The counted lines were dropped meanwhile, so there are fewer lines left than the reader wants.
                 self._skip = 0
-        if not self._wanted.wants(block):
+        if not self._log_filter.selects(block):
             return
         begin = self._offsets[block.source_id] - block.offset
-        for number, start, end in self._wanted.matching(block):
+        for number, start, end in self._log_filter.matching(block):
             if number < start_line or start < begin:
                 continue
             if self._skip:
@@ -63,16 +63,16 @@ class Selection:
             else:
                 yield number, start, end
 
-    def takes_gap(self, gap: Gap) -> bool:
+    def selects_gap(self, gap: Gap) -> bool:
         """Return whether the reader gets a gap."""
-        return gap.source_id in self._wanted.source_ids and not self._skip
+        return gap.source_id in self._log_filter.source_ids and not self._skip
 
 
 def find_tail(
     directory: Path,
     writer: LogWriter | None,
     extent: Extent,
-    wanted: LogFilter,
+    log_filter: LogFilter,
     *,
     offsets: Offsets = BEGINNING,
     start_line: int = 0,
@@ -86,7 +86,7 @@ def find_tail(
         directory: The directory of the log.
         writer: The writer of the log, as for `LogReader`.
         extent: The log as it was when the search began.
-        wanted: The filter, with its `tail`.
+        log_filter: The filter, with its `tail`.
         offsets: Lines that begin before these offsets do not count.
         start_line: Lines before this number do not count.
         final: Whether the writer has finished, so that partial lines count.
@@ -110,28 +110,28 @@ def find_tail(
                 going_on = False
                 items = [*walk.leftovers()] if final else []
             blocks = [item for item in items if isinstance(item, LineBlock)]
-            may_match = bool(blocks) and wanted.may_match(blocks)
-            count = sum(_count(block, wanted, offsets, start_line) for block in blocks) if may_match else 0
+            may_match = bool(blocks) and log_filter.may_match(blocks)
+            count = sum(_count(block, log_filter, offsets, start_line) for block in blocks) if may_match else 0
             if count:
                 first = next((block.number for block in blocks if block.counted), blocks[0].number)
                 counts.append((first, count))
                 total += count
-            while counts and total - counts[0][1] >= wanted.tail:
+            while counts and total - counts[0][1] >= log_filter.tail:
                 total -= counts.popleft()[1]
             yield max(1, walk.reader.position - before)
         walk.reader.close()
-        if total >= wanted.tail:
+        if total >= log_filter.tail:
             line = counts[0][0]
-            return TailStart(points.before(line, 0), line, total - wanted.tail)
+            return TailStart(points.before(line, 0), line, total - log_filter.tail)
         if is_all:
             return TailStart(point, start_line, 0)
         steps *= 2
 
 
-def _count(block: LineBlock, wanted: LogFilter, offsets: Offsets, start_line: int) -> int:
-    if not wanted.wants(block):
+def _count(block: LineBlock, log_filter: LogFilter, offsets: Offsets, start_line: int) -> int:
+    if not log_filter.selects(block):
         return 0
     begin = offsets[block.source_id] - block.offset
     if begin <= 0 and block.number >= start_line:
-        return wanted.count(block)
-    return sum(1 for number, start, _ in wanted.matching(block) if number >= start_line and start >= begin)
+        return log_filter.count(block)
+    return sum(1 for number, start, _ in log_filter.matching(block) if number >= start_line and start >= begin)

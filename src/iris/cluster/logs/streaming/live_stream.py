@@ -132,7 +132,7 @@ class _LogStream:
         """Add what can be read of a log to a message, and return the number of bytes of records."""
         final = log.is_final()  # before the read, see `stream_logs`
         reader = log.reader
-        if reader.behind() < _INLINE_BYTES:
+        if reader.bytes_left() < _INLINE_BYTES:
             records = reader.read(min(self._max_size, _INLINE_BYTES), final=final)
         else:
             records = await self._budget.scans.read(self._caller, reader.read, self._max_size, final=final)
@@ -145,7 +145,7 @@ class _LogStream:
             message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=records)
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
         if not done and (records or (self._follow and not final)):
-            if records and (final or reader.behind()):
+            if records and (final or reader.bytes_left()):
                 self.pending.requeue_current()  # a final log is pending until an empty read
             else:
                 log.schedule_partial_line()

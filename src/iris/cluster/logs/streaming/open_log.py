@@ -33,7 +33,7 @@ class RecordReader(Protocol):
 
     def read(self, max_bytes: int, *, final: bool) -> bytes: ...
 
-    def behind(self) -> int: ...
+    def bytes_left(self) -> int: ...
 
     @property
     def is_searching(self) -> bool: ...
@@ -187,7 +187,7 @@ def open_reader(
     directory: Path,
     offsets: Offsets,
     writer: LogWriter | None,
-    wanted: cluster_pb2.Worker.FetchLogsFilter,
+    filter_message: cluster_pb2.Worker.FetchLogsFilter,
 ) -> RecordReader:
     """Return a reader for a log, which applies a filter if one is given.
 
@@ -195,20 +195,20 @@ def open_reader(
         directory: The directory of the log.
         offsets: Where to begin, by source.
         writer: The writer of a log that is still written; None for others.
-        wanted: The filter; an empty message selects everything.
+        filter_message: The filter; an empty message selects everything.
 
     Raises:
         InvalidArgumentError: The filter is invalid.
     """
-    if not wanted.ByteSize():
+    if not filter_message.ByteSize():
         return LogReader(directory, offsets, writer=writer)
     # Imported here because this module loads re2, which few readers need.
     from iris.cluster.logs.reading.filters import FilteredReader, parse_filter
 
-    log_filter = parse_filter(wanted)
+    log_filter = parse_filter(filter_message)
     if log_filter.is_open:
         return LogReader(directory, offsets, writer=writer)
-    return FilteredReader(directory, offsets, writer=writer, wanted=log_filter)
+    return FilteredReader(directory, offsets, writer=writer, log_filter=log_filter)
 
 
 def _has_same_line(before: tuple[int, ...], now: tuple[int, ...]) -> bool:

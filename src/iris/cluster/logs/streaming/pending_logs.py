@@ -39,7 +39,7 @@ class PendingLogs:
 
     def has_more_than(self, size: int) -> bool:
         """Return whether a pending log has at least `size` bytes of records left to read."""
-        return any(self.unfinished[number].reader.behind() >= size for number in self._pending)
+        return any(self.unfinished[number].reader.bytes_left() >= size for number in self._pending)
 
     def drain(self) -> Iterator[OpenLog]:
         """Yield the pending logs. A log is no longer pending once it was yielded."""

@@ -45,27 +45,26 @@ class AttemptTokens:
     """The tokens of tasks that callers show to this worker.
 
     Args:
-        goes_on: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
+        is_running: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
             does not know the attempt.
         ask: Shows a token to the controller, and raises UnauthenticatedError if the token is invalid.
         streams: The open streams of this worker.
-        hold_s: Returns for how many seconds the controller's last answer stays valid while the controller does not
-            answer.
+        answer_valid_s: Returns how many seconds the controller's last answer stays valid while it does not answer.
         check_s: The seconds between two questions about the same attempt.
     """
 
     def __init__(
         self,
-        goes_on: Callable[[str, int, int], bool | None],
+        is_running: Callable[[str, int, int], bool | None],
         ask: Callable[[Caller, str], Awaitable[object]],
         streams: AuthenticatedStreams,
-        hold_s: Callable[[], float],
+        answer_valid_s: Callable[[], float],
         check_s: float = CHECK_S,
     ) -> None:
-        self._goes_on = goes_on
+        self._is_running = is_running
         self._ask = ask
         self._streams = streams
-        self._hold_s = hold_s
+        self._answer_valid_s = answer_valid_s
         self._check_s = check_s
         self._verdicts: dict[_Key, _Verdict] = {}
         self._asking: dict[_Key, asyncio.Task[None]] = {}
@@ -77,10 +76,10 @@ class AttemptTokens:
             UnauthenticatedError: The token's attempt has ended.
             UnavailableError: The controller does not answer whether the attempt runs.
         """
-        if self._goes_on(*_key(known)) is None:
+        if self._is_running(*_key(known)) is None:
             verdict = self._verdicts.get(_key(known))
             if verdict is None or clock_s() - verdict.asked_s >= self._check_s:
-                await self._ask_again(known, token)
+                await self._ask_once(known, token)
             if (verdict := self._verdicts.get(_key(known))) is not None:
                 verdict.in_use = True
         self.check(known)
@@ -88,7 +87,7 @@ class AttemptTokens:
     def check(self, known: Caller) -> None:
         """Raise the errors of `confirm`, by what is known now and without a question to the controller."""
         key = _key(known)
-        runs_here = self._goes_on(*key)
+        runs_here = self._is_running(*key)
         if runs_here:
             return
         if runs_here is False:
@@ -98,10 +97,10 @@ class AttemptTokens:
             raise UnavailableError(f"this worker does not know whether {_name(known)} is still running")
         if verdict.refusal:
             raise UnauthenticatedError(verdict.refusal)
-        if clock_s() - verdict.confirmed_s > self._hold_s():
+        if clock_s() - verdict.confirmed_s > self._answer_valid_s():
             raise UnavailableError(
                 f"it is unknown whether {_name(known)} is still running: the controller has not"
-                f" answered for {format_span(self._hold_s())}"
+                f" answered for {format_span(self._answer_valid_s())}"
             )
 
     def ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
@@ -120,7 +119,7 @@ class AttemptTokens:
                     del self._verdicts[key]
                 verdict.in_use = False
             questions = [
-                self._ask_again(known, self._verdicts[key].token)
+                self._ask_once(known, self._verdicts[key].token)
                 for key, known in open_streams.items()
                 if key in self._verdicts
             ]
@@ -134,11 +133,11 @@ class AttemptTokens:
             return False
         return True
 
-    async def _ask_again(self, known: Caller, token: str) -> None:
+    async def _ask_once(self, known: Caller, token: str) -> None:
         """Ask the controller about an attempt. Calls at the same time share one question and its answer."""
         key = _key(known)
         if key not in self._asking:
-            question = self._asking[key] = asyncio.create_task(self._put_question(known, token))
+            question = self._asking[key] = asyncio.create_task(self._ask_controller(known, token))
             question.add_done_callback(lambda done: self._answered(key, done))
         await asyncio.shield(self._asking[key])
 
@@ -149,7 +148,7 @@ class AttemptTokens:
             # no caller awaits any more.
             question.exception()
 
-    async def _put_question(self, known: Caller, token: str) -> None:
+    async def _ask_controller(self, known: Caller, token: str) -> None:
         key = _key(known)
         before = self._verdicts.get(key)
         asked_s = clock_s()

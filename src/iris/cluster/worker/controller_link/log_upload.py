@@ -49,7 +49,7 @@ _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
-_LONGEST_HOLD_S = 60.0  # the longest pause of one log
+_LONGEST_LOG_PAUSE_S = 60.0  # the longest pause of one log
 _TRIES = 10  # A log is given up after this many calls that the controller answered with the same position.
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
 
 @dataclass(slots=True, eq=False)
-class _Log:
+class _PendingLog:
     """A log of which the controller does not have everything yet.
 
     Attributes:
@@ -68,7 +68,7 @@ class _Log:
         writer: The writer of the log; None for a log of an earlier worker process.
         position: Where the next part must begin; None before the controller was asked.
         tries: How often in a row the controller asked for a part that it had already been sent.
-        is_held: Whether the log is paused, because it cannot be read or the controller cannot store it now.
+        is_paused: Whether the log is paused, because it cannot be read or the controller cannot store it now.
         backoff: The lengths of the pauses.
     """
 
@@ -79,11 +79,11 @@ class _Log:
     writer: LogWriter | None = None
     position: int | None = None
     tries: int = 0
-    is_held: bool = False
-    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE_S, _LONGEST_HOLD_S))
+    is_paused: bool = False
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE_S, _LONGEST_LOG_PAUSE_S))
 
 
-class _Sent(NamedTuple):
+class _SentPart(NamedTuple):
     """A part of a log that is being sent.
 
     Attributes:
@@ -93,7 +93,7 @@ class _Sent(NamedTuple):
         is_last: Whether this is the last part of the log.
     """
 
-    log: _Log
+    log: _PendingLog
     piece: Piece
     has_more: bool
     is_last: bool
@@ -120,17 +120,17 @@ class LogUpload:
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._directory = directory
-        self._news: dict[_Log, None] = {}  # a set that keeps its order
+        self._news: dict[_PendingLog, None] = {}  # a set that keeps its order
         self._wake = asyncio.Event()
-        self._hurry = asyncio.Event()  # set when a caller waits for the end of all uploads
+        self._flush_requested = asyncio.Event()  # set when a caller waits for the end of all uploads
         self._sending = asyncio.Lock()
-        self._callbacks: dict[_Log, Callable[[], None]] = {}
-        self._held: dict[_Log, None] = {}
+        self._callbacks: dict[_PendingLog, Callable[[], None]] = {}
+        self._paused: dict[_PendingLog, None] = {}
 
     def add(self, attempt: Attempt) -> None:
         """Begin to upload the log of a new attempt."""
         task_id, attempt_id = attempt.key
-        log = _Log(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
+        log = _PendingLog(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
         with contextlib.suppress(OSError):  # Without this file, only a restarted worker would not finish the upload.
             attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
         self._callbacks[log] = changed = partial(self._changed, log)
@@ -145,39 +145,39 @@ class LogUpload:
             self._wake.clear()
             async with self._sending:
                 await self._upload()
-            await happens(self._hurry, _PERIOD_S)
-            self._hurry.clear()
+            await happens(self._flush_requested, _PERIOD_S)
+            self._flush_requested.clear()
 
     async def until_uploaded(self) -> None:
         """Return when the controller has all logs, or does not want them.
 
         This also waits for a log that cannot be uploaded now. The caller decides how long to wait.
         """
-        while self._news or self._held or self._sending.locked():
-            self._hurry.set()
+        while self._news or self._paused or self._sending.locked():
+            self._flush_requested.set()
             await asyncio.sleep(_LOOK_S)
 
     async def flush(self, timeout_s: float) -> None:
         """Upload the rest of all logs, if that succeeds within the time. The worker ends after this call."""
-        for log in list(self._held):
-            self._release(log)
+        for log in list(self._paused):
+            self._resume(log)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._sending:
                 while self._news:
                     await self._upload()
 
-    def _changed(self, log: _Log) -> None:
-        if not log.is_held:
+    def _changed(self, log: _PendingLog) -> None:
+        if not log.is_paused:
             self._news[log] = None
             self._wake.set()
 
-    def _left_by_earlier(self) -> list[_Log]:
+    def _left_by_earlier(self) -> list[_PendingLog]:
         logs = []
         for directory in self._directory.attempts():
             with contextlib.suppress(OSError, ValueError, TypeError):
                 task_id, attempt_id, incarnation = json.loads(directory.upload_pending.read_bytes())
                 if incarnation != self._incarnation:
-                    logs.append(_Log(directory, str(task_id), int(attempt_id), str(incarnation)))
+                    logs.append(_PendingLog(directory, str(task_id), int(attempt_id), str(incarnation)))
         return logs
 
     async def _upload(self) -> None:
@@ -210,11 +210,11 @@ class LogUpload:
             self._news = dict.fromkeys(left) | self._news | dict.fromkeys(more)
             going_on = bool(left or more)
 
-    async def _send(self, logs: list[_Log]) -> tuple[list[_Log], list[_Log]]:
+    async def _send(self, logs: list[_PendingLog]) -> tuple[list[_PendingLog], list[_PendingLog]]:
         """Send a part of each log. Return the logs that did not fit into the call, and the logs with more to send."""
         pieces, left, unreadable = await asyncio.to_thread(_read_pieces, logs)
         for log in unreadable:
-            self._hold(log)
+            self._pause(log)
         if not pieces:
             return left, []
         request = cluster_pb2.Controller.StoreLogsRequest(
@@ -227,11 +227,11 @@ class LogUpload:
         answered = zip(pieces, answer.positions, strict=True)
         return left, [one.log for one, position in answered if self._answered(one, position)]
 
-    def _answered(self, sent: _Sent, wanted: int) -> bool:
+    def _answered(self, sent: _SentPart, wanted: int) -> bool:
         """Apply the controller's answer to a sent part. Return whether more of the log can be sent now."""
         log = sent.log
         if wanted == RETRY_LATER:
-            self._hold(log)
+            self._pause(log)
             return False
         expected = sent.piece.position + len(sent.piece.records)
         log.tries = 0 if wanted == expected or wanted > (log.position or 0) else log.tries + 1
@@ -245,19 +245,19 @@ class LogUpload:
             return False
         return sent.has_more or wanted != expected
 
-    def _hold(self, log: _Log) -> None:
+    def _pause(self, log: _PendingLog) -> None:
         """Pause a log: nothing of it is sent for a while, even if it grows."""
-        log.is_held = True
-        self._held[log] = None
-        asyncio.get_running_loop().call_later(log.backoff.next_s(), self._release, log)
+        log.is_paused = True
+        self._paused[log] = None
+        asyncio.get_running_loop().call_later(log.backoff.next_s(), self._resume, log)
 
-    def _release(self, log: _Log) -> None:
-        if log.is_held:
-            log.is_held = False
-            self._held.pop(log, None)
+    def _resume(self, log: _PendingLog) -> None:
+        if log.is_paused:
+            log.is_paused = False
+            self._paused.pop(log, None)
             self._changed(log)
 
-    def _forget(self, log: _Log, *, uploaded: bool) -> None:
+    def _forget(self, log: _PendingLog, *, uploaded: bool) -> None:
         callback = self._callbacks.pop(log, None)
         if callback is not None and log.writer is not None:
             log.writer.unsubscribe(callback)
@@ -268,14 +268,14 @@ class LogUpload:
             log.directory.upload_pending.unlink(missing_ok=True)
 
 
-def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log], list[_Log]]:
+def _read_pieces(logs: Sequence[_PendingLog]) -> tuple[list[_SentPart], list[_PendingLog], list[_PendingLog]]:
     """Read a part of each log, as many as fit into one call.
 
     Returns:
         The parts, the logs that did not fit into the call, and the logs that cannot be read now.
     """
-    pieces: list[_Sent] = []
-    unreadable: list[_Log] = []
+    pieces: list[_SentPart] = []
+    unreadable: list[_PendingLog] = []
     room = _CALL_BYTES
     fair = max(_PIECE_BYTES, _CALL_BYTES // max(1, len(logs)))
     for number, log in enumerate(logs):
@@ -293,7 +293,7 @@ def _read_pieces(logs: Sequence[_Log]) -> tuple[list[_Sent], list[_Log], list[_L
     return pieces, [], unreadable
 
 
-def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
+def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
     """Return the next part of a log; None if there is none now.
 
     1. Read the log's end before anything else. If there is an end, the records on disk are all records of the log.
@@ -302,7 +302,7 @@ def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
     """
     piece = Piece(task_id=log.task_id, attempt_id=log.attempt_id, incarnation=log.incarnation)
     if log.position is None:
-        return _Sent(log, piece, has_more=True, is_last=False)  # This message only asks for the position.
+        return _SentPart(log, piece, has_more=True, is_last=False)  # This message only asks for the position.
     end = _end_of(log)
     segments, stop = _extent(log)
     if log.writer is not None:
@@ -325,11 +325,11 @@ def _read_piece(log: _Log, max_bytes: int) -> _Sent | None:
     if is_last:
         piece.end = end
     if piece.records or is_last:
-        return _Sent(log, piece, has_more, is_last)
+        return _SentPart(log, piece, has_more, is_last)
     return None
 
 
-def _extent(log: _Log) -> tuple[tuple[RecordBoundary, ...], int]:
+def _extent(log: _PendingLog) -> tuple[tuple[RecordBoundary, ...], int]:
     """Return the segments of a log, and the position at which the log ends now."""
     if log.writer is not None:
         tip = log.writer.tip  # Take the tip before the segments, so that the segments reach up to the tip.
@@ -343,7 +343,7 @@ def _extent(log: _Log) -> tuple[tuple[RecordBoundary, ...], int]:
     return segments, segments[-1].position
 
 
-def _end_of(log: _Log) -> bytes:
+def _end_of(log: _PendingLog) -> bytes:
     """Return the file `end` of a closed log, or its content from the writer if a full disk did not accept the file."""
     end = _read(log.directory.log / END)
     return end or (b"" if log.writer is None or log.writer.end is None else encode_end(log.writer.end))

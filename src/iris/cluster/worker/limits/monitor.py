@@ -67,7 +67,7 @@ class AttemptMonitor:
     async def _check(self, *, with_report: bool) -> None:
         if with_report:
             for attempt in self._registry.with_process():
-                if attempt.log.check_place():
+                if attempt.log.check_directory():
                     # A page of lines shows a gap together with the next line, so write a line.
                     attempt.write_build_line(attempt.log.warning)
             self._registry.close_logs()

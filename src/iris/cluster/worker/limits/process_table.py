@@ -58,9 +58,9 @@ class ProcessTable:
 
     def __init__(self) -> None:
         self._strangers: set[int] = set()
-        self._looks = 0
+        self._passes = 0
 
-    def look(self, marks: Mapping[int, str]) -> dict[int, list[Process]]:
+    def refresh(self, marks: Mapping[int, str]) -> dict[int, list[Process]]:
         """Return the processes of attempts. This takes some milliseconds per hundred processes, so call it from a
         thread.
 
@@ -70,8 +70,8 @@ class ProcessTable:
         Returns:
             The processes of each attempt, by the process id of the main process.
         """
-        self._looks += 1
-        if self._looks % _FORGET_AFTER == 0:
+        self._passes += 1
+        if self._passes % _FORGET_AFTER == 0:
             self._strangers.clear()
         listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         table = {}

@@ -56,7 +56,7 @@ class Sampler:
         self._enforcement.refresh()
         running = [(attempt, attempt.process, mark) for attempt, mark in attempts]
         marks = {process.pid: mark for _, process, mark in running if process is not None}
-        found = self._table.look(marks) if marks else {}
+        found = self._table.refresh(marks) if marks else {}
         samples = []
         for attempt, process, _ in running:
             processes = [] if process is None else found[process.pid]

@@ -158,7 +158,7 @@ class AttemptProcess:
         await self._end_strays()
         if not await happens(self._drained, self._drain_s):
             for pipe in list(self._open_pipes):
-                self._take_rest(pipe)
+                self._read_rest(pipe)
                 self._close_pipe(pipe)
         return Exit(
             code=code if code >= 0 else 128 - code,
@@ -209,7 +209,7 @@ class AttemptProcess:
         else:
             self._close_pipe(pipe)
 
-    def _take_rest(self, pipe: int) -> None:
+    def _read_rest(self, pipe: int) -> None:
         """Append what a pipe contains now. The loop may have been too busy to read it, for example because of a slow
         disk.
         """

@@ -72,7 +72,7 @@ class Lease:
         if self._length_s:
             self._set_deadline(self._since_s + kill_after_s(self._length_s))
 
-    async def until_over(self) -> None:
+    async def until_expired(self) -> None:
         """Return when the lease has expired."""
         while True:
             left_s = self._since_s + self._length_s - clock_s() if self._length_s else _LOOK_S
