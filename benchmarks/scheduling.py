@@ -26,8 +26,8 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.engine.base import GangRequest, GangStatus, Machine, Resources
 from iris.rpc import cluster_pb2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -788,7 +789,8 @@ def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
     job = submitted(1, retries=5)
     fail_again(job)
     pause_ms = fail_again(job)
-    assert reloaded(job).recover({}, 50_001) == [
+    job = reloaded(job)
+    assert job.recover({}, 50_001) == [
         ReleaseAllocation("job@2"),
         RequestAllocation("job@3", (0,), 50_000 + pause_ms),
     ]
@@ -798,7 +800,8 @@ def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
 def test_room_that_is_lost_does_not_make_a_gang_wait_anew() -> None:
     job = submitted(1, retries=5)
     assert job.allocation_lost("job@0")[-1] == RequestAllocation("job@1", (0,), 1000)
-    assert reloaded(job).recover({}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
+    job = reloaded(job)
+    assert job.recover({}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
 
 
 # What is no news.
@@ -834,9 +837,7 @@ def test_news_of_a_job_that_has_ended_change_nothing() -> None:
 
 def reloaded(job: Job) -> Job:
     """The job as it comes back from the store: gangs follow from the tasks."""
-    job.gangs = {}
-    job.restore_gangs()
-    return job
+    return replace(job, gangs={})
 
 
 def test_recover_goes_on_with_what_is_still_held() -> None:
@@ -865,7 +866,8 @@ def test_recover_of_a_job_that_was_being_ended() -> None:
     job = running(submitted(3))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.terminate("terminated by a user", 5000)
-    assert reloaded(job).recover({}, 9000) == [ReleaseAllocation("job@0")]
+    job = reloaded(job)
+    assert job.recover({}, 9000) == [ReleaseAllocation("job@0")]
     assert states(job) == "SKK KILLED"
     assert [task.error for task in job.tasks] == ["", "terminated by a user", "terminated by a user"]
 
@@ -873,7 +875,8 @@ def test_recover_of_a_job_that_was_being_ended() -> None:
 def test_recover_of_a_gang_that_was_being_restarted() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
-    assert reloaded(job).recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
+    job = reloaded(job)
+    assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1, 2), 9000)]
     assert states(job) == "PPP PENDING"
     assert budgets(job) == [(1, 0), (0, 0), (0, 0)]
 

@@ -12,7 +12,7 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import PAGE_BYTES, Page, cut_page, page_token_of
 from iris.rpc.serving.steps import Steps

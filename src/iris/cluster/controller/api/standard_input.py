@@ -12,8 +12,8 @@ import time
 
 from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.workers.dispatch import WorkerRecord
 from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.errors import DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from iris.cluster.controller.jobs.task import Task
+from iris.cluster.controller.jobs.task import PENDING, Stop, Task
 from iris.cluster.controller.scheduling.reasons import PendingReason
 
 
@@ -47,3 +47,18 @@ def culprit_of(tasks: Sequence[Task]) -> int:
     """Return the index of the task whose failure caused a retry of these tasks; an arbitrary one if none has failed."""
     # A failed task has an error; its peers were only stopped and have none.
     return next((task for task in tasks if task.error), tasks[0]).task_index
+
+
+def derive_gangs(tasks: Sequence[Task]) -> dict[str, Gang]:
+    """Return the unfinished gangs of a job by id, as the states of its tasks show them. Their reasons are unknown."""
+    members: dict[str, list[Task]] = {}
+    for task in tasks:
+        members.setdefault(task.gang_id, []).append(task)
+    gangs: dict[str, Gang] = {}
+    for gang_id, group in members.items():
+        if gang_id and any(not task.is_finished for task in group):
+            placed = any(task.live_attempt is not None for task in group)
+            restarting = placed and any(task.state == PENDING or task.stop is Stop.RESTART for task in group)
+            indices = tuple(task.task_index for task in group)
+            gangs[gang_id] = Gang(gang_id, indices, culprit_of(group), placed, restarting)
+    return gangs

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from iris.cluster.controller.jobs.gang import Gang, culprit_of, make_gang_id
+from iris.cluster.controller.jobs.gang import Gang, culprit_of, derive_gangs, make_gang_id
 from iris.cluster.controller.jobs.instructions import (
     Instruction,
     ReleaseAllocation,
@@ -21,7 +21,7 @@ from iris.cluster.controller.jobs.instructions import (
     StartAttempt,
     StopAttempt,
 )
-from iris.cluster.controller.jobs.job_state import Transition, roll_up
+from iris.cluster.controller.jobs.job_state import Transition, roll_up, terminated_tasks_text
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, next_in_row, pause_before
 from iris.cluster.controller.jobs.tally import Tally
 from iris.cluster.controller.jobs.task import (
@@ -43,7 +43,6 @@ from iris.cluster.controller.jobs.task import (
 )
 from iris.cluster.controller.scheduling.reasons import PendingReason
 from iris.cluster.types import is_job_finished
-from iris.errors import InternalError
 from iris.reasons import FailureCode
 
 EXCEEDED_FAILURES = "Job exceeded max_task_failures"
@@ -104,6 +103,8 @@ class Job:
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
+        if not self.gangs:  # of a job that was loaded from the store
+            self.gangs = derive_gangs(self.tasks)
 
     def pop_transitions(self) -> list[Transition]:
         """Return the changes of state since the last call, and forget them."""
@@ -138,18 +139,6 @@ class Job:
         job = cls(job_id, tasks, now_ms, coscheduled, max_task_failures, parent_job_id, retry_pause_ms)
         job.rendezvous = rendezvous
         return job
-
-    def restore_gangs(self) -> None:
-        """Derive the gangs from the tasks, after the job was loaded from the store."""
-        members: dict[str, list[Task]] = {}
-        for task in self.tasks:
-            members.setdefault(task.gang_id, []).append(task)
-        for gang_id, tasks in members.items():
-            if gang_id and any(not task.is_finished for task in tasks):
-                placed = any(task.live_attempt is not None for task in tasks)
-                restarting = placed and any(task.state == PENDING or task.stop is Stop.RESTART for task in tasks)
-                indices = tuple(task.task_index for task in tasks)
-                self.gangs[gang_id] = Gang(gang_id, indices, culprit_of(tasks), placed, restarting)
 
     def explain_waiting(self, gang_id: str, reason: PendingReason) -> bool:
         """Set why a gang waits. Return False if the gang has the same reason already, or is gone."""
@@ -280,19 +269,15 @@ class Job:
         else:
             task.stop_error, task.stop_failure = error, FailureCode.TERMINATED
             if task.stop is None:
-                instructions.append(self._stop(task, Stop.TASK))
+                instructions.append(task.request_stop(Stop.TASK))
             task.stop = Stop.TASK  # replaces another reason to stop, after which the task would be retried
         self._mark_changed(task)
         gang = self.gangs[task.gang_id]
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
-            why = f"task {task_index} was {error}"
-            return instructions + self._end(
-                KILLED,
-                (why, FailureCode.TERMINATED),
-                (f"Job ended: {why}", FailureCode.JOB_ENDED),
-                now_ms,
-            )
+            text = f"task {task_index} was {error}"
+            why, stop_why = (text, FailureCode.TERMINATED), (f"Job ended: {text}", FailureCode.JOB_ENDED)
+            return instructions + self._end(KILLED, why, stop_why, now_ms)
         if waits and not gang.placed:
             instructions += self._request_again(gang)
         self._update_state(now_ms)
@@ -403,7 +388,7 @@ class Job:
             if not task.is_finished:
                 task.retries_in_row = row
                 self._mark_changed(task)
-        return [self._stop(task, Stop.RESTART) for task in members if task.live_attempt and not task.stop]
+        return [task.request_stop(Stop.RESTART) for task in members if task.live_attempt and not task.stop]
 
     def _end_incomplete_rendezvous(self, now_ms: int) -> list[Instruction]:
         """End the job, because a task would have to be retried without a peer that has succeeded."""
@@ -444,7 +429,7 @@ class Job:
             if task.live_attempt is not None:
                 task.stop_error, task.stop_failure = stopped
                 if task.stop is None:
-                    instructions.append(self._stop(task, Stop.END))
+                    instructions.append(task.request_stop(Stop.END))
                 task.stop = Stop.END  # replaces another reason to stop, after which the task would be retried
                 self._mark_changed(task)
             elif not task.is_finished:
@@ -457,12 +442,6 @@ class Job:
                 instructions.append(ReleaseAllocation(gang.gang_id))
         self._update_state(now_ms)
         return instructions
-
-    def _stop(self, task: Task, why: Stop) -> StopAttempt:
-        attempt = _live(task)
-        task.stop = why
-        self._mark_changed(task)
-        return StopAttempt(task.task_index, attempt.attempt_id, attempt.worker_id)
 
     def _request_gangs(self, tasks: Sequence[Task]) -> list[Instruction]:
         groups = [tasks] if self.coscheduled else [[task] for task in tasks]
@@ -491,7 +470,7 @@ class Job:
             if self.state == SUCCEEDED:
                 self.error, self.failure = "", FailureCode.UNSPECIFIED
             elif self.state == KILLED and not self.error:
-                self.error, self.failure = self._killed_by_users(), FailureCode.TERMINATED
+                self.error, self.failure = terminated_tasks_text(self.tasks), FailureCode.TERMINATED
         elif self.ending is None:
             self.state = rolled_up
         # If the end is decided, but attempts are still live, the state remains what it was until the last attempt has
@@ -503,15 +482,3 @@ class Job:
     def _mark_changed(self, task: Task) -> None:
         task.revision = self.revision + 1  # which `_update_state` makes the job's revision
         self.tally.recount(task)
-
-    def _killed_by_users(self) -> str:
-        killed = [task for task in self.tasks if task.state == KILLED]
-        more = f" and {len(killed) - 1} more were" if len(killed) > 1 else " was"
-        return f"task {killed[0].task_index}{more} {killed[0].error}"
-
-
-def _live(task: Task) -> TaskAttempt:
-    attempt = task.live_attempt
-    if attempt is None:
-        raise InternalError(f"{task.task_id} has no live attempt")
-    return attempt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from iris.cluster.controller.jobs.task import (
     SUCCEEDED,
     UNSCHEDULABLE,
     WORKER_FAILED,
+    Task,
 )
 
 
@@ -65,3 +67,10 @@ def roll_up(states: States, max_task_failures: int) -> int:
     if states.count(BUILDING):
         return BUILDING
     return RUNNING if states.count(PENDING) < len(states) else PENDING
+
+
+def terminated_tasks_text(tasks: Sequence[Task]) -> str:
+    """Return the error of a job that is KILLED because users have ended some of its tasks."""
+    killed = [task for task in tasks if task.state == KILLED]
+    more = f" and {len(killed) - 1} more were" if len(killed) > 1 else " was"
+    return f"task {killed[0].task_index}{more} {killed[0].error}"

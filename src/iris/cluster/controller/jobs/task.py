@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from iris.cluster.controller.jobs.instructions import StopAttempt
 from iris.cluster.types import is_task_finished, make_task_id, state_name
 from iris.errors import InternalError
 from iris.reasons import FailureCode
@@ -235,7 +236,7 @@ class Task:
             self._finish(end.state, end, error=end.error, failure=end.failure)
         return True
 
-    def finish_unstarted(self, state: int, error: str, now_ms: int, failure: int) -> None:
+    def finish_unstarted(self, state: int, error: str, now_ms: int, failure: int = FailureCode.UNSPECIFIED) -> None:
         """PENDING → KILLED or UNSCHEDULABLE: end a task that has no live attempt.
 
         Raises:
@@ -245,7 +246,7 @@ class Task:
             raise InternalError(f"{self.task_id} cannot end without an attempt: it is {state_name(self.state)}")
         self._finish(state, AttemptEnd(state, now_ms), error=error, failure=failure)
 
-    def give_up(self, error: str, failure: int) -> None:
+    def give_up(self, error: str, failure: int = FailureCode.UNSPECIFIED) -> None:
         """PENDING → the state of the last attempt: end a task that cannot be retried, although budget may be left.
 
         Raises:
@@ -260,6 +261,18 @@ class Task:
             error=error,
             failure=failure,
         )
+
+    def request_stop(self, why: Stop) -> StopAttempt:
+        """Note that the live attempt is being stopped, and return the instruction to stop it.
+
+        Raises:
+            InternalError: The task has no live attempt.
+        """
+        attempt = self.live_attempt
+        if attempt is None:
+            raise InternalError(f"{self.task_id} has no live attempt to stop: it is {state_name(self.state)}")
+        self.stop = why
+        return StopAttempt(self.task_index, attempt.attempt_id, attempt.worker_id)
 
     def _retry_or_finish(self, retry: bool, end: AttemptEnd) -> None:
         if retry:

@@ -20,7 +20,7 @@ from contextlib import ExitStack, aclosing
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.sources import LogSources, end_of
-from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.logs.asyncio_driver import AsyncioDriver, Step
 from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.follow import Follow, FollowRules

@@ -10,7 +10,7 @@ from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.keeper import LogKeeper
 from iris.cluster.controller.storage.saver import SavedJobs
-from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.progress import complete_end
 from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader

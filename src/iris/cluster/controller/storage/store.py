@@ -205,7 +205,6 @@ class Store:
             tasks.append(_load_task(json.loads(task)))
             facts.append(cluster_pb2.TaskStatus.FromString(fact))
         job = Job(tasks=tasks, **_known(json.loads(record), _JOB_FIELDS))
-        job.restore_gangs()
         return JobRecord(job, cluster_pb2.Controller.LaunchJobRequest.FromString(launch), facts)
 
     def write(self, changes: Changes) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractAsyncContextManager
 
-from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.rpc.serving.fair_lane import FairLane
 
 _AT_ONCE = 512

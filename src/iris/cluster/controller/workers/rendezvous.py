@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.submission.request import need_of
-from iris.cluster.controller.workers.dispatch import WorkerRecord
+from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.engine.base import Slot
 from iris.rpc import cluster_pb2
 

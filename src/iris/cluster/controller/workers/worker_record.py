@@ -1,0 +1,114 @@
+"""A registered worker, as the controller knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from pyqwest import Client
+
+from iris.cluster.controller.jobs.task import WorkerIdentity
+from iris.cluster.lease_terms import heartbeat_s, lost_after_s
+from iris.errors import shown
+from iris.rpc import cluster_connect, cluster_pb2
+from iris.rpc.auth.credentials import BearerInterceptor
+from iris.system.clock import now_ms
+
+_MISSED_UNTIL_UNHEALTHY = 3
+_REASON_CHARACTERS = 500  # the maximum length of a worker's text about its shortage
+
+
+@dataclass(slots=True, eq=False)
+class WorkerRecord:
+    """A registered worker. Only `Fleet` changes a record.
+
+    Attributes:
+        identity: The worker's process.
+        metadata: What the worker reported about its machine.
+        stub: The client for calls to the worker.
+        lease_s: The worker's lease in seconds, see worker/supervision/lease.py.
+        heard_s: When the worker called last, by `time.monotonic`. Decisions use this time.
+        last_heartbeat_ms: When the worker called last, as wall clock time for people.
+        registered_s: When the worker registered, by `time.monotonic`.
+        python_version: The Python version of the worker's tasks; empty if unknown.
+        short_of: Why the worker can start no new attempts now, in its words; empty if it can.
+        is_dead: True if the worker's process is dead or was declared lost. Another process may register.
+        visible_devices: The devices of the slot, as CUDA names them, if the worker serves one slot only.
+        starting: By job, task and attempt: an event that is set when the worker has answered the start.
+    """
+
+    identity: WorkerIdentity
+    metadata: cluster_pb2.WorkerMetadata
+    stub: cluster_connect.WorkerServiceClient
+    lease_s: float
+    heard_s: float
+    last_heartbeat_ms: int
+    registered_s: float
+    python_version: str = ""
+    short_of: str = ""
+    is_dead: bool = False
+    visible_devices: tuple[str, ...] = ()
+    starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
+
+    def missed_heartbeats(self, now_s: float) -> int:
+        """Return the number of heartbeats that are missing in a row."""
+        return int(max(0.0, now_s - self.heard_s) / heartbeat_s(self.lease_s))
+
+    def is_healthy(self, now_s: float) -> bool:
+        """Return True if the worker may get new attempts. An unhealthy worker keeps the attempts that it has."""
+        return not self.is_dead and self.missed_heartbeats(now_s) < _MISSED_UNTIL_UNHEALTHY
+
+    def is_lost(self, now_s: float) -> bool:
+        """Return True if the worker has been silent for so long that it has ended all its attempts itself."""
+        return now_s - self.heard_s > lost_after_s(self.lease_s)
+
+    def heard(self, lease_s: float, short_of: str) -> None:
+        """Record a call of the worker.
+
+        Args:
+            lease_s: The lease that the worker is granted, in seconds.
+            short_of: Why the worker can start no new attempts now; empty if it can.
+        """
+        self.short_of = shown(short_of[:_REASON_CHARACTERS])
+        self.lease_s = lease_s
+        self.heard_s = time.monotonic()
+        self.last_heartbeat_ms = now_ms()
+
+
+def new_record(
+    request: cluster_pb2.Controller.RegisterWorkerRequest,
+    lease_s: float,
+    bearer: BearerInterceptor,
+    http_client: Client | None,
+) -> WorkerRecord:
+    """Return the record of a worker that registers.
+
+    Args:
+        request: The worker's request.
+        lease_s: The worker's lease, in seconds.
+        bearer: Adds the token to calls to the worker.
+        http_client: Makes the calls; None uses connectrpc's own client.
+    """
+    stub = cluster_connect.WorkerServiceClient(
+        request.address,
+        accept_compression=(),
+        send_compression=None,
+        interceptors=(bearer,),
+        http_client=http_client,
+    )
+    # One stub for each worker, because the stub keeps the connections.
+    identity = WorkerIdentity(request.worker_id, request.address, request.incarnation)
+    now_s = time.monotonic()
+    return WorkerRecord(
+        identity,
+        request.metadata,
+        stub,
+        lease_s,
+        heard_s=now_s,
+        last_heartbeat_ms=now_ms(),
+        registered_s=now_s,
+        python_version=request.python_version,
+        short_of=shown(request.short_of[:_REASON_CHARACTERS]),
+        visible_devices=tuple(request.visible_devices),
+    )
