@@ -1,4 +1,4 @@
-"""What attempts leave on a worker's disk goes in time; what is still needed does not, however old it is."""
+"""Directories and logs of attempts are removed after their time, unless they are still needed."""
 
 from __future__ import annotations
 
@@ -44,15 +44,7 @@ def anyio_backend() -> str:
 
 
 class Disk:
-    """A worker that starts no process, its disk, and a clock.
-
-    Its attempts end before they start, or wait for a workspace from a controller that does not answer.
-
-    Args:
-        root: The worker's directory.
-        controller: Somebody who listens and never answers.
-        logs: Where logs lie instead of with the attempts.
-    """
+    """A worker that starts no process, with its directory and a clock."""
 
     def __init__(self, root: Path, controller: socket.socket, logs: LogDirectories | None = None) -> None:
         address = f"http://127.0.0.1:{controller.getsockname()[1]}"
@@ -81,12 +73,12 @@ class Disk:
         )
 
     async def sweep(self, later_s: float, keep_s: float = KEEP_S, keep_log_s: float | None = KEEP_LOG_S) -> None:
-        """As if it were so much later now."""
+        """Sweep as if it were `later_s` seconds later."""
         cleanup = Cleanup(self.worker.registry, self.directory, keep_s, keep_log_s, lambda: time.time() + later_s)
         await cleanup.sweep()
 
     def begin(self, task_id: str = "job/task-0", attempt_id: int = 0, bundle_hash: str = "ab" * 32) -> Attempt:
-        """An attempt that does not end."""
+        """Begin an attempt that does not end."""
         job_id, _, index = task_id.rpartition("/task-")
         request = cluster_pb2.Worker.RunTaskRequest(
             job_id=job_id,
@@ -99,7 +91,7 @@ class Disk:
         return self.worker.run_task(request, b"")
 
     async def end(self, task_id: str = "job/task-0", attempt_id: int = 0, *, reported: bool = True) -> Attempt:
-        """An attempt that has ended, and whose log is handed over."""
+        """Begin an attempt, end it, and mark its log as uploaded."""
         attempt = self.begin(task_id, attempt_id, bundle_hash="")
         self.worker.kill_task(task_id, attempt_id, 0)
         await asyncio.to_thread(wait_until, lambda: attempt.is_final, "the end of the attempt")
@@ -108,7 +100,7 @@ class Disk:
         return attempt
 
     def leave(self, task_id: str = "job/task-0", attempt_id: int = 0) -> AttemptDir:
-        """What an earlier process with this directory left, and had handed over."""
+        """Create an attempt directory as an earlier worker process leaves it, with an uploaded log."""
         directory = self.directory.attempt(task_id, attempt_id)
         directory.create()
         directory.work.mkdir()

@@ -1,4 +1,4 @@
-"""What a worker hands over, to a controller of the test's that answers as it is told."""
+"""Uploads of logs to a controller whose answers the test chooses."""
 
 from __future__ import annotations
 
@@ -24,14 +24,7 @@ Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
 
 class Controller:
-    """Takes what comes.
-
-    Attributes:
-        pieces: What has come, by task.
-        before: Called before each call is answered; what it raises is the call's error.
-        timeouts_ms: How long each call might take.
-        answers: By task: what is wanted, instead of what follows the piece.
-    """
+    """A controller that accepts all parts of logs."""
 
     def __init__(self) -> None:
         self.pieces: dict[str, list[Piece]] = {}
@@ -54,19 +47,19 @@ class Controller:
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits for something that comes with a call."""
+        """Wait until a condition holds that a call makes true."""
         async with asyncio.timeout(60):
             while not condition():
                 await self._came.wait()
                 self._came.clear()
 
     def has(self, task_id: str, *, whole: bool = False) -> bool:
-        """Whether something of a task has come, or its end."""
+        """Return whether records of a task, or the end of its log, have arrived."""
         return any(piece.end if whole else piece.records for piece in self.pieces.get(task_id, ()))
 
 
 class Place:
-    """A worker's directory, and what hands over from it."""
+    """A worker's directory, and the upload of its logs."""
 
     def __init__(self, root: Path) -> None:
         self.controller = Controller()
@@ -77,7 +70,7 @@ class Place:
         )
 
     def attempt(self, task_id: str) -> Attempt:
-        """An attempt that begins."""
+        """Begin an attempt."""
         directory = self._directory.attempt(task_id, 0)
         directory.create()
         request = cluster_pb2.Worker.RunTaskRequest(task_id=task_id)
@@ -88,7 +81,7 @@ class Place:
 
 @pytest.fixture
 def during(tmp_path: Path) -> Callable[[Callable[[Place], Coroutine[Any, Any, None]]], None]:
-    """Runs a test on a loop, while what hands over runs."""
+    """Return a function that runs a test on an event loop while logs are uploaded."""
 
     def run(test: Callable[[Place], Coroutine[Any, Any, None]]) -> None:
         async def main() -> None:

@@ -1,4 +1,4 @@
-"""A task that leaves something else than a result where its worker looks for one."""
+"""A task that leaves something other than a result where its worker expects the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iris.rpc import cluster_pb2
 
 
 def leave_instead(name: str, what: str) -> None:
-    """Makes something at a path beside the task's directory, and ends before the result is written."""
+    """Create something at a path beside the task's directory, and end before the result is written."""
     import os
 
     path = os.path.join("..", name)

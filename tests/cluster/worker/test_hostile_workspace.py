@@ -1,4 +1,4 @@
-"""Archives that somebody made to break a worker: refused in words, in bounded time and memory, with nothing left."""
+"""Archives that are made to break a worker are refused in limited time and memory, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unpack(blob: bytes, into: Path) -> None:
 
 
 def sparse(name: str) -> Member:
-    """A member of GNU's old sparse format: a gigabyte of which nothing is there."""
+    """Return a member of GNU's old sparse format that claims a gigabyte without content."""
     member = tarfile.TarInfo(name)
     member.type = tarfile.GNUTYPE_SPARSE
     return member, b""
@@ -45,7 +45,7 @@ def pax(name: str, headers: dict[str, str], content: bytes = b"x") -> Member:
 
 
 def chain(length: int) -> list[Member]:
-    """Links that lead from one to the next; the last leads to a file."""
+    """Return links, each to the next one; the last one leads to a file."""
     return [file("end"), *(link(f"l{i}", f"l{i + 1}") for i in range(length - 1)), link(f"l{length - 1}", "end")]
 
 
@@ -101,7 +101,7 @@ def test_a_strange_but_harmless_workspace_is_unpacked(tmp_path: Path, members: l
 
 
 def test_too_many_implied_folders_are_refused(tmp_path: Path) -> None:
-    """Each name makes a hundred folders: together they count as what they are."""
+    """Each name implies a hundred folders, which count as members."""
     blob, bundle_hash = bundle_of(*(file(f"{i}/" + "d/" * 100 + "x", b"") for i in range(11)))
     with pytest.raises(ResourceExhaustedError, match="1,000 members"):
         unpack_workspace(blob, bundle_hash, tmp_path / "out", max_members=1000)
@@ -134,7 +134,7 @@ def long_header(kind: bytes) -> bytes:
 
 
 def sparse_map() -> bytes:
-    """A sparse file of GNU's newest format, with a map of some hundred million numbers before its content."""
+    """Return a sparse file of GNU's newest format, with a map of some hundred million numbers before its content."""
     member, _ = pax("a", {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"})
     member.size = 200 * 1024**2
     return bomb(member.tobuf(tarfile.PAX_FORMAT) + b"999999999\n", b"1\n", 200)
@@ -151,7 +151,7 @@ def sparse_map() -> bytes:
     ],
 )
 def test_a_gzip_bomb_is_refused_with_little_memory(tmp_path: Path, blob: bytes) -> None:
-    """In a process of its own, whose peak is only its own."""
+    """The archive is unpacked in a process of its own, so that the peak of its memory can be measured."""
     (tmp_path / "blob").write_bytes(blob)
     program = """
 import hashlib, pathlib, resource, sys
@@ -209,7 +209,7 @@ KINDS = st.sampled_from(
 
 @st.composite
 def archives(draw: st.DrawFn) -> bytes:
-    """Tars of odd members, sometimes with bytes changed, sometimes cut off."""
+    """Return tars of odd members, sometimes with changed bytes, sometimes truncated."""
     buffer = io.BytesIO()
     with tarfile.open(
         mode="w", fileobj=buffer, format=draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))

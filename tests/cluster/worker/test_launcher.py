@@ -1,4 +1,4 @@
-"""The launcher: what a program inherits is set before it begins, and nothing begins for a worker that has ended."""
+"""The launcher sets the launch limits of a program before the program begins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def launcher() -> AsyncIterator[Launcher]:
 
 
 async def run(launcher: Launcher, program: Program) -> tuple[int, str]:
-    """Runs a program to its end: its exit code, and what it wrote."""
+    """Run a program, and return its exit code and its output."""
     reading, writing = os.pipe()
     nothing = os.open(os.devnull, os.O_RDONLY)
     try:

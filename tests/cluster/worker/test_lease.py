@@ -1,4 +1,4 @@
-"""A worker's lease: its clocks run out in an order that lets no attempt run twice, and its reaper holds it to that."""
+"""The clocks of a lease expire in an order that lets no attempt run twice, and the reaper enforces the worker's lease."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Attempts are kept to what they asked for, by cgroups and by watching, and are told in words what they ran out of.
-
-Real processes that take real memory, some 100 MB at a time. Where this machine lets nobody make cgroups, the tests of
-them are skipped.
-"""
+"""The limits of attempts are enforced by cgroups and by watching, and an exceeded limit is explained."""
 
 from __future__ import annotations
 
@@ -35,7 +31,7 @@ HOLD = "import sys, time; block = b'x' * (int(sys.argv[1]) << 20); print('holds 
 
 
 def place() -> cgroup.CgroupParent:
-    """Where this machine lets us make cgroups."""
+    """Return the cgroup below which this machine allows cgroups."""
     found = cgroup.find_parent()
     probe = None if found is None else found.make(f"probe.{os.getpid()}")
     if found is None or probe is None:
@@ -46,7 +42,7 @@ def place() -> cgroup.CgroupParent:
 
 @pytest.fixture(scope="module", params=["watch", "cgroup"])
 def enforcing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IrisClient]:
-    """A client of a cluster that keeps tasks to their limits in one of the two ways."""
+    """A client of a cluster that enforces limits in one of the two ways."""
     if request.param == "cgroup":
         place()
     options = {"enforce": "watch" if request.param == "watch" else "auto", "max_processes": MAX_PROCESSES}
@@ -58,17 +54,17 @@ def enforcing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def python(program: str, *words: object) -> list[str]:
-    """A command that runs a program in Python."""
+    """Return a command that runs a program in Python."""
     return [sys.executable, "-c", program, *map(str, words)]
 
 
 def memory(size: int) -> ResourceSpec:
-    """So many MiB."""
+    """Return resources with this many MiB of memory."""
     return ResourceSpec(memory=size * MIB)
 
 
 def out_of_memory(job: Job, limit: int) -> pb.TaskStatus:
-    """Waits for the end of a job, and checks that it is told in words."""
+    """Wait for the end of a job, and check that it failed as out of memory."""
     with pytest.raises(JobFailedError, match="out of memory: the task") as caught:
         job.wait(timeout=100)
     assert (caught.value.exit_code, caught.value.signal) == (137, signal.SIGKILL)
@@ -203,7 +199,7 @@ def test_a_task_with_too_many_processes_and_threads_fails(enforcing: IrisClient,
 
 
 def processes_of(job_id: str) -> list[int]:
-    """The processes that a job has left."""
+    """Return the processes that a job has left."""
     mine = f"IRIS_JOB_ID={job_id}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -264,19 +260,19 @@ def test_the_default_process_limit_respects_the_limit_of_the_container(path: str
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Iterator[tuple[IrisClient, cgroup.CgroupParent]]:
-    """A cluster that makes cgroups, and where."""
+    """A cluster that creates cgroups, and the parent of these cgroups."""
     where = place()
     with running_cluster(tmp_path / "cluster") as server, IrisClient.remote(server.address) as client:
         yield client, where
 
 
 def cgroups_of_attempts(where: cgroup.CgroupParent, worker: str = "iris-") -> set[str]:
-    """The cgroups that there are now, of one worker or of all."""
+    """Return the present cgroups of one worker, or of all workers."""
     return {name for name in os.listdir(where.path) if name.startswith(worker) and "." in name}
 
 
 def start_in_cgroup(client: IrisClient, where: cgroup.CgroupParent, script: str) -> tuple[Job, str]:
-    """Runs a script once it is in its cgroup; the job, and what the names of its worker's cgroups start with."""
+    """Run a script once it is in its cgroup. Return the job, and the prefix of the names of its worker's cgroups."""
     inside = "until grep -q iris- /proc/self/cgroup; do :; done; grep -o 'iris-[^/]*$' /proc/self/cgroup"
     job = client.run(shell(f"{inside}; {script}"), max_retries_preemption=0)
     name = next(iter(job.logs(follow=True))).message
@@ -314,7 +310,7 @@ def test_with_cgroups_no_process_outlives_a_killed_worker(
 
 @pytest.mark.parametrize("with_a_stranger", [False, True])
 def test_cgroups_are_used_in_a_delegated_systemd_unit(tmp_path: Path, with_a_stranger: bool) -> None:
-    """The server makes room in it. With somebody else there it cannot, and workers watch instead."""
+    """The server moves into a child cgroup. With a foreign process in the unit, it cannot, and workers watch instead."""
     unit = Path(place().path) / f"unit-{os.getpid()}.scope"
     unit.mkdir()
     os.setxattr(unit, "user.delegate", b"1")
@@ -358,7 +354,7 @@ def test_a_cgroup_that_is_not_delegated_is_left_alone(delegate: bytes) -> None:
 
 @pytest.fixture
 def small_machine(tmp_path: Path) -> Iterator[IrisClient]:
-    """A cluster whose worker, with all that it starts, has 300 MiB, as in a container that allows no cgroups."""
+    """A cluster whose worker and tasks have 300 MiB together, as in a container without cgroups."""
     container = Path(place().path) / f"container.{os.getpid()}"
     container.mkdir()
     (container / "memory.max").write_text(str(300 * MIB))

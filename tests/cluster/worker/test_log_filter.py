@@ -1,4 +1,4 @@
-"""A filter over a log gives what one would pick by hand, whoever reads, from wherever."""
+"""A filtered reader returns the lines that a simple model selects, wherever it starts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def by_hand(lines: Iterable[NumberedLine], wanted: LogFilter) -> list[Given]:
-    """What a filter keeps of lines."""
+    """Return the lines that a filter selects, computed by a simple model."""
     kept: list[Given] = []
     for line in lines:
         in_time = (not wanted.start_ms or line.timestamp_ms > wanted.start_ms) and (
@@ -72,7 +72,7 @@ def by_hand(lines: Iterable[NumberedLine], wanted: LogFilter) -> list[Given]:
 
 
 def given(records: bytes) -> list[Given]:
-    """The lines of records, gaps and empty records left out."""
+    """Return the lines in records, without gaps and empty records."""
     lines: list[Given] = []
     for kind, timestamp_ms, _, payload in decode(records):
         if not kind & GAP:
@@ -380,7 +380,7 @@ def test_empty_records_carry_how_far_the_filter_has_read(path: Path) -> None:
 
 
 def test_matching_lines_are_preceded_by_the_places_of_the_other_sources(path: Path) -> None:
-    """So that a reader who goes on from there, with whatever filter, gets what came after it, and nothing before."""
+    """A reader that reconnects there, with any filter, gets everything after the line and nothing before it."""
     writer = LogWriter(path)
     block = b"nothing of it\n" * 5000
     for number in range(100):
@@ -436,7 +436,7 @@ def test_segments_before_start_ms_are_not_read(path: Path) -> None:
 
 
 def test_a_line_that_begins_before_an_index_point_is_whole(path: Path) -> None:
-    """What is too early is not read; a line that begins there and ends later is."""
+    """Lines before start_ms are not read, except a line that begins before and ends after."""
     writer = LogWriter(path)
     longest = (1 << 20) - HEADER.size
     for number in range(16):  # a segment and a point of the index end with the last of them

@@ -1,4 +1,4 @@
-"""Where lines end: the same for everybody, wherever in the log one begins."""
+"""Lines end at the same places wherever reading begins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iris.cluster.logs.segments import list_segments
 
 
 def split(captured: list[Captured]) -> list[NumberedLine]:
-    """The lines that a splitter takes; another one that skips counts the same after each record."""
+    """Return the lines that a splitter takes, and check after each record that a skipping splitter counts the same."""
     taking, skipping = LineSplitter(), LineSplitter()
     lines: list[NumberedLine] = []
     for source, data, timestamp_ms in captured:

@@ -1,4 +1,4 @@
-"""A log read page by page: each line once, by its number, however it is read."""
+"""A log that is read page by page shows each line once, with its number."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def page_of(
 
 
 def pages(path: Path, writer: LogWriter | None = None, *, final: bool = True, **wanted: Any) -> Iterator[LinePage]:
-    """Goes from page to page, as a reader does, until there is nothing left."""
+    """Read page after page, until nothing is left."""
     while True:
         page = page_of(path, writer, final=final, **wanted)
         yield page
@@ -329,7 +329,7 @@ def test_long_partial_lines_do_not_fill_the_index(path: Path) -> None:
 
 @pytest.fixture
 def ten(path: Path) -> LogWriter:
-    """Lines 0 to 9, at 100, 110, … 190 ms."""
+    """A log with the lines 0 to 9, at 100, 110, … 190 ms."""
     return write(path, [("stdout", b"line %d\n" % number, 100 + 10 * number) for number in range(10)])
 
 
@@ -423,7 +423,7 @@ def gap_line(number: int, timestamp_ms: int, missing: int, reason: str) -> Numbe
 
 @pytest.fixture
 def with_gaps(path: Path) -> list[NumberedLine]:
-    """A log with gaps, one of them at its end."""
+    """A log with several gaps, one of them at its end."""
     path.mkdir()
     records = [
         encode(0, 1, 0, b"a\nb"),

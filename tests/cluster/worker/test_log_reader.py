@@ -1,4 +1,4 @@
-"""Reading records on: from any place, while they are written; what is missing or damaged is said in its place."""
+"""Records are read from any place, also while they are written, and gaps stand for missing and damaged parts."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_a_truncated_segment_returns_its_whole_records(path: Path, per_segment: 
 
 
 def whole(content: bytes, length: int) -> int:
-    """Where the last record ends that is whole when only so much is left."""
+    """Return where the last whole record ends if only this many bytes are left."""
     end = 0
     for record in decode(content):
         after = end + HEADER.size + len(record.payload)
@@ -422,7 +422,7 @@ def test_an_open_segment_is_read_to_its_end_after_it_was_dropped(path: Path) -> 
 
 @pytest.fixture
 def begun(path: Path) -> Iterator[LogReader]:
-    """A reader of a log of several segments, which has read the first; what it has listed is removed then."""
+    """A reader that has read the first of several segments. The segments that it has listed are then removed."""
     write(path, [("stdout", b"x" * 60_000, number) for number in range(10)], max_bytes=1 << 20)
     assert len(list_segments(path)) > 2
     with LogReader(path) as reader:

@@ -1,4 +1,4 @@
-"""Threads that read logs: shared fairly between callers, and free again soon after a caller has gone."""
+"""The threads that read logs are shared fairly between callers, and are free again soon after a caller has left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 
 class Work:
-    """Reading without an end: each step waits for a moment, as a disk does."""
+    """An endless read, each step of which waits for a moment, as a disk does."""
 
     def __init__(self) -> None:
         self.has_begun = threading.Event()

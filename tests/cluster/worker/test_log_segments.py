@@ -1,4 +1,4 @@
-"""What a closed log says of itself, and what is no such thing, whoever sends it."""
+"""The end of a closed log is parsed, and anything else is refused."""
 
 from __future__ import annotations
 

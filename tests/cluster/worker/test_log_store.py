@@ -1,4 +1,4 @@
-"""Writing the log of an attempt: segments, limits, and disks that take no more."""
+"""The log of an attempt is written into segments, within its limit, also on disks that are full."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def received(path: Path, captured: list[Captured], writer: LogWriter | None = None) -> Received:
-    """What a reader gets of a log that is complete."""
+    """Return what a reader gets of a complete log."""
     got = Received(captured)
     got.take(read_all(LogReader(path, writer=writer)))
     return got
@@ -250,7 +250,7 @@ def test_bytes_that_were_lost_and_dropped_count_once_as_missing(path: Path) -> N
 
 @contextlib.contextmanager
 def file_limit(size: int) -> Iterator[None]:
-    """Writes beyond this size of a file fail, or end there."""
+    """Make writes beyond this file size fail, or end there."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -347,7 +347,7 @@ def test_a_log_without_its_directory_counts_lost_bytes(path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB with room for 12 files."""
+    """A disk of 1 MiB with inodes for 12 files."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=12", "tmpfs", str(disk)]

@@ -1,4 +1,4 @@
-"""A stream of logs that are being written: what it sends when there is little to say."""
+"""What a stream of growing logs sends when there is little to send."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_silent_stream_sends_beats(tmp_path: Path, wanted: Filter) -> None:
 
 @pytest.mark.parametrize("wanted", [Filter(regex="ERROR"), Filter(sources=["stderr"]), Filter(end_ms=1)])
 def test_a_stream_sends_beats_while_no_line_matches_the_filter(tmp_path: Path, wanted: Filter) -> None:
-    """Else it would be cut by proxies, and be taken for lost by who reads it."""
+    """Without beats, proxies would cut the stream, and the reader would take it for lost."""
 
     async def write(writer: LogWriter) -> None:
         while True:
@@ -66,7 +66,7 @@ def test_a_stream_sends_beats_while_no_line_matches_the_filter(tmp_path: Path, w
 
 
 def held_by(directory: Path) -> int:
-    """How many files below a directory this process has open for reading."""
+    """Return how many files below a directory this process has open for reading."""
     held = 0
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Ports for attempts: free, distinct, and kept for one until it has ended."""
+"""Ports of attempts are free, distinct, and reserved until the attempt has ended."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks of our own: real workers of this machine take no part."""
+    """Use a lock directory of the test's own, so that real workers of this machine do not interfere."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
 @pytest.fixture
 def worker() -> Iterator[Callable[[], PortReservations]]:
-    """Workers of this process; they let go of everything in the end."""
+    """Return a function that creates workers of this process and releases their ports at the end."""
     made: list[PortReservations] = []
 
     def make() -> PortReservations:
@@ -62,7 +62,7 @@ def other_worker(seed: int, count: int) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def reserve(reservations: PortReservations, seed: int) -> int:
-    """Tries the ports in the order of the seed: the same seed gets the same port, unless that is not to be had."""
+    """Try the ports in the order of a seed: the same seed reserves the same port, if that port is free."""
     random.seed(seed)
     return reservations.reserve()
 
@@ -170,7 +170,7 @@ def test_many_ports_of_two_processes_are_distinct() -> None:
 
 
 def test_a_child_of_the_worker_does_not_inherit_its_reservations(worker: Callable[[], PortReservations]) -> None:
-    """Locks are not inherited: what a task leaves behind holds nothing."""
+    """Locks are not inherited, so a process that a task has left behind reserves nothing."""
     first, second = worker(), worker()
     port = reserve(first, 1)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:

@@ -1,4 +1,4 @@
-"""One attempt's processes: what they wrote is captured, whatever keeps the loop busy."""
+"""The output of an attempt's processes is captured, even if the event loop is busy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iris.cluster.worker.process.launcher import Program, start_launcher
 
 
 async def nothing() -> None:
-    """Nothing strays."""
+    """Do nothing, because no process strays."""
 
 
 @pytest.mark.parametrize("holds", [False, True])

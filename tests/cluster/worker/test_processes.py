@@ -1,4 +1,4 @@
-"""What processes hold, as a limit on their memory counts it."""
+"""The memory of processes, as a memory limit counts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 2**20
 
 @contextmanager
 def running(program: str, *words: str) -> Iterator[Process]:
-    """A program that says when it is ready, as a process of its own group."""
+    """Start a program in a process group of its own, and wait until it says that it is ready."""
     command = [sys.executable, "-c", f"{program}\nprint(flush=True); input()", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
@@ -40,7 +40,7 @@ def test_memory_held_counts_private_memory(block: str) -> None:
 
 
 def test_memory_held_ignores_mapped_files() -> None:
-    """The system can take their memory back at any time."""
+    """The system can reclaim the memory of mapped files at any time."""
     file = max((path for path in Path(sys.prefix).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     size = file.stat().st_size
     assert size > 8 * MIB, "there is a large file in the environment of the tests"

@@ -1,4 +1,4 @@
-"""Where a gang meets, in the words of its framework."""
+"""The variables by which a gang meets, for each framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program that runs a callable in a task's process, as a process of its own each time."""
+"""The program that runs a callable in a task's process. Each test runs it in a process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_NAME = ("-m", "iris.cluster.worker.process.run_callable")
 
 @dataclass
 class Ended:
-    """What became of a run: what a worker can see of it."""
+    """What a worker can see of an ended run."""
 
     exit_code: int
     stdout: str
@@ -43,7 +43,7 @@ class Ended:
     traceback: str | None
 
     def value(self) -> Any:
-        """What the callable returned."""
+        """Return the value that the callable returned."""
         assert (self.exit_code, self.error, self.failure) == (0, None, None), self.stderr
         assert self.result is not None
         return pickle.loads(self.result)
@@ -63,7 +63,7 @@ class Worker:
         return self.start()
 
     def run_script(self, source: str, **modules: str) -> Ended:
-        """Runs what a script of the caller's submits: its functions are those of a real `__main__`."""
+        """Run what a caller's script submits, so that its functions belong to a real `__main__`."""
         header = f"""
             from pathlib import Path
             from iris.cluster.client.pickling import pickle_entrypoint
@@ -82,7 +82,7 @@ class Worker:
         return self.start()
 
     def start(self, program: tuple[str, ...] = BY_FILE, pickled_by: str | None = None) -> Ended:
-        """Runs what the file of the entrypoint has."""
+        """Run the callable in the entrypoint file."""
         pickled_by = python_version() if pickled_by is None else pickled_by
         done = subprocess.run(
             [sys.executable, *program, self.entrypoint, self.result, pickled_by],

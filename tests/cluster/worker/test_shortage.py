@@ -1,4 +1,4 @@
-"""What a worker's machine lacks: told from errors and measures, in words, and for how long."""
+"""Shortages of a worker's machine are recognised from errors and measurements."""
 
 from __future__ import annotations
 

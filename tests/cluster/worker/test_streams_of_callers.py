@@ -1,4 +1,4 @@
-"""One caller cannot take all the streams of a worker."""
+"""One caller cannot use up all streams of a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things of a worker lie: every task id is safe, no two share a place."""
+"""Every task id has a safe folder of its own in the worker's directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a worker trusts, and how it is started."""
+"""Which tokens a worker accepts, and how a worker is started."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_revoked_token_is_refused() -> None:
 
 
 def started(directory: Path, address: str, **env: str) -> subprocess.Popen[bytes]:
-    """A worker that somebody starts by hand, with a token in its environment."""
+    """Start a worker by hand, with a token in its environment."""
     plain = {name: value for name, value in os.environ.items() if name != "IRIS_TOKEN"}
     with directory.with_suffix(".log").open("wb") as messages:
         return subprocess.Popen(

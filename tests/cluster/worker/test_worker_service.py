@@ -1,4 +1,4 @@
-"""The worker's own calls, made as the controller and the clients make them."""
+"""The worker's calls, as the controller and the clients make them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from iris.rpc.peer import Peer
 
 
 class WorkerClient:
-    """A stub of one worker, with our errors."""
+    """A stub of one worker that raises our errors."""
 
     def __init__(self, address: str) -> None:
         self._peer = Peer(address, "the worker")
@@ -72,7 +72,7 @@ def worker(cluster: RemoteClusterClient) -> Iterator[WorkerClient]:
 
 @pytest.fixture
 def finished(cluster: RemoteClusterClient) -> tuple[str, WorkerClient]:
-    """A task that has written ten lines, and the worker that has them."""
+    """A task that has written ten lines, and its worker."""
     job_id = launch(cluster, shell("for i in 0 1 2 3 4 5 6 7 8 9; do echo line $i; done"))
     task = wait_for_end(cluster, job_id).tasks[0]
     return task.task_id, WorkerClient(task.worker_address)
@@ -183,7 +183,7 @@ def test_an_end_is_reported_when_the_controller_answers_again(tmp_path: Path) ->
 
 
 def test_no_process_of_an_attempt_survives_its_worker(tmp_path: Path) -> None:
-    """Not even what left the process group, nor the group of what cleared its environment."""
+    """This includes processes that left the process group, and the group of a process that cleared its environment."""
     pids = tmp_path / "pids"
     script = f"""
         setsid sleep 301 & echo $! >> {pids}.new

@@ -142,7 +142,7 @@ def list_files(directory: Path) -> list[Path]:
 
 
 def write_written(directory: Path, written: Offsets) -> None:
-    """Note how much an attempt has written whose log is still being uploaded.
+    """Note how much an attempt has written, as long as its log is being uploaded.
 
     Raises:
         OSError: The file cannot be written.

@@ -126,7 +126,7 @@ class FilteredReader:
         )
         offsets = stdout, stderr, build
         if self._writer is not None and self._filter.start_ms:
-            # Skip what the index knows to be too early, unless that lies before the requested offsets.
+            # Skip the part before start_ms that the index knows, unless it ends before the requested offsets.
             point = self._writer.index.points.before(0, self._filter.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.

@@ -230,7 +230,7 @@ class StoredIndex:
         )
 
     def _written_last(self, place: RecordBoundary) -> dict[int, list[int]]:
-        """Return the segments in which the sources have written last before a place, each with these sources."""
+        """Return, by segment, the sources whose last bytes before a place lie in that segment."""
         last: dict[int, list[int]] = {}
         for source_id, offset in enumerate(place.offsets):
             number = bisect_left(self._segments, offset, key=lambda segment: segment.offsets[source_id]) - 1

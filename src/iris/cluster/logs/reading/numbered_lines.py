@@ -27,8 +27,8 @@ from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 
-# The distance between places where reading can start: this many bytes, and this many times the partial lines that are
-# stored with the place. So an index takes at most about 1/64 of the log's size, whatever the task writes.
+# Two places where reading can start are at least this many bytes apart, and also this many times the size of the
+# partial lines that are stored with a place. So an index takes at most about 1/64 of the log's size.
 _POINT_SPACING = 1 << 20
 _POINT_SPACING_PER_TAIL_BYTE = 64
 

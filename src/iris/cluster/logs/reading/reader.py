@@ -40,7 +40,7 @@ class Chunk(NamedTuple):
 
 
 class _Step(enum.Enum):
-    """What one step of `LogReader.read_chunk` came to, if not to a chunk or to the end."""
+    """The outcome of a step of `LogReader.read_chunk` that is neither a chunk nor the end of the log."""
 
     AGAIN = enum.auto()
     ENTERED = enum.auto()
@@ -138,7 +138,7 @@ class LogReader:
         1. Note what can be read now. The tip is noted before the segments, so that the segments reach up to the tip.
         2. Find the segment of the position, or the oldest one if that segment was dropped. A segment that is open is
            read to its end, even if it was dropped meanwhile.
-        3. Return a gap if the segment begins behind what was returned.
+        3. Return a gap if the segment begins after the bytes that were returned.
         4. Read and check records, up to the next segment, the tip, or the end of the file.
         5. Bytes that are no record are damage: continue with the next segment, whose name says how much is missing. In
            the last segment, continue with the tip, or with the end of the log.
@@ -216,7 +216,7 @@ class LogReader:
     def _enter_segment(
         self, current: RecordBoundary, around: _Surroundings, final: bool
     ) -> Chunk | Literal[_Step.AGAIN, _Step.ENTERED] | None:
-        """Open a segment, or continue behind it if it is gone or nothing of it is wanted."""
+        """Open a segment. If the segment is missing, or nothing in it is wanted, continue after it."""
         following, tip = around.following, around.tip
         if following is not None and self._is_unwanted(current, following):
             self._continue_at(following, self._reason)
@@ -238,7 +238,7 @@ class LogReader:
     def _read_opened(
         self, opened: SegmentFile, around: _Surroundings, max_bytes: int, final: bool
     ) -> Chunk | Literal[_Step.AGAIN] | None:
-        """Read records of the open segment, or continue behind damage."""
+        """Read records of the open segment, or continue after a damaged part."""
         following, tip = around.following, around.tip
         if following is not None and (tip is None or following.position <= tip.position):
             stop = following.position
@@ -312,7 +312,7 @@ class LogReader:
         return self._lose(tip.offsets, reason)
 
     def _lose(self, offsets: Offsets, *reasons: str) -> Chunk | None:
-        """Return gaps from what was returned up to `offsets`, with one reason, or with one for each source."""
+        """Return gaps for the bytes between the returned offsets and `offsets`, with one reason, or one per source."""
         gaps = []
         for source_id, (given, there) in enumerate(zip(self.offsets, offsets, strict=True)):
             if given < there:
@@ -357,7 +357,7 @@ class LogReader:
         start, last = 0, size - header
         while start <= last:
             word, checksum, timestamp_ms, offset, kind = unpack(data, start)
-            length = word ^ MAGIC_WORD  # far too long if the magic number is wrong
+            length = word ^ MAGIC_WORD  # A wrong magic number gives a length that is far too long.
             end = start + header + length
             if end > size or checksum_of(view[start + checked_at : end]) != checksum:
                 break
@@ -368,7 +368,7 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # a valid record of another place, left by a write that failed
+                break  # A failed write has left a valid record of another place here.
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

@@ -130,7 +130,7 @@ class _LogStream:
 
     async def _read(self, log: OpenLog, message: StreamTaskLogsResponse) -> int:
         """Add what can be read of a log to a message, and return the number of bytes of records."""
-        final = log.is_final()  # before the read, see `stream_logs`
+        final = log.is_final()  # Ask before the read; see `stream_logs`.
         reader = log.reader
         if reader.bytes_left() < _INLINE_BYTES:
             records = reader.read(min(self._max_size, _INLINE_BYTES), final=final)
@@ -146,7 +146,7 @@ class _LogStream:
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)
         if not done and (records or (self._follow and not final)):
             if records and (final or reader.bytes_left()):
-                self.pending.requeue_current()  # a final log is pending until an empty read
+                self.pending.requeue_current()  # A final log stays pending until a read returns nothing.
             else:
                 log.schedule_partial_line()
             return len(records)

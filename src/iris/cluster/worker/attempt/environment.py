@@ -46,7 +46,7 @@ class TaskEnvironment:
         env |= allocated
         env.update(given.env_vars)
         if given.complete:
-            # A complete environment contains what the user's shell happened to have. That is no choice of devices.
+            # CUDA_VISIBLE_DEVICES in a complete environment comes from the user's shell, so the allocation wins.
             env |= allocated
         # The worker may run in a task itself, whose ports are not this task's. And the user's token must stay private.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:

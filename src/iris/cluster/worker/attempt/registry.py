@@ -36,7 +36,7 @@ class AttemptRegistry:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
         self._without_end: dict[AttemptKey, LogWriter] = {}
-        self._readers: Counter[Path] = Counter()  # by the directory of the attempt
+        self._readers: Counter[Path] = Counter()  # how many calls read the log, by the directory of the attempt
 
     def add(self, attempt: Attempt) -> None:
         """Add a new attempt."""

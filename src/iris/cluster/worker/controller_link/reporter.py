@@ -82,7 +82,7 @@ class Reporter:
     def set_shortage(self, why: str) -> None:
         """Set why no new attempt can start here; empty if attempts can start. A change is reported at once."""
         if why and self._shortage:
-            self._shortage = why  # The next report carries the new text, whose numbers change all the time.
+            self._shortage = why  # A changed text waits for the next report, because its numbers change all the time.
         elif why != self._shortage:
             self._shortage = why
             self._wake.set()

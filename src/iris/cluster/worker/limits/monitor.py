@@ -68,7 +68,7 @@ class AttemptMonitor:
         if with_report:
             for attempt in self._registry.with_process():
                 if attempt.log.check_directory():
-                    # A page of lines shows a gap together with the next line, so write a line.
+                    # A page of lines shows a gap only together with the next line, so write a line now.
                     attempt.write_build_line(attempt.log.warning)
             self._registry.close_logs()
             await self._strays.kill()
@@ -87,5 +87,5 @@ class AttemptMonitor:
                 guilty += sample.processes
                 if attempt.stop_grace_s is None and not attempt.timed_out:
                     attempt.exceeded = attempt.exceeded or sample.exceeded
-        if guilty:  # repeated by the next check, until none of these processes is left
+        if guilty:  # The next check repeats this until none of these processes is left.
             await self._sampler.kill(guilty)
