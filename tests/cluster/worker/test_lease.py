@@ -1,4 +1,4 @@
-"""The clocks of a lease expire in an order that lets no attempt run twice, and the reaper enforces the worker's lease."""
+"""The clocks of a lease expire in an order that lets no attempt run twice, and the reaper enforces the lease."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ def test_with_cgroups_no_process_outlives_a_killed_worker(
 
 @pytest.mark.parametrize("with_a_stranger", [False, True])
 def test_cgroups_are_used_in_a_delegated_systemd_unit(tmp_path: Path, with_a_stranger: bool) -> None:
-    """The server moves into a child cgroup. With a foreign process in the unit, it cannot, and workers watch instead."""
+    """The server moves into a child cgroup. A foreign process in the unit prevents that, and workers watch."""
     unit = Path(place().path) / f"unit-{os.getpid()}.scope"
     unit.mkdir()
     os.setxattr(unit, "user.delegate", b"1")

@@ -96,8 +96,7 @@ def find_tail(
     while True:
         point = points.back(steps)
         is_all = point.line <= start_line or all(map(int.__le__, point.offsets, offsets))
-        # For each part of the log, as many parts as the tail needs: the number of its first line, and how many lines
-        # match.
+        # For each searched part of the log: the number of its first line, and how many of its lines match.
         counts: deque[tuple[int, int]] = deque()
         total = 0
         walk = LineScanner(directory, point, writer)
