@@ -23,7 +23,7 @@ def test_a_job_on_slurm_from_the_terminal(iris: Iris, tmp_path: Path) -> None:
         refused = iris("up", "--port", "0", *options, code=1)
         assert "Iris sets the sbatch option '--comment=x' itself" in refused.stderr
         up = iris.json("up", "--port", "0", *options[:3])
-        assert (up["engine"], up["slurm_options"]) == ("slurm", "--partition=main")
+        assert (up["engine"], up["slurm_options"]) == ("slurm", ["--partition=main"])
         try:
             again = iris("up", "--slurm-option=--partition=other", code=1)
             assert "--slurm-option --partition=main" in again.stderr

@@ -67,9 +67,9 @@ def test_value_that_is_not_accepted_is_named_with_the_accepted_ones(key: str, va
     [
         ({"tls_cert": "c"}, "must be given together"),
         ({"client_ca": "c"}, "--client-ca needs"),
-        ({"workers": 2, "engine": "ray"}, "--workers is for --engine local"),
-        ({"slurm_options": ["--time=1"]}, "--slurm-option is for --engine slurm"),
-        ({"ray_address": "h:1", "engine": "slurm"}, "--ray-address is for --engine ray"),
+        ({"workers": 2, "engine": "ray"}, "--workers applies to --engine local only"),
+        ({"slurm_options": ["--time=1"]}, "--slurm-option applies to --engine slurm only"),
+        ({"ray_address": "h:1", "engine": "slurm"}, "--ray-address applies to --engine ray only"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
