@@ -96,7 +96,7 @@ def test_timeout_out_of_bounds_is_refused_with_bounds(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [1e10, 1e300, pytest.param(10**400, id="huge")])
-def test_timeout_of_centuries_is_no_limit_where_it_is_accepted(value: float) -> None:
+def test_timeout_of_centuries_means_no_limit(value: float) -> None:
     assert arguments.check_timeout("timeout", value) == math.inf
 
 
@@ -162,7 +162,7 @@ class Unwritable:
         pytest.param(10**5000, "an object of type int", id="huge"),
     ],
 )
-def test_value_that_is_long_or_cannot_be_written_is_shortened_in_errors(value: object, written: str) -> None:
+def test_long_or_unprintable_value_is_shortened_in_errors(value: object, written: str) -> None:
     assert quoted(value) == written
 
 
@@ -179,6 +179,6 @@ CHECKS: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_value_whose_repr_fails_is_refused_in_words(check: Callable[[Any], Any]) -> None:
+def test_value_with_a_failing_repr_is_refused_with_a_readable_error(check: Callable[[Any], Any]) -> None:
     with pytest.raises(InvalidArgumentError, match="an object of type Unwritable"):
         check(Unwritable())

@@ -100,7 +100,7 @@ def _send(connection: socket.socket, data: bytes) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
-def test_what_nothing_happens_to(echo: EchoServer) -> None:
+def test_connection_without_faults_is_forwarded_unchanged(echo: EchoServer) -> None:
     with ChaosProxy(echo.place) as proxy:
         for n in range(1, 4):
             assert exchange(proxy) == MEGABYTE
@@ -224,7 +224,7 @@ def test_the_target_may_change_and_may_be_missing(echo: EchoServer) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "half-close", "stall"])
-def test_a_strike_hits_all_connections_that_there_are(echo: EchoServer, fault: Fault) -> None:
+def test_strike_hits_all_open_connections(echo: EchoServer, fault: Fault) -> None:
     with ChaosProxy(echo.place, always(Faults(stall_s=0.01))) as proxy:
         connections = [connect(proxy) for _ in range(5)]
         for connection in connections:
@@ -238,7 +238,7 @@ def test_a_strike_hits_all_connections_that_there_are(echo: EchoServer, fault: F
         assert exchange(proxy) == MEGABYTE
 
 
-def test_the_seed_tells_what_happens() -> None:
+def test_seed_determines_the_faults() -> None:
     def drawn(plan: Plan, seed: int) -> list[Faults]:
         return [plan(random.Random(f"{seed}/{n}")) for n in range(200)]
 

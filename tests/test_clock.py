@@ -33,11 +33,11 @@ def stepped(tmp_path: Path, seconds: int) -> list[int]:
     return [round(int(word) / HOUR_MS) for word in ended.stdout.split()]
 
 
-def test_a_clock_set_ahead_makes_nothing_old(tmp_path: Path) -> None:
+def test_clock_set_ahead_changes_no_age(tmp_path: Path) -> None:
     assert stepped(tmp_path, 30 * 3600) == [30, 0, 0]
 
 
-def test_a_clock_set_back_makes_nothing_old(tmp_path: Path) -> None:
+def test_clock_set_back_changes_no_age(tmp_path: Path) -> None:
     assert stepped(tmp_path, -3600) == [-1, -1, 0]
 
 
@@ -50,7 +50,7 @@ print(now_for_ages_ms())
 """
 
 
-def test_a_process_started_while_the_clock_is_wrong_measures_ages_as_the_one_before_it(tmp_path: Path) -> None:
+def test_process_started_under_a_wrong_clock_measures_the_same_ages(tmp_path: Path) -> None:
     file, anchor = tmp_path / "clock", tmp_path / "ages"
 
     def now_of_a_process(moved_s: int) -> float:

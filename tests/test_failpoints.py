@@ -63,7 +63,7 @@ def test_the_list_and_the_code_name_the_same() -> None:
     assert {name: times for name, times in used.items() if times != 1} == {}, "a name is one place"
 
 
-def test_nothing_happens_where_nothing_is_asked_for() -> None:
+def test_failpoint_without_the_variable_has_no_effect() -> None:
     assert not is_active
     for name in NAMES:
         failpoint(name)
@@ -82,7 +82,7 @@ def test_when_one_strikes() -> None:
     assert drawn != strikes("spawn.before=delay:5:0.1/8", 1000)
 
 
-def test_what_one_does() -> None:
+def test_each_action_has_its_effect() -> None:
     begun = time.monotonic()
     parse("report.before=delay:30")["report.before"][0].strike()
     assert time.monotonic() - begun >= 0.03
@@ -107,12 +107,12 @@ def test_what_one_does() -> None:
         ("controller.reply.before=error", "cannot fail any more"),
     ],
 )
-def test_what_cannot_be_meant(text: str, error: str) -> None:
+def test_invalid_failpoint_is_refused(text: str, error: str) -> None:
     with pytest.raises(InvalidArgumentError, match=re.escape(error)):
         parse(text)
 
 
-def test_a_process_says_that_they_are_active_and_what_it_does_of_them() -> None:
+def test_process_reports_active_failpoints_and_their_strikes() -> None:
     program = (
         "from iris.failpoints import failpoint\nfor _ in range(9): failpoint('reap.after'); print('on', flush=True)"
     )
@@ -128,7 +128,7 @@ def test_a_process_with_a_wrong_one_does_not_start() -> None:
     assert "there is no failpoint 'reap'" in ended.stderr
 
 
-def test_a_worker_dies_where_it_is_told_to_and_tasks_know_nothing_of_it(tmp_path: Path) -> None:
+def test_worker_dies_at_its_failpoint_and_tasks_have_no_failpoint_variable(tmp_path: Path) -> None:
     with failing_cluster(tmp_path, "spawn.before=kill@2") as server, RemoteClusterClient(server.address) as client:
         script = f'test -z "${VARIABLE}"'
         jobs = [wait_for_end(client, launch(client, ["sh", "-c", script])) for _ in range(3)]
@@ -139,7 +139,7 @@ def test_a_worker_dies_where_it_is_told_to_and_tasks_know_nothing_of_it(tmp_path
 
 
 @pytest.mark.parametrize("lost", ["controller.request=drop@{}", "controller.reply.before=drop@{}"])
-def test_a_message_that_is_dropped_takes_its_connection_along(lost: str, tmp_path: Path) -> None:
+def test_dropped_message_closes_its_connection(lost: str, tmp_path: Path) -> None:
     failpoints = ";".join(lost.format(n) for n in range(1, 5))
     with failing_cluster(tmp_path, failpoints) as server, RemoteClusterClient(server.address) as client:
         states = [job.state for job in client.watch_job(launch(client, ["true"], name="a"), longest_pause_s=0.1)]

@@ -71,7 +71,7 @@ def test_any_task_id(text: str) -> None:
 
 @fuzz(examples=200)
 @given(job_id=TEXT.filter(bool), index=st.integers(0, 10**9 - 1))
-def test_any_task_id_that_is_made_comes_back(job_id: str, index: int) -> None:
+def test_any_made_task_id_is_parsed_back(job_id: str, index: int) -> None:
     assert parse_task_id(make_task_id(job_id, index)) == (job_id, index)
 
 
@@ -137,7 +137,7 @@ POSITIONS = st.dictionaries(
 
 @fuzz(examples=200)
 @given(positions=POSITIONS, change=st.integers(0, 10**6), character=st.sampled_from("Az09-_=~é"))
-def test_any_place_comes_back_and_any_change_is_noticed(
+def test_any_cursor_is_read_back_and_any_change_is_detected(
     positions: dict[int, Position], change: int, character: str
 ) -> None:
     cursor = encode_cursor("job", positions)
@@ -292,7 +292,7 @@ def test_any_end_of_a_log(text: bytes) -> None:
     cut=st.integers(0, 100),
 )
 @example(struct.pack("<IIQQB", MAGIC << 24 | 0xFFFFFF, 0, 0, 0, 0), 100)
-def test_any_records_that_come(records: bytes, cut: int) -> None:
+def test_any_received_records_are_read_or_refused(records: bytes, cut: int) -> None:
     try:
         for record in decode(records[:cut]):
             assert isinstance(record, Record)
@@ -382,7 +382,9 @@ STATUS = st.sampled_from([200, 200, 200, 204, 301, 400, 404, 429, 500, 503])
 
 @fuzz(examples=60)
 @given(body=FRAMES, status=STATUS, cut=st.integers(0, 3), raw=st.booleans())
-def test_any_answer_to_who_reads_a_log(hostile: HostileServer, body: bytes, status: int, cut: int, raw: bool) -> None:
+def test_any_answer_to_a_reader_of_a_log_is_read_or_refused(
+    hostile: HostileServer, body: bytes, status: int, cut: int, raw: bool
+) -> None:
     kind = "application/connect+proto"
     hostile.answer = body if raw else response(body[: len(body) - cut], kind, status, len(body))
     request = cluster_pb2.StreamTaskLogsRequest(job_id="x", positions=[cluster_pb2.LogPosition()])
@@ -420,7 +422,7 @@ def test_any_answer_to_a_call(hostile: HostileServer, body: bytes, status: int, 
         pytest.param(encode(0, 2**63, 0, b"x"), id="no time"),
     ],
 )
-def test_what_is_no_log_is_an_error_to_who_follows(hostile: HostileServer, records: bytes) -> None:
+def test_invalid_log_stream_raises_an_error_at_the_follower(hostile: HostileServer, records: bytes) -> None:
     """Through all of the client of a user."""
     attempt = cluster_pb2.TaskAttempt(attempt_id=0, state=cluster_pb2.TASK_STATE_RUNNING, worker_id="w")
     task = cluster_pb2.TaskStatus(

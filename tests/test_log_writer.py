@@ -13,7 +13,7 @@ from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
-def test_it_writes_what_is_expected(attempt: int) -> None:
+def test_log_writer_writes_the_expected_bytes(attempt: int) -> None:
     writing = Writing(seed=5, exits=(3, 0))
     env = {**os.environ, "IRIS_ATTEMPT_ID": str(attempt)}
     ran = subprocess.run(writing.command(), env=env, capture_output=True, check=False)

@@ -49,7 +49,7 @@ def start_echo(machine: Machine, directory: Path) -> None:
     wait_until(lambda: "listening" in path.read_text(), "the echo")
 
 
-def test_what_is_a_machines_own(lan: Lan) -> None:
+def test_machine_has_its_own_network_and_processes(lan: Lan) -> None:
     one, other = lan.machines
     for machine in lan.machines:
         assert machine.run(["hostname"]).strip() == machine.name
@@ -76,7 +76,7 @@ def test_all_reach_all_by_name_and_this_process_by_address(lan: Lan, tmp_path: P
         one.run([sys.executable, "-S", "-c", CALL, "m1"])
 
 
-def test_a_cable_that_is_pulled_and_plugged_in_again(lan: Lan, tmp_path: Path) -> None:
+def test_cut_network_of_a_machine_can_be_healed(lan: Lan, tmp_path: Path) -> None:
     one, other = lan.machines
     start_echo(one, tmp_path)
     start_echo(other, tmp_path)
@@ -98,7 +98,7 @@ def test_a_cable_that_is_pulled_and_plugged_in_again(lan: Lan, tmp_path: Path) -
         assert cut.recv(100) == b"lost?", "what was on its way arrives"
 
 
-def test_a_power_off_leaves_nothing_and_says_nothing(lan: Lan, tmp_path: Path) -> None:
+def test_power_off_ends_all_processes_without_a_message(lan: Lan, tmp_path: Path) -> None:
     one, other = lan.machines
     start_echo(one, tmp_path)
     one.start(["sh", "-c", "setsid sleep 600 & exec sleep 600"])
@@ -118,7 +118,7 @@ def test_a_power_off_leaves_nothing_and_says_nothing(lan: Lan, tmp_path: Path) -
     assert other.run([sys.executable, "-S", "-c", CALL, "m0"]) == "hello\n"
 
 
-def test_a_process_of_a_machine_gets_signals(lan: Lan) -> None:
+def test_process_of_a_machine_receives_signals(lan: Lan) -> None:
     process = lan.machines[0].start(["sleep", "600"])
     wait_until(lambda: lan.machines[0].processes() == {process.pid: "sleep 600"}, "it")
     process.signal(signal.SIGTERM)
@@ -152,7 +152,7 @@ def test_several_sets_at_once(tmp_path: Path) -> None:
     assert seen[0][0] != seen[1][0]
 
 
-def test_nothing_is_left_of_a_test_that_was_killed(tmp_path: Path) -> None:
+def test_killed_test_leaves_no_machine(tmp_path: Path) -> None:
     with machines(tmp_path / "skipped-without-root", 0):
         pass
     program = """

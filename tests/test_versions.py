@@ -38,7 +38,7 @@ def test_others_do_not(one: str, other: str) -> None:
     assert why_not_together(one, "it", other, "this controller")
 
 
-def test_what_would_be_right_is_said() -> None:
+def test_error_of_an_incompatible_version_names_compatible_versions() -> None:
     text = why_not_together("0.3.0", "it", "0.1.0", "this controller")
     assert text == (
         "it has Iris 0.3.0, this controller has 0.1.0; install neighbouring releases: as iris-cluster==0.1.* where it"

@@ -47,7 +47,7 @@ def good() -> Facts:
     )
 
 
-def test_nothing_is_wrong_with_what_is_right() -> None:
+def test_correct_history_violates_no_invariant() -> None:
     assert check(good()) == []
 
 
@@ -202,7 +202,7 @@ def test_something_is_wrong(spoil: Callable[[Facts], None], found: str) -> None:
     assert any(found in wrong for wrong in check(facts)), check(facts)
 
 
-def test_what_may_be_lost_with_a_worker() -> None:
+def test_loss_with_a_killed_worker_is_allowed() -> None:
     facts = good()
     facts.logs["j", 0, 0].clear()
     facts.runs["j", 0, 0].seen = 2.5  # the line was printed 1.5 s before
@@ -213,7 +213,7 @@ def test_what_may_be_lost_with_a_worker() -> None:
     assert check(facts) == [], "it was stopped, and killed before it had read all"
 
 
-def test_what_may_be_lost_while_the_disk_is_full() -> None:
+def test_loss_on_a_full_disk_is_allowed() -> None:
     facts = good()
     facts.logs["j", 0, 2].clear()
     facts.events = [Event(20.5, "fill disk", until=22.0)]
@@ -240,7 +240,7 @@ def test_proofs_are_read_as_they_are_written(tmp_path: Path) -> None:
     assert again == ["a.0.0.again.9"]
 
 
-def test_the_seed_decides_which_failpoints_there_are() -> None:
+def test_seed_determines_the_failpoints() -> None:
     first, again, other = (random.Random(seed) for seed in (1, 1, 2))
     drawn = [draw_failpoints(first) for _ in range(200)]
     assert drawn == [draw_failpoints(again) for _ in range(200)]

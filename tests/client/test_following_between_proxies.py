@@ -16,16 +16,16 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
     test_a_cursor_of_another_job,
     test_a_prompt_is_seen_while_the_task_waits_and_never_twice,
     test_a_reader_that_leaves_is_forgotten,
-    test_a_task_that_is_killed,
     test_chaos,
     test_connections_are_refused_for_a_while,
     test_every_byte_once_and_the_end_through_retries,
-    test_idle_connections_are_cut_by_what_lies_in_between,
+    test_finished_log_is_complete_however_often_connections_break,
+    test_follow_of_a_killed_task_has_its_last_lines,
+    test_follow_of_an_unknown_job_or_task_is_not_found,
+    test_follow_survives_proxies_that_cut_idle_connections,
     test_no_byte_at_all,
-    test_reading_goes_on_from_any_cursor,
+    test_reader_continues_from_any_cursor,
     test_tasks_as_one_stream,
-    test_what_does_not_exist,
-    test_what_there_is_comes_whole_however_often_connections_break,
 )
 
 from iris.client import IrisClient

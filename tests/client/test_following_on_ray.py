@@ -18,12 +18,12 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
     test_a_finished_task,
     test_a_prompt_is_seen_while_the_task_waits_and_never_twice,
     test_a_reader_that_leaves_is_forgotten,
-    test_a_task_that_is_killed,
     test_chaos,
     test_connections_are_refused_for_a_while,
     test_every_byte_once_and_the_end_through_retries,
+    test_follow_of_a_killed_task_has_its_last_lines,
     test_other_attempts_can_be_read,
-    test_reading_goes_on_from_any_cursor,
+    test_reader_continues_from_any_cursor,
     test_some_tasks_as_one_stream_go_on_from_a_cursor,
 )
 from support.chaos_proxy import ChaosProxy

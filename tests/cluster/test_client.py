@@ -30,7 +30,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
-def test_names_are_where_the_contract_says(module: str, name: str) -> None:
+def test_public_names_can_be_imported_from_their_modules(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
 
 
@@ -105,7 +105,7 @@ def test_workspace_modules_by_the_name_of_ours_do_no_harm(client: IrisClient, tm
     assert client.run(lambda: 42, workspace=tmp_path).results(timeout=60) == [42]
 
 
-def test_task_id_given_for_a_job_is_told_from_an_unknown_job(client: IrisClient) -> None:
+def test_task_id_given_as_a_job_id_has_its_own_error(client: IrisClient) -> None:
     job = client.run(["true"])
     with pytest.raises(NotFoundError, match=f"that is task 0 of job '{job.job_id}'"):
         client.status(f"{job.job_id}/task-0")

@@ -44,7 +44,7 @@ def cluster(tmp_path: Path) -> Iterator[StandingCluster]:
         yield started
 
 
-def test_tasks_continue_without_a_controller_and_the_next_one_knows_them(
+def test_tasks_continue_without_a_controller_and_the_next_controller_finds_them(
     survivor: StandingCluster, proofs: Proofs
 ) -> None:
     with survivor.client() as client:

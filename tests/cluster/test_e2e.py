@@ -36,7 +36,7 @@ def test_tasks_are_spread_over_the_workers(client: IrisClient) -> None:
     assert sorted(workers) == ["local-0", "local-0", "local-1", "local-1"]
 
 
-def test_a_small_job_passes_one_that_does_not_fit(own_client: IrisClient) -> None:
+def test_small_job_overtakes_a_job_that_does_not_fit(own_client: IrisClient) -> None:
     cores = this_machine().cpu
     blocker = own_client.run(["sleep", "300"], resources=ResourceSpec(cpu=1))
     wait_until(lambda: blocker.status().state == pb.JOB_STATE_RUNNING, "the first job to run")
@@ -95,7 +95,7 @@ def test_kill_while_pending(client: IrisClient) -> None:
         holder.wait(raise_on_failure=False)
 
 
-def test_a_worker_killed_while_it_runs_two_gangs(own_client: IrisClient, tmp_path: Path) -> None:
+def test_kill_of_a_worker_restarts_both_of_its_gangs(own_client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         {put(f"{tmp_path}/$IRIS_JOB_ID.$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID", "$PPID $$")}
         [ $IRIS_ATTEMPT_ID = 1 ] && exit 0
@@ -146,7 +146,7 @@ def test_jobs_are_remembered_and_interrupted_ones_go_on(tmp_path: Path) -> None:
         assert task.failure_count == 0
 
 
-def test_a_controller_killed_with_minus_9_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_controller_continues_its_jobs_after_a_restart(tmp_path: Path) -> None:
     directory = tmp_path / "cluster"
     with running_cluster(directory) as server, IrisClient.remote(server.address) as client:
         script = f"{put(f'{tmp_path}/$IRIS_ATTEMPT_ID', '$$')}; [ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 300"

@@ -15,19 +15,19 @@ import pytest
 from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
     put,
     test_a_gang_restarts_as_a_whole,
-    test_a_task_whose_children_go_on_ends_with_its_first_process,
     test_a_timeout,
     test_a_workspace,
     test_endpoints_from_inside_a_job,
     test_failure_domain_kills_remaining_tasks,
     test_independent_tasks_are_retried_alone,
     test_kill_while_building,
-    test_kill_while_running_takes_the_whole_group_and_what_left_it,
+    test_kill_while_running_ends_the_group_and_processes_that_left_it,
     test_multi_task_job,
     test_nested_jobs_end_with_their_parent,
+    test_output_written_on_sigterm_is_kept,
     test_resource_usage,
-    test_script_without_its_interpreter_is_told_so,
-    test_sigterm_comes_first_and_what_is_written_then_is_kept,
+    test_script_without_its_interpreter_fails_with_the_reason,
+    test_task_ends_with_its_first_process_and_ends_its_children,
     test_task_log_streaming,
     test_two_ports_per_task_are_free_distinct_and_known,
     wait_for_file,
@@ -47,7 +47,7 @@ def client(ray_server: LocalServer) -> Iterator[IrisClient]:
         yield remote
 
 
-def test_what_ray_sets_for_itself_is_not_seen_by_a_task_and_its_devices_are(client: IrisClient) -> None:
+def test_task_sees_its_devices_and_no_variable_of_ray(client: IrisClient) -> None:
     job = client.run(shell("env"), replicas=2, resources=ResourceSpec(gpu=1), constraints={"zone": "a"})
     job.wait(timeout=60)
     seen = [dict(entry.message.partition("=")[::2] for entry in task.logs()) for task in job.tasks()]
@@ -58,7 +58,7 @@ def test_what_ray_sets_for_itself_is_not_seen_by_a_task_and_its_devices_are(clie
     assert sorted(env["CUDA_VISIBLE_DEVICES"] for env in seen) == ["0", "1"]
 
 
-def test_tasks_that_are_spread_have_machines_of_their_own(client: IrisClient) -> None:
+def test_spread_tasks_run_on_different_machines(client: IrisClient) -> None:
     job = client.run(["true"], replicas=3, placement="spread")
     reason = wait_until(lambda: job.status().status_message, "the reason why it waits")
     assert "machine" in reason
@@ -67,7 +67,7 @@ def test_tasks_that_are_spread_have_machines_of_their_own(client: IrisClient) ->
     assert job.wait(timeout=60).tasks_succeeded == 2
 
 
-def test_a_worker_that_is_killed_is_a_lost_worker(client: IrisClient, tmp_path: Path) -> None:
+def test_killed_worker_counts_as_a_preemption(client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         {put(f"{tmp_path}/$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID", "$PPID $$")}
         [ $IRIS_ATTEMPT_ID = 1 ] && exit 0

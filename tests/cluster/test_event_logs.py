@@ -82,7 +82,7 @@ def test_event_log_of_a_default_cluster_is_text_and_has_no_calls(tmp_path: Path)
     assert f"INFO iris.cluster.controller.jobs.job_events job.submitted job_id={job_id} tasks=1 owner=tests\n" in text
 
 
-def test_worker_that_is_lost_is_in_the_event_log(tmp_path: Path) -> None:
+def test_lost_worker_is_written_to_the_event_log(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with running_cluster(directory, log_format="json") as server, RemoteClusterClient(server.address) as client:
         first = wait_until(client.list_workers, "the worker")[0]

@@ -39,7 +39,7 @@ def machines(tmp_path: Path) -> Iterator[IrisClient]:
             yield client
 
 
-def test_each_task_is_told_where_all_are(machines: IrisClient) -> None:
+def test_each_task_gets_the_hosts_of_its_gang(machines: IrisClient) -> None:
     job = machines.run(
         shell("cat $IRIS_HOSTS_FILE; echo $IRIS_ADVERTISE_HOST"), replicas=3, resources=ResourceSpec(cpu=1)
     )
@@ -50,7 +50,7 @@ def test_each_task_is_told_where_all_are(machines: IrisClient) -> None:
     assert [lines[:-1] for lines in said] == [hosts] * 3
 
 
-def test_who_is_retried_is_told_where_the_others_were_last(machines: IrisClient, tmp_path: Path) -> None:
+def test_retried_independent_task_gets_the_last_hosts_of_the_others(machines: IrisClient, tmp_path: Path) -> None:
     # The first task has ended when the second one fails: only that one starts again.
     script = f"""
     cp $IRIS_HOSTS_FILE {tmp_path}/hosts.$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID

@@ -100,7 +100,7 @@ def test_worker_is_not_lost_while_readers_ask_for_everything(
     remote.terminate_job(job_id)
 
 
-def test_answer_without_a_page_size_has_an_end_and_says_that_there_is_more(busy_cluster: LocalServer) -> None:
+def test_answer_without_a_page_size_is_bounded_and_has_a_next_token(busy_cluster: LocalServer) -> None:
     reader = Reader(busy_cluster.address, "ListJobs", b"{}", "json", "ann")
     reader.thread.join()
     for _, body in reader.answers:

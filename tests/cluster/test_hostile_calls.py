@@ -409,7 +409,7 @@ def test_frames(target: Target, method: str, name: str) -> None:
         assert error["code"] == code
 
 
-def test_nothing_compressed_is_taken(target: Target) -> None:
+def test_compressed_request_is_refused(target: Target) -> None:
     """So there is nothing to blow up."""
     bomb = gzip.compress(b'{"x":"' + bytes(100 * 1024**2) + b'"}', compresslevel=1)
     for encoding, body in (("gzip", bomb), ("gzip", b"no gzip"), ("br", bomb), ("deflate", b""), ("x" * 1000, b"")):
@@ -423,11 +423,11 @@ def test_nothing_compressed_is_taken(target: Target) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
-def test_methods_that_are_not_post(target: Target, method: str) -> None:
+def test_method_other_than_post_is_refused(target: Target, method: str) -> None:
     assert ask(target.address, CONTROLLER + "ListJobs", b"{}", method=method)[0] == 405
 
 
-def test_paths_types_and_headers_that_are_wrong(target: Target) -> None:
+def test_invalid_path_content_type_or_header_is_refused(target: Target) -> None:
     for path in (
         "/",
         "/x",
@@ -469,7 +469,7 @@ def test_paths_types_and_headers_that_are_wrong(target: Target) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_too_large_to_submit(target: Target, fields: dict[str, Any], words: str) -> None:
+def test_submission_over_a_size_limit_is_refused(target: Target, fields: dict[str, Any], words: str) -> None:
     body = json.dumps({"name": "hostile", "command": ["true"], **fields}).encode()
     error = error_of(ask(target.address, CONTROLLER + "LaunchJob", body))
     assert error["code"] == "resource_exhausted"
@@ -489,7 +489,7 @@ def test_refused_workspaces_leave_no_memory_behind(target: Target) -> None:
         assert error["code"] == "invalid_argument"  # it is cut off
 
 
-def test_a_callable_that_is_too_large(target: Target) -> None:
+def test_callable_over_the_size_limit_is_refused(target: Target) -> None:
     large = cluster_pb2.Controller.LaunchJobRequest(name="hostile", serialized_entrypoint=bytes(65 * 1024**2))
     answer = ask(target.address, CONTROLLER + "LaunchJob", large.SerializeToString(), "application/proto")
     assert error_of(answer)["code"] == "resource_exhausted"
@@ -504,7 +504,7 @@ def test_a_callable_that_is_too_large(target: Target) -> None:
         ("LaunchJob", 161, "application/proto"),
     ],
 )
-def test_a_message_that_is_too_large(target: Target, method: str, mebibytes: int, content_type: str) -> None:
+def test_message_over_the_size_limit_is_refused(target: Target, method: str, mebibytes: int, content_type: str) -> None:
     with connect(target.address) as connection:
         head = f"POST {CONTROLLER}{method} HTTP/1.1\r\ncontent-type: {content_type}\r\ncontent-length: "
         connection.sendall(f"{head}{mebibytes * 1024**2}\r\n\r\n".encode())  # nothing of it has to be sent
@@ -546,7 +546,7 @@ def test_a_flood_of_pipelined_requests(target: Target) -> None:
         sender.join()
 
 
-def test_many_who_leave_in_the_middle(target: Target) -> None:
+def test_many_clients_that_leave_within_a_request_cost_no_memory(target: Target) -> None:
     text = json.dumps({"jobId": "followed", "follow": True, "positions": [{"taskIndex": 0}]}).encode()
     body = envelope(text)
     head = (
@@ -568,7 +568,7 @@ def test_many_who_leave_in_the_middle(target: Target) -> None:
     )
 
 
-def test_it_all_was_survived_by_the_same_processes(target: Target) -> None:
+def test_server_and_worker_processes_survived_all_hostile_calls(target: Target) -> None:
     assert target.server.is_running()
     (worker,) = [worker for worker in target.client.cluster.list_workers() if worker.worker_id == "local-0"]
     assert worker.healthy

@@ -34,11 +34,11 @@ def test_another_spelling_of_the_address_inside_a_job_makes_a_child(client: Iris
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "e30.e30.e30", "..", "a.!!.c", "a.bnVsbA.c"])
-def test_what_is_no_token_of_a_task_is_of_no_task(token: str) -> None:
+def test_token_of_another_role_belongs_to_no_task(token: str) -> None:
     assert task_of_token(token) is None
 
 
-def test_the_endpoint_of_an_attempt_ends_with_it_while_its_job_is_tried_again(client: IrisClient) -> None:
+def test_endpoint_of_an_attempt_ends_with_the_attempt_while_its_job_is_retried(client: IrisClient) -> None:
     name = unique("endpoint")
 
     def serve(name: str) -> None:

@@ -36,7 +36,7 @@ def states(job: Job) -> list[int]:
 # Pauses between retries.
 
 
-def test_a_gang_that_pauses_says_so_and_holds_no_room(own_client: IrisClient) -> None:
+def test_gang_in_a_retry_pause_has_a_reason_and_holds_no_slot(own_client: IrisClient) -> None:
     whole = ResourceSpec(cpu=this_machine().cpu)
     job = own_client.run(shell("exit 3"), resources=whole, max_retries_failure=5, retry_pause=60)
     says = re.compile(r"waiting: retry 2 of 5 in [0-9]+ s, after: exit code 3")
@@ -51,7 +51,7 @@ def test_a_gang_that_pauses_says_so_and_holds_no_room(own_client: IrisClient) ->
     assert (status.state, len(status.tasks[0].attempts)) == (pb.JOB_STATE_KILLED, 2)
 
 
-def test_the_first_retry_comes_at_once_and_the_second_after_the_pause(client: IrisClient) -> None:
+def test_first_retry_is_immediate_and_the_second_waits_for_the_pause(client: IrisClient) -> None:
     job = client.run(shell("[ $IRIS_ATTEMPT_ID = 2 ]"), replicas=2, max_retries_failure=2)
     (first, second) = job.wait(timeout=60).tasks
     assert (len(first.attempts), len(second.attempts)) == (3, 3), "a gang"
@@ -74,7 +74,7 @@ def test_the_reason_of_a_gangs_pause_names_the_task_that_failed(client: IrisClie
     assert client.wait(job.job_id, timeout=60).state == pb.JOB_STATE_KILLED
 
 
-def test_a_pause_goes_on_when_the_controller_is_another(tmp_path: Path) -> None:
+def test_retry_pause_survives_a_restart_of_the_controller(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, IrisClient.remote(server.address) as client:
         client.run(shell("exit 3"), name="x", max_retries_failure=5, retry_pause=60)
         retry_at_ms = wait_until(lambda: client.task_status("x", 0).retry_at_ms, "the pause")
@@ -84,7 +84,7 @@ def test_a_pause_goes_on_when_the_controller_is_another(tmp_path: Path) -> None:
         assert "retry 2 of 5" in task.status_message
 
 
-def test_a_pause_that_is_too_long_is_refused(client: IrisClient) -> None:
+def test_too_long_retry_pause_is_refused(client: IrisClient) -> None:
     with pytest.raises(InvalidArgumentError, match="retry_pause must be a number of seconds from 0 to 60, got 61"):
         client.run(["true"], retry_pause=61)
 
@@ -92,7 +92,7 @@ def test_a_pause_that_is_too_long_is_refused(client: IrisClient) -> None:
 # The time of a job.
 
 
-def test_a_job_that_takes_too_long(client: IrisClient, tmp_path: Path) -> None:
+def test_job_over_its_timeout_fails(client: IrisClient, tmp_path: Path) -> None:
     job = client.run(shell(f"echo $$ > {tmp_path}/pid; exec sleep 300"), job_timeout=1)
     with pytest.raises(JobFailedError, match="job timed out after 1 s") as caught:
         job.wait(timeout=60)
@@ -113,7 +113,7 @@ def test_the_time_of_a_job_counts_retries_and_pauses(client: IrisClient) -> None
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_an_independent_task_that_is_ended(client: IrisClient, tmp_path: Path, twice: bool) -> None:
+def test_terminated_independent_task_leaves_the_others_running(client: IrisClient, tmp_path: Path, twice: bool) -> None:
     script = f"echo $$ > {tmp_path}/$IRIS_TASK_INDEX; while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done"
     job = client.run(shell(script), replicas=3, coscheduled=False, max_retries_failure=5)
     pids = [pid_of(tmp_path / str(index)) for index in range(3)]
@@ -131,7 +131,7 @@ def test_an_independent_task_that_is_ended(client: IrisClient, tmp_path: Path, t
     assert states(job) == [pb.TASK_STATE_SUCCEEDED, pb.TASK_STATE_KILLED, pb.TASK_STATE_SUCCEEDED]
 
 
-def test_a_task_of_a_gang_that_is_ended_takes_the_gang_along(client: IrisClient, tmp_path: Path) -> None:
+def test_terminated_task_of_a_gang_ends_the_gang(client: IrisClient, tmp_path: Path) -> None:
     job = client.run(shell(f"echo $$ > {tmp_path}/$IRIS_TASK_INDEX; exec sleep 300"), replicas=3, max_retries_failure=5)
     pids = [pid_of(tmp_path / str(index)) for index in range(3)]
     client.terminate(job.job_id, task_index=1)
@@ -146,7 +146,7 @@ def test_a_task_of_a_gang_that_is_ended_takes_the_gang_along(client: IrisClient,
     assert not any(is_alive(pid) for pid in pids)
 
 
-def test_a_gang_that_tolerates_it_goes_on_without_a_task(client: IrisClient, tmp_path: Path) -> None:
+def test_gang_with_tolerance_continues_without_a_terminated_task(client: IrisClient, tmp_path: Path) -> None:
     script = f"echo $$ > {tmp_path}/$IRIS_TASK_INDEX; while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done"
     job = client.run(shell(script), replicas=2, max_task_failures=1)
     pids = [pid_of(tmp_path / str(index)) for index in range(2)]
@@ -173,7 +173,7 @@ def test_tasks_that_cannot_be_ended(client: IrisClient) -> None:
 # Jobs of jobs.
 
 
-def test_the_jobs_of_an_attempt_end_with_it_and_the_next_one_has_jobs_of_its_own(client: IrisClient) -> None:
+def test_child_jobs_of_an_attempt_end_with_the_attempt(client: IrisClient) -> None:
     def parent() -> str:
         from iris.client import IrisClient
         from iris.cluster.types import get_job_info
@@ -196,9 +196,7 @@ def test_the_jobs_of_an_attempt_end_with_it_and_the_next_one_has_jobs_of_its_own
     assert client.status(f"{job.job_id}/work@1").state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_child_of_a_retry_gets_the_next_free_name_where_others_have_names_like_made_ones(
-    client: IrisClient, tmp_path: Path
-) -> None:
+def test_child_job_of_a_retry_gets_the_next_free_name(client: IrisClient, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     waiting = f"[ $IRIS_ATTEMPT_ID = 1 ] && exec sleep 300; while [ ! -e {gate} ]; do sleep 0.05; done; exit 1"
     job = client.run(shell(waiting), max_retries_failure=1)
@@ -256,7 +254,7 @@ def test_a_name_is_taken_for_the_other_tasks_and_within_an_attempt(client: IrisC
     assert f"there is a job named '{job.job_id}/work' already" in answers[1]
 
 
-def test_the_job_of_a_task_that_has_succeeded_goes_on_until_the_job_ends(client: IrisClient, tmp_path: Path) -> None:
+def test_child_job_of_a_succeeded_task_runs_until_the_parent_ends(client: IrisClient, tmp_path: Path) -> None:
     def parent() -> None:
         from iris.client import IrisClient
         from iris.cluster.types import get_job_info
@@ -278,7 +276,7 @@ def test_the_job_of_a_task_that_has_succeeded_goes_on_until_the_job_ends(client:
     assert client.wait(f"{job.job_id}/work", timeout=60).error == f"its parent job {job.job_id!r} has ended (SUCCEEDED)"
 
 
-def test_an_attempt_that_has_ended_can_have_no_more_jobs(client: IrisClient) -> None:
+def test_ended_attempt_cannot_submit_jobs(client: IrisClient) -> None:
     job = client.run(shell("[ $IRIS_ATTEMPT_ID = 1 ] && exec sleep 300; exit 1"), max_retries_failure=1)
     wait_until(lambda: len(job.status().tasks[0].attempts) == 2, "the second attempt")
     request = pb.Controller.LaunchJobRequest(

@@ -35,7 +35,7 @@ def client(cluster: StandingCluster) -> Iterator[RemoteClusterClient]:
         yield remote
 
 
-def test_a_worker_that_is_stopped_for_longer_than_its_lease(
+def test_worker_stopped_for_longer_than_its_lease_loses_its_attempts(
     cluster: StandingCluster, client: RemoteClusterClient, proofs: Proofs
 ) -> None:
     job_id = launch(client, proofs.command())
@@ -55,7 +55,7 @@ def test_a_worker_that_is_stopped_for_longer_than_its_lease(
     proofs.assert_no_overlap()
 
 
-def test_a_worker_that_is_stopped_for_a_moment(
+def test_worker_stopped_for_a_moment_keeps_its_attempts(
     cluster: StandingCluster, client: RemoteClusterClient, proofs: Proofs
 ) -> None:
     job_id = launch(client, proofs.command())
@@ -71,7 +71,7 @@ def test_a_worker_that_is_stopped_for_a_moment(
     assert cluster.worker() == worker
 
 
-def test_a_worker_whose_reaper_is_stopped_too_is_declared_lost_and_ends_its_tasks_when_it_is_back(
+def test_worker_stopped_with_its_reaper_is_lost_and_ends_its_tasks_when_it_continues(
     cluster: StandingCluster, client: RemoteClusterClient, proofs: Proofs
 ) -> None:
     """As when the whole machine stands still, and time goes on: nobody there can end anything. The tasks stand still
@@ -97,7 +97,9 @@ def test_a_worker_whose_reaper_is_stopped_too_is_declared_lost_and_ends_its_task
     assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_controller_that_is_away_for_longer_than_the_lease(cluster: StandingCluster, proofs: Proofs) -> None:
+def test_tasks_end_when_the_controller_is_absent_for_longer_than_the_lease(
+    cluster: StandingCluster, proofs: Proofs
+) -> None:
     with cluster.client() as client:
         job_id = launch(client, proofs.command())
         proofs.wait_for()
@@ -118,7 +120,7 @@ def test_a_controller_that_is_away_for_longer_than_the_lease(cluster: StandingCl
     assert (task.state, task.preemption_count, task.failure_count) == (pb.TASK_STATE_SUCCEEDED, 1, 0)
 
 
-def test_what_ends_while_the_controller_is_stopped_is_told_afterwards(
+def test_task_that_ends_while_the_controller_is_stopped_is_reported_afterwards(
     cluster: StandingCluster, client: RemoteClusterClient, proofs: Proofs
 ) -> None:
     assert cluster.server is not None
@@ -132,7 +134,7 @@ def test_what_ends_while_the_controller_is_stopped_is_told_afterwards(
     assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 5)
 
 
-def test_health_goes_by_the_lease(cluster: StandingCluster, client: RemoteClusterClient) -> None:
+def test_health_of_a_worker_follows_from_its_lease(cluster: StandingCluster, client: RemoteClusterClient) -> None:
     wait_until(lambda: client.list_workers() and client.list_workers()[0].healthy, "the worker")
     worker = cluster.worker()
     os.kill(worker.pid, signal.SIGSTOP)

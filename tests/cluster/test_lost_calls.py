@@ -59,7 +59,7 @@ def test_each_call_has_a_case() -> None:
 
 @pytest.mark.parametrize("times", [1, 2, TRIES + 1])
 @pytest.mark.parametrize("way", ["request", "response"])
-def test_a_call_that_is_lost(way: Way, times: int, world: LossyWorld) -> None:
+def test_lost_call_does_not_change_the_outcome(way: Way, times: int, world: LossyWorld) -> None:
     def run(name: str) -> str:
         lost = world.case(name, way, times)
         try:
@@ -75,7 +75,7 @@ def test_a_call_that_is_lost(way: Way, times: int, world: LossyWorld) -> None:
     assert failures == []
 
 
-def test_an_answer_that_was_lost_with_its_controller(tmp_path: Path) -> None:
+def test_repeated_call_after_a_restart_has_the_first_outcome(tmp_path: Path) -> None:
     request = launch_request("parent", ["sleep", "300"])
     child = launch_request("child", ["sleep", "300"], parent_job_id="parent")
     with lossy_world(tmp_path) as world:

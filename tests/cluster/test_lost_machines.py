@@ -72,7 +72,7 @@ def wait_for_end(job: Job) -> pb.JobStatus:
 
 
 @both_kinds_of_workers(LEASE_S)
-def test_a_gang_of_which_a_machine_loses_its_power(
+def test_gang_restarts_when_a_machine_loses_its_power(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)  # one on each machine
@@ -128,7 +128,7 @@ def test_the_log_of_a_machine_that_loses_its_power(
 
 
 @pytest.mark.parametrize("route", ["auto", "controller"])
-def test_a_partition_that_is_shorter_than_the_lease(
+def test_partition_shorter_than_the_lease_ends_no_attempt(
     cluster: MachineCluster, client: IrisClient, witness: Witness, route: Route
 ) -> None:
     job = run(client, witness, replicas=2, cpu=3)
@@ -155,7 +155,7 @@ def test_a_partition_that_is_shorter_than_the_lease(
 
 
 @both_kinds_of_workers(LEASE_S)
-def test_a_partition_that_is_longer_than_the_lease_and_its_healing(
+def test_partition_longer_than_the_lease_restarts_the_task_once(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run(client, witness)
@@ -182,7 +182,7 @@ def test_a_partition_that_is_longer_than_the_lease_and_its_healing(
     assert log.end.missing_reason or log.written_ns in (witness.times(), witness.times()[:-1])
 
 
-def test_a_worker_that_stands_still_through_a_partition_is_told_afterwards_that_it_was_lost(
+def test_worker_suspended_during_a_partition_learns_that_it_was_lost(
     cluster: MachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     """Nobody on the machine acts in time: worker and reaper are stopped, and so are its tasks, as when all of it is

@@ -131,7 +131,7 @@ def test_a_gang_on_ray_sees_the_controller_die_a_short_partition_and_the_end_of_
 
 
 @pytest.mark.parametrize("cluster", [5.0], indirect=True)
-def test_a_machine_of_ray_that_is_cut_off_and_comes_back_and_a_head_that_is_lost_and_comes_back(
+def test_ray_cluster_survives_a_machine_without_network_and_a_restarted_head(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     job = run_two(client, witness)
@@ -162,7 +162,7 @@ def test_a_machine_of_ray_that_is_cut_off_and_comes_back_and_a_head_that_is_lost
 
 
 @pytest.mark.parametrize("cluster", [30.0], indirect=True)  # the new head is up before the lease is over
-def test_a_head_that_is_lost_while_a_machine_is_cut_off(
+def test_ray_head_lost_while_a_machine_has_no_network_restarts_the_gang(
     cluster: RayMachineCluster, client: IrisClient, witness: Witness
 ) -> None:
     """The new Ray knows nothing of the gang, and cannot ask the machine: what runs there is not over for that."""

@@ -40,7 +40,7 @@ def test_a_stop_waits_for_its_start_though_the_worker_has_registered_once_more(t
         assert attempt.state == pb.TASK_STATE_KILLED
 
 
-def test_a_start_that_comes_to_another_process_runs_nothing_there(tmp_path: Path) -> None:
+def test_start_request_for_an_earlier_worker_process_runs_no_attempt(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     with lossy_world(tmp_path, "--incarnation", "a") as world:
         port = urlsplit(world.worker_address).port
@@ -62,7 +62,7 @@ def test_a_start_that_comes_to_another_process_runs_nothing_there(tmp_path: Path
         assert proof.read_text().split() == ["0", "1"]
 
 
-def test_an_attempt_that_its_worker_gives_up_while_it_prepares_it_is_lost_and_not_killed(tmp_path: Path) -> None:
+def test_attempt_abandoned_by_its_worker_during_preparation_is_lost_and_not_killed(tmp_path: Path) -> None:
     packed = io.BytesIO()
     tarfile.open(fileobj=packed, mode="w:gz").close()
     workspace = {"bundle_blob": packed.getvalue(), "bundle_hash": hashlib.sha256(packed.getvalue()).hexdigest()}

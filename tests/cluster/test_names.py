@@ -145,7 +145,7 @@ def test_endpoint_name_or_address_that_misleads_is_refused_by_client_and_server(
 
 
 @pytest.mark.parametrize("name", ["学習 é", "c@1", "🚀"])
-def test_job_and_endpoint_with_name_of_any_script_are_found_by_it(client: IrisClient, name: str) -> None:
+def test_job_and_endpoint_with_a_name_in_any_script_are_found(client: IrisClient, name: str) -> None:
     name = f"{unique('named')} {name}"
     job = client.run(["true"], name=name)
     assert job.job_id == name

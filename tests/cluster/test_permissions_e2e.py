@@ -215,7 +215,7 @@ def test_worker_token_is_refused_for_another_worker(shared_cluster: LocalServer)
         assert caller.call("ReportTaskStates", shown, worker_id="w-1") == "ok"
 
 
-def test_refusal_names_the_roles_that_are_allowed(shared_cluster: LocalServer) -> None:
+def test_refusal_names_the_permitted_roles(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address, token=token("reader", name="bob")) as bob:
         with pytest.raises(PermissionDeniedError) as caught:
             bob.terminate_job("x")
@@ -260,7 +260,7 @@ def test_unauthenticated_request_is_refused_before_its_body_is_read(shared_clust
     assert answer.json()["code"] == "unauthenticated"
 
 
-def test_unknown_path_is_answered_with_what_the_server_is(shared_cluster: LocalServer) -> None:
+def test_unknown_path_gets_an_answer_that_names_the_server(shared_cluster: LocalServer) -> None:
     import httpx
 
     answer = httpx.get(shared_cluster.address)

@@ -49,7 +49,7 @@ def unpickling(program: str) -> set[str]:
     return found
 
 
-def test_the_search_finds_what_it_is_for() -> None:
+def test_search_for_pickle_loads_finds_a_planted_load() -> None:
     assert unpickling("import pickle as p\np.loads(b'')") == {"loads"}
     assert unpickling("from cloudpickle import loads") == {"loads"}
     assert unpickling("def f():\n    import pickle\n    class U(pickle.Unpickler): pass") == {"Unpickler"}
@@ -109,7 +109,7 @@ def make_note(path: Path) -> Note:
     return Note(path)
 
 
-def test_a_result_is_loaded_by_who_asks_for_it_and_nobody_else(
+def test_result_is_unpickled_only_by_its_reader(
     client: IrisClient, shared_cluster: LocalServer, tmp_path: Path
 ) -> None:
     notes = tmp_path / "notes"
@@ -146,7 +146,7 @@ def test_results_loader_that_refuses_is_a_result_error(client: IrisClient) -> No
 
 
 @pytest.mark.parametrize("loads", [None, b"", "json"])
-def test_results_loader_that_is_no_function_is_refused_before_waiting(client: IrisClient, loads: Any) -> None:
+def test_invalid_results_loader_is_refused_before_waiting(client: IrisClient, loads: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="loads must be a function or another callable, got"):
         Job(client, "no-such-job").results(loads=loads)
     with pytest.raises(InvalidArgumentError, match="loads must be a function"):

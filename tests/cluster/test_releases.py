@@ -54,7 +54,7 @@ def test_a_worker_of_a_neighbouring_release_works(slots: Slots, version: str) ->
             assert [line.data for line in client.fetch_task_logs(f"{job_id}/task-0")] == ["done"]
 
 
-def test_a_worker_of_a_release_too_far_away_is_refused_and_the_task_that_waits_says_so(slots: Slots) -> None:
+def test_worker_of_an_incompatible_release_is_refused_and_named_in_the_reason_to_wait(slots: Slots) -> None:
     with cluster_of(slots, "7.3.0") as client:
         job_id = launch(client, shell("echo done"))
         reason = wait_until(

@@ -18,7 +18,7 @@ SCRIPT = (
 
 
 @pytest.mark.parametrize("removed", ["log", "task", "logs"])
-def test_a_log_removed_under_a_running_task_is_said_at_once_and_goes_on(tmp_path: Path, removed: str) -> None:
+def test_log_removed_under_a_running_task_is_reported_and_continues(tmp_path: Path, removed: str) -> None:
     gate, end = tmp_path / "gate", tmp_path / "end"
     with running_cluster(tmp_path / "state") as server, RemoteClusterClient(server.address) as client:
         job_id = launch(client, shell(SCRIPT.format(gate=gate, end=end)))

@@ -178,7 +178,7 @@ AS_NOBODY = (
 )
 
 
-def test_a_task_for_which_no_process_can_be_started_is_charged_to_the_worker_and_waits_for_it(tmp_path: Path) -> None:
+def test_failed_process_start_for_lack_of_resources_is_charged_to_the_worker(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "iris.cluster.worker", "--worker-id", "w", "--directory", str(tmp_path / "w")]
     if shutil.which("setpriv") is None or shutil.which("prlimit") is None:
         pytest.skip("no setpriv and prlimit here")
@@ -242,7 +242,7 @@ def free_worker(cluster: LocalServer, client: RemoteClusterClient) -> None:
 
 
 @pytest.mark.parametrize("what", ["bytes", "inodes"])
-def test_a_worker_whose_disk_is_full_takes_nothing_new_until_it_has_room(tmp_path: Path, what: str) -> None:
+def test_worker_with_a_full_disk_starts_no_attempt_until_it_has_space(tmp_path: Path, what: str) -> None:
     state = tmp_path / "state"
     workers = state / "workers"
     workers.mkdir(mode=0o700, parents=True)
@@ -325,7 +325,7 @@ def test_controller_with_few_inodes_refuses_jobs(tmp_path: Path) -> None:
         assert wait_for_end(client, launch(client, ["true"])).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_worker_of_one_slot_whose_disk_is_full_gives_its_gang_other_room(tmp_path: Path) -> None:
+def test_single_slot_worker_with_a_full_disk_moves_its_gang(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
     with (
         contextlib.ExitStack() as disk,

@@ -90,7 +90,7 @@ def lines_of(client: IrisClient, job_id: str, task_index: int = 0) -> list[str]:
     return [line.message for line in client.fetch_task_logs(job_id, task_index)]
 
 
-def test_what_was_written_at_last_is_there_when_the_workers_are_gone(world: World, client: IrisClient) -> None:
+def test_last_lines_are_readable_after_the_workers_have_ended(world: World, client: IrisClient) -> None:
     job = client.run(shell("seq 100000; echo end $IRIS_TASK_INDEX"), replicas=3)
     assert job.wait().state == pb.JOB_STATE_SUCCEEDED
     world.until_forgotten()
@@ -140,7 +140,7 @@ def test_a_job_ends_before_its_logs_are_handed_over_and_others_go_on_meanwhile(t
         world.until_forgotten()
 
 
-def test_a_gang_that_was_given_up_is_drained_by_the_next_controller(tmp_path: Path, slots: Slots) -> None:
+def test_abandoned_gang_is_drained_by_the_next_controller(tmp_path: Path, slots: Slots) -> None:
     gate = tmp_path / "gate"
     with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
         port = int(world.controller.address.rpartition(":")[2])
@@ -162,7 +162,7 @@ def test_a_gang_that_was_given_up_is_drained_by_the_next_controller(tmp_path: Pa
 
 
 @pytest.mark.parametrize("rendezvous", [0, pb.RENDEZVOUS_TORCH], ids=["alone", "that meets"])
-def test_a_gang_of_which_the_engine_has_yet_to_find_out_where_it_is_goes_on(
+def test_gang_not_yet_located_by_its_engine_continues(
     tmp_path: Path, slots: Slots, monkeypatch: pytest.MonkeyPatch, rendezvous: int
 ) -> None:
     gate = tmp_path / "gate"
@@ -197,7 +197,7 @@ def test_a_gang_of_which_the_engine_has_yet_to_find_out_where_it_is_goes_on(
         assert [len(task.attempts) for task in job.tasks] == [1, 1]
 
 
-def test_nobody_waits_for_a_worker_that_is_dead(world: World, client: IrisClient) -> None:
+def test_drain_does_not_wait_for_a_dead_worker(world: World, client: IrisClient) -> None:
     job = client.run(["sleep", "300"], replicas=2, max_retries_preemption=0)
     wait_until(lambda: client.status(job.job_id).state == pb.JOB_STATE_RUNNING, "it to run")
     gang_id = f"{job.job_id}@0"
@@ -217,7 +217,7 @@ def test_many_jobs_leave_no_workers(world: World, client: IrisClient) -> None:
     assert world.controller.call(lambda: len(world.controller.controller.fleet.workers)) == 0
 
 
-def test_a_worker_that_comes_after_its_gang_has_gone_is_refused(world: World, client: IrisClient) -> None:
+def test_worker_of_a_released_gang_is_refused(world: World, client: IrisClient) -> None:
     world.engine.starting = lambda worker_id: False
     job = client.run(["true"])
     gang_id = f"{job.job_id}@0"
@@ -233,7 +233,7 @@ def test_a_worker_that_comes_after_its_gang_has_gone_is_refused(world: World, cl
     assert f"the controller refuses this worker: no gang of this cluster has worker '{gang_id}.0' any more" in said
 
 
-def test_a_worker_that_the_engine_could_not_end_is_told_to(world: World, client: IrisClient) -> None:
+def test_worker_that_its_engine_could_not_end_is_ended_by_the_controller(world: World, client: IrisClient) -> None:
     job = client.run(["sleep", "300"])
     wait_until(lambda: client.status(job.job_id).state == pb.JOB_STATE_RUNNING, "it to run")
     worker = world.slots.processes.pop(f"{job.job_id}@0.0")  # so the engine does not find it any more
@@ -258,9 +258,7 @@ while True:
 """
 
 
-def test_the_log_of_a_machine_that_is_gone_is_there_up_to_its_last_two_seconds(
-    world: World, client: IrisClient
-) -> None:
+def test_log_of_a_lost_machine_misses_at_most_two_seconds(world: World, client: IrisClient) -> None:
     job = client.run([sys.executable, "-S", "-c", WRITER], max_retries_preemption=0)
     worker_id = f"{job.job_id}@0.0"
     wait_until(lambda: len(lines_of(client, job.job_id)) > 200, "enough lines")
@@ -286,9 +284,7 @@ def test_the_log_of_a_machine_that_is_gone_is_there_up_to_its_last_two_seconds(
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_runs_in_a_gang_that_the_engine_has_forgotten_goes_on(
-    tmp_path: Path, slots: Slots, restarted: bool
-) -> None:
+def test_attempts_of_a_gang_forgotten_by_its_engine_continue(tmp_path: Path, slots: Slots, restarted: bool) -> None:
     """Its head may have been replaced: the workers know better."""
     gate = tmp_path / "gate"
     with ExitStack() as stack:
@@ -313,7 +309,7 @@ def test_what_runs_in_a_gang_that_the_engine_has_forgotten_goes_on(
         wait_until(lambda: not client.list_workers(), "the workers to be forgotten")
 
 
-def test_what_ran_in_a_gang_that_the_engine_has_forgotten_is_lost_with_its_lease(tmp_path: Path, slots: Slots) -> None:
+def test_attempts_of_a_gang_forgotten_by_its_engine_are_lost_with_the_lease(tmp_path: Path, slots: Slots) -> None:
     with (
         on_slots(tmp_path, slots, lease_s=3) as world,
         RemoteClusterClient(world.controller.address) as client,

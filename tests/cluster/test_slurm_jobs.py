@@ -77,7 +77,7 @@ def test_a_lost_worker_costs_a_retry_of_the_gang(controller: StandingCluster, tm
             assert lines == ["went on"]
 
 
-def test_a_job_goes_on_without_its_controller(controller: StandingCluster, tmp_path: Path) -> None:
+def test_job_continues_without_its_controller(controller: StandingCluster, tmp_path: Path) -> None:
     proofs = Proofs(tmp_path / "proofs")
     with controller.client() as client:
         job_id = launch(client, proofs.command(3), replicas=2)

@@ -87,7 +87,7 @@ def test_a_reader_that_leaves_the_controller_ends_its_stream_from_the_worker(
         wait_until(lambda: len(os.listdir(f"/proc/{server}/fd")) < 60, "the connections to the worker to be closed")
 
 
-def test_a_certificate_that_is_its_own_authority(tmp_path: Path) -> None:
+def test_self_signed_certificate_is_accepted(tmp_path: Path) -> None:
     certificate = self_signed(tmp_path / "certificates")
     with (
         running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server,
@@ -119,7 +119,7 @@ def refused(address: str, **options: object) -> str:
     return str(caught.value)
 
 
-def test_a_certificate_that_is_not_trusted(tls: LocalServer, tmp_path: Path) -> None:
+def test_untrusted_certificate_is_refused(tls: LocalServer, tmp_path: Path) -> None:
     assert "its certificate is not trusted" in refused(tls.address)
     other = CertificateAuthority(tmp_path, "another authority")
     text = refused(tls.address, ca=other.path)
@@ -135,7 +135,7 @@ def test_a_certificate_for_another_name(tls: LocalServer, authority: Certificate
     assert "127.0.0.1" in text
 
 
-def test_a_certificate_that_has_expired(authority: CertificateAuthority, tmp_path: Path) -> None:
+def test_expired_certificate_is_refused(authority: CertificateAuthority, tmp_path: Path) -> None:
     certificate = authority.server(name="old", expired=True)
     with running_cluster(tmp_path / "cluster", **tls_options(certificate)) as server:
         text = refused(server.address, ca=authority.path)
@@ -152,7 +152,7 @@ def test_tls_to_a_server_that_does_not(shared_cluster: LocalServer) -> None:
     assert "it does not speak TLS" in refused(shared_cluster.address.replace("http://", "https://"))
 
 
-def test_clients_without_a_certificate_are_not_let_in(
+def test_client_without_a_certificate_is_refused(
     mutual: LocalServer, authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     text = refused(mutual.address, ca=authority.path)
@@ -213,7 +213,7 @@ def test_files_that_cannot_be_used(tls: LocalServer, authority: CertificateAutho
         RemoteClusterClient(tls.address, ca=authority.path, cert=("a", "b", "c"))  # type: ignore[arg-type]
 
 
-def test_servers_whose_files_cannot_be_used(authority: CertificateAuthority, tmp_path: Path) -> None:
+def test_server_with_unusable_certificate_files_does_not_start(authority: CertificateAuthority, tmp_path: Path) -> None:
     server, other = authority.server(name="one"), authority.server(name="two")
     with (
         pytest.raises(LocalClusterError, match="expected a certificate and its key"),
@@ -240,7 +240,7 @@ def test_other_machines_are_served_by_tls_only(tmp_path: Path) -> None:
             assert wait_for_end(client, job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
 
 
-def test_a_worker_does_not_talk_to_somebody_whose_certificate_it_does_not_trust(
+def test_worker_refuses_a_controller_with_an_untrusted_certificate(
     tls: LocalServer, authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     other = CertificateAuthority(tmp_path / "other", "another authority")
@@ -265,7 +265,7 @@ def test_a_worker_does_not_talk_to_somebody_whose_certificate_it_does_not_trust(
         assert "stranger" not in {known.worker_id for known in client.list_workers()}
 
 
-def test_a_stream_over_tls_that_is_silent_goes_on(tls: LocalServer, authority: CertificateAuthority) -> None:
+def test_silent_stream_over_tls_continues(tls: LocalServer, authority: CertificateAuthority) -> None:
     with RemoteClusterClient(tls.address, ca=authority.path) as client:
         job_id = launch(client, shell("sleep 1000"))
         wait_for_state(client, job_id, cluster_pb2.JOB_STATE_RUNNING)

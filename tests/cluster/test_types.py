@@ -58,7 +58,7 @@ INVALID_TASK_IDS = [
 
 
 @pytest.mark.parametrize("text", INVALID_TASK_IDS)
-def test_an_invalid_task_id_is_a_value_error_that_shows_it_and_the_form(text: str) -> None:
+def test_invalid_task_id_raises_value_error_with_the_text_and_the_expected_form(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_task_id(text)
     assert isinstance(caught.value, InvalidArgumentError)
@@ -94,7 +94,7 @@ def test_a_task_id_is_split_at_its_last_slash(task_id: str, job_id: str, index: 
 
 
 @pytest.mark.parametrize("name", ["x", "train-2", "Train model é", "a.b_c", "task-0", "@", "x@1", "..", "-"])
-def test_a_job_name_that_is_accepted(name: str) -> None:
+def test_valid_job_name_is_accepted(name: str) -> None:
     check_job_name(name)
 
 
@@ -111,19 +111,19 @@ def test_a_job_name_that_is_accepted(name: str) -> None:
         ("\x1b[31mred", "control character"),
     ],
 )
-def test_a_job_name_that_is_refused(name: str, word: str) -> None:
+def test_invalid_job_name_is_refused(name: str, word: str) -> None:
     with pytest.raises(InvalidArgumentError, match=word) as caught:
         check_job_name(name)
     assert not name or repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["http", "HTTP", "_", "port_2", "a1"])
-def test_a_port_name_that_is_accepted(name: str) -> None:
+def test_valid_port_name_is_accepted(name: str) -> None:
     check_port_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a-b", "a b", "a.b", "é", "a\n", "a=b", "a/b"])
-def test_a_port_name_that_is_refused(name: str) -> None:
+def test_invalid_port_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="not a port name") as caught:
         check_port_name(name)
     assert repr(name) in str(caught.value)
@@ -298,7 +298,7 @@ def test_entrypoint_from_callable() -> None:
 
 
 @pytest.mark.parametrize("thing", ["train", 5, None, ["python"]])
-def test_entrypoint_from_what_cannot_be_called(thing: Any) -> None:
+def test_entrypoint_from_an_uncallable_object_is_refused(thing: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="function must be a function or another callable, got"):
         Entrypoint.from_callable(thing)
 
@@ -321,7 +321,7 @@ def test_entrypoint_from_command() -> None:
         ([b"true"], "each word of a command must be text"),
     ],
 )
-def test_entrypoint_from_what_is_no_command(command: Any, word: str) -> None:
+def test_entrypoint_from_an_invalid_command_is_refused(command: Any, word: str) -> None:
     with pytest.raises(InvalidArgumentError, match=word):
         Entrypoint.from_command(command)
 

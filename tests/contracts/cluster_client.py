@@ -113,7 +113,7 @@ def test_names_that_a_job_may_not_have(cluster_client: RemoteClusterClient, name
         launch(cluster_client, ["true"], name=name)
 
 
-def test_watch_job_tells_of_each_state_and_ends_with_the_last(cluster_client: RemoteClusterClient) -> None:
+def test_watch_job_reports_each_state_and_ends_with_the_final_state(cluster_client: RemoteClusterClient) -> None:
     job_id = launch(cluster_client, shell("read line < /dev/zero"), replicas=2)
     states = []
     for job in cluster_client.watch_job(job_id, timeout=60, include_tasks=True):

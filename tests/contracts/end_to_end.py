@@ -140,7 +140,7 @@ def test_kill_while_building(client: IrisClient, tmp_path: Path) -> None:
     assert {task.state for task in status.tasks} == {pb.TASK_STATE_KILLED}
 
 
-def test_kill_while_running_takes_the_whole_group_and_what_left_it(client: IrisClient, tmp_path: Path) -> None:
+def test_kill_while_running_ends_the_group_and_processes_that_left_it(client: IrisClient, tmp_path: Path) -> None:
     script = f"""
         setsid sh -c '{put(f"{tmp_path}/left", "$$")}; exec sleep 300' &
         sh -c 'trap "" TERM; {put(f"{tmp_path}/stubborn", "$$")}; while :; do sleep 1; done' &
@@ -155,7 +155,7 @@ def test_kill_while_running_takes_the_whole_group_and_what_left_it(client: IrisC
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
-def test_sigterm_comes_first_and_what_is_written_then_is_kept(client: IrisClient, tmp_path: Path) -> None:
+def test_output_written_on_sigterm_is_kept(client: IrisClient, tmp_path: Path) -> None:
     script = f"trap 'echo saving; exit 0' TERM; {put(tmp_path / 'up', 'x')}; while :; do sleep 0.05; done"
     job = client.run(shell(script))
     wait_for_file(tmp_path / "up")
@@ -165,7 +165,7 @@ def test_sigterm_comes_first_and_what_is_written_then_is_kept(client: IrisClient
     assert [entry.message for entry in logs if entry.source == "stdout"] == ["saving"]
 
 
-def test_a_task_whose_children_go_on_ends_with_its_first_process(client: IrisClient, tmp_path: Path) -> None:
+def test_task_ends_with_its_first_process_and_ends_its_children(client: IrisClient, tmp_path: Path) -> None:
     child = f"{put(f'{tmp_path}/child', '$$')}; exec sleep 300"
     script = f"sh -c '{child}' & while [ ! -e {tmp_path}/child ]; do :; done; exit 4"
     job = client.run(shell(script))
@@ -174,7 +174,7 @@ def test_a_task_whose_children_go_on_ends_with_its_first_process(client: IrisCli
     assert not is_alive(int((tmp_path / "child").read_text()))
 
 
-def test_a_task_that_closes_its_stdout_goes_on(client: IrisClient) -> None:
+def test_task_that_closes_its_stdout_continues(client: IrisClient) -> None:
     job = client.run(shell("echo first; exec >&-; echo second >&2; exit 3"))
     assert job.wait(timeout=60, raise_on_failure=False).exit_code == 3
     assert {(e.source, e.message) for e in job.tasks()[0].logs()} == {("stdout", "first"), ("stderr", "second")}
@@ -210,7 +210,7 @@ def test_command_that_cannot_be_started_has_the_exit_code_of_a_shell(
     assert said == ["PATH=/usr/bin:/bin:/some/folder"] * (command[0] == "no-such-program")
 
 
-def test_script_without_its_interpreter_is_told_so(client: IrisClient, tmp_path: Path) -> None:
+def test_script_without_its_interpreter_fails_with_the_reason(client: IrisClient, tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/no/such/interpreter -x\n")
     (tmp_path / "script").chmod(0o755)
     for command in (["./script"], ["script"]):

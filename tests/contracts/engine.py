@@ -113,7 +113,7 @@ def zones_of(world: World, status: GangStatus) -> list[str]:
     return sorted(world.zones[slot.machine] for slot in status.slots)
 
 
-async def test_what_there_is(world: World) -> None:
+async def test_machines_and_their_resources_are_listed(world: World) -> None:
     machines = await until_free(world, 8)
     assert sorted(world.zones[machine.name] for machine in machines) == ["a", "b"]
     for machine in machines:
@@ -143,7 +143,7 @@ async def test_workers_are_shared_or_each_slot_has_its_own(world: World) -> None
         assert len(set(workers)) == 4
 
 
-async def test_all_or_nothing_and_nothing_while_waiting(world: World) -> None:
+async def test_waiting_gang_holds_no_slot(world: World) -> None:
     await world.engine.submit(gang("a@0", slots=6, cpu=1))
     await until(world, "a@0", GangState.HELD)
     await world.engine.submit(gang("b@0", slots=3, cpu=1))  # there is room for two
@@ -168,7 +168,7 @@ async def test_the_same_id_again_has_no_effect(world: World) -> None:
     await until_free(world, 2)
 
 
-async def test_what_never_fits_is_rejected_or_waits_for_a_reason(world: World) -> None:
+async def test_impossible_gang_is_rejected_or_waits_with_a_reason(world: World) -> None:
     never = [gang("a@0", cpu=5), gang("b@0", slots=3, cpu=3), gang("c@0", memory_bytes=2**31), gang("d@0", gpu=3)]
     never += [gang("e@0", zone="nowhere"), gang("f@0", slots=3, placement=Placement.SPREAD)]
     never += [gang("g@0", slots=5, cpu=1, placement=Placement.TOGETHER), gang("h@0", slots=5, cpu=1, zone="a")]
@@ -206,7 +206,7 @@ async def test_together_gives_all_slots_one_machine(world: World) -> None:
 
 
 @pytest.mark.parametrize("zone", ["a", "b"])
-async def test_a_gang_goes_where_its_labels_are(world: World, zone: str) -> None:
+async def test_gang_is_placed_on_machines_with_its_labels(world: World, zone: str) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1, zone=zone))
     assert set(zones_of(world, await until(world, "a@0", GangState.HELD))) == {zone}
     await world.engine.submit(gang("b@0", slots=1, cpu=3, zone=zone))
@@ -257,14 +257,14 @@ async def test_release_just_after_submit(world: World) -> None:
     await until(world, "b@0", GangState.HELD)
 
 
-async def test_what_is_not_asked_for_always_fits(world: World) -> None:
+async def test_gang_without_requirements_always_fits(world: World) -> None:
     await world.engine.submit(gang("full@0", slots=2, cpu=4, placement=Placement.SPREAD))
     await until(world, "full@0", GangState.HELD)
     await world.engine.submit(gang("free@0", slots=4))
     assert len((await until(world, "free@0", GangState.HELD)).slots) == 4
 
 
-async def test_a_slot_whose_worker_dies_is_lost_and_the_gang_broken(world: World) -> None:
+async def test_death_of_a_worker_loses_its_slot_and_breaks_the_gang(world: World) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1, placement=Placement.SPREAD))
     await world.engine.submit(gang("b@0", slots=2, cpu=1, placement=Placement.SPREAD))
     held = await until(world, "a@0", GangState.HELD)
@@ -299,7 +299,7 @@ async def test_the_next_controller_finds_everything_again(world: World) -> None:
     await until_free(world, 8)
 
 
-async def test_an_engine_that_is_away_is_no_news(world: World) -> None:
+async def test_unreachable_engine_changes_no_state_of_a_gang(world: World) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1))
     before = await until(world, "a@0", GangState.HELD)
     await world.go_away()

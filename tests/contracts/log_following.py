@@ -267,7 +267,7 @@ def test_a_finished_task(reach: Reach, run: Callable[..., Job], follow: Callable
         check_end(reading.stream.ends, writing)
 
 
-def test_without_following_a_stream_ends_with_what_there_is(
+def test_stream_without_follow_ends_with_the_present_lines(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     job = run(python(f"print('now'); sys.stdout.write('tail'); wait_for({str(tmp_path / 'gate')!r}); print('later')"))
@@ -309,7 +309,9 @@ def test_raw_bytes(reach: Reach, run: Callable[..., Job], follow: Callable[..., 
 # --- cursors
 
 
-def test_reading_goes_on_from_any_cursor(reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_reader_continues_from_any_cursor(
+    reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
+) -> None:
     writing = Writing(seed=14, exits=(1, 0), size=20_000, pauses=100)
     job = run(writing.command(), max_retries_failure=1)
     chance = random.Random(14)
@@ -346,7 +348,7 @@ def test_a_cursor_stays_good_and_may_be_used_twice(run: Callable[..., Job], foll
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "AAAA", "\u00e9", "e30", "0" * 1000])
-def test_a_text_that_is_no_cursor(run: Callable[..., Job], follow: Callable[..., Reading], cursor: str) -> None:
+def test_invalid_cursor_is_refused(run: Callable[..., Job], follow: Callable[..., Reading], cursor: str) -> None:
     job = run(["true"])
     with pytest.raises(InvalidArgumentError, match="cursor"):
         follow(job, cursor=cursor).rest()
@@ -421,7 +423,7 @@ def test_a_prompt_is_seen_where_lines_were_left_out(
     reading.see((b"line\n" if reading.text().startswith(b"line") else b"") + b"name? me\n")
 
 
-def test_a_progress_bar_is_seen_as_it_moves(
+def test_progress_bar_is_visible_at_each_step(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     job = run(
@@ -503,7 +505,7 @@ def test_a_follow_that_begins_with_the_job(run: Callable[..., Job], follow: Call
         check_end(reading.stream.ends, writing)
 
 
-def test_a_task_that_is_killed(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_follow_of_a_killed_task_has_its_last_lines(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
     job = run(shell("trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.02; done"))
     reading = follow(job)
     reading.see(b"up\n")
@@ -514,7 +516,7 @@ def test_a_task_that_is_killed(run: Callable[..., Job], follow: Callable[..., Re
     assert (end.complete, end.state) == (True, pb.TASK_STATE_KILLED), end
 
 
-def test_what_does_not_exist(reach: Reach, run: Callable[..., Job]) -> None:
+def test_follow_of_an_unknown_job_or_task_is_not_found(reach: Reach, run: Callable[..., Job]) -> None:
     job = run(["true"])
     with reach.open_client() as client:
         for job_id, task_index in (("no-such-job", 0), (job.job_id, 1)):
@@ -628,7 +630,7 @@ def _read_and_leave(reach: Reach, client: IrisClient, job: Job, how: str, gate: 
         client.close()
 
 
-def test_a_reader_that_is_blocked_can_be_closed_from_another_thread(
+def test_blocked_reader_can_be_closed_from_another_thread(
     run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     job = run(python("print('hello'); wait_for('/nowhere')"))
@@ -657,7 +659,7 @@ def test_chaos(reach: Reach, run: Callable[..., Job], chaos_seed: int) -> None:
     job.wait(timeout=60)
 
 
-def test_what_there_is_comes_whole_however_often_connections_break(reach: Reach, run: Callable[..., Job]) -> None:
+def test_finished_log_is_complete_however_often_connections_break(reach: Reach, run: Callable[..., Job]) -> None:
     writing = Writing(seed=13, exits=(0,), size=30_000, long_lines=0)
     job = run(writing.command())
     job.wait(timeout=60)
@@ -670,7 +672,7 @@ def test_what_there_is_comes_whole_however_often_connections_break(reach: Reach,
             check_end(stream.ends, writing)
 
 
-def test_idle_connections_are_cut_by_what_lies_in_between(
+def test_follow_survives_proxies_that_cut_idle_connections(
     reach: Reach, run: Callable[..., Job], tmp_path: Path
 ) -> None:
     job = run(python(f"print('hello'); wait_for({str(tmp_path / 'gate')!r}); print('bye')"))

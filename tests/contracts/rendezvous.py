@@ -76,7 +76,7 @@ def environments(job: Job) -> list[dict[str, str]]:
     return [dict(entry.message.partition("=")[::2] for entry in task.logs()) for task in job.tasks()]
 
 
-def test_torch_finds_what_it_reads(client: IrisClient) -> None:
+def test_torch_variables_describe_the_rendezvous(client: IrisClient) -> None:
     stale = {"RANK": "77", "MASTER_PORT": "1", "LOCAL_RANK": "5"}
     job = client.run(shell("env"), replicas=4, rendezvous="torch", env=stale)
     job.wait(timeout=100)
@@ -92,7 +92,7 @@ def test_torch_finds_what_it_reads(client: IrisClient) -> None:
         assert [local[other, size] for other in range(size)] == [count] * size
 
 
-def test_jax_finds_what_it_reads(client: IrisClient) -> None:
+def test_jax_variables_describe_the_rendezvous(client: IrisClient) -> None:
     job = client.run(shell("env"), replicas=2, rendezvous="jax")
     job.wait(timeout=100)
     seen = environments(job)
@@ -135,7 +135,7 @@ def test_two_gangs_at_once_do_not_meet_each_other(client: IrisClient, tmp_path: 
         assert job.wait(timeout=100).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_a_gang_of_which_one_has_succeeded_does_not_meet_again(client: IrisClient, tmp_path: Path) -> None:
+def test_gang_with_a_succeeded_task_is_not_restarted(client: IrisClient, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     script = f"""
         [ $RANK = 0 ] && exit 0

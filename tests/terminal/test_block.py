@@ -74,7 +74,7 @@ def test_nested_bars_leave_their_last_states_only(seed: int, leaves: bool) -> No
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_bars_that_are_drawn_anew_leave_their_last_states_only(seed: int) -> None:
+def test_redrawn_bars_leave_only_their_last_states(seed: int) -> None:
     view = View()
     data = rich_bars(9)
     for piece in [data] if seed == 0 else pieces(data, random.Random(seed)):
@@ -92,7 +92,7 @@ def test_lines_after_nested_bars_are_written_at_once() -> None:
     assert view.lines.rows() == []
 
 
-def test_lines_of_other_tasks_come_between_nested_bars() -> None:
+def test_lines_of_other_tasks_are_printed_between_nested_bars() -> None:
     view = View()
     view.add(b"\r0 outer\n\r0 inner" + UP)
     view.add(b"other\n", task=1)
@@ -117,7 +117,7 @@ def test_bar_that_ended_is_a_line_once_its_task_has_gone_on_or_time_has_passed()
     assert view.text()[-1] == "t0 | plain"
 
 
-def test_rows_of_a_task_that_goes_up_without_end_are_bounded() -> None:
+def test_rows_of_a_task_that_moves_up_endlessly_are_bounded() -> None:
     view = View()
     chance = random.Random(3)
     for _ in range(2000):

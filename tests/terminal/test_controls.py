@@ -85,7 +85,7 @@ def test_plain_text_is_harmless(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("sequence", [*DROPPED, "é€🙂".encode(), RED + b"x" + RESET])
-def test_pieces_of_a_line_give_what_the_whole_line_gives(sequence: bytes) -> None:
+def test_line_in_pieces_is_printed_like_the_whole_line(sequence: bytes) -> None:
     data = b"a" + sequence + b"b" + sequence + b"c"
     for seed in range(20):
         chance = random.Random(seed)
@@ -133,5 +133,5 @@ def test_colours_without_end_are_bounded() -> None:
     assert len(lines.filter(b"", ends_line=True)) < 300
 
 
-def test_text_of_others_in_a_message_is_visible_and_steers_nothing() -> None:
+def test_foreign_text_in_a_message_is_visible_and_cannot_control_the_terminal() -> None:
     assert visible("a\x1b[2J\x9b\u202eb\nc\td") == "a\\x1b[2J\\x9b\\u202eb\nc\td"

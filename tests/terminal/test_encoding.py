@@ -81,7 +81,7 @@ def test_errors_are_printed_to_an_ascii_output(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("words", [("--help",), ("token", "create", "--help"), ("nonsense",)])
-def test_reader_that_leaves_before_help_is_printed_ends_it_quietly(words: tuple[str, ...]) -> None:
+def test_help_with_a_closed_pipe_ends_quietly(words: tuple[str, ...]) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     with open(writes, "wb") as closed:
@@ -132,7 +132,7 @@ def test_wait_prints_lines_in_any_encoding(shared_cluster: LocalServer, encoding
     assert done.stderr.count(b"showing task 0 of 2; task 1 is not shown") == 1
 
 
-def test_wait_whose_reader_has_left_goes_on_to_its_end(shared_cluster: LocalServer, tmp_path: Path) -> None:
+def test_wait_with_a_closed_pipe_continues_to_the_end_of_the_job(shared_cluster: LocalServer, tmp_path: Path) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     with open(writes, "wb") as closed:
@@ -148,7 +148,7 @@ def test_wait_whose_reader_has_left_goes_on_to_its_end(shared_cluster: LocalServ
 
 
 @pytest.mark.parametrize("streams", ["sys.stdout = sys.stderr = None", "sys.stdout.close(); sys.stderr.close()"])
-def test_wait_without_stdout_and_stderr_goes_on_to_its_end(
+def test_wait_without_stdout_and_stderr_continues_to_the_end_of_the_job(
     shared_cluster: LocalServer, tmp_path: Path, streams: str
 ) -> None:
     program_ = WAITS.replace("import sys", f"import sys; {streams}").replace(

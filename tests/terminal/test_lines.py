@@ -38,7 +38,7 @@ def test_rule_1_bytes_are_the_tasks_own() -> None:
         assert lines.rows() == []
 
 
-def test_rule_2_nothing_is_glued_to_an_unfinished_line() -> None:
+def test_rule_2_no_line_is_appended_to_an_unfinished_line() -> None:
     lines = Lines(False)
     assert plain(lines, (0, b"half"), (0, b"warning\n", "stderr"), (0, b" of it\n")) == b"half\nwarning\n of it\n"
     assert plain(lines, (0, b"half")) == b"half"
@@ -48,7 +48,7 @@ def test_rule_2_nothing_is_glued_to_an_unfinished_line() -> None:
     assert lines.add(entries(0, b"again\n", attempt=1), b"") == b"\nagain\n"
 
 
-def test_rule_3_what_continues_a_line_is_marked() -> None:
+def test_rule_3_continuation_of_a_line_is_marked() -> None:
     lines = Lines(False)
     written = labelled(lines, (0, b"a\nb\n"), (0, b"half"), (0, b" of"), (1, b"other\n"), (0, b" it\n"), (0, b"next\n"))
     assert written.decode() == "t0 | a\nt0 | b\nt0 | half of\nt1 | other\nt0 |… it\nt0 | next\n"
@@ -72,13 +72,13 @@ def test_rule_4_a_terminal_has_rows_for_unfinished_lines() -> None:
     assert labelled(lines, (0, b"CRLF\r\n"), (0, b"CRLF\r"), (0, b"\n")) == b"t0 | CRLF\n" * 2
 
 
-def test_rows_have_nothing_that_moves_the_cursor() -> None:
+def test_rows_contain_no_cursor_movement() -> None:
     lines = Lines(True)
     labelled(lines, (0, b"\x1b[31mred\x1b[0m\x1b[2C\x1b[2J\x1b]0;title\x07\x08\x00 \x1b7\tend\x1b"))
     assert lines.rows() == [b"t0 | \x1b[31mred\x1b[0m \tend"]
 
 
-def test_a_bar_that_was_wiped_out_leaves_nothing() -> None:
+def test_erased_bar_leaves_no_row() -> None:
     lines = Lines(True)
     assert labelled(lines, (0, b"\r 99%"), (0, b"\r     \r")) == b""
     assert lines.rows() == []
@@ -118,7 +118,7 @@ def test_an_earlier_attempt_is_ended_by_the_next(is_terminal: bool) -> None:
     assert first + second == b"t0 | %b 1%%\nt0 | again\n" % (b"" if is_terminal else b"\r")
 
 
-def test_a_line_that_is_too_long_to_be_held() -> None:
+def test_line_too_long_to_hold_is_printed_in_pieces() -> None:
     lines = Lines(True)
     long = b"x" * (64 * 1024)
     assert labelled(lines, (0, long), (0, b"y"), (0, b"z\n")) == b"t0 | " + long + "\nt0 |…yz\n".encode()

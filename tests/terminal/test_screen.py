@@ -99,9 +99,7 @@ def test_terminal_that_becomes_narrower_keeps_no_stale_rows(shown: Callable[[int
         ("\x1b[2J\x1b]0;title\x07\x1b[5Ahere", "t0 | here"),
     ],
 )
-def test_row_that_is_cut_ends_in_the_character_that_stands_there(
-    shown: Callable[[int], Shown], text: str, row: str
-) -> None:
+def test_cut_row_ends_in_a_whole_character(shown: Callable[[int], Shown], text: str, row: str) -> None:
     view = shown(20)
     view.add(1, "whole\n")
     view.add(0, text)
@@ -150,9 +148,7 @@ def test_wait_on_a_terminal_moves_bars_and_shows_prompts(
         terminal.close()
 
 
-def test_wait_prints_to_a_stdout_that_is_not_its_descriptor(
-    shared_cluster: LocalServer, client: IrisClient, tmp_path: Path
-) -> None:
+def test_wait_prints_to_a_replaced_stdout(shared_cluster: LocalServer, client: IrisClient, tmp_path: Path) -> None:
     job = client.run(["sh", "-c", "printf '\\r 10%%\\r 20%%\\n'"])
     program = (
         "import io, sys\n"

@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger"
 
 
-def test_what_is_held_comes_back_and_what_was_released_does_not(path: Path) -> None:
+def test_held_slots_are_read_back_and_released_slots_are_not(path: Path) -> None:
     ledger = Ledger(path)
     assert ledger.load() == []
     a, b, c = entry("a@0", "local-0", "local-1"), entry("b/ü@0", "local-0"), entry("c@0", "local-1")
@@ -43,7 +43,7 @@ def test_what_is_held_comes_back_and_what_was_released_does_not(path: Path) -> N
     assert Ledger(path).load() == [c]
 
 
-def test_a_writer_that_is_killed_within_a_line(path: Path) -> None:
+def test_line_cut_by_a_killed_writer_is_ignored(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     ledger.hold(entry("a@0", "local-0"))
@@ -64,7 +64,7 @@ def test_a_writer_that_is_killed_within_a_line(path: Path) -> None:
         assert Ledger(path).load() == [entry("a@0", "local-0"), entry("c@0", "local-0")]
 
 
-def test_it_does_not_grow_for_ever(path: Path) -> None:
+def test_ledger_is_compacted(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     stays = entry("stays@0", "local-0")
@@ -77,7 +77,7 @@ def test_it_does_not_grow_for_ever(path: Path) -> None:
     assert Ledger(path).load() == [stays]
 
 
-def test_a_disk_that_is_full_for_a_while(path: Path) -> None:
+def test_ledger_continues_after_a_full_disk(path: Path) -> None:
     ledger = Ledger(path)
     ledger.load()
     ledger.hold(entry("a@0", "local-0"))

@@ -117,7 +117,7 @@ async def test_a_worker_that_dies_breaks_its_gangs_and_is_started_again(engine: 
     assert (await engine.snapshot())["b@0"].state is GangState.HELD, "a broken gang breaks no other"
 
 
-async def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(
+async def test_restart_of_a_worker_is_repeated_until_it_succeeds(
     engine: LocalEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     while not (workers := _workers(tmp_path)):
@@ -134,7 +134,7 @@ async def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(
         await engine.wait_for_change(0.05)
 
 
-async def test_a_worker_that_cannot_be_started_at_first_is_tried_until_it_can(
+async def test_first_start_of_a_worker_is_repeated_until_it_succeeds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages = tmp_path / "local-0.log"
@@ -213,7 +213,7 @@ async def next_engine(directory: Path, workers: int = 2, address: str = NOBODY) 
         await engine.close()
 
 
-async def test_the_next_engine_finds_workers_and_what_they_hold(left: Left, tmp_path: Path) -> None:
+async def test_next_engine_finds_workers_and_their_slots(left: Left, tmp_path: Path) -> None:
     processes = [read_identity(identity_file(tmp_path, worker_id)) for worker_id in ("local-0", "local-1")]
     async with next_engine(tmp_path) as engine:
         assert engine.adopted == 2
@@ -234,7 +234,7 @@ async def test_the_next_engine_finds_workers_and_what_they_hold(left: Left, tmp_
     assert find_standing(tmp_path) == []
 
 
-async def test_what_was_held_by_a_worker_that_is_gone_is_lost(left: Left, tmp_path: Path) -> None:
+async def test_slots_of_an_ended_worker_are_lost(left: Left, tmp_path: Path) -> None:
     kill_worker(tmp_path, "local-1")
     async with next_engine(tmp_path) as engine:
         assert engine.adopted == 1
@@ -257,7 +257,7 @@ async def test_workers_that_speak_no_tls_are_no_use_to_a_controller_that_does(le
         assert (await engine.snapshot())["new@0"].state is GangState.HELD
 
 
-async def test_a_loss_that_nobody_was_told_of_is_known_to_the_next_but_one(left: Left, tmp_path: Path) -> None:
+async def test_unreported_loss_is_known_after_two_restarts(left: Left, tmp_path: Path) -> None:
     kill_worker(tmp_path, "local-1")
     between = LocalEngine(tmp_path, workers=2, machine=Resources(cpu=4, memory_bytes=2**30, gpu=4), standing=True)
     await between.start(NOBODY)
@@ -289,12 +289,12 @@ async def test_another_number_of_workers(left: Left, tmp_path: Path, workers: in
 
 
 @pytest.mark.parametrize("workers", [0, 65])
-def test_numbers_of_workers_that_are_refused(tmp_path: Path, workers: int) -> None:
+def test_invalid_number_of_workers_is_refused(tmp_path: Path, workers: int) -> None:
     with pytest.raises(InvalidArgumentError, match="workers must be a whole number from 1 to 64"):
         LocalEngine(tmp_path, workers=workers)
 
 
-def test_this_machine_has_what_this_process_may_use() -> None:
+def test_resources_of_this_machine_are_those_this_process_may_use() -> None:
     machine = this_machine()
     assert 1 <= machine.cpu <= len(os.sched_getaffinity(0))
     assert machine.memory_bytes > 2**28

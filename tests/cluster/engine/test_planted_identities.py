@@ -59,7 +59,7 @@ def names(process: subprocess.Popen[bytes], token: str, lock: str) -> Identity:
 
 
 @pytest.mark.parametrize("lock", ["", "of another file", "right"])
-def test_identity_of_a_living_process_under_a_free_lock_ends_nothing(
+def test_identity_of_a_living_process_without_its_lock_ends_no_process(
     workers: Path, bystander: subprocess.Popen[bytes], token: str, lock: str
 ) -> None:
     stamp = stamp_of(lock_file(workers, WORKER)) if lock == "right" else lock
@@ -70,7 +70,7 @@ def test_identity_of_a_living_process_under_a_free_lock_ends_nothing(
     assert not identity_file(workers, WORKER).exists(), "it is not asked again"
 
 
-def test_identity_of_a_dead_worker_of_another_directory_ends_nothing(
+def test_identity_of_a_dead_worker_of_another_directory_ends_no_process(
     workers: Path, bystander: subprocess.Popen[bytes], token: str
 ) -> None:
     dead = replace(names(bystander, token, "8:1"), process="gone")
@@ -79,7 +79,7 @@ def test_identity_of_a_dead_worker_of_another_directory_ends_nothing(
     assert bystander.poll() is None
 
 
-def test_identity_of_a_dead_worker_of_this_directory_ends_what_it_left(
+def test_identity_of_a_dead_worker_of_this_directory_ends_its_processes(
     workers: Path, bystander: subprocess.Popen[bytes], token: str
 ) -> None:
     dead = replace(names(bystander, token, stamp_of(lock_file(workers, WORKER))), process="gone")
@@ -88,7 +88,7 @@ def test_identity_of_a_dead_worker_of_this_directory_ends_what_it_left(
     assert bystander.wait(60) == -9
 
 
-def test_process_that_is_no_worker_is_not_adopted_while_somebody_holds_the_lock(
+def test_process_other_than_a_worker_is_not_adopted_under_a_held_lock(
     workers: Path, bystander: subprocess.Popen[bytes], token: str
 ) -> None:
     lock = try_lock(lock_file(workers, WORKER))

@@ -158,7 +158,7 @@ def processes_of(world: RayWorld) -> list[int]:
     return found
 
 
-async def test_the_room_is_given_back_when_no_controller_comes_back(short_lease: RayWorld) -> None:
+async def test_slots_are_released_when_no_controller_returns(short_lease: RayWorld) -> None:
     world = short_lease
     await world.engine.submit(gang("held@0", slots=2, cpu=1))
     held = await until(world, "held@0", GangState.HELD)
@@ -175,7 +175,7 @@ async def test_the_room_is_given_back_when_no_controller_comes_back(short_lease:
     assert "held@0" not in await world.engine.snapshot()
 
 
-async def test_a_holder_that_is_killed_takes_its_worker_along_and_is_lost(world: RayWorld) -> None:
+async def test_killed_holder_ends_its_worker_and_its_slot_is_lost(world: RayWorld) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1))
     await world.engine.submit(gang("b@0", slots=1, cpu=1))
     held = await until(world, "a@0", GangState.HELD)
@@ -188,7 +188,7 @@ async def test_a_holder_that_is_killed_takes_its_worker_along_and_is_lost(world:
     assert (await world.engine.snapshot())["b@0"].state is GangState.HELD
 
 
-async def test_a_worker_that_is_left_by_its_holder_is_not_lost_before_it_has_ended(world: RayWorld) -> None:
+async def test_slot_is_lost_only_after_its_worker_has_ended(world: RayWorld) -> None:
     """Who is to kill it is as slow as a busy machine can make it."""
     await world.engine.submit(gang("a@0", slots=1, cpu=1))
     held = await until(world, "a@0", GangState.HELD)
@@ -210,7 +210,7 @@ async def test_a_worker_that_is_left_by_its_holder_is_not_lost_before_it_has_end
     assert not is_alive(worker.pid)
 
 
-async def test_the_first_gang_of_a_machine_goes_and_the_others_stay(world: RayWorld) -> None:
+async def test_release_of_the_first_gang_of_a_machine_keeps_the_others(world: RayWorld) -> None:
     await world.engine.submit(gang("first@0", cpu=1))
     first = await until(world, "first@0", GangState.HELD)
     before = await world.worker(first.slots[0].worker_id)
@@ -223,7 +223,7 @@ async def test_the_first_gang_of_a_machine_goes_and_the_others_stay(world: RayWo
     assert (await world.engine.snapshot())["second@0"].state is GangState.HELD
 
 
-async def test_a_template_that_is_killed_takes_its_workers_along(world: RayWorld) -> None:
+async def test_killed_template_ends_its_workers(world: RayWorld) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1))
     held = await until(world, "a@0", GangState.HELD)
     workers = [await world.worker(slot.worker_id) for slot in held.slots]
@@ -239,7 +239,7 @@ async def test_a_template_that_is_killed_takes_its_workers_along(world: RayWorld
     await world.worker((await until(world, "a@1", GangState.HELD)).slots[0].worker_id)
 
 
-async def test_the_process_that_talks_with_ray_dies_and_comes_back(world: RayWorld) -> None:
+async def test_killed_driver_process_is_replaced_and_finds_its_gangs(world: RayWorld) -> None:
     await world.engine.submit(gang("a@0", slots=2, cpu=1))
     before = await until(world, "a@0", GangState.HELD)
     workers = [await world.worker(slot.worker_id) for slot in before.slots]
@@ -260,7 +260,7 @@ async def test_the_process_that_talks_with_ray_dies_and_comes_back(world: RayWor
     assert [is_alive(worker.pid) for worker in workers] == [True, True]
 
 
-async def test_a_gang_whose_holders_were_not_made_is_completed(world: RayWorld) -> None:
+async def test_placement_group_without_holders_is_completed(world: RayWorld) -> None:
     await world.engine.abandon()
     world.cluster.call("make_group", group_of(world.cluster_id, "half@0"), world.namespace, "1")
     await world.restart()
@@ -268,7 +268,7 @@ async def test_a_gang_whose_holders_were_not_made_is_completed(world: RayWorld) 
     await world.worker(status.slots[0].worker_id)
 
 
-async def test_nothing_is_left_after_close(ray_environment: RayCluster, tmp_path: Path) -> None:
+async def test_close_ends_all_actors_groups_and_processes(ray_environment: RayCluster, tmp_path: Path) -> None:
     world = RayWorld(ray_environment, tmp_path / "engine")
     await world.engine.start(NOBODY)
     await world.engine.submit(gang("held@0", slots=2, cpu=1, placement=Placement.SPREAD))
@@ -283,7 +283,7 @@ async def test_nothing_is_left_after_close(ray_environment: RayCluster, tmp_path
     assert list(Path(tempfile.gettempdir()).glob(f"iris-*-{world.cluster_id}-*")) == []
 
 
-async def test_nothing_phones_home_no_folder_is_sent_and_no_token_is_written(world: RayWorld) -> None:
+async def test_driver_sends_no_usage_data_and_no_folder_and_stores_no_token(world: RayWorld) -> None:
     pid = world.engine.driver_pid
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert {b"RAY_USAGE_STATS_ENABLED=0", b"RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/"} <= set(variables)
@@ -293,7 +293,7 @@ async def test_nothing_phones_home_no_folder_is_sent_and_no_token_is_written(wor
 
 
 @pytest.mark.parametrize("address", ["", "local", "ray://10.0.0.1:10001", "10.0.0.1", "a b:1", "10.0.0.1:port"])
-def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
+def test_invalid_ray_address_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"expected 'auto', or HOST:PORT"):
         RayEngine(
             tmp_path,
@@ -320,7 +320,7 @@ async def test_a_wrong_token_is_named(
         await engine.start(NOBODY)
 
 
-def test_what_of_an_environment_is_rays() -> None:
+def test_variables_set_by_ray_are_removed_from_an_environment() -> None:
     of_ray = {"RAY_JOB_ID": "1", "SPT_NOENV": "1", "PYTHONBREAKPOINT": "ray.util.rpdb.set_trace"}
     preload = "/x/ray/core/libjemalloc.so"
     own = {"PATH": "/bin", "OMP_NUM_THREADS": "4", "LD_LIBRARY_PATH": "/lib"}

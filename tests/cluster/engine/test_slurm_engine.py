@@ -107,7 +107,7 @@ async def world(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.Monke
     cluster.wait_until_empty()
 
 
-async def test_what_is_not_asked_for_always_fits(world: SlurmWorld) -> None:
+async def test_gang_without_requirements_always_fits(world: SlurmWorld) -> None:
     """Not so on Slurm, which gives at least one CPU to each slot: it waits, and says why. GPUs are as everywhere."""
     await world.engine.submit(gang("gpus@0", slots=2, gpu=2))
     await until(world, "gpus@0", GangState.HELD)
@@ -124,7 +124,7 @@ async def held(world: SlurmWorld, gang_id: str, **need: Any) -> GangStatus:
     return await until(world, gang_id, GangState.HELD)
 
 
-async def test_a_worker_has_nothing_of_slurms_but_its_devices(
+async def test_worker_has_no_slurm_variable_except_its_devices(
     world: SlurmWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SLURM_JOB_ID", "SBATCH_HOLD", "SLURM_NTASKS", "IRIS_TOKEN"):  # as in a job of Slurm's
@@ -163,7 +163,7 @@ def put_sbatch(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
-async def test_a_submission_whose_answer_is_lost_finds_its_job(
+async def test_repeated_submission_after_a_lost_answer_finds_its_job(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_sbatch(tmp_path, monkeypatch, f'{shutil.which("sbatch")} "$@"; echo "Socket timed out" >&2; exit 1')
@@ -176,7 +176,7 @@ async def test_a_submission_whose_answer_is_lost_finds_its_job(
     assert len(world.slurm.jobs()) == 1
 
 
-async def test_of_a_gang_that_was_submitted_twice_one_job_stays(world: SlurmWorld) -> None:
+async def test_gang_submitted_twice_keeps_one_job(world: SlurmWorld) -> None:
     """As by a controller that is killed while its sbatch goes on."""
     earlier = world.new(look_s=1000.0)
     await earlier.start(NOBODY)
@@ -191,7 +191,7 @@ async def test_of_a_gang_that_was_submitted_twice_one_job_stays(world: SlurmWorl
     await earlier.abandon()
 
 
-async def test_a_job_that_comes_after_its_release_is_ended(
+async def test_job_that_appears_after_its_release_is_cancelled(
     world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = world.new()  # submits what the other one has given up to wait for
@@ -295,7 +295,9 @@ async def test_a_machine_that_does_not_answer_is_not_dead(world: SlurmWorld) -> 
         world.slurm.wait_until_up()
 
 
-async def test_nothing_is_left_on_a_machine(world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_release_leaves_no_files_and_processes_on_a_machine(
+    world: SlurmWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))

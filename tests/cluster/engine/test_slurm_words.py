@@ -84,7 +84,9 @@ WAITS = GangStatus(GangState.WAITING)
         (row("FAILED"), WAITS, GangState.WAITING, set()),
     ],
 )
-def test_what_a_job_says_of_its_gang(shown: Row, before: GangStatus | None, state: GangState, lost: set[int]) -> None:
+def test_state_of_a_gang_follows_from_its_slurm_job(
+    shown: Row, before: GangStatus | None, state: GangState, lost: set[int]
+) -> None:
     known = status(shown, before)
     assert known is not None
     assert (known.state, known.lost) == (state, lost)
@@ -92,27 +94,27 @@ def test_what_a_job_says_of_its_gang(shown: Row, before: GangStatus | None, stat
     assert known.reason or state is GangState.HELD
 
 
-def test_who_does_not_answer_is_not_dead() -> None:
+def test_slots_on_an_unresponsive_node_are_not_lost() -> None:
     for state in ("NODE_FAIL", "CANCELLED"):
         known = status(row(state, "iris:1x2;;"), HELD, True, False)
         assert known is not None
         assert known.lost == {0}
 
 
-def test_of_a_job_that_lost_a_machine_which_answers_again_nobody_is_certainly_dead() -> None:
+def test_job_that_lost_a_node_which_answers_again_has_no_certainly_lost_slot() -> None:
     known = status(row("NODE_FAIL", "iris:1x2;;"), HELD, True, True)
     assert known is not None
     assert known.state is GangState.BROKEN
     assert known.lost == frozenset()
 
 
-def test_of_a_job_that_ended_before_it_began_nothing_is_known_to_the_next_controller() -> None:
+def test_job_that_ended_before_its_start_is_unknown_to_the_next_controller() -> None:
     assert status(row("CANCELLED")) is None
     assert is_final("CANCELLED")
     assert not is_final("COMPLETING")
 
 
-def test_what_a_gang_asks_of_slurm() -> None:
+def test_sbatch_options_follow_from_the_gang() -> None:
     def options(placement: Placement, slots: int = 3) -> list[str]:
         words = submission(gang("a@0", slots, 2, 100 * 2**20, placement=placement), "name", ["--mem=1", "-pgpu"])
         assert words[:3] == ["sbatch", "--mem=1", "-pgpu"], "ours come later, and count"
@@ -148,7 +150,7 @@ def test_slurm_options_that_iris_sets_itself_are_refused(tmp_path: Path, option:
         SlurmEngine(tmp_path, slurm_options=[option], lease_s=1.0, credentials=WorkerCredentials)
 
 
-def test_options_that_are_taken(tmp_path: Path) -> None:
+def test_accepted_sbatch_options_are_passed_on(tmp_path: Path) -> None:
     options = ["--partition=a,b", "--time=1:00", "--account=me", "-oout", "--exclusive", "--mem-bind=local"]
     SlurmEngine(tmp_path, slurm_options=options, lease_s=1.0, credentials=WorkerCredentials)
     assert partitions_in(options) == {"a", "b"}
@@ -164,7 +166,7 @@ def test_lists_of_machines_as_slurm_writes_them() -> None:
         count_slots(["n1", "n0"], "n[0-1]")
 
 
-def test_a_comment_says_what_it_was_made_of_and_fits() -> None:
+def test_comment_of_a_job_identifies_its_gang_and_fits() -> None:
     comment = Comment((4, 4, 4, 0, 2), frozenset({1, 3, 4, 5}), "no disk")
     assert Comment.read(comment.to_text()) == comment
     assert comment.machines("n[0-4]") == ["n0"] * 4 + ["n1"] * 4 + ["n2"] * 4 + ["n4"] * 2

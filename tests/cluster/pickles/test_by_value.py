@@ -170,7 +170,7 @@ def test_bound_methods_and_partials_of_cached_functions_work(caller: Caller) -> 
     assert caller.run() == (7, 55, 8)
 
 
-def test_cached_function_of_an_installed_module_goes_by_name(caller: Caller) -> None:
+def test_cached_function_of_an_installed_module_is_pickled_by_name(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -189,7 +189,7 @@ def test_cached_function_of_an_installed_module_goes_by_name(caller: Caller) -> 
     assert caller.run() is True
 
 
-def test_object_that_only_has_a_name_is_refused_with_the_way_to_it(caller: Caller) -> None:
+def test_object_without_a_pickle_is_refused_with_its_path(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """

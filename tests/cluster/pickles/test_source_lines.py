@@ -70,7 +70,7 @@ def test_traceback_shows_the_callers_files_lines_and_text(caller: Caller) -> Non
     assert "dynamic-code" not in done.stderr
 
 
-def test_traceback_shows_the_text_that_was_submitted_where_the_file_is_another(caller: Caller) -> None:
+def test_traceback_shows_the_submitted_source_where_the_file_differs(caller: Caller) -> None:
     caller.write({"script.py": "from submit import submit\ndef task(): raise KeyError('sent')\nsubmit(task)"})
     caller.submit("script.py")
     caller.write({"script.py": "# line 1\n# line 2 is another now\n"})
@@ -150,7 +150,7 @@ def test_job_of_a_job_shows_the_source(caller: Caller) -> None:
     assert 'def inner(): raise ValueError("inside")' in caller.try_to_run().stderr
 
 
-def test_lines_of_a_long_file_are_those_of_the_code(tmp_path: Path) -> None:
+def test_source_lines_of_a_long_file_match_the_code(tmp_path: Path) -> None:
     file = tmp_path / "long.py"
     source = "#\n" * 100_000 + "def first():\n    return (\n        1,\n    )\n" + "#\n" * 100_000
     file.write_text(source)

@@ -234,7 +234,7 @@ def test_import_of_another_version_fails_with_both_files_and_the_cure(
     assert "install it" not in failure
 
 
-def test_other_modules_import_the_copy_that_was_sent(caller: Caller, tmp_path: Path) -> None:
+def test_other_modules_import_the_sent_copy(caller: Caller, tmp_path: Path) -> None:
     caller.write(
         {
             "src/conf.py": CONF,
@@ -284,7 +284,7 @@ def test_module_beside_the_script_with_a_name_that_the_worker_has_works(
     assert caller.run() == ("of the caller", True)
 
 
-def test_module_that_was_changed_on_disk_after_its_import_is_as_the_caller_has_it(caller: Caller) -> None:
+def test_module_changed_on_disk_after_its_import_runs_in_the_version_of_the_caller(caller: Caller) -> None:
     caller.write(
         {
             "src/helper.py": "def value(): return 'old'",
@@ -305,7 +305,7 @@ def test_module_that_was_changed_on_disk_after_its_import_is_as_the_caller_has_i
     assert caller.run(PYTHONPATH=path) == ("old", True)
 
 
-def test_function_that_was_replaced_in_its_module_is_as_the_caller_has_it(caller: Caller) -> None:
+def test_function_replaced_in_its_module_runs_in_the_version_of_the_caller(caller: Caller) -> None:
     caller.write(
         {
             "src/helper.py": "def value(): return 'old'\ndef get(): return value()",
@@ -327,7 +327,7 @@ def test_function_that_was_replaced_in_its_module_is_as_the_caller_has_it(caller
     assert caller.run(PYTHONPATH=path) == ("new", "new", True)
 
 
-def test_module_that_cannot_be_imported_on_the_worker_is_what_was_sent(caller: Caller) -> None:
+def test_module_missing_on_the_worker_is_the_sent_copy(caller: Caller) -> None:
     caller.write(
         {
             "src/plots.py": """
@@ -352,7 +352,7 @@ def test_module_that_cannot_be_imported_on_the_worker_is_what_was_sent(caller: C
     assert caller.run(PYTHONPATH=path, NO_DISPLAY="1") == ("sent", True)
 
 
-def test_module_is_imported_by_nobody_where_another_version_would_run(caller: Caller, tmp_path: Path) -> None:
+def test_import_of_a_different_version_of_a_sent_module_fails(caller: Caller, tmp_path: Path) -> None:
     caller.write(
         {
             "src/myproj/__init__.py": "",
@@ -602,7 +602,7 @@ def test_data_that_the_caller_has_set_in_its_modules_reaches_everyone_in_the_tas
     )
 
 
-def test_attribute_of_a_module_that_was_not_sent_is_explained(caller: Caller) -> None:
+def test_missing_attribute_of_a_partly_sent_module_is_explained(caller: Caller) -> None:
     caller.write(
         {
             "helper.py": "def sent(): return 1\ndef not_sent(): return 2",
