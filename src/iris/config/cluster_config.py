@@ -262,7 +262,8 @@ class ClusterConfig:
         for option in self.options.values():
             if option.engine not in ("", self.engine) and getattr(self, option.name) != option.default:
                 raise InvalidArgumentError(
-                    f"{option.label} applies to --engine {option.engine} only, but this cluster uses --engine {self.engine}"
+                    f"{option.label} applies to --engine {option.engine} only,"
+                    f" but this cluster uses --engine {self.engine}"
                 )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise InvalidArgumentError("--tls-cert and --tls-key must be given together")
