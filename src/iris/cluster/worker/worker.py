@@ -17,7 +17,7 @@ from functools import partial
 from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
-from iris.cluster.worker.attempt.environment import TaskEnvironment
+from iris.cluster.worker.attempt.environment import TaskEnvironment, usable_variables
 from iris.cluster.worker.attempt.ports import PortReservations
 from iris.cluster.worker.attempt.preparation import AttemptPreparer
 from iris.cluster.worker.attempt.registry import AttemptRegistry
@@ -120,7 +120,11 @@ class Worker:
         self._log_upload = log_upload
         self._headroom = headroom or WorkerHeadroom(directory.disks)
         self._environment = TaskEnvironment(
-            settings.worker_id, settings.base_env, settings.own_env or {}, settings.bind_host, settings.advertise_host
+            settings.worker_id,
+            usable_variables(settings.base_env),
+            settings.own_env or {},
+            settings.bind_host,
+            settings.advertise_host,
         )
         self._preparer = AttemptPreparer(directory, controller, PortReservations(settings.bind_host))
         strays = StrayProcesses(registry, settings.token, (reaper.pid, launcher.pid))

@@ -10,13 +10,22 @@ from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
 
 
+def usable_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that can be passed on to a process.
+
+    A program may have given this process a variable with an empty name. No process can be started with such a name.
+    """
+    return {name: value for name, value in env.items() if name and "=" not in name}
+
+
 @dataclass(frozen=True)
 class TaskEnvironment:
     """What this worker gives every task in its environment.
 
     Attributes:
         worker_id: The id of this worker.
-        base: The variables with which a task's environment begins, unless its job brings a complete environment.
+        base: The variables with which a task's environment begins, unless its job brings a complete environment. See
+            `usable_variables`.
         own: The variables that Iris sets for every task of this worker: how to reach the controller by TLS.
         bind_host: The address to which tasks bind.
         advertise_host: The address at which others reach the tasks.
@@ -37,8 +46,7 @@ class TaskEnvironment:
         # Without this variable the output of a Python program would come in pieces of 8 KiB.
         env = {"PYTHONUNBUFFERED": "1"}
         if not given.complete:
-            # A program may have passed on a variable with an empty name. No process can be started with such a name.
-            env |= {name: value for name, value in self.base.items() if name and "=" not in name}
+            env |= self.base
             env.pop("OLDPWD", None)
         devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
         # Without an allocation of GPUs, the engine's choice for this worker stays in force.

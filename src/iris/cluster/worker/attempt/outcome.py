@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +38,14 @@ class Outcome:
     error: str = ""
 
 
-def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: str) -> Outcome:
+def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable[[], str]) -> Outcome:
     """Return the outcome of an attempt whose process has exited, and store its exit, result and exception.
 
     Args:
         attempt: The attempt.
         exited: How the process exited.
         worker_end: Why the worker is ending; empty while the worker runs.
-        shortage: What the worker lacks for new attempts; empty if nothing.
+        shortage: Returns what the worker lacks for new attempts; "" if it lacks nothing.
     """
     attempt.exit_code, attempt.term_signal = exited.code, exited.signal
     _store_usage(attempt, exited)
@@ -97,7 +98,7 @@ def _store_usage(attempt: Attempt, exited: Exit) -> None:
     attempt.usage.disk_bytes = usage.disk_bytes(attempt.directory.path)
 
 
-def _store_result(attempt: Attempt, shortage: str) -> None:
+def _store_result(attempt: Attempt, shortage: Callable[[], str]) -> None:
     if attempt.request.command:
         attempt.result_error = "a command has no return value"
         return
@@ -105,9 +106,10 @@ def _store_result(attempt: Attempt, shortage: str) -> None:
         attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
     except FileNotFoundError:
         # With a full disk, the process could not write the reason either.
+        lack = shortage()
         attempt.result_error = _read_text(attempt.directory.result_error) or (
-            f"the return value of the callable could not be stored on the worker: {shortage}"
-            if shortage
+            f"the return value of the callable could not be stored on the worker: {lack}"
+            if lack
             else "the process exited with 0 before the callable had returned"
         )
     except IrisError as error:

@@ -111,7 +111,7 @@ class AttemptRunner:
             if timer is not None:
                 timer.cancel()
             self._processes.reaper.group_ended(process.pid)
-            self.finish(attempt, conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage()))
+            self.finish(attempt, conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage))
         except Exception as error:  # noqa: BLE001 - whatever the error was, the end of the attempt must be reported
             await self._run_failed(attempt, error)
 
