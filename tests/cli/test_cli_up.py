@@ -209,8 +209,8 @@ def test_a_port_that_is_forwarded(iris: Iris) -> None:
             "--advertise has to lead to it from this machine, too"
             in iris("up", "--port", str(port), "--advertise", "127.0.0.1:9", code=1).stderr
         )
-    assert "every address of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
-    assert "port 0 is no port" in iris("up", "--advertise", "some-host:0", code=1).stderr
+    assert "all addresses of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
+    assert "port 0 cannot be connected" in iris("up", "--advertise", "some-host:0", code=1).stderr
 
 
 def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> None:

@@ -144,12 +144,12 @@ def test_what_a_server_says_of_itself(given: str, tls: bool, url: str, host: str
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("0.0.0.0", "every address of a machine"),
-        ("::", "every address of a machine"),
-        ("[::]:80", "every address of a machine"),
-        ("http://0.0.0.0:80", "every address of a machine"),
-        ("node-7:0", "port 0 is no port to connect to"),
-        ("http://node-7:0", "port 0 is no port to connect to"),
+        ("0.0.0.0", "all addresses of a machine"),
+        ("::", "all addresses of a machine"),
+        ("[::]:80", "all addresses of a machine"),
+        ("http://0.0.0.0:80", "all addresses of a machine"),
+        ("node-7:0", "port 0 cannot be connected to"),
+        ("http://node-7:0", "port 0 cannot be connected to"),
         ("", "it has none of these forms"),
         ("8080", "the host is missing"),
         ("two words", "it has none of these forms"),

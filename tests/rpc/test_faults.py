@@ -97,7 +97,7 @@ def test_refused_connection_and_unknown_host_are_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ConnectionError("the reader has left"), "the reader has left"),
+        (ConnectionError("the reader has closed the stream"), "the reader has closed the stream"),
         (ConnectionResetError(104, "Connection reset by peer"), "connection reset by peer"),
         (RuntimeError("something of a library"), "the connection failed"),
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "its host name cannot be looked up now"),

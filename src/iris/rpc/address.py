@@ -22,14 +22,14 @@ def parse_address(address: str) -> str:
     address give the same URL. A path keeps its case.
 
     Args:
-        address: `host:port`, `http://host[:port]` or `https://host[:port]`; an IPv6 address stands in brackets. A
-            path is kept, for a controller that a proxy serves below one.
+        address: `host:port`, `http://host[:port]` or `https://host[:port]`, with brackets around an IPv6 address. A
+            path is kept, because a proxy may serve the controller under a path.
 
     Raises:
-        InvalidAddressError: Anything else; the text shows the accepted forms.
+        InvalidAddressError: The address has another form; the text shows the accepted forms.
     """
     if not isinstance(address, str):
-        raise _refused(address, "no text")
+        raise _refused(address, "it is not text")
     text = address.strip()
     if not text:
         raise _refused(address, "it is empty")
@@ -39,7 +39,7 @@ def parse_address(address: str) -> str:
 
 
 def _parse(address: str, text: str, forms: str) -> str:
-    """A URL, as it stands in `address` or was made of it."""
+    """Return the base URL in `text`, which is `address` or was made from it."""
     if not _SCHEME.match(text):
         why = "the port is missing" if _HOST.fullmatch(text) else "it has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)
@@ -51,12 +51,12 @@ def _parse(address: str, text: str, forms: str) -> str:
     if not parts.hostname:
         raise _refused(address, "the host is missing", forms)
     if port == 0:
-        raise _refused(address, "port 0 is no port to connect to", forms)
+        raise _refused(address, "port 0 cannot be connected to", forms)
     if parts.username is not None:
         shown = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}"
-        raise _refused(shown, "user and password have no place in it", forms)
+        raise _refused(shown, "it must not contain a user or a password", forms)
     if parts.query or parts.fragment or re.search(r"\s", text):
-        raise _refused(address, "it has parts that an address does not have", forms)
+        raise _refused(address, "it contains a query, a fragment or white space", forms)
     return f"{parts.scheme}://{_lower_host(parts.netloc)}{parts.path.rstrip('/')}"
 
 
@@ -67,16 +67,16 @@ def _lower_host(netloc: str) -> str:
 
 
 def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
-    """The base URL that others are told of a server that listens on a port here, and the bare host in it.
+    """Return the base URL that a server advertises, and the host in that URL.
 
     Args:
-        text: `HOST`, which is completed by the port; `HOST:PORT`, where something passes on to it; or a URL, for a
-            proxy or a load balancer that may end TLS.
-        port: Where it listens.
-        tls: Whether it speaks TLS: what a URL says itself.
+        text: `HOST`, to which the server's port is added; `HOST:PORT`, if a forwarded port leads to the server; or a
+            URL, if a proxy or load balancer does.
+        port: The port on which the server listens.
+        tls: Whether the server speaks TLS. A URL says this itself.
 
     Raises:
-        InvalidAddressError: It is none of them, or nothing that others could call.
+        InvalidAddressError: The text has another form, or stands for all addresses of a machine.
     """
     host = text.strip()
     scheme = "https" if tls else "http"
@@ -90,12 +90,12 @@ def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
         address = _parse(text, host, _ADVERTISED_FORMS)
     bare = urlsplit(address).hostname or ""
     if _is_ip(bare) and ipaddress.ip_address(bare).is_unspecified:
-        raise _refused(text, "that is every address of a machine, and none that others can call", _ADVERTISED_FORMS)
+        raise _refused(text, "it stands for all addresses of a machine, so nobody can connect to it", _ADVERTISED_FORMS)
     return address, bare
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether a server that is bound to it listens on all addresses of its machine."""
+    """Return whether a host stands for all addresses of a machine, for example 0.0.0.0."""
     return _is_ip(host) and ipaddress.ip_address(host).is_unspecified
 
 
@@ -108,12 +108,12 @@ def _is_ip(host: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a base URL leads to this machine, by name or by number."""
+    """Return whether the host of a base URL is this machine's loopback."""
     return is_loopback_host(urlsplit(address).hostname or "")
 
 
 def is_loopback_host(host: str) -> bool:
-    """The same of a host alone, as it stands in no URL: an IPv6 address has no brackets."""
+    """Return whether a host is this machine's loopback. An IPv6 address has no brackets here."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

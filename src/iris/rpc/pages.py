@@ -1,10 +1,10 @@
-"""Long lists, page by page: every answer has an end, also where the caller names no size.
+"""Pages of long lists. The size of each page is limited, also if the caller names no size.
 
 A token says where the next page begins: by number in lists that only grow (jobs in the order of their submission, tasks
-by their index), by name in lists whose items come and go (workers, machines, endpoints). Whatever happens between two
-pages, each item that stays comes once.
+by their index), and by name in lists whose items can disappear (workers, machines, endpoints). An item that exists
+while all pages are read is on exactly one page, whatever else changes.
 
-Pages are made step by step, see steps.py.
+Pages are made in steps, see steps.py.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from iris.errors import InvalidArgumentError, quoted
 from iris.rpc.serving.steps import Steps
 
 LONGEST_PAGE = 1000
-PAGE_BYTES = 4 * 1024 * 1024  # other clients take no larger message, unless they are told to
+PAGE_BYTES = 4 * 1024 * 1024  # the default limit for a message in clients of other languages
 
 Item = TypeVar("Item", bound=Message)
 
 
 @dataclass(slots=True)
 class Page(Generic[Item]):
-    """Some items of a list. `next_token`: empty when they are the last."""
+    """Some items of a list, and the token of the next page. On the last page, `next_token` is empty."""
 
     items: list[Item]
     next_token: str
@@ -46,15 +46,15 @@ def cut_page(
     """Make a page of a list whose items are numbered.
 
     Args:
-        what: The items, in words: "jobs". Tokens of one list are no tokens of another.
-        total: How many there are now.
-        make: Makes the message of an item, by its number.
-        page_size: At most so many, `LONGEST_PAGE` at most; 0: as many as a page may have.
-        page_token: `next_token` of the page before; empty for the first.
-        most_bytes: The page ends before its items are more; it always has one, where there is one.
+        what: The name of the list, for example "jobs". A token is valid for one list only.
+        total: The number of items now.
+        make: Makes the message of the item with a number.
+        page_size: The largest number of items; 0: `LONGEST_PAGE`, which also limits larger numbers.
+        page_token: `next_token` of the previous page; empty for the first page.
+        most_bytes: The largest size of all items together. A page has at least one item if the list has more.
 
     Raises:
-        InvalidArgumentError: The size is negative, or the token none of this list.
+        InvalidArgumentError: The size is negative, or the token is not one of this list.
     """
     check_whole_number("page_size", page_size, most=MAX_INT32)
     number = _number_of(what, page_token, total)
@@ -81,18 +81,18 @@ def cut_named_page(
     page_token: str,
     most_bytes: int = PAGE_BYTES,
 ) -> Steps[Page[Item]]:
-    """Make a page of a list whose items have names, and come and go.
+    """Make a page of a list whose items have names and can disappear.
 
     Args:
-        what: The items, in words, as for `cut_page`.
-        names: All of them now, sorted.
-        make: Makes the message of an item; None: it has gone meanwhile.
-        page_size: As for `cut_page`.
-        page_token: As for `cut_page`.
-        most_bytes: As for `cut_page`.
+        what: The name of the list, see `cut_page`.
+        names: The names of all items now, sorted.
+        make: Makes the message of the item with a name; None: the item has disappeared.
+        page_size: The largest number of items, see `cut_page`.
+        page_token: `next_token` of the previous page; empty for the first page.
+        most_bytes: The largest size of all items together, see `cut_page`.
 
     Raises:
-        InvalidArgumentError: As for `cut_page`.
+        InvalidArgumentError: The size is negative, or the token is not one of this list.
     """
     check_whole_number("page_size", page_size, most=MAX_INT32)
     after = _name_of(what, page_token)
@@ -112,7 +112,7 @@ def cut_named_page(
 
 
 def page_token_of(what: str, number: int) -> str:
-    """Return the token of the page that begins with an item, by its number."""
+    """Return the token of the page that begins with the item that has this number."""
     return f"{what}-{number}"
 
 

@@ -1,8 +1,8 @@
-"""HTTP over TLS for calls between controller and workers: asyncio, OpenSSL by Python's `ssl`, HTTP/1.1.
+"""The HTTP transport of async clients, for calls between controller and workers.
 
-connectrpc's own transport does without it, where there is no TLS. With TLS it will not have a certificate that is its
-own authority, as `openssl req -x509` makes it, nor trust a certificate itself instead of who signed it. Clients, which
-use `ssl`, take both, and one certificate has to do for all.
+Without TLS, connectrpc's own transport is used. With TLS, that transport refuses two kinds of certificates that sync
+clients accept: a self-signed certificate as `openssl req -x509` creates it, and a trusted certificate whose authority
+is not trusted. One certificate has to work for all clients, so this module uses Python's `ssl` with HTTP/1.1 on asyncio.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pyqwest import Client, Headers, HTTPTransport, Request, Response
 from iris.rpc.http.tls import ClientTls
 
 _CONNECT_S = 5.0
-_KEEPALIVE_S = 30.0  # shorter than our servers', so that a call seldom meets a connection that is being closed
+_KEEPALIVE_S = 30.0  # shorter than the 75 s of the servers, so that calls seldom meet a closing connection
 _READ_BYTES = 256 * 1024
 
 
@@ -29,7 +29,7 @@ class TlsTransport:
     """A `pyqwest.Transport` for https addresses.
 
     Args:
-        context: Whom to trust, and what to show.
+        context: The trusted authorities and the client's certificate.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -37,10 +37,10 @@ class TlsTransport:
         self._idle: dict[str, list[_Connection]] = {}
 
     async def execute(self, request: Request) -> Response:
-        """Sends one request; the seam that connectrpc calls.
+        """Send a request and return its answer. connectrpc calls this method.
 
         Raises:
-            ConnectionError: The connection is at fault.
+            ConnectionError: The connection failed.
         """
         content = request.content
         body = content if isinstance(content, bytes) else b"".join([bytes(part) async for part in content])
@@ -76,18 +76,18 @@ class TlsTransport:
                 return _Connection(*await asyncio.open_connection(host, port, ssl=self._context))
         except TimeoutError as error:
             raise ConnectionError(f"no connection within {_CONNECT_S:g} s") from error
-        except OSError as error:  # TLS's own among them
+        except OSError as error:  # including the errors of TLS
             raise ConnectionError(str(error)) from error
 
 
 def http_client(address: str, tls: ClientTls) -> Client:
-    """By what the server at an address is to be called.
+    """Return the HTTP client for the server at an address.
 
-    Without TLS that is by what connectrpc would take itself, but for two things that each worker would pay for at its
-    start: the system's certificates, which take 7 ms to load, and traces of each call.
+    Without TLS, this is connectrpc's own transport without two features that would slow down the start of each worker:
+    the system's certificates, which take 7 ms to load, and tracing.
 
     Raises:
-        FailedPreconditionError: A file of `tls` cannot be used.
+        FailedPreconditionError: A file that `tls` names cannot be used.
     """
     if address.startswith("https://"):
         return Client(TlsTransport(tls.context()))
@@ -95,7 +95,7 @@ def http_client(address: str, tls: ClientTls) -> Client:
 
 
 class _Answer:
-    """What the parser finds: its callbacks."""
+    """An answer that is being parsed. The parser calls the methods."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -130,7 +130,7 @@ class _Connection:
         return is_young and not self._writer.is_closing() and not self._reader.at_eof()
 
     async def exchange(self, request: bytes) -> _Answer:
-        """Sends a request, and reads the answer's head."""
+        """Send a request and read the head of its answer."""
         answer = _Answer()
         try:
             self._writer.write(request)
@@ -142,7 +142,7 @@ class _Connection:
         return answer
 
     async def parts(self, answer: _Answer) -> AsyncIterator[bytes]:
-        """The answer's body, as it comes."""
+        """Yield the parts of the answer's body as they arrive."""
         while True:
             body, answer.body = answer.body, []
             for part in body:
@@ -152,7 +152,7 @@ class _Connection:
             await self._read_into(answer)
 
     async def rest(self, answer: _Answer) -> AsyncIterator[bytes]:
-        """The body of a stream; the connection ends with it, which is how the server learns that nobody reads."""
+        """Yield the parts of a stream's body, then close the connection, so that the server stops sending."""
         try:
             async for part in self.parts(answer):
                 yield part
@@ -168,7 +168,7 @@ class _Connection:
         except OSError as error:
             raise ConnectionError(str(error)) from error
         except httptools.HttpParserError as error:
-            raise ConnectionError(f"no HTTP: {error}") from error
+            raise ConnectionError(f"the answer is not valid HTTP: {error}") from error
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

@@ -1,8 +1,8 @@
-"""HTTP for the clients: httpcore (the engine of httpx), in the shape that connectrpc's sync clients take.
+"""The HTTP transport of sync clients: httpcore, the engine of httpx, behind the interface that connectrpc calls.
 
-Not connectrpc's own transport, since a program of a user needs what it lacks: Ctrl-C ends a blocked read at once,
-and a client goes on working in a child after `os.fork()`. Not the whole of httpx, since its client costs as much per
-call again, for cookies, redirects and authentication that no call of ours has.
+connectrpc's own transport is not used, because users' programs need two things that it lacks: Ctrl-C ends a blocked
+read at once, and a client still works in a child process after `os.fork()`. httpx itself is not used either, because it
+costs a third more per call, for cookies, redirects and authentication that no call of Iris has.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from iris.rpc.http.tls import ClientTls
 from iris.rpc.http.upload_progress import in_slices
 
 if TYPE_CHECKING:
-    import httpcore  # elsewhere imported where it is used: `import iris.client` need not wait for it
+    import httpcore  # imported inside functions, so that `import iris.client` is fast
 
 CONNECT_TIMEOUT_S = 5.0
-# Shorter than the 75 s for which our servers (and common proxies) keep an idle connection, so that a request
-# seldom meets one that is being closed.
+# Servers of Iris and common proxies close an idle connection after 75 s. The client closes earlier, so that a request
+# seldom meets a connection that is being closed.
 _KEEPALIVE_S = 30.0
 _ONE_WRITE_BYTES = 64 * 1024
 _LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)  # begins httpcore's text for this answer
@@ -40,21 +40,21 @@ _LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)  # begins ht
 class HttpTransport:
     """A `pyqwest.SyncTransport` over httpcore, safe to use from several threads and after a fork.
 
-    The proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, …) are used, but never for this machine itself.
-    Certificates are checked as `ClientTls` says.
+    The proxies that the environment names (`HTTPS_PROXY`, `NO_PROXY`, …) are used, but never for this machine itself.
+    `ClientTls` says how certificates are checked.
 
     Args:
         address: The base URL of the server.
-        http2: Speak HTTP/2 from the first byte, without TLS too ("prior knowledge"). Without it a TLS server that
-            offers HTTP/2 gets it, everybody else HTTP/1.1.
-        tls: How to know an https server.
-        lifetime: The life of the client, where that has several transports. Closing it ends all reads.
+        http2: Use HTTP/2 from the first byte, also without TLS ("prior knowledge"). By default, HTTP/2 is used with
+            TLS servers that offer it, and HTTP/1.1 with all others.
+        tls: Which https servers to trust, and the client's certificate.
+        lifetime: The lifetime that several transports of one client share. Closing the lifetime ends all reads.
 
     Attributes:
-        proxy: The proxy that calls go through; None: they go straight.
+        proxy: The proxy that calls go through; None: calls go straight to the server.
 
     Raises:
-        FailedPreconditionError: One of the files that `tls` names, or a proxy of the environment, cannot be used.
+        FailedPreconditionError: A file that `tls` names, or a proxy that the environment names, cannot be used.
         MissingExtraError: The environment names a SOCKS proxy, and the extra [socks] is not installed.
     """
 
@@ -66,30 +66,34 @@ class HttpTransport:
         self._context = (tls or ClientTls()).context() if self._tls else None
         self._http2 = http2
         self.proxy = find_proxy(address)
-        self._urls: dict[str, httpcore.URL] = {}  # by text: a stub calls a handful of them again and again
+        self._urls: dict[
+            str, httpcore.URL
+        ] = {}  # parsed URLs by their text, because a stub uses the same few URLs again and again
         self._pid = os.getpid()
         self._pool = self._new_pool()
 
     def connect_client(self) -> SyncClient:
-        """The HTTP client to give to a generated stub."""
+        """Return the HTTP client for a generated stub."""
         return SyncClient(self)
 
     def close(self) -> None:
-        """Closes the connections, and ends the calls and streams of other threads. In a child after a fork the
-        connections are the parent's, and stay open there."""
+        """Close the connections, and end the calls and streams of other threads.
+
+        In a child process after a fork, the connections belong to the parent and stay open.
+        """
         self._lifetime.close()
         if self._pid == os.getpid():
             for connection in self._pool.connections:
-                if connection.is_idle():  # the thread that uses it closes it: else its number may be another file's
+                if connection.is_idle():  # the thread that uses a busy connection closes it
                     connection.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:
-        """Sends one request; the seam that connectrpc calls.
+        """Send a request and return its answer. connectrpc calls this method.
 
         Raises:
-            ConnectionError: The connection is at fault.
-            TimeoutError: The call's time is over, or a stream was silent for too long.
-            ClientClosedError: The client was closed before or meanwhile.
+            ConnectionError: The connection failed.
+            TimeoutError: The deadline of the call has passed, or a stream was silent for too long.
+            ClientClosedError: The client was closed before the call or during it.
         """
         import httpcore
 
@@ -132,13 +136,14 @@ class HttpTransport:
         if handle is not None:
             extensions = {**extensions, "trace": handle.trace}
         with ExitStack() as opened:
-            # A connection of its own, so that closing the stream closes it. HTTP/2 does not reset a stream that is
-            # closed early, and the server would go on writing; and a handle has to know whose connection it ends.
+            # Each stream has a connection of its own, so that closing the stream closes the connection. httpcore does
+            # not reset an HTTP/2 stream that is closed early, so the server would continue to send. A handle also has
+            # to know which connection to shut down.
             pool = opened.enter_context(self._new_pool())
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
             )
-            extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)  # httpcore looks anew for the body
+            extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)  # httpcore reads this again for the body
             answer = _Body(response, opened.pop_all(), self._lifetime)
             if handle is not None:
                 handle.opened(answer)
@@ -147,8 +152,8 @@ class HttpTransport:
 
     def _current_pool(self) -> httpcore.ConnectionPool:
         if self._pid != os.getpid():
-            # We are a child after a fork. The old connections belong to the parent and its locks may be held for ever
-            # by a thread that does not exist here: leave them alone, do not even close them.
+            # This is a child process after a fork. The old connections belong to the parent, and a thread that does not
+            # exist here may hold the locks of the old pool. The old pool is therefore left alone, and not even closed.
             self._pool = self._new_pool()
             self._pid = os.getpid()
         return self._pool
@@ -171,10 +176,11 @@ class HttpTransport:
 
 @cache
 def _backends() -> tuple[Callable[[Lifetime], httpcore.NetworkBackend], Callable[[Lifetime], httpcore.NetworkBackend]]:
-    """What opens connections: both kinds tell a `Lifetime` of each.
+    """Return two kinds of network backends, which open connections and add each connection to a `Lifetime`.
 
-    The second kind sends the head and the body of a request in one packet, where httpcore writes them one after the
-    other: the server is woken once, not twice. It is for HTTP/1.1 only, where nobody writes while another reads.
+    The second kind sends the head and the body of a request in one packet, so that the server wakes up once and not
+    twice; httpcore writes them one after the other. The second kind is for HTTP/1.1 without TLS only, where nothing is
+    written while another thread reads.
     """
     import httpcore
 
@@ -245,16 +251,16 @@ def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:
 
 
 def _timeouts(read_s: float) -> dict[str, float | None]:
-    """For httpcore. The deadline of a call travels in its header; a stream has none, and is only cut for silence."""
+    """Return the timeouts for httpcore, from the time that one read may take."""
     limit_s = None if read_s == math.inf else read_s
     return {"connect": min(read_s, CONNECT_TIMEOUT_S), "read": limit_s, "write": limit_s, "pool": limit_s}
 
 
 def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:
-    """httpcore limits the time of each read; this limits that of all."""
+    """Yield chunks until a moment of the monotonic clock. httpcore itself only limits the time of each read."""
     for chunk in chunks:
         if time.monotonic() > end:
-            raise TimeoutError("the answer came too slowly")
+            raise TimeoutError("the answer arrived too slowly")
         yield chunk
 
 
@@ -263,7 +269,7 @@ def _headers(response: httpcore.Response) -> Headers:
 
 
 class _Body:
-    """The body of a stream as it comes; closing it closes the connection, which is how the server learns of it."""
+    """The body of a stream, chunk by chunk. Closing it closes the connection, so that the server stops sending."""
 
     def __init__(self, response: httpcore.Response, opened: ExitStack, lifetime: Lifetime) -> None:
         self._lifetime = lifetime
@@ -293,12 +299,15 @@ class _Body:
 
 
 def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
-    """Raise a fault of the connection as `ConnectionError`, and as `TimeoutError` when the call's time is over, so that
-    nobody else has to know of httpcore.
+    """Raise the built-in error that stands for an error of httpcore; do nothing for other errors.
 
     Args:
         error: What httpcore raised.
-        proxy: The proxy that the call goes through: connections are made to it alone.
+        proxy: The proxy that the call goes through; None: the call goes straight to the server.
+
+    Raises:
+        TimeoutError: The deadline of the call has passed.
+        ConnectionError: The connection failed. For a proxy, a `ProxyFaultError`.
     """
     import httpcore
 
@@ -323,5 +332,5 @@ def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
 
 
 def _is_refusal(reason: str) -> bool:
-    """Return whether a proxy says no for good: by an answer of 4xx to CONNECT, or to a SOCKS login."""
+    """Return whether a proxy refused the call, so that a retry is useless: a status of 4xx, or a failed SOCKS login."""
     return reason[:1] == "4" or reason.startswith(("Invalid username", "Requested "))

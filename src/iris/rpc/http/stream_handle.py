@@ -1,4 +1,4 @@
-"""A handle on the stream that a thread reads: by which it is closed, and by which other threads end it."""
+"""A handle with which the reading thread closes a stream, and with which other threads end it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-# Servers beat at least every 15 s on a stream: silence for longer than two beats is a dead peer.
+# Servers send a beat at least every 15 s. A stream that is silent for longer than two beats is broken.
 STREAM_SILENCE_S = 40.0
-# They send the first message at once.
+# The longest time until the first message, which servers send at once.
 FIRST_MESSAGE_S = 10.0
 
 
 class Body(Protocol):
-    """The body of a stream's answer."""
+    """The body of a stream's answer, which can be closed."""
 
     def close(self) -> None: ...
 
 
 class StreamHandle:
-    """Knows the connection of a stream.
+    """The connection of a stream.
 
-    Closing it by a call matters, though the generators around a stream would close it as well: what is raised while a
-    generator is thrown away is ignored by Python, and with it a Ctrl-C that comes in just that moment.
+    A reader must call `close`, although the generators around a stream would close the connection as well. Python
+    ignores exceptions that are raised while it discards a generator, and would lose a Ctrl-C at that moment.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class StreamHandle:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """The stream that this thread opens inside of the block is that of the handle."""
+        """Connect this handle with the stream that this thread opens inside the block."""
         token = current_handle.set(self)
         try:
             yield
@@ -44,32 +44,36 @@ class StreamHandle:
             current_handle.reset(token)
 
     def abort(self) -> None:
-        """Ends what is open now, and what is opened later: who reads sees a broken connection. From any thread. In a
-        child after a fork nothing is ended: the connection is the parent's too, who goes on reading."""
+        """End the stream, also one that is opened later. The reader gets a ConnectionError. Any thread may call this.
+
+        In a child process after a fork this does nothing, because the parent shares the connection and goes on reading.
+        """
         self.aborted = True
         if self._socket is not None and self._pid == os.getpid():
             with suppress(OSError):  # it was closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Closes the connection, in the thread that reads."""
+        """Close the connection. Only the reading thread may call this."""
         body, self._body = self._body, None
         if body is not None and self._pid == os.getpid():
             body.close()
 
-    # For the transport.
+    # Called by the transport.
 
     def opened(self, body: Body) -> None:
-        """The answer has begun."""
+        """Store the body of the answer, which has begun."""
         self._body = body
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """What httpcore tells while it opens a connection, to a server or to a proxy before it. Each start of TLS makes
-        a new socket of the one before it."""
+        """Store the socket of a connection. httpcore calls this for each event while it opens the connection.
+
+        Each start of TLS replaces the socket. A connection through a proxy may start TLS twice.
+        """
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = info["return_value"].get_extra_info("socket")
             if self.aborted:
-                raise ConnectionError("the reader has left")
+                raise ConnectionError("the reader has closed the stream")
 
 
 current_handle: ContextVar[StreamHandle | None] = ContextVar("iris_stream_handle", default=None)

@@ -1,4 +1,4 @@
-"""TLS: what a client checks and shows, what a server shows and asks for, and what went wrong, in words."""
+"""The TLS settings of clients and servers, and descriptions of TLS errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KE
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """How a client knows its server, and makes itself known.
+    """Which servers a client trusts, and the certificate that the client shows.
 
     Attributes:
-        ca: A file with the certificates that are trusted, in PEM; empty: the public ones of certifi, or those of the
-            file that `SSL_CERT_FILE` names.
-        cert: A file with the client's own certificate; empty: it has none.
-        key: A file with its key; empty: it is in the same file.
+        ca: A file with the trusted certificates, in PEM; empty: the file that `SSL_CERT_FILE` names, or the public
+            certificate authorities of certifi.
+        cert: A file with the client's certificate; empty: the client has none.
+        key: A file with the key of the certificate; empty: the key is in the file `cert`.
     """
 
     ca: str = ""
@@ -33,7 +33,7 @@ class ClientTls:
     def given(
         cls, ca: str | os.PathLike[str] | None, cert: str | os.PathLike[str] | tuple[str, str] | None
     ) -> ClientTls:
-        """From what a user gave; what they did not give, `IRIS_CA`, `IRIS_CERT` and `IRIS_CERT_KEY` say.
+        """Return the settings from a user's arguments, with `IRIS_CA`, `IRIS_CERT` and `IRIS_CERT_KEY` as defaults.
 
         Raises:
             InvalidArgumentError: `ca` is not a path, or `cert` neither a path nor a pair of paths.
@@ -50,15 +50,15 @@ class ClientTls:
         return cls(trusted, own, key)
 
     def variables(self) -> dict[str, str]:
-        """The environment of a program that is to call the same server."""
+        """Return the environment variables with these settings, for a program that calls the same server."""
         given = {CA_VARIABLE: self.ca, CERT_VARIABLE: self.cert, KEY_VARIABLE: self.key}
         return {name: os.path.abspath(path) for name, path in given.items() if path}
 
     def context(self) -> ssl.SSLContext:
-        """For connections.
+        """Return the context for connections.
 
         Raises:
-            FailedPreconditionError: A file cannot be read, or is not what it should be.
+            FailedPreconditionError: A file cannot be read, or does not contain certificates or a key in PEM.
         """
         import certifi
 
@@ -69,7 +69,7 @@ class ClientTls:
             raise FailedPreconditionError(
                 f"ca={trusted}: {_why(error)}; expected a file with certificates in PEM"
             ) from error
-        # What stands in the file is trusted: also the server's own certificate, whoever has signed it.
+        # Every certificate in the file is trusted, also a server's own certificate that another authority has signed.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert:
@@ -79,14 +79,14 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """What a server shows, and asks for.
+    """The certificate of a server, and the client certificates that the server accepts.
 
     Attributes:
-        cert: A file with its certificate, and those between it and the authority's, in PEM.
-        key: A file with its key.
-        client_ca: A file with the certificates by which clients' own are signed; empty: clients need none.
-        part: A file with the certificate, and its key, that the parts of the cluster show to each other where clients
-            need one; see client_cert.py.
+        cert: A file with the server's certificate and the intermediate certificates, in PEM.
+        key: A file with the key of the certificate.
+        client_ca: A file with the authorities that sign client certificates; empty: clients need no certificate.
+        part: A file with the certificate and key that the parts of the cluster show to each other, if clients need a
+            certificate; see client_cert.py.
     """
 
     cert: str
@@ -100,10 +100,10 @@ class ServerTls:
         return cls(cert, key, client_ca, part) if cert else None
 
     def context(self) -> ssl.SSLContext:
-        """For connections.
+        """Return the context for connections.
 
         Raises:
-            FailedPreconditionError: A file cannot be read, or is not what it should be.
+            FailedPreconditionError: A file cannot be read, or does not contain certificates or a key in PEM.
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -122,15 +122,15 @@ class ServerTls:
         return context
 
     def for_parts(self) -> ClientTls:
-        """How the parts of a cluster that all show this certificate call each other: they trust this one."""
+        """Return the settings with which the parts of a cluster call each other: they trust this certificate."""
         return ClientTls(self.cert, self.part)
 
 
 def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
-    """Whether a server may be bound to a host.
+    """Check that a server may be bound to a host.
 
     Raises:
-        FailedPreconditionError: Other machines could reach it, without TLS.
+        FailedPreconditionError: Other machines could reach the server, which does not use TLS.
     """
     if tls or insecure or is_loopback_host(host):
         return
@@ -141,7 +141,7 @@ def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """What a connection's fault, or one of its causes, means where it lies with TLS, and what to do; else empty."""
+    """Return what a TLS error among an error's causes means, and what to do; empty if there is no TLS error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -154,7 +154,7 @@ def explain(error: BaseException) -> str:
 
 def _explain_certificate(error: ssl.SSLCertVerificationError) -> str:
     why = (error.verify_message or str(error)).rstrip(".")
-    # The numbers are OpenSSL's, X509_V_ERR_…: expired, not yet valid; of another name, of another address.
+    # The numbers are OpenSSL's X509_V_ERR_…: 9 not yet valid, 10 expired, 62 to 64 for another name or address.
     if error.verify_code in (9, 10):
         return f"its certificate is not valid at this time: {why}"
     if error.verify_code in (62, 63, 64):
@@ -168,7 +168,7 @@ def _explain_handshake(error: ssl.SSLError) -> str:
         return "it does not speak TLS; is the address http://…?"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
         return f"it asks for a certificate that it trusts: give one with cert=… or {CERT_VARIABLE}"
-    return ""  # a line that broke, which is tried again
+    return ""  # the connection broke, and the call is retried
 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str, what: str) -> None:

@@ -1,11 +1,11 @@
-"""How a server reads requests and writes answers: strictly, and without holding its loop for long.
+"""How a server decodes requests and encodes answers, without blocking its event loop for long.
 
-connectrpc decodes and encodes on the loop, through two codecs. These two leave the slow cases, large messages in JSON,
-to a thread (`MessageThread`), by way of an interceptor: a large request comes to the interceptor as it was sent, and an
-answer may leave it as it will be sent.
+connectrpc calls two codecs on the event loop. The codecs here leave the slow case, large messages in JSON, to a thread
+(`MessageThread`): the codec passes a large request on undecoded, and `MessageCoding`, an interceptor, has the thread
+decode it. Answers may arrive at the codec already encoded.
 
-Binary messages stay on the loop: protobuf reads and writes them at hundreds of megabytes a second, and lets no other
-thread run meanwhile, so that a thread would gain nothing.
+Binary messages are coded on the loop. Protobuf codes hundreds of megabytes per second, and holds Python's global lock
+meanwhile, so a thread would gain nothing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.request_enums import check_enums
 from iris.rpc.serving.request_json import parse_request
 
-# Less than this takes a millisecond or two: going to the thread would only delay it.
-_INLINE_JSON_BYTES = 8 * 1024  # of a request as it was sent
-_INLINE_ANSWER_BYTES = 2 * 1024  # of an answer in binary; as JSON it is some seven times that
+# Smaller messages take only a millisecond or two, so they are coded on the loop.
+_INLINE_JSON_BYTES = 8 * 1024  # the size of a request in JSON
+_INLINE_ANSWER_BYTES = 2 * 1024  # the size of an answer in binary; JSON takes about seven times as much
 
 
 @dataclass(frozen=True, slots=True)
 class UndecodedRequest:
-    """A request in JSON as it was sent, and what it has to become."""
+    """A request in JSON that is not decoded yet, and the class of its message."""
 
     data: bytes | bytearray
     message_class: type[Message]
@@ -41,40 +41,40 @@ class UndecodedRequest:
 
 @dataclass(frozen=True, slots=True)
 class EncodedAnswer:
-    """An answer as it will be sent."""
+    """An encoded answer."""
 
     data: bytes
 
 
 class BinaryCodec:
-    """Protobuf's own format. Unknown fields are passed over: a newer client may know more of them."""
+    """The codec for protobuf's binary format. Unknown fields are ignored, because a newer client may send them."""
 
     def name(self) -> str:
-        """Return the name in content types."""
+        """Return the codec's name in content types."""
         return "proto"
 
     def encode(self, message: Message | EncodedAnswer) -> bytes:
-        """Return a message as it is sent."""
+        """Return the bytes of a message."""
         return message.data if isinstance(message, EncodedAnswer) else message.SerializeToString()
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Message:
-        """Return the message that was sent."""
+        """Return the message in the data."""
         return message_class.FromString(bytes(data))
 
 
 class JsonCodec:
-    """JSON. A large request is left to `MessageCoding`."""
+    """The codec for JSON. It leaves large requests to `MessageCoding`."""
 
     def name(self) -> str:
-        """Return the name in content types."""
+        """Return the codec's name in content types."""
         return "json"
 
     def encode(self, message: Message | EncodedAnswer) -> bytes:
-        """Return a message as it is sent."""
+        """Return the bytes of a message."""
         return message.data if isinstance(message, EncodedAnswer) else _to_json(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Message | UndecodedRequest:
-        """Return the message that was sent, or the request as it is."""
+        """Return the message in the data; a large request is returned undecoded."""
         if len(data) > _INLINE_JSON_BYTES:
             return UndecodedRequest(data, message_class)
         return _parse(data, message_class)
@@ -84,19 +84,19 @@ CODECS = (BinaryCodec(), JsonCodec())
 
 
 class MessageThread:
-    """The thread that reads and writes large JSON, for one caller after the other."""
+    """The thread that decodes and encodes large JSON. Callers take turns."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "iris-json")
         self._lane = FairLane("large JSON", at_once=1, per_caller=1, waiting_per_caller=256)
 
     async def decode(self, request: UndecodedRequest) -> Message:
-        """Return the message that was sent."""
+        """Return the message in the data."""
         message: Message = await self._run(_parse, request.data, request.message_class)
         return message
 
     async def encode(self, answer: Message, *, as_json: bool) -> EncodedAnswer:
-        """Return an answer as it will be sent."""
+        """Return an answer in its encoded form."""
         if not as_json:
             return EncodedAnswer(answer.SerializeToString())
         if answer.ByteSize() <= _INLINE_ANSWER_BYTES:
@@ -110,20 +110,22 @@ class MessageThread:
 
 
 class MessageCoding:
-    """An interceptor before all that look at requests: reads what the codecs have left, and checks enums."""
+    """Decodes the requests that the codecs left undecoded, and checks enums. An interceptor before all others that read
+    requests.
+    """
 
     def __init__(self, thread: MessageThread) -> None:
         self._thread = thread
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
-        """Around a unary call."""
+        """Make a unary call with the decoded request."""
         answer = await call_next(await self._decoded(request), ctx)
         return await self._encoded(answer, ctx)
 
     async def intercept_server_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
     ) -> AsyncIterator[Any]:
-        """Around a server stream."""
+        """Make a call whose answer is a stream, with the decoded request."""
         messages = call_next(await self._decoded(request), ctx)
         try:
             async for message in messages:
@@ -149,7 +151,7 @@ class MessageCoding:
 
 
 def is_json(ctx: Any) -> bool:
-    """Whether a call speaks JSON."""
+    """Return whether a call uses JSON."""
     return "json" in (ctx.request_headers.get("content-type") or "")
 
 

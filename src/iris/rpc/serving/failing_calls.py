@@ -10,7 +10,7 @@ from iris.errors import UnavailableError
 from iris.failpoints import MessageDropped, failpoint
 
 Message = MutableMapping[str, Any]
-# By the service's path: a call was received, its answer is about to be sent, the answer was sent.
+# The failpoints of each service, by its path: when a call was received, before its answer is sent, and afterwards.
 _POINTS = {
     "/iris.cluster.ControllerService": ("controller.request", "controller.reply.before", "controller.reply.after"),
     "/iris.cluster.WorkerService": ("worker.request", "worker.reply.before", "worker.reply.after"),
@@ -18,13 +18,13 @@ _POINTS = {
 
 
 class FailingApplication:
-    """An ASGI application, with failpoints before each call, and around each message of its answer.
+    """An ASGI application with failpoints before each call, and before and after each message of an answer.
 
-    A message that is dropped takes the connection along, as it is with real ones.
+    When a failpoint drops a message, the connection is cut, as with a real loss.
 
     Args:
-        path: Of the service.
-        application: Who answers.
+        path: The path of the service.
+        application: The application that answers the calls.
     """
 
     def __init__(self, path: str, application: Callable[..., Awaitable[None]]) -> None:
@@ -32,14 +32,14 @@ class FailingApplication:
         self._application = application
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
-        """One call."""
+        """Answer a call, unless a failpoint prevents it."""
         begun = dropped = False
 
         async def send_on(message: Message) -> None:
             nonlocal begun, dropped
             try:
                 if dropped:
-                    raise MessageDropped(self._reply)  # the application does not give up at once
+                    raise MessageDropped(self._reply)  # the application may go on sending
                 failpoint(self._reply)
                 begun = True
                 await send(message)
@@ -52,7 +52,7 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # as a proxy says it that does not reach the server
+        except UnavailableError:  # answer like a proxy that cannot reach the server
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return
@@ -60,6 +60,6 @@ class FailingApplication:
             if not dropped:
                 await self._application(scope, receive, send_on)
         if dropped and not begun:
-            # The head of an answer that is never completed: the HTTP server cuts the connection.
+            # Send the head of an answer that is never completed, so that the HTTP server cuts the connection.
             kind = [(name, value) for name, value in scope["headers"] if name == b"content-type"]
             await send({"type": "http.response.start", "status": 200, "headers": [*kind, (b"content-length", b"1")]})

@@ -1,8 +1,7 @@
-"""Calls whose answers grow with what a server has: they take turns, each caller's in a queue of its own.
+"""Limits heavy calls, whose answers grow with the state of a server. They take turns, with a queue for each caller.
 
-Calls that ask for the same are answered together: while one answer is being made, the calls that come for it wait, and
-the next answer is for all of them. So an answer is never older than the call, and forty readers that ask for one large
-job at once cost as much as two.
+Equal calls share one answer. While an answer is being made, equal calls wait, and the next answer is for all of them.
+An answer is therefore never older than its call, and forty readers of one large job cost as much as two.
 """
 
 from __future__ import annotations
@@ -21,39 +20,39 @@ from iris.rpc.error_details import to_connect_error
 from iris.rpc.serving.codecs import EncodedAnswer, MessageThread, is_json
 from iris.rpc.serving.fair_lane import FairLane
 
-# By method: whether a request of it is heavy.
+# For each method, a function that returns whether a request is heavy.
 HeavyRules = dict[str, Callable[[Any], bool]]
 
 
 def always(request: Any) -> bool:
-    """For `HeavyRules`: every request is."""
+    """Return True: every request of the method is heavy."""
     return True
 
 
 def reading_lane() -> FairLane:
-    """Return the lane for readers of a server.
+    """Return the lane for the heavy calls of readers.
 
-    Its answers are made in slices on the one loop, so that more turns at once make nothing faster; two of a caller let
-    one answer be written while the next is made.
+    All answers are made in slices on one event loop, so more turns at once would make nothing faster. Two turns per
+    caller allow one answer to be encoded while the next one is made.
     """
     return FairLane("lists and other large answers", at_once=4, per_caller=2, waiting_per_caller=256, waiting=4096)
 
 
 @dataclass(slots=True)
 class _Asked:
-    """An answer that is not being made yet, and how many calls wait for it."""
+    """An answer that is not being made yet, and the number of calls that wait for it."""
 
     making: asyncio.Task[EncodedAnswer]
     calls: int = 0
 
 
 class HeavyCalls:
-    """An interceptor after those that authorise.
+    """Lets heavy calls take turns, and shares answers. An interceptor after the one that authorises calls.
 
     Args:
-        rules: Which calls are heavy. What they answer must not depend on who asks.
-        lane: Where their turns come from.
-        thread: Writes large JSON.
+        rules: Which calls are heavy. Their answers must not depend on the caller.
+        lane: The lane in which the calls take turns.
+        thread: Encodes large JSON.
     """
 
     def __init__(self, rules: HeavyRules, lane: FairLane, thread: MessageThread) -> None:
@@ -63,7 +62,7 @@ class HeavyCalls:
         self._asked: dict[tuple[str, bool, bytes], _Asked] = {}
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
-        """Around a unary call."""
+        """Make a unary call; a heavy one waits for its turn."""
         is_heavy = self._rules.get(ctx.method.name)
         if is_heavy is None or not is_heavy(request):
             return await call_next(request, ctx)
@@ -92,7 +91,7 @@ class HeavyCalls:
         asked = self._asked[key]
         try:
             async with self._lane.turn(caller().key):
-                self._forget(key, asked)  # who comes from now on may know of what this answer does not have
+                self._forget(key, asked)  # later calls may need newer state than this answer has
                 answer = await call_next(request, ctx)
                 return await self._thread.encode(answer, as_json=key[1])
         except IrisError as error:

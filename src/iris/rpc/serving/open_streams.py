@@ -1,4 +1,4 @@
-"""How many streams a server has open: of each caller, and of all together."""
+"""Limits the open streams of a server: of each caller, and of all callers together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from iris.system.event_loop import open_file_limit
 
 Message = TypeVar("Message")
 
-MAX_POSITIONS = 10_000  # in a stream: of so many tasks a job can be
-_MAX_ALL_POSITIONS = 200_000  # in all streams: each takes about a kilobyte
+MAX_POSITIONS = 10_000  # per stream, because a job has at most as many tasks
+_MAX_ALL_POSITIONS = 200_000  # in all streams together; each position takes about a kilobyte
 _MAX_POSITIONS_OF_CALLER = 50_000
 
 
@@ -21,7 +21,7 @@ _OPTION_OF_CONTROLLER = "'iris up --max-streams-per-user' sets the limit"
 
 
 def streams_of_caller() -> int:
-    """Return how many streams one caller may have open at a worker: four callers together cannot take them all."""
+    """Return how many streams one caller may have open at a worker. Four callers together cannot use up the limit."""
     return max(4, min(1000, _streams_overall() // 5))
 
 
@@ -30,13 +30,13 @@ def _streams_overall() -> int:
 
 
 class OpenStreams:
-    """The streams of a server.
+    """The open streams of a server.
 
     Args:
-        per_caller: At most so many of each; None: of all together only.
-        overall: And so many of all; default: an eighth of the descriptors that this process may have. That is half of
-            the connections (`connection_limits.py`), so that other calls always find one.
-        advice: What a caller with too many can do, besides ending some.
+        per_caller: The largest number of streams of one caller; None: only the number of all streams is limited.
+        overall: The largest number of all streams. Default: an eighth of the files that this process may have open,
+            which is half of the connections (`connection_limits.py`), so that other calls always get a connection.
+        advice: What a caller with too many streams can do, apart from ending some.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class OpenStreams:
         self._per_caller = per_caller
         self._advice = advice
         self._overall = overall or _streams_overall()
-        if per_caller is not None and per_caller > self._overall // 2:  # two callers together never take all
+        if per_caller is not None and per_caller > self._overall // 2:  # two callers together cannot use up the limit
             self._per_caller = max(1, self._overall // 2)
             self._advice = "more files allow more: raise 'ulimit -n' where this server was started"
         self._open: Counter[str] = Counter()
@@ -54,16 +54,16 @@ class OpenStreams:
     async def limited(
         self, caller: str, messages: AsyncIterator[Message], positions: int = 1, *, is_limited: bool = True
     ) -> AsyncGenerator[Message]:
-        """The messages of one stream more, if it may be opened.
+        """Yield the messages of a new stream, and count the stream until it ends.
 
         Args:
-            caller: Whose it is.
-            messages: Nothing was taken of it.
-            positions: In how many logs it is.
-            is_limited: Whether the limit for each caller counts; else only that of all together.
+            caller: The caller that opens the stream.
+            messages: The messages of the stream, before the first one was read.
+            positions: The number of logs that the stream reads.
+            is_limited: Whether the limits of one caller apply; otherwise only the limits of all callers do.
 
         Raises:
-            ResourceExhaustedError: It may not.
+            ResourceExhaustedError: A limit is reached.
         """
         self._check(caller, positions, is_limited=is_limited)
         self._open[caller] += 1

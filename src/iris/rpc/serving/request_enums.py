@@ -1,4 +1,4 @@
-"""Numbers of enums in requests: one that this release does not know is refused, not taken for the default."""
+"""Refuses enum numbers in requests that this release does not know, instead of treating them as the default."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from iris.reasons import ErrorReason
 
 
 def check_enums(request: Message, path: str = "") -> None:
-    """Check all enums in a request. Unknown fields are no matter: a newer client may know more of them.
+    """Check all enums in a request. Unknown fields are ignored, because a newer client may send them.
 
     Raises:
-        InvalidArgumentError: A number stands for nothing here.
+        InvalidArgumentError: The enum of a field has no value with the given number.
     """
     for field in _fields_with_enums(request.DESCRIPTOR):
         if field.is_repeated:

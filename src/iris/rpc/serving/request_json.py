@@ -1,7 +1,7 @@
-"""Requests in JSON, read strictly: a name that no field has, or a word that no enum has, is refused.
+"""Parses requests in JSON strictly: an unknown field or enum word is refused, with the nearest known name as a hint.
 
-Protobuf's own parser either passes over both without a word, or refuses them without a hint. A request whose misspelt
-option is passed over does something other than its sender meant.
+Protobuf's own parser either ignores unknown names or refuses them without a hint. If a misspelt option were ignored,
+the request would do something else than its sender intended.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from iris.rpc import cluster_pb2
 
 Request = TypeVar("Request", bound=Message)
 
-_LISTED_FIELDS = 12  # in an error; a longer list is not read
-_SIMILAR = 0.65  # of two names, as difflib counts: two swapped letters of three
-_DEEPEST = 3  # how many messages down a field of the same name is looked for
+_LISTED_FIELDS = 12  # the largest number of fields that an error lists
+_SIMILAR = 0.65  # the similarity of two names, as difflib counts; two swapped letters of three are similar enough
+_DEEPEST = 3  # how many levels of nested messages are searched for a field of the same name
 
 _CONTROLLER, _WORKER = cluster_pb2.Controller.DESCRIPTOR, cluster_pb2.Worker.DESCRIPTOR
-# Requests that change nothing. In these a name like no field's is passed over: a newer client may ask for more than
-# this release knows, and loses nothing by an answer without it.
+# Requests that change nothing. Unknown fields in these requests are ignored unless they resemble a known field, because
+# a newer client may ask for more than this release knows, and can use an answer without it.
 _READING = {
     *(
         _CONTROLLER.nested_types_by_name[name]
@@ -58,8 +58,8 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
     """Return the message that a request in JSON stands for.
 
     Raises:
-        InvalidArgumentError: The data is no JSON; a field is unknown, given twice or of another type; or an enum has
-            no such word. In a request that only reads, a field that is unlike every known one is passed over instead.
+        InvalidArgumentError: The data is not JSON; a field is unknown, given twice or of another type; or an enum has
+            no such word. In a request that only reads, an unknown field that resembles no known field is ignored.
     """
     try:
         document = json.loads(data.decode(), object_pairs_hook=_object)
@@ -70,13 +70,13 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
     message = message_class()
     _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)
     try:
-        # Its checks are in English for programmers; what people misspell was found above.
+        # Misspelt names were found above, with better errors than the ones of ParseDict.
         ParseDict(document, message, ignore_unknown_fields=True)
     except ParseError as error:
         raise InvalidArgumentError(
             f"the request is no {message.DESCRIPTOR.name}: {error}", reason=ErrorReason.MALFORMED_REQUEST
         ) from None
-    except Exception as error:  # noqa: BLE001 - ParseDict lets errors of the types that it converts with through
+    except Exception as error:  # noqa: BLE001 - ParseDict also raises errors of the types that it converts values with
         text = f"{type(error).__name__}: {error}"
         raise InvalidArgumentError(
             f"the request is no {message.DESCRIPTOR.name}: {text}", reason=ErrorReason.MALFORMED_REQUEST
@@ -97,7 +97,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_message(value: Any, message: Any, path: str, *, is_lenient: bool) -> None:
     if value is None and path:
-        return  # as a field that is not given
+        return  # the same as a missing field
     if not isinstance(value, dict):
         what = f"{path.removesuffix('.')}: " if path else ""
         raise InvalidArgumentError(
@@ -137,7 +137,7 @@ def _check_field(value: Any, field: FieldDescriptor, path: str, *, is_lenient: b
 
 def _check_word(value: Any, enum: EnumDescriptor, path: str) -> None:
     if not isinstance(value, str) or value in enum.values_by_name or _is_number(value):
-        return  # numbers are checked with those of binary requests
+        return  # `check_enums` checks numbers
     names = list(enum.values_by_name)
     common = _common_prefix(names)
     by_word = {name.removeprefix(common).lower(): name for name in names} | {name.lower(): name for name in names}
@@ -170,13 +170,13 @@ def _check_unknown(message: Any, name: str, path: str, *, is_lenient: bool) -> N
 
 
 def _field(message: Any, name: str) -> FieldDescriptor | None:
-    """Return the field of a name, as JSON writes it or as the proto file does."""
+    """Return the field with a name, in the spelling of JSON or of the proto file; None if there is none."""
     found: FieldDescriptor | None = message.fields_by_camelcase_name.get(name) or message.fields_by_name.get(name)
     return found
 
 
 def _places(message: Any, name: str, depth: int = 1) -> Iterator[str]:
-    """Yield where below a message there is a field of this name: `resources.replicas`. The nearest come first."""
+    """Yield the paths of fields with this name in nested messages, such as `resources.replicas`; nearest first."""
     if depth > _DEEPEST:
         return
     inner = [
@@ -194,7 +194,7 @@ def _places(message: Any, name: str, depth: int = 1) -> Iterator[str]:
 
 
 def _nearest(given: str, by_word: dict[str, str]) -> str:
-    """Return the name that was probably meant; empty when none is near."""
+    """Return the known name that resembles the given one most; empty if none is similar."""
     found = difflib.get_close_matches(given[:100].lower(), by_word, n=1, cutoff=_SIMILAR)
     return by_word[found[0]] if found else ""
 

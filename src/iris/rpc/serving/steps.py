@@ -1,4 +1,4 @@
-"""Long work in steps: a generator that yields wherever it may be interrupted, and gives back its result in the end."""
+"""Long work in steps: a generator that yields wherever the work may be interrupted, and returns the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Steps = Generator[None, None, T]
 
 
 def finish(work: Steps[T]) -> T:
-    """Do some work at once: where it is known to be short, or runs in a thread of its own."""
+    """Do all steps at once and return the result, if the work is short or runs in a thread of its own."""
     while True:
         try:
             next(work)
