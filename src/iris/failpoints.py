@@ -1,25 +1,27 @@
-"""Places where a test lets this program die, dawdle or fail, told by an environment variable. Never in production.
+"""Failpoints: named places at which a test makes a process die, pause or fail, chosen by an environment variable.
+
+Do not use the variable in production.
 
     IRIS_FAILPOINTS="store.commit.before=kill@3; report.before=delay:200; controller.reply.before=drop:0.01/7"
 
-Each part is NAME=ACTION[WHEN], parts are separated by semicolons, and a name may come more than once.
+Each part is NAME=ACTION[WHEN]. Parts are separated by semicolons, and a name may occur more than once.
 
-| action     | what it does                                                                                |
+| action     | effect                                                                                      |
 |------------|---------------------------------------------------------------------------------------------|
 | `kill`     | SIGKILL to this process                                                                     |
-| `stop`     | SIGSTOP to this process, until somebody continues it                                        |
-| `delay:MS` | blocks the thread that gets there, as a slow disk or a busy machine does                    |
-| `error`    | raises `UnavailableError`; only before something is done, for what is done cannot have failed |
-| `drop`     | loses the message by cutting its connection; only where a server takes and answers calls    |
+| `stop`     | SIGSTOP to this process, until it gets SIGCONT                                               |
+| `delay:MS` | blocks the thread at the failpoint, like a slow disk or a busy machine                      |
+| `error`    | raises `UnavailableError`; only at a failpoint before an action, because a done action cannot fail |
+| `drop`     | loses a message by cutting its connection; only where a server receives and answers calls   |
 
-| when       | it strikes                                                                                       |
+| when       | the action happens                                                                               |
 |------------|--------------------------------------------------------------------------------------------------|
-| nothing    | each time                                                                                        |
-| `@N`       | the Nth time that this process gets there, and never again                                       |
-| `:P/SEED`  | with the chance P; when is drawn from seed and name alone, in each process that gets there anew  |
+| (empty)    | each time                                                                                        |
+| `@N`       | only the Nth time that this process reaches the failpoint                                        |
+| `:P/SEED`  | with the probability P; the random numbers depend only on the seed and the name                  |
 
-Servers hand the variable on to their workers; tasks do not get it. Without the variable `failpoint` is an empty
-function. With it, a process says so on its stderr at its start, and before it kills or stops itself.
+Servers pass the variable on to their workers, but not to tasks. Without the variable, `failpoint` is an empty function.
+A process with the variable writes a line to stderr when it starts, and before it kills or stops itself.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ from iris.errors import InvalidArgumentError, UnavailableError
 
 VARIABLE = "IRIS_FAILPOINTS"
 
-# All there are. `x.before` and `x.after` stand around what is done; a call has not been looked at when it comes to
-# `….request`, and an answer is on its way when it comes to `….reply.after`.
+# The names of all failpoints. `x.before` and `x.after` come before and after an action. At `….request`, the server has
+# received a call and not processed it. At `….reply.after`, the server has sent the answer.
 NAMES = frozenset(
     {
-        # The controller.
-        "store.commit.before",  # a transaction of its database
+        # Failpoints of the controller.
+        "store.commit.before",  # a transaction of the database
         "store.commit.after",
         "placement.before",  # a gang is submitted to the engine
         "placement.after",
@@ -49,29 +51,29 @@ NAMES = frozenset(
         "engine.spawn.after",
         "start.before",  # RunTasks is sent to a worker
         "start.after",
-        "stop.before",  # KillTask is
+        "stop.before",  # KillTask is sent to a worker
         "stop.after",
-        "drain.before",  # Drain is
+        "drain.before",  # Drain is sent to a worker
         "drain.after",
-        "keep.before",  # pieces of logs that workers hand over are written
+        "keep.before",  # parts of logs that workers upload are written
         "keep.after",
         "controller.request",
         "controller.reply.before",
         "controller.reply.after",
-        # A worker.
+        # Failpoints of a worker.
         "register.before",
         "register.after",
         "attempt.before",  # an attempt's directory is made
         "attempt.after",
         "spawn.before",  # an attempt's process is started
         "spawn.after",
-        "reap.before",  # an attempt's process, which has ended, is collected
+        "reap.before",  # the exit code of an attempt's process is collected
         "reap.after",
         "finish.before",  # the end of an attempt's log is written
         "finish.after",
         "report.before",  # attempts are reported
         "report.after",
-        "handover.before",  # pieces of logs are handed over
+        "handover.before",  # parts of logs are uploaded
         "handover.after",
         "worker.request",
         "worker.reply.before",
@@ -83,19 +85,21 @@ _FORM = re.compile(r"(kill|stop|error|drop|delay:(\d+))(?:@([1-9]\d*)|:(0?\.\d+|
 
 
 class MessageDropped(Exception):
-    """What a server has received, or was about to send, is to be lost."""
+    """Raised at a failpoint to lose the message that a server has received or is about to send."""
 
 
 @dataclass(slots=True)
 class Failpoint:
-    """What happens at one place.
+    """An action at a failpoint, and when it happens.
 
     Attributes:
-        delay_ms: Of a delay.
-        at: The only time that it strikes; 0: each time, or by chance.
-        chance: From 0 to 1.
-        draws: Decides about each time, where it strikes by chance.
-        times: How often this process has been there.
+        name: The name of the failpoint.
+        action: kill, stop, delay, error or drop.
+        delay_ms: The length of a delay, in milliseconds.
+        at: The only time at which the action happens, counted from 1; 0: each time, or at random.
+        chance: The probability of the action, from 0 to 1.
+        draws: The source of random numbers.
+        times: How often this process has reached the failpoint.
     """
 
     name: str
@@ -107,18 +111,18 @@ class Failpoint:
     times: int = 0
 
     def strikes(self) -> bool:
-        """Counts one more time, and decides about it."""
+        """Count one more time, and return whether the action happens."""
         self.times += 1
         if self.at:
             return self.times == self.at
         return self.chance == 1.0 or self.draws.random() < self.chance
 
     def strike(self) -> None:
-        """Does it.
+        """Perform the action.
 
         Raises:
             UnavailableError: The action is `error`.
-            MessageDropped: It is `drop`.
+            MessageDropped: The action is `drop`.
         """
         if self.action in ("kill", "stop"):
             _say(f"{self.name}: {self.action}")
@@ -132,10 +136,10 @@ class Failpoint:
 
 
 def parse(text: str) -> dict[str, list[Failpoint]]:
-    """The failpoints that the variable asks for, by name.
+    """Return the failpoints in the text of the variable, by name.
 
     Raises:
-        InvalidArgumentError: There is no such name, or it cannot be meant.
+        InvalidArgumentError: A name is unknown, or a part has another form than NAME=ACTION[WHEN].
     """
     found: dict[str, list[Failpoint]] = {}
     for part in text.split(";"):
@@ -165,12 +169,12 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
 
 
 def _say(what: str) -> None:
-    # Not by logging: it has to be out before the next line runs, and nothing may be set up yet.
+    # Logging may not be set up yet, and the line has to be written before the process kills itself.
     os.write(2, f"iris failpoint {what}\n".encode())
 
 
 def _off(name: str) -> None:
-    """Nothing is asked for: nothing happens."""
+    """Do nothing, because the variable is not set."""
 
 
 def _on(name: str) -> None:

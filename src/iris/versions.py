@@ -1,7 +1,7 @@
-"""Which versions of Iris work together, and which Python this is.
+"""Which releases of Iris work together, and the version of Python.
 
-The parts of a cluster can be of neighbouring releases: so one machine can be brought up to date after the other. More
-is not tried, since nobody has: who is further away is refused in words, before it can do harm.
+The parts of a cluster may have neighbouring releases, so that machines can be upgraded one after the other. Releases
+that are further apart are not tested together. Such a part is refused with an explanation before it can do harm.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 import sys
 
-VERSION = "0.1.0"  # of this distribution; a test compares it with what is installed
-FIRST = "0.1.0"  # of who does not say: it has not known yet that it would be asked
+VERSION = "0.1.0"  # the version of this distribution; a test compares it with the installed one
+FIRST = "0.1.0"  # the version of a part that sends none, as the first release did
 _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 
 
 def why_not_together(theirs: str, whose: str, ours: str, who_we_are: str) -> str:
-    """Why two parts of a cluster do not work together; empty: they do. That is so where the first number of their
-    versions is the same, and the second differs by one at most.
+    """Return why two parts of a cluster do not work together; empty if they do.
+
+    Two parts work together if the first numbers of their versions are equal and the second numbers differ by at most 1.
 
     Args:
-        theirs: The version of the other side.
-        whose: How a person calls the other side: "it".
-        ours: This side's version.
-        who_we_are: "this controller".
+        theirs: The version of the other part.
+        whose: The name of the other part in the text, for example "it".
+        ours: The version of this part.
+        who_we_are: The name of this part in the text, for example "this controller".
     """
     known = [_FORM.fullmatch(version) for version in (theirs, ours)]
     (their_major, their_minor), (our_major, our_minor) = (
@@ -37,5 +38,5 @@ def why_not_together(theirs: str, whose: str, ours: str, who_we_are: str) -> str
 
 
 def python_version() -> str:
-    """This Python, as `"3.11"`: another minor version cannot run what is pickled by value."""
+    """Return the version of this Python, for example `"3.11"`. Code that is pickled by value needs the same version."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"

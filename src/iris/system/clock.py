@@ -1,13 +1,13 @@
-"""The clocks of this program: the wall clock, which people read and may set, and times that its steps cannot change.
+"""The clocks of this program: the wall clock, and clocks that do not change when someone sets the wall clock.
 
-A test sets the wall clock of real processes by a file. Never in production:
+A test moves the wall clock of real processes with a file. Do not use this in production:
 
-    IRIS_CLOCK_FILE=/path/of/a/file      its text is a number of seconds, which is added to the wall clock
+    IRIS_CLOCK_FILE=/path/of/a/file      the file contains a number of seconds, which is added to the wall clock
 
-The file may change at any time; a missing or empty file adds nothing. Servers hand the variable on to their workers;
-tasks do not get it. A process that has it says so on its stderr at its start.
+The file may change at any time. A missing or empty file adds nothing. Servers pass the variable on to their workers,
+but not to tasks. A process that has the variable writes a line to stderr when it starts.
 
-Nothing else in `iris` reads the wall clock.
+No other module of `iris` reads the wall clock.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _NAMESPACE = "/proc/self/ns/time"  # since Linux 5.6
 
 
 def wall_s() -> float:
-    """The wall clock, in seconds since the Unix epoch."""
+    """Return the wall clock, in seconds since the Unix epoch."""
     return time.time() + _added_s()
 
 
 def now_ms() -> int:
-    """The wall clock, in milliseconds since the Unix epoch."""
+    """Return the wall clock, in milliseconds since the Unix epoch."""
     return time.time_ns() // 1_000_000 + round(_added_s() * 1000)
 
 
 def boot_ms() -> int:
-    """Milliseconds since this machine was started; no step of the wall clock changes them.
+    """Return the milliseconds since this machine was started, whatever happens to the wall clock.
 
-    They include the time in which the machine slept, except on macOS and Windows, where only clients run.
+    The time in which the machine slept counts, except on macOS and Windows, where only clients run.
     """
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic_ns() // 1_000_000
@@ -50,38 +50,39 @@ def boot_ms() -> int:
 def now_for_ages_ms() -> int:
     """Return the time, in ms since the epoch, from which ages are counted when old files are deleted.
 
-    This is the earlier of two times: the wall clock, and the wall clock without the steps since `keep_ages_in` anchored
-    it. Therefore a step forward makes no file old at once. After a step back files are deleted late: no harm.
+    This is the earlier of two times: the wall clock, and the wall clock without its steps since `keep_ages_in` was
+    called. Therefore a step forward makes no file old at once. After a step back, files are deleted late, which does no
+    harm.
     """
     return min(now_ms(), _anchor.wall_at_boot_ms + boot_ms())
 
 
 def keep_ages_in(path: Path) -> None:
-    """Measures ages as earlier processes with this file have, for as long as the machine is not started again.
+    """Count ages like the earlier processes with the same file, until the machine is restarted.
 
-    Without it a process that is started while the wall clock is wrong would take all that there is for old.
+    Otherwise a process that starts while the wall clock is wrong would treat all files as old.
     """
     with contextlib.suppress(OSError, ValueError):
         boot, at_boot_ms = path.read_text().split()
         if boot == _boot_clock():
             _anchor.wall_at_boot_ms = int(at_boot_ms)
             return
-    with contextlib.suppress(OSError):  # the next process will believe the wall clock again
+    with contextlib.suppress(OSError):  # the next process uses the wall clock
         write_file(path, f"{_boot_clock()} {_anchor.wall_at_boot_ms}", shared=True)
 
 
 def stamp() -> str:
-    """This moment, for `ms_since` in this process or in a later one."""
+    """Return this moment as text, for `ms_since` in this process or in a later one."""
     return f"{_boot_clock()}:{boot_ms()}"
 
 
 def ms_since(then: str, then_ms: int) -> int:
-    """How many milliseconds have passed, 0 or more.
+    """Return how many milliseconds have passed since a moment, at least 0.
 
     Args:
         then: The `stamp` of the moment.
-        then_ms: The same moment by the wall clock, which counts where the machine was started again since, or does not
-            say which start of it this is.
+        then_ms: The same moment on the wall clock, in milliseconds. It is used if the machine was restarted since then,
+            or if the system does not identify its boots.
     """
     boot, _, at_ms = then.rpartition(":")
     if boot and boot == _boot_clock() and at_ms.isdecimal():
@@ -91,16 +92,16 @@ def ms_since(then: str, then_ms: int) -> int:
 
 @cache
 def boot_id() -> str:
-    """Return what tells this run of the machine's kernel from others; empty where the system does not say."""
+    """Return the id of the machine's present boot; empty if the system does not tell it."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        return ""  # no Linux, or a sandbox
+        return ""  # not Linux, or a sandbox
 
 
 @cache
 def _boot_clock() -> str:
-    """What tells the clock of `boot_ms` from others: this run of the kernel, and this process's time namespace."""
+    """Return the id of the clock of `boot_ms`: the id of the boot, and this process's time namespace."""
     with contextlib.suppress(OSError):
         return boot_id() and boot_id() + os.readlink(_NAMESPACE).removeprefix("time:")
     return boot_id()
@@ -108,7 +109,7 @@ def _boot_clock() -> str:
 
 @dataclass(slots=True)
 class _Anchor:
-    """Where the wall clock was when the machine was started, as it was set when that was looked at."""
+    """The time on the wall clock at which the machine was started."""
 
     wall_at_boot_ms: int
 
@@ -120,12 +121,12 @@ def _nothing() -> float:
 def _from_file() -> float:
     try:
         return float(Path(_file).read_text() or 0)
-    except (FileNotFoundError, ValueError):  # it is being written
+    except (FileNotFoundError, ValueError):  # the file is being written
         return 0.0
 
 
 _file = os.environ.get(VARIABLE, "")
 _added_s: Callable[[], float] = _from_file if _file else _nothing
 if _file:
-    os.write(2, f"iris clock: the wall clock is moved by what {_file} says\n".encode())
+    os.write(2, f"iris clock: the wall clock is moved by the seconds in {_file}\n".encode())
 _anchor = _Anchor(now_ms() - boot_ms())

@@ -1,11 +1,11 @@
-"""What a process inherits from the program that started it, and must not depend on: signals and standard descriptors.
+"""Resets signals and standard descriptors that a process has inherited from the program that started it.
 
-A shell with `trap '' CHLD`, `nohup`, or a daemon that blocks signals passes ignored and blocked signals on to whatever
-it starts. With SIGCHLD ignored, the kernel throws exit codes away; with SIGTERM blocked, nothing ends when it is asked
-to. A program that was started with closed standard descriptors gives the numbers 0 to 2 to the next files that it
-opens, and what is then written to "stdout" lands in a socket or a pipe of ours.
+A shell with `trap '' CHLD`, `nohup`, or a daemon that blocks signals passes ignored and blocked signals on to its child
+processes. If SIGCHLD is ignored, the kernel discards exit codes. If SIGTERM is blocked, a process cannot be asked to
+end. A program that was started with closed standard descriptors gives the numbers 0 to 2 to the next files that it
+opens, so that text for "stdout" would be written into a socket or a pipe of Iris.
 
-Nothing heavy is imported here: the reaper and the launcher of a worker use this module, and stay small.
+This module imports nothing heavy, because the reaper and the launcher of a worker import it and have to stay small.
 """
 
 from __future__ import annotations
@@ -15,51 +15,53 @@ import os
 import signal
 import sys
 
-# Python ignores these two itself, and restores them in the programs that `subprocess` starts.
+# Python itself ignores these two signals, and restores them in the programs that `subprocess` starts.
 _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFSZ")}
 
 
 def use_defaults() -> None:
-    """Gives a program of ours the signals and descriptors that it would have if a login shell had started it.
+    """Give a program the signals and descriptors that a login shell would give it.
 
-    For programs that Iris starts (server, worker, …), at the very beginning of their main function.
+    Each program that Iris starts (server, worker, …) calls this first in its main function.
     """
     reset_signals()
     open_standard_descriptors()
 
 
 def reset_signals() -> None:
-    """Gives every ignored signal its default disposition back, and blocks none. Handlers stay as they are."""
+    """Restore the default disposition of every ignored signal, and unblock all signals. Handlers are kept."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
-            with contextlib.suppress(OSError, ValueError):  # the C library keeps some for itself
+            with contextlib.suppress(OSError, ValueError):  # the C library reserves some signals
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python does where it is not ignored
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # as Python does at its start if the signal is not ignored
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def open_standard_descriptors() -> None:
-    """Opens /dev/null where standard input, output or error is closed, so that no other file gets its number."""
+    """Open /dev/null in place of a closed standard descriptor, so that no other file gets the number."""
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, flags)  # the lowest free number, which is this one
+            opened = os.open(os.devnull, flags)  # gets the lowest free number, which usually is this one
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
-    # Python has set the stream of a closed descriptor to None, and `print` would fail, or write to the other stream.
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - open for as long as this process lives
+    # Python has set the stream of a closed descriptor to None, and `print` would fail.
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - stays open until the process ends
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def above_standard(descriptor: int) -> int:
-    """A descriptor that is not 0, 1 or 2, for the same open file; the given one is closed where it was one of these.
+    """Return a descriptor above 2 for the same open file. A given descriptor of 0, 1 or 2 is closed.
 
-    `subprocess` puts the child's standard streams over 0 to 2, also over a descriptor of `pass_fds` that lies there.
+    `subprocess` replaces the descriptors 0 to 2 in the child process, even if one of them is in `pass_fds`.
     """
     if descriptor > 2:
         return descriptor

@@ -1,7 +1,7 @@
-"""Directories whose content is trusted: nobody but their owner may write in them.
+"""Directories with trusted content, in which only their owner may write.
 
-Whoever can write in a state directory can run programs as its owner: it names the processes that are ended and holds
-the key that signs tokens. Nothing in it is read before `check_private` has looked at it.
+A user who can write in a state directory can run programs as the directory's owner, because it names the processes that
+Iris signals and contains the server key. `check_private` must check the directory before anything in it is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _umask_before = -1
 
 
 def keep_files_private() -> None:
-    """Create whatever this process creates from now on for its user only, whatever umask it was started with."""
+    """Make all files that this process creates from now on private to its user, whatever the inherited umask is."""
     global _umask_before
     before = os.umask(_PRIVATE_UMASK)
     if _umask_before < 0:
@@ -25,36 +25,36 @@ def keep_files_private() -> None:
 
 
 def inherited_umask() -> int:
-    """Return the umask that programs of the user get, as `subprocess` takes it.
+    """Return the umask for the user's programs, in the form of `subprocess`.
 
-    That is the umask with which this process was started; -1, no change, when `keep_files_private` was never called.
+    This is the umask with which this process was started; -1 (no change) if `keep_files_private` was never called.
     """
     return _umask_before
 
 
 def make_private(directory: Path) -> None:
-    """Make a directory and the missing ones above it, for this user only, whatever the umask.
+    """Create a directory and its missing parents, private to this user, whatever the umask is.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The directory cannot be created.
     """
     for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)  # says so where it is there, and is no directory
+    directory.mkdir(mode=0o700, exist_ok=True)  # fails if the path exists and is not a directory
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file for this user only; an `opener` for `open`."""
+    """Open a file that is private to this user if it is created; an `opener` for `open`."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def check_private(directory: Path) -> None:
-    """Refuse a directory in which another user could put something in the place of what is ours.
+    """Check that no other user can replace the content of a directory.
 
     Raises:
-        FailedPreconditionError: It belongs to another user, others may write in it, or everybody may rename what is in
-            a directory above it that this user can close. The text has the command that cures it.
-        OSError: It cannot be looked at.
+        FailedPreconditionError: The directory belongs to another user, others may write in it, or every user may rename
+            entries of a parent directory whose mode this user could change. The text has the command that repairs it.
+        OSError: The directory cannot be read.
     """
     check_owned(directory)
     if directory.is_symlink():
@@ -62,8 +62,8 @@ def check_private(directory: Path) -> None:
     for above in {*directory.absolute().parents, *directory.resolve().parents}:
         status = above.stat()
         mode = status.st_mode
-        # Where the directory above is not ours to close, as volumes of containers are, what somebody else would put
-        # there is not ours either, and is refused for that.
+        # If this user cannot change the mode of the parent, for example of a container's volume, a directory that
+        # another user puts in place belongs to that user, and is refused for that reason.
         can_close = os.geteuid() in (status.st_uid, 0)
         if can_close and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise FailedPreconditionError(
@@ -73,11 +73,11 @@ def check_private(directory: Path) -> None:
 
 
 def check_owned(path: Path) -> None:
-    """Refuse a file or directory that another user than root owns or may write.
+    """Check that only this user and root own a file or directory, and may write to it.
 
     Raises:
-        FailedPreconditionError: That is so. The text has the command that cures it.
-        OSError: It cannot be looked at.
+        FailedPreconditionError: Another user owns it, or may write to it. The text has the command that repairs it.
+        OSError: The file or directory cannot be read.
     """
     status = path.stat()
     _check_owner(path, status)
@@ -90,21 +90,21 @@ def check_owned(path: Path) -> None:
 
 
 def check_entries(directory: Path) -> None:
-    """Refuse what lies in a directory and is another user's, others may write, or leads elsewhere.
+    """Check that only this user and root own and may write the entries of a directory, and that no entry is a link.
 
-    A file that others could never reach, because the directory is closed to them, is closed silently: an earlier
-    version of Iris has left it open under a generous umask.
+    If others cannot enter the directory, a file of this user that others may write is made private without an error,
+    because an earlier release of Iris left such files under a permissive umask.
 
     Raises:
-        FailedPreconditionError: There is such a thing.
-        OSError: It cannot be looked at.
+        FailedPreconditionError: An entry belongs to another user, others may write to it, or it is a symbolic link.
+        OSError: An entry cannot be read.
     """
     is_closed = not directory.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH)
     for path in map(Path, sorted(os.scandir(directory), key=lambda entry: entry.name)):
         try:
             status = path.lstat()
         except FileNotFoundError:
-            continue  # a worker that ends takes its own away
+            continue  # a worker that ends removes its files
         if stat.S_ISLNK(status.st_mode):
             raise FailedPreconditionError(
                 f"{path} is a symbolic link: a copy of the directory would use the same files as the original. Put what"
@@ -117,7 +117,7 @@ def check_entries(directory: Path) -> None:
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid not in (os.geteuid(), 0):  # root can replace anything anyway
+    if status.st_uid not in (os.geteuid(), 0):  # root can replace every file anyway
         raise FailedPreconditionError(
             f"{path} belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}: its owner could run"
             " programs as you. Take a directory of your own, or have its owner changed:"
@@ -126,7 +126,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _name_of(uid: int) -> str:
-    import pwd  # clients run where there is none, too
+    import pwd  # not available on Windows, where clients run
 
     try:
         return f"user {pwd.getpwuid(uid).pw_name!r}"

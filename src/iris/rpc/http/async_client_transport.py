@@ -2,7 +2,8 @@
 
 Without TLS, connectrpc's own transport is used. With TLS, that transport refuses two kinds of certificates that sync
 clients accept: a self-signed certificate as `openssl req -x509` creates it, and a trusted certificate whose authority
-is not trusted. One certificate has to work for all clients, so this module uses Python's `ssl` with HTTP/1.1 on asyncio.
+is not trusted. One certificate has to work for all clients, so this module uses Python's `ssl`, with HTTP/1.1 on
+asyncio.
 """
 
 from __future__ import annotations
