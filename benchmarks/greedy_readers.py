@@ -21,7 +21,7 @@ from iris.cluster.client.server_process import LocalServer, start_server
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.storage.store import Changes, Store
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.config import ClusterConfig
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import KEY_FILE

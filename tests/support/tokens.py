@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.rpc.auth.caller import ADMIN, CONTROLLER, Caller
 from iris.rpc.auth.credentials import KEY_FILE
 from iris.rpc.auth.tokens import SigningKey, worker_token

@@ -22,8 +22,8 @@ from iris.cluster.engine.base import GangState, Placement
 from iris.cluster.engine.ray.engine import RayEngine
 from iris.cluster.engine.ray.names import group_of, namespace_of
 from iris.cluster.engine.ray.slot_actor import clean
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.cluster.worker.supervision.worker_identity import Identity, read_identity
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import InvalidArgumentError, UnavailableError
 
 NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: workers wait for it

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iris.cluster.engine.ray.engine import RayEngine
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import UnavailableError
 
 pytestmark = pytest.mark.anyio

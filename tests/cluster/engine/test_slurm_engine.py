@@ -19,7 +19,7 @@ from support.waiting import wait_until
 
 from iris.cluster.engine.base import GangRejectedError, GangState, GangStatus, Placement
 from iris.cluster.engine.slurm.engine import SlurmEngine
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import FailedPreconditionError, UnavailableError
 
 skip_where_there_is_none()

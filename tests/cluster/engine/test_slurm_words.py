@@ -13,7 +13,7 @@ from iris.cluster.engine.slurm.commands import NodeInfo, Row, partitions_in, rea
 from iris.cluster.engine.slurm.engine import SlurmEngine
 from iris.cluster.engine.slurm.job_comment import Comment, count_slots, expand
 from iris.cluster.engine.slurm.job_status import is_final, status_of
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import FailedPreconditionError, InvalidArgumentError
 
 # As Slurm 22.05 prints it: a cloud of two, one of which is cut off.

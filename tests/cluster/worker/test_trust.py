@@ -14,7 +14,8 @@ from support.tokens import controller_token, shared_key, token, worker_credentia
 from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
-from iris.cluster.worker.controller_link.trust import Trust, WorkerCredentials
+from iris.cluster.worker.controller_link.token_checker import TokenChecker
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import FailedPreconditionError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from iris.rpc.auth.tokens import SigningKey
 
@@ -44,7 +45,7 @@ def test_invalid_credentials_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_a_worker_accepts_only_tokens_of_its_own_controller() -> None:
-    trust = Trust("w", shared_key().public)
+    trust = TokenChecker("w", shared_key().public)
     assert trust.identify(controller_token("w")).role == "controller"
     with pytest.raises(PermissionDeniedError, match="for worker 'other', not for 'w'"):
         trust.identify(controller_token("other"))
@@ -53,7 +54,7 @@ def test_a_worker_accepts_only_tokens_of_its_own_controller() -> None:
 
 
 def test_the_controllers_token_for_this_process_does_not_expire() -> None:
-    trust = Trust("w", shared_key().public, "process-1")
+    trust = TokenChecker("w", shared_key().public, "process-1")
 
     def shown(ttl_s: float, incarnation: str) -> str:
         return token("controller", ttl_s=ttl_s, worker_id="w", incarnation=incarnation)
@@ -66,7 +67,7 @@ def test_the_controllers_token_for_this_process_does_not_expire() -> None:
 
 
 def test_a_second_public_key_is_refused() -> None:
-    trust = Trust("w")
+    trust = TokenChecker("w")
     with pytest.raises(UnavailableError, match="does not know its controller's key yet"):
         trust.identify(controller_token("w"))
     trust.learn_key(shared_key().public)
@@ -78,7 +79,7 @@ def test_a_second_public_key_is_refused() -> None:
 
 
 def test_a_revoked_token_is_refused() -> None:
-    trust = Trust("w", shared_key().public)
+    trust = TokenChecker("w", shared_key().public)
     shown = token("reader", name="ana", token_id="gone")
     known = trust.identify(shown)
     trust.learn_revoked(3, frozenset())

@@ -30,7 +30,7 @@ from iris.cluster.worker.controller_link.attempt_tokens import AttemptTokens
 from iris.cluster.worker.controller_link.connection import ControllerConnection, connect
 from iris.cluster.worker.controller_link.log_upload import LogUpload
 from iris.cluster.worker.controller_link.reporter import Reporter
-from iris.cluster.worker.controller_link.trust import Trust, WorkerCredentials
+from iris.cluster.worker.controller_link.token_checker import TokenChecker
 from iris.cluster.worker.limits.enforcement import Enforcement
 from iris.cluster.worker.paths import WorkerDir
 from iris.cluster.worker.process.launcher import Launcher
@@ -40,6 +40,7 @@ from iris.cluster.worker.supervision.reaper import Reaper, become_subreaper
 from iris.cluster.worker.supervision.shutdown import Shutdown
 from iris.cluster.worker.supervision.worker_identity import Identity, stamp_of
 from iris.cluster.worker.worker import Worker, WorkerSettings
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.config import ClusterConfig
 from iris.errors import FailedPreconditionError, IrisError
 from iris.event_log import log_event, set_up_event_log
@@ -228,9 +229,13 @@ def _build(
     attempt_tokens = AttemptTokens(
         registry.is_running, controller.show, streams, lambda: lease.length_s or DEFAULT_LEASE_S
     )
-    trust = Trust(settings.worker_id, network.given.token_key, settings.incarnation, streams, attempt_tokens)
+    token_checker = TokenChecker(
+        settings.worker_id, network.given.token_key, settings.incarnation, streams, attempt_tokens
+    )
     registration = _registration(settings, network)
-    reporter = Reporter(controller, registration, lease, registry.discard, shutdown.give_up, network.credentials, trust)
+    reporter = Reporter(
+        controller, registration, lease, registry.discard, shutdown.give_up, network.credentials, token_checker
+    )
     log_upload = None
     if logs is None:
         log_upload = LogUpload(controller, settings.worker_id, settings.incarnation, directory)
@@ -245,11 +250,11 @@ def _build(
         enforcement=Enforcement(config.enforce, settings.token, config.max_processes),
         reporter=reporter,
         log_upload=log_upload,
-        on_ended=trust.attempt_ended,
+        on_ended=token_checker.attempt_ended,
     )
     keep_log_s = None if log_upload is None else arguments.keep_handed_over
     cleanup = Cleanup(registry, directory, config.keep_logs, keep_log_s)
-    application = worker_application(WorkerService(worker), trust)
+    application = worker_application(WorkerService(worker), token_checker)
     server = HttpServer({application.path: application}, network.listener, tls=network.tls)
     return _Parts(worker, shutdown, lease, reporter, log_upload, cleanup, attempt_tokens, server)
 
@@ -337,15 +342,17 @@ def _credentials(path: str) -> WorkerCredentials:
     return WorkerCredentials(token)
 
 
-def worker_application(service: WorkerService, trust: Trust) -> cluster_connect.WorkerServiceASGIApplication:
+def worker_application(
+    service: WorkerService, token_checker: TokenChecker
+) -> cluster_connect.WorkerServiceASGIApplication:
     """Return the worker's calls as an ASGI application that authenticates and authorises callers."""
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
         CallEventInterceptor(),
-        AuthenticationInterceptor(trust, WORKER_RULES),
+        AuthenticationInterceptor(token_checker, WORKER_RULES),
         MessageCoding(thread),
-        AuthorisationInterceptor(trust, WORKER_RULES, trust, trust.streams),
+        AuthorisationInterceptor(token_checker, WORKER_RULES, token_checker, token_checker.streams),
         HeavyCalls({"ListTasks": always}, reading_lane(), thread),
         ErrorInterceptor(),
     )

@@ -38,8 +38,8 @@ from iris.cluster.engine.placement import choose_machines
 from iris.cluster.engine.worker_process import WorkerProcess, adopt, end_standing, find_standing
 from iris.cluster.engine.worker_process import start as start_worker
 from iris.cluster.types import MAX_LOCAL_WORKERS, TOKEN_VARIABLE
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
 from iris.cluster.worker.supervision.worker_identity import identity_file
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import IrisError
 from iris.failpoints import failpoint
 from iris.system.backoff import RestartPauses

@@ -33,7 +33,7 @@ from iris.cluster.engine.placement import choose_machines
 from iris.cluster.engine.ray.driver_pipe import Json, RayPipe, driver_environment
 from iris.cluster.engine.ray.names import load_or_make_cluster_id, namespace_of, worker_of
 from iris.cluster.types import TOKEN_VARIABLE
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import FailedPreconditionError, InvalidArgumentError, IrisError, MissingExtraError, UnavailableError
 from iris.rpc.address import is_loopback_host
 from iris.system.event_loop import happens

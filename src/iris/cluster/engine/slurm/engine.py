@@ -34,7 +34,7 @@ from iris.cluster.engine.base import GangRejectedError, GangRequest, GangState, 
 from iris.cluster.engine.slurm import commands
 from iris.cluster.engine.slurm.job_status import is_final, is_waiting, status_of, waiting, worker_id
 from iris.cluster.engine.slurm.slot_process import END_NOW
-from iris.cluster.worker.controller_link.trust import WorkerCredentials
+from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import UnavailableError
 from iris.system.event_loop import happens
 from iris.system.files import write_file

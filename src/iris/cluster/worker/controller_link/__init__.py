@@ -1,5 +1,4 @@
-"""The worker's calls to its controller, and what the worker accepts from others.
+"""The worker's calls to its controller, and the checks of the tokens that others show to the worker.
 
-Contains reports, log uploads, and the checks of tokens. Only the worker imports this package; engines import the
-credentials of workers from `trust.py`.
+Contains the connection, the reports and the log uploads. Only the worker imports this package.
 """

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from iris import versions
 from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
 from iris.cluster.worker.controller_link.connection import ControllerConnection
-from iris.cluster.worker.controller_link.trust import Trust
+from iris.cluster.worker.controller_link.token_checker import TokenChecker
 from iris.cluster.worker.supervision.lease import Lease
 from iris.cluster.worker.supervision.reaper import clock_s
 from iris.errors import DeadlineExceededError, IrisError, UnavailableError
@@ -47,7 +47,7 @@ class Reporter:
         on_fenced: Called with the reason when the controller has declared this worker lost or refuses it. After that,
             nothing is reported.
         credentials: The worker's token, which the controller replaces from time to time.
-        trust: Learns from the controller which tokens are valid.
+        tokens: Learns from the controller which tokens are valid.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Reporter:
         on_unwanted: Callable[[AttemptKey], None],
         on_fenced: Callable[[str], None],
         credentials: Credentials,
-        trust: Trust,
+        tokens: TokenChecker,
     ) -> None:
         self._controller = controller
         self._registration = registration
@@ -67,7 +67,7 @@ class Reporter:
         self._on_fenced = on_fenced
         self._is_fenced = False
         self._credentials = credentials
-        self._trust = trust
+        self._tokens = tokens
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
         self._shortage = ""
@@ -121,7 +121,7 @@ class Reporter:
         if why_not:
             self._fenced(why_not)
             return
-        self._trust.learn_key(answer.token_key)
+        self._tokens.learn_key(answer.token_key)
         self._replace_token(answer.token)
         self._lease.grant(answer.lease_ms / 1000, sent_s)
         log_event(_log, "lease.granted", worker_id=self._registration.worker_id, lease_s=self._lease.length_s)
@@ -145,7 +145,7 @@ class Reporter:
                 worker_id=self._registration.worker_id,
                 incarnation=self._registration.incarnation,
                 reports=[attempt.report(self._registration.worker_id) for attempt in batch],
-                revocations=self._trust.revocations,
+                revocations=self._tokens.revocations,
                 short_of=self._shortage,
             )
             sent_s = clock_s()
@@ -156,8 +156,8 @@ class Reporter:
                 self._fenced(DECLARED_LOST)
                 return
             self._replace_token(answer.token)
-            if answer.revocations != self._trust.revocations:
-                self._trust.learn_revoked(answer.revocations, frozenset(answer.revoked))
+            if answer.revocations != self._tokens.revocations:
+                self._tokens.learn_revoked(answer.revocations, frozenset(answer.revoked))
             if answer.register_again:
                 await self._register()
                 continue
