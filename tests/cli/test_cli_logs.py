@@ -251,7 +251,7 @@ def test_a_prompt_and_a_word_of_ours_on_a_terminal(remote_iris: Iris) -> None:
     terminal.type("\x03")
     assert terminal.exit_code() == 130
     assert terminal.screen[0].startswith("name?")
-    assert terminal.screen[1].startswith("iris: to go on from here: iris logs -f ")
+    assert terminal.screen[1].startswith("iris: to continue from here: iris logs -f ")
     remote_iris("kill", "--wait", name)
 
 
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_a_follow_and_tells_how_to_go_on(remote_iris: Iris, tmp_path
     assert [logs.line(), logs.line()] == ["one", "two"]
     logs.interrupt()
     assert logs.exit_code() == 130
-    (told,) = re.findall(r"^iris: to go on from here: iris (logs -f .*)$", logs.stderr, re.MULTILINE)
+    (told,) = re.findall(r"^iris: to continue from here: iris (logs -f .*)$", logs.stderr, re.MULTILINE)
     assert "--since" not in told
     gate.touch()
     assert remote_iris(*shlex.split(told)).stdout == "three\n"

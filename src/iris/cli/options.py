@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of what is given to them."""
+"""The options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from iris.errors import InvalidArgumentError, quoted
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-ADDRESS_HELP = "Which cluster; default: IRIS_CONTROLLER_ADDRESS, or the one that 'iris up' started here."
+ADDRESS_HELP = "The address of the cluster. Default: IRIS_CONTROLLER_ADDRESS, or the cluster of 'iris up' here."
 
 
 def address_option(command: Command) -> Command:
-    """`--address`: of the command, or of `iris` before it."""
+    """Add the option `--address`, which may also stand before the command."""
 
     def or_of_the_group(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         outer: str | None = context.find_root().obj
@@ -33,8 +33,8 @@ def address_option(command: Command) -> Command:
     return click.option("--address", metavar="HOST:PORT", callback=or_of_the_group, help=ADDRESS_HELP)(command)
 
 
-def json_option(text: str = "Answer with one JSON document on stdout.") -> Callable[[Command], Command]:
-    """`--json`, with what it gives."""
+def json_option(text: str = "Print one JSON document on stdout.") -> Callable[[Command], Command]:
+    """Return a decorator that adds the option `--json`. `text` is its help."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
@@ -61,21 +61,21 @@ def _config_option(option: Option) -> Callable[[Command], Command]:
         option.name,
         type=click.Choice(kind.choices) if kind.choices else _Checked(kind.metavar, read),
         multiple=kind.repeated,
-        help=f"{option.help} Default: {option.default_text}.",
+        help=option.help if option.default_text == "none" else f"{option.help} Default: {option.default_text}.",
     )
 
 
 class _Checked(click.ParamType[Any]):
-    """A value that one of our own checks takes or refuses; its text becomes click's, which names the option."""
+    """A type of values that a function of Iris reads. click puts the option's name before the text of its error."""
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name = name
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See `click.ParamType`."""
+        """Return the value that a text stands for, as `click.ParamType` wants it."""
         if not isinstance(value, str):
-            return value  # a default
+            return value  # the default
         try:
             return self._read(value)
         except InvalidArgumentError as error:
@@ -85,7 +85,7 @@ class _Checked(click.ParamType[Any]):
 def _read_variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise InvalidArgumentError(f"not a variable: {text!r} (expected NAME=VALUE)")
+        raise InvalidArgumentError(f"not a variable: {quoted(text)} (expected NAME=VALUE)")
     return name, value
 
 
@@ -102,7 +102,7 @@ def _read_job_name(text: str) -> str:
 def _read_label(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     if "=" not in text:
-        raise InvalidArgumentError(f"not a label of machines: {text!r} (expected KEY=VALUE)")
+        raise InvalidArgumentError(f"not a label: {quoted(text)} (expected KEY=VALUE)")
     check_label(key, value)
     return key, value
 
@@ -112,7 +112,7 @@ def _read_limit(text: str) -> float:
     if seconds > MAX_INT32:
         raise InvalidArgumentError(
             f"a time limit must be at most {MAX_INT32} seconds (68 years), got {quoted(text)}:"
-            " without the option there is none"
+            " leave the option out for no limit"
         )
     return seconds
 

@@ -1,1 +1,4 @@
-"""Which cluster a command means, and how `iris up` starts one. Imported by the commands."""
+"""Finds the cluster that a command is about, starts the cluster of `iris up`, and collects support bundles.
+
+The commands import this package.
+"""

@@ -1,4 +1,4 @@
-"""Which cluster is meant: the one at an address, the one that `iris up` started here, or one for this command alone."""
+"""Connects a command to its cluster: at an address, of `iris up` on this machine, or one that ends with the command."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Place = Literal["embedded", "here", "elsewhere"]
 
 
 class Connection:
-    """A client of the cluster that is meant.
+    """A client of the cluster that a command is about.
 
     Args:
         client: The client.
-        place: Where its tasks run: in a cluster that is embedded in this command, on this machine, or elsewhere, as
-            those of a cluster that `iris up` has started here on another engine. None: on this machine where this
-            command runs in one of its tasks, which the cluster is asked for; else elsewhere.
+        place: Where tasks run: in a cluster that is embedded in this command ("embedded"), on this machine ("here"), or
+            on other machines ("elsewhere"), for example with the engine Ray. None asks the cluster: tasks run here if
+            this command runs in one of them, and elsewhere otherwise.
         embedded: The embedded cluster.
 
     Attributes:
-        options: What other commands need to be given to mean the same cluster, as words for a person.
+        options: The options with which other commands reach the same cluster, for messages.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Connection:
 
     @property
     def place(self) -> Place:
-        """Where tasks run. "here" is this machine, with the files of this process, as this user.
+        """Where tasks run. "here" means this machine, with the files of this process and as this user.
 
         Raises:
             IrisError: The cluster does not answer.
@@ -57,14 +57,14 @@ class Connection:
         return self._place
 
     def _is_around_us(self) -> bool:
-        """Whether this command runs in a task of a cluster of this machine, temporary ones included."""
+        """Return whether this command runs in a task of a cluster on this machine, temporary clusters included."""
         if task_of_token(self.client.cluster.token() or "") is None:
             return False
         answer = self.client.cluster.describe_cluster()
         return answer.engine == "local" and bool(answer.place) and answer.place == own_place()
 
     def kill(self) -> None:
-        """Ends an embedded cluster at once, its tasks with SIGKILL."""
+        """End an embedded cluster at once, and its tasks with SIGKILL."""
         if self._embedded is not None:
             self._embedded.kill()
 
@@ -80,7 +80,7 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """A client of the cluster at an address; by default the one of the environment, or of `iris up`.
+    """Return a client of the cluster at an address. None stands for the environment's address, or for `iris up`.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
@@ -96,11 +96,12 @@ def connect(address: str | None) -> Connection:
 
 
 def connect_or_embed(address: str | None) -> Connection:
-    """As `connect`, but where there is no cluster, one is started that ends with the connection.
+    """Return a client as `connect` does. If there is no cluster, start one that ends with the connection.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
-        FailedPreconditionError: The server of `iris up` was killed: a second cluster would book this machine twice.
+        FailedPreconditionError: The server of `iris up` was killed. No second cluster is started, because attempts of
+            the first one may still use this machine.
         MissingExtraError: There is no cluster, and the extra [server] is not installed.
         LocalClusterError: There is no cluster, and none could be started; the text says why.
     """
@@ -125,8 +126,8 @@ def _connect_to_running(address: str | None) -> Connection | None:
         return None
     if not is_running(record):
         raise FailedPreconditionError(
-            f"the server of 'iris up' at {record.address} was killed, and what it had started may still run: 'iris up'"
-            " starts it again, with all its jobs; 'iris down' ends what is left"
+            f"the server of 'iris up' at {record.address} was killed, and its attempts may still run: 'iris up' starts"
+            " the server again, with all its jobs; 'iris down' ends the attempts"
         )
     return Connection(_client(record.address), _place_of(record.config.engine))
 
@@ -136,13 +137,13 @@ def _place_of(engine_here: str) -> Place:
 
 
 def _client(address: str, token: str | None = None) -> IrisClient:
-    from iris.client import IrisClient  # a third of a second, which `iris --help` need not take
+    from iris.client import IrisClient  # takes a third of a second, which `iris --help` must not take
 
     return IrisClient.remote(address, token=token)
 
 
 class _Embedded:
-    """A cluster for one command: as `LocalClusterClient` has it, and it can also be killed."""
+    """A cluster that ends with this command. Unlike the cluster of `LocalClusterClient` it can be killed."""
 
     def __init__(self) -> None:
         from iris.cluster.client.server_process import remove_directory, start_server
@@ -160,8 +161,7 @@ class _Embedded:
         self.server.stop()
 
     def kill(self) -> None:
-        """Workers end with the server, and what runs in them with the workers: nothing of it needs our help, except
-        the directory, in which they may write until they are gone."""
+        """Kill the server, with which workers and attempts end, and remove the state directory."""
         from iris.cluster.client.server_process import remove_directory
 
         self.server.process.kill()

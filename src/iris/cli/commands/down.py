@@ -14,18 +14,18 @@ from iris.cli.options import json_option
 from iris.cli.output.printer import Output
 from iris.errors import UnavailableError
 
-# The server gives its workers some 20 s to end what they run, and needs a little for itself, and its engine's.
+# The server gives its workers about 20 s to end their attempts, and needs a few seconds for itself and its engine.
 _STOP_S = 60.0
 _PAUSE_S = 0.02
-_LEFT = "{}; what still runs there ends with its lease"
+_LEFT = "{}; attempts that still run there end with their lease"
 _HELP = """\
-End the cluster that 'iris up' started on this machine, with all that runs in it.
+End the cluster that 'iris up' started on this machine, and everything that runs in it.
 
 \b
   iris down
 
-What jobs there were is remembered in its state directory: those that have not ended go on with the next 'iris up'.
-Where its server was killed, this ends what still runs.
+The state directory keeps the jobs. Jobs that have not ended continue with the next 'iris up'. If the server of the
+cluster was killed, 'iris down' ends the workers and attempts that still run.
 """
 
 
@@ -44,7 +44,7 @@ def down(*, as_json: bool) -> None:
             was_killed = not _stop(record)
             if not was_killed:
                 _note_what_is_left(record, output)
-        if left is not None and was_killed:  # by us or by others: what it had started may go on
+        if left is not None and was_killed:  # whoever killed it, its workers may still run
             workers = _end_workers(left, output)
         remove_record()
     output.set_status("")
@@ -69,9 +69,7 @@ def _end_workers(left: Record, output: Output) -> int:
         return 0
     output.set_status("ending the workers that are left…")
     with lock_state_dir(left.state_dir):
-        detect_copy(
-            left.state_dir
-        )  # the workers and jobs that a copy names belong to another cluster, and must not end
+        detect_copy(left.state_dir)  # the workers that a copy names belong to another cluster, and must not end
         try:
             return end_left_workers(left.config, left.state_dir)
         except UnavailableError as error:
@@ -80,7 +78,7 @@ def _end_workers(left: Record, output: Output) -> int:
 
 
 def _note_what_is_left(record: Record, output: Output) -> None:
-    """Says so where the server could not end what ran."""
+    """Print a note if the server could not end all attempts."""
     from iris.cluster.controller.storage.state_dir import LEFT_FILE
 
     with contextlib.suppress(FileNotFoundError):
@@ -88,8 +86,7 @@ def _note_what_is_left(record: Record, output: Output) -> None:
 
 
 def _stop(record: Record) -> bool:
-    """SIGTERM, and SIGKILL when that has not ended it after a long time. Returns when it is gone; whether it went by
-    itself."""
+    """End the server with SIGTERM, or with SIGKILL if it takes too long. Return whether SIGTERM was enough."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, number)

@@ -20,23 +20,25 @@ if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
 _HELP = """\
-Ask jobs to end, with their child jobs: their tasks get SIGTERM, and SIGKILL 10 s later. One that has ended stays
-as it is.
+Terminate jobs and their child jobs: their tasks get SIGTERM, and SIGKILL 10 s later. A job that has ended keeps its
+state.
 
 \b
   iris kill train-1a2b3c4d
   iris kill --wait train-1a2b3c4d eval-5e6f7a8b
-  iris kill sweep-9c0d1e2f --task 3     this task only, which is not tried again
+  iris kill sweep-9c0d1e2f --task 3     only this task, which is not retried
 
-With --task, the other tasks go on where the job was run with --independent, or tolerates one more failure
-(--max-task-failures). The job is KILLED when they have ended. Else it ends as a whole: a gang cannot do
-without one of its tasks.
+With --task, the other tasks continue if the job was run with --independent, or may have one more failed task
+(--max-task-failures). The job is KILLED when the other tasks have ended. Otherwise the whole job ends, because a gang
+needs all its tasks.
 """
 
 
-@click.command(help=_HELP, short_help="End jobs.")
-@click.option("--task", "task_index", metavar="N", type=COUNT, help="End this task of one job.")
-@click.option("--wait", is_flag=True, help="Return when they have ended.")
+@click.command(help=_HELP, short_help="Terminate jobs.")
+@click.option(
+    "--task", "task_index", metavar="N", type=COUNT, help="Terminate only this task of one job. Counts from 0."
+)
+@click.option("--wait", is_flag=True, help="Wait until the jobs have ended.")
 @json_option()
 @address_option
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
@@ -47,7 +49,7 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
         if len(jobs) > 1:
             raise click.UsageError("--task goes with one JOB")
         return _kill_task(jobs[0], task_index, wait, address, output)
-    asked: list[tuple[cluster_pb2.JobStatus, bool]] = []  # with whether it had ended before
+    asked: list[tuple[cluster_pb2.JobStatus, bool]] = []  # each job, and whether it had ended before
     unknown = False
     with connect(address) as connection:
         client = connection.client
@@ -60,7 +62,7 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
                         f" iris kill {shlex.quote(before.job_id)} --task {its_task}"
                     )
             except NotFoundError as error:
-                output.error(str(error))  # the others are ended all the same
+                output.error(str(error))  # the other jobs are terminated nevertheless
                 unknown = True
                 continue
             client.terminate(job_id)

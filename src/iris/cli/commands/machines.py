@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _SHOWN_MACHINES = 50
 _SHOWN_WAITING = 20
 _HELP = f"""\
-Show the machines: what of each is free, its labels, and which jobs hold the rest; then what waits for room, the \
-oldest first, and why. '*' marks the one that room is kept for. At most {_SHOWN_MACHINES} machines, those that are not \
-alive and those with the most free first, and {_SHOWN_WAITING} that wait. With --json: all machines, and up to 1,000 \
-that wait.
+Show the machines: the free part of each machine, its labels, and the jobs that use the rest. Then show the queued \
+gangs, the oldest first, and why each gang waits. '*' marks the gang for which machines are reserved. At most \
+{_SHOWN_MACHINES} machines are shown, dead machines and the machines with the most free capacity first, and at most \
+{_SHOWN_WAITING} gangs. --json prints all machines, and up to 1,000 gangs.
 
 \b
   iris machines
@@ -32,8 +32,8 @@ that wait.
 """
 
 
-@click.command(help=_HELP, short_help="Show the machines, and what waits for them.")
-@click.option("--all", "-a", "show_all", is_flag=True, help="All of them, by name.")
+@click.command(help=_HELP, short_help="Show the machines, and the queued gangs.")
+@click.option("--all", "-a", "show_all", is_flag=True, help="Show all machines, ordered by name.")
 @json_option()
 @address_option
 def machines(*, show_all: bool, as_json: bool, address: str | None) -> None:
@@ -43,24 +43,24 @@ def machines(*, show_all: bool, as_json: bool, address: str | None) -> None:
         answer = connection.client.machines()
     shown, waiting = list(answer.machines), list(answer.waiting)
     if not show_all and len(shown) > _SHOWN_MACHINES:
-        shown = sorted(shown, key=_of_interest)[:_SHOWN_MACHINES]
+        shown = sorted(shown, key=_display_order)[:_SHOWN_MACHINES]
     if not show_all:
         waiting = waiting[:_SHOWN_WAITING]
     output.answer(machines_document(answer), lambda: _view(answer, shown, waiting))
     if answer.problem:
-        output.note(f"the engine cannot be reached, these are the machines as they were seen last: {answer.problem}")
+        output.note(f"the engine cannot be reached, and this is its last known state: {answer.problem}")
     if as_json:
         return
-    hidden = {"machines": len(answer.machines) - len(shown), "that wait": len(answer.waiting) - len(waiting)}
+    hidden = {"machines": len(answer.machines) - len(shown), "queued gangs": len(answer.waiting) - len(waiting)}
     if any(hidden.values()):
         output.note(
             ", ".join(f"{count} more {what}" for what, count in hidden.items() if count) + ": iris machines --all"
         )
     if answer.num_waiting > len(answer.waiting):
-        output.note(f"{answer.num_waiting:,} wait; the list has the first {len(answer.waiting):,} of them")
+        output.note(f"{answer.num_waiting:,} gangs are queued; the list has the first {len(answer.waiting):,}")
 
 
-def _of_interest(machine: cluster_pb2.Controller.Machine) -> tuple[bool, int, int, int, str]:
+def _display_order(machine: cluster_pb2.Controller.Machine) -> tuple[bool, int, int, int, str]:
     free = machine.free
     return machine.alive, -free.gpu, -free.cpu, -free.memory_bytes, machine.name
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _SHOWN_FINISHED = 10
 _SHOWN = 50
 _HELP = f"""\
-Show the jobs, the newest first: those that run or wait, then the last {_SHOWN_FINISHED} that have ended; at most \
-{_SHOWN} of them. With --json: all of them.
+Show the jobs, the newest first: the jobs that run or wait, then the last {_SHOWN_FINISHED} jobs that have ended, and \
+at most {_SHOWN} jobs in all. --json prints all jobs.
 
 \b
   iris ps
@@ -32,8 +32,8 @@ Show the jobs, the newest first: those that run or wait, then the last {_SHOWN_F
 
 
 @click.command(help=_HELP, short_help="Show the jobs.")
-@click.option("--all", "-a", "show_all", is_flag=True, help="All jobs.")
-@click.option("--limit", "-n", metavar="N", type=click.IntRange(min=1), help="At most N jobs.")
+@click.option("--all", "-a", "show_all", is_flag=True, help="Show all jobs.")
+@click.option("--limit", "-n", metavar="N", type=click.IntRange(min=1), help="Show at most N jobs.")
 @json_option()
 @address_option
 def ps(*, show_all: bool, limit: int | None, as_json: bool, address: str | None) -> None:

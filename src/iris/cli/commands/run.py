@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,92 +32,105 @@ from iris.cluster.types import ResourceSpec
 from iris.errors import FailedPreconditionError
 
 if TYPE_CHECKING:
+    from iris.client import Job
     from iris.client.shell_environment import Surroundings
 
 _HELP = """\
-Run COMMAND as a job, show its lines as they come, and exit with its exit code.
+Run COMMAND as a job, show its lines as they come, and exit with the job's exit code.
 
 \b
   iris run -- python train.py --lr 0.1
-  iris run --replicas 4 --cpu 1 -- python train.py     each task knows IRIS_TASK_INDEX and IRIS_NUM_TASKS
-  iris run --replicas 16 --gpu 1 --spread -- python train.py     each on a machine of its own
+  iris run --replicas 4 --cpu 1 -- python train.py     each task has IRIS_TASK_INDEX and IRIS_NUM_TASKS
+  iris run --replicas 16 --gpu 1 --spread -- python train.py     each task on a machine of its own
   iris run --replicas 4 --rendezvous torch --retries 3 -- python train.py     with torch.distributed
   iris run --port http -- sh -c 'serve $IRIS_PORT_HTTP'
   iris run --detach --name nightly -- ./nightly.sh
 
-Which cluster: --address, or IRIS_CONTROLLER_ADDRESS, or the one of 'iris up', or else one that lives
-as long as this command.
+The job runs on the cluster of --address, or of IRIS_CONTROLLER_ADDRESS, or on the cluster that 'iris up' started on
+this machine. Without any of these, a cluster is started that ends with this command.
 
-Where it runs: on a cluster of this machine, in the current folder itself, with the environment of this shell.
-On another cluster, and on Ray and Slurm, in a copy of the current folder (without what .gitignore
-names), with the environment of its workers. With --workspace DIR, in a copy of DIR in any case. Links that
-lead out of the folder, and what you may not read, are left out with a notice; --no-workspace sends nothing.
+On a cluster of this machine the command runs in the current folder, with the environment of this shell. On another
+cluster, and on Ray and Slurm, it runs in a copy of the current folder, with the environment of its worker. The copy
+lacks the files that .gitignore names; a notice lists links that lead out of the folder and files that cannot be read,
+because they are left out too. --workspace DIR sends another folder, and --no-workspace sends none.
 
-Standard input goes to the task, where there is one; several tasks, and a detached job, have none. A task that is
-tried again after it has read some of it has none either, and its log says so.
+A job of one task gets the standard input of this command. A job of several tasks, and a detached job, get none. A
+retried task gets none either if its earlier attempt has read some; its log says so.
 
-Ctrl-C stops the job when the cluster lives for this command only; a second one stops it at once. On another
-cluster it only ends the watching.
+Ctrl-C stops the job if its cluster ends with this command; a second Ctrl-C kills the job. On another cluster Ctrl-C
+only stops showing the lines, and the job continues.
 
-The exit code is the one of the first task that failed, 128+n when signal n ended it; 143 when the job was
-killed, 130 after Ctrl-C, 1 when it could not run at all.
+The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 143 if the
+job was terminated, 130 after Ctrl-C, and 1 if the job could not run.
 """
+_MULTIPLE = "May be given several times."
 
 
 @click.command(
     help=_HELP,
     short_help="Run a command as a job, and show its lines.",
-    # Options end where the command begins, so that it may have its own without '--'.
+    # The options of iris end where the command begins. Therefore the command may have options without a '--' before it.
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("--replicas", metavar="N", type=POSITIVE_COUNT, default=1, help="How many tasks; default 1.")
-@click.option("--cpu", metavar="N", type=COUNT, default=0, help="Cores that each task needs.")
-@click.option("--memory", type=SIZE, default=0, help="Memory that each task needs, and may use: 512MB, 2GiB.")
-@click.option("--gpu", metavar="N", type=COUNT, default=0, help="GPUs that each task needs.")
-@click.option("--env", type=VARIABLE, multiple=True, help="A variable for the tasks; may be given several times.")
+@click.option("--replicas", metavar="N", type=POSITIVE_COUNT, default=1, help="The number of tasks. Default: 1.")
+@click.option("--cpu", metavar="N", type=COUNT, default=0, help="The number of cores that each task needs.")
+@click.option(
+    "--memory", type=SIZE, default=0, help="The memory that each task needs, and may use, such as 512MB or 2GiB."
+)
+@click.option("--gpu", metavar="N", type=COUNT, default=0, help="The number of GPUs that each task needs.")
+@click.option("--env", type=VARIABLE, multiple=True, help=f"An environment variable for the tasks. {_MULTIPLE}")
 @click.option(
     "--port",
     "ports",
     type=PORT_NAME,
     multiple=True,
-    help="A free port for each task, in IRIS_PORT_<NAME>; may be given several times.",
+    help=f"Reserve a free port for each task, and pass it in IRIS_PORT_<NAME>. {_MULTIPLE}",
 )
-@click.option("--name", type=JOB_NAME, help="The job's id; default: made from the command.")
+@click.option("--name", type=JOB_NAME, help="The id of the job. Default: the command's name and a random suffix.")
 @click.option(
     "--max-task-failures",
     metavar="N",
     type=COUNT,
     default=0,
-    help="How many tasks may fail before the job does; default 0.",
+    help="How many tasks may fail before the job fails. Default: 0.",
 )
 @click.option(
     "--retries",
+    "max_retries_failure",
     metavar="N",
     type=COUNT,
     default=0,
-    help="How often a task that fails is tried again; default 0.",
+    help="How often a failed task is retried. Default: 0.",
 )
 @click.option(
     "--retry-pause",
     type=DURATION,
     default=1.0,
-    help="Before the second retry in a row, then doubled up to 60s; default 1s, 0 for none. The first comes at once.",
+    help="The pause before the second retry in a row. It doubles with each further retry, up to 60s. The first retry"
+    " has no pause. Default: 1s; 0 for no pauses.",
 )
-@click.option("--timeout", type=LIMIT, default=0.0, help="How long an attempt may run: 90s, 10m, 2h; default for ever.")
 @click.option(
-    "--job-timeout", type=LIMIT, default=0.0, help="How long the whole job may take from now on; default for ever."
+    "--timeout",
+    type=LIMIT,
+    default=0.0,
+    help="How long one attempt of a task may run, such as 90s, 10m or 2h. Default: unlimited.",
 )
-@click.option("--scheduling-timeout", type=LIMIT, default=0.0, help="How long it may wait for room; default for ever.")
+@click.option(
+    "--job-timeout", type=LIMIT, default=0.0, help="How long the job may take from now on. Default: unlimited."
+)
+@click.option(
+    "--scheduling-timeout", type=LIMIT, default=0.0, help="How long the job may wait in the queue. Default: unlimited."
+)
 @click.option(
     "--workspace",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
-    help="Send this folder along; each task runs in a copy of it.",
+    help="Send this folder with the job. Each task runs in a copy of it.",
 )
 @click.option(
     "--no-workspace",
     is_flag=True,
-    help="Send no folder along: where a copy of the current folder would be sent, tasks start in an empty one.",
+    help="Send no folder with the job. On another cluster, tasks then start in an empty folder.",
 )
 @click.option("--spread", is_flag=True, help="Give each task a machine that no other task of the job has.")
 @click.option("--together", is_flag=True, help="Put all tasks on one machine.")
@@ -125,97 +139,42 @@ killed, 130 after Ctrl-C, 1 when it could not run at all.
     "constraints",
     type=LABEL,
     multiple=True,
-    help="A label that a machine must have to get a task; may be given several times.",
+    help=f"A label that a machine must have to get a task. {_MULTIPLE}",
 )
 @click.option(
     "--rendezvous",
     type=click.Choice(["torch", "jax"]),
-    help="Tell tasks where they meet: RANK, WORLD_SIZE, MASTER_ADDR and so on, or JAX_COORDINATOR_ADDRESS and so on.",
+    help="Set the variables with which the tasks find each other: RANK, WORLD_SIZE, MASTER_ADDR and so on for torch,"
+    " JAX_COORDINATOR_ADDRESS and so on for jax.",
 )
-@click.option("--independent", is_flag=True, help="Tasks start and are retried one by one, instead of all together.")
-@click.option("--detach", is_flag=True, help="Print the job's id, and leave.")
+@click.option(
+    "--independent", is_flag=True, help="Start and retry the tasks one by one, instead of all together as a gang."
+)
+@click.option("--detach", is_flag=True, help="Print the id of the job, and exit without waiting for the job.")
 @json_option(
-    "JSON lines on stdout: the tasks' lines as in 'iris logs --json', and objects with an \"event\":"
-    " submitted, notice, ended."
+    "Print JSON lines on stdout: the tasks' lines as in 'iris logs --json', and objects with an \"event\", which is"
+    " submitted, notice or ended."
 )
 @address_option
 @click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(
-    *,
-    replicas: int,
-    cpu: int,
-    memory: int,
-    gpu: int,
-    env: tuple[tuple[str, str], ...],
-    ports: tuple[str, ...],
-    name: str | None,
-    max_task_failures: int,
-    retries: int,
-    retry_pause: float,
-    timeout: float,
-    job_timeout: float,
-    scheduling_timeout: float,
-    workspace: str | None,
-    no_workspace: bool,
-    spread: bool,
-    together: bool,
-    constraints: tuple[tuple[str, str], ...],
-    rendezvous: Literal["torch", "jax"] | None,
-    independent: bool,
-    detach: bool,
-    as_json: bool,
-    address: str | None,
-    command: tuple[str, ...],
-) -> int:
+def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str | None, **options: Any) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
-    if workspace is not None and no_workspace:
-        raise click.UsageError("--workspace and --no-workspace exclude each other")
-    if spread and together:
-        raise click.UsageError("--spread and --together exclude each other")
-    if independent and (spread or together):
-        raise click.UsageError("--independent tasks are placed one by one: --spread and --together need a gang")
-    if independent and rendezvous:
-        raise click.UsageError("--independent tasks never meet: --rendezvous needs a gang")
-    if max_task_failures and rendezvous:
-        raise click.UsageError("--rendezvous needs all tasks: --max-task-failures must be 0")
+    _check_options(options)
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
-            raise FailedPreconditionError("there is no cluster that the job could go on in: run 'iris up' first")
-        folder = _folder(connection, workspace)
-        feeds = replicas == 1 and not detach and is_input()
+            raise FailedPreconditionError("there is no cluster on which a detached job could run: run 'iris up' first")
+        feeds = options["replicas"] == 1 and not detach and is_input()
         if not feeds:
             note_unread(
-                output, "the command ends before a detached job does" if detach else "it would go to one task only"
+                output, "this command ends before a detached job does" if detach else "the job has more than one task"
             )
-        job = connection.client.run(
-            command,
-            name=name,
-            replicas=replicas,
-            resources=ResourceSpec(cpu=cpu, memory=memory, gpu=gpu),
-            env=dict(env),
-            ports=ports,
-            workspace=workspace or (None if folder or no_workspace else _current_folder()),
-            working_directory=folder,
-            coscheduled=not independent,
-            placement="spread" if spread else "together" if together else None,
-            constraints=dict(constraints),
-            rendezvous=rendezvous,
-            max_task_failures=max_task_failures,
-            max_retries_failure=retries,
-            retry_pause=retry_pause,
-            scheduling_timeout=scheduling_timeout,
-            timeout=timeout,
-            job_timeout=job_timeout,
-            on_notice=output.note,
-            on_progress=show_progress(output),
-            surroundings=replace(_surroundings(connection, output), stdin=feeds),
-        )
+        job = _submit(connection, command, options, output, feeds=feeds)
         output.set_status("")
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
         if detach:
             output.answer(submitted, lambda: job.job_id)
-            output.note(f"its lines: iris logs -f{connection.options} {shlex.quote(job.job_id)}")
+            output.note(f"to see its lines: iris logs -f{connection.options} {shlex.quote(job.job_id)}")
             return 0
         output.event({"event": "submitted", **submitted})
         if connection.place != "embedded":
@@ -223,17 +182,53 @@ def run(
         from iris.cli.attach import attach
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
-            return attach(connection, job, replicas, output)
+            return attach(connection, job, options["replicas"], output)
 
 
-def _folder(connection: Connection, workspace: str | None) -> str | None:
-    """The folder on the workers' machine to run in; None: a copy of one that is sent."""
-    return None if connection.place == "elsewhere" or workspace else _current_folder()
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that exclude each other."""
+    if options["workspace"] is not None and options["no_workspace"]:
+        raise click.UsageError("--workspace and --no-workspace exclude each other")
+    if options["spread"] and options["together"]:
+        raise click.UsageError("--spread and --together exclude each other")
+    if options["independent"] and (options["spread"] or options["together"]):
+        raise click.UsageError("--independent tasks are placed one by one: --spread and --together need a gang")
+    if options["independent"] and options["rendezvous"]:
+        raise click.UsageError("--independent tasks never meet: --rendezvous needs a gang")
+    if options["max_task_failures"] and options["rendezvous"]:
+        raise click.UsageError("--rendezvous needs all tasks: --max-task-failures must be 0")
+
+
+def _submit(
+    connection: Connection, command: tuple[str, ...], options: Mapping[str, Any], output: Output, *, feeds: bool
+) -> Job:
+    """Submit the job. `feeds` says whether it gets the standard input of this command."""
+    workspace = options["workspace"]
+    folder = None if connection.place == "elsewhere" or workspace else _current_folder()
+    as_given = ("name", "replicas", "ports", "rendezvous", "max_task_failures", "max_retries_failure", "retry_pause")
+    timeouts = ("timeout", "job_timeout", "scheduling_timeout")
+    return connection.client.run(
+        command,
+        **{name: options[name] for name in (*as_given, *timeouts)},
+        resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
+        env=dict(options["env"]),
+        workspace=workspace or (None if folder or options["no_workspace"] else _current_folder()),
+        working_directory=folder,
+        coscheduled=not options["independent"],
+        placement="spread" if options["spread"] else "together" if options["together"] else None,
+        constraints=dict(options["constraints"]),
+        on_notice=output.note,
+        on_progress=show_progress(output),
+        surroundings=replace(_surroundings(connection, output), stdin=feeds),
+    )
 
 
 def _surroundings(connection: Connection, output: Output) -> Surroundings:
-    """What runs on this machine is to find what it would find when it was run by hand: the programs of this shell's
-    virtual environment, not those of the shell in which `iris up` was. A temporary cluster has it all from us."""
+    """Return the environment of this shell for a job that runs on this machine.
+
+    The command then finds the programs of this shell's virtual environment, and not those of the shell in which `iris
+    up` was started. A cluster that ends with this command has this shell's environment anyway.
+    """
     from iris.client.shell_environment import Surroundings
 
     if connection.place != "here":
@@ -241,16 +236,18 @@ def _surroundings(connection: Connection, output: Output) -> Surroundings:
     own = Surroundings.of_this_process()
     if own.left_out:
         names = ", ".join(repr(name) for name in own.left_out)
-        output.note(f"left out of the environment, since names or values are not valid text: {names}")
+        output.note(f"left out of the environment, because their names or values are not valid text: {names}")
     return own
 
 
 def _current_folder() -> str:
-    """As the shell calls it, which may be by a link."""
+    """Return the path of the current folder as the shell shows it, which may contain links."""
     try:
         folder = os.getcwd()
     except FileNotFoundError:
-        raise FailedPreconditionError("the current folder is gone: change into another, or give --workspace") from None
+        raise FailedPreconditionError(
+            "the current folder was removed: change to another folder, or give --workspace"
+        ) from None
     called = os.environ.get("PWD", "")
     with contextlib.suppress(OSError):
         if os.path.isabs(called) and os.path.samefile(called, folder):

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
 _HELP = """\
-Show a job, and each of its tasks: state, worker, exit code, what it uses, why it waits or failed. Of tasks that were
-tried more than once also their attempts, and why each ended.
+Show a job and its tasks: the state of each task, its worker, exit code and usage, and why it waits or has failed. A
+task with several attempts also shows its attempts, and why each attempt ended.
 
-"age" is the time since the job was submitted, "time" the time since its first task started, retries and the pauses
-between them included. TIME of a task is that of its newest attempt, TIME of an attempt its own.
+The job's "age" is the time since its submission. The job's "time" begins when its first task starts, and includes
+retries and pauses. The TIME of a task is the time of its newest attempt.
 
 \b
   iris status train-1a2b3c4d

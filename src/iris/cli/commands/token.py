@@ -18,55 +18,64 @@ if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
 _HELP = """\
-Tokens, by which others may call a cluster. 'iris up' makes one for whoever starts it, which is found by itself on
-that machine; for all of this it takes an admin's.
+Create, list and revoke tokens, with which people and programs may call a cluster. 'iris up' makes a token for the user
+who starts the cluster, and the commands on that machine find that token by themselves. Only an admin can use these
+commands.
+
+\b
+  iris token create ana
+  iris token list
+  iris token revoke 4f1d2c3b5a697887
 """
 _CREATE_HELP = """\
-Make a token and print it, once: whoever has it may call the cluster. NAME says whose it is.
+Create a token, and print it. The token cannot be shown again. Whoever has the token may call the cluster. NAME is the
+name of its holder.
 
 \b
   iris token create ana                           for IRIS_TOKEN, or IrisClient.remote(…, token=…)
   iris token create dashboard --role reader --ttl 365d
 
-What a role may do: 'user' submit, end and read all jobs; 'reader' only read; 'worker' serve as the worker NAME, on
-another machine; 'admin' all of this, and make and revoke tokens.
+The roles: a 'user' may submit, terminate and read all jobs; a 'reader' may only read; a 'worker' serves as the worker
+NAME on another machine; an 'admin' may do everything, and create and revoke tokens.
 """
 _LIST_HELP = """\
-Show the tokens that were made: whose they are, what they may do, and until when.
+Show the tokens: the name of each token's holder, its role, and when it expires.
 
 \b
   iris token list
   iris token list --json | jq -r '.tokens[] | select(.name == "ana") | .token_id'
 """
 _REVOKE_HELP = """\
-Let nobody in with a token any more. What is open by it is ended: at once at the controller, at workers within
-seconds.
+Revoke a token, so that nobody can use it any more. The controller ends the token's open streams at once, and workers
+end them within seconds. 'iris token list' shows the IDs.
 
 \b
   iris token revoke 4f1d2c3b5a697887
 """
 
 
-@click.group(help=_HELP, short_help="Make, show and revoke tokens.", context_settings=CONTEXT)
+@click.group(help=_HELP, short_help="Create, show and revoke tokens.", context_settings=CONTEXT)
 def token() -> None:
     """See `_HELP`."""
 
 
-@token.command(help=_CREATE_HELP, short_help="Make a token.")
-@click.option("--role", type=click.Choice(GIVEN_ROLES), default=USER, help="Default user.")
-@click.option("--ttl", type=DURATION, default=30 * 86400.0, help="How long it is good: 12h, 30d, 365d; default 30d.")
+@token.command(help=_CREATE_HELP, short_help="Create a token.")
+@click.option("--role", type=click.Choice(GIVEN_ROLES), default=USER, help="What the holder may do. Default: user.")
+@click.option(
+    "--ttl", type=DURATION, default=30 * 86400.0, help="How long the token is valid, such as 12h or 365d. Default: 30d."
+)
 @json_option()
 @address_option
 @click.argument("name", metavar="NAME")
 def create(*, name: str, role: str, ttl: float, as_json: bool, address: str | None) -> None:
     """See `_CREATE_HELP`."""
     if ttl <= 0:
-        raise click.BadParameter("expected a time, as '30d'", param_hint="--ttl")
+        raise click.BadParameter("expected a time longer than 0, such as '30d'", param_hint="--ttl")
     output = Output(as_json=as_json)
     with connect(address) as connection:
         made = connection.client.cluster.create_token(name, role, ttl_seconds=math.ceil(ttl))
     output.answer({**_document(made.token), "secret": made.secret}, lambda: made.secret)
-    output.note(f"it is shown only now; to take it back: iris token revoke {made.token.token_id}")
+    output.note(f"the token is shown only this once; to revoke it: iris token revoke {made.token.token_id}")
 
 
 @token.command("list", help=_LIST_HELP, short_help="Show the tokens.")
@@ -80,7 +89,7 @@ def list_tokens(*, as_json: bool, address: str | None) -> None:
     output.answer({"tokens": [_document(known) for known in tokens]}, lambda: _table(tokens))
 
 
-@token.command(help=_REVOKE_HELP, short_help="Let nobody in with a token any more.")
+@token.command(help=_REVOKE_HELP, short_help="Revoke a token.")
 @json_option()
 @address_option
 @click.argument("token_id", metavar="ID")
