@@ -16,7 +16,7 @@ from support.cluster import unique
 Iris = Any  # tests/cli/conftest.py
 
 
-def test_ps_and_status(remote_iris: Iris) -> None:
+def test_ps_and_status_show_a_job_that_runs_and_one_that_failed(remote_iris: Iris) -> None:
     failed = remote_iris.detach("exit 5", "--replicas", "2", "--independent", "--max-task-failures", "1")
     running = remote_iris.detach("exec sleep 600", "--port", "http")
     remote_iris.wait_for(running, "RUNNING")
@@ -35,7 +35,7 @@ def test_ps_and_status(remote_iris: Iris) -> None:
     assert remote_iris.json("kill", "--wait", running)["jobs"][0]["state"] == "KILLED"
 
 
-def test_ps_shows_so_many_and_says_how_many_more_there_are(remote_iris: Iris) -> None:
+def test_ps_shows_a_limited_number_of_jobs_and_counts_the_hidden_ones(remote_iris: Iris) -> None:
     names = [remote_iris.detach("exec sleep 600") for _ in range(3)]
     done = remote_iris("ps", "--limit", "2")
     assert len(done.stdout.splitlines()) == 3, "a header, and two jobs"
@@ -50,7 +50,7 @@ def test_ps_shows_so_many_and_says_how_many_more_there_are(remote_iris: Iris) ->
     remote_iris("kill", *names)
 
 
-def test_kill_ends_what_it_can(remote_iris: Iris) -> None:
+def test_kill_terminates_the_known_jobs_and_reports_the_unknown_ones(remote_iris: Iris) -> None:
     one, other = (remote_iris.detach("exec sleep 600") for _ in range(2))
     done = remote_iris("kill", one, "nobody", other, "--wait", "--json", code=1)
     assert {(job["job_id"], job["state"]) for job in json.loads(done.stdout)["jobs"]} == {
@@ -61,7 +61,7 @@ def test_kill_ends_what_it_can(remote_iris: Iris) -> None:
     assert "had ended" in remote_iris("kill", one).stdout
 
 
-def test_kill_one_task(remote_iris: Iris) -> None:
+def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> None:
     name = remote_iris.detach("exec sleep 600", "--replicas", "2", "--independent")
     remote_iris.wait_for(name, "RUNNING")
     (task,) = remote_iris.json("kill", "--wait", name, "--task", "1")["tasks"]
@@ -75,7 +75,7 @@ def test_kill_one_task(remote_iris: Iris) -> None:
     assert remote_iris.wait_for(name, "KILLED")["error"] == "task 0 and 1 more were terminated by a user"
 
 
-def test_pauses_and_the_time_of_a_job(remote_iris: Iris) -> None:
+def test_status_shows_the_retry_pause_and_the_time_of_a_job(remote_iris: Iris) -> None:
     limits = ("--retries", "5", "--retry-pause", "60s", "--job-timeout", "4s")
     name = remote_iris.detach("exit 5", *limits)
     job = remote_iris.wait_for(name, "FAILED")
@@ -85,7 +85,7 @@ def test_pauses_and_the_time_of_a_job(remote_iris: Iris) -> None:
     assert "retry_pause must be a number of seconds from 0 to 60, got 120.0" in done.stderr
 
 
-def test_an_unknown_job_is_told_with_those_that_are_spelt_alike(remote_iris: Iris) -> None:
+def test_unknown_job_is_reported_with_similar_job_ids(remote_iris: Iris) -> None:
     name = unique("spelling")
     remote_iris("run", "--detach", "--name", name, "true")
     for command in ("status", "logs", "kill"):
@@ -93,14 +93,14 @@ def test_an_unknown_job_is_told_with_those_that_are_spelt_alike(remote_iris: Iri
     assert "iris ps --all" in remote_iris("status", "§§§", code=1).stderr
 
 
-def test_help_and_version(remote_iris: Iris) -> None:
+def test_help_and_version_are_printed(remote_iris: Iris) -> None:
     assert remote_iris("--version").stdout.startswith("iris ")
     for command in ("run", "ps", "status", "logs", "kill", "machines", "up", "down"):
         assert f"  iris {command}" in remote_iris(command, "-h").stdout
     assert "iris run" in remote_iris(code=2).stderr
 
 
-def test_a_base_install_says_what_is_missing() -> None:
+def test_base_install_names_the_missing_extra() -> None:
     program = """
 import sys
 class Blocked:
@@ -138,7 +138,7 @@ main()
     assert "in use" not in done.stderr
 
 
-def test_task_id_means_the_task_where_a_job_id_is_asked_for(remote_iris: Iris) -> None:
+def test_task_id_in_place_of_a_job_id_selects_the_task(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo I am $IRIS_TASK_INDEX; exit $IRIS_TASK_INDEX", "--replicas", "2")
     remote_iris.wait_for(name, "FAILED")
     assert remote_iris("logs", f"{name}/task-1").stdout == "I am 1\n"

@@ -23,13 +23,13 @@ Iris = Any  # tests/cli/conftest.py
         ("--log-location", ("", " ")),
     ],
 )
-def test_what_cannot_be_meant(iris: Iris, option: str, values: tuple[str, ...]) -> None:
+def test_invalid_log_option_is_refused_by_its_name(iris: Iris, option: str, values: tuple[str, ...]) -> None:
     for value in values:
         assert f"Invalid value for '{option}': " in iris("up", "--port", "0", f"{option}={value}", code=2).stderr
     assert iris.json("down")["stopped"] is False
 
 
-def test_places_for_logs_that_are_none(iris: Iris) -> None:
+def test_unusable_log_location_is_refused_with_its_reason(iris: Iris) -> None:
     (iris.folder / "file").touch()
     for url, text in {
         "nosuch://bucket": "nosuch",
@@ -41,7 +41,7 @@ def test_places_for_logs_that_are_none(iris: Iris) -> None:
         assert iris.json("down")["stopped"] is False
 
 
-def test_a_cluster_that_is_up_keeps_logs_as_it_does(iris: Iris) -> None:
+def test_up_with_other_log_options_than_the_running_cluster_is_refused(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--keep-logs", "12h", "--max-log-bytes", "1GB")
     assert [up[name] for name in ("keep_logs", "keep_log_bytes", "max_log_bytes", "log_location")] == [
         "12h",
@@ -57,7 +57,7 @@ def test_a_cluster_that_is_up_keeps_logs_as_it_does(iris: Iris) -> None:
     assert "Invalid value for '--keep-logs'" in iris("up", "--keep-logs", "soon", code=2).stderr
 
 
-def test_the_end_of_a_log_that_is_too_long(iris: Iris) -> None:
+def test_log_over_the_limit_keeps_its_end_and_shows_the_gap(iris: Iris) -> None:
     iris("up", "--port", "0", "--max-log-bytes", "200kB")
     line = "x" * 92
     name = iris.detach(f"i=0; while [ $i -lt 20000 ]; do printf '%06d {line}\\n' $i; i=$((i+1)); done")
@@ -77,7 +77,7 @@ def test_the_end_of_a_log_that_is_too_long(iris: Iris) -> None:
     assert gap["missing_bytes"] + len(shown.stdout) == 2_000_000
 
 
-def test_to_a_location_back_and_away(iris: Iris, tmp_path: Path) -> None:
+def test_logs_move_to_the_log_location_and_are_removed_there_after_keep_logs(iris: Iris, tmp_path: Path) -> None:
     """A sweep comes each minute, and at the start."""
     there, here = tmp_path / "there", iris.home / "state" / "iris" / "logs"
     options = ("--port", "0", "--log-location", f"file://{there}")

@@ -26,7 +26,7 @@ def wait_for_file(path: Path) -> str:
 # Which lines.
 
 
-def test_logs_of_all_tasks_and_of_some(remote_iris: Iris) -> None:
+def test_logs_shows_all_tasks_or_the_chosen_ones(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo out $IRIS_TASK_INDEX; echo err >&2", "--replicas", "3")
     remote_iris.wait_for(name, "SUCCEEDED")
     done = remote_iris("logs", name)
@@ -40,7 +40,7 @@ def test_logs_of_all_tasks_and_of_some(remote_iris: Iris) -> None:
     assert "its tasks are 0 to 2" in remote_iris("logs", name, "--task", "3", code=1).stderr
 
 
-def test_all_attempts_in_many_pieces_and_one_of_them(remote_iris: Iris) -> None:
+def test_logs_shows_all_attempts_or_one_attempt(remote_iris: Iris) -> None:
     count = 30_000
     name = remote_iris.detach(f"seq {count}; exit $((1 - IRIS_ATTEMPT_ID))", "--retries", "1")
     remote_iris.wait_for(name, "SUCCEEDED")
@@ -54,7 +54,7 @@ def test_all_attempts_in_many_pieces_and_one_of_them(remote_iris: Iris) -> None:
     assert "has an attempt 2: they have had 2" in remote_iris("logs", name, "--attempt", "2", code=1).stderr
 
 
-def test_an_attempt_that_not_all_tasks_have_had(remote_iris: Iris) -> None:
+def test_logs_of_an_attempt_shows_only_the_tasks_that_had_it(remote_iris: Iris) -> None:
     script = 'echo $IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID; [ "$IRIS_TASK_INDEX.$IRIS_ATTEMPT_ID" != 1.0 ]'
     name = remote_iris.detach(script, "--replicas", "3", "--independent", "--retries", "1")
     remote_iris.wait_for(name, "SUCCEEDED")
@@ -62,7 +62,7 @@ def test_an_attempt_that_not_all_tasks_have_had(remote_iris: Iris) -> None:
     assert "iris logs" not in remote_iris("logs", name, "--task", "0", "--attempt", "1", code=1).stdout
 
 
-def test_filters(remote_iris: Iris) -> None:
+def test_filters_select_lines_by_source_pattern_time_and_tail(remote_iris: Iris) -> None:
     name = remote_iris.detach("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; sleep 0.02; done")
     remote_iris.wait_for(name, "SUCCEEDED")
     lines = remote_iris.lines(name)
@@ -85,7 +85,7 @@ def test_filters(remote_iris: Iris) -> None:
     assert "not a pattern: '('" in remote_iris("logs", name, "--grep", "(", code=1).stderr
 
 
-def test_reading_goes_on_from_the_cursor_of_a_line(remote_iris: Iris) -> None:
+def test_cursor_continues_after_its_line(remote_iris: Iris) -> None:
     name = remote_iris.detach("for i in 1 2 3; do echo $i; sleep 0.01; done", "--replicas", "2")
     remote_iris.wait_for(name, "SUCCEEDED")
     lines = remote_iris.lines(name)
@@ -109,14 +109,14 @@ def test_reading_goes_on_from_the_cursor_of_a_line(remote_iris: Iris) -> None:
         (["--route", "scenic"], "--route"),
     ],
 )
-def test_what_cannot_be_meant(remote_iris: Iris, words: list[str], text: str) -> None:
+def test_invalid_option_is_refused_with_its_reason(remote_iris: Iris, words: list[str], text: str) -> None:
     assert text in remote_iris("logs", "job", *words, code=2).stderr
 
 
 # In which form.
 
 
-def test_documents(remote_iris: Iris) -> None:
+def test_json_has_an_object_for_each_line(remote_iris: Iris) -> None:
     name = remote_iris.detach(r"printf 'a\377\n'; echo plain; printf 'no end'")
     remote_iris.wait_for(name, "SUCCEEDED")
     odd, plain, open_end = remote_iris.lines(name)
@@ -126,7 +126,7 @@ def test_documents(remote_iris: Iris) -> None:
     assert (open_end["message"], open_end["partial"]) == ("no end", True)
 
 
-def test_raw_bytes(remote_iris: Iris) -> None:
+def test_raw_prints_the_exact_bytes(remote_iris: Iris) -> None:
     program = "import os, random; os.write(2, b'err'); os.write(1, random.Random(1).randbytes(3_000_000))"
     name = unique("raw")
     remote_iris("run", "--detach", "--name", name, "--", "python3", "-c", program)
@@ -145,7 +145,7 @@ def test_raw_bytes(remote_iris: Iris) -> None:
     assert len(both) == len(source) + 3
 
 
-def test_times(remote_iris: Iris) -> None:
+def test_timestamps_begin_each_line_in_utc(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo here", "--replicas", "2")
     remote_iris.wait_for(name, "SUCCEEDED")
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -158,7 +158,7 @@ def test_times(remote_iris: Iris) -> None:
     assert remote_iris("logs", name, "--until", one.split()[0], "--task", "1").stdout == "here\n"
 
 
-def test_what_is_missing_is_told(remote_iris: Iris, client: IrisClient) -> None:
+def test_gap_is_reported_and_makes_the_exit_code_1(remote_iris: Iris, client: IrisClient) -> None:
     job = client.run(["sh", "-c", "seq 10000000"], max_log_bytes=1)
     job.wait()
     done = remote_iris("logs", job.job_id, code=1)
@@ -178,7 +178,7 @@ def test_what_is_missing_is_told(remote_iris: Iris, client: IrisClient) -> None:
 # Live.
 
 
-def test_an_unfinished_line_shows(remote_iris: Iris, tmp_path: Path) -> None:
+def test_unfinished_line_of_one_task_is_shown_at_once(remote_iris: Iris, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     name = remote_iris.detach(f"printf 'name? '; {wait_for_file(gate)}; echo me; printf bye")
     follows = [remote_iris.start("logs", "-f", name), remote_iris.start("run", "--", "sh", "-c", "printf 'name? '")]
@@ -193,7 +193,7 @@ def test_an_unfinished_line_shows(remote_iris: Iris, tmp_path: Path) -> None:
     ]
 
 
-def test_lines_of_several_tasks_in_a_pipe_are_whole(remote_iris: Iris, tmp_path: Path) -> None:
+def test_lines_of_several_tasks_are_whole_in_a_pipe(remote_iris: Iris, tmp_path: Path) -> None:
     gates = [tmp_path / str(n) for n in range(2)]
     script = (
         f"[ $IRIS_TASK_INDEX = 1 ] || {{ printf half; touch {gates[0]}\n"
@@ -212,7 +212,7 @@ def test_lines_of_several_tasks_in_a_pipe_are_whole(remote_iris: Iris, tmp_path:
     )
 
 
-def test_unfinished_lines_of_several_tasks_on_a_terminal(remote_iris: Iris, tmp_path: Path) -> None:
+def test_unfinished_lines_of_several_tasks_have_rows_on_a_terminal(remote_iris: Iris, tmp_path: Path) -> None:
     gates = [tmp_path / str(n) for n in range(4)]
     script = (
         'say() { printf "$@"; }\n'
@@ -244,7 +244,7 @@ def test_labels_have_colours_on_a_terminal(remote_iris: Iris) -> None:
     assert terminal.written.count(b"\x1b[36mtask-0 |\x1b[0m here") == 1
 
 
-def test_a_prompt_and_a_word_of_ours_on_a_terminal(remote_iris: Iris) -> None:
+def test_message_of_iris_leaves_a_prompt_on_a_terminal_intact(remote_iris: Iris) -> None:
     name = remote_iris.detach("printf 'name? '; exec sleep 600")
     terminal = remote_iris.terminal("logs", "-f", name, "--source", "stdout")
     terminal.shows("name?")
@@ -255,7 +255,7 @@ def test_a_prompt_and_a_word_of_ours_on_a_terminal(remote_iris: Iris) -> None:
     remote_iris("kill", "--wait", name)
 
 
-def test_ctrl_c_ends_a_follow_and_tells_how_to_go_on(remote_iris: Iris, tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_follow_and_prints_the_command_that_continues(remote_iris: Iris, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     name = remote_iris.detach(f"echo one; echo two; {wait_for_file(gate)}; echo three; echo err >&2")
     logs = remote_iris.start("logs", "-f", name, "--source", "stdout", "--since", "1h")
@@ -268,7 +268,7 @@ def test_ctrl_c_ends_a_follow_and_tells_how_to_go_on(remote_iris: Iris, tmp_path
     assert remote_iris(*shlex.split(told)).stdout == "three\n"
 
 
-def test_ctrl_c_in_documents_needs_no_hint(remote_iris: Iris) -> None:
+def test_ctrl_c_in_a_follow_with_json_prints_no_hint(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo once; exec sleep 600")
     logs = remote_iris.start("logs", "-f", name, "--json", "--source", "stdout")
     assert json.loads(logs.line())["message"] == "once"
@@ -278,7 +278,7 @@ def test_ctrl_c_in_documents_needs_no_hint(remote_iris: Iris) -> None:
     assert remote_iris.json("kill", "--wait", name)["jobs"][0]["state"] == "KILLED"
 
 
-def test_a_reader_that_leaves_is_no_error(remote_iris: Iris) -> None:
+def test_closed_pipe_ends_a_follow_quietly_with_exit_code_141(remote_iris: Iris) -> None:
     name = remote_iris.detach("while :; do echo more; done")
     remote_iris.wait_for(name, "RUNNING")
     for words in (["logs", name], ["logs", "-f", name], ["logs", "-f", "--raw", name]):
@@ -290,7 +290,7 @@ def test_a_reader_that_leaves_is_no_error(remote_iris: Iris) -> None:
     remote_iris("kill", "--wait", name)
 
 
-def test_a_reader_that_leaves_a_silent_task(remote_iris: Iris) -> None:
+def test_closed_pipe_ends_a_follow_of_a_silent_task(remote_iris: Iris) -> None:
     name = remote_iris.detach("echo once; exec sleep 600")
     for words in ([], ["--raw"], ["--json"]):
         logs = remote_iris.start("logs", "-f", name, "--source", "stdout", *words)
@@ -301,7 +301,7 @@ def test_a_reader_that_leaves_a_silent_task(remote_iris: Iris) -> None:
     remote_iris("kill", "--wait", name)
 
 
-def test_the_last_lines_and_what_comes(remote_iris: Iris, tmp_path: Path) -> None:
+def test_follow_with_tail_shows_the_last_lines_and_then_new_ones(remote_iris: Iris, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     name = remote_iris.detach(f"seq 100; {wait_for_file(gate)}; echo end")
     wait_until(lambda: len(remote_iris.lines(name)) == 100, "the first lines")
@@ -313,7 +313,7 @@ def test_the_last_lines_and_what_comes(remote_iris: Iris, tmp_path: Path) -> Non
     assert logs.stderr == ""
 
 
-def test_a_full_disk_is_told(remote_iris: Iris) -> None:
+def test_full_disk_is_reported_when_lines_are_written(remote_iris: Iris) -> None:
     name = remote_iris.detach("seq 100000")
     remote_iris.wait_for(name, "SUCCEEDED")
     with open("/dev/full", "wb") as full:
@@ -326,7 +326,9 @@ def test_a_full_disk_is_told(remote_iris: Iris) -> None:
 
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["ps"], ["ps", "--json"], ["machines"]])
-def test_full_disk_is_told_for_answers_and_help(remote_iris: Iris, words: list[str], buffered: bool) -> None:
+def test_full_disk_is_reported_when_answers_and_help_are_written(
+    remote_iris: Iris, words: list[str], buffered: bool
+) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*remote_iris.command(*words)],

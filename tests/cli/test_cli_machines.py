@@ -44,10 +44,10 @@ def told(client: RemoteClusterClient, waiting: int) -> pb.Controller.ListMachine
         found = client.list_machines()
         return found if [bool(gang.reason) for gang in found.waiting] == [True] * waiting else None
 
-    return wait_until(answer, f"{waiting} that wait, and why")
+    return wait_until(answer, f"{waiting} queued gangs with their reasons")
 
 
-def test_what_there_is_who_holds_it_and_what_waits(iris: Iris, controller: ControllerThread) -> None:
+def test_machines_shows_capacity_jobs_and_queued_gangs(iris: Iris, controller: ControllerThread) -> None:
     env = {"IRIS_CONTROLLER_ADDRESS": controller.address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}
     assert "nothing waits" in iris("machines", **env).stdout
     with RemoteClusterClient(controller.address) as client:
@@ -89,7 +89,7 @@ def test_what_there_is_who_holds_it_and_what_waits(iris: Iris, controller: Contr
     assert "  iris machines --json" in iris("machines", "--help").stdout
 
 
-def test_an_engine_that_is_out_of_reach_is_said_beside_what_was_seen_last(
+def test_unreachable_engine_is_reported_beside_its_last_known_machines(
     iris: Iris, engine: FakeEngine, controller: ControllerThread
 ) -> None:
     env = {"IRIS_CONTROLLER_ADDRESS": controller.address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}
@@ -100,7 +100,7 @@ def test_an_engine_that_is_out_of_reach_is_said_beside_what_was_seen_last(
     assert "out of reach" in done.stderr
 
 
-def test_hundreds_of_machines_are_summed_up_and_the_first_are_shown(iris: Iris, tmp_path: Path) -> None:
+def test_hundreds_of_machines_are_summed_up_and_cut_to_the_first(iris: Iris, tmp_path: Path) -> None:
     engine = FakeEngine({f"m{number:03}": Resources(number % 7 + 1, GIB) for number in range(500)})
     with serving(engine, Store(None)) as controller:
         env = {"IRIS_CONTROLLER_ADDRESS": controller.address, "IRIS_TOKEN": os.environ["IRIS_TOKEN"]}

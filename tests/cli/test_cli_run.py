@@ -36,13 +36,13 @@ def worker_of(pid: int) -> int:
 # A cluster for the command's own duration.
 
 
-def test_a_single_task_speaks_for_itself(iris: Iris) -> None:
+def test_run_of_one_task_shows_its_lines_without_labels(iris: Iris) -> None:
     done = iris("run", *sh("echo out; echo err >&2"))
     assert done.stdout == "out\n"
     assert done.stderr == "err\n"
 
 
-def test_the_lines_of_several_tasks_are_labelled_and_the_first_failure_is_the_exit_code(iris: Iris) -> None:
+def test_run_of_several_tasks_labels_lines_and_exits_as_the_first_failed_task(iris: Iris) -> None:
     done = iris(
         "run",
         "--replicas",
@@ -58,7 +58,7 @@ def test_the_lines_of_several_tasks_are_labelled_and_the_first_failure_is_the_ex
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_tasks_learn_where_they_meet(iris: Iris) -> None:
+def test_rendezvous_sets_the_variables_of_the_framework(iris: Iris) -> None:
     done = iris("run", "--replicas", "2", "--rendezvous", "torch", *sh("echo $RANK of $WORLD_SIZE at $MASTER_ADDR"))
     assert sorted(done.stdout.splitlines()) == ["task-0 | 0 of 2 at 127.0.0.1", "task-1 | 1 of 2 at 127.0.0.1"]
     for options, words in (
@@ -69,13 +69,13 @@ def test_tasks_learn_where_they_meet(iris: Iris) -> None:
         assert words in iris("run", *options, *sh("true"), code=2).stderr
 
 
-def test_the_command_runs_in_the_current_folder_and_leaves_its_output_there(iris: Iris) -> None:
+def test_command_runs_in_the_current_folder_and_leaves_its_files_there(iris: Iris) -> None:
     (iris.folder / "input").write_text("given\n")
     iris("run", *sh("cat input > output; echo $MINE >> output"), MINE="from the shell")
     assert (iris.folder / "output").read_text() == "given\nfrom the shell\n"
 
 
-def test_a_workspace_is_copied(iris: Iris) -> None:
+def test_workspace_is_copied(iris: Iris) -> None:
     (iris.folder / "code").mkdir()
     (iris.folder / "code" / "name").write_text("code\n")
     done = iris("run", "--workspace", "code", *sh("cat name; touch made"))
@@ -95,7 +95,7 @@ def test_ctrl_c_stops_the_job_and_shows_it_to_its_end(iris: Iris) -> None:
     assert not [pid for pid in pids if is_alive(pid)]
 
 
-def test_a_second_ctrl_c_stops_at_once(iris: Iris, tmp_path: Path) -> None:
+def test_second_ctrl_c_kills_the_job_at_once(iris: Iris, tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     run = iris.start("run", *sh("trap '' TERM; echo $$; while :; do sleep 0.05; done"), TMPDIR=str(temporary))
@@ -109,7 +109,7 @@ def test_a_second_ctrl_c_stops_at_once(iris: Iris, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_worker_killed_during_a_run_is_told_in_sentences(iris: Iris) -> None:
+def test_worker_killed_during_a_run_is_reported_in_sentences(iris: Iris) -> None:
     run = iris.start("run", *sh("echo up; [ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 600"))
     first = run.line()
     worker = worker_of(run.process.pid)
@@ -129,7 +129,7 @@ def test_sigterm_stops_the_job(iris: Iris) -> None:
     assert not is_alive(pid)
 
 
-def test_a_reader_that_leaves_ends_the_job(iris: Iris) -> None:
+def test_closed_pipe_ends_the_job_of_an_embedded_cluster(iris: Iris) -> None:
     run = iris.start("run", *sh("echo $$; while :; do echo more; done"))
     pid = int(run.line())
     run.process.stdout.close()
@@ -138,7 +138,7 @@ def test_a_reader_that_leaves_ends_the_job(iris: Iris) -> None:
     assert not is_alive(pid)
 
 
-def test_a_reader_that_leaves_a_silent_job(iris: Iris) -> None:
+def test_closed_pipe_ends_a_silent_job_of_an_embedded_cluster(iris: Iris) -> None:
     run = iris.start("run", *sh("echo $$; exec sleep 600"))
     pid = int(run.line())
     run.process.stdout.close()
@@ -146,7 +146,7 @@ def test_a_reader_that_leaves_a_silent_job(iris: Iris) -> None:
     assert not is_alive(pid)
 
 
-def test_there_is_nothing_to_detach_from(iris: Iris) -> None:
+def test_detach_without_a_cluster_is_refused(iris: Iris) -> None:
     assert "iris up" in iris("run", "--detach", "true", code=1).stderr
 
 
@@ -157,7 +157,7 @@ def test_there_is_nothing_to_detach_from(iris: Iris) -> None:
     ("script", "code", "text"),
     [("exit 3", 3, "exit code 3"), ("kill -9 $$", 137, "SIGKILL"), ("kill -15 $$", 143, "SIGTERM")],
 )
-def test_exit_codes(remote_iris: Iris, script: str, code: int, text: str) -> None:
+def test_exit_code_is_the_code_of_the_failed_task(remote_iris: Iris, script: str, code: int, text: str) -> None:
     name = unique("codes")
     done = remote_iris("run", "--name", name, *sh(script), code=code)
     assert text in done.stderr
@@ -179,7 +179,7 @@ def test_commands_that_iris_names_quote_the_job_for_a_shell(remote_iris: Iris) -
     assert shlex.split(failed.partition("all that it wrote: ")[2])[-3:] == [name, "--task", "0"]
 
 
-def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(
+def test_last_lines_of_the_failed_task_are_repeated_after_lines_of_other_tasks(
     remote_iris: Iris, tmp_path: Path
 ) -> None:
     name = unique("last")
@@ -201,7 +201,7 @@ def test_what_the_failed_task_wrote_last_is_told_again_where_others_wrote_since(
     ]
 
 
-def test_what_was_just_shown_is_not_told_again(remote_iris: Iris) -> None:
+def test_last_lines_that_were_just_shown_are_not_repeated(remote_iris: Iris) -> None:
     script = "[ $IRIS_TASK_INDEX = 0 ] || { seq 20; exit 3; }; exec sleep 600"
     assert "wrote last" not in remote_iris("run", "--replicas", "2", *sh(script), code=3).stderr
     assert "wrote last" not in remote_iris("run", *sh("seq 20; exit 3"), code=3).stderr
@@ -215,11 +215,11 @@ def test_run_of_an_unknown_command_shows_the_path_that_was_searched(remote_iris:
     assert "PATH" not in remote_iris("run", "--no-workspace", *sh("exit 127"), code=127).stderr
 
 
-def test_a_job_that_can_never_run_says_why(remote_iris: Iris) -> None:
+def test_job_that_can_never_run_is_reported_with_its_reason(remote_iris: Iris) -> None:
     assert "needs 100000 cpu" in remote_iris("run", "--cpu", "100000", "true", code=1).stderr
 
 
-def test_a_job_that_is_killed_by_somebody_else(remote_iris: Iris) -> None:
+def test_run_of_a_job_that_somebody_else_kills_exits_with_143(remote_iris: Iris) -> None:
     name = unique("killed")
     run = remote_iris.start("run", "--name", name, *sh("echo here; exec sleep 600"))
     assert run.line() == "here"
@@ -228,20 +228,20 @@ def test_a_job_that_is_killed_by_somebody_else(remote_iris: Iris) -> None:
     assert "KILLED" in run.stderr
 
 
-def test_failures_within_tolerance_and_retries(remote_iris: Iris) -> None:
+def test_tolerated_failures_and_retries_make_the_exit_code_0(remote_iris: Iris) -> None:
     remote_iris("run", "--replicas", "2", "--max-task-failures", "1", *sh("exit $IRIS_TASK_INDEX"))
     done = remote_iris("run", "--retries", "1", *sh("echo try $IRIS_ATTEMPT_ID; [ $IRIS_ATTEMPT_ID = 1 ]"))
     assert done.stdout == "try 0\ntry 1\n"
     assert "attempt 1 follows" in done.stderr
 
 
-def test_variables_and_ports(remote_iris: Iris) -> None:
+def test_task_gets_its_variables_and_ports(remote_iris: Iris) -> None:
     script = "echo $A,$B,$IRIS_PORT_HTTP,$IRIS_PORT_RPC"
     done = remote_iris("run", "--env", "A=1", "--env", "B=x=y", "--port", "http", "--port", "rpc", *sh(script))
     assert re.fullmatch(r"1,x=y,\d+,\d+\n", done.stdout)
 
 
-def test_another_cluster_gets_a_copy_of_the_folder(remote_iris: Iris) -> None:
+def test_job_on_another_cluster_runs_in_a_copy_of_the_folder(remote_iris: Iris) -> None:
     (remote_iris.folder / "input").write_text("given\n")
     done = remote_iris("run", *sh("cat input; touch made"))
     assert done.stdout == "given\n"
@@ -249,7 +249,7 @@ def test_another_cluster_gets_a_copy_of_the_folder(remote_iris: Iris) -> None:
 
 
 @pytest.mark.parametrize("how", ["found", "address"])
-def test_a_cluster_here_whose_tasks_run_elsewhere_gets_a_copy_of_the_folder(iris: Iris, how: str) -> None:
+def test_job_on_ray_runs_in_a_copy_of_the_folder(iris: Iris, how: str) -> None:
     up = iris.json("up", "--port", "0")
     (record,) = (iris.home / "state" / "iris").glob("up-*.json")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"engine": "ray"}))
@@ -260,7 +260,7 @@ def test_a_cluster_here_whose_tasks_run_elsewhere_gets_a_copy_of_the_folder(iris
     assert not (iris.folder / "made").exists()
 
 
-def test_json_lines(remote_iris: Iris) -> None:
+def test_json_prints_an_object_for_each_line_and_event(remote_iris: Iris) -> None:
     done = remote_iris("run", "--json", "--replicas", "2", *sh("printf 'a\\377\\n'; echo e >&2"))
     first, *lines, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert (first["event"], last["event"]) == ("submitted", "ended")
@@ -272,13 +272,13 @@ def test_json_lines(remote_iris: Iris) -> None:
     assert {line.get("data_base64") for line in lines} == {"Yf8=", None}
 
 
-def test_bytes_are_the_tasks_own(remote_iris: Iris) -> None:
+def test_bytes_of_a_task_are_printed_unchanged(remote_iris: Iris) -> None:
     run = remote_iris.start("run", *sh(r"printf '\377\000\r\n'; printf end"))
     assert run.process.stdout.read() == b"\xff\x00\r\nend"  # no newline is added in a pipe or a file
     assert run.exit_code() == 0
 
 
-def test_lines_come_while_the_task_runs(remote_iris: Iris) -> None:
+def test_lines_are_printed_while_the_task_runs(remote_iris: Iris) -> None:
     fifo = remote_iris.folder.parent / "go-on"
     run = remote_iris.start("run", *sh(f"mkfifo {fifo}; echo first; cat {fifo}"))
     assert run.line() == "first"
@@ -287,7 +287,7 @@ def test_lines_come_while_the_task_runs(remote_iris: Iris) -> None:
     assert run.exit_code() == 0
 
 
-def test_it_says_why_it_waits(remote_iris: Iris) -> None:
+def test_waiting_job_shows_its_reason(remote_iris: Iris) -> None:
     name = unique("large")
     cores = len(os.sched_getaffinity(0))
     filling = ["--name", name, "--replicas", str(cores), "--cpu", "1"]
@@ -301,7 +301,7 @@ def test_it_says_why_it_waits(remote_iris: Iris) -> None:
     assert "\x1b" not in waiter.stderr
 
 
-def test_ctrl_c_only_detaches_from_a_cluster_that_stays(remote_iris: Iris) -> None:
+def test_ctrl_c_only_detaches_from_a_job_on_a_running_cluster(remote_iris: Iris) -> None:
     name = unique("long")
     run = remote_iris.start("run", "--name", name, *sh("echo $$; exec sleep 600"))
     pid = int(run.line())
@@ -337,11 +337,11 @@ def test_ctrl_c_only_detaches_from_a_cluster_that_stays(remote_iris: Iris) -> No
         (["up", "--workers", "0"], "--workers"),
     ],
 )
-def test_what_cannot_be_meant_is_told_with_its_option(iris: Iris, words: list[str], text: str) -> None:
+def test_invalid_option_is_refused_by_its_name(iris: Iris, words: list[str], text: str) -> None:
     assert text in iris(*words, code=2).stderr
 
 
-def test_addresses(iris: Iris) -> None:
+def test_address_is_accepted_before_and_after_the_command(iris: Iris) -> None:
     assert "the port is missing" in iris("--address", "somewhere", "ps", code=1).stderr
     assert "does not answer" in iris("ps", "--address", "127.0.0.1:1", code=1).stderr
     assert "iris up" in iris("ps", code=1).stderr

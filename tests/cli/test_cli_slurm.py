@@ -14,7 +14,7 @@ from support.waiting import wait_until
 Iris = Any  # tests/cli/conftest.py
 
 
-def test_a_job_on_slurm_from_the_terminal(iris: Iris, tmp_path: Path) -> None:
+def test_run_on_slurm_shows_the_lines_of_the_job(iris: Iris, tmp_path: Path) -> None:
     skip_where_there_is_none()
     nodes = [Node("n0", ("zone=a",)), Node("n1", ("zone=b",))]
     with SlurmCluster(tmp_path / "slurm", nodes) as slurm:
@@ -36,7 +36,7 @@ def test_a_job_on_slurm_from_the_terminal(iris: Iris, tmp_path: Path) -> None:
         assert slurm.jobs() == {}
 
 
-def test_down_ends_what_a_server_left_in_slurm_that_was_killed(iris: Iris, tmp_path: Path) -> None:
+def test_down_ends_the_slurm_jobs_of_a_killed_server(iris: Iris, tmp_path: Path) -> None:
     skip_where_there_is_none()
     with SlurmCluster(tmp_path / "slurm", [Node("n0"), Node("n1")]) as slurm:
         iris.env |= slurm.environment
@@ -57,7 +57,7 @@ def test_down_ends_what_a_server_left_in_slurm_that_was_killed(iris: Iris, tmp_p
         assert slurm.jobs() == {}
 
 
-def test_down_says_so_where_slurm_cannot_be_told(iris: Iris, tmp_path: Path) -> None:
+def test_down_reports_that_slurm_cannot_be_reached(iris: Iris, tmp_path: Path) -> None:
     skip_where_there_is_none()
     with SlurmCluster(tmp_path / "slurm", [Node("n0")]) as slurm:
         iris.env |= slurm.environment
@@ -87,7 +87,7 @@ def test_options_of_another_engine_are_refused(iris: Iris) -> None:
     assert "--label applies to --engine local only" in words
 
 
-def test_where_slurm_is_not_installed(iris: Iris, tmp_path: Path) -> None:
+def test_up_without_an_installed_slurm_is_refused(iris: Iris, tmp_path: Path) -> None:
     words = iris("up", "--port", "0", "--engine", "slurm", code=1, PATH=str(tmp_path)).stderr
     assert "not found on PATH: sbatch, squeue, scancel, scontrol" in words
     assert "login node" in words

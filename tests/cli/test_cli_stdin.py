@@ -31,7 +31,7 @@ def any_iris(request: pytest.FixtureRequest) -> Iris:
     return program
 
 
-def test_a_task_reads_what_is_piped_to_its_end(any_iris: Iris) -> None:
+def test_task_reads_a_pipe_to_its_end(any_iris: Iris) -> None:
     done = feed(any_iris, b"abc\n", "--", "cat")
     assert (done.returncode, done.stdout) == (0, b"abc\n"), done
     data = random.Random(1).randbytes(3_000_000)
@@ -41,7 +41,7 @@ def test_a_task_reads_what_is_piped_to_its_end(any_iris: Iris) -> None:
     assert done.stdout.split() == [b"0"]
 
 
-def test_a_task_reads_a_file_and_a_slow_one_is_waited_for(iris: Iris) -> None:
+def test_task_reads_a_file_however_slowly(iris: Iris) -> None:
     data = random.Random(2).randbytes(2_000_000)
     (iris.folder / "data").write_bytes(data)
     with (iris.folder / "data").open("rb") as file:
@@ -52,7 +52,7 @@ def test_a_task_reads_a_file_and_a_slow_one_is_waited_for(iris: Iris) -> None:
     assert done.stdout.decode().strip() == hashlib.sha256(data[1000:]).hexdigest(), done
 
 
-def test_an_endless_input_ends_with_a_task_that_does_not_read_it(iris: Iris) -> None:
+def test_endless_input_does_not_outlive_a_task_that_ignores_it(iris: Iris) -> None:
     yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
     try:
         assert feed(iris, None, "--", "sh", "-c", "exit 3", stdin=yes.stdout).returncode == 3
@@ -62,7 +62,7 @@ def test_an_endless_input_ends_with_a_task_that_does_not_read_it(iris: Iris) -> 
         yes.communicate()
 
 
-def test_a_silent_pipe_does_not_hold_up_the_end(iris: Iris) -> None:
+def test_silent_pipe_does_not_delay_the_end_of_the_job(iris: Iris) -> None:
     reading, writing = os.pipe()
     try:
         assert feed(iris, None, "--", "sh", "-c", "exit 4", stdin=reading).returncode == 4
@@ -71,7 +71,7 @@ def test_a_silent_pipe_does_not_hold_up_the_end(iris: Iris) -> None:
         os.close(writing)
 
 
-def test_input_that_nobody_reads_is_told_of(iris: Iris) -> None:
+def test_input_that_no_task_reads_is_reported(iris: Iris) -> None:
     done = feed(iris, b"abc\n", "--replicas", "2", "--", "cat")
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.count(b"standard input is not read") == 1
@@ -82,7 +82,7 @@ def test_input_that_nobody_reads_is_told_of(iris: Iris) -> None:
     assert b"standard input is not read" in feed(iris, b"abc\n", "--detach", "--", "cat").stderr
 
 
-def test_an_attempt_after_one_that_has_read_gets_none_and_its_log_says_so(iris: Iris) -> None:
+def test_retry_after_an_attempt_that_has_read_input_gets_none_and_logs_it(iris: Iris) -> None:
     iris("up", "--port", "0")
     script = "read line; echo $IRIS_ATTEMPT_ID:$line; exit $((1 - IRIS_ATTEMPT_ID))"
     done = feed(iris, b"abc\n", "--name", "again", "--retries", "1", "--", "sh", "-c", script)
@@ -90,7 +90,7 @@ def test_an_attempt_after_one_that_has_read_gets_none_and_its_log_says_so(iris: 
     assert "standard input is empty: an attempt before this one has read from it" in iris("logs", "again").stderr
 
 
-def test_lines_that_are_typed_reach_the_task_and_ctrl_d_ends_them(iris: Iris) -> None:
+def test_typed_lines_reach_the_task_until_ctrl_d(iris: Iris) -> None:
     terminal = iris.terminal("run", "--", "sh", "-c", "while read line; do echo got $line; done; echo end")
     terminal.type("one\n")
     terminal.shows("one", "got one", "")

@@ -38,7 +38,7 @@ def up(iris: Iris) -> Iris:
     return iris
 
 
-def test_run_replaces_the_environment_of_the_shell_of_up(up: Iris) -> None:
+def test_run_passes_its_own_environment_instead_of_that_of_up(up: Iris) -> None:
     done = up("run", "--env", "GIVEN=2", "--", "env", BOTH="of run", EMPTY="")
     variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert "OF_UP" not in variables
@@ -48,12 +48,12 @@ def test_run_replaces_the_environment_of_the_shell_of_up(up: Iris) -> None:
     assert variables["IRIS_JOB_ID"]
 
 
-def test_run_passes_the_umask_on(up: Iris) -> None:
+def test_run_passes_its_umask_to_the_task(up: Iris) -> None:
     assert in_shell(up, "umask 027; iris run -- sh -c umask").stdout == "0027\n"
     assert in_shell(up, "umask 0; iris run -- sh -c umask").stdout == "0000\n"
 
 
-def test_a_task_knows_its_folder_by_the_name_that_the_shell_uses(up: Iris) -> None:
+def test_task_gets_the_path_of_its_folder_as_the_shell_shows_it(up: Iris) -> None:
     (up.folder / "real").mkdir()
     (up.folder / "link").symlink_to("real")
     done = in_shell(up, "cd link; iris run -- sh -c 'echo $PWD; pwd -P'; PWD=/ iris run -- printenv PWD")
@@ -61,14 +61,14 @@ def test_a_task_knows_its_folder_by_the_name_that_the_shell_uses(up: Iris) -> No
     assert done.stdout.splitlines() == [f"{up.folder}/link", f"{folder}/real", f"{folder}/real"]
 
 
-def test_a_task_with_a_copy_of_a_folder_has_that_as_pwd(up: Iris) -> None:
+def test_task_in_a_copy_of_a_folder_has_the_copy_as_pwd(up: Iris) -> None:
     (up.folder / "code").mkdir()
     done = up("run", "--workspace", "code", "--", "sh", "-c", 'printf "%s\\n" "$PWD"; env pwd -P')
     by_name, real = done.stdout.splitlines()
     assert os.path.realpath(by_name) == real != str(up.folder.resolve() / "code")
 
 
-def test_run_leaves_out_variables_that_cannot_travel_and_says_so(up: Iris) -> None:
+def test_variables_that_are_not_valid_text_are_left_out_with_a_notice(up: Iris) -> None:
     env = {os.fsencode(name): os.fsencode(value) for name, value in up.env.items()}
     env |= {b"LATIN": b"caf\xe9", b"GOOD": b"1", b"": b"empty"}
     done = subprocess.run(
@@ -81,14 +81,14 @@ def test_run_leaves_out_variables_that_cannot_travel_and_says_so(up: Iris) -> No
     assert b"'LATIN'" in done.stderr
 
 
-def test_a_run_inside_a_run_stays_in_its_folder(iris: Iris) -> None:
+def test_run_inside_a_task_stays_in_the_folder_of_the_task(iris: Iris) -> None:
     inner = shlex.join(iris.command("run", "--", "sh", "-c", "echo $IRIS_JOB_ID; echo written > result"))
     done = iris("run", "--name", "outer", "--", "sh", "-c", inner)
     assert done.stdout.startswith("outer/")
     assert (iris.folder / "result").read_text() == "written\n"
 
 
-def test_a_killed_server_is_reported_and_no_second_cluster_started(up: Iris) -> None:
+def test_killed_server_is_reported_and_no_second_cluster_is_started(up: Iris) -> None:
     job = up.detach("exec sleep 600")
     up.wait_for(job, "RUNNING")
     pid = up.json("up")["pid"]
@@ -102,7 +102,7 @@ def test_a_killed_server_is_reported_and_no_second_cluster_started(up: Iris) -> 
     assert job in up("ps").stdout
 
 
-def test_a_cluster_is_found_after_its_machine_was_given_another_name(up: Iris) -> None:
+def test_cluster_is_found_after_its_machine_was_renamed(up: Iris) -> None:
     state = Path(up.env["XDG_STATE_HOME"]) / "iris"
     (record,) = state.glob("up-*.json")
     for suffix in (".json", ".lock"):
@@ -118,7 +118,7 @@ def test_a_cluster_is_found_after_its_machine_was_given_another_name(up: Iris) -
     assert list(state.glob("up-*.json")) == []
 
 
-def test_a_user_without_home_and_name_can_run_and_is_told_why_up_cannot(iris: Iris) -> None:
+def test_user_without_a_home_can_run_a_job_but_not_start_a_cluster(iris: Iris) -> None:
     unknown = ["unshare", "--user", "--map-user=54321", "env", "-u", "HOME", "-u", "XDG_STATE_HOME"]
     if subprocess.run([*unknown, "true"], capture_output=True).returncode:
         pytest.skip("this machine lets us make no user namespaces")

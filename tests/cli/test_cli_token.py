@@ -23,7 +23,7 @@ def state_of(iris: Iris) -> Path:
     return path
 
 
-def test_tokens_from_the_terminal(iris: Iris) -> None:
+def test_tokens_are_created_listed_and_revoked(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     made = iris("token", "create", "ana", "--ttl", "2h")
     secret = made.stdout.strip()
@@ -61,7 +61,7 @@ def test_tokens_from_the_terminal(iris: Iris) -> None:
     assert "0" in iris("token", "create", "x", "--ttl", "0", code=2).stderr
 
 
-def test_the_token_of_iris_up_is_new_at_each_start_and_for_its_user_only(iris: Iris) -> None:
+def test_token_of_iris_up_is_new_at_each_start_and_readable_by_its_user_only(iris: Iris) -> None:
     iris("up", "--port", "0")
     path = state_of(iris) / "token"
     first = path.read_text()
@@ -91,7 +91,7 @@ def processes() -> list[tuple[bytes, bytes]]:
     return found
 
 
-def test_secrets_are_nowhere_but_where_they_belong(iris: Iris) -> None:
+def test_secrets_are_only_in_their_own_files(iris: Iris) -> None:
     said = []
     shell_token = token(name="of another cluster")
     up = iris("up", "--port", "0", "--workers", "2", IRIS_TOKEN=shell_token, MY_OWN="visible")
@@ -154,7 +154,7 @@ def test_secrets_are_nowhere_but_where_they_belong(iris: Iris) -> None:
     assert "visible" in (state_of(iris) / "controller.db").read_bytes().decode("latin-1"), "the search would find it"
 
 
-def test_other_machines_come_by_tls_or_not_at_all(iris: Iris) -> None:
+def test_up_on_a_public_host_needs_tls_or_an_explicit_option(iris: Iris) -> None:
     refused = iris("up", "--port", "0", "--host", "0.0.0.0", code=1).stderr
     assert "--tls-cert" in refused
     assert "--insecure-no-tls" in refused

@@ -22,7 +22,7 @@ def record_of(iris: Iris) -> Path:
     return path
 
 
-def test_up_run_down(iris: Iris) -> None:
+def test_cluster_of_up_runs_jobs_until_down(iris: Iris) -> None:
     first = iris.json("up", "--port", "0", "--workers", "2")
     assert first["started"]
     again = iris.json("up", "--port", "0")
@@ -51,7 +51,7 @@ def test_up_run_down(iris: Iris) -> None:
     assert iris("logs", "stays").stdout.splitlines()[-1] == "went on"
 
 
-def test_a_taken_port(iris: Iris) -> None:
+def test_up_on_a_taken_port_names_the_port_option(iris: Iris) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = iris("up", "--port", str(port), code=1)
@@ -59,7 +59,7 @@ def test_a_taken_port(iris: Iris) -> None:
     assert "--port" in done.stderr
 
 
-def test_limits_are_kept_and_told_in_words(iris: Iris) -> None:
+def test_task_over_its_limits_is_ended_with_a_reason(iris: Iris) -> None:
     iris("up", "--port", "0", "--enforce", "watch", "--max-processes", "50")
     iris("up", "--enforce", "watch", "--max-processes", "50")
     assert "--max-processes 50" in iris("up", "--max-processes", "60", code=1).stderr
@@ -78,19 +78,19 @@ def test_limits_are_kept_and_told_in_words(iris: Iris) -> None:
     assert "its limit is 50 (iris up --max-processes)" in done.stderr
 
 
-def test_a_state_directory_elsewhere(iris: Iris) -> None:
+def test_up_uses_the_given_state_directory(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "kept")
     assert up["state_dir"] == str(iris.folder / "kept")
     assert (iris.folder / "kept" / "controller.db").exists()
     assert iris.json("ps") == {"jobs": []}
 
 
-def test_a_state_directory_that_cannot_be_made(iris: Iris) -> None:
+def test_state_directory_that_cannot_be_created_is_named(iris: Iris) -> None:
     (iris.folder / "file").touch()
     assert "file" in iris("up", "--port", "0", "--state-dir", "file/below", code=1).stderr
 
 
-def test_a_record_of_a_cluster_that_is_gone_counts_for_nothing(iris: Iris) -> None:
+def test_record_of_a_dead_or_foreign_process_is_ignored(iris: Iris) -> None:
     dead = iris.json("up", "--port", "0")
     record = record_of(iris)
     kept = json.loads(record.read_text())
@@ -113,7 +113,7 @@ def kill_server(up: dict[str, Any]) -> None:
     wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
 
 
-def test_up_after_the_server_was_killed_finds_all_of_it(iris: Iris) -> None:
+def test_up_after_a_killed_server_continues_its_jobs_with_its_options(iris: Iris) -> None:
     first = iris.json("up", "--port", "0", "--workers", "2", "--lease", "2m", "--max-log-bytes", "1MB")
     assert first["found"] is None
     done = iris.detach("echo done")
@@ -140,7 +140,7 @@ def test_up_after_the_server_was_killed_finds_all_of_it(iris: Iris) -> None:
     assert iris.json("up", "--port", "0")["workers"] == 1, "after 'iris down' the defaults are meant again"
 
 
-def test_up_with_another_certificate_leaves_alone_what_a_killed_server_left(iris: Iris) -> None:
+def test_up_with_another_certificate_after_a_killed_server_is_refused(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.02; done")
     iris.wait_for(goes_on, "RUNNING")
@@ -155,7 +155,7 @@ def test_up_with_another_certificate_leaves_alone_what_a_killed_server_left(iris
     assert len(iris.wait_for(goes_on, "SUCCEEDED")["tasks"][0]["attempts"]) == 1
 
 
-def test_up_with_a_certificate_for_another_name_says_so(iris: Iris) -> None:
+def test_up_with_a_certificate_for_another_name_is_refused(iris: Iris) -> None:
     shown = self_signed(iris.folder, "cluster.example.org")
     refused = iris("up", "--port", "0", "--tls-cert", str(shown.cert), "--tls-key", str(shown.key), code=1).stderr
     assert "another name" in refused
@@ -163,7 +163,7 @@ def test_up_with_a_certificate_for_another_name_says_so(iris: Iris) -> None:
     assert "cannot keep" not in refused
 
 
-def test_down_ends_what_a_server_left_that_was_killed(iris: Iris) -> None:
+def test_down_ends_the_workers_of_a_killed_server(iris: Iris) -> None:
     up = iris.json("up", "--port", "0", "--workers", "2")
     iris.detach("echo $$ > pid.new; mv pid.new pid; exec sleep 600")
     pid = int(wait_until(lambda: (p := iris.folder / "pid").exists() and p.read_text(), "the task's pid"))
@@ -175,12 +175,12 @@ def test_down_ends_what_a_server_left_that_was_killed(iris: Iris) -> None:
     assert iris.json("down") == {"stopped": False, "address": None, "workers_ended": 0}
 
 
-def test_a_lease_that_cannot_be_meant(iris: Iris) -> None:
+def test_invalid_lease_is_refused(iris: Iris) -> None:
     for text in ("soon", "0s", "-5m"):
         assert "--lease" in iris("up", "--port", "0", f"--lease={text}", code=2).stderr
 
 
-def test_two_clusters_in_one_state_directory(iris: Iris, tmp_path: Path) -> None:
+def test_second_cluster_in_the_same_state_directory_is_refused(iris: Iris, tmp_path: Path) -> None:
     up = iris.json("up", "--port", "0")
     record_of(iris).unlink()  # as if it were another user's, or another machine's with the same home
     refused = iris("up", "--port", "0", code=1).stderr
@@ -190,7 +190,7 @@ def test_two_clusters_in_one_state_directory(iris: Iris, tmp_path: Path) -> None
     wait_until(lambda: not is_alive(up["pid"]), "the end of the server")
 
 
-def test_a_port_that_is_forwarded(iris: Iris) -> None:
+def test_advertised_address_of_a_forwarded_port_is_used_by_all(iris: Iris) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with LossyProxy(f"http://127.0.0.1:{port}") as forwarded:

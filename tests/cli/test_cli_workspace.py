@@ -74,7 +74,7 @@ def test_progress_is_one_line_of_a_log(capfd: pytest.CaptureFixture[str]) -> Non
     assert "".join(said) == "iris: sending the workspace: 30 of 60 MB so far\n"
 
 
-def test_large_workspace_is_sent_with_a_bar_that_goes(remote_iris: Iris) -> None:
+def test_upload_of_a_large_workspace_shows_a_bar_that_disappears(remote_iris: Iris) -> None:
     """Not all of it is seen where it takes less than a second; what remains on the screen is the same."""
     (remote_iris.folder / "weights").write_bytes(os.urandom(20 * 1024**2))
     terminal: Terminal = remote_iris.terminal("run", "--", "sh", "-c", "wc -c < weights")

@@ -87,7 +87,7 @@ def test_copy_of_a_running_cluster_leaves_its_tasks_alone(iris: Iris, elsewhere:
     assert again["copied"] is None
 
 
-def test_copy_on_the_port_of_its_killed_original_is_not_obeyed_by_its_workers(
+def test_workers_of_a_killed_original_do_not_obey_a_copy_on_its_port(
     iris: Iris, elsewhere: Iris, tmp_path: Path
 ) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
@@ -115,7 +115,7 @@ def test_copy_on_the_port_of_its_killed_original_is_not_obeyed_by_its_workers(
     finish(iris, "goes-on")
 
 
-def test_copy_of_a_killed_cluster_ends_nothing_of_it(iris: Iris, elsewhere: Iris, tmp_path: Path) -> None:
+def test_copy_of_a_killed_cluster_leaves_its_attempts_alone(iris: Iris, elsewhere: Iris, tmp_path: Path) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     pid = run_task(iris, "goes-on")
     kill_server(up)
@@ -132,7 +132,7 @@ def test_copy_of_a_killed_cluster_ends_nothing_of_it(iris: Iris, elsewhere: Iris
     finish(iris, "goes-on")
 
 
-def test_copied_home_does_not_command_the_original(iris: Iris, tmp_path: Path) -> None:
+def test_down_in_a_copied_home_leaves_the_original_alone(iris: Iris, tmp_path: Path) -> None:
     up = iris.json("up", "--port", "0")
     pid = run_task(iris, "goes-on")
     other = iris.under_another_home(tmp_path / "elsewhere")
@@ -147,7 +147,7 @@ def test_copied_home_does_not_command_the_original(iris: Iris, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("how", ["in place", "moved", "moved while a worker lives"])
-def test_state_directory_that_was_only_restarted_or_moved_is_no_copy(iris: Iris, tmp_path: Path, how: str) -> None:
+def test_restarted_or_moved_state_directory_is_no_copy(iris: Iris, tmp_path: Path, how: str) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     name = iris.detach("echo done")
     iris.wait_for(name, "SUCCEEDED")
@@ -164,7 +164,7 @@ def test_state_directory_that_was_only_restarted_or_moved_is_no_copy(iris: Iris,
     assert iris.json("status", name)["state"] == "SUCCEEDED"
 
 
-def test_taken_over_copy_goes_on_with_the_jobs_and_tokens_of_its_original(iris: Iris, tmp_path: Path) -> None:
+def test_taken_over_copy_continues_the_jobs_and_accepts_the_tokens_of_its_original(iris: Iris, tmp_path: Path) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     token = iris("token", "create", "ana").stdout.strip().splitlines()[-1].removeprefix("IRIS_TOKEN=")
     run_task(iris, "goes-on")

@@ -45,7 +45,7 @@ def far_east() -> Iterator[None]:
         ("100000d", 1),
     ],
 )
-def test_moments(text: str, moment_ms: int) -> None:
+def test_time_is_read_in_each_accepted_form(text: str, moment_ms: int) -> None:
     assert read_moment(text) == moment_ms
     assert read_moment(f" {text} ") == moment_ms
 
@@ -64,7 +64,7 @@ def test_moments(text: str, moment_ms: int) -> None:
         ("1.5h", 5400),
     ],
 )
-def test_how_long_ago(text: str, seconds: float) -> None:
+def test_age_is_read_as_a_time_before_now(text: str, seconds: float) -> None:
     assert read_span(text) == seconds
     before = time.time_ns() // 1_000_000
     moment_ms = read_moment(text)
@@ -80,7 +80,7 @@ def test_how_long_ago(text: str, seconds: float) -> None:
         *("@", "@x", "@-1", "1795510800"),
     ],
 )
-def test_what_is_no_moment(text: str) -> None:
+def test_text_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
         read_moment(text)
     assert repr(text) in str(raised.value)
@@ -88,11 +88,11 @@ def test_what_is_no_moment(text: str) -> None:
         assert form in str(raised.value)
 
 
-def test_a_moment_beyond_what_can_be_written() -> None:
+def test_time_after_the_year_9999_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="after the year 9999"):
         read_moment("@99999999999999")
 
 
-def test_a_moment_is_written_in_utc() -> None:
+def test_time_is_written_in_utc() -> None:
     assert write_moment(NINE_MS + 7) == "2026-11-24T09:00:00.007Z"
     assert read_moment(write_moment(NINE_MS + 7)) == NINE_MS + 7

@@ -74,7 +74,7 @@ def test_process_that_a_planted_record_names_is_not_ended(iris: Iris) -> None:
     assert not is_alive(up["pid"])
 
 
-def test_record_that_others_may_write_is_not_believed(iris: Iris) -> None:
+def test_record_that_others_may_write_is_refused(iris: Iris) -> None:
     up = iris.json("up", "--port", "0")
     record = record_of(iris)
     record.chmod(0o666)
@@ -94,7 +94,7 @@ def test_state_directory_of_another_user_is_refused_for_root_too(iris: Iris) -> 
 
 
 @pytest.mark.parametrize("umask", ["002", "077"])
-def test_all_state_is_for_its_owner_only_and_tasks_keep_the_umask_of_their_user(iris: Iris, umask: str) -> None:
+def test_state_is_readable_by_its_owner_only_and_tasks_keep_their_umask(iris: Iris, umask: str) -> None:
     up_with_umask(iris, umask)
     # `iris run` would bring the umask of its own shell.
     program = [sys.executable, "-c", _SUBMIT, json.loads(record_of(iris).read_text())["address"]]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_a_connection_that_was_closed_is_no_reader_that_has_left() -> None:
+def test_closed_connection_is_not_taken_for_a_closed_pipe() -> None:
     program = (
         "import signal\n"
         "from iris.cli.output.closed_reader import leave_with_reader\n"
