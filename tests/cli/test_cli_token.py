@@ -47,7 +47,7 @@ def test_tokens_are_created_listed_and_revoked(iris: Iris) -> None:
     assert "not a token of Iris" in iris("ps", code=1, **elsewhere, IRIS_TOKEN="nonsense").stderr
     ana = {**elsewhere, "IRIS_TOKEN": secret}
     assert iris("run", "--", "echo", "hello", **ana).stdout == "hello\n"
-    assert "not for the role 'user'" in iris("token", "list", code=1, **ana).stderr
+    assert "the role 'user' of this token may not call ListTokens" in iris("token", "list", code=1, **ana).stderr
     (job,) = iris.json("ps")["jobs"]
     assert job["owner"] == "ana"
     assert "ana" in iris("status", job["job_id"]).stdout
