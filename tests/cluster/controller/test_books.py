@@ -15,7 +15,7 @@ from iris.rpc import cluster_pb2 as pb
 def test_machines_while_jobs_come_and_go_show_each_core_as_free_or_held(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, slow_place: str
 ) -> None:
-    monkeypatch.setenv(failpoints.VARIABLE, f"{slow_place}=delay:100")  # widens the moments between two states
+    monkeypatch.setenv(failpoints.VARIABLE, f"{slow_place}=delay:100")  # makes the time between two states longer
     with (
         running_cluster(tmp_path_factory.mktemp("books")) as server,
         RemoteClusterClient(server.address) as client,

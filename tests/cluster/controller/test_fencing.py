@@ -1,4 +1,4 @@
-"""Processes of workers that were declared lost: what they say changes nothing, also to the next controller."""
+"""Fenced worker processes: their reports change nothing, also after a restart of the controller."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(controller: ControllerThread, incarnation: str) -> Registered:
 
 
 def report(controller: ControllerThread, incarnation: str, *states: tuple[str, int, int]) -> Answer:
-    """What a process of the worker says: of the first task of a job, an attempt, its state."""
+    """Return a report of a worker process about the state of an attempt of task 0."""
     request = pb.Controller.ReportTaskStatesRequest(worker_id="w", incarnation=incarnation)
     for job_id, attempt_id, state in states:
         request.reports.add(
@@ -45,7 +45,7 @@ def report(controller: ControllerThread, incarnation: str, *states: tuple[str, i
 
 
 def placed(client: RemoteClusterClient, job_id: str, attempts: int) -> pb.TaskStatus:
-    """The task once it has had so many attempts."""
+    """Wait until task 0 has had `attempts` attempts, and return its status."""
     return wait_until(
         lambda: (task := client.get_task_status(job_id, 0)) and len(task.attempts) == attempts and task,
         f"{attempts} attempts",
@@ -122,7 +122,7 @@ def test_a_worker_that_does_not_come_back_after_a_restart_of_the_controller(tmp_
 
 
 def test_a_lease_that_was_granted_by_an_earlier_life_is_waited_for(tmp_path: Path) -> None:
-    """A controller that is started again with a shorter lease: a worker may still live by the longer one."""
+    """After a restart of the controller with a shorter lease, a worker may still have the longer lease."""
     engine = FakeEngine()
     with (
         serving(engine, Store(tmp_path / "db"), lease_s=6) as controller,

@@ -1,4 +1,4 @@
-"""A job: its state from its tasks', its budgets, and the instructions that follow from each event."""
+"""The state machine of a job: its state, its retry budgets, and the instructions that follow from each event."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def submitted(
     preemptions: int = 100,
     rendezvous: bool = False,
 ) -> Job:
-    """A job that has asked for room."""
+    """Return a job that has requested its allocations."""
     job = Job.new(
         "job",
         replicas,
@@ -73,7 +73,7 @@ def submitted(
 
 
 def placed(job: Job) -> Job:
-    """The same job, with all its gangs placed: task n on worker wn."""
+    """Place all gangs of the job, task n on worker wn, and return the job."""
     for gang in list(job.gangs.values()):
         if not gang.placed:
             job.gang_placed(gang.gang_id, places(gang.task_indices))
@@ -81,14 +81,14 @@ def placed(job: Job) -> Job:
 
 
 def running(job: Job) -> Job:
-    """The same job, with all its processes running."""
+    """Start the processes of all tasks, and return the job."""
     for index, attempt in placed(job).live_attempts().items():
         job.attempt_running(index, attempt.attempt_id, 2000)
     return job
 
 
 def states(job: Job) -> str:
-    """The states of its tasks, a letter each, and its own."""
+    """Return one letter for the state of each task, and the state of the job."""
     return "".join(LETTERS[task.state] for task in job.tasks) + " " + state_name(job.state)
 
 
@@ -102,7 +102,7 @@ def budgets(job: Job) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("tasks", "tolerated", "state"),
     [
-        ("KR", 0, RUNNING),  # a user has ended one: the others go on
+        ("KR", 0, RUNNING),  # a user has ended one task, and the others continue
         ("KP", 0, RUNNING),
         ("KB", 0, BUILDING),
         ("FKR", 1, RUNNING),
@@ -117,11 +117,11 @@ def budgets(job: Job) -> list[tuple[int, int]]:
         ("PR", 0, RUNNING),
         ("R", 0, RUNNING),
         ("RS", 0, RUNNING),
-        ("PS", 0, RUNNING),  # between a task that is done and one that waits
+        ("PS", 0, RUNNING),  # one task has ended, and another waits
         ("BS", 0, BUILDING),
         ("SS", 0, SUCCEEDED),
         ("F", 0, FAILED),
-        ("FR", 0, FAILED),  # at once
+        ("FR", 0, FAILED),  # although another task runs
         ("FP", 0, FAILED),
         ("FS", 0, FAILED),
         ("FR", 1, RUNNING),
@@ -133,7 +133,7 @@ def budgets(job: Job) -> list[tuple[int, int]]:
         ("FFFF", 9, SUCCEEDED),
         ("FKK", 0, FAILED),
         ("WS", 0, WORKER_FAILED),
-        ("WR", 5, WORKER_FAILED),  # what is tolerated are failures of tasks
+        ("WR", 5, WORKER_FAILED),  # only failures are tolerated, not lost workers
         ("FW", 0, FAILED),
         ("FW", 1, WORKER_FAILED),
         ("KS", 0, KILLED),
@@ -146,10 +146,10 @@ def test_roll_up(tasks: str, tolerated: int, state: int) -> None:
         assert state_name(roll_up([STATES[letter] for letter in order], tolerated)) == state_name(state)
 
 
-# The life of a gang, as instructions.
+# The instructions in the life of a gang.
 
 
-def test_a_gang_asks_once_and_starts_together() -> None:
+def test_gang_requests_one_allocation_and_starts_together() -> None:
     job = Job.new("job", 3, 1000)
     assert job.submit() == [RequestAllocation("job@0", (0, 1, 2), 1000)]
     assert states(job) == "PPP PENDING"
@@ -170,7 +170,7 @@ def test_a_gang_asks_once_and_starts_together() -> None:
     assert (job.finished_at_ms, job.error, job.first_failed, job.gangs) == (4000, "", None, {})
 
 
-def test_independent_tasks_ask_and_start_one_by_one() -> None:
+def test_independent_tasks_request_allocations_and_start_one_by_one() -> None:
     job = Job.new("job", 2, 1000, coscheduled=False)
     assert job.submit() == [RequestAllocation("job@0", (0,), 1000), RequestAllocation("job@1", (1,), 1000)]
     assert job.gang_placed("job@1", places([1])) == [StartAttempt(1, 0, "w1")]
@@ -182,20 +182,20 @@ def test_independent_tasks_ask_and_start_one_by_one() -> None:
     assert states(job) == "SS SUCCEEDED"
 
 
-def test_room_that_is_lost_before_it_is_used_is_asked_for_again() -> None:
+def test_allocation_lost_before_the_start_is_requested_again() -> None:
     job = submitted(2)
     assert job.allocation_lost("job@0") == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
     assert job.allocation_lost("job@0") == []
     assert job.gang_placed("job@0", places([0, 1])) == []
     assert job.gang_placed("job@1", places([0, 1])) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]
-    assert job.allocation_lost("job@1") == []  # now it is for its workers to say
+    assert job.allocation_lost("job@1") == []  # after the start, only workers report losses
 
 
-def test_room_that_is_lost_is_a_change_that_is_stored() -> None:
+def test_loss_of_an_allocation_increases_the_revision() -> None:
     job = submitted(2)
     before = job.revision
     job.allocation_lost("job@0")
-    # Otherwise the store keeps the old gang, and after a restart ids that are taken are given out again.
+    # Otherwise the store would keep the old gang, and gang ids would be used twice after a restart.
     assert job.revision > before
     assert all(task.revision == job.revision for task in job.tasks)
 
@@ -206,7 +206,7 @@ def test_failure_without_an_error_text_fails_the_job() -> None:
     assert (job.state, job.error) == (FAILED, "")
 
 
-def test_why_a_gang_waits_is_news_once() -> None:
+def test_same_reason_twice_is_one_change() -> None:
     job = submitted(2)
     before = job.revision
     assert job.explain_waiting("job@0", PendingReason(engine_problem="no network"))
@@ -220,14 +220,14 @@ def test_why_a_gang_waits_is_news_once() -> None:
 # Failures and budgets.
 
 
-def test_a_failure_beyond_what_is_tolerated_ends_the_job() -> None:
+def test_failure_beyond_max_task_failures_ends_the_job() -> None:
     job = running(submitted(4))
     assert job.attempt_ended(0, 0, end(SUCCEEDED)) == []
     assert job.attempt_ended(2, 0, end(FAILED, "exit code 3", exit_code=3)) == [
         StopAttempt(1, 0, "w1"),
         StopAttempt(3, 0, "w3"),
     ]
-    assert states(job) == "SRFR RUNNING"  # final only when nothing of it runs
+    assert states(job) == "SRFR RUNNING"  # not final while an attempt is live
     assert (job.ending, job.error, job.first_failed) == (FAILED, "exit code 3", 2)
     assert job.attempt_ended(1, 0, end(KILLED, "stopped; it ended by SIGTERM")) == []
     assert job.attempt_ended(3, 0, end(KILLED, at=5000)) == [ReleaseAllocation("job@0")]
@@ -238,7 +238,7 @@ def test_a_failure_beyond_what_is_tolerated_ends_the_job() -> None:
     assert budgets(job) == [(0, 0), (0, 0), (1, 0), (0, 0)]
 
 
-def test_a_failure_ends_tasks_that_build_or_wait() -> None:
+def test_failure_ends_building_and_waiting_tasks() -> None:
     job = submitted(3, coscheduled=False)
     job.gang_placed("job@0", places([0]))
     job.gang_placed("job@1", places([1]))
@@ -255,7 +255,7 @@ def test_a_failure_ends_tasks_that_build_or_wait() -> None:
 
 
 @pytest.mark.parametrize("tolerated", [0, 1, 2, 3])
-def test_failures_that_are_tolerated(tolerated: int) -> None:
+def test_job_succeeds_with_tolerated_failures(tolerated: int) -> None:
     job = running(submitted(3, tolerated=tolerated))
     for index in range(min(tolerated, 3)):
         job.attempt_ended(index, 0, end(FAILED, f"failure {index}"))
@@ -265,7 +265,7 @@ def test_failures_that_are_tolerated(tolerated: int) -> None:
         for index in range(tolerated + 1, 3):
             job.attempt_ended(index, 0, end(KILLED))
         assert states(job) == "F" * (tolerated + 1) + "K" * (2 - tolerated) + " FAILED"
-        assert job.error == ("failure 0" if tolerated else "one too many")  # the first failing task's
+        assert job.error == ("failure 0" if tolerated else "one too many")  # the error of the first failed task
         assert [task.error for task in job.tasks[tolerated + 1 :]] == [EXCEEDED_FAILURES] * (2 - tolerated)
     else:
         assert states(job) == "FFF SUCCEEDED"
@@ -274,7 +274,7 @@ def test_failures_that_are_tolerated(tolerated: int) -> None:
     assert job.gangs == {}
 
 
-def test_a_task_that_fails_within_tolerance_keeps_the_room_of_its_gang() -> None:
+def test_tolerated_failure_does_not_release_the_allocation_of_its_gang() -> None:
     job = running(submitted(2, tolerated=1))
     assert job.attempt_ended(0, 0, end(FAILED)) == []
     assert states(job) == "FR RUNNING"
@@ -283,7 +283,7 @@ def test_a_task_that_fails_within_tolerance_keeps_the_room_of_its_gang() -> None
 
 
 @pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
-def test_a_retry_restarts_the_gang_and_costs_the_others_nothing(how: int) -> None:
+def test_retry_restarts_the_gang_and_charges_only_the_failed_task(how: int) -> None:
     job = running(submitted(3, retries=1))
     stops = [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
     if how == FAILED:
@@ -308,7 +308,7 @@ def test_a_retry_restarts_the_gang_and_costs_the_others_nothing(how: int) -> Non
 
 
 @pytest.mark.parametrize("how", [FAILED, KILLED, WORKER_FAILED])
-def test_what_happens_to_peers_while_their_gang_restarts_costs_nothing(how: int) -> None:
+def test_ends_of_peers_during_a_restart_are_not_charged(how: int) -> None:
     job = running(submitted(3, retries=1, preemptions=1))
     job.attempt_ended(1, 0, end(FAILED))
     if how == WORKER_FAILED:
@@ -320,7 +320,7 @@ def test_what_happens_to_peers_while_their_gang_restarts_costs_nothing(how: int)
     assert states(job) == "PPP PENDING"
 
 
-def test_a_success_is_final_also_while_its_gang_restarts() -> None:
+def test_success_during_a_restart_is_final() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(2, 0, "w2")]
@@ -336,7 +336,7 @@ def test_a_success_is_final_also_while_its_gang_restarts() -> None:
 
 
 @pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
-def test_tasks_that_meet_are_not_tried_again_without_one_that_has_succeeded(how: int) -> None:
+def test_rendezvous_job_ends_if_a_retry_would_lack_a_succeeded_task(how: int) -> None:
     job = running(submitted(4, retries=9, rendezvous=True))
     assert job.attempt_ended(2, 0, end(SUCCEEDED)) == []
     stops = job.attempts_lost({1: 0}, LOST, 4000) if how == WORKER_FAILED else job.attempt_ended(1, 0, end(how, LOST))
@@ -354,7 +354,7 @@ def test_tasks_that_meet_are_not_tried_again_without_one_that_has_succeeded(how:
     assert job.tasks[0].error == "Job ended: task 1 cannot be tried again without task 2"
 
 
-def test_a_success_while_a_gang_that_meets_restarts_ends_the_job() -> None:
+def test_success_during_the_restart_of_a_rendezvous_ends_the_job() -> None:
     job = running(submitted(3, retries=9, rendezvous=True))
     stops = job.attempt_ended(1, 0, end(FAILED, "boom", exit_code=7))
     assert stops == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
@@ -366,7 +366,7 @@ def test_a_success_while_a_gang_that_meets_restarts_ends_the_job() -> None:
     assert job.error.startswith("boom; it is not tried again, since task 0 has succeeded already")
 
 
-def test_tasks_that_meet_restart_together_while_none_has_succeeded() -> None:
+def test_rendezvous_restarts_as_a_whole_if_no_task_has_succeeded() -> None:
     job = running(submitted(2, retries=1, rendezvous=True))
     assert job.attempt_ended(1, 0, end(FAILED)) == [StopAttempt(0, 0, "w0")]
     assert job.attempt_ended(0, 0, end(KILLED)) == [
@@ -375,7 +375,7 @@ def test_tasks_that_meet_restart_together_while_none_has_succeeded() -> None:
     ]
 
 
-def test_an_independent_task_is_retried_alone() -> None:
+def test_independent_task_is_retried_alone() -> None:
     job = running(submitted(2, coscheduled=False, retries=1))
     assert job.attempt_ended(0, 0, end(FAILED)) == [ReleaseAllocation("job@0"), RequestAllocation("job@2", (0,), 3000)]
     assert states(job) == "PR RUNNING"
@@ -384,7 +384,7 @@ def test_an_independent_task_is_retried_alone() -> None:
     assert budgets(job) == [(1, 0), (0, 1)]
 
 
-# (budget for failures, for lost workers), how attempts of task 0 end -> the job's state, and what was charged.
+# (failure budget, preemption budget), ends of the attempts of task 0 -> state of the job, charges to both budgets.
 BUDGETS = [
     ((0, 0), "F", FAILED, (1, 0)),
     ((0, 0), "W", WORKER_FAILED, (0, 1)),
@@ -429,7 +429,7 @@ def test_budgets(
     assert job.gangs == {}
 
 
-def test_a_spent_preemption_budget_ends_the_job_and_says_so() -> None:
+def test_spent_preemption_budget_ends_the_job_as_worker_failed() -> None:
     job = running(submitted(3, preemptions=0))
     assert job.attempts_lost({1: 0}, LOST, 3000) == [StopAttempt(0, 0, "w0"), StopAttempt(2, 0, "w2")]
     job.attempt_ended(0, 0, end(KILLED))
@@ -439,7 +439,7 @@ def test_a_spent_preemption_budget_ends_the_job_and_says_so() -> None:
     assert all(LOST in task.error for task in job.tasks)
 
 
-def test_a_worker_that_takes_several_tasks_along_charges_each_once() -> None:
+def test_lost_worker_charges_each_of_its_tasks_once() -> None:
     job = running(submitted(3, preemptions=1))
     assert job.attempts_lost({0: 0, 1: 0}, LOST, 3000) == [StopAttempt(2, 0, "w2")]
     job.attempt_ended(2, 0, end(KILLED))
@@ -448,7 +448,7 @@ def test_a_worker_that_takes_several_tasks_along_charges_each_once() -> None:
     assert budgets(job) == [(0, 1), (0, 1), (0, 0)]
 
 
-def test_the_first_failure_is_the_jobs_whatever_fails_later() -> None:
+def test_error_of_the_job_is_its_first_failure() -> None:
     job = running(submitted(3))
     job.attempt_ended(2, 0, end(FAILED, "the cause"))
     job.attempt_ended(0, 0, end(FAILED, "a consequence"))
@@ -457,7 +457,7 @@ def test_the_first_failure_is_the_jobs_whatever_fails_later() -> None:
     assert (job.error, job.first_failed) == ("the cause", 2)
 
 
-def test_an_attempt_that_somebody_killed_on_its_worker_ends_the_job() -> None:
+def test_attempt_killed_on_its_worker_ends_the_job() -> None:
     job = running(submitted(2, retries=5))
     assert job.attempt_ended(0, 0, AttemptEnd(KILLED, 3000)) == [StopAttempt(1, 0, "w1")]
     job.attempt_ended(1, 0, end(KILLED))
@@ -465,10 +465,10 @@ def test_an_attempt_that_somebody_killed_on_its_worker_ends_the_job() -> None:
     assert "job/task-0 was killed on its worker" in job.error
 
 
-# Ends from outside.
+# Ends that users and timeouts request.
 
 
-def test_terminate_while_it_waits() -> None:
+def test_terminate_of_a_waiting_job() -> None:
     job = submitted(2)
     assert job.terminate("terminated by a user", 5000) == [ReleaseAllocation("job@0")]
     assert states(job) == "KK KILLED"
@@ -481,7 +481,7 @@ def test_terminate_while_it_waits() -> None:
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "building"])
-def test_terminate_while_it_runs(runs: bool) -> None:
+def test_terminate_of_a_running_job(runs: bool) -> None:
     job = (running if runs else placed)(submitted(2))
     assert job.terminate("terminated by a user", 5000) == [StopAttempt(0, 0, "w0"), StopAttempt(1, 0, "w1")]
     assert job.ending == KILLED
@@ -500,7 +500,7 @@ def test_terminate_while_it_runs(runs: bool) -> None:
 @pytest.mark.parametrize(
     "stage", [submitted, lambda **more: placed(submitted(**more)), lambda **more: running(placed(submitted(**more)))]
 )
-def test_disowned_job_ends_killed_at_no_cost_and_stops_nobody(stage: Callable[..., Job], coscheduled: bool) -> None:
+def test_disowned_job_ends_killed_without_charges_or_stops(stage: Callable[..., Job], coscheduled: bool) -> None:
     job = stage(replicas=3, coscheduled=coscheduled)
     job.disown("taken elsewhere", 5000)
     assert (job.state, job.error) == (KILLED, "taken elsewhere")
@@ -519,23 +519,23 @@ def test_disowned_job_that_was_ending_keeps_its_decided_end() -> None:
     assert not job.live_attempts()
 
 
-def test_terminate_of_tasks_that_have_ended_one_way_or_the_other() -> None:
+def test_terminate_keeps_the_states_of_ended_tasks() -> None:
     job = running(submitted(4, tolerated=1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.attempt_ended(1, 0, end(FAILED, "exit code 1"))
     assert job.terminate("terminated by a user", 5000) == [StopAttempt(2, 0, "w2"), StopAttempt(3, 0, "w3")]
-    job.attempt_ended(2, 0, end(SUCCEEDED))  # it was done before the signal came
+    job.attempt_ended(2, 0, end(SUCCEEDED))  # the task succeeded before its attempt was stopped
     job.attempts_lost({3: 0}, LOST, 6000)
     assert states(job) == "SFSK KILLED"
     assert (job.error, job.tasks[3].error) == ("terminated by a user", "terminated by a user")
 
 
-def test_terminate_while_a_gang_restarts() -> None:
+def test_terminate_during_a_restart() -> None:
     job = running(submitted(3, retries=1))
     assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1"), StopAttempt(2, 0, "w2")]
     assert job.attempt_ended(1, 0, end(KILLED)) == []
     assert states(job) == "PPR RUNNING"
-    assert job.terminate("terminated by a user", 5000) == []  # what runs is being stopped already
+    assert job.terminate("terminated by a user", 5000) == []  # the live attempts are being stopped already
     assert job.tasks[2].stop is Stop.END
     assert states(job) == "KKR RUNNING"
     assert job.attempt_ended(2, 0, end(KILLED, at=6000)) == [ReleaseAllocation("job@0")]
@@ -543,7 +543,7 @@ def test_terminate_while_a_gang_restarts() -> None:
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 3
 
 
-def test_terminate_while_the_restarted_gang_waits() -> None:
+def test_terminate_of_a_restarted_gang_that_waits() -> None:
     job = running(submitted(2, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(KILLED))
@@ -551,7 +551,7 @@ def test_terminate_while_the_restarted_gang_waits() -> None:
     assert states(job) == "KK KILLED"
 
 
-def test_a_failure_while_an_independent_task_waits_for_its_retry() -> None:
+def test_failure_ends_an_independent_task_that_waits_for_its_retry() -> None:
     job = running(submitted(2, coscheduled=False, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job.attempt_ended(1, 0, end(FAILED))
@@ -572,7 +572,7 @@ def test_unschedulable(coscheduled: bool) -> None:
     assert job.terminate("terminated by a user", 6000) == []
 
 
-def test_unschedulable_when_some_of_it_runs() -> None:
+def test_unschedulable_stops_the_tasks_that_run() -> None:
     job = submitted(2, coscheduled=False)
     job.gang_placed("job@1", places([1]))
     assert job.unschedulable("not placed in time", 5000) == [StopAttempt(1, 0, "w1"), ReleaseAllocation("job@0")]
@@ -580,7 +580,7 @@ def test_unschedulable_when_some_of_it_runs() -> None:
     assert states(job) == "UK UNSCHEDULABLE"
 
 
-def test_whoever_wants_it_to_end_comes_too_late_when_all_succeed() -> None:
+def test_decided_end_has_no_effect_if_all_tasks_succeed() -> None:
     job = running(submitted(2))
     job.terminate("terminated by a user", 5000)
     job.attempt_ended(0, 0, end(SUCCEEDED))
@@ -588,7 +588,7 @@ def test_whoever_wants_it_to_end_comes_too_late_when_all_succeed() -> None:
     assert (states(job), job.error) == ("SS SUCCEEDED", "")
 
 
-def test_a_job_that_takes_too_long() -> None:
+def test_job_timeout_fails_the_job() -> None:
     job = running(submitted(3, coscheduled=False, tolerated=1, retries=5))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.attempt_ended(1, 0, end(FAILED))
@@ -600,7 +600,7 @@ def test_a_job_that_takes_too_long() -> None:
     assert job.first_failed is None
 
 
-def test_a_job_that_loses_a_worker_says_so_and_not_what_was_tolerated_before() -> None:
+def test_error_names_the_lost_worker_and_not_a_tolerated_failure() -> None:
     job = running(submitted(3, coscheduled=False, tolerated=1, preemptions=0))
     job.attempt_ended(0, 0, end(FAILED, "tolerated"))
     job.attempts_lost({1: 0}, LOST, 4000)
@@ -609,17 +609,17 @@ def test_a_job_that_loses_a_worker_says_so_and_not_what_was_tolerated_before() -
     assert (job.error, job.first_failed) == (LOST, 1)
 
 
-# One task that a user ends.
+# The termination of one task.
 
 
-def test_an_independent_task_that_is_ended_leaves_the_others_alone() -> None:
+def test_terminated_independent_task_does_not_affect_the_others() -> None:
     job = running(submitted(3, coscheduled=False, retries=3))
     assert job.terminate_task(1, "terminated by a user", 4000) == [StopAttempt(1, 0, "w1")]
     assert job.terminate_task(1, "terminated by a user", 4001) == []
     assert job.attempt_ended(1, 0, end(KILLED)) == [ReleaseAllocation("job@1")]
     assert states(job) == "RKR RUNNING"
     assert job.terminate_task(1, "terminated by a user", 4002) == []
-    job.attempt_ended(0, 0, end(FAILED))  # which is tried again, as ever
+    job.attempt_ended(0, 0, end(FAILED))  # which is retried as usual
     running(job)
     job.attempt_ended(0, 1, end(SUCCEEDED))
     job.attempt_ended(2, 0, end(SUCCEEDED, at=7000))
@@ -629,7 +629,7 @@ def test_an_independent_task_that_is_ended_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("how", [FAILED, WORKER_FAILED])
-def test_what_a_user_has_ended_is_no_failure_however_it_ends(how: int) -> None:
+def test_terminated_task_is_killed_even_if_its_attempt_fails(how: int) -> None:
     job = running(submitted(2, coscheduled=False))
     job.terminate_task(0, "terminated by a user", 4000)
     if how == FAILED:
@@ -641,7 +641,7 @@ def test_what_a_user_has_ended_is_no_failure_however_it_ends(how: int) -> None:
     assert budgets(job) == [(0, 0), (0, 0)]
 
 
-def test_a_task_that_succeeds_before_it_hears_of_its_end_has_succeeded() -> None:
+def test_terminated_task_that_succeeds_first_has_succeeded() -> None:
     job = running(submitted(2, coscheduled=False))
     job.terminate_task(0, "terminated by a user", 4000)
     for index in range(2):
@@ -649,7 +649,7 @@ def test_a_task_that_succeeds_before_it_hears_of_its_end_has_succeeded() -> None
     assert (states(job), job.error) == ("SS SUCCEEDED", "")
 
 
-def test_an_independent_task_that_waits_is_ended_at_once() -> None:
+def test_terminated_independent_task_that_waits_ends_at_once() -> None:
     job = submitted(3, coscheduled=False)
     assert job.terminate_task(1, "terminated by a user", 4000) == [ReleaseAllocation("job@1")]
     assert states(job) == "PKP RUNNING"
@@ -659,7 +659,7 @@ def test_an_independent_task_that_waits_is_ended_at_once() -> None:
     assert job.error == "task 0 and 2 more were terminated by a user"
 
 
-def test_a_gang_cannot_do_without_a_task_that_a_user_ends() -> None:
+def test_terminated_task_of_a_gang_ends_the_job() -> None:
     job = running(submitted(3, retries=5))
     assert job.terminate_task(1, "terminated by a user", 4000) == [StopAttempt(i, 0, f"w{i}") for i in (1, 0, 2)]
     for index in range(3):
@@ -671,30 +671,30 @@ def test_a_gang_cannot_do_without_a_task_that_a_user_ends() -> None:
     assert job.tasks[0].error == job.tasks[2].error == "Job ended: task 1 was terminated by a user"
 
 
-def test_a_gang_that_waits_ends_as_a_whole_too() -> None:
+def test_terminated_task_of_a_waiting_gang_ends_the_job() -> None:
     job = submitted(2)
     assert job.terminate_task(0, "terminated by a user", 4000) == [ReleaseAllocation("job@0")]
     assert states(job) == "KK KILLED"
     assert (job.gangs, job.finished_at_ms) == ({}, 4000)
 
 
-def test_a_gang_can_do_without_as_many_as_may_fail() -> None:
+def test_gang_continues_without_max_task_failures_tasks() -> None:
     job = running(submitted(3, tolerated=1, retries=1))
     assert job.terminate_task(2, "terminated by a user", 4000) == [StopAttempt(2, 0, "w2")]
     job.attempt_ended(2, 0, end(KILLED))
     assert states(job) == "RRK RUNNING"
-    # The others restart as ever, without it.
+    # The other tasks restart as usual, without the terminated task.
     assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1")]
     assert job.attempt_ended(1, 0, end(KILLED)) == [
         ReleaseAllocation("job@0"),
         RequestAllocation("job@1", (0, 1), 3000),
     ]
-    # While they wait, the next one is one too many.
+    # One more terminated task is one too many.
     assert job.terminate_task(0, "terminated by a user", 5000) == [ReleaseAllocation("job@1")]
     assert states(job) == "KKK KILLED"
 
 
-def test_a_gang_that_waits_asks_for_less_room_without_a_task_that_it_tolerates_to_lose() -> None:
+def test_waiting_gang_requests_a_smaller_allocation_without_a_terminated_task() -> None:
     job = submitted(3, tolerated=1)
     assert job.terminate_task(1, "terminated by a user", 4000) == [
         ReleaseAllocation("job@0"),
@@ -706,11 +706,11 @@ def test_a_gang_that_waits_asks_for_less_room_without_a_task_that_it_tolerates_t
     assert states(job) == "SKS KILLED"
 
 
-def test_a_task_that_is_ended_while_its_gang_restarts_does_not_come_back() -> None:
+def test_task_terminated_during_a_restart_is_not_retried() -> None:
     job = running(submitted(3, tolerated=2, retries=1))
     assert job.attempt_ended(0, 0, end(FAILED)) == [StopAttempt(1, 0, "w1"), StopAttempt(2, 0, "w2")]
-    assert job.terminate_task(0, "terminated by a user", 4000) == []  # it waits for its next attempt
-    assert job.terminate_task(1, "terminated by a user", 4000) == []  # it is being stopped already
+    assert job.terminate_task(0, "terminated by a user", 4000) == []  # the task waits for its retry
+    assert job.terminate_task(1, "terminated by a user", 4000) == []  # the attempt is being stopped already
     assert states(job) == "KRR RUNNING"
     job.attempt_ended(1, 0, end(KILLED))
     assert job.attempt_ended(2, 0, end(KILLED)) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (2,), 3000)]
@@ -718,7 +718,7 @@ def test_a_task_that_is_ended_while_its_gang_restarts_does_not_come_back() -> No
     assert [task.error for task in job.tasks] == ["terminated by a user"] * 2 + [""]
 
 
-def test_the_end_of_a_task_is_remembered_while_it_is_being_stopped() -> None:
+def test_termination_of_a_task_is_stored_while_its_attempt_stops() -> None:
     job = running(submitted(2, coscheduled=False))
     job.terminate_task(0, "terminated by a user", 5000)
     instructions = reloaded(job).recover({"job@0": None, "job@1": None}, 9000)
@@ -731,7 +731,7 @@ def test_the_end_of_a_task_is_remembered_while_it_is_being_stopped() -> None:
 
 
 def fail_again(job: Job, index: int = 0, *, ran_ms: int = 0, now_ms: int = 50_000) -> int:
-    """Runs the job, lets a task fail, and answers with the pause that follows, in milliseconds."""
+    """Run the job, let a task fail, and return the pause that follows, in milliseconds."""
     attempt = running(job).tasks[index].attempts[-1]
     attempt.started_at_ms = now_ms - ran_ms
     instructions = job.attempt_ended(index, attempt.attempt_id, end(FAILED, at=now_ms), now_ms)
@@ -743,26 +743,26 @@ def fail_again(job: Job, index: int = 0, *, ran_ms: int = 0, now_ms: int = 50_00
 
 
 @pytest.mark.parametrize("coscheduled", [True, False], ids=["gang", "independent"])
-def test_the_first_retry_comes_at_once_and_the_others_later_and_later(coscheduled: bool) -> None:
+def test_first_retry_has_no_pause_and_later_pauses_double(coscheduled: bool) -> None:
     job = submitted(2, coscheduled=coscheduled, retries=20)
     assert fail_again(job) == 0
     for longest in (1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000):
         assert longest * 0.8 <= fail_again(job) <= longest
 
 
-def test_the_retries_of_a_gang_are_one_row_whoever_fails() -> None:
+def test_retries_of_a_gang_form_one_row_whichever_task_fails() -> None:
     job = submitted(2, retries=20)
     assert fail_again(job, 0) == 0
     assert 800 <= fail_again(job, 1) <= 1000
     assert 1600 <= fail_again(job, 0) <= 2000
 
 
-def test_the_retries_of_independent_tasks_are_a_row_for_each() -> None:
+def test_each_independent_task_has_its_own_row_of_retries() -> None:
     job = submitted(2, coscheduled=False, retries=20)
     assert [fail_again(job, 0), fail_again(job, 1)] == [0, 0]
 
 
-def test_a_long_run_ends_the_row_of_retries() -> None:
+def test_long_run_ends_the_row_of_retries() -> None:
     job = submitted(1, retries=20)
     assert [fail_again(job) > 0 for _ in range(3)] == [False, True, True]
     assert fail_again(job, ran_ms=599_999, now_ms=9_000_000) > 2000
@@ -770,7 +770,7 @@ def test_a_long_run_ends_the_row_of_retries() -> None:
     assert 800 <= fail_again(job) <= 1000
 
 
-def test_lost_workers_are_in_the_row_as_well() -> None:
+def test_lost_workers_count_in_the_row_of_retries() -> None:
     job = running(submitted(1, retries=20))
     assert job.attempts_lost({0: 0}, LOST, 5000)[-1] == RequestAllocation("job@1", (0,), 5000)
     running(job)
@@ -779,13 +779,13 @@ def test_lost_workers_are_in_the_row_as_well() -> None:
     assert 1600 <= fail_again(job) <= 2000
 
 
-def test_no_pauses_where_none_are_wanted() -> None:
+def test_retry_pause_of_zero_means_no_pauses() -> None:
     job = Job.new("job", 1, 1000, max_retries_failure=20, retry_pause_ms=0)
     job.submit()
     assert [fail_again(job) for _ in range(9)] == [0] * 9
 
 
-def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
+def test_retry_pause_continues_after_a_restart_of_the_controller() -> None:
     job = submitted(1, retries=5)
     fail_again(job)
     pause_ms = fail_again(job)
@@ -797,14 +797,14 @@ def test_a_pause_goes_on_after_a_restart_of_the_controller() -> None:
     assert job.tasks[0].retries_in_row == 2
 
 
-def test_room_that_is_lost_does_not_make_a_gang_wait_anew() -> None:
+def test_gang_that_loses_its_allocation_keeps_its_waiting_time() -> None:
     job = submitted(1, retries=5)
     assert job.allocation_lost("job@0")[-1] == RequestAllocation("job@1", (0,), 1000)
     job = reloaded(job)
     assert job.recover({}, 9000)[-1] == RequestAllocation("job@2", (0,), 1000)
 
 
-# What is no news.
+# Events that change nothing.
 
 
 def test_reports_of_stale_attempts_change_nothing() -> None:
@@ -821,7 +821,7 @@ def test_reports_of_stale_attempts_change_nothing() -> None:
     assert before == (states(job), budgets(job), [list(task.attempts) for task in job.tasks])
 
 
-def test_news_of_a_job_that_has_ended_change_nothing() -> None:
+def test_events_of_an_ended_job_change_nothing() -> None:
     job = running(submitted(1))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     revision = job.revision
@@ -836,11 +836,11 @@ def test_news_of_a_job_that_has_ended_change_nothing() -> None:
 
 
 def reloaded(job: Job) -> Job:
-    """The job as it comes back from the store: gangs follow from the tasks."""
+    """Return the job as the store loads it, with gangs that are derived from the tasks."""
     return replace(job, gangs={})
 
 
-def test_recover_goes_on_with_what_is_still_held() -> None:
+def test_recover_keeps_attempts_whose_gang_the_engine_still_holds() -> None:
     job = reloaded(running(submitted(2)))
     assert job.recover({"job@0": None}, 9000) == []
     assert states(job) == "RR RUNNING"
@@ -849,7 +849,7 @@ def test_recover_goes_on_with_what_is_still_held() -> None:
     assert states(job) == "SS SUCCEEDED"
 
 
-def test_recover_asks_again_for_what_had_only_waited() -> None:
+def test_recover_requests_waiting_gangs_again() -> None:
     job = reloaded(submitted(2))
     assert job.recover({}, 9000) == [ReleaseAllocation("job@0"), RequestAllocation("job@1", (0, 1), 1000)]
 
@@ -862,7 +862,7 @@ def test_recover_charges_each_lost_attempt_as_lost() -> None:
     assert "while the controller was away" in job.tasks[0].attempts[0].error
 
 
-def test_recover_of_a_job_that_was_being_ended() -> None:
+def test_recover_of_a_job_with_a_decided_end() -> None:
     job = running(submitted(3))
     job.attempt_ended(0, 0, end(SUCCEEDED))
     job.terminate("terminated by a user", 5000)
@@ -872,7 +872,7 @@ def test_recover_of_a_job_that_was_being_ended() -> None:
     assert [task.error for task in job.tasks] == ["", "terminated by a user", "terminated by a user"]
 
 
-def test_recover_of_a_gang_that_was_being_restarted() -> None:
+def test_recover_of_a_restarting_gang() -> None:
     job = running(submitted(3, retries=1))
     job.attempt_ended(0, 0, end(FAILED))
     job = reloaded(job)
@@ -887,8 +887,8 @@ def test_recover_with_a_spent_budget_ends_the_job() -> None:
     assert states(job) == "WW WORKER_FAILED"
 
 
-def test_recover_stops_again_what_was_being_stopped() -> None:
-    """The instruction may have been lost with the controller, and the attempt is live: nobody else ends it."""
+def test_recover_repeats_stops() -> None:
+    """The earlier instruction may have been lost with the controller, and nothing else would stop the attempt."""
     job = running(submitted(2))
     job.terminate("terminated by a user", 5000)
     instructions = reloaded(job).recover({"job@0": None}, 9000)
@@ -898,7 +898,7 @@ def test_recover_stops_again_what_was_being_stopped() -> None:
     ]
 
 
-def test_recover_starts_again_what_may_not_have_been_started() -> None:
-    """The worker may never have heard of it; a start that it has heard of has no effect."""
+def test_recover_repeats_starts_of_building_attempts() -> None:
+    """The worker may not have got the earlier start; a repeated start has no effect."""
     job = reloaded(placed(submitted(2)))
     assert job.recover({"job@0": None}, 9000) == [StartAttempt(0, 0, "w0"), StartAttempt(1, 0, "w1")]

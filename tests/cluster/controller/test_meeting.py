@@ -1,4 +1,4 @@
-"""A gang that meets, at the real controller: who hears first, lost answers, a restart between, which GPU is whose."""
+"""The rendezvous of a gang at the real controller: the order of starts, lost answers, restarts, and GPUs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from iris.cluster.engine.base import Resources, Slot
 from iris.cluster.logs.directories import LogDirectories
 from iris.rpc import cluster_pb2 as pb
 
-HOST = "127.0.0.4"  # where the worker of task 0 says that it is: only its proxy is there
+HOST = "127.0.0.4"  # the advertised host of the worker of task 0, where only its proxy listens
 TORCH: dict[str, Any] = {"rendezvous": pb.RENDEZVOUS_TORCH}
 
 
@@ -35,25 +35,31 @@ TORCH: dict[str, Any] = {"rendezvous": pb.RENDEZVOUS_TORCH}
     ("machines", "devices", "expected"),
     [
         ("aba", ["0", "0", "1"], [(0, 2, "01"), (0, 1, ""), (1, 2, "01")]),
-        ("aa", ["3", "1"], [(0, 2, "31"), (1, 2, "31")]),  # in the order of ranks, not of numbers
+        ("aa", ["3", "1"], [(0, 2, "31"), (1, 2, "31")]),  # in the order of the ranks, not of the device numbers
         ("aa", ["", ""], [(0, 2, ""), (1, 2, "")]),
         ("aa", ["01", "23"], [(0, 2, ""), (1, 2, "")]),
         ("aa", ["0", ""], [(0, 2, ""), (1, 2, "")]),
-        ("aab", ["0", "0", "1"], [(0, 1, ""), (0, 1, ""), (0, 1, "")]),  # counted anew for each slot
+        (
+            "aab",
+            ["0", "0", "1"],
+            [(0, 1, ""), (0, 1, ""), (0, 1, "")],
+        ),  # the engine numbers the devices of each slot from 0
         ("abc", ["0", "0", "0"], [(0, 1, ""), (0, 1, ""), (0, 1, "")]),
     ],
 )
-def test_seats(machines: str, devices: list[str], expected: list[tuple[int, int, str]]) -> None:
+def test_local_ranks_and_visible_devices(
+    machines: str, devices: list[str], expected: list[tuple[int, int, str]]
+) -> None:
     made = assign_local_ranks(list(machines), devices, share_devices=True)
     assert made == [LocalRank(rank, size, tuple(visible)) for rank, size, visible in expected]
 
 
-def test_where_a_process_takes_all_devices_that_it_sees_each_sees_its_own() -> None:
+def test_without_shared_devices_each_task_sees_its_own_only() -> None:
     assert assign_local_ranks(["a", "a"], [["0"], ["1"]], share_devices=False) == [LocalRank(0, 2), LocalRank(1, 2)]
 
 
 class World:
-    """A controller with a machine for each of two tasks; the worker of task 0 is reached through a proxy."""
+    """Run a controller with a machine for each of two tasks. The worker of task 0 is called through a proxy."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -82,14 +88,14 @@ class World:
 
     def start_worker(self, name: str, *options: str) -> Popen[bytes]:
         directory = self.directory / f"{name}-{len(list(self.directory.iterdir()))}"
-        logs = ("--log-directory", str(directory / "logs"))  # or it waits for somebody to hand them over to
+        logs = ("--log-directory", str(directory / "logs"))  # without it, the worker waits until it can upload its logs
         return self.stack.enter_context(running_worker(self.address, directory, *options, *logs, worker_id=name))
 
     def lose_answers(self) -> Loss:
         return self.proxy.lose("WorkerService/RunTasks", "response", 10_000)
 
     def launch(self, client: RemoteClusterClient, script: str, **fields: Any) -> str:
-        """Each run adds a line with its variables to a file of its attempt."""
+        """Return a command that appends its variables as a line to a file of its attempt."""
         proof = f'echo "$MASTER_ADDR $MASTER_PORT" >> "{self.directory}/ran.$RANK.$IRIS_ATTEMPT_ID"; '
         resources = pb.ResourceSpecProto(cpu=1)
         request = fields | TORCH | {"resources": resources}
@@ -107,7 +113,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def test_task_0_hears_first_and_says_the_same_port_again(world: World) -> None:
+def test_repeated_start_of_task_0_answers_with_the_same_port(world: World) -> None:
     gate = world.directory / "gate"
     with world.controller() as client:
         world.start_workers(client)
@@ -126,7 +132,7 @@ def test_task_0_hears_first_and_says_the_same_port_again(world: World) -> None:
     assert [line.split()[0] for line in world.ran(0)] == [HOST]
 
 
-def test_a_controller_that_ends_between_the_two_starts(world: World) -> None:
+def test_restart_of_the_controller_between_the_two_starts(world: World) -> None:
     gate = world.directory / "gate"
     with world.controller() as client:
         world.start_workers(client)
@@ -144,7 +150,7 @@ def test_a_controller_that_ends_between_the_two_starts(world: World) -> None:
     assert world.ran(0) == world.ran(1)
 
 
-def test_a_controller_that_ends_before_it_has_told_the_others_of_a_task_0_that_is_done(world: World) -> None:
+def test_restart_of_the_controller_after_task_0_has_succeeded(world: World) -> None:
     with world.controller() as client:
         world.start_workers(client)
         world.lose_answers()
@@ -158,7 +164,7 @@ def test_a_controller_that_ends_before_it_has_told_the_others_of_a_task_0_that_i
     assert not world.ran(1)
 
 
-def test_a_worker_of_task_0_that_is_lost_before_it_has_answered(world: World) -> None:
+def test_loss_of_the_worker_of_task_0_before_its_answer(world: World) -> None:
     with world.controller() as client:
         world.start_workers(client)
         loss = world.lose_answers()
@@ -191,7 +197,7 @@ def seen(client: RemoteClusterClient, job_id: str) -> list[str]:
     return [client.fetch_task_logs(task.task_id)[0].data for task in job.tasks]
 
 
-def test_each_rank_finds_its_own_gpu_under_its_local_rank(tmp_path: Path) -> None:
+def test_each_task_finds_its_gpu_under_its_local_rank(tmp_path: Path) -> None:
     engine = FakeEngine({name: Resources(gpu=2) for name in ("a", "b")})
     with (
         serving(engine, Store(None)) as controller,
@@ -207,7 +213,7 @@ def test_each_rank_finds_its_own_gpu_under_its_local_rank(tmp_path: Path) -> Non
 
 
 class EngineOfSlots(FakeEngine):
-    """Each slot has a worker of its own, which alone knows its devices: w0, w1, …"""
+    """An engine with a worker for each slot (w0, w1, …); only the worker knows its devices."""
 
     shared_workers = False
 
@@ -220,14 +226,14 @@ class EngineOfSlots(FakeEngine):
     ("devices", "expected"),
     [
         (["GPU-7", "GPU-5"], ["0 0 GPU-7,GPU-5", "1 1 GPU-7,GPU-5"]),
-        (["0", "0"], ["0 0 0", "1 0 0"]),  # each is shown its own as the first
+        (["0", "0"], ["0 0 0", "1 0 0"]),  # each task sees its own device as number 0
     ],
 )
-def test_devices_that_only_the_worker_of_a_slot_knows(
+def test_devices_come_from_the_slot_worker_if_the_engine_names_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], expected: list[str]
 ) -> None:
     engine = EngineOfSlots({"m": Resources(gpu=2)})
-    kept = Keeping(LogDirectories(tmp_path / "kept"))  # workers of slots, and their logs, are gone once their gang is
+    kept = Keeping(LogDirectories(tmp_path / "kept"))  # workers and their logs end with their gang
     with ExitStack() as stack:
         controller: ControllerThread = stack.enter_context(serving(engine, Store(None), kept_logs=kept))
         client = stack.enter_context(RemoteClusterClient(controller.address))
@@ -241,7 +247,7 @@ def test_devices_that_only_the_worker_of_a_slot_knows(
         assert seen(client, launch(client, SEEN, replicas=2, resources=GPU, **TORCH)) == expected
 
 
-def test_gangs_whose_tasks_0_are_on_one_worker_have_ports_of_their_own(world: World) -> None:
+def test_gangs_with_task_0_on_the_same_worker_get_different_ports(world: World) -> None:
     gate = world.directory / "gate"
     with world.controller() as client:
         world.start_workers(client)

@@ -1,4 +1,4 @@
-"""Whose turn it is, and where there is room."""
+"""The decisions of a scheduling pass: which gangs start, which wait, and for which reason."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def text_of(cause: Cause | None) -> str:
 
 @dataclass
 class Plan:
-    """What a plan says of each gang."""
+    """The decisions of a plan, by gang."""
 
     submit: list[GangRequest]
     reasons: dict[str, str]
@@ -85,7 +85,7 @@ def plan(
     now_s: float,
     asked: Sequence[QueuedGang] = (),
 ) -> Plan:
-    """The plan for gangs that have come in this order."""
+    """Return the plan for queued gangs that have arrived in this order."""
     queue = Queue(waiting)
     found = plan_queue(queue, held, machines, now_s, asked)
     for entry in found.submit:
@@ -105,7 +105,7 @@ def plan(
 
 
 def decide(waiting: Sequence[GangRequest], machines: Sequence[Machine], held: Sequence[Allocation] = ()) -> Plan:
-    """The plan for gangs that have only just come, in this order."""
+    """Return the plan for gangs that have just arrived, in this order."""
     return plan([waiting_since(entry, 100.0) for entry in waiting], held, machines, 100.0)
 
 
@@ -122,15 +122,15 @@ TWO = [machine("m0"), machine("m1")]
 @pytest.mark.parametrize(
     ("wanted", "machines", "expected"),
     [
-        (gang("a"), EMPTY, "submit"),  # reserves nothing
+        (gang("a"), EMPTY, "submit"),  # asks for no resources
         (gang("a", 1000), EMPTY, "submit"),
         (gang("a", cpu=4), EMPTY, "submit"),
         (gang("a", cpu=5), EMPTY, "impossible"),
         (gang("a", 4, cpu=1), EMPTY, "submit"),
         (gang("a", 5, cpu=1), EMPTY, "impossible"),
-        (gang("a", cpu=8), TWO, "impossible"),  # eight in all, but on two machines
+        (gang("a", cpu=8), TWO, "impossible"),  # eight cores in total, but on two machines
         (gang("a", 2, cpu=4), TWO, "submit"),
-        (gang("a", 3, cpu=3), TWO, "impossible"),  # nine of eight; and three on two
+        (gang("a", 3, cpu=3), TWO, "impossible"),  # nine of eight cores
         (gang("a", 2, cpu=3), TWO, "submit"),
         (gang("a", memory=8 * GIB), EMPTY, "submit"),
         (gang("a", memory=8 * GIB + 1), EMPTY, "impossible"),
@@ -147,13 +147,13 @@ TWO = [machine("m0"), machine("m1")]
         (gang("a"), [machine(used=Resources(cpu=4))], "submit"),
     ],
 )
-def test_a_gang_fits_waits_or_can_never_be_placed(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+def test_gang_fits_waits_or_is_impossible(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
     result = decide([wanted], machines)
     found = {"submit": submitted(result), "wait": list(result.reasons), "impossible": list(result.impossible)}
     assert [name for name, value in found.items() if value] == [expected]
 
 
-# What a person reads: which resource, how much it needs, how much is free.
+# The text of a reason: what the gang needs, and how much of it is free.
 REASONS = [
     (gang("a", cpu=3), [machine(used=Resources(cpu=2))], ["needs 3 cpu", "free now: 2 of 4 cpu"]),
     (gang("a", 4, cpu=1), [machine(used=Resources(cpu=1))], ["needs 4 x (1 cpu)", "free now: 3 of 4 cpu"]),
@@ -169,7 +169,7 @@ REASONS = [
         ["needs 8.0 GiB memory", "free now: 200 MiB of 8.0 GiB memory"],
     ),
     (gang("a", gpu=2), [machine(gpu=2, used=Resources(gpu=1))], ["needs 2 gpu", "free now: 1 of 2 gpu"]),
-    # Only what is short is shown as free.
+    # Only scarce resources are shown as free.
     (
         gang("a", cpu=1, memory=GIB, gpu=1),
         [machine(gpu=1, used=Resources(gpu=1))],
@@ -180,7 +180,7 @@ REASONS = [
         [machine("m0", used=Resources(cpu=2)), machine("m1")],
         ["needs 2 x (3 cpu)", "2 of 4 cpu on m0", "4 cpu on m1"],
     ),
-    # Each resource is there, but not together on one machine.
+    # Each resource is free, but no machine has both.
     (
         gang("a", cpu=4, gpu=1),
         [machine("m0", gpu=1, used=Resources(cpu=1)), machine("m1")],
@@ -195,14 +195,14 @@ REASONS = [
 
 
 @pytest.mark.parametrize(("wanted", "machines", "words"), REASONS)
-def test_a_reason_says_what_is_needed_and_what_is_free(
+def test_reason_states_what_the_gang_needs_and_what_is_free(
     wanted: GangRequest, machines: list[Machine], words: list[str]
 ) -> None:
     (reason,) = decide([wanted], machines).reasons.values()
     assert [word for word in words if word not in reason] == [], reason
 
 
-def test_a_resource_that_is_not_short_is_not_in_the_reason() -> None:
+def test_reason_omits_resources_that_are_not_scarce() -> None:
     (reason,) = decide([gang("a", cpu=1, memory=GIB)], [machine(used=Resources(cpu=4))]).reasons.values()
     assert "memory" not in reason.split("free now:")[1]
 
@@ -215,16 +215,18 @@ def test_a_resource_that_is_not_short_is_not_in_the_reason() -> None:
         (gang("a", memory=9 * GIB), EMPTY, ["needs 9.0 GiB memory", "there are only 8.0 GiB memory"]),
         (gang("a", 3, cpu=3), TWO, ["needs 3 x (3 cpu)", "4 cpu on m0; 4 cpu on m1"]),
         (gang("a", cpu=1), [], ["needs 1 cpu", "there is no machine"]),
-        # What is in use now has nothing to do with it.
+        # The reason depends on the total, not on what is free.
         (gang("a", cpu=5), [machine(used=Resources(cpu=4))], ["there are only 4 cpu"]),
     ],
 )
-def test_an_impossible_gang_says_what_there_is(wanted: GangRequest, machines: list[Machine], words: list[str]) -> None:
+def test_reason_of_an_impossible_gang_states_the_capacity(
+    wanted: GangRequest, machines: list[Machine], words: list[str]
+) -> None:
     (reason,) = decide([wanted], machines).impossible.values()
     assert [word for word in words if word not in reason] == [], reason
 
 
-# Placement, labels, and machines that are away.
+# Placement rules, labels, and machines that are not alive.
 
 SPREAD, TOGETHER = Placement.SPREAD, Placement.TOGETHER
 ZONES = [machine("m0", zone="a"), machine("m1", zone="b", used=Resources(cpu=3)), machine("m2", zone="b")]
@@ -243,13 +245,15 @@ ZONES = [machine("m0", zone="a"), machine("m1", zone="b", used=Resources(cpu=3))
         (gang("a", 2, cpu=3, zone="a"), ZONES, "impossible"),
         (gang("a", zone="c"), ZONES, "impossible"),
         (gang("a", zone="a", rack="1"), ZONES, "impossible"),
-        (gang("a", cpu=1), [machine(alive=False)], "wait"),  # it may come back
+        (gang("a", cpu=1), [machine(alive=False)], "wait"),  # the machine may become alive again
         (gang("a", cpu=5), [machine(alive=False)], "impossible"),
         (gang("a", 2, cpu=4), [machine("m0"), machine("m1", alive=False)], "wait"),
         (gang("a", cpu=4), [machine("m0"), machine("m1", alive=False)], "submit"),
     ],
 )
-def test_where_a_gang_may_be(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+def test_placement_rules_and_labels_limit_where_a_gang_fits(
+    wanted: GangRequest, machines: list[Machine], expected: str
+) -> None:
     result = decide([wanted], machines)
     found = {"submit": submitted(result), "wait": list(result.reasons), "impossible": list(result.impossible)}
     assert [name for name, value in found.items() if value] == [expected]
@@ -304,13 +308,15 @@ def test_where_a_gang_may_be(wanted: GangRequest, machines: list[Machine], expec
         ),
     ],
 )
-def test_a_reason_says_where(wanted: GangRequest, machines: list[Machine], expected: str) -> None:
+def test_reason_names_machines_labels_and_placement_rules(
+    wanted: GangRequest, machines: list[Machine], expected: str
+) -> None:
     result = decide([wanted], machines)
     (reason,) = (result.reasons | result.impossible).values()
     assert expected in reason
 
 
-def test_what_no_machine_can_take_now_reserves_nothing() -> None:
+def test_gang_that_no_live_machine_can_hold_gets_no_reservation() -> None:
     machines = [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=64, alive=False)]
     waiting = [
         waiting_since(gang("away", cpu=8), 0.0),
@@ -323,10 +329,10 @@ def test_what_no_machine_can_take_now_reserves_nothing() -> None:
     assert result.reserved_for == ""
 
 
-# What the engine was asked for, and where it waits.
+# Gangs that wait at the engine.
 
 
-def test_what_waits_at_the_engine_has_its_room() -> None:
+def test_requested_gang_that_fits_counts_as_allocated() -> None:
     asked = [waiting_since(gang("asked", cpu=3), 0.0)]
     result = plan([waiting_since(gang("a", cpu=2), 0.0), waiting_since(gang("b", cpu=1), 0.0)], [], EMPTY, 1.0, asked)
     assert submitted(result) == ["b"]
@@ -334,8 +340,8 @@ def test_what_waits_at_the_engine_has_its_room() -> None:
     assert result.withdraw == []
 
 
-def test_room_is_kept_for_what_waits_at_the_engine_in_vain() -> None:
-    """Others use the machine. Small ones would pass it for ever."""
+def test_requested_gang_that_does_not_fit_gets_a_reservation() -> None:
+    """Without a reservation, small gangs would start before it forever, because others use the machine."""
     asked = [waiting_since(gang("asked", cpu=4), 0.0)]
     busy = [machine(used=Resources(cpu=2))]
     result = plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 45.0, asked)
@@ -344,7 +350,7 @@ def test_room_is_kept_for_what_waits_at_the_engine_in_vain() -> None:
     assert submitted(plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 20.0, asked)) == ["small"]
 
 
-def test_what_waits_at_the_engine_must_not_start_in_room_that_is_kept() -> None:
+def test_requested_gang_in_the_way_of_a_reservation_is_withdrawn() -> None:
     large, busy = waiting_since(gang("large", cpu=4), 0.0), [machine("m0", used=Resources(cpu=2)), machine("m1", cpu=1)]
     asked = [waiting_since(gang("asked", cpu=3), 5.0), waiting_since(gang("fits", cpu=1), 5.0)]
     result = plan([large], [], busy, 45.0, asked)
@@ -356,7 +362,7 @@ def test_what_waits_at_the_engine_must_not_start_in_room_that_is_kept() -> None:
     assert plan([large], [], zones, 45.0, elsewhere).withdraw == [], "its machines are others"
 
 
-def test_who_lost_its_room_has_the_place_that_it_had() -> None:
+def test_gang_that_lost_its_allocation_returns_to_its_old_position() -> None:
     queue = Queue([waiting_since(gang(name, cpu=4), since) for name, since in (("a", 3.0), ("b", 5.0), ("c", 1.0))])
     for expected in ("c", "a", "b"):
         (first,) = plan_queue(queue, [], EMPTY, 6.0).submit
@@ -364,7 +370,7 @@ def test_who_lost_its_room_has_the_place_that_it_had() -> None:
         queue.remove(first.gang_id)
 
 
-def test_a_pass_submits_so_many_and_says_that_there_are_more() -> None:
+def test_pass_submits_at_most_max_submitted_gangs_and_reports_more() -> None:
     queue = Queue([waiting_since(gang(f"{number}"), 0.0) for number in range(MAX_SUBMITTED + 1)])
     result = plan_queue(queue, [], EMPTY, 0.0)
     assert (len(result.submit), result.has_more) == (MAX_SUBMITTED, True)
@@ -374,7 +380,7 @@ def test_a_pass_submits_so_many_and_says_that_there_are_more() -> None:
     assert (len(result.submit), result.has_more) == (1, False)
 
 
-# `FreeCapacity`: the same answers as a look at each machine.
+# `FreeCapacity` gives the same answers as a visit to each machine.
 
 
 def some_gang(chance: random.Random, name: str) -> GangRequest:
@@ -400,7 +406,7 @@ def some_machines(chance: random.Random, count: int) -> list[Machine]:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_room_finds_what_choose_machines_finds(seed: int) -> None:
+def test_free_capacity_finds_the_same_machines_as_choose_machines(seed: int) -> None:
     chance = random.Random(seed)
     machines = some_machines(chance, chance.randint(0, 6))
     room = FreeCapacity(MachineSet(machines), [known.free for known in machines], [known.tasks for known in machines])
@@ -416,7 +422,7 @@ def test_room_finds_what_choose_machines_finds(seed: int) -> None:
                 machines[spot] = replace(known, free=known.free - wanted.need, tasks=known.tasks + 1)
 
 
-# Turns.
+# The order of gangs, backfill and reservations.
 
 
 def test_first_come_first_served() -> None:
@@ -425,25 +431,25 @@ def test_first_come_first_served() -> None:
     assert list(result.reasons) == ["c@0"]
 
 
-def test_a_small_one_passes_one_that_does_not_fit() -> None:
+def test_small_gang_starts_before_an_older_gang_that_does_not_fit() -> None:
     result = decide([gang("large", cpu=4), gang("small", cpu=1)], [machine(used=Resources(cpu=1))])
     assert submitted(result) == ["small"]
     assert list(result.reasons) == ["large@0"]
 
 
-def test_an_impossible_one_holds_up_nobody() -> None:
+def test_impossible_gang_blocks_no_other_gang() -> None:
     result = decide([gang("huge", cpu=99), gang("a", cpu=4)], EMPTY)
     assert submitted(result) == ["a"]
     assert list(result.impossible) == ["huge@0"]
 
 
-def test_what_is_submitted_is_taken_off_what_is_free() -> None:
+def test_submitted_gang_reduces_what_is_free_for_later_gangs() -> None:
     result = decide([gang("a", cpu=3), gang("b", cpu=3), gang("c", cpu=3)], TWO)
     assert submitted(result) == ["a", "b"]
     assert "1 of 4 cpu on m0; 1 of 4 cpu on m1" in result.reasons["c@0"]
 
 
-def test_plan_changes_nothing_that_it_is_given() -> None:
+def test_plan_does_not_change_its_arguments() -> None:
     machines = [machine(used=Resources(cpu=1))]
     before = list(machines)
     decide([gang("a", cpu=3), gang("b", cpu=3)], machines)
@@ -457,7 +463,7 @@ def test_plan_changes_nothing_that_it_is_given() -> None:
         (29.9, False),
         (30, True),  # for 30 s
         (59.9, True),
-        (60, False),  # the others' turn, for 60 s
+        (60, False),  # the turn of the other gangs, for 60 s
         (119.9, False),
         (120, True),  # for 60 s
         (179.9, True),
@@ -478,7 +484,7 @@ def held_since(since_s: float, entry: GangRequest, *machines: str) -> Allocation
     return Allocation(entry, since_s, machines)
 
 
-def test_a_reservation_keeps_room_and_says_for_whom() -> None:
+def test_reservation_blocks_later_gangs_and_its_reason_names_the_job() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
     busy = [machine(used=Resources(cpu=2))]
     waiting = [waiting_since(gang("large", cpu=4), 10.0), waiting_since(gang("small", cpu=1), 35.0)]
@@ -490,7 +496,7 @@ def test_a_reservation_keeps_room_and_says_for_whom() -> None:
     assert "needs 4 cpu" in reason
 
 
-def test_who_leaves_room_for_the_oldest_passes_also_during_its_reservation() -> None:
+def test_gang_that_respects_the_reservation_starts() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
     busy = [machine(used=Resources(cpu=2))]
     waiting = [
@@ -499,15 +505,15 @@ def test_who_leaves_room_for_the_oldest_passes_also_during_its_reservation() -> 
         waiting_since(gang("two", cpu=1), 36.0),
     ]
     result = plan(waiting, [running], busy, 45.0)
-    assert submitted(result) == ["one"]  # with two of them there would be only two left
+    assert submitted(result) == ["one"]  # after a second one, only two cores would be left for the oldest
     assert list(result.reasons) == ["large@0", "two@0"]
 
 
-def test_the_reservation_is_of_the_oldest_that_does_not_fit() -> None:
+def test_oldest_gang_that_does_not_fit_gets_the_reservation() -> None:
     running = held_since(0.0, gang("before", cpu=2), "m0")
     waiting = [
         waiting_since(gang("oldest", cpu=4), 10.0),
-        waiting_since(gang("another", cpu=3), 40.0),  # would not reserve anything yet
+        waiting_since(gang("another", cpu=3), 40.0),  # has not waited long enough for a reservation
         waiting_since(gang("small", cpu=1), 41.0),
     ]
     result = plan(waiting, [running], [machine(used=Resources(cpu=2))], 45.0)
@@ -515,7 +521,7 @@ def test_the_reservation_is_of_the_oldest_that_does_not_fit() -> None:
     assert "kept for job 'oldest'" in result.reasons["small@0"]
 
 
-def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
+def test_reserved_reason_contains_the_full_job_id() -> None:
     request = GangRequest("parent/a@b@3", 1, Resources(cpu=4))
     waiting = [waiting_since(request, 0.0), waiting_since(gang("small", cpu=1), 1.0)]
     held = [held_since(0.0, gang("before", cpu=2), "m0")]
@@ -523,11 +529,11 @@ def test_the_job_that_room_is_kept_for_is_named_by_its_whole_id() -> None:
     assert "kept for job 'parent/a@b'" in result.reasons["small@0"]
 
 
-# What a pass looks at.
+# Which gangs a pass visits.
 
 
 class Looked:
-    """A gang in the queue that counts how often it is looked at."""
+    """A queued gang that counts how often it is visited."""
 
     since_s = 100.0
     job_id = "job"
@@ -543,7 +549,7 @@ class Looked:
 
 
 @pytest.mark.parametrize("now_s", [100.0, 145.0], ids=["", "reserved"])
-def test_a_pass_looks_at_what_it_submits_and_one_of_each_kind_however_many_wait(now_s: float) -> None:
+def test_pass_visits_submitted_gangs_and_one_more_gang_of_each_kind(now_s: float) -> None:
     looks = []
     for count in (10, 5000):
         waiting: list[Any] = [Looked(gang(f"{cpu}-{number}", cpu=cpu)) for number in range(count) for cpu in (4, 3, 1)]
@@ -558,12 +564,12 @@ def test_a_pass_looks_at_what_it_submits_and_one_of_each_kind_however_many_wait(
     assert looks[0] == looks[1] < 20
 
 
-# Time.
+# Simulated time.
 
 
 @dataclass
 class Cluster:
-    """Machines and a queue in simulated time; gangs run for as long as they say."""
+    """Machines and a queue in simulated time, with gangs that run for a given time."""
 
     machines: list[Machine]
     now_s: float = 0.0
@@ -622,23 +628,24 @@ def names(prefix: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("runs_s", [3, 20, 45, 100])
 @pytest.mark.parametrize("machines", [1, 3])
-def test_a_stream_of_small_gangs_does_not_starve_a_large_one(machines: int, runs_s: int) -> None:
+def test_stream_of_small_gangs_does_not_starve_a_large_gang(machines: int, runs_s: int) -> None:
     cluster = Cluster([machine(f"m{i}") for i in range(machines)])
     name = names("small")
 
     def more() -> None:
-        while len(cluster.waiting) < 8 * machines:  # there is always one that would fit
+        while len(cluster.waiting) < 8 * machines:  # a small gang that fits is always queued
             cluster.come(gang(next(name), cpu=1), runs_s)
 
     cluster.until(lambda: not cluster.machines[0].free.cpu, 60, more)
     came_s = cluster.now_s
     cluster.come(gang("large", machines, cpu=4), 10)
     cluster.until(lambda: "large@0" in cluster.started_s, 3000, more)
-    # By then one of its turns was longer than what ran when it began: 30 s from 30 s on, 60 from 120, 120 from 300.
+    # One turn of the large gang was then longer than all gangs that ran when the turn began. Turns last 30 s from 30 s
+    # on, 60 s from 120 s on, and 120 s from 300 s on.
     assert cluster.started_s["large@0"] - came_s <= 300 + runs_s
 
 
-def test_large_ones_start_in_the_order_in_which_they_came() -> None:
+def test_large_gangs_start_in_the_order_of_their_arrival() -> None:
     cluster = Cluster([machine()])
     name = names("small")
 
@@ -654,8 +661,8 @@ def test_large_ones_start_in_the_order_in_which_they_came() -> None:
     assert cluster.started_s["first@0"] < cluster.started_s["second@0"]
 
 
-def test_small_ones_are_not_blocked_by_a_large_one_that_waits_for_a_service_that_never_ends() -> None:
-    """They may be held up now and then, but two hours later a third of them must have run: a sixth of the room does."""
+def test_small_gangs_start_although_a_large_gang_waits_for_an_endless_service() -> None:
+    """Reservations may delay the small gangs, but at least a third of them must have started after two hours."""
     cluster = Cluster([machine()])
     cluster.come(gang("service", cpu=1))
     cluster.decide()
@@ -673,7 +680,7 @@ def test_small_ones_are_not_blocked_by_a_large_one_that_waits_for_a_service_that
     assert started >= came / 3, f"only {started} of {came} have started"
 
 
-def test_what_fits_beside_the_large_one_and_the_service_it_waits_for_is_never_held_up() -> None:
+def test_gang_that_fits_beside_the_reservation_and_the_service_never_waits() -> None:
     cluster = Cluster([machine(cpu=8)])
     cluster.come(gang("service", cpu=4))
     cluster.decide()
@@ -684,12 +691,12 @@ def test_what_fits_beside_the_large_one_and_the_service_it_waits_for_is_never_he
         cluster.come(gang(next(name), cpu=2), 1)
         cluster.decide()
         cluster.pass_time()
-    assert len(cluster.started_s) == 601  # each at once: 6 and 2 are 8
+    assert len(cluster.started_s) == 601  # every gang started at once, because 6 and 2 cores fit on the machine
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_everything_that_can_be_placed_starts_in_the_end(seed: int) -> None:
-    """Whatever it asks for, on machines with labels, while small ones never end to come."""
+def test_every_gang_that_can_be_placed_starts_eventually(seed: int) -> None:
+    """Gangs of all kinds start on labelled machines, although small gangs arrive all the time."""
     chance = random.Random(seed)
     labels: list[dict[str, str]] = [{"zone": "a"}, {"zone": "b"}, {"zone": "b", "disk": "ssd"}, {}]
     cluster = Cluster(
@@ -722,7 +729,7 @@ def test_everything_that_can_be_placed_starts_in_the_end(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("placement", "slots", "cpu"), [(SPREAD, 3, 4), (SPREAD, 2, 3), (TOGETHER, 4, 1)])
-def test_a_stream_of_small_ones_does_not_starve_one_that_may_not_be_anywhere(
+def test_stream_of_small_gangs_does_not_starve_a_gang_with_placement_rules(
     placement: Placement, slots: int, cpu: int
 ) -> None:
     zone = "a" if slots < 3 else ""
@@ -743,7 +750,7 @@ def test_a_stream_of_small_ones_does_not_starve_one_that_may_not_be_anywhere(
     cluster.until(lambda: len(cluster.started_s) > before + 10, cluster.now_s + 100, more)
 
 
-# `choose_machines`: where the slots of one gang go.
+# `choose_machines` assigns the slots of one gang to machines.
 
 
 @pytest.mark.parametrize(
@@ -758,20 +765,21 @@ def test_a_stream_of_small_ones_does_not_starve_one_that_may_not_be_anywhere(
         (1, 0, None),
     ],
 )
-def test_slots_are_dealt_out_evenly(slots: int, machines: int, spots: list[int] | None) -> None:
+def test_slots_are_distributed_evenly(slots: int, machines: int, spots: list[int] | None) -> None:
     assert choose_machines(gang("a", slots), [machine(f"m{i}") for i in range(machines)]) == spots
 
 
-def test_the_machine_with_the_fewest_tasks_comes_first() -> None:
+def test_machine_with_the_fewest_tasks_gets_the_first_slot() -> None:
     machines = [replace(machine("m0"), tasks=3), replace(machine("m1"), tasks=1), replace(machine("m2"), tasks=2)]
     assert choose_machines(gang("a", 4, cpu=1), machines) == [1, 1, 2, 0]
 
 
-def test_a_full_machine_is_left_out_also_for_what_reserves_nothing_else() -> None:
+def test_resource_that_a_gang_does_not_ask_for_never_excludes_a_machine() -> None:
     machines = [machine("m0", used=Resources(cpu=4)), machine("m1")]
     assert choose_machines(gang("a", 2, cpu=2), machines) == [1, 1]
     assert choose_machines(gang("a", 2), machines) == [0, 1]
-    # Too much was given away, as when a machine has shrunk: what is not asked for fits all the same.
+    # More is allocated than the machine has, for example because the machine has shrunk. A gang that does not ask for
+    # this resource still fits.
     shrunk = [machine("m0", used=Resources(cpu=9))]
     assert choose_machines(gang("a", memory=GIB), shrunk) == [0]
     assert choose_machines(gang("a", cpu=1), shrunk) is None

@@ -1,4 +1,4 @@
-"""The pauses before retries."""
+"""The retry pause of a gang."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iris.cluster.controller.jobs.retry_pause import LONG_RUN_MS, LONGEST_PAUSE_
 @pytest.mark.parametrize(
     ("first_ms", "row", "longest_ms"),
     [
-        (1000, 1, 0),  # the first comes at once
+        (1000, 1, 0),  # no pause before the first retry
         (1000, 2, 1000),
         (1000, 3, 2000),
         (1000, 4, 4000),
@@ -32,7 +32,7 @@ def test_pauses_double_up_to_a_limit_and_are_at_most_a_fifth_shorter(first_ms: i
     assert pause_before(row, first_ms, "same") == pause_before(row, first_ms, "same")
 
 
-def test_a_long_run_ends_the_row() -> None:
+def test_long_run_ends_the_row() -> None:
     assert [next_in_row(row, 0) for row in (0, 1, 5)] == [1, 2, 6]
     assert next_in_row(5, LONG_RUN_MS - 1) == 6
     assert next_in_row(5, LONG_RUN_MS) == 1

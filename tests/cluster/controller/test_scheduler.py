@@ -1,4 +1,4 @@
-"""The real controller on an engine that is shared, slow, away or wrong: nothing is given twice, and all is said."""
+"""The real controller with an engine that is shared, slow, unreachable or wrong. No capacity is allocated twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cpus(client: RemoteClusterClient, cpu: int, replicas: int = 1, **fields: obj
 
 
 def says(client: RemoteClusterClient, job_id: str, *words: str) -> None:
-    """Waits until a job and its task say why they wait."""
+    """Wait until the status messages of a job and its task contain the words."""
     seen = [""]
 
     def is_said() -> bool:
@@ -53,7 +53,7 @@ def says(client: RemoteClusterClient, job_id: str, *words: str) -> None:
     wait_until(is_said, f"{words} of {job_id}; the last was {seen}")
 
 
-def test_room_that_the_engine_was_asked_for_is_not_given_twice(
+def test_requested_capacity_is_not_allocated_twice(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.granting = False
@@ -74,7 +74,7 @@ def test_room_that_the_engine_was_asked_for_is_not_given_twice(
     says(client, second, "w has room, but is still starting")
 
 
-def test_room_is_free_when_its_gang_is_gone(
+def test_capacity_is_free_once_the_released_gang_has_left_the_snapshot(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     first = cpus(client, 4)
@@ -90,7 +90,7 @@ def test_room_is_free_when_its_gang_is_gone(
     says(client, second, "still starting")
 
 
-def test_room_that_cannot_be_released_holds_up_nobody_else(
+def test_gang_that_cannot_be_released_blocks_no_other_gang(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     first = cpus(client, 1)
@@ -107,7 +107,9 @@ def test_room_that_cannot_be_released_holds_up_nobody_else(
     wait_until(lambda: gang_id in engine.released, "its own release, which is tried again")
 
 
-def test_what_others_use_is_said(engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient) -> None:
+def test_reason_states_what_other_users_of_the_engine_hold(
+    engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
+) -> None:
     engine.others_take("w", Resources(cpu=2))
     says(client, cpus(client, 1), "still starting")
     waits = cpus(client, 4)
@@ -116,7 +118,7 @@ def test_what_others_use_is_said(engine: FakeEngine, controller: ControllerThrea
     assert (machine.free.cpu, machine.total.cpu, len(machine.holdings)) == (1, 4, 1)
 
 
-def test_what_others_took_in_the_last_moment_is_waited_for_at_the_engine(
+def test_gang_waits_at_the_engine_if_others_take_its_capacity_first(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.granting = False
@@ -131,9 +133,7 @@ def test_what_others_took_in_the_last_moment_is_waited_for_at_the_engine(
 
 
 @pytest.mark.parametrize("stuck_s", [0.5, 1000.0], ids=["for long", "for a moment"])
-def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_one(
-    engine: FakeEngine, stuck_s: float
-) -> None:
+def test_request_in_the_way_of_an_older_gang_is_withdrawn(engine: FakeEngine, stuck_s: float) -> None:
     with (
         serving(engine, Store(None), withdraw_after_s=stuck_s) as controller,
         RemoteClusterClient(controller.address) as client,
@@ -144,7 +144,7 @@ def test_what_waits_at_the_engine_is_taken_back_when_room_is_kept_for_an_older_o
 def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, stuck_s: float) -> None:
     holder = cpus(client, 2)
     says(client, holder, "still starting")
-    store_age = 305_000  # its third turn has begun, which is long enough for a busy machine
+    store_age = 305_000  # its third turn has begun, which lasts long enough on a busy machine
     large = cpus(client, 4)
     says(client, large, "needs 4 cpu; free now: 2 of 4 cpu")
     engine.granting = False
@@ -156,7 +156,7 @@ def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: Remote
     wait_until(lambda: client.list_machines().waiting[0].has_reservation, "the turn of the older one")
     if stuck_s > 100:
         controller.call(lambda: engine.others_take("w", Resources(cpu=-2)))
-        engine.granting = True  # it had room all the time, as one whose slots began after each other
+        engine.granting = True  # the engine had granted the gang before, and reports it only now
         says(client, small, "still starting")
         assert f"{small}@0" not in engine.released
         return
@@ -170,14 +170,14 @@ def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: Remote
 
 
 def _age(controller: ControllerThread, gang_id: str, seconds: float) -> None:
-    """As if a gang had waited for so much longer: it is the time that a test cannot wait for."""
+    """Make a gang as old as if it had waited for `seconds` more."""
     queue = controller.controller._scheduler._gangs.queue
     entry = queue.remove(gang_id)
     assert entry is not None
     queue.add(replace(entry, since_s=entry.since_s - seconds))
 
 
-def test_a_machine_that_is_away_is_waited_for(
+def test_gang_waits_for_a_machine_that_is_not_alive(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     controller.call(lambda: engine.bury("w"))
@@ -189,7 +189,7 @@ def test_a_machine_that_is_away_is_waited_for(
     says(client, waits, "still starting")
 
 
-def test_gang_that_fits_only_task_by_task_is_told_of_independent_tasks(client: RemoteClusterClient) -> None:
+def test_error_of_a_gang_that_fits_task_by_task_recommends_independent_tasks(client: RemoteClusterClient) -> None:
     error = wait_for_end(client, cpus(client, 1, replicas=60)).error
     assert error.startswith("it can never be placed: needs 60 x (1 cpu); there are only 4 cpu. ")
     assert "--independent" in error
@@ -198,7 +198,7 @@ def test_gang_that_fits_only_task_by_task_is_told_of_independent_tasks(client: R
     assert "--independent" in wait_for_end(client, spread).error
 
 
-def test_gang_that_no_way_would_place_is_not_told_of_independent_tasks(client: RemoteClusterClient) -> None:
+def test_error_of_a_gang_that_fits_in_no_way_recommends_nothing(client: RemoteClusterClient) -> None:
     for hopeless in (
         cpus(client, 5),
         cpus(client, 5, replicas=60),
@@ -209,7 +209,7 @@ def test_gang_that_no_way_would_place_is_not_told_of_independent_tasks(client: R
         assert "--independent" not in error
 
 
-def test_what_fits_nowhere_waits_for_machines_on_an_elastic_engine(
+def test_gang_that_fits_nowhere_waits_on_an_elastic_engine(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.elastic = True
@@ -225,7 +225,7 @@ def test_what_fits_nowhere_waits_for_machines_on_an_elastic_engine(
     assert "there are only 4 cpu" in job.error
 
 
-def test_while_the_engine_is_away_what_waits_says_so_and_goes_on_afterwards(
+def test_waiting_gangs_report_an_unreachable_engine_and_start_when_it_returns(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     says(client, cpus(client, 3), "still starting")
@@ -248,7 +248,7 @@ def test_while_the_engine_is_away_what_waits_says_so_and_goes_on_afterwards(
     assert not client.list_machines().problem
 
 
-def test_a_gang_that_is_broken_and_has_lost_nobody_for_certain_goes_on(
+def test_broken_gang_without_a_certainly_lost_slot_continues(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -266,7 +266,7 @@ def test_a_gang_that_is_broken_and_has_lost_nobody_for_certain_goes_on(
         wait_until(lambda: f"{job_id}@0" in engine.released, "its room to be given back")
 
 
-def test_room_whose_worker_does_not_come_is_given_back_and_asked_for_anew(tmp_path: Path) -> None:
+def test_allocation_whose_worker_does_not_register_is_released_and_requested_again(tmp_path: Path) -> None:
     engine = FakeEngine()
     with (
         serving(engine, Store(None), start_limit_s=0.5) as controller,
@@ -284,7 +284,7 @@ def test_room_whose_worker_does_not_come_is_given_back_and_asked_for_anew(tmp_pa
     assert (job.tasks[0].preemption_count, job.tasks[0].failure_count, len(job.tasks[0].attempts)) == (0, 0, 1)
 
 
-def test_why_room_was_lost_before_it_was_used_is_said(
+def test_reason_states_why_an_earlier_allocation_was_lost(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     job_id = launch(client, ["true"])
@@ -293,7 +293,7 @@ def test_why_room_was_lost_before_it_was_used_is_said(
     says(client, job_id, "still starting (before: the room that it had was lost: power cut)")
 
 
-def test_who_was_never_taken_by_the_engine_is_not_said_to_have_had_room(
+def test_request_that_the_engine_never_accepted_counts_as_no_loss(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.taking = False
@@ -305,7 +305,7 @@ def test_who_was_never_taken_by_the_engine_is_not_said_to_have_had_room(
     assert client.get_job_status(job_id).status_message == "waiting: w has room, but is still starting"
 
 
-def test_who_waited_keeps_its_place_when_the_controller_is_another(tmp_path: Path) -> None:
+def test_queue_keeps_its_order_after_a_restart_of_the_controller(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.others_take("w", Resources(cpu=4))
     with (
@@ -331,7 +331,7 @@ def _register(controller: ControllerThread, worker_id: str) -> None:
     assert controller.run(controller.controller.reports.register(request)).accepted
 
 
-def test_what_ran_before_the_controller_came_ran_before_who_waits_for_its_room(tmp_path: Path) -> None:
+def test_adopted_gang_counts_as_older_than_queued_gangs(tmp_path: Path) -> None:
     engine = FakeEngine({"a": Resources(cpu=4), "b": Resources(cpu=4)})
     with (
         serving(engine, Store(tmp_path / "db")) as controller,
@@ -354,10 +354,10 @@ def test_what_ran_before_the_controller_came_ran_before_who_waits_for_its_room(t
         )
         wait_until(lambda: client.list_machines().waiting[0].has_reservation, "its turn")
         small = cpus(client, 3)
-        says(client, small, "has room, but is still starting")  # the other machine is enough for who is older
+        says(client, small, "has room, but is still starting")  # the older gang needs only the other machine
 
 
-def test_of_many_that_wait_the_first_are_listed_and_all_are_counted(
+def test_list_machines_lists_the_first_thousand_waiting_gangs_and_counts_all(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     engine.others_take("w", Resources(cpu=4))

@@ -1,4 +1,4 @@
-"""A task and its attempts: every transition, as tables."""
+"""The transitions of a task and its attempts, as tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACE = WorkerIdentity("w0", "http://127.0.0.1:1", "first")
 
 
 def started(*, retries: int = 0, preemptions: int = 0, stop: Stop | None = None, running: bool = True) -> Task:
-    """A task with a live attempt 0."""
+    """Return a task with the live attempt 0."""
     task = Task("job", 3, retries, preemptions)
     task.start_attempt(PLACE)
     if running:
@@ -40,14 +40,14 @@ def end(state: int, *, at: int = 2000) -> AttemptEnd:
     return AttemptEnd(state, at, exit_code=143, term_signal=15, error=f"ended {state_name(state)}")
 
 
-def test_a_new_task_waits() -> None:
+def test_new_task_is_pending() -> None:
     task = Task("parent/job", 3)
     assert task.task_id == "parent/job/task-3"
     assert (task.state, task.is_finished, task.live_attempt, task.attempts) == (PENDING, False, None, [])
     assert (task.max_retries_failure, task.max_retries_preemption) == (0, 100)
 
 
-def test_an_attempt_that_ran_out_of_memory_is_a_failure_of_the_tasks_own() -> None:
+def test_out_of_memory_is_charged_to_the_failure_budget() -> None:
     task = started(retries=1)
     assert task.end_attempt(0, AttemptEnd(FAILED, 2000, exit_code=137, term_signal=9, out_of_memory=True))
     assert (task.state, task.failure_count, task.attempts[0].out_of_memory) == (PENDING, 1, True)
@@ -70,27 +70,27 @@ def test_the_life_of_an_attempt() -> None:
     assert task.is_finished
 
 
-# How an attempt ended, with which stop and which budgets -> the task, the attempt's charge on (failures, preemptions).
-# WAITS stands for PENDING with budget left. The error is the attempt's own ("own"), the stop's ("stop") or none.
+# The end of an attempt, the stop and the budgets, then the state of the task, the charges and the error. The error is
+# that of the attempt ("own"), that of the stop ("stop"), or empty.
 ENDS = [
     # end, stop, retries, preemptions -> state, failures charged, preemptions charged, error
     (SUCCEEDED, None, 0, 0, SUCCEEDED, 0, 0, ""),
-    (SUCCEEDED, Stop.RESTART, 0, 0, SUCCEEDED, 0, 0, ""),  # a success is final, whatever was wanted
+    (SUCCEEDED, Stop.RESTART, 0, 0, SUCCEEDED, 0, 0, ""),  # a success is final, although the attempt was being stopped
     (SUCCEEDED, Stop.END, 0, 0, SUCCEEDED, 0, 0, ""),
     (SUCCEEDED, Stop.TASK, 0, 0, SUCCEEDED, 0, 0, ""),
     (FAILED, None, 0, 0, FAILED, 1, 0, "own"),
     (FAILED, None, 1, 0, PENDING, 1, 0, "own"),
-    (FAILED, None, 0, 5, FAILED, 1, 0, "own"),  # the other budget does not help
-    (FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),  # peers of a dead rank crash too
+    (FAILED, None, 0, 5, FAILED, 1, 0, "own"),  # the preemption budget does not count
+    (FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),  # the peers of a dead task crash as well
     (FAILED, Stop.END, 5, 5, FAILED, 0, 0, "own"),
-    (FAILED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),  # a user wanted it to end, and that is no failure
-    (KILLED, None, 5, 5, KILLED, 0, 0, "own"),  # by somebody who asked the worker
+    (FAILED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),  # the termination by a user is no failure
+    (KILLED, None, 5, 5, KILLED, 0, 0, "own"),  # the worker was asked directly
     (KILLED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),
     (KILLED, Stop.END, 5, 5, KILLED, 0, 0, "stop"),
     (KILLED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),
     (WORKER_FAILED, None, 0, 0, WORKER_FAILED, 0, 1, "own"),
     (WORKER_FAILED, None, 0, 1, PENDING, 0, 1, "own"),
-    (WORKER_FAILED, None, 5, 0, WORKER_FAILED, 0, 1, "own"),  # a lost worker never spends the first budget
+    (WORKER_FAILED, None, 5, 0, WORKER_FAILED, 0, 1, "own"),  # a lost worker never spends the failure budget
     (WORKER_FAILED, Stop.RESTART, 0, 0, PENDING, 0, 0, ""),
     (WORKER_FAILED, Stop.END, 5, 5, KILLED, 0, 0, "stop"),
     (WORKER_FAILED, Stop.TASK, 5, 5, KILLED, 0, 0, "stop"),
@@ -111,7 +111,7 @@ def test_the_end_of_an_attempt(
     assert task.stop is None
     assert task.finished_at_ms == (2000 if is_task_finished(state) else 0)
     (attempt,) = task.attempts
-    # The attempt keeps its own end, also when the task goes on.
+    # The attempt keeps its own end, even if the task is retried.
     assert (attempt.state, attempt.error) == (how, f"ended {state_name(how)}")
     assert (attempt.exit_code, attempt.term_signal, attempt.finished_at_ms) == (143, 15, 2000)
     assert attempt.is_worker_failure is (how == WORKER_FAILED)
@@ -119,7 +119,7 @@ def test_the_end_of_an_attempt(
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 @pytest.mark.parametrize("lost_in_between", [0, 2])
-def test_a_failure_budget_is_spent_by_failures_only(retries: int, lost_in_between: int) -> None:
+def test_only_failures_spend_the_failure_budget(retries: int, lost_in_between: int) -> None:
     task = Task("job", 0, retries, 100)
     for _ in range(lost_in_between):
         attempt = task.start_attempt(PLACE)
@@ -135,7 +135,7 @@ def test_a_failure_budget_is_spent_by_failures_only(retries: int, lost_in_betwee
 
 
 @pytest.mark.parametrize("preemptions", [0, 1, 4])
-def test_a_preemption_budget_is_spent_by_lost_workers(preemptions: int) -> None:
+def test_lost_workers_spend_the_preemption_budget(preemptions: int) -> None:
     task = Task("job", 0, 9, preemptions)
     for _ in range(preemptions + 1):
         assert task.state == PENDING
@@ -143,7 +143,7 @@ def test_a_preemption_budget_is_spent_by_lost_workers(preemptions: int) -> None:
     assert (task.state, task.failure_count, task.preemption_count) == (WORKER_FAILED, 0, preemptions + 1)
 
 
-def test_a_retry_starts_clean_and_keeps_the_first_start() -> None:
+def test_retry_resets_the_outcome_and_keeps_the_first_start_time() -> None:
     task = started(retries=1)
     task.end_attempt(0, end(FAILED))
     assert (task.state, task.error, task.exit_code) == (PENDING, "ended FAILED", None)
@@ -156,23 +156,23 @@ def test_a_retry_starts_clean_and_keeps_the_first_start() -> None:
     assert [attempt.state for attempt in task.attempts] == [FAILED, SUCCEEDED]
 
 
-def test_reports_of_other_attempts_are_no_news() -> None:
+def test_reports_of_other_attempts_change_nothing() -> None:
     task = started(retries=1)
-    assert not task.attempt_is_running(0, 1234)  # again
-    assert not task.attempt_is_running(1, 1234)  # not yet
+    assert not task.attempt_is_running(0, 1234)  # repeated
+    assert not task.attempt_is_running(1, 1234)  # the attempt does not exist yet
     assert not task.end_attempt(1, end(FAILED))
     assert task.started_at_ms == 1000
     assert task.end_attempt(0, end(FAILED))
-    assert not task.end_attempt(0, end(SUCCEEDED))  # between attempts
+    assert not task.end_attempt(0, end(SUCCEEDED))  # no attempt is live
     task.start_attempt(PLACE)
-    assert not task.end_attempt(0, end(SUCCEEDED))  # late
+    assert not task.end_attempt(0, end(SUCCEEDED))  # the attempt has ended before
     assert not task.attempt_is_running(0, 1234)
     assert task.state == BUILDING
     assert task.attempts[0].state == FAILED
 
 
 @pytest.mark.parametrize("state", [SUCCEEDED, FAILED, KILLED, WORKER_FAILED])
-def test_a_final_state_is_final(state: int) -> None:
+def test_final_state_never_changes(state: int) -> None:
     task = started()
     task.end_attempt(0, end(state))
     for other in (SUCCEEDED, FAILED, KILLED, WORKER_FAILED):
@@ -185,20 +185,20 @@ def test_a_final_state_is_final(state: int) -> None:
         task.finish_unstarted(KILLED, "", 9000)
 
 
-def test_a_second_attempt_beside_the_first_is_a_bug() -> None:
+def test_second_live_attempt_raises() -> None:
     task = started()
     with pytest.raises(InternalError, match="job/task-3 cannot start an attempt: it is RUNNING"):
         task.start_attempt(PLACE)
 
 
 @pytest.mark.parametrize("state", [KILLED, UNSCHEDULABLE])
-def test_a_waiting_task_is_given_up(state: int) -> None:
+def test_waiting_task_can_end_without_an_attempt(state: int) -> None:
     task = Task("job", 0)
     task.finish_unstarted(state, "no room", 7000)
     assert (task.state, task.error, task.finished_at_ms, task.attempts) == (state, "no room", 7000, [])
     assert (task.exit_code, task.term_signal) == (None, None)
 
 
-def test_a_running_task_cannot_be_given_up_unstarted() -> None:
+def test_running_task_cannot_end_without_an_attempt() -> None:
     with pytest.raises(InternalError, match="it is RUNNING"):
         started().finish_unstarted(KILLED, "", 7000)

@@ -1,4 +1,4 @@
-"""What is due when."""
+"""Timers that a loop asks what is due."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from iris.system.timers import Timers
 
 
-def test_what_is_due_comes_in_the_order_of_time() -> None:
+def test_due_keys_come_in_the_order_of_their_times() -> None:
     timers: Timers[str] = Timers()
     assert (timers.next_s(), timers.pop_due(1e9)) == (math.inf, None)
     for key, due_s in (("late", 30.0), ("early", 10.0), ("same", 10.0)):
@@ -19,7 +19,7 @@ def test_what_is_due_comes_in_the_order_of_time() -> None:
     assert timers.next_s() == 30.0
 
 
-def test_a_moment_is_replaced_or_dropped() -> None:
+def test_timer_can_be_replaced_and_dropped() -> None:
     timers: Timers[str] = Timers()
     timers.set("a", 10.0)
     timers.set("a", 50.0)
@@ -27,11 +27,11 @@ def test_a_moment_is_replaced_or_dropped() -> None:
     timers.drop("b")
     timers.drop("never set")
     assert timers.next_s() == 50.0
-    timers.set("b", 20.0)  # after a drop, at the same moment as before
+    timers.set("b", 20.0)  # set again for the same time after a drop
     assert [timers.pop_due(100.0) for _ in range(3)] == ["b", "a", None]
 
 
-def test_any_order_of_calls_is_like_a_plain_table() -> None:
+def test_timers_agree_with_a_plain_table_for_any_order_of_calls() -> None:
     chance = random.Random(1)
     for _ in range(200):
         timers: Timers[int] = Timers()
@@ -54,7 +54,7 @@ def test_any_order_of_calls_is_like_a_plain_table() -> None:
             assert timers.next_s() == min(table.values(), default=math.inf)
 
 
-def test_what_was_dropped_long_before_its_time_is_not_held_until_then() -> None:
+def test_dropped_timers_do_not_accumulate() -> None:
     timers: Timers[int] = Timers()
     for number in range(10):
         timers.set(-number, number)

@@ -1,4 +1,4 @@
-"""However many attempts are due at once, the controller calls each worker a few times at once."""
+"""The controller makes only a few calls to each worker at once, however many attempts are due."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_OF_WORKER = 4
 
 @contextmanager
 def silent_worker() -> Iterator[tuple[str, list[socket.socket]]]:
-    """What takes connections and never answers: its address, and the connections that it has."""
+    """Yield the address of a server that accepts connections and never answers, and the list of its connections."""
     connections: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
 
@@ -55,7 +55,7 @@ def calls_of(controller: ControllerThread) -> WorkerCalls:
     return controller.controller.fleet.calls
 
 
-def test_worker_that_never_answers_gets_a_few_calls_and_the_other_starts_wait() -> None:
+def test_unresponsive_worker_gets_a_few_calls_while_its_other_starts_wait() -> None:
     engine = FakeEngine({"silent": Resources(cpu=1000)})
     with (
         silent_worker() as (address, connections),
@@ -76,7 +76,7 @@ def test_worker_that_never_answers_gets_a_few_calls_and_the_other_starts_wait() 
         assert len(connections) == MOST_OF_WORKER
 
 
-def test_worker_that_never_answers_delays_no_start_on_another_worker() -> None:
+def test_unresponsive_worker_delays_no_start_on_another_worker() -> None:
     engine = FakeEngine({"silent": Resources(cpu=1), "refusing": Resources(cpu=1000)})
     with (
         silent_worker() as (address, _),
@@ -84,7 +84,9 @@ def test_worker_that_never_answers_delays_no_start_on_another_worker() -> None:
         RemoteClusterClient(controller.address) as client,
     ):
         register(controller, "silent", address)
-        register(controller, "refusing", controller.address)  # what is there has no RunTasks: that is an answer
+        register(
+            controller, "refusing", controller.address
+        )  # the controller has no RunTasks, which counts as an answer
         held = pb.ResourceSpecProto(cpu=1)
         for _ in range(MOST_OF_WORKER * 2):
             launch(client, ["true"], resources=held)
