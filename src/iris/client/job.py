@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from iris.client.logs.streams import LogStream
     from iris.cluster.client.remote_client import RemoteClusterClient
 
-_SHOWN_LINES = 10  # of the failed task's log, in a JobFailedError
+_SHOWN_LINES = 10  # how many last lines of the failed task a JobFailedError shows
 
 # Makes an object from the bytes that a task has sent.
 Loads = Callable[[bytes], Any]
@@ -224,7 +224,7 @@ class Job(JobReference):
         try:
             return Task(self._client, self.job_id, task_index).exception(loads=loads)
         except IrisError:
-            return None  # the controller does not answer; the failure of the job matters more
+            return None  # if the controller does not answer, the user still gets the JobFailedError
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -244,7 +244,9 @@ class Job(JobReference):
             f" or: iris logs {shlex.quote(self.job_id)} --task {index}"
         )
         return JobFailedError(
-            visible(text),  # a traceback prints it on a terminal, and the task's lines may have control sequences
+            visible(
+                text
+            ),  # the text may contain lines of the task with control sequences, and is printed on a terminal
             job_id=self.job_id,
             status=status,
             task_index=index,
@@ -260,16 +262,18 @@ class Job(JobReference):
             ) as last:
                 return tuple(entry.message for entry in last)
         except IrisError:
-            return ()  # the log cannot be read; the failure of the job matters more
+            return ()  # if the log cannot be read, the user still gets the JobFailedError
 
 
 def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:
     if not is_task_finished(task.state):
-        raise _no_result(task, f"it is {state_name(task.state)}")
+        raise _no_result(task, f"the task is {state_name(task.state)}")
     if task.state != cluster_pb2.TASK_STATE_SUCCEEDED:
-        raise _no_result(task, f"it ended as {state_name(task.state)}: {task.error}") from load_exception(task, loads)
+        raise _no_result(task, f"the task ended as {state_name(task.state)}: {task.error}") from load_exception(
+            task, loads
+        )
     if not task.HasField("serialized_result") or not task.serialized_result:
-        raise _no_result(task, task.result_error or "it returned none")
+        raise _no_result(task, task.result_error or "the task has sent none")
     return task.serialized_result
 
 
@@ -280,11 +284,11 @@ def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
     except Exception as cause:  # unpickling runs the user's code, which can raise anything
         if loads is not load_here:
             name = getattr(loads, "__qualname__", repr(loads))
-            raise _no_result(task, f"{name} cannot load it: {type(cause).__name__}: {cause}") from cause
+            raise _no_result(task, f"{name} cannot load the returned value: {type(cause).__name__}: {cause}") from cause
         raise _no_result(
             task,
-            f"what it returned cannot be unpickled here, on Python {python_version()}: {type(cause).__name__}: {cause}"
-            " (is what it is made of installed here in the worker's versions, its Python included?)",
+            f"the returned value cannot be unpickled on Python {python_version()}: {type(cause).__name__}: {cause}"
+            " (check that Python and the packages of the value have the same versions here as on the worker)",
         ) from cause
 
 

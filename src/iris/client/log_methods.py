@@ -75,7 +75,9 @@ class LogMethods:
             entries = list(itertools.islice(join_parts(stream), max_lines or None))
             end = stream.ends.get(task_index)
         if end is not None and not end.complete:
-            return [entry for entry in entries if not entry.partial or entry.missing_bytes]  # the task may go on
+            return [
+                entry for entry in entries if not entry.partial or entry.missing_bytes
+            ]  # the task may still be writing this line
         return entries
 
     def stream_task_logs(

@@ -38,7 +38,9 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
     try:
         with LogStream(TaskLogReader(cluster, job_id, [task_index], options)) as stream:
             if left_s < threading.TIMEOUT_MAX:
-                timer = threading.Timer(left_s, stream.close)  # also while the stream waits for a silent server
+                timer = threading.Timer(
+                    left_s, stream.close
+                )  # the timer also ends a stream that waits for a silent server
                 timer.daemon = True
                 timer.start()
             for entries in stream.batches():
@@ -57,10 +59,10 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
 def _terminal_printer() -> _TerminalPrinter | None:
     """Return a printer for the terminal, or None if stdout is not a terminal."""
     try:
-        # A notebook shows what is written to the stream, while the descriptor may be the terminal that started it.
+        # In a notebook, `sys.stdout` writes to the page, although its descriptor may be a terminal.
         if sys.stdout is None or not sys.stdout.isatty():
             return None
-    except ValueError:  # the program has closed it
+    except ValueError:  # the program has closed stdout
         return None
     stdout = Outlet(sys.stdout)
     return _TerminalPrinter(Screen(stdout, Outlet(sys.stderr))) if stdout.is_terminal else None

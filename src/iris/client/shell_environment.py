@@ -65,7 +65,7 @@ def _own_umask() -> int:
     if sys.platform.startswith("linux"):
         for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
-            if name == "Umask":  # since Linux 4.7
+            if name == "Umask":  # the kernel has this line since Linux 4.7
                 return int(value, 8)
     umask = os.umask(0o022)  # the only way to read it; a file that another thread creates now gets this umask
     os.umask(umask)

@@ -59,12 +59,16 @@ def entrypoint_of(
         return Entrypoint(callable=entrypoint, args=items, kwargs=named)
     if isinstance(entrypoint, Entrypoint):
         if entrypoint.callable and (items or named):
-            raise InvalidArgumentError("args and kwargs go with a plain callable: this Entrypoint has its own already")
+            raise InvalidArgumentError(
+                "args and kwargs go with a plain callable, but this Entrypoint has arguments of its own"
+            )
         entry = entrypoint
     else:
         entry = Entrypoint.from_command(entrypoint)
     if items or named:
-        raise InvalidArgumentError("args and kwargs go with a callable; the words of a command are its arguments")
+        raise InvalidArgumentError(
+            "args and kwargs go with a callable; put the arguments of a command into its list of words"
+        )
     return entry
 
 

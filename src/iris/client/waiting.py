@@ -32,7 +32,7 @@ def wait_for_end(
     left = None if end == math.inf else max(0.0, end - time.monotonic())
     try:
         for _ in cluster.watch_job(job_id, timeout=left, longest_pause_s=longest_pause_s):
-            pass  # the last status is final
+            pass  # the iterator ends after the final status
     except DeadlineExceededError as error:
         if end == math.inf:
             raise
@@ -51,7 +51,7 @@ def tell_about_other_tasks(cluster: RemoteClusterClient, job_id: str, end: float
     try:
         count = cluster.get_job_status(job_id, timeout_s=max(0.0, end - time.monotonic())).num_tasks
     except (UnavailableError, DeadlineExceededError):
-        return  # reading the log meets the same trouble, and reports it
+        return  # reading the log fails for the same reason, and reports it
     if count > 1:
         others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
         print_notice(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Stage = Literal["packing", "sending"]
 Progress = Callable[[Stage, int, int], None]
 
-_SHOWN = 3  # files that a notice names
-_QUIET_S = 1.0  # a stage that takes no longer than this needs no notice
+_SHOWN = 3  # how many files a notice names
+_QUIET_S = 1.0  # a notice is sent only if packing or sending takes longer than this
 _MB = 1_000_000
 
 
@@ -67,7 +67,7 @@ class WorkspaceUpload:
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
-        from iris.cluster.client.workspace_archive import pack_workspace  # slow to import, and few jobs need it
+        from iris.cluster.client.workspace_archive import pack_workspace  # this import is slow, and few jobs need it
 
         bundle = pack_workspace(self.folder, self._stage("packing"))
         if bundle.left_out:

@@ -24,7 +24,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.http.stream_handle import StreamHandle
 
-# Several logs are merged from pages. All pages together have about this size.
+# When several logs are merged, a page of each log is in memory. All pages together have about this size.
 _PAGES_BYTES = 32 << 20
 _LARGEST_PAGE_BYTES = 4 << 20
 _SMALLEST_PAGE_BYTES = 64 << 10
@@ -40,8 +40,11 @@ class ExistingLines:
     def __init__(self, state: ReadState) -> None:
         self._state = state
         self._options = state.options
-        self._handles: dict[StreamHandle, None] = {}  # of the open streams
-        self._silent: set[str] = set()  # workers that did not answer; a follow tries them again in its second stage
+        # The handles of all open streams.
+        self._handles: dict[StreamHandle, None] = {}
+
+        # The ids of workers that did not answer. The second stage of a follow tries them again.
+        self._silent: set[str] = set()
 
     def abort(self) -> None:
         """End the open streams, from any thread."""
@@ -123,7 +126,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # the second stage reads the rest
+                return  # the second stage of the reader reads the rest
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))
@@ -139,7 +142,7 @@ class ExistingLines:
             request.max_bytes = page_bytes
             worker = routes.worker_of(index, attempt)
             if self._options.follow and attempt.worker_id in self._silent:
-                return  # the second stage waits for this worker
+                return  # the second stage of the reader waits for this worker
             got_any = False
             try:
                 with self._stream(request, worker) as messages:

@@ -33,7 +33,7 @@ from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.http.stream_handle import StreamHandle
 
-# The worker to ask (None: the controller), and whether the client checks `start_ms` instead of the server.
+# The worker to read from (None: the controller), and whether the client checks `start_ms` instead of the server.
 _Server = tuple[Worker | None, bool]
 
 
@@ -73,7 +73,7 @@ class Following:
                 if state.is_closed or (arrival is None and time.monotonic() >= self._until):
                     return
                 if isinstance(arrival, Silence):
-                    # Streams that cannot be read say the same.
+                    # If a stream is open or is being retried, the notice about the stream is enough.
                     if not self._follow.has_streams and not self._follow.is_in_trouble:
                         state.options.on_notice(f"{arrival.error}; trying again")
                 elif arrival is not None:
@@ -136,7 +136,7 @@ class Following:
                 return
         notice = self._notices.get(index)
         if notice is None:
-            is_told = bool(self._notices)  # the notice about another task says the same
+            is_told = bool(self._notices)  # one notice is enough if several tasks cannot be read
             subject = f"task {index}, attempt {attempt.attempt_id}"
             notice = self._notices[index] = TroubleNotice(state.options, subject, quiet=is_told)
         notice.report(retry.error, retry.failure, retry.tries)

@@ -37,9 +37,11 @@ class LineReader:
         self._task_index = task_index
         self._attempt_id = position.attempt_id
         self._received = list(position.offsets)
-        self._partial = [bytearray() for _ in SOURCES]  # the partial line of each source
+        self._partial = [bytearray() for _ in SOURCES]  # the partial line of each source, by source id
         self._partial_ms = [0] * len(SOURCES)
-        self._searched = [0] * len(SOURCES)  # how many bytes of each partial line have no place to cut the line
+        self._searched = [0] * len(
+            SOURCES
+        )  # how many bytes of each partial line contain no carriage return at which to cut
 
     @property
     def received(self) -> Position:
@@ -128,7 +130,7 @@ class LineReader:
     def _take_partial(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         partial = self._partial[source_id]
         origin = self._origin(source_id, self._partial_ms[source_id], partial=True)
-        with memoryview(partial) as view:  # a slice of the bytearray would be another copy of it
+        with memoryview(partial) as view:  # a slice of the bytearray itself would copy the bytes once more
             data = bytes(view[:length])
         end = origin.delivered[source_id] + len(data)
         del partial[: len(data)]
@@ -225,7 +227,7 @@ class RawReader:
 
 def join_parts(entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
     """Yield whole lines: join the parts of each long line. The states of a progress bar stay separate entries."""
-    kept: dict[tuple[int, str], list[LogEntry]] = {}  # by task and source: the parts so far
+    kept: dict[tuple[int, str], list[LogEntry]] = {}  # the parts of the current line, by task and source
     for entry in entries:
         key = (entry.task_index, entry.source)
         parts = kept.pop(key, [])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from iris.cluster.logs.cursor import Position, encode_cursor, encode_positions
 from iris.cluster.logs.records import SOURCES, Offsets, Source
 
-_CHANGES_PER_TABLE = 256  # of `TaskPositions`
+_CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table after this number of changes
 
 
 class EntryOrigin:

@@ -63,7 +63,7 @@ class ReadState:
         self._readers = {index: self.new_reader(index, position) for index, position in positions.items()}
         self._task_positions: TaskPositions | None = None
         self.start_task_positions()
-        self._has_existing: set[int] = set()  # tasks whose existing lines were read
+        self._has_existing: set[int] = set()  # the tasks whose existing lines were read
 
     # The line readers.
 
@@ -187,7 +187,7 @@ class ReadState:
                     if is_task_finished(task.state) or not self.options.follow:
                         self.ends.setdefault(task.task_index, end_without_attempt(task))
                 case NextAttempt(index, ended):
-                    self.ends.pop(index, None)  # that was not the last attempt
+                    self.ends.pop(index, None)  # `ends` contains only last attempts
                     if self.options.follow:
                         self.options.on_notice(
                             f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"

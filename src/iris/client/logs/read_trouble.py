@@ -14,8 +14,11 @@ from iris.rpc.auth.credentials import TokenRenewedError
 from iris.system.backoff import Backoff
 
 _LONGEST_PAUSE_S = 5.0
-_NOTICE_INTERVAL_S = 10.0  # between two notices about a connection that breaks again and again
-_QUIET_TRIES = 8  # it is normal that a worker has not heard of an attempt in the first tries
+# The shortest time between two notices about a connection that breaks again and again.
+_NOTICE_INTERVAL_S = 10.0
+
+# The number of tries after which a notice says that a worker does not know an attempt. Fewer failed tries are normal.
+_QUIET_TRIES = 8
 
 
 class NotYetError(WorkerUnreachableError):

@@ -24,7 +24,7 @@ class Routes:
     def __init__(self, cluster: RemoteClusterClient, route: Route) -> None:
         self._cluster = cluster
         self._route = route
-        self._not_at_worker: set[tuple[int, int]] = set()  # (task index, attempt id)
+        self._not_at_worker: set[tuple[int, int]] = set()  # pairs of task index and attempt id
 
     @property
     def has_other_server(self) -> bool:

@@ -155,7 +155,7 @@ class TaskLogReader:
         left = options.max_lines or math.inf
         with closing(self._with_requested_lines(self._both_stages())) as batches:
             for items in batches:
-                # The parts of a line count as one line, which the last part ends.
+                # All parts of a line count as one line, when the last part arrives.
                 if options.max_lines and items and (not items[0].partial or items[0].origin.ended):
                     yield items[: int(left)]
                     left -= len(items)
@@ -224,5 +224,5 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        with suppress(ValueError):  # another thread runs the generator, and ends it
+        with suppress(ValueError):  # the generator runs in another thread, which ends it
             self._batches.close()

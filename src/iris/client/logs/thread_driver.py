@@ -42,8 +42,10 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.http.stream_handle import StreamHandle
 
-_BUFFERED_MESSAGES = 4  # of each stream
-_JOIN_S = 1.0  # a thread ends within this time after its connection was shut down, unless it is still connecting
+_BUFFERED_MESSAGES = 4  # the messages of one stream that wait for the reader
+
+# How long to wait for a thread after its connection was shut down. A thread that is still connecting takes longer.
+_JOIN_S = 1.0
 _open_drivers: weakref.WeakSet[ThreadDriver[Any]] = weakref.WeakSet()
 
 Server = TypeVar("Server", bound=Hashable)
@@ -136,7 +138,7 @@ class ThreadDriver(Generic[Server]):
         """Report an event to the follow. Carry out the instructions for the driver, and yield those for the reader."""
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                self._streams[instruction.stream].end()  # `StreamEnded` removes it
+                self._streams[instruction.stream].end()  # the stream is removed when its `StreamEnded` arrives
             else:
                 yield instruction
 

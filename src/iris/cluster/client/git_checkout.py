@@ -19,7 +19,7 @@ _KEPT_VARIABLES = frozenset(
         "GIT_EXEC_PATH",
     }
 )
-_IS_IGNORED, _IS_NOT_IGNORED = 0, 1  # exit codes of `git check-ignore`
+_IS_IGNORED, _IS_NOT_IGNORED = 0, 1  # the exit codes of `git check-ignore`
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
     """
     function = entrypoint.callable
     if function is None:
-        raise EntrypointError(f"a command is not pickled: {list(entrypoint.command)}")
+        raise EntrypointError(f"only a callable can be pickled, got the command {list(entrypoint.command)}")
     name = _name(function)
     for call in (function, type(function).__call__):
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
@@ -80,17 +80,16 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
             why = str(error) if isinstance(error, ReducesByNameError) else f"{type(error).__name__}: {error}"
             raise EntrypointError(
                 f"{name} cannot be sent to a worker, because of {culprit}: {why}. Create it"
-                " inside the function; or move the code into a module of its own, and send its folder along as the"
-                " workspace"
+                " inside the function, or move the code into a module and send the module's folder as the workspace"
             ) from error
         trailer = pickler.trailer()
     pickled = append_trailer(buffer.getvalue(), trailer)
     size = max(buffer.size, len(pickled))
     if size > MAX_ENTRYPOINT_BYTES:
         raise ResourceExhaustedError(
-            f"{name} is too large to be sent to a worker: {size / 1024**2:.1f} MiB with its arguments and the"
-            f" globals that it uses, over the limit of {MAX_ENTRYPOINT_BYTES // 1024**2} MiB. Have the task load"
-            " large data itself, from where it is stored"
+            f"{name} is too large to send to a worker: {size / 1024**2:.1f} MiB with its arguments and the"
+            f" globals that it uses, over the limit of {MAX_ENTRYPOINT_BYTES // 1024**2} MiB. Let the task load"
+            " large data itself, from the place where the data is stored"
         )
     return pickled
 
@@ -166,7 +165,7 @@ def _is_below(place: str, folders: tuple[str, ...]) -> bool:
     parts = place.split(os.sep)
     return (
         "site-packages" in parts
-        or "dist-packages" in parts  # Debian's
+        or "dist-packages" in parts  # where Debian installs packages
         or place.startswith(folders)
         or os.path.realpath(place).startswith(folders)
     )

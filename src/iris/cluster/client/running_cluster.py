@@ -34,8 +34,8 @@ def state_home() -> Path:
     home = os.path.expanduser("~") if os.environ.get("HOME") else _home_of_user()
     if not os.path.isabs(home):
         raise FailedPreconditionError(
-            "there is no place for the state of a cluster: this user has no home directory; set HOME or XDG_STATE_HOME"
-            " to a directory that you may write to"
+            "there is no directory for the state of a cluster, because this user has no home directory: set HOME or"
+            " XDG_STATE_HOME to a writable directory"
         )
     return Path(home) / ".local" / "state" / "iris"
 
@@ -145,7 +145,7 @@ def find_here(address: str) -> Here | None:
             return None
         files = record.get("tls_cert", ""), record.get("client_ca", "")
         return Here(Path(record["state_dir"]), *files, record.get("engine", "local"))
-    except (ValueError, TypeError, KeyError, AttributeError):  # Iris has not written this record
+    except (ValueError, TypeError, KeyError, AttributeError):  # the file is not a valid record
         return None
 
 

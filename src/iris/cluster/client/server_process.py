@@ -22,7 +22,7 @@ from iris.errors import LocalClusterError, MissingExtraError
 from iris.system.inherited import above_standard
 from iris.system.private_dir import check_private, make_private, open_private
 
-_READY_S = 60.0  # a machine that is busy takes long; one that is broken says so at once
+_READY_S = 60.0  # a busy machine needs long; a broken one reports its error at once
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000
 EVENT_LOG = "server.log"  # in the state directory

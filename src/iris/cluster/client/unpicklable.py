@@ -12,7 +12,7 @@ from typing import Any
 from iris.cluster.pickles.by_value import ByValuePickler
 from iris.cluster.types import Entrypoint
 
-_MAX_DEPTH = 6  # how deep the search goes; each step pickles all parts of the last culprit
+_MAX_DEPTH = 6  # how deep the search goes; each step pickles all parts of one object
 
 
 class CountingBuffer(io.BytesIO):
@@ -52,7 +52,7 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # the rest of the path is clear without it
+        del way[0]  # the path is clear without its first step
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 
@@ -85,7 +85,7 @@ def _parts_of_function(function: types.FunctionType) -> list[tuple[str, Any]]:
         try:
             parts.append((f"the variable {name!r} of a function around it", cell.cell_contents))
         except ValueError:
-            pass  # not assigned yet
+            pass  # the variable has no value yet
     parts += [
         (f"the global {name!r}", function.__globals__[name])
         for name in _names(function.__code__)

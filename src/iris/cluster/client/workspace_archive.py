@@ -23,13 +23,13 @@ from iris.errors import InvalidArgumentError, ResourceExhaustedError
 MAX_WORKSPACE_BYTES = 100 * 1024**2  # the size of all files before compression
 MAX_WORKSPACE_MEMBERS = 50_000  # files, links and folders
 
-_CHUNK_BYTES = 1024**2  # a part of the tar that is compressed separately
+_CHUNK_BYTES = 1024**2  # the archive is compressed in chunks of this size
 _SAMPLE_BYTES = 32 * 1024
 _COMPRESSIBLE = 0.9  # a chunk is compressed only if its sample shrinks to less than this share
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-Progress = Callable[[int, int], None]  # gets the bytes done and the bytes in all
+Progress = Callable[[int, int], None]  # called with the bytes that are done and the bytes in all
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
     try:
         root = Path(folder).resolve()
         is_folder = root.is_dir()
-    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a link in a circle
+    except (OSError, RuntimeError) as error:  # before Python 3.13, a circle of links raises RuntimeError
         raise InvalidArgumentError(f"not a workspace: {os.fspath(folder)!r} ({error})") from error
     if not is_folder:
         what = "not a folder" if root.exists() else "no such folder"
@@ -99,7 +99,7 @@ def _scan(found: FoundFiles) -> list[tarfile.TarInfo]:
 
 
 def _tar_info(member: Member) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(member.name)  # owner 0, time 0
+    info = tarfile.TarInfo(member.name)  # the owner and the time are 0
     if member.kind == stat.S_IFDIR:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
     elif member.kind == stat.S_IFLNK:

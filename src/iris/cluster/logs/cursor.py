@@ -70,7 +70,7 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
     if not body or body[0] != _VERSION or crc32(body, crc32(job_id.encode())).to_bytes(4, "little") != check:
         raise error
     numbers = list(_varints(body[1:]))
-    indices = numbers[::5] + numbers[1::5]  # task indices and attempt ids
+    indices = numbers[::5] + numbers[1::5]  # the task indices and the attempt ids
     if len(numbers) % 5 or max(numbers, default=0) > MAX_INT64 or max(indices, default=0) > MAX_INT32:
         raise error
     return {
@@ -93,8 +93,8 @@ def from_message(message: cluster_pb2.LogPosition) -> Position:
     offsets = tuple(message.offsets) or BEGINNING
     if len(offsets) != len(BEGINNING) or min(offsets) < 0 or message.attempt_id < 0 or message.task_index < 0:
         raise InvalidArgumentError(
-            f"position of task {message.task_index}, attempt {message.attempt_id}, offsets {list(offsets)}: expected"
-            " indexes from 0, and three offsets (stdout, stderr, build) from 0, or none"
+            f"invalid position: task {message.task_index}, attempt {message.attempt_id}, offsets {list(offsets)}"
+            " (expected whole numbers from 0, and either no offsets or three: of stdout, stderr and build)"
         )
     return Position(message.attempt_id, (offsets[0], offsets[1], offsets[2]))
 

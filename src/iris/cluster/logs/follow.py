@@ -51,7 +51,7 @@ from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 
-# What a lost worker still has to say comes at once or never.
+# A lost worker that still runs sends its last messages at once.
 LOST_WORKER_SILENCE_S = 2.0
 
 
@@ -115,7 +115,7 @@ class Follow:
         self._progress = Progress(positions, follow=rules.follow, one_attempt=rules.one_attempt)
         self._streams: dict[StreamId, _Stream] = {}
         self._outages: dict[int, Outage] = {}
-        self._retry_at: dict[int, float] = {}  # tasks that no stream reads until then
+        self._retry_at: dict[int, float] = {}  # when to read a task again, by task index
 
     @property
     def is_over(self) -> bool:
@@ -224,7 +224,7 @@ class Follow:
     def _chunk_received(self, stream_id: StreamId, chunk: Chunk, now: float) -> list[Instruction]:
         stream, index = self._streams.get(stream_id), chunk.task_index
         if stream is None or index not in stream.tasks:
-            return []  # another stream reads the task by now
+            return []  # the task is read from another stream
         if chunk.error:
             stream.tasks.discard(index)
             return self._refused(stream, chunk, now)
@@ -237,9 +237,9 @@ class Follow:
             if chunk.end.complete or not self._rules.follow:
                 instructions += self._progress.attempt_ended(index)
             elif self._rules.resumes:
-                self._retry_at[index] = now  # the server is being stopped
+                self._retry_at[index] = now  # the server sends an incomplete end when it is stopped
             else:
-                self._progress.give_up(index)  # the chunk tells the reader that there is more
+                self._progress.give_up(index)  # the incomplete end tells the reader to ask again
         return instructions
 
     def _refused(self, stream: _Stream, chunk: Chunk, now: float) -> list[Instruction]:

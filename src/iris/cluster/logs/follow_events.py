@@ -12,7 +12,7 @@ from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
 StreamId = int
-Worker = tuple[str, str]  # id and address
+Worker = tuple[str, str]  # the id and the address of a worker
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 

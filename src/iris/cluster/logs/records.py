@@ -21,7 +21,7 @@ from iris.errors import InternalError
 Source = Literal["stdout", "stderr", "build"]
 SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")  # a record contains the index in this tuple
 SOURCE_ID: dict[str, int] = {source: source_id for source_id, source in enumerate(SOURCES)}
-GAP = 0x10  # added to the source in the kind of a gap
+GAP = 0x10  # the kind of a gap is the source plus this number
 
 MAX_PAYLOAD = 1 << 20  # bytes of one captured record; a longer read becomes several records
 

@@ -56,7 +56,7 @@ def dumps(value: object, own: Collection[str] = ()) -> bytes:
     return append_trailer(buffer.getvalue(), Trailer(pickler.sources(), shared=pickler.shared))
 
 
-class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes no types
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
     """cloudpickle's pickler, with three extensions for code that is pickled by value.
 
     * A module is pickled empty first and filled later, because two modules may import each other.
@@ -175,7 +175,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # it publishes 
         if isinstance(reduced, str):
             return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj, reduced), reduced)
         if not isinstance(reduced, tuple):
-            return reduced  # pickle raises an error for it
+            return reduced  # invalid, so pickle raises an error
         name = self._named_in(reduced[1], obj)
         if name:
             return self._marked(obj, rebuild(obj, name), name)

@@ -15,7 +15,7 @@ import types
 from typing import Any
 
 _TYPE_PARAMETERS = frozenset({"ParamSpec", "TypeVarTuple"})
-_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # `functools.lru_cache` sets them
+_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # attributes that `functools.lru_cache` sets
 NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # `copyreg.__newobj__`
 _DISPATCHER_CODE = vars(functools)["singledispatch"](lambda _: None).__code__
 _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
@@ -43,14 +43,14 @@ def rebuild(obj: Any, name: str) -> Any:
         ReducesByNameError: The object cannot be created again. The text says what to do.
     """
     kind: Any = type(obj)
-    if isinstance(obj, functools.cached_property):  # it holds a lock before Python 3.12
+    if isinstance(obj, functools.cached_property):  # before Python 3.12 it contains a lock
         return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
     if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
         parameters = obj.cache_parameters()
         decorator = Rebuilt((functools.lru_cache, (parameters["maxsize"], parameters["typed"])))
         return operator.call, (decorator, obj.__wrapped__), _rest(vars(obj), _WRAPPER_STATE)
     if isinstance(getattr(obj, "args", None), tuple) and isinstance(getattr(obj, "keywords", None), dict):
-        return functools.partial(kind, obj.func, *obj.args, **obj.keywords), ()  # such as toolz.curry
+        return functools.partial(kind, obj.func, *obj.args, **obj.keywords), ()  # for example toolz.curry
     if kind.__module__ in ("typing", "typing_extensions"):
         return _rebuild_typing(obj, name)
     if kind.__module__ != "builtins" and isinstance(kind.__init__, types.FunctionType | types.WrapperDescriptorType):

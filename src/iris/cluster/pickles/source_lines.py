@@ -9,8 +9,8 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_MAX_WHOLE_CHARACTERS = 128 * 1024  # of longer files only the lines of the pickled code are sent
-_MAX_CHARACTERS = 2 * 1024**2  # of all files together
+_MAX_WHOLE_CHARACTERS = 128 * 1024  # if a file is longer, only the lines of the pickled code are sent
+_MAX_CHARACTERS = 2 * 1024**2  # the size of the source text of all files together
 
 
 class SourceLines:

@@ -58,7 +58,9 @@ class TaskModules:
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
-                self._sharing[name] = importlib.import_module(name)  # a module that is pickled by name
+                self._sharing[name] = importlib.import_module(
+                    name
+                )  # the module was pickled by name, so it is installed here
         return self._imported.get(name) or self._sharing.get(name)
 
     def own_names(self) -> list[str]:
@@ -174,7 +176,8 @@ class TaskModules:
             parent = self._parent(package)
             vars(parent).setdefault("__path__", [])
             setattr(parent, leaf, home)
-        # Without a trailer nobody knows whether this machine's module is the same. It is then preferred to the copy.
+        # Without a trailer it is unknown whether this machine's module has the same source. The module is preferred
+        # then.
         is_free = sys.modules.get(package) is self._homes.get(package) if package else not _is_importable(name)
         if source is not None or (is_free and not self._is_told):
             sys.modules[name] = home

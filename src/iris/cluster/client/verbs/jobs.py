@@ -23,7 +23,7 @@ from iris.rpc import cluster_pb2
 _OFFERED_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _SHORTEST_TIMEOUT_S = 0.001
-PAGE_SIZE = 500  # the entries of one answer to a call that lists something
+PAGE_SIZE = 500  # the largest number of entries in one answer to a call that returns a list
 
 
 class JobVerbs(ClusterVerbs):

@@ -33,7 +33,7 @@ class LogVerbs(JobVerbs):
 
     def __init__(self, connection: ClusterConnection) -> None:
         super().__init__(connection)
-        self._reachable: dict[str, bool] = {}  # by worker address
+        self._reachable: dict[str, bool] = {}  # whether this machine can call a worker, by the worker's address
 
     def fetch_task_logs(
         self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
@@ -101,7 +101,7 @@ class LogVerbs(JobVerbs):
             try:
                 return call(worker.stub.fetch_task_logs, request, worker.peer, timeout_s=connection.timeout_s)
             except NotFoundError:
-                pass  # the worker was replaced, or has uploaded the log
+                pass  # the worker was replaced, or has uploaded and removed the log
             except UnavailableError:
                 self.lost_worker(attempt.worker_address)
         try:
@@ -170,9 +170,9 @@ class LogVerbs(JobVerbs):
     def _probe(self, worker_id: str, address: str) -> bool:
         controller_address = self._connection.address
         if is_loopback(address) and not is_loopback(controller_address):
-            return False  # the loopback of another machine
+            return False  # the address is the loopback interface of another machine
         if controller_address.startswith("https://") and not (is_loopback(address) or address.startswith("https")):
-            return False  # a token that is sent with TLS to the controller must not be sent without TLS
+            return False  # the token must not be sent without TLS, because the controller gets it with TLS
         try:
             # Another machine may have the same address in this network, so the worker id in the answer is compared.
             worker = self._connection.worker(worker_id, address)

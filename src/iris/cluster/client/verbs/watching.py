@@ -25,8 +25,11 @@ from iris.rpc.http.stream_handle import StreamHandle
 from iris.system.backoff import Backoff
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-_SHORTEST_WAIT_S = 1.0  # how long the controller has for its first answer, even if `timeout` is shorter
-_SILENCE_S = 2.0  # a shorter silence is normal, for example when the controller restarts
+# The controller has this time for its first answer, even if `timeout` is shorter.
+_SHORTEST_WAIT_S = 1.0
+
+# `on_silence` is called after this time. A shorter silence is normal, for example when the controller restarts.
+_SILENCE_S = 2.0
 
 
 class WatchVerbs(ClusterVerbs):
@@ -118,7 +121,7 @@ class _Watch:
                         if is_job_finished(job.state):
                             return
             except DeadlineExceededError:
-                pass  # `timeout` is over, or the connection was dead
+                pass  # the deadline has passed, or the connection was silent for too long
             except UnavailableError as error:
                 self._note_silence(error)
             self._connection.lifetime.pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))

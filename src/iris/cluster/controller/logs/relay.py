@@ -50,8 +50,8 @@ from iris.system.backoff import Backoff
 _PATIENCE_S = 2.0
 _TRIES_WITHOUT_FOLLOW = 3
 _LONGEST_PAUSE_S = 2.0
-_BUFFERED_MESSAGES = 2  # of all streams that are relayed to one reader
-_OPENED_PER_TURN = 50  # kept logs that are opened before the event loop serves others
+_BUFFERED_MESSAGES = 2  # the messages of all streams of one relay that wait for the reader
+_OPENED_PER_TURN = 50  # how many kept logs are opened before the event loop gets its turn
 
 Chunk = StreamTaskLogsResponse.Chunk
 
@@ -87,7 +87,7 @@ class LogRelay:
         )
         rules = FollowRules(retry, follow=request.follow, one_attempt=request.one_attempt, resumes=False)
         self._follow = Follow(positions, rules, lambda: Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S))
-        self._not_at_worker: set[tuple[int, int]] = set()  # (task index, attempt id)
+        self._not_at_worker: set[tuple[int, int]] = set()  # pairs of task index and attempt id
         self._driver = AsyncioDriver(self._follow, self, self._statuses(), buffered_messages=_BUFFERED_MESSAGES)
         self._sent_bytes = 0
 
@@ -118,7 +118,7 @@ class LogRelay:
             if chunk is not None:
                 chunks.append(chunk)
         if step.message is not None and len(chunks) == len(step.message.chunks):
-            return step.message  # unchanged: a new message would be a copy
+            return step.message  # the message is sent unchanged, because a new one would copy all records
         return StreamTaskLogsResponse(chunks=chunks)
 
     def _chunk(self, instruction: Instruction) -> Chunk | None:
@@ -135,8 +135,8 @@ class LogRelay:
                 return _incomplete_end(task_index, attempt_id)
             case Interrupted(task_index, attempt_id, error):
                 if self._request.follow:
-                    return _incomplete_end(task_index, attempt_id)  # the reader asks again, from where it is
-                # A reader without `follow` takes an incomplete end for the end of what there is now.
+                    return _incomplete_end(task_index, attempt_id)  # the reader asks again from its position
+                # A reader without `follow` would stop at an incomplete end, as if it had everything.
                 return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
             case GiveUp(task_index, attempt_id, error):
                 return Chunk(task_index=task_index, attempt_id=attempt_id, error=str(error))
@@ -167,7 +167,7 @@ class LogRelay:
             seen = revision
             await changed.wait()
 
-    # From where the driver reads; see `AsyncLogServers`.
+    # The relay is the `AsyncLogServers` of its driver.
 
     def choose(self, read: Read) -> WorkerRecord | None:
         """Return the worker that has the log of an attempt. None: the controller has it."""
@@ -225,7 +225,7 @@ class LogRelay:
                 end = end_of(attempt)
                 end.complete = True
                 if attempt.started_at_ms:
-                    end.missing_reason = f"it is gone: {error}"
+                    end.missing_reason = f"the log is gone: {error}"
                 yield StreamTaskLogsResponse(chunks=[Chunk(task_index=index, attempt_id=attempt.attempt_id, end=end)])
             except UnavailableError as error:
                 yield StreamTaskLogsResponse(
