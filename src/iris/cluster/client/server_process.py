@@ -1,4 +1,4 @@
-"""Starts a cluster of this machine as a program of its own, `python -m iris.server`, and ends it."""
+"""Starts and stops the server of a cluster on this machine, which is a separate program: `python -m iris.server`."""
 
 from __future__ import annotations
 
@@ -25,25 +25,33 @@ from iris.system.private_dir import check_private, make_private, open_private
 _READY_S = 60.0  # a busy machine needs long; a broken one reports its error at once
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000
-EVENT_LOG = "server.log"  # in the state directory
+EVENT_LOG = "server.log"  # the name of the file in the state directory
 
 
 @dataclass(slots=True)
 class LocalServer:
-    """A server process that this process has started, where others reach it, and on which port it listens here; `token`
-    is an admin's."""
+    """A server that this process has started.
+
+    Attributes:
+        address: The URL of the controller.
+        port: The port at which the controller listens.
+        process: The process of the server.
+        found: What the server found in its state directory: the numbers `jobs_going_on`, `jobs_ended` and
+            `workers_running`.
+        token: A token with the role `admin`.
+        copied: Set if the state directory is a copy. `original` is the path of the original, and `jobs_not_taken_over`
+            is the number of its jobs that had not ended. None: the state directory is not a copy.
+    """
 
     address: str
     port: int
     process: subprocess.Popen[bytes]
-    found: dict[str, int] = field(default_factory=dict)  # jobs_going_on, jobs_ended, workers_running
+    found: dict[str, int] = field(default_factory=dict)
     token: str = field(default="", repr=False)
-    # Of a cluster that has just begun with a copy of a state directory: `original`, where that was, and
-    # `jobs_not_taken_over`, how many of its jobs had not ended. None: it is no such copy.
     copied: dict[str, Any] | None = None
 
     def stop(self) -> None:
-        """Ends it gracefully: jobs are ended, workers gone and, where it is temporary, its directory removed."""
+        """Stop the server, which ends its jobs and workers first. A temporary server removes its state directory."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -54,7 +62,7 @@ class LocalServer:
 
 
 def check_server_extra() -> None:
-    """Raise MissingExtraError where the extra [server] is not installed."""
+    """Raise MissingExtraError if the extra [server] is not installed."""
     if any(importlib.util.find_spec(module) is None for module in ("uvicorn", "psutil", "jwt", "cryptography")):
         raise MissingExtraError("A cluster on this machine", "server")
 
@@ -72,9 +80,9 @@ def start_server(
             again.
 
     Raises:
-        FailedPreconditionError: Other users can write in the directory, or it is another user's.
+        FailedPreconditionError: Other users can write in the directory, or another user owns it.
         MissingExtraError: The extra [server] is not installed.
-        LocalClusterError: The server did not start; the text says why.
+        LocalClusterError: The server did not start. The text says why.
     """
     check_server_extra()
     assert config.state_dir is not None, "a server needs a state directory"
@@ -117,7 +125,7 @@ def start_server(
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ready: int) -> dict[str, Any]:
-    """Return the message that the server sends when it is ready; empty if the server ends without one."""
+    """Return the message that the server sends when it is ready. Empty if the server ends before that."""
     try:
         answer: dict[str, Any] = json.loads(_read_line(ready) or "{}")
     except BaseException:
@@ -130,7 +138,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: int) -> dict[str,
 
 
 def remove_directory(directory: Path) -> None:
-    """Removes what a server leaves that was killed: its workers end by themselves, and may write until they have."""
+    """Remove the state directory of a killed server. Its workers may write there until they have ended, so retry."""
     end = time.monotonic() + 2.0
     while directory.exists() and time.monotonic() < end:
         shutil.rmtree(directory, ignore_errors=True)
@@ -138,7 +146,7 @@ def remove_directory(directory: Path) -> None:
 
 
 def _read_line(pipe: int) -> str:
-    """The line that the server writes when it is ready; empty when it ends, or the time does, before that."""
+    """Return the line that the server writes when it is ready. Empty if the server ends, or does not answer in time."""
     end = time.monotonic() + _READY_S
     data = b""
     while not data.endswith(b"\n"):
