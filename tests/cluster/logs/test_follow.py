@@ -161,9 +161,9 @@ def test_broken_stream_is_opened_again_after_growing_pauses() -> None:
         driven.do(StreamOpened(stream + 1, WORKER, [0]))
     assert pauses[:3] == pytest.approx([0.02, 0.04, 0.08])
     assert pauses[-2:] == pytest.approx([5.0, 5.0])
-    assert driven.follow.is_in_trouble
+    assert driven.follow.has_outage
     driven.do(MessageReceived(12), ChunkReceived(12, chunk()))
-    assert not driven.follow.is_in_trouble
+    assert not driven.follow.has_outage
     retry = the_only(driven.do(StreamEnded(12, UnavailableError("gone"))))
     assert isinstance(retry, Retry)
     assert retry.tries == 1

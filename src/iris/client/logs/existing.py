@@ -14,8 +14,8 @@ from typing import Any
 
 from iris.client.logs.lines import LineReader, RawReader
 from iris.client.logs.log_entry import LogEntry
+from iris.client.logs.read_outage import NotYetError, ReadOutage
 from iris.client.logs.read_state import Chunk, Items, ReadState, is_final
-from iris.client.logs.read_trouble import NotYetError, ReadTrouble
 from iris.cluster.logs.cursor import Position, to_message
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_task_finished
@@ -136,7 +136,7 @@ class ExistingLines:
     def _chunks(self, index: int, attempt: cluster_pb2.TaskAttempt, page_bytes: int) -> Generator[Chunk]:
         """Yield the existing chunks of one attempt. Retry until its end, or leave it to the second stage."""
         state, routes = self._state, self._state.routes
-        trouble = ReadTrouble(self._options, f"task {index}, attempt {attempt.attempt_id}")
+        outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
         while True:
             request = state.request([to_message(index, state.positions()[index])], follow=False)
             request.max_bytes = page_bytes
@@ -146,12 +146,12 @@ class ExistingLines:
             got_any = False
             try:
                 with self._stream(request, worker) as messages:
-                    for chunk in _chunks_of(messages, trouble):
+                    for chunk in _chunks_of(messages, outage):
                         if chunk.error and worker is not None and not is_task_finished(attempt.state):
                             return  # the worker has not heard of the attempt yet, so there are no lines
                         if chunk.error:
                             raise routes.refusal(index, attempt, chunk.error, worker)
-                        trouble.data_arrived()
+                        outage.data_arrived()
                         got_any = True
                         yield chunk
                         if chunk.HasField("end"):
@@ -161,12 +161,12 @@ class ExistingLines:
             except (UnavailableError, DeadlineExceededError) as error:
                 if self._is_left_to_follow(attempt, error):
                     return
-                if worker is not None and trouble.tries:
+                if worker is not None and outage.tries:
                     state.cluster.lost_worker(worker[1])
-                if routes.is_out_of_reach(attempt, trouble.since_s):
+                if routes.is_out_of_reach(attempt, outage.since_s):
                     yield state.give_up_attempt(index, attempt, error)
                     return
-                state.cluster.pause(trouble.pause_s(error))
+                state.cluster.pause(outage.pause_s(error))
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
         """Return whether the second stage tries an attempt again, so that the other tasks need not wait for it."""
@@ -182,7 +182,7 @@ class ExistingLines:
     ) -> tuple[list[LogEntry], LineReader | RawReader]:
         """Return the last lines of an attempt, and a reader that continues after them."""
         state = self._state
-        trouble = ReadTrouble(self._options, f"task {index}, attempt {attempt.attempt_id}")
+        outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
         while True:
             reader = state.new_reader(index, Position(attempt.attempt_id))
             request = state.request([to_message(index, reader.received)], follow=False)
@@ -190,17 +190,17 @@ class ExistingLines:
             request.filter.tail = max(count, 1) if state.partial else count + len(SOURCES)
             worker = state.routes.worker_of(index, attempt)
             try:
-                lines = self._read_tail(index, attempt, request, worker, reader, trouble)
+                lines = self._read_tail(index, attempt, request, worker, reader, outage)
                 return lines[len(lines) - count :] if count else [], reader
             except (UnavailableError, DeadlineExceededError) as error:
                 if state.is_closed:
                     return [], reader
-                if worker is not None and trouble.tries:
+                if worker is not None and outage.tries:
                     state.cluster.lost_worker(worker[1])
-                if state.routes.is_out_of_reach(attempt, trouble.since_s):
+                if state.routes.is_out_of_reach(attempt, outage.since_s):
                     state.ends[index] = state.give_up_attempt(index, attempt, error).end
                     return [], reader
-                state.cluster.pause(trouble.pause_s(error))
+                state.cluster.pause(outage.pause_s(error))
 
     def _read_tail(
         self,
@@ -209,7 +209,7 @@ class ExistingLines:
         request: cluster_pb2.StreamTaskLogsRequest,
         worker: tuple[str, str] | None,
         reader: LineReader | RawReader,
-        trouble: ReadTrouble,
+        outage: ReadOutage,
     ) -> list[Any]:
         """Return all lines that the answer to one request contains.
 
@@ -219,7 +219,7 @@ class ExistingLines:
         state = self._state
         lines: list[Any] = []
         with self._stream(request, worker) as messages:
-            for chunk in _chunks_of(messages, trouble):
+            for chunk in _chunks_of(messages, outage):
                 if chunk.error:
                     raise state.routes.refusal(index, attempt, chunk.error, worker)
                 reader.jumps = True
@@ -254,9 +254,9 @@ class ExistingLines:
             del self._handles[handle]
 
 
-def _chunks_of(messages: Iterator[cluster_pb2.StreamTaskLogsResponse], trouble: ReadTrouble) -> Iterator[Chunk]:
+def _chunks_of(messages: Iterator[cluster_pb2.StreamTaskLogsResponse], outage: ReadOutage) -> Iterator[Chunk]:
     def chunks(message: cluster_pb2.StreamTaskLogsResponse) -> Sequence[Chunk]:
-        trouble.server_answered()
+        outage.server_answered()
         return message.chunks
 
     return itertools.chain.from_iterable(map(chunks, messages))

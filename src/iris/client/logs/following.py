@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from iris.client.logs.read_outage import OutageNotice, new_pauses, retry_rules
 from iris.client.logs.read_state import Items, ReadState, is_final
-from iris.client.logs.read_trouble import TroubleNotice, new_pauses, retry_rules
 from iris.client.logs.thread_driver import OpenStream, Silence, ThreadDriver
 from iris.cluster.logs.cursor import to_message
 from iris.cluster.logs.follow import Follow, FollowRules
@@ -54,7 +54,7 @@ class Following:
         )
         self._follow = Follow(state.positions(), rules, new_pauses)
         self._driver: ThreadDriver[_Server] = ThreadDriver(self._follow, _ClientServers(state))
-        self._notices: dict[int, TroubleNotice] = {}
+        self._notices: dict[int, OutageNotice] = {}
         self._until = min(options.until, options.follow_until)
 
     def run(self) -> Iterator[Items]:
@@ -74,7 +74,7 @@ class Following:
                     return
                 if isinstance(arrival, Silence):
                     # If a stream is open or is being retried, the notice about the stream is enough.
-                    if not self._follow.has_streams and not self._follow.is_in_trouble:
+                    if not self._follow.has_streams and not self._follow.has_outage:
                         state.options.on_notice(f"{arrival.error}; trying again")
                 elif arrival is not None:
                     yield from self._carry_out(driver.apply(arrival))
@@ -138,7 +138,7 @@ class Following:
         if notice is None:
             is_told = bool(self._notices)  # one notice is enough if several tasks cannot be read
             subject = f"task {index}, attempt {attempt.attempt_id}"
-            notice = self._notices[index] = TroubleNotice(state.options, subject, quiet=is_told)
+            notice = self._notices[index] = OutageNotice(state.options, subject, quiet=is_told)
         notice.report(retry.error, retry.failure, retry.tries)
 
     def _abandon(self, index: int, attempt: cluster_pb2.TaskAttempt, error: Exception) -> Iterator[Items]:

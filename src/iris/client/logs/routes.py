@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iris.client.logs.read_options import Route
-from iris.client.logs.read_trouble import NotYetError, RefusedError, has_been_silent
+from iris.client.logs.read_outage import NotYetError, RefusedError, has_been_silent
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, IrisError, PermissionDeniedError, UnavailableError

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from iris.client.logs.read_options import ReadOptions
-from iris.client.logs.read_trouble import ReadTrouble
+from iris.client.logs.read_outage import ReadOutage
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.cursor import Position, decode_cursor
 from iris.cluster.types import is_task_finished
@@ -31,7 +31,7 @@ def find_tasks(
         NotFoundError: There is no such job or task.
         ControllerUnreachableError: The controller has not answered for `options.patience_s`.
     """
-    trouble = ReadTrouble(options, "")
+    outage = ReadOutage(options, "")
     while True:
         left_s = max(_SHORTEST_CALL_S, options.until - time.monotonic())
         try:
@@ -41,7 +41,7 @@ def find_tasks(
                 tasks = cluster.list_tasks(job_id, timeout_s=left_s)
             break
         except (UnavailableError, DeadlineExceededError) as error:
-            cluster.pause(trouble.pause_s(error))
+            cluster.pause(outage.pause_s(error))
     known = {task.task_index: task for task in tasks}
     for index in task_indices or ():
         if index not in known:

@@ -123,7 +123,7 @@ class Follow:
         return self._progress.is_over
 
     @property
-    def is_in_trouble(self) -> bool:
+    def has_outage(self) -> bool:
         """Whether a log cannot be read at the moment."""
         return any(outage.tries for outage in self._outages.values())
 

@@ -39,7 +39,7 @@ def new_pauses() -> Backoff:
     return Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
 
-class TroubleNotice:
+class OutageNotice:
     """Tells the user that something cannot be read at the moment, at most once in 10 seconds.
 
     Args:
@@ -69,17 +69,17 @@ class TroubleNotice:
             self._options.on_notice(f"{self._prefix}{error}; trying again")
 
 
-class ReadTrouble:
+class ReadOutage:
     """The failed tries to read one thing: the log of an attempt, or the list of tasks.
 
     Args:
         options: What the reader wants.
-        subject: What is being read; see `TroubleNotice`.
+        subject: What is being read; see `OutageNotice`.
     """
 
     def __init__(self, options: ReadOptions, subject: str) -> None:
         self._outage = Outage(retry_rules(options), new_pauses())
-        self._notice = TroubleNotice(options, subject)
+        self._notice = OutageNotice(options, subject)
 
     @property
     def tries(self) -> int:
