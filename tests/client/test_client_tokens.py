@@ -94,7 +94,7 @@ def test_a_call_is_made_again_with_the_next_token(shared_cluster: LocalServer) -
     assert next(given, None) is None
 
 
-def test_threads_that_are_refused_at_once(shared_cluster: LocalServer) -> None:
+def test_threads_whose_calls_are_refused_together_all_continue(shared_cluster: LocalServer) -> None:
     current = [token("reader", ttl_s=-100)]
     answers: list[int] = []
 
@@ -150,7 +150,7 @@ def test_a_token_that_is_revoked_ends_a_follow(shared_cluster: LocalServer, rout
         job.wait(raise_on_failure=False)
 
 
-def test_a_worker_hears_of_a_revocation_and_lets_nobody_in(shared_cluster: LocalServer) -> None:
+def test_worker_refuses_a_token_that_was_revoked(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address) as admin:
         job_id = launch(admin, shell("echo line"))
         task = wait_for_end(admin, job_id).tasks[0]
@@ -176,14 +176,14 @@ def test_a_worker_hears_of_a_revocation_and_lets_nobody_in(shared_cluster: Local
 
 
 @pytest.mark.parametrize("given", ["", " ", "two words", "line\nbreak", "é", None, 7, b"bytes"])
-def test_a_source_that_gives_no_token(shared_cluster: LocalServer, given: object) -> None:
+def test_token_function_that_returns_no_token_is_an_error(shared_cluster: LocalServer, given: object) -> None:
     with RemoteClusterClient(shared_cluster.address, token=lambda: given) as client:  # type: ignore[arg-type,return-value]
         with pytest.raises((InvalidArgumentError, UnauthenticatedError)) as caught:
             client.list_jobs()
         assert "token" in str(caught.value)
 
 
-def test_a_source_that_fails(shared_cluster: LocalServer) -> None:
+def test_token_function_that_raises_is_an_error(shared_cluster: LocalServer) -> None:
     def source() -> str:
         raise RuntimeError("the vault is closed")
 
@@ -194,7 +194,7 @@ def test_a_source_that_fails(shared_cluster: LocalServer) -> None:
             list(client.watch_job("x"))
 
 
-def test_a_source_of_bad_tokens_is_given_up(shared_cluster: LocalServer) -> None:
+def test_token_function_that_returns_only_refused_tokens_is_not_called_forever(shared_cluster: LocalServer) -> None:
     asked: list[str] = []
 
     def source() -> str:
@@ -209,12 +209,12 @@ def test_a_source_of_bad_tokens_is_given_up(shared_cluster: LocalServer) -> None
     assert len(asked) < 20
 
 
-def test_a_newline_at_the_end_of_a_token_is_no_part_of_it(shared_cluster: LocalServer) -> None:
+def test_newline_at_the_end_of_a_token_is_removed(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address, token=f"{token()}\n") as client:
         assert client.list_jobs() is not None
 
 
-def test_a_client_does_not_show_its_token(shared_cluster: LocalServer) -> None:
+def test_repr_of_a_client_does_not_contain_its_token(shared_cluster: LocalServer) -> None:
     with RemoteClusterClient(shared_cluster.address, token="secret-word") as client:
         assert "secret-word" not in repr(client) + repr(vars(client))
         with pytest.raises(UnauthenticatedError) as caught:
@@ -253,7 +253,9 @@ def refuses(address: str) -> str:
     return str(caught.value)
 
 
-def test_the_file_of_iris_up_is_found(up: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_finds_the_token_file_of_iris_up(
+    up: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "home" / "iris" / TOKEN_FILE
     assert path.stat().st_mode & 0o777 == 0o600
     with RemoteClusterClient(up.address) as client:
@@ -268,7 +270,7 @@ def test_the_file_of_iris_up_is_found(up: LocalServer, tmp_path: Path, monkeypat
         assert client.list_jobs() == [], "and the argument before it"
 
 
-def test_a_file_that_others_can_read_is_not_used(up: LocalServer, tmp_path: Path) -> None:
+def test_token_file_that_other_users_can_read_is_not_used(up: LocalServer, tmp_path: Path) -> None:
     path = tmp_path / "home" / "iris" / TOKEN_FILE
     path.chmod(0o644)
     with (
@@ -281,12 +283,14 @@ def test_a_file_that_others_can_read_is_not_used(up: LocalServer, tmp_path: Path
 @pytest.mark.parametrize(
     "changed", [{"process": "another"}, {"pid": os.getpid()}, {"address": "http://127.0.0.1:1"}, {"process": ""}]
 )
-def test_nobody_else_is_shown_the_file(up: LocalServer, tmp_path: Path, changed: dict[str, object]) -> None:
+def test_token_of_iris_up_is_not_sent_to_another_users_process(
+    up: LocalServer, tmp_path: Path, changed: dict[str, object]
+) -> None:
     record(up, tmp_path / "home" / "iris", **changed)
     assert "needs a token" in refuses(up.address)
 
 
-def test_a_client_goes_on_through_a_restart_with_the_new_file(
+def test_client_uses_the_new_token_file_after_a_restart(
     up: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "home" / "iris" / TOKEN_FILE
@@ -303,7 +307,7 @@ def test_a_client_goes_on_through_a_restart_with_the_new_file(
         thief.list_jobs()
 
 
-def test_an_embedded_cluster_wants_a_token_too() -> None:
+def test_local_cluster_requires_a_token() -> None:
     with IrisClient.local() as client:
         assert client.list_jobs() == []
         address = client.cluster.controller_address
@@ -321,7 +325,7 @@ def admin(shared_cluster: LocalServer) -> Iterator[RemoteClusterClient]:
         yield client
 
 
-def test_tokens_are_made_listed_and_revoked(admin: RemoteClusterClient) -> None:
+def test_tokens_are_created_listed_and_revoked(admin: RemoteClusterClient) -> None:
     name = unique("ana")
     made = admin.create_token(name, "user", ttl_seconds=3600)
     assert made.token.expires_at_ms - made.token.created_at_ms == 3_600_000
@@ -363,7 +367,7 @@ def test_a_repeat_of_the_same_request_gives_the_same_token(admin: RemoteClusterC
         ("ana", "user", 2**40, "ttl_seconds must be a whole number from 0 to 316224000"),
     ],
 )
-def test_tokens_that_cannot_be_meant(
+def test_create_token_with_invalid_arguments_is_refused(
     admin: RemoteClusterClient, name: str, role: str, ttl_seconds: int, words: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
@@ -433,7 +437,7 @@ def test_a_task_has_a_token_of_its_own(client: IrisClient, tmp_path: Path) -> No
     assert job.results(timeout=60) == [["from the child", "4", "denied", "denied", "denied", "2"]]
 
 
-def test_a_tasks_token_is_not_its_users(client: IrisClient, tmp_path: Path) -> None:
+def test_token_of_a_task_has_not_the_rights_of_its_user(client: IrisClient, tmp_path: Path) -> None:
     out = tmp_path / "token"
     job = client.run(shell(f'printf %s "$IRIS_TOKEN" > {out}; sleep 1000'))
     wait_for_state(client.cluster, job.job_id, cluster_pb2.JOB_STATE_RUNNING)
@@ -447,7 +451,7 @@ def test_a_tasks_token_is_not_its_users(client: IrisClient, tmp_path: Path) -> N
             task.get_job_status(job.job_id)
 
 
-def test_a_callable_may_be_any_function(shared_cluster: LocalServer) -> None:
+def test_token_function_may_be_any_callable(shared_cluster: LocalServer) -> None:
     source: Callable[[], str] = token
     with IrisClient.remote(shared_cluster.address, token=source) as client:
         assert client.list_jobs() is not None

@@ -135,7 +135,7 @@ def test_the_controller_is_killed_and_comes_back_while_a_log_is_followed(tmp_pat
             check_after_death(again, writing)
 
 
-def test_a_controller_that_goes_away_while_a_task_waits_is_told_of(tmp_path: Path) -> None:
+def test_follow_reports_that_the_controller_does_not_answer(tmp_path: Path) -> None:
     """There is no log to be read yet, so nothing else says so."""
     notices: list[str] = []
     all_cores = ResourceSpec(cpu=len(os.sched_getaffinity(0)))
@@ -169,7 +169,9 @@ def test_the_worker_is_killed_while_a_log_is_followed(own: LocalServer, tmp_path
 
 
 @pytest.mark.parametrize(("route", "silence_s"), [("worker", 20), ("controller", 0)])  # longer than two beats, once
-def test_the_worker_is_silent_for_a_while(own: LocalServer, tmp_path: Path, route: Any, silence_s: float) -> None:
+def test_follow_continues_after_its_worker_was_silent(
+    own: LocalServer, tmp_path: Path, route: Any, silence_s: float
+) -> None:
     gate, done = tmp_path / "gate", tmp_path / "done"
     lines = b"".join(b"line %d\n" % n for n in range(20_000))  # fits into a pipe
     job_program = (
@@ -198,7 +200,7 @@ def test_the_worker_is_silent_for_a_while(own: LocalServer, tmp_path: Path, rout
 
 
 @ROUTES
-def test_patience_has_an_end(tmp_path: Path, route: str) -> None:
+def test_follow_gives_up_after_patience_s(tmp_path: Path, route: str) -> None:
     with ExitStack() as opened:
         with running_cluster(tmp_path / "cluster") as server:
             client = opened.enter_context(IrisClient.remote(server.address))
@@ -249,7 +251,7 @@ open(%(gate)r, 'w').write(digest.hexdigest())
 
 
 @ROUTES
-def test_a_reader_that_stops_reading_costs_the_task_nothing(
+def test_reader_that_pauses_does_not_slow_down_the_task(
     shared_cluster: LocalServer, tmp_path: Path, route: str
 ) -> None:
     megabytes = 300
@@ -279,7 +281,7 @@ def test_a_reader_that_stops_reading_costs_the_task_nothing(
 
 
 @ROUTES
-def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: str) -> None:
+def test_many_followers_of_one_task_all_get_every_line(client: IrisClient, tmp_path: Path, route: str) -> None:
     followers = 100
     gate = tmp_path / "gate"
     writing = Writing(seed=23, size=20_000, long_lines=0, gate=str(gate))
@@ -293,7 +295,7 @@ def test_many_followers_of_one_task(client: IrisClient, tmp_path: Path, route: s
 
 
 @ROUTES
-def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
+def test_follow_of_many_tasks_gets_every_line(client: IrisClient, route: str) -> None:
     tasks = 64
     writing = Writing(seed=24, size=10_000, long_lines=0)
     job = client.run(writing.command(), replicas=tasks, coscheduled=False)
@@ -307,7 +309,7 @@ def test_many_tasks_followed_as_one(client: IrisClient, route: str) -> None:
         check_end(stream.ends, writing, task_index=index)
 
 
-def test_a_cursor_and_another_attempt(client: IrisClient) -> None:
+def test_cursor_with_another_attempt_id_is_refused(client: IrisClient) -> None:
     job = client.run(["sh", "-c", "echo $IRIS_ATTEMPT_ID; exit $((1 - IRIS_ATTEMPT_ID))"], max_retries_failure=1)
     job.wait(timeout=60)
     first, second = job.logs()
@@ -317,7 +319,7 @@ def test_a_cursor_and_another_attempt(client: IrisClient) -> None:
             list(job.logs(cursor=line.cursor, attempt_id=other))
 
 
-def test_a_task_that_is_retried_has_not_ended(client: IrisClient) -> None:
+def test_follow_of_a_task_that_is_retried_does_not_end(client: IrisClient) -> None:
     job = client.run(
         python("n = int(os.environ['IRIS_ATTEMPT_ID']); print(n)\nif n == 0: sys.exit(3)\nwait_for('/nowhere')"),
         max_retries_failure=1,
@@ -330,7 +332,7 @@ def test_a_task_that_is_retried_has_not_ended(client: IrisClient) -> None:
     job.wait(raise_on_failure=False)
 
 
-def test_bytes_are_to_be_asked_for_before_lines(client: IrisClient) -> None:
+def test_raw_after_the_first_line_is_refused(client: IrisClient) -> None:
     job = client.run(["echo", "hello"])
     job.wait()
     stream = job.logs()
@@ -392,7 +394,7 @@ def test_streams_that_are_open_at_once_do_not_end_each_other(client: IrisClient,
 
 
 @ROUTES
-def test_a_line_of_a_hundred_megabytes(client: IrisClient, route: str) -> None:
+def test_line_of_a_hundred_megabytes_arrives(client: IrisClient, route: str) -> None:
     program = (
         "block = bytes(range(11, 256)) * 4096\n"
         "print('before')\n"
@@ -446,7 +448,7 @@ def keys(entries: Any) -> list[tuple[str, bytes, int]]:
     return [(entry.source, entry.data, entry.timestamp_ms) for entry in entries]
 
 
-def test_filters_mean_what_they_say(reach: Reach, talk: Job, follow: Callable[..., Reading]) -> None:
+def test_filters_select_the_documented_lines(reach: Reach, talk: Job, follow: Callable[..., Reading]) -> None:
     whole = follow(talk).rest()
     assert len(whole) == 41
     since, until = whole[7].timestamp_ms, whole[30].timestamp_ms
@@ -482,7 +484,7 @@ def test_filters_mean_what_they_say(reach: Reach, talk: Job, follow: Callable[..
             assert keys(reach.beside.job(talk.job_id).tasks()[0].logs(**filters)) == keys(expected), filters
 
 
-def test_filters_of_what_is_being_written(
+def test_filters_select_the_documented_lines_while_the_task_writes(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -504,7 +506,7 @@ def test_filters_of_what_is_being_written(
 @pytest.mark.parametrize(
     "filters", [{"tail": 7}, {"since": 7}, {"regex": "1"}, {"regex": "error"}, {"regex": "line", "tail": 3}], ids=str
 )
-def test_a_cursor_of_a_filtered_line_is_the_place_right_after_it(
+def test_cursor_of_a_filtered_line_marks_the_place_right_after_it(
     talk: Job, follow: Callable[..., Reading], filters: dict[str, Any]
 ) -> None:
     """Whatever was filtered out before it was before it."""
@@ -535,6 +537,6 @@ def test_a_cursor_of_a_filtered_line_is_the_place_right_after_it(
     ],
     ids=str,
 )
-def test_filters_that_make_no_sense(follow: Callable[..., Reading], talk: Job, wrong: dict[str, Any]) -> None:
+def test_invalid_filters_are_refused(follow: Callable[..., Reading], talk: Job, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         follow(talk, **wrong).rest()

@@ -15,16 +15,16 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
     Reach,
     follow,
     run,
-    test_a_finished_task,
-    test_a_prompt_is_seen_while_the_task_waits_and_never_twice,
-    test_a_reader_that_leaves_is_forgotten,
-    test_chaos,
-    test_connections_are_refused_for_a_while,
-    test_every_byte_once_and_the_end_through_retries,
+    test_follow_continues_after_connections_were_refused,
+    test_follow_of_a_finished_task_returns_its_whole_log,
     test_follow_of_a_killed_task_has_its_last_lines,
+    test_follow_returns_every_byte_once_and_the_end_through_retries,
+    test_follow_through_chaos_returns_every_byte_once,
     test_other_attempts_can_be_read,
+    test_prompt_is_returned_once_while_the_task_waits,
     test_reader_continues_from_any_cursor,
-    test_some_tasks_as_one_stream_go_on_from_a_cursor,
+    test_server_closes_the_stream_of_a_reader_that_leaves,
+    test_stream_of_some_tasks_continues_from_a_cursor,
 )
 from support.chaos_proxy import ChaosProxy
 

@@ -93,7 +93,7 @@ def test_wait_gives_up_after_its_timeout(client: IrisClient) -> None:
     assert client.wait(job.job_id, timeout=60).state == pb.JOB_STATE_KILLED
 
 
-def test_wait_answers_whatever_the_end_and_job_wait_raises(client: IrisClient) -> None:
+def test_client_wait_returns_a_failed_status_and_job_wait_raises(client: IrisClient) -> None:
     job = client.run(shell("for i in 1 2 3; do echo line $i; done; exit 3"))
     assert client.wait(job.job_id, timeout=60).state == pb.JOB_STATE_FAILED
     assert job.wait(raise_on_failure=False).exit_code == 3
@@ -113,7 +113,7 @@ def test_wait_answers_whatever_the_end_and_job_wait_raises(client: IrisClient) -
     assert caught.value.signal == signal.SIGKILL
 
 
-def test_wait_for_an_unknown_job(client: IrisClient) -> None:
+def test_wait_for_an_unknown_job_is_a_not_found_error(client: IrisClient) -> None:
     for stream_logs in (False, True):
         with pytest.raises(NotFoundError, match="no-such-job"):
             client.wait("no-such-job", stream_logs=stream_logs)
@@ -135,7 +135,7 @@ def test_results_come_in_task_order(client: IrisClient) -> None:
     assert client.run(lambda: None).results(timeout=60) == [None], "None is a value too"
 
 
-def test_a_task_without_a_result_says_which_and_why(client: IrisClient) -> None:
+def test_result_error_names_the_task_and_the_cause(client: IrisClient) -> None:
     def too_large() -> bytes:
         return b"x" * (9 * 2**20)
 
@@ -165,7 +165,7 @@ def test_a_task_without_a_result_says_which_and_why(client: IrisClient) -> None:
         client.run(["true"]).results(timeout=60)
 
 
-def test_a_callable_pickled_by_another_python(client: IrisClient) -> None:
+def test_callable_pickled_by_another_python_is_refused_with_both_versions(client: IrisClient) -> None:
     request = pb.Controller.LaunchJobRequest(
         name=unique("old"), serialized_entrypoint=b"whatever", pickled_by="3.4", submission_id="x"
     )
@@ -176,7 +176,7 @@ def test_a_callable_pickled_by_another_python(client: IrisClient) -> None:
     assert f"{sys.version_info.major}.{sys.version_info.minor}" in status.error
 
 
-def test_a_missing_module_on_the_worker(client: IrisClient, tmp_path: Path) -> None:
+def test_module_that_the_worker_lacks_is_named_in_the_error(client: IrisClient, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     site = tmp_path / "site-packages"
     site.mkdir()
@@ -195,7 +195,7 @@ def test_a_missing_module_on_the_worker(client: IrisClient, tmp_path: Path) -> N
     assert "install it on the worker" in ran.stdout
 
 
-def test_functions_of_main_and_of_the_callers_own_modules(shared_cluster: LocalServer, tmp_path: Path) -> None:
+def test_functions_of_main_and_of_own_modules_run_in_tasks(shared_cluster: LocalServer, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("FACTOR = 3\n\ndef triple(n):\n    return FACTOR * n\n")
     program = tmp_path / "program.py"
     program.write_text(
@@ -215,7 +215,9 @@ def test_functions_of_main_and_of_the_callers_own_modules(shared_cluster: LocalS
     assert ran.stdout.strip() == "[10] [15]", ran.stderr
 
 
-def test_the_address_of_the_environment(shared_cluster: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_without_address_uses_the_environment_variable(
+    shared_cluster: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("IRIS_CONTROLLER_ADDRESS", raising=False)
     with pytest.raises(InvalidAddressError, match="IRIS_CONTROLLER_ADDRESS is not set"):
         IrisClient.remote()
@@ -252,25 +254,27 @@ def test_the_address_of_the_environment(shared_cluster: LocalServer, monkeypatch
         ({"args": (1,)}, "args and kwargs go with a callable"),
     ],
 )
-def test_arguments_that_cannot_be_meant(client: IrisClient, arguments: dict[str, object], essential: str) -> None:
+def test_run_with_invalid_arguments_is_refused(
+    client: IrisClient, arguments: dict[str, object], essential: str
+) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         client.run(["true"], **arguments)  # type: ignore[arg-type]
     assert essential in str(caught.value)
 
 
 @pytest.mark.parametrize("entrypoint", [[], "python train.py", 7, [""], ["a", 1], ["cat", "caf\udce9"]])
-def test_entrypoints_that_cannot_be_meant(client: IrisClient, entrypoint: object) -> None:
+def test_run_with_invalid_entrypoints_is_refused(client: IrisClient, entrypoint: object) -> None:
     with pytest.raises(InvalidArgumentError):
         client.run(entrypoint)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spec", [{"cpu": -1}, {"cpu": 1.5}, {"memory": "lots"}, {"gpu": True}])
-def test_resources_that_cannot_be_meant(spec: dict[str, object]) -> None:
+def test_run_with_invalid_resources_is_refused(spec: dict[str, object]) -> None:
     with pytest.raises(InvalidArgumentError):
         ResourceSpec(**spec)  # type: ignore[arg-type]
 
 
-def test_a_callable_that_cannot_be_sent(client: IrisClient) -> None:
+def test_callable_that_cannot_be_pickled_is_refused(client: IrisClient) -> None:
     lock = threading.Lock()
 
     def holds_a_lock() -> None:
@@ -281,7 +285,7 @@ def test_a_callable_that_cannot_be_sent(client: IrisClient) -> None:
         client.run(holds_a_lock)
 
 
-def test_a_name_that_is_taken(client: IrisClient) -> None:
+def test_run_with_a_used_name_is_refused(client: IrisClient) -> None:
     name = unique("mine")
     client.run(["true"], name=name)
     with pytest.raises(AlreadyExistsError, match=name):

@@ -64,7 +64,7 @@ def joined(parts: Iterable[bytes | int]) -> list[bytes | int]:
 # --- lines
 
 
-def test_lines_of_one_record() -> None:
+def test_record_with_several_lines_becomes_several_entries() -> None:
     reader = line_reader(Position(2))
     entries = read(reader, encode(OUT, 17, 0, b"one\n\ntwo\r\nthree"))
     assert [entry.data for entry in entries] == [b"one", b"", b"two\r"]
@@ -87,7 +87,7 @@ def test_a_line_in_several_records_has_the_time_of_its_end() -> None:
     assert [entry.position()[1][OUT] for entry in entries] == [4, 6, 8]
 
 
-def test_sources_do_not_mix() -> None:
+def test_partial_lines_of_different_sources_are_not_joined() -> None:
     reader = line_reader()
     frames = [
         encode(OUT, 1, 0, b"out"),
@@ -107,19 +107,19 @@ def test_sources_do_not_mix() -> None:
     assert [entry.position().offsets for entry in entries] == [(0, 4, 0), (0, 4, 6), (7, 4, 6), (7, 13, 6)]
 
 
-def test_the_time_of_each_record_is_told_beside_its_lines() -> None:
+def test_reader_returns_the_time_of_each_record() -> None:
     frames = encode(OUT, 5, 0, b"a\nb\n") + encode(OUT, 6, 4, b"c") + encode(OUT, 7, 5, b"\n")
     blocks = [(at, shown(entries)) for at, entries in line_reader().read(frames)]
     assert blocks == [(5, [b"a\n", b"b\n"]), (7, [b"c\n"])]
 
 
-def test_an_empty_record_is_nothing() -> None:
+def test_empty_record_has_no_entries() -> None:
     assert read(line_reader(), encode(OUT, 1, 0, b""), encode(OUT, 2, 0, b"a\n")) == read(
         line_reader(), encode(OUT, 2, 0, b"a\n")
     )
 
 
-def test_a_message_is_always_text() -> None:
+def test_message_replaces_invalid_utf8() -> None:
     (entry,) = read(line_reader(), encode(OUT, 1, 0, b"\xff\x00\xc3\xa9 \xed\xa0\x80\n"))
     assert entry.data == b"\xff\x00\xc3\xa9 \xed\xa0\x80"
     assert entry.message == "\ufffd\x00é \ufffd\ufffd\ufffd"
@@ -128,7 +128,7 @@ def test_a_message_is_always_text() -> None:
 # --- what is not finished
 
 
-def test_flush_shows_what_is_not_finished_and_nothing_twice() -> None:
+def test_flush_returns_partial_lines_and_repeats_nothing() -> None:
     reader = line_reader()
     assert read(reader, encode(OUT, 1, 0, b"pass"), encode(ERR, 2, 0, b"\nwarn"), encode(OUT, 3, 4, b"word? ")) != []
     pieces = flush(reader)
@@ -152,20 +152,20 @@ def test_flush_at_the_end_of_an_attempt_marks_the_line_as_ended() -> None:
         assert (entry.partial, entry.origin.ended) == (True, ended)
 
 
-def test_a_line_that_ends_right_after_it_was_shown() -> None:
+def test_line_that_ends_right_after_a_flush_is_an_empty_entry() -> None:
     reader = line_reader()
     read(reader, encode(OUT, 1, 0, b"done"))
     assert shown(flush(reader)) == [b"done"]
     assert shown(read(reader, encode(OUT, 2, 4, b"\n"))) == [b"\n"]
 
 
-def test_bar_without_pieces_is_one_line() -> None:
+def test_progress_bar_without_parts_is_one_line() -> None:
     bar = b"".join(b"\r%3d%% %s" % (percent, b"=" * 50) for percent in range(101))
     (entry,) = read(line_reader(), *cut(OUT, bar + b"\n", 4096))
     assert (entry.data, entry.partial) == (bar, False)
 
 
-def test_a_bar_is_cut_where_it_goes_back_to_the_beginning_of_the_line() -> None:
+def test_progress_bar_with_parts_is_cut_before_a_carriage_return() -> None:
     reader = line_reader(pieces=True)
     bar = b"".join(b"\r%3d%% %s" % (percent, b"=" * 50) for percent in range(101))
     frames = [encode(OUT, at, 56 * at, bar[56 * at : 56 * (at + 1)]) for at in range(101)]
@@ -179,13 +179,13 @@ def test_a_bar_is_cut_where_it_goes_back_to_the_beginning_of_the_line() -> None:
     assert len(list(join_parts(entries))) == len(entries), "the states of a bar are not put together"
 
 
-def test_a_long_line_without_a_bar_is_whole() -> None:
+def test_long_line_without_carriage_returns_is_not_cut() -> None:
     long = bytes(range(32, 127)) * 2000
     (entry,) = read(line_reader(), *cut(OUT, long + b"\n", 4096))
     assert entry.data == long
 
 
-def test_half_of_a_windows_newline_is_no_bar() -> None:
+def test_carriage_return_of_a_windows_newline_does_not_cut_the_line() -> None:
     reader = line_reader()
     long = b"x" * 6000
     assert read(reader, encode(OUT, 1, 0, long + b"\r")) == []
@@ -193,7 +193,7 @@ def test_half_of_a_windows_newline_is_no_bar() -> None:
     assert entry.data == long + b"\r"
 
 
-def test_a_line_of_any_length_is_held_up_to_a_limit() -> None:
+def test_line_that_exceeds_the_limit_is_cut() -> None:
     megabyte = b"x" * (1 << 20)
     size = MAX_HELD_LINE_BYTES + 3 * len(megabyte)
     reader = line_reader()
@@ -214,7 +214,7 @@ def test_a_line_of_any_length_is_held_up_to_a_limit() -> None:
 # --- what is missing
 
 
-def test_a_gap_is_told_in_its_place() -> None:
+def test_gap_is_an_entry_between_the_lines_around_it() -> None:
     reader = line_reader()
     frames = [
         encode(OUT, 1, 0, b"a\nb"),
@@ -231,7 +231,7 @@ def test_a_gap_is_told_in_its_place() -> None:
     assert reader.received == Position(0, (1239, 0, 0))
 
 
-def test_a_gap_is_told_once() -> None:
+def test_gap_that_is_received_twice_is_one_entry() -> None:
     gap = encode_gap(ERR, 2, 3, 100, "why")
     reader = line_reader(Position(0, (0, 3, 0)))
     assert [entry.missing_bytes for entry in read(reader, gap, gap)] == [100]
@@ -239,14 +239,14 @@ def test_a_gap_is_told_once() -> None:
     assert [entry.missing_bytes for entry in read(line_reader(Position(0, (0, 53, 0))), gap)] == [50]
 
 
-def test_a_gap_of_one_source_leaves_the_others_alone() -> None:
+def test_gap_of_one_source_does_not_affect_other_sources() -> None:
     reader = line_reader()
     read(reader, encode(OUT, 1, 0, b"half "))
     read(reader, encode_gap(ERR, 1, 0, 7, "why"))
     assert shown(read(reader, encode(OUT, 2, 5, b"of it\n"))) == [b"half of it\n"]
 
 
-def test_what_was_not_sent_is_missing_too() -> None:
+def test_jump_of_the_offset_is_a_gap() -> None:
     reader = line_reader()
     entries = read(reader, encode(OUT, 1, 0, b"a\nb"), encode(OUT, 2, 10, b"c\n"))
     assert content(entries, OUT) == [b"a\nb", 7, b"c\n"]
@@ -256,7 +256,7 @@ def test_what_was_not_sent_is_missing_too() -> None:
 # --- filtered streams
 
 
-def test_what_a_filter_left_out_is_not_missing() -> None:
+def test_jump_of_the_offset_in_a_filtered_stream_is_no_gap() -> None:
     reader = line_reader(whole=False)
     entries = read(reader, encode(OUT, 1, 100, b"a\nb\n"), encode(ERR, 2, 7, b"x\n"), encode(OUT, 3, 1000, b"c\n"))
     assert shown(entries) == [b"a\n", b"b\n", b"x\n", b"c\n"]
@@ -264,20 +264,20 @@ def test_what_a_filter_left_out_is_not_missing() -> None:
     assert reader.received == Position(0, (1002, 9, 0))
 
 
-def test_an_unfinished_line_before_what_a_filter_left_out() -> None:
+def test_partial_line_before_a_filtered_line_is_an_entry() -> None:
     reader = line_reader(whole=False)
     entries = read(reader, encode(OUT, 1, 0, b"piece"), encode(OUT, 2, 50, b"line\n"))
     assert shown(entries) == [b"piece", b"line\n"]
     assert [entry.position()[1][OUT] for entry in entries] == [5, 55]
 
 
-def test_a_gap_in_a_filtered_stream_is_as_large_as_it_is() -> None:
+def test_gap_in_a_filtered_stream_has_its_exact_size() -> None:
     reader = line_reader(whole=False)
     entries = read(reader, encode(OUT, 1, 0, b"a\n"), encode_gap(OUT, 2, 1000, 50, "why"), encode(OUT, 3, 2000, b"b\n"))
     assert content(entries, OUT) == [b"a\n", 50, b"b\n"]
 
 
-def test_skipping_to_a_place() -> None:
+def test_skip_to_moves_the_reader_to_the_offsets() -> None:
     reader = line_reader(whole=False)
     read(reader, encode(OUT, 1, 10, b"a\nb"), encode(ERR, 1, 10, b"c\n"))
     reader.skip_to((100, 200, 300))
@@ -287,7 +287,7 @@ def test_skipping_to_a_place() -> None:
     assert reader.received == Position(0, (100, 200, 300)), "never back"
 
 
-def test_after_the_last_lines_all_of_it_is_wanted() -> None:
+def test_jump_after_the_tail_is_a_gap() -> None:
     """As who begins with `tail`: jumps to the first line, none after the last."""
     reader = line_reader()
     reader.jumps = True
@@ -385,7 +385,7 @@ def told(entry: LogEntry) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("bars", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_random_records(seed: int, bars: bool) -> None:
+def test_random_records_become_the_lines_that_were_written(seed: int, bars: bool) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=bars)
     reader = line_reader(Position(1))
@@ -404,7 +404,7 @@ def test_random_records(seed: int, bars: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_reading_goes_on_after_any_line(seed: int) -> None:
+def test_reader_continues_after_any_line(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 150, bars=False)
     entries, flushes = read_in_pieces(chance, line_reader(), records)
@@ -418,7 +418,7 @@ def test_reading_goes_on_after_any_line(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_reading_bars_goes_on_after_any_line(seed: int) -> None:
+def test_reader_of_progress_bars_continues_after_any_entry(seed: int) -> None:
     """Where a bar is cut depends on where reading began; its bytes do not."""
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=True)
@@ -430,7 +430,7 @@ def test_reading_bars_goes_on_after_any_line(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_filtered_lines(seed: int) -> None:
+def test_random_filtered_records_become_the_selected_lines(seed: int) -> None:
     """A filter leaves out lines, and cuts records where they stand."""
     chance = random.Random(seed)
     frames: list[bytes] = []
@@ -486,21 +486,21 @@ def test_the_same_line_of_two_readers_is_equal() -> None:
     assert read(line_reader(), encode(OUT, 1, 0, data)) == read(line_reader(), *cut(OUT, data, 1))
 
 
-def test_an_entry_shows_itself() -> None:
+def test_repr_of_an_entry_shows_its_fields() -> None:
     assert repr(entry(b"caf\xc3\xa9")) == (
         "LogEntry(task_index=3, attempt_id=0, source='stdout', timestamp_ms=17, message='café')"
     )
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_an_entry_can_be_sent_to_another_process(protocol: int) -> None:
+def test_entry_can_be_pickled(protocol: int) -> None:
     for each in read(line_reader(), encode(OUT, 1, 0, b"line\n"), encode_gap(OUT, 2, 5, 10, "why")):
         again = pickle.loads(pickle.dumps(each, protocol))
         assert told(again) == told(each)
         assert again.message == each.message
 
 
-def test_an_entry_of_several_tasks_can_be_sent_to_another_process() -> None:
+def test_entry_of_a_stream_of_several_tasks_can_be_pickled() -> None:
     each = entry()
     each.set_other_positions(lambda: {0: Position(1, (2, 3, 4)), 3: Position()})
     for again in (pickle.loads(pickle.dumps(each)), copy.copy(each), copy.deepcopy(each)):
@@ -542,7 +542,7 @@ def missing(source: int = OUT) -> LogEntry:
         ([piece(b"a"), piece(b"x", source=ERR)], [b"a", b"x"]),
     ],
 )
-def test_pieces_are_put_together(pieces: list[LogEntry], whole: list[bytes]) -> None:
+def test_parts_of_a_line_are_joined(pieces: list[LogEntry], whole: list[bytes]) -> None:
     assert shown(join_parts(pieces)) == whole
 
 
@@ -552,13 +552,13 @@ def test_the_end_of_an_attempt_is_not_continued_by_the_next_one() -> None:
     assert shown(join_parts([ended, first])) == [b"no newline", b"a line\n"]
 
 
-def test_pieces_of_two_tasks_do_not_mix() -> None:
+def test_parts_of_different_tasks_are_not_joined() -> None:
     pieces = [entry(b"of 3", 4, partial=True), entry(b"of 4", 5, task_index=4), entry(b" it", 8)]
     assert shown(join_parts(pieces)) == [b"of 4\n", b"of 3 it\n"]
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_random_pieces_are_put_together(seed: int) -> None:
+def test_random_parts_of_lines_are_joined(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 200, bars=False, gaps=False)
     entries, _ = read_in_pieces(chance, line_reader(), records)
@@ -579,7 +579,7 @@ def raw_reader(position: Position = Position()) -> tuple[RawReader, list[str]]: 
     return RawReader(position, notices.append), notices
 
 
-def test_bytes_as_they_are() -> None:
+def test_raw_reader_returns_the_bytes_unchanged() -> None:
     reader, notices = raw_reader(Position(1))
     found = [
         (at, b"".join(items)) for at, items in reader.read(encode(OUT, 1, 0, b"a\nb") + encode(ERR, 2, 0, b"\xff"))
@@ -590,13 +590,13 @@ def test_bytes_as_they_are() -> None:
     assert notices == []
 
 
-def test_bytes_are_not_given_twice() -> None:
+def test_raw_reader_drops_repeated_bytes() -> None:
     reader, _ = raw_reader(Position(0, (2, 0, 0)))
     frames = encode(OUT, 1, 0, b"ab") + encode(OUT, 2, 0, b"abcd") + encode(OUT, 3, 4, b"ef") + encode(OUT, 3, 4, b"ef")
     assert [b"".join(items) for _, items in reader.read(frames)] == [b"cd", b"ef"]
 
 
-def test_missing_bytes_are_told_once() -> None:
+def test_raw_reader_reports_a_gap_once() -> None:
     reader, notices = raw_reader()
     gap = encode_gap(ERR, 1, 5, 1000, "the disk was full")
     frames = encode(ERR, 1, 0, b"first") + gap + gap + encode(ERR, 2, 1005, b"last")
@@ -604,14 +604,14 @@ def test_missing_bytes_are_told_once() -> None:
     assert notices == ["1,000 bytes of stderr are missing: the disk was full"]
 
 
-def test_skipping_bytes() -> None:
+def test_raw_reader_skips_to_offsets() -> None:
     reader, _ = raw_reader(Position(0, (5, 5, 5)))
     reader.skip_to((9, 1, 5))
     assert reader.received == Position(0, (9, 5, 5))
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_random_records_as_bytes(seed: int) -> None:
+def test_raw_reader_returns_the_bytes_of_random_records(seed: int) -> None:
     chance = random.Random(seed)
     records = recorded(chance, 300, bars=True, gaps=False)
     reader, notices = raw_reader()

@@ -69,7 +69,7 @@ def speaker(gate: Path) -> list[str]:
     return python(f"print('now'); wait_for({str(gate)!r}); print('later')")
 
 
-def test_everything_works_where_only_the_controller_can_be_reached(cluster: Cluster, tmp_path: Path) -> None:
+def test_logs_are_read_through_the_controller_if_no_worker_is_reachable(cluster: Cluster, tmp_path: Path) -> None:
     cluster.divert_us(None)
     gate = tmp_path / "gate"
     with IrisClient.remote(cluster.address) as client:
@@ -92,7 +92,7 @@ def test_everything_works_where_only_the_controller_can_be_reached(cluster: Clus
         assert cluster.diversions() == found_out
 
 
-def test_workers_that_can_be_reached_are_read_straight(cluster: Cluster) -> None:
+def test_logs_are_read_directly_from_reachable_workers(cluster: Cluster) -> None:
     with IrisClient.remote(cluster.address) as client:
         job = client.run(["echo", "hello"])
         job.wait()
@@ -101,7 +101,7 @@ def test_workers_that_can_be_reached_are_read_straight(cluster: Cluster) -> None
         assert cluster.visits() > before
 
 
-def test_somebody_else_sits_at_the_address_of_a_worker(cluster: Cluster) -> None:
+def test_other_server_at_the_address_of_a_worker_is_not_read(cluster: Cluster) -> None:
     one, other = cluster.doors.values()
     one.diverted[os.getpid()], other.diverted[os.getpid()] = other.target, one.target
     with IrisClient.remote(cluster.address) as client:
@@ -110,7 +110,9 @@ def test_somebody_else_sits_at_the_address_of_a_worker(cluster: Cluster) -> None
         assert [line.message for line in client.fetch_task_logs(job.job_id, 0)] == ["hello"]
 
 
-def test_a_worker_gets_out_of_reach_while_it_is_followed(cluster: Cluster, tmp_path: Path) -> None:
+def test_follow_continues_through_the_controller_when_the_worker_becomes_unreachable(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     with IrisClient.remote(cluster.address) as client:
         job = client.run(speaker(gate))
@@ -127,7 +129,7 @@ def test_a_worker_gets_out_of_reach_while_it_is_followed(cluster: Cluster, tmp_p
         assert any("trying again" in text for text in notices)
 
 
-def test_a_way_that_is_forced_is_taken(cluster: Cluster) -> None:
+def test_chosen_route_is_used(cluster: Cluster) -> None:
     cluster.divert_us(NOBODY)
     with IrisClient.remote(cluster.address) as client:
         job = client.run(["echo", "hello"])

@@ -65,7 +65,7 @@ def test_content_that_the_cluster_has_is_not_sent_again(client: IrisClient, tmp_
 
 
 @pytest.mark.parametrize("stage", ["packing", "sending"])
-def test_what_a_report_of_progress_raises_reaches_the_caller(client: IrisClient, tmp_path: Path, stage: str) -> None:
+def test_error_raised_by_on_progress_reaches_the_caller(client: IrisClient, tmp_path: Path, stage: str) -> None:
     (tmp_path / "weights").write_bytes(os.urandom(3 * MIB))
     name = unique("sent")
 
@@ -78,7 +78,7 @@ def test_what_a_report_of_progress_raises_reaches_the_caller(client: IrisClient,
     client.run(["true"], name=name, workspace=tmp_path).wait()  # nothing was submitted
 
 
-def test_slow_packing_is_told_once(tmp_path: Path) -> None:
+def test_slow_packing_sends_one_notice(tmp_path: Path) -> None:
     """The clock of this test is the notice itself: chunks are reported until it comes."""
     notices: list[str] = []
     report = WorkspaceUpload(str(tmp_path), notices.append)._stage("packing")
@@ -91,7 +91,7 @@ def test_slow_packing_is_told_once(tmp_path: Path) -> None:
     assert "10 of 60 MB" in notices[0]
 
 
-def test_quick_packing_is_not_told(tmp_path: Path) -> None:
+def test_quick_packing_sends_no_notice(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     notices: list[str] = []
     WorkspaceUpload(str(tmp_path), notices.append).pack()

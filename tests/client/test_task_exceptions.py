@@ -200,7 +200,7 @@ def raise_note(path: Path) -> None:
     raise Note(path)
 
 
-def test_exception_is_loaded_by_who_asks_for_results_and_nobody_else(client: IrisClient, tmp_path: Path) -> None:
+def test_exception_is_unpickled_only_for_callers_that_ask_for_results(client: IrisClient, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     job = client.run(raise_note, args=[notes])
     with pytest.raises(JobFailedError) as caught:

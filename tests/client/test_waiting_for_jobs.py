@@ -50,7 +50,7 @@ def test_wait_with_a_tiny_timeout_on_an_ended_job_returns_its_status(
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_wait_with_a_timeout_shorter_than_the_way_to_the_controller_returns_the_status(
+def test_wait_with_a_timeout_shorter_than_the_call_returns_the_status(
     slow_client: IrisClient, ended: Job, timeout: float
 ) -> None:
     assert slow_client.wait(ended.job_id, timeout=timeout).state == pb.JOB_STATE_SUCCEEDED

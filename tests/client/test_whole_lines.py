@@ -121,7 +121,7 @@ def test_line_without_a_newline_is_given_when_the_attempt_ends(begin: Program, r
         assert sorted(found) == sorted(expected)
 
 
-def test_lines_that_end_with_their_attempt_count(begin: Program) -> None:
+def test_line_that_ends_with_its_attempt_counts_for_max_lines(begin: Program) -> None:
     job = begin(
         "os.write(1, b'no newline' if os.environ['IRIS_ATTEMPT_ID'] == '0' else b'one\\ntwo\\n')\n"
         "sys.exit(os.environ['IRIS_ATTEMPT_ID'] == '0')",
@@ -156,7 +156,7 @@ def test_last_lines_are_whole_lines(begin: Program, tmp_path: Path, route: str) 
 
 
 @ROUTES
-def test_what_there_is_has_no_unfinished_line_until_the_attempt_ends(
+def test_existing_lines_contain_no_partial_line_until_the_attempt_ends(
     begin: Program, client: IrisClient, tmp_path: Path, route: str
 ) -> None:
     job = begin("write(b'one\\nhalf', b' a line\\n')")
@@ -194,7 +194,7 @@ def test_flush_gives_the_unfinished_line_and_its_cursor_is_exact(begin: Program,
     assert [entry.cursor for entry in whole] == [entry.cursor for entry in reading.entries[1:]]
 
 
-def test_cursor_of_a_line_before_an_unfinished_one_gives_that_one_whole(begin: Program, tmp_path: Path) -> None:
+def test_cursor_before_a_partial_line_returns_the_whole_line_later(begin: Program, tmp_path: Path) -> None:
     job = begin("write(b'one\\nhalf', b' of', b' it\\n')")
     first = next(iter(job.logs(follow=True, sources=["stdout"])))
     live(job, b"one\nhalf")
@@ -242,7 +242,7 @@ def test_flush_without_an_unfinished_line_gives_nothing(begin: Program, tmp_path
     stream.flush()
 
 
-def test_bytes_of_a_line_that_is_too_long_to_be_held_come_in_marked_pieces(client: IrisClient) -> None:
+def test_line_that_exceeds_the_limit_comes_in_partial_entries(client: IrisClient) -> None:
     size = (64 << 20) + 1000
     job = client.run(python(f"data = b'x' * {size} + b'\\n'\nwhile data: data = data[os.write(1, data):]"))
     entries = list(job.logs(follow=True))

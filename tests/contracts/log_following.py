@@ -246,7 +246,9 @@ def half_a_worker(client: IrisClient) -> ResourceSpec:
 # --- bytes
 
 
-def test_every_byte_once_and_the_end_through_retries(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_follow_returns_every_byte_once_and_the_end_through_retries(
+    run: Callable[..., Job], follow: Callable[..., Reading]
+) -> None:
     writing = Writing(seed=11, exits=(3, 1, 0), size=50_000)
     job = run(writing.command(), max_retries_failure=2)
     notices: list[str] = []
@@ -257,7 +259,9 @@ def test_every_byte_once_and_the_end_through_retries(run: Callable[..., Job], fo
     assert sum("attempt 2 follows" in text for text in notices) == 1
 
 
-def test_a_finished_task(reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_follow_of_a_finished_task_returns_its_whole_log(
+    reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
+) -> None:
     writing = Writing(seed=12, exits=(5,))
     job = run(writing.command())
     job.wait(timeout=60, raise_on_failure=False)
@@ -288,7 +292,7 @@ def test_other_attempts_can_be_read(run: Callable[..., Job], follow: Callable[..
         assert (end.complete, end.exit_code) == (True, 2 - attempt_id)
 
 
-def test_no_byte_at_all(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_empty_log_ends_without_lines(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
     reading = follow(run(shell("exit 9")))
     assert reading.rest() == []
     end = reading.stream.ends[0]
@@ -337,7 +341,9 @@ def test_reader_continues_from_any_cursor(
     check_end(ends, writing, attempts=2)
 
 
-def test_a_cursor_stays_good_and_may_be_used_twice(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_cursor_can_be_used_twice_and_after_the_job_has_ended(
+    run: Callable[..., Job], follow: Callable[..., Reading]
+) -> None:
     job = run(shell("for i in 0 1 2 3 4 5 6 7 8 9; do echo $i; done"))
     entries = follow(job).rest()
     for at in (0, 4, 9, 4):
@@ -354,7 +360,7 @@ def test_invalid_cursor_is_refused(run: Callable[..., Job], follow: Callable[...
         follow(job, cursor=cursor).rest()
 
 
-def test_a_cursor_of_another_job(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_cursor_of_another_job_is_refused(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
     one, other = run(["echo", "one"]), run(["echo", "other"])
     (entry,) = follow(one).rest()
     with pytest.raises(InvalidArgumentError, match="cursor"):
@@ -364,7 +370,7 @@ def test_a_cursor_of_another_job(run: Callable[..., Job], follow: Callable[..., 
 # --- as it is written
 
 
-def test_a_prompt_is_seen_while_the_task_waits_and_never_twice(
+def test_prompt_is_returned_once_while_the_task_waits(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     gates = [str(tmp_path / name) for name in ("first", "second", "third")]
@@ -410,7 +416,7 @@ def test_a_partial_line_is_continued_from_its_cursor(
 
 
 @pytest.mark.parametrize("wanted", [{"start_ms": 1}, {"sources": ("stdout",)}, {"tail": 1}], ids=str)
-def test_a_prompt_is_seen_where_lines_were_left_out(
+def test_prompt_is_returned_although_a_filter_excluded_earlier_lines(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path, wanted: dict[str, Any]
 ) -> None:
     job = run(python(f"print('line'); sys.stdout.write('name? '); wait_for({str(tmp_path / 'gate')!r}); print('me')"))
@@ -444,7 +450,7 @@ def test_progress_bar_is_visible_at_each_step(
     assert reading.text() == shown + b"\n"
 
 
-def test_lines_of_both_sources_while_one_has_a_prompt(
+def test_prompt_of_one_source_does_not_delay_the_other_source(
     run: Callable[..., Job], follow: Callable[..., Reading], tmp_path: Path
 ) -> None:
     job = run(
@@ -469,7 +475,7 @@ def test_lines_of_both_sources_while_one_has_a_prompt(
 # --- beginnings and ends
 
 
-def test_the_end_of_a_task_that_never_started(
+def test_follow_of_a_task_that_never_started_ends(
     reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     with full_cluster(reach.beside):
@@ -485,7 +491,7 @@ def test_the_end_of_a_task_that_never_started(
             assert list(end.bytes_written) in ([], [0, 0, 0])
 
 
-def test_a_follow_that_begins_before_the_task_is_placed(
+def test_follow_that_begins_before_the_placement_returns_all_lines(
     reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     writing = Writing(seed=15, size=5_000, long_lines=0)
@@ -497,7 +503,9 @@ def test_a_follow_that_begins_before_the_task_is_placed(
     check_end(reading.stream.ends, writing)
 
 
-def test_a_follow_that_begins_with_the_job(run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_follow_that_begins_with_the_job_returns_all_lines(
+    run: Callable[..., Job], follow: Callable[..., Reading]
+) -> None:
     for seed in range(5):
         writing = Writing(seed=seed, size=2_000, long_lines=0, pauses=0)
         reading = follow(run(writing.command()))
@@ -529,7 +537,9 @@ def test_follow_of_an_unknown_job_or_task_is_not_found(reach: Reach, run: Callab
 # --- several tasks
 
 
-def test_tasks_as_one_stream(reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]) -> None:
+def test_stream_of_several_tasks_keeps_the_order_of_each_task(
+    reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
+) -> None:
     writing = Writing(seed=16, exits=(2, 0), size=20_000)
     job = run(writing.command(), replicas=4, max_retries_failure=1, coscheduled=False)
     with reach.open_client() as client:
@@ -542,7 +552,7 @@ def test_tasks_as_one_stream(reach: Reach, run: Callable[..., Job], follow: Call
     assert sorted(stream.ends) == [0, 1, 2, 3]
 
 
-def test_some_tasks_as_one_stream_go_on_from_a_cursor(
+def test_stream_of_some_tasks_continues_from_a_cursor(
     reach: Reach, run: Callable[..., Job], follow: Callable[..., Reading]
 ) -> None:
     writing = Writing(seed=17, exits=(2, 0), size=5_000, long_lines=0, pauses=50)
@@ -570,7 +580,7 @@ def test_some_tasks_as_one_stream_go_on_from_a_cursor(
     assert {entry.task_index for entry in entries} == {0, 2}
 
 
-def test_handles_read_logs_too(reach: Reach, run: Callable[..., Job], tmp_path: Path) -> None:
+def test_job_and_task_handles_read_logs(reach: Reach, run: Callable[..., Job], tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     job = run(
         python(f"print('now', os.environ['IRIS_TASK_INDEX']); wait_for({str(gate)!r}); print('later')"), replicas=2
@@ -593,7 +603,9 @@ STREAMS = 8
 
 
 @pytest.mark.parametrize("how", ["close", "with", "drop", "client"])
-def test_a_reader_that_leaves_is_forgotten(reach: Reach, run: Callable[..., Job], how: str, tmp_path: Path) -> None:
+def test_server_closes_the_stream_of_a_reader_that_leaves(
+    reach: Reach, run: Callable[..., Job], how: str, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     with reach.between(gentle, how):
         job = run(python(f"print('hello'); wait_for({str(gate)!r}); print('again'); wait_for('/nowhere')"))
@@ -645,7 +657,7 @@ def test_blocked_reader_can_be_closed_from_another_thread(
 
 
 @pytest.mark.parametrize("chaos_seed", CHAOS_SEEDS)
-def test_chaos(reach: Reach, run: Callable[..., Job], chaos_seed: int) -> None:
+def test_follow_through_chaos_returns_every_byte_once(reach: Reach, run: Callable[..., Job], chaos_seed: int) -> None:
     # Many small pieces while it is written, and a few large ones for who comes later.
     writing = Writing(seed=chaos_seed, exits=(1, 0), size=30_000, long_lines=chaos_seed % 2, pauses=100)
     plan = rude(up_to_bytes=30_000 if chaos_seed % 2 == 0 else 1_000_000, spared=0.1, stall_s=0.02)
@@ -688,7 +700,7 @@ def test_follow_survives_proxies_that_cut_idle_connections(
         assert stream.ends[0].complete
 
 
-def test_connections_are_refused_for_a_while(reach: Reach, run: Callable[..., Job], tmp_path: Path) -> None:
+def test_follow_continues_after_connections_were_refused(reach: Reach, run: Callable[..., Job], tmp_path: Path) -> None:
     job = run(python(f"print('hello'); wait_for({str(tmp_path / 'gate')!r}); print('bye')"))
     with reach.between(gentle, 0), reach.open_client() as client, ExitStack() as refusing:
         stream = client.stream_task_logs(job.job_id, 0, route=reach.route, on_notice=lambda text: None)

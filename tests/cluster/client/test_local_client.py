@@ -26,7 +26,7 @@ def cluster_client() -> Iterator[LocalClusterClient]:
         yield client
 
 
-def test_task_methods(cluster_client: LocalClusterClient) -> None:
+def test_low_level_task_methods_return_the_documented_values(cluster_client: LocalClusterClient) -> None:
     job_id = launch(cluster_client, shell("echo task $IRIS_TASK_INDEX of $IRIS_NUM_TASKS"), replicas=4)
     assert wait_for_end(cluster_client, job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
     assert [task.task_index for task in cluster_client.list_tasks(job_id)] == [0, 1, 2, 3]
@@ -107,7 +107,7 @@ def test_close_in_a_forked_child_leaves_the_cluster_alone(cluster_client: LocalC
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1000])
-def test_a_number_of_workers_that_makes_no_sense(workers: int) -> None:
+def test_invalid_number_of_workers_is_refused(workers: int) -> None:
     with pytest.raises(InvalidArgumentError, match=f"workers must be a whole number from 1 to 64, got {workers}"):
         LocalClusterClient(workers=workers)
 

@@ -44,7 +44,7 @@ def run_here(blob: bytes) -> Any:
 # --- whose modules go
 
 
-def test_a_script_with_modules_of_its_own(caller: Caller) -> None:
+def test_own_modules_of_a_script_are_pickled_by_value(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -101,7 +101,7 @@ def test_a_script_with_modules_of_its_own(caller: Caller) -> None:
     assert caller.run() == [30, 8, 10, 4, 6, "inner", "base 3"]
 
 
-def test_modules_that_import_each_other(caller: Caller) -> None:
+def test_modules_that_import_each_other_are_pickled(caller: Caller) -> None:
     caller.write(
         {
             "script.py": """
@@ -144,7 +144,7 @@ def test_a_module_is_one_and_the_same_for_its_functions_and_for_its_users(caller
     assert caller.run() == (3, 3)
 
 
-def test_python_dash_m(caller: Caller) -> None:
+def test_module_run_with_python_dash_m_is_pickled_by_value(caller: Caller) -> None:
     caller.write(
         {
             "package/__init__.py": "",
@@ -163,7 +163,7 @@ def test_python_dash_m(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("-",), ("-i",)])
-def test_a_prompt(caller: Caller, arguments: tuple[str, ...]) -> None:
+def test_functions_typed_at_a_prompt_are_pickled_by_value(caller: Caller, arguments: tuple[str, ...]) -> None:
     program = """
         from submit import submit
         BASE = 40
@@ -398,7 +398,7 @@ class TestRefused:
         while deep:  # one by one: to drop it at once would be a recursion, too
             (deep,) = deep
 
-    def test_too_large(self) -> None:
+    def test_too_large_workspace_is_refused_with_its_largest_parts(self) -> None:
         with pytest.raises(ResourceExhaustedError, match=r"'nothing' .* 70\.0 MiB .* 64 MiB\. .*load"):
             pickled(nothing, bytes(70 * 1024**2))
 
@@ -452,6 +452,6 @@ class TestRegistry:
         assert run_here(pickled(lambda size: size > 0, Submits())) is True
 
 
-def test_python_version() -> None:
+def test_request_contains_the_python_version_of_the_pickle() -> None:
     done = subprocess.run([sys.executable, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"Python {python_version()}.")

@@ -50,7 +50,7 @@ def cluster_client(
         program.stdout.close()
 
 
-def test_nobody_at_the_address() -> None:
+def test_address_without_a_server_is_an_unreachable_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes it, and nobody answers
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -62,7 +62,7 @@ def test_nobody_at_the_address() -> None:
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "ftp://host:1", "host:port"])
-def test_an_address_in_no_accepted_form(address: str) -> None:
+def test_address_in_no_accepted_form_is_refused(address: str) -> None:
     with pytest.raises(InvalidAddressError, match="host:port"):
         RemoteClusterClient(address)
 
@@ -96,14 +96,14 @@ def test_the_log_of_a_worker_that_was_killed_is_served_by_the_one_that_takes_its
         assert entry.data == "precious"
 
 
-def test_an_attempt_that_a_task_has_not_had(cluster: RemoteClusterClient) -> None:
+def test_unknown_attempt_is_a_not_found_error(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, ["true"])
     wait_for_end(cluster, job_id)
     with pytest.raises(NotFoundError, match="has no attempt 1"):
         cluster.fetch_task_logs(f"{job_id}/task-0", attempt_id=1)
 
 
-def test_bytes_that_are_no_text(cluster: RemoteClusterClient) -> None:
+def test_bytes_that_are_no_text_arrive_unchanged(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, shell(r"printf 'a\377b\nplain\nnul\000inside\n\303\n'"))
     wait_for_end(cluster, job_id)
     entries = cluster.fetch_task_logs(f"{job_id}/task-0")
@@ -112,7 +112,7 @@ def test_bytes_that_are_no_text(cluster: RemoteClusterClient) -> None:
     assert not entries[1].HasField("raw")
 
 
-def test_ten_megabytes_without_a_newline(cluster: RemoteClusterClient) -> None:
+def test_ten_megabytes_without_a_newline_arrive(cluster: RemoteClusterClient) -> None:
     size = 10 * 1024 * 1024
     job_id = launch(cluster, [sys.executable, "-c", f"import sys; sys.stdout.write('x' * {size})"])
     wait_for_end(cluster, job_id)
@@ -121,7 +121,7 @@ def test_ten_megabytes_without_a_newline(cluster: RemoteClusterClient) -> None:
     assert all(entry.partial for entry in entries)
 
 
-def test_a_client_used_after_fork_while_another_thread_reads(cluster: RemoteClusterClient) -> None:
+def test_client_works_in_a_fork_while_another_thread_of_the_parent_reads(cluster: RemoteClusterClient) -> None:
     job_id = launch(cluster, ["sleep", "300"])
     watching = cluster.watch_job(job_id, timeout=60)
     next(watching)  # the parent has a connection in use

@@ -46,7 +46,7 @@ def packed(folder: Path) -> set[str]:
     return {member.name + "/" * member.isdir() for member in members if member.name not in parents}
 
 
-def test_what_is_packed_comes_out(tmp_path: Path) -> None:
+def test_unpacked_workspace_equals_the_folder(tmp_path: Path) -> None:
     source = make(tmp_path / "source", "a.py", "pkg/b.py", "pkg/deep/c.txt", "empty/", "näme with space", "x" * 120)
     (source / "run.sh").write_text("#!/bin/sh\n")
     (source / "run.sh").chmod(0o750)
@@ -101,13 +101,13 @@ def test_the_hash_does_not_depend_on_the_process(tmp_path: Path) -> None:
     assert hashes == {pack_workspace(tmp_path / "ws").hash}
 
 
-def test_a_bundle_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
+def test_packed_workspace_contains_no_owner_and_no_times(tmp_path: Path) -> None:
     make(tmp_path / "ws", "a", "b/c")
     with tarfile.open(fileobj=io.BytesIO(pack_workspace(tmp_path / "ws").blob)) as tar:
         assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in tar} == {(0, 0, "", "", 0)}
 
 
-def test_left_out_without_being_asked(tmp_path: Path) -> None:
+def test_git_folders_caches_and_virtual_environments_are_not_sent(tmp_path: Path) -> None:
     make(
         tmp_path / "ws",
         "a.py",
@@ -123,7 +123,7 @@ def test_left_out_without_being_asked(tmp_path: Path) -> None:
     assert packed(tmp_path / "ws") == {"a.py", "sub/c.py", "venv/no-environment.py"}
 
 
-def test_a_folder_of_which_nothing_remains_is_left_out(tmp_path: Path) -> None:
+def test_folder_whose_whole_content_is_left_out_is_not_sent(tmp_path: Path) -> None:
     make(tmp_path / "ws", "cache/x/y", "cache/x/z/", "empty/", "pkg/__pycache__/x.pyc")
     (tmp_path / "ws" / "cache" / ".gitignore").write_text("*\n")
     assert packed(tmp_path / "ws") == {"empty/"}
@@ -152,7 +152,7 @@ def test_a_folder_of_which_nothing_remains_is_left_out(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_gitignore(tmp_path: Path, rules: dict[str, str], remaining: str) -> None:
+def test_ignored_files_are_not_sent(tmp_path: Path, rules: dict[str, str], remaining: str) -> None:
     root = make(tmp_path / "ws", "a.py", "a.log", "data/b.py", "data/x.log", "data/sub/c.py", "src/data/d.py")
     for folder, text in rules.items():
         (root / folder / ".gitignore").write_text(text)
@@ -166,7 +166,7 @@ def test_an_empty_folder_is_a_workspace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "a.py"])
-def test_no_folder(tmp_path: Path, name: str) -> None:
+def test_path_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     make(tmp_path, "a.py")
     with pytest.raises(InvalidArgumentError, match=name):
         pack_workspace(tmp_path / name)
@@ -184,7 +184,7 @@ def test_links_inside_mean_the_same_elsewhere(tmp_path: Path) -> None:
     assert os.readlink(tmp_path / "out/folder") == "sub"
 
 
-def test_too_large(tmp_path: Path) -> None:
+def test_too_large_workspace_is_refused_with_its_largest_parts(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py", "data/deep/small", "models/one", "models/two", "logs/x")
     for name, mib in {"data/deep/large": 90, "models/one": 5, "models/two": 5, "logs/x": 3, "b.bin": 2}.items():
         with open(root / name, "wb") as sparse:
@@ -207,7 +207,7 @@ def test_content_is_not_read_before_the_limit_is_checked(tmp_path: Path) -> None
         pack_workspace(root)
 
 
-def test_too_many(tmp_path: Path) -> None:
+def test_workspace_with_too_many_files_is_refused(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py", "many/", "few/b", "few/c")
     for index in range(MAX_WORKSPACE_MEMBERS):
         os.mkdir(root / "many" / str(index))
@@ -226,7 +226,7 @@ def test_a_file_that_vanishes_or_shrinks_while_it_is_packed(tmp_path: Path) -> N
         packing._write(root, members)
 
 
-def test_what_cannot_be_made_smaller_is_stored_and_comes_out(tmp_path: Path) -> None:
+def test_data_that_does_not_compress_is_stored(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py")
     (root / "weights").write_bytes(os.urandom(3 * 1024**2))
     (root / "text").write_bytes(b"a line like all others\n" * 100_000)
@@ -263,7 +263,7 @@ def test_both_sides_have_the_same_limits() -> None:
     assert MAX_WORKSPACE_MEMBERS == unpacking.MAX_WORKSPACE_MEMBERS
 
 
-def test_damaged(tmp_path: Path) -> None:
+def test_damaged_workspace_is_refused(tmp_path: Path) -> None:
     blob, _ = bundle_of(file("a"))
     with pytest.raises(DataLossError, match="damaged"):
         unpack_workspace(blob, "0" * 64, tmp_path / "out")
@@ -295,7 +295,9 @@ def test_damaged(tmp_path: Path) -> None:
         pytest.param([file("a"), file("a/out-of-it")], id="below-a-file"),
     ],
 )
-def test_refused(tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+def test_workspace_with_dangerous_members_is_refused(
+    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
     make(tmp_path, "secret")
     for member, _ in members:
         member.name = member.name.replace("ABSOLUTE", str(tmp_path))
@@ -321,7 +323,7 @@ def test_not_a_gzipped_tar(tmp_path: Path, blob: bytes) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bomb_of_one_file(tmp_path: Path) -> None:
+def test_workspace_that_unpacks_to_one_huge_file_is_refused(tmp_path: Path) -> None:
     member = tarfile.TarInfo("large")
     member.size = 10 * 1024**3
     blob = gzip.compress(member.tobuf() + bytes(1024**2))
@@ -330,7 +332,7 @@ def test_a_bomb_of_one_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bomb_of_many_members(tmp_path: Path) -> None:
+def test_workspace_that_unpacks_to_too_many_members_is_refused(tmp_path: Path) -> None:
     folder = tarfile.TarInfo("a")
     folder.type = tarfile.DIRTYPE
     blob = gzip.compress(folder.tobuf() * (MAX_WORKSPACE_MEMBERS + 1))
@@ -339,7 +341,7 @@ def test_a_bomb_of_many_members(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bomb_in_a_header(tmp_path: Path) -> None:
+def test_workspace_with_a_huge_header_is_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("header")
     header.type = tarfile.XHDTYPE  # is read into memory before anything is known of the member
     header.size = 2**32
@@ -354,7 +356,7 @@ def test_a_bomb_in_a_header(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_other_tars_may_have(tmp_path: Path) -> None:
+def test_archives_of_other_programs_are_unpacked(tmp_path: Path) -> None:
     folder = tarfile.TarInfo("./")
     folder.type = tarfile.DIRTYPE
     member, content = file("./a/b", b"content")
@@ -369,7 +371,7 @@ def test_what_other_tars_may_have(tmp_path: Path) -> None:
     assert status.st_mtime > 315532800  # 1980: zip files know no time before
 
 
-def test_unpacked_already(tmp_path: Path) -> None:
+def test_workspace_is_unpacked_once(tmp_path: Path) -> None:
     blob, bundle_hash = bundle_of(file("a"))
     unpack_workspace(blob, bundle_hash, tmp_path / "out")
     before = (tmp_path / "out/a").stat().st_ino
@@ -378,7 +380,7 @@ def test_unpacked_already(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_unpacked_by_many_at_once(tmp_path: Path) -> None:
+def test_workspace_that_many_unpack_at_once_is_unpacked_once(tmp_path: Path) -> None:
     blob, bundle_hash = bundle_of(*(file(f"a/{i}") for i in range(200)))
     gate = threading.Barrier(8)
     counts: list[int] = []
@@ -397,7 +399,7 @@ def test_unpacked_by_many_at_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_unpacking_needs_nothing_of_tarfile_that_came_late(tmp_path: Path) -> None:
+def test_unpacking_uses_only_old_features_of_tarfile(tmp_path: Path) -> None:
     """Python 3.11.0 to 3.11.3 have no `tarfile.data_filter`, and some systems ship one of them."""
     bundle = pack_workspace(make(tmp_path / "folder", "a.py", "sub/b"))
     (tmp_path / "blob").write_bytes(bundle.blob)

@@ -34,7 +34,7 @@ EDGES = [
 ]
 
 
-def test_the_layout_is_the_one_of_the_wire() -> None:
+def test_layout_of_a_record_does_not_change() -> None:
     """As cluster.proto says it of StreamTaskLogsResponse.Chunk.records."""
     frame = encode(1, 0x0102030405060708, 0x1112131415161718, b"payload")
     checked = bytes.fromhex("0807060504030201 1817161514131211 01") + b"payload"
@@ -43,7 +43,7 @@ def test_the_layout_is_the_one_of_the_wire() -> None:
 
 
 @pytest.mark.parametrize("record", EDGES, ids=lambda record: f"{len(record.payload)} bytes")
-def test_the_checksum_is_that_of_all_that_follows_it(record: Record) -> None:
+def test_checksum_covers_everything_after_it(record: Record) -> None:
     frame = encode(*record)
     assert HEADER.unpack_from(frame)[1] == zlib.crc32(frame[CHECKED_AT:])
     assert encode_header(*record) == frame[: HEADER.size]
@@ -57,11 +57,11 @@ def test_the_checksum_notices_a_change_of_any_checked_field(at: int) -> None:
 
 
 @pytest.mark.parametrize("record", EDGES, ids=lambda record: f"{len(record.payload)} bytes")
-def test_a_record_comes_back(record: Record) -> None:
+def test_record_is_read_back(record: Record) -> None:
     assert list(decode(encode(*record))) == [record]
 
 
-def test_records_come_back_in_their_order() -> None:
+def test_records_are_read_back_in_order() -> None:
     chance = random.Random(1)
     records = [
         Record(chance.randrange(3), chance.randrange(LAST_MS), chance.randrange(2**64), chance.randbytes(size))
@@ -70,11 +70,11 @@ def test_records_come_back_in_their_order() -> None:
     assert list(decode(b"".join(encode(*record) for record in records))) == records
 
 
-def test_nothing_holds_no_records() -> None:
+def test_empty_bytes_contain_no_records() -> None:
     assert list(decode(b"")) == []
 
 
-def test_decoding_looks_at_no_checksum() -> None:
+def test_decode_does_not_check_checksums() -> None:
     frame = bytearray(encode(1, 2, 3, b"payload"))
     frame[4] ^= 1
     assert list(decode(bytes(frame))) == [Record(1, 2, 3, b"payload")]
@@ -85,7 +85,7 @@ def test_decoding_looks_at_no_checksum() -> None:
     ("missing", "reason"),
     [(1, "the disk was full"), (2**64 - 1, ""), (0, "nothing, in fact"), (7, "é\u2028\N{FACE WITH TEARS OF JOY}\n")],
 )
-def test_a_gap_comes_back(source: str, missing: int, reason: str) -> None:
+def test_gap_is_read_back(source: str, missing: int, reason: str) -> None:
     (record,) = decode(encode_gap(SOURCE_ID[source], 5, 1 << 50, missing, reason))
     assert record[:3] == (SOURCE_ID[source] | GAP, 5, 1 << 50)
     assert parse_gap(record.payload) == (missing, reason)
