@@ -209,10 +209,11 @@ def test_failure_without_an_error_text_fails_the_job() -> None:
 def test_same_reason_twice_is_one_change() -> None:
     job = submitted(2)
     before = job.revision
-    assert job.explain_waiting("job@0", PendingReason(engine_problem="no network"))
+    reason = PendingReason(engine_problem="no network")
+    assert job.explain_waiting("job@0", reason)
     assert job.revision == before + 1
     assert [task.revision for task in job.tasks] == [job.revision] * 2
-    assert not job.explain_waiting("job@0", PendingReason(engine_problem="no network"))
+    assert not job.explain_waiting("job@0", reason)
     assert not job.explain_waiting("job@7", PendingReason())
     assert job.revision == before + 1
 

@@ -141,9 +141,9 @@ class Job:
         return job
 
     def explain_waiting(self, gang_id: str, reason: PendingReason) -> bool:
-        """Set why a gang waits. Return False if the gang has the same reason already, or is gone."""
+        """Set why a gang waits. Return False if the gang is gone, or already has this object."""
         gang = self.gangs.get(gang_id)
-        if gang is None or gang.reason == reason:
+        if gang is None or gang.reason is reason:
             return False
         gang.reason = reason
         self.revision += 1

@@ -7,19 +7,12 @@ states: the gangs by state, the queue, and the time at which each gang needs att
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from iris.cluster.controller.scheduling.gang_states import (
-    Draining,
     Event,
     GangRecord,
-    Granted,
-    Held,
     Instruction,
-    Lost,
     Queued,
-    ReleaseDue,
-    Releasing,
     Requested,
     State,
     allocation_of,
@@ -41,6 +34,7 @@ class GangTable:
         self.queue = Queue()
         self._gangs: dict[str, GangRecord] = {}
         self._by_state: dict[type[State], dict[str, GangRecord]] = {}
+        self._allocations: dict[str, Allocation] = {}  # by gang id
         self._timers: Timers[str] = Timers()
 
     def add(self, gang: GangRecord) -> None:
@@ -73,6 +67,7 @@ class GangTable:
             self._enter(gang)
         elif step.state is not gang.state:
             gang.state = step.state
+            self._set_allocation(gang)
             self._set_timer(gang)
         return step.instructions
 
@@ -85,12 +80,9 @@ class GangTable:
         gangs = self._by_state[type(gang.state)]
         gangs[gang.gang_id] = gangs.pop(gang.gang_id)
 
-    def allocations(self) -> Iterator[tuple[str, Allocation]]:
-        """Return each job id and allocation that the engine may hold, also if the job needs it no more."""
-        for gang in self.in_state(Held, Granted, Lost, Draining, ReleaseDue, Releasing):
-            allocation = allocation_of(gang.state)
-            if allocation is not None:
-                yield gang.job_id, allocation
+    def allocations(self) -> list[Allocation]:
+        """Return all allocations that the engine may hold, also those that their jobs need no more."""
+        return list(self._allocations.values())
 
     def waiting_at_engine(self) -> list[QueuedGang]:
         """Return the gangs that the engine has reported as waiting."""
@@ -124,6 +116,8 @@ class GangTable:
             found = [state for state, gangs in self._by_state.items() if gang.gang_id in gangs]
             if found != [type(gang.state)]:
                 raise InternalError(f"gang {gang.gang_id} is {gang.state}, and listed as {found}")
+            if self._allocations.get(gang.gang_id) is not allocation_of(gang.state):
+                raise InternalError(f"gang {gang.gang_id} is {gang.state}, but listed with another allocation")
             if (gang.gang_id in self.queue) != isinstance(gang.state, Queued):
                 raise InternalError(f"gang {gang.gang_id} is {gang.state}, which the queue does not show")
         if sum(map(len, self._by_state.values())) != len(self._gangs):
@@ -134,12 +128,21 @@ class GangTable:
         self._by_state.setdefault(type(gang.state), {})[gang.gang_id] = gang
         if isinstance(gang.state, Queued):
             self.queue.add(QueuedGang(gang.request, gang.state.since_s, gang.job_id))
+        self._set_allocation(gang)
         self._set_timer(gang)
 
     def _leave(self, gang: GangRecord) -> None:
         del self._by_state[type(gang.state)][gang.gang_id]
         self.queue.remove(gang.gang_id)
+        self._allocations.pop(gang.gang_id, None)
         self._timers.drop(gang.gang_id)
+
+    def _set_allocation(self, gang: GangRecord) -> None:
+        allocation = allocation_of(gang.state)
+        if allocation is None:
+            self._allocations.pop(gang.gang_id, None)
+        else:
+            self._allocations[gang.gang_id] = allocation
 
     def _set_timer(self, gang: GangRecord) -> None:
         due_s = next_due_s(gang.state)

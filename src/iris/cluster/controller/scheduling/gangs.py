@@ -106,14 +106,11 @@ def next_due_s(state: State) -> float:
 
 def is_news(state: State, status: GangStatus | None) -> bool:
     """Return True if `SnapshotSeen` with this status may have an effect. A quick check spares most events."""
-    match state:
-        case Held(allocation):
-            is_complete = bool(allocation.machines) or status is None or not status.slots
-            return status is None or status.state is GangState.BROKEN or not is_complete
-        case Paused() | Queued():
-            return False
-        case _:
+    if isinstance(state, Held):
+        if status is None or status.state is GangState.BROKEN:
             return True
+        return not state.allocation.machines and bool(status.slots)
+    return not isinstance(state, Paused | Queued)
 
 
 def check_gang(gang: GangRecord) -> None:

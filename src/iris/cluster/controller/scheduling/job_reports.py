@@ -106,10 +106,15 @@ class Explanations:
         self._changes = changes
         self._losses = losses
         self._changed: dict[str, JobRecord] = {}
+        self._last = PendingReason()  # the last reason of `explain`, which most gangs of a kind share
+        self._compared: tuple[PendingReason | None, PendingReason, bool] = (None, self._last, False)
 
     def explain(self, job_id: str, gang_id: str, cause: Cause) -> None:
         """Set why a gang waits. The reason also mentions the job's last loss."""
-        self.set_reason(job_id, gang_id, PendingReason(cause, self._losses.last(job_id)))
+        loss = self._losses.last(job_id)
+        if self._last.cause is not cause or self._last.earlier_loss is not loss:
+            self._last = PendingReason(cause, loss)
+        self.set_reason(job_id, gang_id, self._last)
 
     def add_engine_problem(self, job_id: str, gang_id: str, problem: str) -> None:
         """Add to a gang's reason why the engine cannot be asked now."""
@@ -121,9 +126,22 @@ class Explanations:
     def set_reason(self, job_id: str, gang_id: str, reason: PendingReason) -> None:
         """Set why a gang waits."""
         record = self._jobs[job_id]
-        if record.job.explain_waiting(gang_id, reason):
-            self._changes.reason_changed(record)
-            self._changed[job_id] = record
+        gang = record.job.gangs.get(gang_id)
+        if gang is None or self._is_same(gang.reason, reason):
+            return
+        record.job.explain_waiting(gang_id, reason)
+        self._changes.reason_changed(record)
+        self._changed[job_id] = record
+
+    def _is_same(self, old: PendingReason | None, new: PendingReason) -> bool:
+        """Compare two reasons. A pass compares the same two objects for all gangs of a kind, so the result is kept."""
+        if old is new:
+            return True
+        last_old, last_new, result = self._compared
+        if old is not last_old or new is not last_new:
+            result = old == new
+            self._compared = (old, new, result)
+        return result
 
     def publish(self) -> None:
         """Report each changed job once, however many of its gangs have a new reason."""

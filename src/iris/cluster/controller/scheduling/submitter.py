@@ -88,7 +88,7 @@ class Submitter:
         if isinstance(self._engine, AvoidsWorkers):
             self._engine.avoid(self._workers.short())
         await self.refresh_machines()
-        allocations = [allocation for _, allocation in self._gangs.allocations()]
+        allocations = self._gangs.allocations()
         requested = self._gangs.waiting_at_engine()
         result = plan(self._gangs.queue, allocations, self.machines, self._clock(), requested, self._machine_set)
         self._machine_set = result.machine_set
