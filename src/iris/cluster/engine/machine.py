@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
-
 from iris.cluster.engine.base import Resources
+from iris.system.machine_size import total_memory_bytes
 
 
 def this_machine() -> Resources:
@@ -39,7 +38,7 @@ def _cores() -> int:
 
 
 def _memory_bytes() -> int:
-    memory = int(psutil.virtual_memory().total)
+    memory = total_memory_bytes()
     for directory in _cgroup_directories():
         limit = _read(directory / "memory.max").strip()
         if limit.isdigit():

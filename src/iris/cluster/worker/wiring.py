@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
-import psutil
-
 from iris import failpoints, versions
 from iris.cluster.lease_terms import DEFAULT_LEASE_S, format_span
 from iris.cluster.logs.directories import LogDirectories
@@ -57,6 +55,7 @@ from iris.rpc.serving.error_interceptors import ErrorInterceptor, ReleaseInterce
 from iris.rpc.serving.heavy_calls import HeavyCalls, always, reading_lane
 from iris.system import clock
 from iris.system.event_loop import open_file_limit, raise_file_limit, run_loop, use_no_proxy
+from iris.system.machine_size import total_disk_bytes, total_memory_bytes
 from iris.system.private_dir import check_private, keep_files_private
 from iris.system.process_identity import identify_process
 from iris.system.processes import call_when_child_ends, call_when_parent_ends
@@ -268,8 +267,8 @@ def _registration(settings: WorkerSettings, network: _Network) -> cluster_pb2.Co
             hostname=socket.gethostname(),
             ip_address=network.advertise_host,
             cpu_count=len(os.sched_getaffinity(0)),
-            memory_bytes=psutil.virtual_memory().total,
-            disk_bytes=psutil.disk_usage("/").total,
+            memory_bytes=total_memory_bytes(),
+            disk_bytes=total_disk_bytes(),
         ),
         incarnation=settings.incarnation,
         visible_devices=[word.strip() for word in devices if word.strip()],

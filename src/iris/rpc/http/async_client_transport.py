@@ -4,6 +4,9 @@ Without TLS, connectrpc's own transport is used. With TLS, that transport refuse
 clients accept: a self-signed certificate as `openssl req -x509` creates it, and a trusted certificate whose authority
 is not trusted. One certificate has to work for all clients, so this module uses Python's `ssl`, with HTTP/1.1 on
 asyncio.
+
+httpcore's async client, which could replace both, costs 1.2 ms of CPU time per small call, and 3.7 ms with 64 calls at
+once. connectrpc's transport costs 0.2 ms (measured on 2 cores with Python 3.11).
 """
 
 from __future__ import annotations

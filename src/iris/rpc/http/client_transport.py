@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +31,6 @@ CONNECT_TIMEOUT_S = 5.0
 # Servers of Iris and common proxies close an idle connection after 75 s. The client closes earlier, so that a request
 # seldom meets a connection that is being closed.
 _KEEPALIVE_S = 30.0
-_ONE_WRITE_BYTES = 64 * 1024
 _LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)  # begins httpcore's text for this answer
 
 
@@ -161,10 +158,12 @@ class HttpTransport:
     def _new_pool(self) -> httpcore.ConnectionPool:
         import httpcore
 
+        from iris.rpc.http.connections import Backend, OneWriteBackend
+
         over_tls = self._tls or (self.proxy is not None and self.proxy.scheme == "https")
         plain_http1 = not self._http2 and not over_tls
         return httpcore.ConnectionPool(
-            network_backend=_backends()[plain_http1](self._lifetime),
+            network_backend=OneWriteBackend(self._lifetime) if plain_http1 else Backend(self._lifetime),
             ssl_context=self._context,
             proxy=_httpcore_proxy(self.proxy) if self.proxy else None,
             max_connections=None,
@@ -172,75 +171,6 @@ class HttpTransport:
             http1=not (self._http2 and not self._tls),
             http2=self._http2 or self._tls,
         )
-
-
-@cache
-def _backends() -> tuple[Callable[[Lifetime], httpcore.NetworkBackend], Callable[[Lifetime], httpcore.NetworkBackend]]:
-    """Return two kinds of network backends, which open connections and add each connection to a `Lifetime`.
-
-    The second kind sends the head and the body of a request in one packet, so that the server wakes up once and not
-    twice; httpcore writes them one after the other. The second kind is for HTTP/1.1 without TLS only, where nothing is
-    written while another thread reads.
-    """
-    import httpcore
-
-    class Stream(httpcore.NetworkStream):
-        def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime) -> None:
-            self._stream = stream
-            self._lifetime = lifetime
-            lifetime.add(stream.get_extra_info("socket"))
-
-        def write(self, buffer: bytes, timeout: float | None = None) -> None:
-            self._stream.write(buffer, timeout)
-
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            return self._stream.read(max_bytes, timeout)
-
-        def close(self) -> None:
-            self._stream.close()
-
-        def start_tls(
-            self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-        ) -> httpcore.NetworkStream:
-            return Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._lifetime)
-
-        def get_extra_info(self, info: str) -> Any:
-            return self._stream.get_extra_info(info)
-
-    class OneWriteStream(Stream):
-        def __init__(self, stream: httpcore.NetworkStream, lifetime: Lifetime) -> None:
-            super().__init__(stream, lifetime)
-            self._unsent = b""
-
-        def write(self, buffer: bytes, timeout: float | None = None) -> None:
-            self._unsent += buffer
-            if len(self._unsent) > _ONE_WRITE_BYTES:
-                self._flush(timeout)
-
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            self._flush(timeout)
-            return self._stream.read(max_bytes, timeout)
-
-        def _flush(self, timeout: float | None) -> None:
-            unsent, self._unsent = self._unsent, b""
-            if unsent:
-                self._stream.write(unsent, timeout)
-
-    class Backend(httpcore.SyncBackend):
-        def __init__(self, lifetime: Lifetime) -> None:
-            self._lifetime = lifetime
-
-        def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-            return Stream(super().connect_tcp(*args, **kwargs), self._lifetime)
-
-    class OneWriteBackend(httpcore.SyncBackend):
-        def __init__(self, lifetime: Lifetime) -> None:
-            self._lifetime = lifetime
-
-        def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-            return OneWriteStream(super().connect_tcp(*args, **kwargs), self._lifetime)
-
-    return Backend, OneWriteBackend
 
 
 def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:

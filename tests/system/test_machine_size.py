@@ -1,0 +1,15 @@
+"""The size of this machine, compared with what psutil finds."""
+
+from __future__ import annotations
+
+import psutil
+
+from iris.system.machine_size import total_disk_bytes, total_memory_bytes
+
+
+def test_memory_is_the_one_of_psutil() -> None:
+    assert total_memory_bytes() == psutil.virtual_memory().total
+
+
+def test_disk_is_the_one_of_psutil() -> None:
+    assert total_disk_bytes("/") == psutil.disk_usage("/").total
