@@ -82,7 +82,7 @@ REFUSED: list[Any] = [
 
 
 @pytest.mark.parametrize("given", REFUSED, ids=repr)
-def test_refused_with_what_was_given_and_what_is_accepted(given: Any) -> None:
+def test_refused_address_is_shown_with_the_accepted_form(given: Any) -> None:
     with pytest.raises(InvalidAddressError) as caught:
         parse_address(given)
     text = str(caught.value)
@@ -137,7 +137,7 @@ def test_is_loopback(url: str, expected: bool) -> None:
         ("http://10.0.0.7:9000", True, "http://10.0.0.7:9000", "10.0.0.7"),
     ],
 )
-def test_what_a_server_says_of_itself(given: str, tls: bool, url: str, host: str) -> None:
+def test_advertised_address_is_accepted(given: str, tls: bool, url: str, host: str) -> None:
     assert advertised(given, 81, tls=tls) == (url, host)
 
 
@@ -156,7 +156,7 @@ def test_what_a_server_says_of_itself(given: str, tls: bool, url: str, host: str
         ("ftp://node-7", "it has none of these forms"),
     ],
 )
-def test_what_no_server_can_say_of_itself(given: str, why: str) -> None:
+def test_invalid_advertised_address_is_refused(given: str, why: str) -> None:
     with pytest.raises(InvalidAddressError, match="expected 'host', 'host:port', ") as caught:
         advertised(given, 81, tls=False)
     assert why in str(caught.value)

@@ -155,7 +155,7 @@ def test_the_deadline_travels_with_the_call(serve: Callable[..., Server]) -> Non
 
 
 @both
-def test_nobody_listens(ask: ListJobs) -> None:
+def test_call_without_a_listener_is_unreachable(ask: ListJobs) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # taken, but nobody listens
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -186,7 +186,7 @@ def test_a_connection_that_breaks_is_tried_again(ask: ListJobs, fault: Answer, s
 
 @both
 @pytest.mark.parametrize("fault", [reset, hang_up, no_http])
-def test_it_is_given_up_after_some_tries(ask: ListJobs, fault: Answer, serve: Callable[..., Server]) -> None:
+def test_call_fails_after_several_tries(ask: ListJobs, fault: Answer, serve: Callable[..., Server]) -> None:
     server = serve(fault)
     with pytest.raises(ControllerUnreachableError, match=f"the controller at {server.address} does not answer"):
         ask(server.address)
@@ -228,7 +228,7 @@ def test_an_error_that_the_server_answers_is_not_tried_again(
     assert len(server.requests) == 1
 
 
-def test_a_server_that_says_unavailable_is_asked_again(serve: Callable[..., Server]) -> None:
+def test_unavailable_server_is_called_again(serve: Callable[..., Server]) -> None:
     server = serve(error("unavailable", "shutting down", "503 Service Unavailable"), jobs("a"))
     assert list_jobs(server.address) == ["a"]
     always = serve(error("unavailable", "shutting down", "503 Service Unavailable"))
@@ -238,7 +238,7 @@ def test_a_server_that_says_unavailable_is_asked_again(serve: Callable[..., Serv
     assert len(always.requests) == TRIES
 
 
-def test_errors_keep_what_they_are() -> None:
+def test_errors_keep_their_class_over_the_wire() -> None:
     """Code that knows nothing of Iris can catch them."""
     for code, kind in ERROR_FOR_CODE.items():
         assert issubclass(kind, IrisError)
@@ -271,7 +271,9 @@ PAGE = b"<!doctype html><html><h1>It works!</h1></html>"
     ],
     ids=["200 page", "200 json", "200 empty", "404 page", "404 json", "404 list", "405", "302", "500", "401", "403"],
 )  # fmt: skip
-def test_who_is_no_controller_is_told_from_one(ask: ListJobs, answer: Answer, serve: Callable[..., Server]) -> None:
+def test_answer_of_another_program_is_told_from_a_controllers(
+    ask: ListJobs, answer: Answer, serve: Callable[..., Server]
+) -> None:
     """The text names who was asked: "Not Found" alone says nothing."""
     server = serve(answer)
     with pytest.raises(IrisError) as caught:
@@ -281,7 +283,7 @@ def test_who_is_no_controller_is_told_from_one(ask: ListJobs, answer: Answer, se
     assert len(server.requests) == 1
 
 
-def test_who_asks_for_a_login_is_said_so(serve: Callable[..., Server]) -> None:
+def test_server_that_requires_a_login_is_named(serve: Callable[..., Server]) -> None:
     with pytest.raises(UnauthenticatedError):
         list_jobs(serve(http("401 Unauthorized", PAGE)).address)
 
@@ -299,7 +301,7 @@ def test_an_answer_that_cannot_be_decoded_is_not_the_callers_fault(ask: ListJobs
 
 
 @both
-def test_a_server_that_is_silent(ask: ListJobs, serve: Callable[..., Server]) -> None:
+def test_silent_server_raises_deadline_exceeded(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(silence)
     with pytest.raises(DeadlineExceededError, match=f"the controller at {server.address} did not answer in time"):
         ask(server.address, timeout_s=0.3)
@@ -325,7 +327,7 @@ def test_the_deadline_is_for_all_tries_together(ask: ListJobs, serve: Callable[.
 # Connections.
 
 
-def test_a_connection_is_kept_and_one_that_was_closed_meanwhile_does_no_harm(serve: Callable[..., Server]) -> None:
+def test_kept_connection_that_was_closed_is_replaced(serve: Callable[..., Server]) -> None:
     server = serve(jobs("a"), jobs("b"), jobs("c", close=True), jobs("d"))
     with contextlib.closing(HttpTransport(server.address)) as transport:
         for expected in ("a", "b", "c", "d"):
@@ -371,7 +373,7 @@ def test_the_environments_proxies_are_for_everybody_else(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
-def test_a_client_goes_on_working_in_a_child_and_in_its_parent(serve: Callable[..., Server]) -> None:
+def test_client_works_in_a_forked_child_and_in_its_parent(serve: Callable[..., Server]) -> None:
     """The child is forked while another thread of its parent is in the middle of a call."""
     go_on = threading.Event()
 
@@ -428,7 +430,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_certificate_that_is_not_trusted_is_said_at_once(certificate: Path, serve: Callable[..., Server]) -> None:
+def test_untrusted_certificate_fails_without_a_retry(certificate: Path, serve: Callable[..., Server]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     server = serve(jobs("a"), tls=context)
@@ -474,7 +476,7 @@ def watch(address: str) -> Iterator[int]:
             yield message.job.state
 
 
-def test_a_stream_comes_as_it_is_sent(serve: Callable[..., Server]) -> None:
+def test_stream_messages_arrive_as_they_are_sent(serve: Callable[..., Server]) -> None:
     seen = threading.Event()
 
     def answer(connection: Connection) -> bool:
@@ -509,7 +511,7 @@ def test_a_stream_that_ends_with_an_error(serve: Callable[..., Server]) -> None:
         next(watch(server.address))
 
 
-def test_a_stream_that_is_closed_early_closes_its_connection(serve: Callable[..., Server]) -> None:
+def test_stream_closed_early_closes_its_connection(serve: Callable[..., Server]) -> None:
     left = threading.Event()
 
     def answer(connection: Connection) -> bool:

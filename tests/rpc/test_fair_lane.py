@@ -100,7 +100,7 @@ def test_fair_lane_waiting_caller_that_leaves_frees_its_place() -> None:
 
 
 @pytest.mark.parametrize("first", ["cancel", "end"])
-def test_fair_lane_caller_that_leaves_as_its_turn_comes_keeps_no_turn(first: str) -> None:
+def test_caller_that_leaves_at_its_turn_keeps_no_turn(first: str) -> None:
     async def run() -> None:
         callers = Callers(FairLane("lists", at_once=1, per_caller=1))
         callers.ask("a-0")

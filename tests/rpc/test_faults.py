@@ -75,7 +75,7 @@ def call_by_both_transports(address: str) -> list[str]:
 
 
 @pytest.mark.parametrize("what", SERVERS)
-def test_broken_connection_is_told_in_words(what: str) -> None:
+def test_broken_connection_has_a_readable_reason(what: str) -> None:
     answer, words = SERVERS[what]
     with server(answer) as port:
         for text in call_by_both_transports(f"http://127.0.0.1:{port}"):
@@ -85,7 +85,7 @@ def test_broken_connection_is_told_in_words(what: str) -> None:
             ]
 
 
-def test_refused_connection_and_unknown_host_are_told_in_words() -> None:
+def test_refused_connection_and_unknown_host_have_readable_reasons() -> None:
     for address, words in (
         ("http://127.0.0.1:1", "connection refused"),
         ("http://no-such-host.invalid:80", "no host of that name is known"),

@@ -56,7 +56,7 @@ def error_of_upload(client: RemoteClusterClient) -> str:
         ("", "nginx: client_max_body_size 200m;"),
     ],
 )
-def test_upload_refused_by_a_proxy_for_its_size_names_the_setting_that_cures_it(server: str, setting: str) -> None:
+def test_upload_too_large_for_a_proxy_names_the_setting_to_change(server: str, setting: str) -> None:
     headers = {"Server": server} if server else {}
     with cluster_behind("413 Request Entity Too Large", headers) as client:
         text = error_of_upload(client)
@@ -136,7 +136,7 @@ def test_foreign_answer_of_json_without_words_is_no_error_of_iris() -> None:
         client.list_jobs()
 
 
-def test_redirect_that_keeps_the_path_says_which_address_to_give() -> None:
+def test_redirect_that_keeps_the_path_names_the_new_address() -> None:
     location = "http://new.example:1/base/iris.cluster.ControllerService/ListJobs"
     text = describe_answer(301, {"location": location}, "http://old.example/base")
     assert "it redirects to http://new.example:1: give that as the address" in text

@@ -250,13 +250,13 @@ NO_REQUESTS = {
 
 
 @pytest.mark.parametrize("name", NO_REQUESTS)
-def test_what_is_no_request_of_ours(world: Served, name: str) -> None:
+def test_malformed_request_is_refused(world: Served, name: str) -> None:
     data, status, code, words = NO_REQUESTS[name]
     assert_refused(ask(world, data), status, code, words)
     assert_unhurt(world)
 
 
-def test_trailers_are_nobodys(world: Served) -> None:
+def test_trailers_of_a_request_are_ignored(world: Served) -> None:
     trailers = "".join(f"x{i}: y\r\n" for i in range(2 * MAX_HEADERS))
     chunked = f"POST /s/count HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n{trailers}\r\n"
     assert ask(world, chunked.encode()) == (200, b"3")
@@ -292,7 +292,7 @@ def test_a_head_that_drips_is_not_waited_for(world: Served) -> None:
     assert_unhurt(world)
 
 
-def test_who_connects_and_says_nothing_is_let_go(world: Served) -> None:
+def test_silent_connection_is_closed(world: Served) -> None:
     with world.connect() as silent:
         wait_until(lambda: world.call(lambda: len(world.limits.connections)) == 1, "the connection")
         world.pass_time(HEAD_S + 1)
@@ -321,7 +321,7 @@ def test_a_body_that_drips_is_not_waited_for(world: Served) -> None:
     assert_unhurt(world)
 
 
-def test_a_body_that_comes_at_the_rate_is_waited_for(world: Served) -> None:
+def test_body_at_the_minimum_rate_is_read_to_its_end(world: Served) -> None:
     with world.connect() as steady:
         seconds = 3 * BODY_S
         body = bytes(BODY_BYTES_PER_S * seconds)
@@ -334,7 +334,7 @@ def test_a_body_that_comes_at_the_rate_is_waited_for(world: Served) -> None:
         assert read_answer(steady) == (200, str(len(body)).encode())
 
 
-def test_what_was_answered_early_has_no_more_time_than_others(world: Served) -> None:
+def test_request_answered_early_has_no_extra_time(world: Served) -> None:
     with world.connect() as slow:
         slow.sendall(request("/s/early", bytes(1000))[:-500])
         assert read_answer(slow) == (200, b"0")
@@ -343,7 +343,7 @@ def test_what_was_answered_early_has_no_more_time_than_others(world: Served) -> 
     assert_unhurt(world)
 
 
-def test_an_answer_may_take_as_long_as_it_likes(world: Served) -> None:
+def test_answer_has_no_time_limit(world: Served) -> None:
     with world.connect() as patient, world.connect() as following:
         patient.sendall(request("/s/hang", b"abc"))
         following.sendall(request("/s/stream"))
@@ -385,7 +385,7 @@ def test_a_half_closed_connection_has_its_answer(world: Served) -> None:
     assert_unhurt(world)
 
 
-def test_two_thousand_idle_connections_keep_nobody_out() -> None:
+def test_two_thousand_idle_connections_leave_room_for_a_client() -> None:
     with served(ConnectionLimits(max_connections=200)) as world, world.connect() as busy:
         busy.sendall(request("/s/hang"))
         assert busy.recv(1)
@@ -406,7 +406,7 @@ def test_two_thousand_idle_connections_keep_nobody_out() -> None:
                 connection.close()
 
 
-def test_where_all_connections_are_busy_one_more_is_told_so() -> None:
+def test_connection_beyond_the_limit_gets_a_reason() -> None:
     with served(ConnectionLimits(max_connections=3)) as world:
         busy = [world.connect() for _ in range(3)]
         for connection in busy:
@@ -426,7 +426,7 @@ def test_time_passes_by_itself() -> None:
         assert read_to_end(silent) == b""
 
 
-def test_who_was_refused_and_stays_is_cut_off(world: Served) -> None:
+def test_refused_client_that_stays_is_disconnected(world: Served) -> None:
     with world.connect() as stubborn:
         stubborn.sendall(b"nonsense\r\n\r\n")
         assert read_answer(stubborn)[0] == 400

@@ -62,7 +62,7 @@ def numbers(answers: list[Any]) -> list[str]:
     return [pb.Controller.ListTasksResponse.FromString(answer.data).next_page_token for answer in answers]
 
 
-async def test_heavy_calls_for_the_same_share_an_answer_that_was_begun_after_they_came() -> None:
+async def test_equal_heavy_calls_share_an_answer_begun_after_their_arrival() -> None:
     server = Server()
     first = server.ask("a")
     await detect_copy()
@@ -98,7 +98,7 @@ async def test_heavy_call_that_leaves_does_not_end_the_answer_of_the_others() ->
     assert numbers(await asyncio.gather(*asked[1:])) == ["0", "0"]
 
 
-async def test_heavy_call_whose_callers_have_all_left_is_ended() -> None:
+async def test_heavy_call_without_callers_is_cancelled() -> None:
     server = Server()
     asked = [server.ask("a") for _ in range(3)]
     await detect_copy()

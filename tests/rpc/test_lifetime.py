@@ -27,7 +27,7 @@ def blocked(work: object) -> tuple[threading.Thread, list[BaseException]]:
     return thread, errors
 
 
-def test_pause_of_another_thread_when_closed_ends_with_an_error_that_says_so() -> None:
+def test_close_ends_a_pause_of_another_thread_with_an_error() -> None:
     life = Lifetime("the client of nobody")
     thread, errors = blocked(lambda: life.pause(3600))
     life.close()
@@ -67,7 +67,7 @@ def test_connection_opened_after_close_is_refused_and_ended() -> None:
         assert theirs.recv(1) == b""
 
 
-def test_connections_that_are_gone_are_not_kept() -> None:
+def test_closed_connections_are_forgotten() -> None:
     life = Lifetime("the client of nobody")
     for _ in range(100):
         ours, theirs = socket.socketpair()

@@ -66,7 +66,7 @@ def test_a_listener_of_another_user_is_refused(family: socket.AddressFamily, hos
             uid_check.check()
 
 
-def test_where_nobody_listens_nobody_is_refused() -> None:
+def test_port_without_a_listener_is_not_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     uid_check = PeerUidCheck(url("127.0.0.1", port))
@@ -76,7 +76,7 @@ def test_where_nobody_listens_nobody_is_refused() -> None:
 
 @needs_root
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
-def test_who_takes_the_port_of_another_is_refused(family: socket.AddressFamily, host: str) -> None:
+def test_listener_of_another_user_is_refused(family: socket.AddressFamily, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
         uid_check = PeerUidCheck(url(host, port))
@@ -95,7 +95,7 @@ def test_the_other_address_of_localhost_is_no_way_in() -> None:
 
 
 @needs_root
-def test_a_client_shows_its_token_to_nobody_who_took_the_port() -> None:
+def test_client_sends_no_token_to_a_foreign_listener() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         client = RemoteClusterClient(f"127.0.0.1:{port}", token="secret", timeout_s=5)

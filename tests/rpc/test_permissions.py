@@ -52,6 +52,6 @@ def test_tokens_are_for_admins(method: str) -> None:
         ("", "/a", False, False),
     ],
 )
-def test_whose_job_is_whose(own: str, other: str, owns: bool, is_above: bool) -> None:
+def test_owner_of_a_job_is_derived_from_its_name(own: str, other: str, owns: bool, is_above: bool) -> None:
     task = Caller("t", TASK, "id", 0, job_id=own, task_index=0, attempt_id=0)
     assert (task.owns(other), task.is_above(other)) == (owns, is_above)

@@ -45,7 +45,7 @@ def test_directory_of_another_user_is_refused_also_for_root(tmp_path: Path) -> N
         check_private(directory)
 
 
-def test_directory_below_one_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
+def test_directory_below_a_world_writable_directory_is_refused(tmp_path: Path) -> None:
     open_one = tmp_path / "open"
     directory = open_one / "mine" / "state"
     directory.mkdir(parents=True)
@@ -74,7 +74,7 @@ print("taken")
 
 
 @as_root
-def test_directory_below_an_open_one_that_is_not_ours_to_close_is_taken(tmp_path: Path) -> None:
+def test_directory_below_a_foreign_open_directory_is_accepted(tmp_path: Path) -> None:
     # As the volumes of containers are. What others would put there is theirs, and refused for that.
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
@@ -112,7 +112,7 @@ def test_entry_of_another_user_is_refused(tmp_path: Path) -> None:
         check_entries(tmp_path)
 
 
-def test_entry_that_others_may_write_is_closed_where_they_could_not_reach_it_and_refused_where_they_could(
+def test_entry_writable_by_others_is_closed_if_unreachable_and_refused_otherwise(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / "state"
@@ -128,7 +128,7 @@ def test_entry_that_others_may_write_is_closed_where_they_could_not_reach_it_and
         check_entries(directory)
 
 
-def test_entry_that_is_a_link_is_refused(tmp_path: Path) -> None:
+def test_symbolic_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "workers").symlink_to(tmp_path / "elsewhere")

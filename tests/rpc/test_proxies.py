@@ -82,7 +82,7 @@ def test_proxy_without_a_scheme_is_an_http_proxy(variable: str, far: Server, mon
     assert b"Proxy-Authorization" not in far.requests[0]
 
 
-def test_https_goes_through_connect_with_the_login(
+def test_https_call_uses_connect_with_the_login(
     tmp_path: Path, start: Callable[[SmallProxy | Server], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = self_signed(tmp_path, HOST)
@@ -164,7 +164,7 @@ def test_proxy_that_answers_in_place_of_the_controller_is_named(
     assert PASSWORD not in text
 
 
-def test_proxy_that_wants_a_login_says_where_to_put_it(
+def test_proxy_that_requires_a_login_names_the_variable_to_set(
     start: Callable[[SmallProxy], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = ConnectProxy(1, ("other", "login"))
@@ -298,7 +298,7 @@ NOT_BYPASSED = [
     ("address", "no_proxy", "bypassed"),
     [*((*case, True) for case in BYPASSED), *((*case, False) for case in NOT_BYPASSED)],
 )
-def test_no_proxy_excludes_what_it_names_and_nothing_else(address: str, no_proxy: str, bypassed: bool) -> None:
+def test_no_proxy_excludes_exactly_the_named_hosts(address: str, no_proxy: str, bypassed: bool) -> None:
     assert bypasses_proxy(urlsplit(address), no_proxy) is bypassed
 
 

@@ -64,7 +64,7 @@ def test_json_request_with_a_mistake_is_refused_with_the_nearest_name(document: 
         (b'{"environment":' * 200 + b"1" + b"}" * 200, "did you mean|has no field"),
     ],
 )
-def test_json_request_that_is_no_json_is_refused(text: bytes, words: str) -> None:
+def test_request_with_invalid_json_is_refused(text: bytes, words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         parse_request(text, LAUNCH)
 

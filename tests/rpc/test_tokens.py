@@ -71,7 +71,7 @@ def refused(token: str) -> str:
         Caller("näme with space", USER, "id", int(time.time()) + 86400),
     ],
 )
-def test_what_was_signed_comes_back(known: Caller) -> None:
+def test_signed_claims_are_read_unchanged(known: Caller) -> None:
     assert VERIFIER.verify(KEY.sign(known)) == known
     assert VERIFIER.verify(KEY.sign(known)) == known, "and from memory"
 
@@ -87,7 +87,7 @@ def test_a_token_of_another_cluster() -> None:
     assert "IRIS_TOKEN" in text
 
 
-def test_another_key_that_says_it_is_ours() -> None:
+def test_token_of_another_key_with_our_key_id_is_refused() -> None:
     other = SigningKey.new()
     other._issuer = issuer_of(KEY.public)
     assert "damaged, or is not a token of Iris" in refused(other.sign(caller()))
@@ -103,7 +103,7 @@ def test_the_public_key_is_no_secret_to_sign_with() -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_a_token_that_was_changed(part: int) -> None:
+def test_changed_token_is_refused(part: int) -> None:
     parts = KEY.sign(caller()).split(".")
     middle = len(parts[part]) // 2
     changed = "A" if parts[part][middle] != "A" else "B"
@@ -111,19 +111,19 @@ def test_a_token_that_was_changed(part: int) -> None:
     refused(".".join(parts))
 
 
-def test_a_role_that_was_changed() -> None:
+def test_token_with_a_changed_role_is_refused() -> None:
     head, _, signature = KEY.sign(caller()).split(".")
     body = base64.urlsafe_b64encode(json.dumps(claims(role=ADMIN)).encode()).rstrip(b"=").decode()
     refused(f"{head}.{body}.{signature}")
 
 
 @pytest.mark.parametrize("claim", ["iss", "jti", "sub", "role", "iat", "exp"])
-def test_a_claim_that_is_missing(claim: str) -> None:
+def test_token_without_a_required_claim_is_refused(claim: str) -> None:
     refused(jwt.encode(claims(**{claim: None}), KEY._private, algorithm="EdDSA"))
 
 
 @pytest.mark.parametrize("changed", [{"exp": "never"}, {"sub": 7}, {"job": "a"}, {"job": "a", "task": "x"}])
-def test_a_claim_that_makes_no_sense(changed: dict[str, Any]) -> None:
+def test_token_with_an_invalid_claim_is_refused(changed: dict[str, Any]) -> None:
     refused(jwt.encode(claims(**changed), KEY._private, algorithm="EdDSA"))
 
 
@@ -148,13 +148,13 @@ def test_a_signed_token_that_never_expires_is_refused(exp: str) -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_a_token_that_is_nested_without_end_is_refused(part: int) -> None:
+def test_deeply_nested_token_is_refused(part: int) -> None:
     parts = KEY.sign(caller()).split(".")
     parts[part] = base64.urlsafe_b64encode(b"[" * 2500).rstrip(b"=").decode()
     refused(".".join(parts))
 
 
-def test_a_signed_token_that_is_nested_without_end_is_refused() -> None:
+def test_deeply_nested_signed_token_is_refused() -> None:
     refused(jwt.PyJWS().encode(b"[" * 2500, KEY._private, algorithm="EdDSA"))
 
 
@@ -164,7 +164,7 @@ def test_an_extension_that_must_be_understood_is_not() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b", "a.b.c", "....", "é", "\0", "x" * 5000, "Bearer x", "{}"])
-def test_what_is_no_token(token: str) -> None:
+def test_text_that_is_not_a_token_is_refused(token: str) -> None:
     refused(token)
 
 
@@ -177,14 +177,14 @@ def test_a_token_made_before_the_clock_was_set_back_is_good() -> None:
     VERIFIER.verify(KEY.sign(caller(), time.time() + 3600))
 
 
-def test_a_token_that_is_remembered_expires_too() -> None:
+def test_cached_token_expires() -> None:
     token = KEY.sign(caller(-LEEWAY_S + 1.5))
     VERIFIER.verify(token)
     wait_until(lambda: not is_good(token), "the end of a token")
     assert "has expired" in refused(token)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_cache_of_tokens_is_bounded() -> None:
     verifier = Verifier(KEY.public)
     first = KEY.sign(caller())
     verifier._known = {str(number): caller() for number in range(4096)}
@@ -201,7 +201,7 @@ def test_a_workers_token_is_for_that_worker() -> None:
 # The key's file.
 
 
-def test_the_key_is_kept_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+def test_key_file_is_kept_and_private(tmp_path: Path) -> None:
     path = tmp_path / "key"
     made = SigningKey.load_or_make(path)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -219,7 +219,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
-def test_a_file_that_is_no_key(tmp_path: Path, content: str) -> None:
+def test_invalid_key_file_is_refused(tmp_path: Path, content: str) -> None:
     write_secret(tmp_path / "key", content)
     with pytest.raises(DataLossError, match="does not contain a key"):
         SigningKey.load_or_make(tmp_path / "key")
