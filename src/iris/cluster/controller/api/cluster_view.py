@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+
+from iris.cluster.controller.api import machine_view
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.scheduling.scheduler import Scheduler, Survey
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page
@@ -38,8 +41,26 @@ class ClusterView:
         return await self._slices.run(self._fleet.health(running, page_size=page_size, page_token=page_token))
 
     async def list_machines(self, page_size: int, page_token: str) -> cluster_pb2.Controller.ListMachinesResponse:
-        """Return a page of the machines with their allocations, and the queued gangs."""
-        return await self._scheduler.list_machines(self._slices, page_size, page_token)
+        """Return a page of the machines with their allocations; on the first page also the gangs that wait."""
+        survey = await self._scheduler.survey()
+        page = await self._slices.run(
+            machine_view.machine_page(survey.machines, survey.allocations, page_size=page_size, page_token=page_token)
+        )
+        gangs = [] if page_token else await self._slices.run(self._waiting(survey))
+        return cluster_pb2.Controller.ListMachinesResponse(
+            engine=self.engine_name,
+            machines=page.items,
+            waiting=gangs,
+            num_waiting=len(survey.waiting),
+            problem=survey.problem,
+            next_page_token=page.next_token,
+        )
+
+    def _waiting(self, survey: Survey) -> Steps[list[cluster_pb2.Controller.WaitingGang]]:
+        """Make the messages of the gangs that have waited longest."""
+        first = heapq.nsmallest(machine_view.MOST_WAITING, survey.waiting, key=lambda entry: entry.since_s)
+        records = [(self._jobs.find(entry.job_id), entry) for entry in first]
+        return (yield from machine_view.waiting_messages(records, survey.reserved_for))
 
     def _running_jobs(self) -> Steps[dict[str, set[str]]]:
         running: dict[str, set[str]] = {}

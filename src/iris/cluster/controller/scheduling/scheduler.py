@@ -8,15 +8,13 @@ asyncio loop, where nothing may block.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from iris.cluster.controller.api import machine_view
-from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, LONGEST_PAUSE_MS, pause_before
@@ -50,15 +48,14 @@ from iris.cluster.controller.scheduling.job_reports import (
     Workers,
     log_gang_state,
 )
-from iris.cluster.controller.scheduling.queue import Allocation
+from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
 from iris.cluster.controller.scheduling.reasons import PendingReason, RequestDelayed
 from iris.cluster.controller.scheduling.slots import SlotTable
 from iris.cluster.controller.scheduling.submitter import Submitter
 from iris.cluster.controller.submission.request import gang_of
 from iris.cluster.controller.workers.draining import SlotWorkers
-from iris.cluster.engine.base import Engine, GangRequest, GangState, GangStatus, Resources, Slot
+from iris.cluster.engine.base import Engine, GangRequest, GangState, GangStatus, Machine, Resources, Slot
 from iris.errors import IrisError
-from iris.rpc import cluster_pb2
 from iris.system.clock import ms_since, now_ms
 from iris.system.event_loop import happens
 from iris.system.timers import Timers
@@ -67,6 +64,25 @@ TICK_S = 1.0
 WITHDRAW_AFTER_S = 20.0
 START_LIMIT_S = 300.0
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The machines, and who uses or wants them, at one moment.
+
+    Attributes:
+        machines: The machines as the engine has reported them last.
+        allocations: Each allocation with its job's id.
+        waiting: The gangs that wait, in the queue or at the engine, in no order.
+        reserved_for: The id of the gang that has a reservation; empty if no gang has one.
+        problem: Why the engine cannot be reached; empty if it can.
+    """
+
+    machines: Sequence[Machine]
+    allocations: list[tuple[str, Allocation]]
+    waiting: list[QueuedGang]
+    reserved_for: str
+    problem: str
 
 
 class Scheduler:
@@ -235,13 +251,11 @@ class Scheduler:
             self._in_background(self._drain(self._slot_workers, gang_id))
         self._add_gang(gang)
 
-    async def list_machines(
-        self, slices: Slices, page_size: int, page_token: str
-    ) -> cluster_pb2.Controller.ListMachinesResponse:
-        """List the machines, the jobs that hold them, and the waiting gangs; the latter on the first page only.
+    async def survey(self) -> Survey:
+        """Ask the engine for its machines and gangs, and return what is allocated and what waits.
 
-        Every allocation appears in the answer from the moment the engine has granted it until the engine has released
-        it, also before the gang's attempts start and after its job has ended.
+        Every allocation appears from the moment the engine has granted it until the engine has released it, also before
+        the gang's attempts start and after its job has ended.
         """
         problem = ""
         snapshot: Mapping[str, GangStatus] | None = None
@@ -250,21 +264,12 @@ class Scheduler:
             await self._submitter.refresh_machines()
         except IrisError as error:
             problem = str(error)
-        held = self._holders(snapshot)
-        waiting = [*self._gangs.waiting_at_engine(), *self._gangs.queue]
-        first = heapq.nsmallest(machine_view.MOST_WAITING, waiting, key=lambda entry: entry.since_s)
-        records = [(self._jobs[entry.job_id], entry) for entry in first]
-        machines = self._submitter.machines
-        page = await slices.run(machine_view.machine_page(machines, held, page_size=page_size, page_token=page_token))
-        reserved_for = self._submitter.reserved_for
-        gangs = [] if page_token else await slices.run(machine_view.waiting_messages(records, reserved_for))
-        return cluster_pb2.Controller.ListMachinesResponse(
-            engine=self._engine.name,
-            machines=page.items,
-            waiting=gangs,
-            num_waiting=len(waiting),
+        return Survey(
+            machines=self._submitter.machines,
+            allocations=self._holders(snapshot),
+            waiting=[*self._gangs.waiting_at_engine(), *self._gangs.queue],
+            reserved_for=self._submitter.reserved_for,
             problem=problem,
-            next_page_token=page.next_token,
         )
 
     def _holders(self, snapshot: Mapping[str, GangStatus] | None) -> list[tuple[str, Allocation]]:
