@@ -23,10 +23,10 @@ from iris.reasons import ErrorReason
 MAX_NAME_BYTES = 200
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# Names in this form, nearly all, need no look at each character.
+# Nearly all names have this form, and are accepted without a check of each character.
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
 
-# Unicode's general categories of characters that nobody sees.
+# Unicode's general categories of invisible characters.
 _UNSEEN_CATEGORIES = {
     "Cc": "the control character",
     "Cf": "the invisible character",
@@ -34,8 +34,8 @@ _UNSEEN_CATEGORIES = {
     "Zp": "the paragraph separator",
     "Zs": "the space",
 }
-# Characters of other categories that nobody sees: Unicode's property Default_Ignorable_Code_Point, code points that are
-# not assigned yet included, and the blank of braille.
+# Invisible characters of other categories: those with Unicode's property Default_Ignorable_Code_Point, including code
+# points that are not assigned yet, and the blank of braille.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -102,7 +102,7 @@ def check_token_name(name: str) -> None:
 
 
 def find_unseen(text: str) -> str:
-    """Say which character of a text nobody sees, as the end of a sentence; empty where there is none."""
+    """Return which character of a text is invisible, as the end of a sentence; empty if all are visible."""
     for place, character in enumerate(text):
         category = unicodedata.category(character)
         if character == " " and 0 < place < len(text) - 1:
@@ -139,7 +139,7 @@ def check_port_name(name: str) -> None:
 
 
 def check_label(key: str, value: str) -> None:
-    """Refuse what cannot be a label of a machine on every engine.
+    """Refuse a label that not every engine accepts.
 
     The rule is the one of Kubernetes for label values, with `/` for keys such as `cloud/zone`: 1 to 63 letters, digits,
     `-`, `_` and `.`, with a letter or digit at both ends.

@@ -1,4 +1,4 @@
-"""What all parts of Iris share: ids, what a task knows of itself, what it asks for, and which states are final."""
+"""Types that all parts of Iris share: states, resources, entrypoints, and what a task knows about itself."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ STATE_NAMES = {
     8: "UNSCHEDULABLE",
 }
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
-# By which calls of the cluster are made: a user's own, or inside of a job the task's.
+# The variable with the token for calls to a cluster. Inside a job, it contains the token of the task.
 TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
-# Workers of a cluster on one machine: each is a process of some 60 MB.
+# The largest number of workers of a local cluster. Each worker is a process of about 60 MB.
 MAX_LOCAL_WORKERS = 64
 
 
 def is_job_finished(state: int) -> bool:
-    """Whether a `JobState` is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE.
+    """Return whether a `JobState` is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The state is not a number.
@@ -54,7 +54,7 @@ def is_job_finished(state: int) -> bool:
 
 
 def is_task_finished(state: int) -> bool:
-    """Whether a `TaskState` is final. A task that will be retried is PENDING, never in a final state.
+    """Return whether a `TaskState` is final. The state of a task that will be retried is PENDING, which is not final.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The state is not a number.
@@ -63,7 +63,7 @@ def is_task_finished(state: int) -> bool:
 
 
 def state_name(state: int) -> str:
-    """The short name of a `JobState` or `TaskState`, as people read it: `RUNNING`.
+    """Return the short name of a `JobState` or `TaskState`, for example `RUNNING`.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The state is not a number.
@@ -77,13 +77,13 @@ def _check_state(state: int) -> int:
 
 @dataclass(frozen=True)
 class ResourceSpec:
-    """What each task of a job needs to be placed. Zero, the default, reserves nothing.
+    """The resources that each task of a job asks for. Zero, the default, reserves nothing.
 
     Attributes:
-        cpu: Cores. A task that uses more is not stopped.
-        memory: Bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is killed, and
-            fails as out of memory; with zero it may use what there is.
-        gpu: Devices; the task sees its own in `CUDA_VISIBLE_DEVICES`.
+        cpu: The number of cores. A task that uses more is not stopped.
+        memory: The number of bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is
+            killed, and fails as out of memory. With zero, the memory of a task is not limited.
+        gpu: The number of devices. The task finds its devices in `CUDA_VISIBLE_DEVICES`.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) An amount is negative, or not a whole number.
@@ -102,7 +102,7 @@ class ResourceSpec:
 
     @classmethod
     def given(cls, resources: ResourceSpec | Mapping[str, int | str] | None) -> ResourceSpec:
-        """What a user has asked for: a `ResourceSpec`, a mapping such as `{"cpu": 1, "memory": "2GiB"}`, or nothing.
+        """Return the resources in an argument: a `ResourceSpec`, a mapping such as `{"cpu": 1}`, or None.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) The mapping has an unknown key, or an amount that is not valid.
@@ -129,10 +129,10 @@ _BYTES = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGT])(i?))?B?\s
 
 
 def parse_bytes(size: int | str) -> int:
-    """A size in bytes: a whole number, or text with a unit: `"500K"`, `"512MB"` (10**6), `"2GiB"` (2**30).
+    """Return a size in bytes, from a whole number or from text such as `"500K"`, `"512MB"` (10**6) or `"2GiB"` (2**30).
 
     Raises:
-        InvalidArgumentError: It is neither, negative, or larger than 2**63 - 1 bytes.
+        InvalidArgumentError: The size has another form, is negative, or is larger than 2**63 - 1 bytes.
     """
     return _check_bytes("a size", size)
 
@@ -158,9 +158,9 @@ def _read_size(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class Entrypoint:
-    """What a task runs: either a command (argv) or a callable with its arguments.
+    """What each task of a job executes: a command, or a callable with its arguments.
 
-    Make one with `from_callable` or `from_command`.
+    Create an entrypoint with `from_callable` or `from_command`.
     """
 
     command: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ class Entrypoint:
         if self.callable is not None:
             check_callable("callable", self.callable)
             if self.command:
-                refuse("command", "empty where there is a callable", self.command)
+                refuse("command", "empty if there is a callable", self.command)
         else:
             if args or kwargs:
                 raise InvalidArgumentError(
@@ -186,10 +186,10 @@ class Entrypoint:
 
     @classmethod
     def from_callable(cls, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Entrypoint:
-        """Runs `function(*args, **kwargs)`; what it returns is the task's result.
+        """Return an entrypoint that calls `function(*args, **kwargs)`. The return value is the task's result.
 
         Raises:
-            InvalidArgumentError: It cannot be called.
+            InvalidArgumentError: The function cannot be called.
         """
         if not callable(function):
             refuse("function", "a function or another callable", function)
@@ -197,16 +197,17 @@ class Entrypoint:
 
     @classmethod
     def from_command(cls, command: Sequence[str]) -> Entrypoint:
-        """Runs a program: its name and arguments, as in `["python", "train.py"]`. No shell reads it.
+        """Return an entrypoint that executes a program, for example `["python", "train.py"]`, without a shell.
 
         Raises:
-            InvalidArgumentError: It is empty, one string instead of a list, or has words that are no strings.
+            InvalidArgumentError: The command is empty, is one string instead of a list, or contains other values than
+                strings.
         """
         return cls(command=_check_command(command))
 
     @property
     def default_name(self) -> str:
-        """The start of a job name when the user gives none: the function's, or the program's."""
+        """The beginning of the name of a job without a name: the name of the function or the program."""
         if self.command:
             text = os.path.basename(self.command[0])
             scripts = [word for word in self.command[1:] if word.endswith((".py", ".sh"))]
@@ -239,18 +240,18 @@ def _check_command(command: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What a task knows of itself: the environment that its worker gave it, parsed.
+    """What a task knows about itself, from the `IRIS_*` variables that its worker set.
 
     Attributes:
-        job_id: The job that this code is part of.
-        task_id: `"{job_id}/task-{index}"`.
-        task_index: From 0.
-        num_tasks: How many tasks the job has.
-        attempt_id: From 0; a retry of the task counts on.
-        worker_id: The worker that runs it.
-        controller_address: Where `IrisClient.remote()` connects to.
-        ports: The task's ports by name, in lower case.
-        hosts_file: Where it is written on which hosts the tasks of its gang are; None: it has none.
+        job_id: The id of the job.
+        task_id: The id of the task, `"{job_id}/task-{index}"`.
+        task_index: The index of the task, from 0.
+        num_tasks: The number of tasks in the job.
+        attempt_id: The id of the attempt, from 0. Each retry has the next id.
+        worker_id: The id of the worker that runs the attempt.
+        controller_address: The address to which `IrisClient.remote()` connects.
+        ports: The task's ports, by their names in lower case.
+        hosts_file: The file with the hosts of the gang's tasks; None for independent tasks.
     """
 
     job_id: str
@@ -261,15 +262,16 @@ class JobInfo:
     worker_id: str | None = None
     controller_address: str | None = None
     ports: dict[str, int] = field(default_factory=dict)
-    hosts_file: str | None = field(default=None, compare=False)  # where it lies says nothing of what the task is
+    hosts_file: str | None = field(default=None, compare=False)  # two tasks may differ only in the path of this file
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts on which the tasks of its gang are, by task index: names or addresses by which they reach each
-        other. Read from `hosts_file` each time; empty for independent tasks.
+        """The hosts of the gang's tasks, by task index: names or addresses by which the tasks reach each other.
+
+        The hosts are read from `hosts_file` each time. They are empty for independent tasks.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) The file cannot be read, or is not what the worker has written.
+            InvalidArgumentError: (a `ValueError`) The file cannot be read, or does not have a line for each task.
         """
         if self.hosts_file is None:
             return ()
@@ -288,13 +290,13 @@ class JobInfo:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> JobInfo | None:
-        """Reads the `IRIS_*` variables; None outside a job (`IRIS_JOB_ID` is not set).
+        """Return what the `IRIS_*` variables say; None outside a job, where `IRIS_JOB_ID` is not set.
 
         Args:
-            env: Where to read; default `os.environ`.
+            env: The environment to read; default `os.environ`.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) A variable is malformed; the text names it.
+            InvalidArgumentError: (a `ValueError`) A variable is malformed; the text names the variable.
         """
         if env is None:
             env = os.environ
@@ -345,9 +347,9 @@ def _whole_number(env: Mapping[str, str], name: str, *, default: int, low: int, 
 
 
 def get_job_info() -> JobInfo | None:
-    """What the task that this code runs in knows of itself; None outside a job.
+    """Return what the task that runs this code knows about itself; None outside a job.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) An `IRIS_*` variable is malformed; the text names it.
+        InvalidArgumentError: (a `ValueError`) An `IRIS_*` variable is malformed; the text names the variable.
     """
     return JobInfo.from_env()
