@@ -252,7 +252,7 @@ def test_job_on_another_cluster_runs_in_a_copy_of_the_folder(remote_iris: Iris) 
 def test_job_on_ray_runs_in_a_copy_of_the_folder(iris: Iris, how: str) -> None:
     up = iris.json("up", "--port", "0")
     (record,) = (iris.home / "state" / "iris").glob("up-*.json")
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"engine": "ray"}))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"engine": "ray", "workers": None}))
     (iris.folder / "input").write_text("given\n")
     words = ["--address", up["address"]] if how == "address" else []
     done = iris(*words, "run", *sh("cat input; echo ${MINE-not mine}; touch made"), MINE="mine")

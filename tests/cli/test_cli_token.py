@@ -158,7 +158,7 @@ def test_up_on_a_public_host_needs_tls_or_an_explicit_option(iris: Iris) -> None
     refused = iris("up", "--port", "0", "--host", "0.0.0.0", code=1).stderr
     assert "--tls-cert" in refused
     assert "--insecure-no-tls" in refused
-    assert "give both" in iris("up", "--tls-cert", __file__, code=1).stderr
+    assert "must be given together" in iris("up", "--tls-cert", __file__, code=1).stderr
     assert "needs --tls-cert" in iris("up", "--client-ca", __file__, code=1).stderr
     assert "does not exist" in iris("up", "--tls-cert", "missing.pem", code=2).stderr
     assert "expected a certificate" in iris("up", "--tls-cert", __file__, "--tls-key", __file__, code=1).stderr

@@ -217,8 +217,8 @@ def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> Non
     (iris.folder / "cluster.toml").write_text(
         'port = 0\nstate_dir = "kept"\nworkers = 2\nkeep_logs = "12h"\nlog_format = "json"\n'
     )
-    up = iris.json("up", "--config", "cluster.toml", "--workers", "1")
-    assert (up["workers"], up["keep_logs"], up["log_format"]) == (1, "12h", "json")
+    up = iris.json("up", "--config", "cluster.toml", "--workers", "1", "--verbose")
+    assert (up["workers"], up["keep_logs"], up["log_format"], up["log_level"]) == (1, "12h", "json", "debug")
     assert up["state_dir"] == str(iris.folder / "kept")
     assert "--workers 1; to change that" in iris("up", "--config", "cluster.toml", code=1).stderr
     iris("up", "--config", "cluster.toml", "--workers", "1")

@@ -138,3 +138,14 @@ def test_example_of_the_page_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "cluster.toml").write_text(example)
     ClusterConfig(**read_config_file(tmp_path / "cluster.toml"))
+
+
+def test_page_lists_each_event_that_the_code_writes() -> None:
+    source = Path(__file__).parents[2] / "src"
+    written = {
+        event
+        for path in source.rglob("*.py")
+        for event in re.findall(r'log_event\(\s*_log,\s*"([a-z.]+)"', path.read_text())
+    }
+    assert len(written) > 10
+    assert sorted(event for event in written if f"`{event}`" not in PAGE.read_text()) == []

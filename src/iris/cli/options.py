@@ -14,6 +14,7 @@ from iris.cli.moments import read_moment
 from iris.cluster.names import check_job_name, check_label, check_port_name
 from iris.cluster.types import parse_bytes
 from iris.config import ClusterConfig, Option
+from iris.config.kinds import FILE
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
 
@@ -56,10 +57,16 @@ def _config_option(option: Option) -> Callable[[Command], Command]:
             raise InvalidArgumentError(f"expected {kind.accepted}, got {quoted(text)}")
         return option.read([text])[0] if kind.repeated else option.read(text)
 
+    value: click.ParamType[Any] = _Checked(kind.metavar, read)
+    if kind.choices:
+        value = click.Choice(kind.choices)
+    elif kind is FILE:
+        value = click.Path(exists=True, dir_okay=False, resolve_path=True)
     return click.option(
         option.flag,
         option.name,
-        type=click.Choice(kind.choices) if kind.choices else _Checked(kind.metavar, read),
+        type=value,
+        metavar=None if kind.choices else kind.metavar,
         multiple=kind.repeated,
         help=option.help if option.default_text == "none" else f"{option.help} Default: {option.default_text}.",
     )

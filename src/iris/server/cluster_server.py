@@ -232,7 +232,7 @@ def _check_engine(directory: Path, engine: str) -> None:
         some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
         raise FailedPreconditionError(
             f"{directory} has jobs that have not ended ({some}),"
-            f" of a cluster with --engine {before}: start it with that one, or in another directory (--state-dir)"
+            f" of a cluster with --engine {before}: give --engine {before}, or another directory with --state-dir"
         )
 
 

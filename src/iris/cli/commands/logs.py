@@ -211,7 +211,9 @@ def _with_retries(
             before = attempts.setdefault(index, attempt_id)
             if before != attempt_id:
                 attempts[index] = attempt_id
-                known = status.tasks[index].attempts  # up to now; the log may have more
+                known = status.tasks[
+                    index
+                ].attempts  # the attempts when the command started; the log may have later ones
                 why = (before < len(known) and known[before].error) or "stopped"
                 output.note(f"attempt {before} of task {index} ended: {why}; attempt {attempt_id} follows")
         yield lines
