@@ -339,7 +339,8 @@ def test_full_disk_of_the_controller_loses_no_change(engine: FakeEngine, tmp_pat
     ):
         script = f"[ $IRIS_TASK_INDEX = 1 ] && exec sleep 300; while [ ! -e {gate} ]; do sleep 0.02; done; exit 3"
         job_id = launch(client, ["sh", "-c", script], replicas=2)
-        wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
+        both = [pb.TASK_STATE_RUNNING] * 2
+        wait_until(lambda: [task.state for task in client.list_tasks(job_id)] == both, "both tasks to run")
         controller.call(lambda: setattr(store, "full", True))
         gate.touch()
         tasks = controller.controller.jobs.by_id[job_id].job.tasks
@@ -348,7 +349,7 @@ def test_full_disk_of_the_controller_loses_no_change(engine: FakeEngine, tmp_pat
             lambda: tasks[1].state == pb.TASK_STATE_KILLED,
             "the end of its peer: what is stopped may be what fills the disk",
         )
-        assert [task.state for task in client.list_tasks(job_id)] == [pb.TASK_STATE_RUNNING] * 2, "as it is kept"
+        assert [task.state for task in client.list_tasks(job_id)] == both, "the saved state"
         controller.call(lambda: setattr(store, "full", False))
         job = wait_for_end(client, job_id)
         assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 3)

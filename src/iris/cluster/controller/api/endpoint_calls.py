@@ -43,7 +43,9 @@ class EndpointCalls:
         if request.job_id:
             job = self._jobs.find(request.job_id).job
             if job.is_finished:
-                raise FailedPreconditionError(f"job {job.job_id!r} has ended ({state_name(job.state)})")
+                raise FailedPreconditionError(
+                    f"job {job.job_id!r} has ended ({state_name(job.state)}): it cannot register endpoints"
+                )
         endpoint_id = self._endpoints.register(request, attempt).endpoint_id
         await self._saver.saved()
         return endpoint_id

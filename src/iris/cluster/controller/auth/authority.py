@@ -153,7 +153,7 @@ class Authority:
         if known is None:
             known = self._new_token(request)
         elif (known.token.name, known.token.role) != (request.name, request.role):
-            raise InvalidArgumentError(f"request_id {request.request_id!r} was used for another token")
+            raise InvalidArgumentError(f"request_id {request.request_id!r} was used for another token: make a new one")
         return known.token, self._sign(known.token)
 
     def list_tokens(self) -> list[Token]:
@@ -203,7 +203,7 @@ class Authority:
     def _new_token(self, request: cluster_pb2.Controller.CreateTokenRequest) -> StoredToken:
         check_token_name(request.name)
         if request.role not in GIVEN_ROLES:
-            raise InvalidArgumentError(f"role={request.role!r}: expected one of {', '.join(GIVEN_ROLES)}")
+            raise InvalidArgumentError(f"role must be one of {', '.join(GIVEN_ROLES)}, got {request.role!r}")
         check_whole_number("ttl_seconds", request.ttl_seconds, most=MAX_TTL_S, advice="0 means 30 days")
         now_s = int(wall_s())
         token = Token(

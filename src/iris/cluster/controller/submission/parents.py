@@ -17,15 +17,17 @@ def check_parent(request: LaunchJobRequest, parent: Job) -> None:
         InvalidArgumentError: The parent job has no such attempt.
     """
     if parent.is_finished or parent.ending is not None:
-        raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it can have no more jobs")
+        raise FailedPreconditionError(f"parent job {parent.job_id!r} has ended: it cannot have new child jobs")
     if request.HasField("parent_attempt_id"):
         index, attempt_id = request.parent_task_index, request.parent_attempt_id
         attempts = parent.tasks[index].attempts if 0 <= index < len(parent.tasks) else []
         which = f"attempt {attempt_id} of {make_task_id(parent.job_id, index)}"
         if not 0 <= attempt_id < len(attempts):
-            raise InvalidArgumentError(f"there is no {which}: a child job names the attempt that submits it")
+            raise InvalidArgumentError(
+                f"{which} does not exist: parent_attempt_id must name the attempt that submits the child job"
+            )
         if not attempts[attempt_id].is_live:
-            raise FailedPreconditionError(f"{which} has ended: it can have no more jobs")
+            raise FailedPreconditionError(f"{which} has ended: it cannot submit new child jobs")
 
 
 def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:

@@ -45,7 +45,7 @@ def check_sizes(request: LaunchJobRequest) -> None:
     _check("submission_id", request.submission_id.encode(), MAX_KEY_BYTES, "16 random bytes in hex are enough")
     _check("working_directory", request.working_directory.encode(), MAX_PATH_BYTES, "no path is longer on Linux")
     if request.pickled_by and not _PYTHON.fullmatch(request.pickled_by):
-        raise InvalidArgumentError(f"pickled_by={quoted(request.pickled_by)}: expected a Python version, as '3.11'")
+        raise InvalidArgumentError(f"pickled_by must be a Python version like '3.11', got {quoted(request.pickled_by)}")
     if len(request.ports) > MAX_PORTS:
         raise ResourceExhaustedError(
             f"a task can have up to {MAX_PORTS} ports, got {len(request.ports):,}", reason=ErrorReason.TOO_LARGE

@@ -42,7 +42,7 @@ def _check_entrypoint(request: LaunchJobRequest) -> None:
             "a job needs either a command or a callable: set exactly one of command and serialized_entrypoint"
         )
     if request.command and not request.command[0]:
-        raise InvalidArgumentError("a command must not be empty")
+        raise InvalidArgumentError("the first word of a command must not be empty")
     for word in request.command:
         if "\0" in word:
             raise InvalidArgumentError(f"a word of a command must not contain NUL, got {quoted(word)}")
