@@ -285,7 +285,7 @@ def test_ended_attempt_cannot_submit_jobs(client: IrisClient) -> None:
     with pytest.raises(FailedPreconditionError, match=rf"attempt 0 of {job.job_id}/task-0 has ended"):
         client.cluster.launch_job(request)
     request.parent_attempt_id = 7
-    with pytest.raises(InvalidArgumentError, match=rf"there is no attempt 7 of {job.job_id}/task-0"):
+    with pytest.raises(InvalidArgumentError, match=rf"attempt 7 of {job.job_id}/task-0 does not exist"):
         client.cluster.launch_job(request)
     job.terminate()
     job.wait(timeout=60, raise_on_failure=False)

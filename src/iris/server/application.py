@@ -25,9 +25,9 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
         service,
         interceptors=(
             ReleaseInterceptor(),
-            CallEventInterceptor(),
-            gate,
+            gate,  # before all interceptors that need the request: a call without a token is refused unread
             MessageCoding(thread),
+            CallEventInterceptor(),
             inspector,
             heavy,
             ErrorInterceptor(),

@@ -348,9 +348,10 @@ def worker_application(
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
-        CallEventInterceptor(),
+        # Before all interceptors that need the request: a call without a token is refused unread.
         AuthenticationInterceptor(token_checker, WORKER_RULES),
         MessageCoding(thread),
+        CallEventInterceptor(),
         AuthorisationInterceptor(token_checker, WORKER_RULES, token_checker, token_checker.streams),
         HeavyCalls({"ListTasks": always}, reading_lane(), thread),
         ErrorInterceptor(),
