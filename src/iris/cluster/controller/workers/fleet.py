@@ -27,6 +27,7 @@ from iris.cluster.controller.workers.worker_record import WorkerRecord, new_reco
 from iris.cluster.lease_terms import format_span, lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.event_log import log_event
+from iris.reasons import FailureCode
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import BearerInterceptor
 from iris.rpc.auth.peer_uid import PeerUidCheck
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
 
 # Ends the attempts for which this is true, and returns them. The text says why their worker counts as lost.
-LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str], list[TaskAttempt]]
+LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str, FailureCode], list[TaskAttempt]]
 
 
 class Fleet:
@@ -297,12 +298,15 @@ class Fleet:
                     self._declare_lost(worker)
             if not is_grace_over and now_s - started_s > lost_after_s(self.longest_lease_s):
                 is_grace_over = True
-                self._lose(lambda attempt: attempt.worker_id not in self.workers, _silent_for(self.longest_lease_s))
+                why = _silent_for(self.longest_lease_s)
+                self._lose(lambda attempt: attempt.worker_id not in self.workers, why, FailureCode.LEASE_EXPIRED)
                 self.longest_lease_s = self._lease_s
                 self._saver.lease_changed(self._lease_s)
 
-    def _lose(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> None:
-        for attempt in self._lose_attempts(is_lost, why):
+    def _lose(
+        self, is_lost: Callable[[TaskAttempt], bool], why: str, failure: FailureCode = FailureCode.WORKER_LOST
+    ) -> None:
+        for attempt in self._lose_attempts(is_lost, why, failure):
             self.fence(attempt.worker_id, attempt.worker_incarnation)
 
     def _declare_lost(self, worker: WorkerRecord) -> None:
@@ -311,7 +315,11 @@ class Fleet:
         log_event(_log, "lease.expired", worker_id=worker_id, incarnation=incarnation, lease_s=worker.lease_s)
         log_event(_log, "worker.lost", level=logging.WARNING, worker_id=worker_id, incarnation=incarnation, error=why)
         self.fence(worker_id, incarnation)
-        self._lose(lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation), why)
+        self._lose(
+            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation),
+            why,
+            FailureCode.LEASE_EXPIRED,
+        )
 
     def health(
         self, running: Mapping[str, set[str]], *, page_size: int, page_token: str

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.task import TaskAttempt
 from iris.cluster.controller.storage.saver import Saver
+from iris.reasons import FailureCode
 from iris.system.clock import now_ms
 
 
@@ -22,12 +23,13 @@ class LostAttempts:
         self._jobs = jobs
         self._saver = saver
 
-    def end(self, is_lost: Callable[[TaskAttempt], bool], why: str) -> list[TaskAttempt]:
+    def end(self, is_lost: Callable[[TaskAttempt], bool], why: str, failure: FailureCode) -> list[TaskAttempt]:
         """End all live attempts for which `is_lost` returns true, and return these attempts.
 
         Args:
             is_lost: Whether an attempt was lost.
             why: Why the worker counts as lost, for the error of each task.
+            failure: The code of `why`.
         """
         ended: list[TaskAttempt] = []
         for record in self._jobs.open_jobs():
@@ -36,7 +38,7 @@ class LostAttempts:
                 continue
             names = ", ".join(sorted({attempt.worker_id for attempt in lost.values()}))
             ids = {index: attempt.attempt_id for index, attempt in lost.items()}
-            instructions = record.job.attempts_lost(ids, f"worker {names} was lost: {why}", now_ms())
+            instructions = record.job.attempts_lost(ids, f"worker {names} was lost: {why}", now_ms(), failure)
             self._saver.job_changed(record, instructions)
             ended += lost.values()
         return ended
