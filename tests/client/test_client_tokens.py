@@ -392,14 +392,13 @@ def test_tokens_and_revocations_survive_a_restart(tmp_path: Path) -> None:
         task = admin.get_job_status(job_id).tasks[0]
         # The worker of this life hears of it as well.
         with RemoteClusterClient(server.address, token=bad.secret) as reader:
-            request = cluster_pb2.Worker.FetchTaskLogsRequest(task_id=task.task_id)
+            request = cluster_pb2.StreamTaskLogsRequest(job_id=job_id, positions=[cluster_pb2.LogPosition()])
             place = (task.worker_id, task.worker_address)
 
             def is_refused() -> bool:
-                worker = reader._worker(*place)
                 try:
-                    worker.stub.fetch_task_logs(request)
-                except Exception as error:  # noqa: BLE001 - its text is what is looked at
+                    list(reader.stream_task_logs(request, place))
+                except UnauthenticatedError as error:
                     return "was revoked" in str(error)
                 return False
 
