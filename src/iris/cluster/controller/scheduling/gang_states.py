@@ -7,7 +7,7 @@ state. All times are seconds of the monotonic clock.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.reasons import Loss
@@ -130,6 +130,7 @@ class GangRecord:
         task_indices: The task of each slot; empty if unknown.
         state: The gang's only state.
         may_split: True if the job could also run with independent tasks.
+        gang_id: The gang's id, which is that of the request.
     """
 
     request: GangRequest
@@ -137,11 +138,10 @@ class GangRecord:
     task_indices: tuple[int, ...]
     state: State
     may_split: bool = False
+    gang_id: str = field(init=False)
 
-    @property
-    def gang_id(self) -> str:
-        """The gang's id."""
-        return self.request.gang_id
+    def __post_init__(self) -> None:
+        self.gang_id = self.request.gang_id
 
     @property
     def has_machines(self) -> bool:

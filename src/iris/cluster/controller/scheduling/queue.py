@@ -244,7 +244,7 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        allocated = [(entry.gang.need, entry.machines) for entry in allocations]
+        allocated = ((entry.gang.need, entry.machines) for entry in allocations)  # read only if a shortage is asked for
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
         # A heap with the next gang of each kind; the number is unique, so the later items are never compared. The kind
         # of a gang that was requested from the engine is None.

@@ -1,4 +1,4 @@
-"""Which machine and which devices the current slot of each task has, as the engine reported it."""
+"""The table of the machines and devices that the engine has assigned to the tasks."""
 
 from __future__ import annotations
 

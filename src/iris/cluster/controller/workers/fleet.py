@@ -83,8 +83,8 @@ class Fleet:
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        self._fenced = store.load_fenced()  # the time of each fencing; the newest entry is last
-        self._forgotten: dict[str, float] = {}  # ids that are never used again, with the time; the newest is last
+        self._fenced = store.load_fenced()  # by worker id and incarnation: when the process was fenced, in this order
+        self._forgotten: dict[str, float] = {}  # by worker id: when the worker was forgotten, in this order
         self._refused: dict[str, str] = {}  # by worker id: why the worker was refused
         self._saver = saver
         self._tokens = tokens
