@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.controller.logs.receive import LogPieces, Piece
+from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.sweep import remove_log
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import END, list_segments, read_end, read_written
@@ -66,12 +66,12 @@ def source(tmp_path: Path) -> Path:
 def test_parts_that_are_repeated_late_or_early_give_the_whole_log(source: Path, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     pieces = cut(source, chance)
-    kept, there = tmp_path / "kept" / "0", LogPieces()
+    kept, there = tmp_path / "kept" / "0", UploadedLogs()
     wanted, asked = 0, 0
     while asked < len(pieces):
         step = chance.choice(["next", "next", "next", "again", "early", "restart", "ask"])
         if step == "restart":
-            there = LogPieces()
+            there = UploadedLogs()
         elif step == "ask":
             assert there.store(kept, Piece(), ALL) == wanted
         elif step == "again" and asked:
@@ -91,7 +91,7 @@ def test_parts_that_are_repeated_late_or_early_give_the_whole_log(source: Path, 
 
 def test_segment_that_the_worker_dropped_leaves_a_gap(source: Path, tmp_path: Path) -> None:
     first, *_, last = list_segments(source)
-    kept, there = tmp_path / "kept" / "0", LogPieces()
+    kept, there = tmp_path / "kept" / "0", UploadedLogs()
     half = (source / first.segment_name).read_bytes()[:1000]
     there.store(kept, Piece(position=first.position, offsets=first.offsets, line=first.line, records=half), ALL)
     rest = (source / last.segment_name).read_bytes()
@@ -108,7 +108,7 @@ def test_segment_that_the_worker_dropped_leaves_a_gap(source: Path, tmp_path: Pa
 
 
 def test_oldest_segment_is_removed_when_the_log_is_too_large(source: Path, tmp_path: Path) -> None:
-    kept, there = tmp_path / "kept" / "0", LogPieces()
+    kept, there = tmp_path / "kept" / "0", UploadedLogs()
     for piece in cut(source, random.Random(1)):
         there.store(kept, piece, 200_000)
         segments = list_segments(kept)
@@ -119,18 +119,18 @@ def test_oldest_segment_is_removed_when_the_log_is_too_large(source: Path, tmp_p
 def test_empty_log_is_stored_with_its_end(tmp_path: Path) -> None:
     write_log(tmp_path / "source", records=0)
     kept = tmp_path / "kept" / "0"
-    assert LogPieces().store(kept, Piece(), ALL) == 0
+    assert UploadedLogs().store(kept, Piece(), ALL) == 0
     assert not kept.exists()
-    assert LogPieces().store(kept, Piece(end=(tmp_path / "source" / END).read_bytes()), ALL) == 0
+    assert UploadedLogs().store(kept, Piece(end=(tmp_path / "source" / END).read_bytes()), ALL) == 0
     assert files(kept) == files(tmp_path / "source")
 
 
 def test_part_of_a_removed_log_is_unwanted(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "0"
     for piece in cut(source, random.Random(1)):
-        LogPieces().store(kept, piece, ALL)
+        UploadedLogs().store(kept, piece, ALL)
     remove_log(kept, "too old")
-    assert LogPieces().store(kept, Piece(), ALL) == UNWANTED
+    assert UploadedLogs().store(kept, Piece(), ALL) == UNWANTED
 
 
 @pytest.mark.parametrize(
@@ -149,15 +149,15 @@ def test_part_of_a_removed_log_is_unwanted(source: Path, tmp_path: Path) -> None
 )
 def test_invalid_part_is_refused(tmp_path: Path, piece: Piece) -> None:
     if piece.position < 0:
-        assert LogPieces().store(tmp_path / "0", piece, ALL) == 0
+        assert UploadedLogs().store(tmp_path / "0", piece, ALL) == 0
     else:
         with pytest.raises(InvalidArgumentError):
-            LogPieces().store(tmp_path / "0", piece, ALL)
+            UploadedLogs().store(tmp_path / "0", piece, ALL)
     assert read_end(tmp_path / "0") is None
 
 
 def test_vanished_log_is_requested_from_its_beginning(source: Path, tmp_path: Path) -> None:
-    kept, there = tmp_path / "kept" / "0", LogPieces()
+    kept, there = tmp_path / "kept" / "0", UploadedLogs()
     first, second, *_ = cut(source, random.Random(3))
     there.store(kept, first, ALL)
     for path in kept.iterdir():
@@ -172,18 +172,18 @@ def test_full_disk_raises_and_the_part_is_stored_later(source: Path, tmp_path: P
     (tmp_path / "kept").write_text("a file where the directory should be")
     first = cut(source, random.Random(3))[0]
     with pytest.raises(OSError):
-        LogPieces().store(tmp_path / "kept" / "0", first, ALL)
+        UploadedLogs().store(tmp_path / "kept" / "0", first, ALL)
     (tmp_path / "kept").unlink()
-    assert LogPieces().store(tmp_path / "kept" / "0", first, ALL) == first.position + len(first.records)
+    assert UploadedLogs().store(tmp_path / "kept" / "0", first, ALL) == first.position + len(first.records)
 
 
 def test_incomplete_end_is_written_again(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "0"
     pieces = cut(source, random.Random(4))
     for piece in pieces:
-        LogPieces().store(kept, piece, ALL)
+        UploadedLogs().store(kept, piece, ALL)
     (kept / END).write_text("{")  # as a crash of the machine may leave it
     last = pieces[-1]
-    assert LogPieces().store(kept, Piece(), ALL) == last.position
-    assert LogPieces().store(kept, last, ALL) == last.position
+    assert UploadedLogs().store(kept, Piece(), ALL) == last.position
+    assert UploadedLogs().store(kept, last, ALL) == last.position
     assert files(kept) == files(source)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.logs.receive import LogPieces, Piece
+from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep, fetch_log, stored_as
@@ -72,7 +72,7 @@ class LogKeeper:
         self._directories = keeping.directories
         self._jobs = jobs
         self._sweep = LogSweep(keeping.directories, keeping.location, keeping.retention, jobs)
-        self._pieces = LogPieces()
+        self._pieces = UploadedLogs()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
         self._earlier: set[str] = set()  # the task directories that existed when this process started
         self._fetching: dict[str, asyncio.Task[None]] = {}

@@ -48,7 +48,7 @@ class _Kept:
     complete: bool = False
 
 
-class LogPieces:
+class UploadedLogs:
     """The logs that workers are uploading."""
 
     def __init__(self) -> None:
