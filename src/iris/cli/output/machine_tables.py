@@ -93,7 +93,7 @@ def _waiting_table(waiting: Sequence[cluster_pb2.Controller.WaitingGang]) -> Ren
             plain(gang.job_id + " *" * gang.has_reservation),
             plain(_needs(gang)),
             words_of_time(now - gang.since_ms),
-            plain(gang.reason.removeprefix("waiting: ")),
+            plain(gang.reason),
         )
     return table
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.controller.jobs.gang import Gang
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.scheduling.queue import Allocation, QueuedGang
-from iris.cluster.controller.scheduling.reason_text import pending_text
+from iris.cluster.controller.scheduling.reason_text import queue_text
 from iris.cluster.engine.base import Machine, Placement, Resources
 from iris.reasons import PendingCode
 from iris.rpc import cluster_pb2
@@ -90,7 +90,7 @@ def waiting_messages(
                     placement=_PLACEMENTS[entry.gang.placement],
                     labels=dict(entry.gang.labels),
                     since_ms=round(began_ms + entry.since_s * 1000),
-                    reason="" if gang.reason is None else pending_text(gang.reason),
+                    reason="" if gang.reason is None else queue_text(gang.reason),
                     pending_reason=_code(gang),  # type: ignore[arg-type]  # the numbers are the same
                     has_reservation=entry.gang.gang_id == reserved_for,
                 )

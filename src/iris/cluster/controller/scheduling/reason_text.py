@@ -36,7 +36,17 @@ _PLACEMENT_TEXT = {
 
 def pending_text(reason: PendingReason) -> str:
     """Return the status message of a gang that waits."""
-    text = "waiting" if reason.cause is None else f"waiting: {cause_text(reason.cause)}"
+    return _with_additions("waiting" if reason.cause is None else f"waiting: {cause_text(reason.cause)}", reason)
+
+
+def queue_text(reason: PendingReason) -> str:
+    """Return why a gang waits, for a list of queued gangs, which does not repeat that the gang waits."""
+    if reason.cause is None:
+        return _with_additions("no scheduling pass has considered the gang yet", reason)
+    return _with_additions(cause_text(reason.cause), reason)
+
+
+def _with_additions(text: str, reason: PendingReason) -> str:
     if reason.earlier_loss is not None:
         text += f" (before: {loss_text(reason.earlier_loss)})"
     if reason.engine_problem:
