@@ -1,4 +1,4 @@
-"""`iris` as a user runs it: real processes, with a home of their own, and the evidence kept in files."""
+"""Runs `iris` as a user does: as real processes with a home directory of their own, whose output is kept in files."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ from support.waiting import wait_until
 
 from iris.cluster.client.server_process import LocalServer
 
-_DEADLINE_S = 60.0  # no measure of speed, only the end of hope
+_DEADLINE_S = 60.0  # after this time a test fails; the time measures no speed
 
 
 class Started:
-    """An `iris` that runs: its stdout is read line by line, its stderr goes to a file."""
+    """A running `iris`, whose stdout is read line by line and whose stderr goes to a file."""
 
     def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
         self.process = process
         self._stderr = stderr
 
     def line(self) -> str:
-        """Its next line on stdout, without the newline; a failure when there is none."""
+        """Return the next line on stdout without its newline. Fail if stdout has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.endswith(b"\n"), f"stdout ended with {line!r}; stderr: {self.stderr}"
         return line[:-1].decode()
 
     def read(self, size: int) -> bytes:
-        """So many bytes of its stdout, once there are as many."""
+        """Return `size` bytes of stdout, once that many were written."""
         assert self.process.stdout is not None
         return self.process.stdout.read(size)
 
     def rest(self) -> list[str]:
-        """All lines on stdout until its end."""
+        """Return all lines on stdout up to its end."""
         assert self.process.stdout is not None
         return self.process.stdout.read().decode().splitlines()
 
     @property
     def stderr(self) -> str:
-        """What it has said so far besides."""
+        """The text on stderr up to now."""
         return self._stderr.read_text()
 
     def says(self, text: str) -> None:
-        """Waits until it has said a text on stderr."""
+        """Wait until stderr contains a text."""
         wait_until(lambda: text in self.stderr, f"{text!r} on stderr; there is: {self.stderr!r}")
 
     def interrupt(self) -> None:
-        """What a terminal does at Ctrl-C."""
+        """Send the signal that a terminal sends at Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     def exit_code(self) -> int:
-        """Waits for its end."""
+        """Wait until the process has ended, and return its exit code."""
         return self.process.wait(_DEADLINE_S)
 
 
@@ -110,26 +110,26 @@ class Iris:
         return Iris(directory, self._preloaded)
 
     def json(self, *words: str) -> Any:
-        """The document that it answers with."""
+        """Run a command with `--json`, and return its document."""
         return json.loads(self(*words, "--json").stdout)
 
     def lines(self, *words: str, code: int = 0) -> list[Any]:
-        """The documents of `iris logs …`, one for each line that tasks wrote."""
+        """Run `iris logs … --json`, and return the object of each line that tasks wrote."""
         lines = [json.loads(line) for line in self("logs", *words, "--json", code=code).stdout.splitlines()]
         return [line for line in lines if line["source"] != "build"]
 
     def detach(self, script: str, *options: str) -> str:
-        """Submits a job that runs a shell script, and answers with its id."""
+        """Submit a job that runs a shell script, and return its id."""
         name = unique("job")
         assert self("run", "--detach", "--name", name, *options, "--", "sh", "-c", script).stdout == f"{name}\n"
         return name
 
     def wait_for(self, name: str, state: str) -> Any:
-        """Waits until a job is in a state, and answers with its document."""
+        """Wait until a job is in a state, and return its document."""
         return wait_until(lambda: (job := self.json("status", name))["state"] == state and job, f"{name} is {state}")
 
     def start(self, *words: str, **env: str) -> Started:
-        """Starts it; it is killed at the end of the test if it still runs."""
+        """Start `iris`. The process is killed at the end of the test if it still runs."""
         stderr = self._said / f"stderr-{len(self._started)}"
         with stderr.open("wb") as said:
             process = subprocess.Popen(
@@ -145,7 +145,7 @@ class Iris:
         return self._started[-1]
 
     def terminal(self, *words: str, **env: str) -> Terminal:
-        """Starts it in a terminal."""
+        """Start `iris` in a terminal."""
         self._terminals.append(Terminal(self.command(*words), self.env | env, self.folder))
         return self._terminals[-1]
 
@@ -162,7 +162,7 @@ class Iris:
             assert "Traceback" not in started.stderr, started.stderr
 
     def command(self, *words: str) -> list[str]:
-        """What starts it."""
+        """Return the command that starts `iris`."""
         return [sys.executable, "-m", "iris.cli", *words]
 
 
@@ -175,7 +175,7 @@ def preloaded() -> Iterator[Preloaded]:
 
 @pytest.fixture
 def iris(tmp_path: Path, preloaded: Preloaded) -> Iterator[Iris]:
-    """`iris` on a machine where no cluster is up."""
+    """Return an `iris` on a machine where no cluster runs."""
     program = Iris(tmp_path / "iris", preloaded)
     yield program
     program("down")
@@ -184,7 +184,7 @@ def iris(tmp_path: Path, preloaded: Preloaded) -> Iterator[Iris]:
 
 @pytest.fixture
 def remote_iris(tmp_path: Path, preloaded: Preloaded, shared_cluster: LocalServer) -> Iterator[Iris]:
-    """`iris` with the address of a cluster that was there before."""
+    """Return an `iris` with the address of the shared cluster in its environment."""
     program = Iris(tmp_path / "iris", preloaded, shared_cluster.address)
     yield program
     program.close()

@@ -1,4 +1,4 @@
-"""What `iris` is started with: closed descriptors and ignored signals change nothing of a job's end."""
+"""`iris` that is started with closed descriptors or ignored signals works as usual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iris ps`, `status` and `kill`, on a cluster that was there before."""
+"""`iris ps`, `status` and `kill` on a running cluster."""
 
 from __future__ import annotations
 

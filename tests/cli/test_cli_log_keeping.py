@@ -1,4 +1,4 @@
-"""`iris up` with options for logs: what cannot be meant is refused, and what is asked for is done."""
+"""`iris up` with options for logs: invalid values are refused, and valid values take effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iris logs`: which lines, in which form, live, and what is said besides."""
+"""`iris logs`: which lines it shows, in which format, how it follows, and which messages it prints."""
 
 from __future__ import annotations
 

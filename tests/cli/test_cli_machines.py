@@ -1,4 +1,4 @@
-"""`iris machines`: what there is, who holds it, what waits for what."""
+"""`iris machines`: the machines, the jobs that use them, and the queued gangs."""
 
 from __future__ import annotations
 

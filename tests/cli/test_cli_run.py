@@ -1,4 +1,4 @@
-"""`iris run`: lines, labels, exit codes, where and with what a command runs, and what Ctrl-C means."""
+"""`iris run`: lines, labels, exit codes, the folder and environment of the command, and Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard input of `iris run`: it goes to the one task there is, as if the command had been typed."""
+"""The standard input of `iris run` goes to the task of a job with one task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task of `iris run` has of the shell: environment, umask, folder; and which cluster it runs in."""
+"""A task of `iris run` gets the environment, umask and folder of the shell, and runs on the right cluster."""
 
 from __future__ import annotations
 

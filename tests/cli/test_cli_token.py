@@ -1,4 +1,4 @@
-"""`iris token`, and that nobody but its user gets hold of a token of `iris up`."""
+"""`iris token`, and the protection of the token that `iris up` makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iris up` and `iris down`: a cluster that stays, is found by the others, and is gone when it is said to be."""
+"""`iris up` and `iris down`: the cluster outlives the command, other commands find it, and nothing is left of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iris run` on a cluster elsewhere, which gets a copy of the folder: what is left out, and what is sent with a bar."""
+"""`iris run` on another cluster sends a copy of the folder: which files are left out, and the progress bar."""
 
 from __future__ import annotations
 

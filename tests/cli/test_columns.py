@@ -1,4 +1,4 @@
-"""Tables in terminals of all widths: ids are whole, the other values can be read, reasons are one line."""
+"""Tables in terminals of all widths show whole ids, readable values, and reasons on one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of a state directory, or of a whole home: it begins as a cluster of its own, and leaves the original alone."""
+"""A copy of a state directory, or of a whole home directory, begins as a new cluster and leaves the original alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iris debug bundle`: what is in the file, also of a cluster whose server is dead, and that no secret is."""
+"""`iris debug bundle`: the files in the bundle of a running and of a dead server, and the absence of secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iris up --host NAME`: names of this machine, in any case and of either family of addresses."""
+"""`iris up --host NAME` accepts names of this machine in any case, with IPv4 and IPv6 addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans of time and moments as people give them."""
+"""Durations and times as people write them on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State that other users can write, or that is theirs: nothing in it is believed, and nothing is started with it."""
+"""Commands refuse state that other users can write or own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written, and a Ctrl-C that comes meanwhile."""
+"""Output that is interrupted by Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads our output and leaves is told from who else sends the same signal."""
+"""A closed output pipe is told apart from a closed connection, which raises the same signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars that a task draws below each other are rows that it may go back to, and lines like others in the end."""
+"""Nested progress bars of a task are redrawn in place, and become ordinary lines in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours of a task stay, and nothing else of it steers a terminal, in whatever pieces it comes."""
+"""Colours of a task are kept, and all other control sequences are dropped, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_text_and_colours_are_kept(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("sequence", DROPPED)
-def test_sequence_that_steers_the_terminal_is_dropped(sequence: bytes) -> None:
+def test_sequence_that_controls_the_terminal_is_dropped(sequence: bytes) -> None:
     assert whole(b"a" + sequence + b"b") == b"ab"
     assert not is_harmless(b"a" + sequence + b"b")
 

@@ -1,4 +1,4 @@
-"""What Iris prints never fails for a character that an output lacks, nor for a reader that has left."""
+"""Printing does not fail because of a character that the output lacks, or a closed pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of unfinished lines: the rules of `lines.py`, one test for each, and that no byte is lost by them."""
+"""The rules of `lines.py` for unfinished lines, with one test for each, and a test that no byte is lost."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_rule_5_a_bar_is_not_cut_apart() -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_rule_6_the_end(is_terminal: bool) -> None:
+def test_rule_6_unfinished_lines_end_with_their_task(is_terminal: bool) -> None:
     lines = Lines(is_terminal)
     assert labelled(lines, (1, b"one"), (0, b"\r 1%")) + lines.end() == (
         b"t0 | \x201%\nt1 | one\n" if is_terminal else b"t1 | one\nt0 | \r 1%\n"
@@ -111,7 +111,7 @@ def test_rule_6_the_end(is_terminal: bool) -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_an_earlier_attempt_is_ended_by_the_next(is_terminal: bool) -> None:
+def test_lines_of_an_earlier_attempt_end_when_the_next_attempt_writes(is_terminal: bool) -> None:
     lines = Lines(is_terminal)
     first = lines.add(entries(0, b"\r 1%", source="stderr"), b"t0 |")
     second = lines.add(entries(0, b"again\n", attempt=1), b"t0 |")
@@ -125,7 +125,7 @@ def test_line_too_long_to_hold_is_printed_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_byte_of_every_task_once(seed: int) -> None:
+def test_every_byte_of_every_task_is_written_once(seed: int) -> None:
     """In a pipe, with labels, whatever is written in between: labels and marks taken away, the bytes are those."""
     chance = random.Random(seed)
     lines = Lines(False)

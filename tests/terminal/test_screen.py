@@ -1,4 +1,4 @@
-"""Rows of unfinished lines on a real terminal: as it becomes narrower, and with all kinds of characters."""
+"""Rows of unfinished lines on a real terminal that becomes narrower, with all kinds of characters."""
 
 from __future__ import annotations
 

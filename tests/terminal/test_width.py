@@ -1,4 +1,4 @@
-"""A row that is cut shows the characters that fit, and nothing of the others."""
+"""A row that is cut shows only the characters that fit."""
 
 from __future__ import annotations
 
