@@ -69,9 +69,9 @@ class Iris:
     """Runs `iris`.
 
     Args:
-        directory: Holds its home, its working directory and what it said.
+        directory: Contains the home directory, the current folder, and files with stderr.
         preloaded: Starts the processes of calls that run to their end.
-        address: The cluster that it is told of; None: none.
+        address: The address of the cluster in the environment; None leaves the variable out.
     """
 
     def __init__(self, directory: Path, preloaded: Preloaded, address: str | None = None) -> None:
