@@ -70,7 +70,7 @@ def test_down_reports_that_slurm_cannot_be_reached(iris: Iris, tmp_path: Path) -
             down = iris("down")
         assert "the cluster at" in down.stdout
         assert "Slurm cannot be reached" in down.stderr
-        assert "what still runs there ends with its lease" in down.stderr
+        assert "attempts that still run there end with their lease" in down.stderr
         wait_until(lambda: not is_alive(pid), "the end of its lease")
 
 

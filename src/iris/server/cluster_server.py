@@ -196,7 +196,7 @@ class ClusterServer:
         try:
             await self._engine.close()
         except UnavailableError as error:
-            _log.warning("%s; what still runs there ends with its lease", error)
+            _log.warning("%s; attempts that still run there end with their lease", error)
             if not self._temporary:
                 with contextlib.suppress(OSError):  # a full disk must not keep the server from ending
                     (self._directory / state_dir.LEFT_FILE).write_text(str(error))
