@@ -82,7 +82,7 @@ def test_filters_select_lines_by_source_pattern_time_and_tail(remote_iris: Iris)
     at = f"@{third / 1000:.3f}"
     assert shown("--until", at) == [line["message"] for line in lines if line["timestamp_ms"] <= third]
     assert shown("--since", at) == [line["message"] for line in lines if line["timestamp_ms"] > third]
-    assert "not a pattern: '('" in remote_iris("logs", name, "--grep", "(", code=1).stderr
+    assert "the pattern '(' is invalid" in remote_iris("logs", name, "--grep", "(", code=1).stderr
 
 
 def test_cursor_continues_after_its_line(remote_iris: Iris) -> None:

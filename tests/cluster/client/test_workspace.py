@@ -303,7 +303,7 @@ def test_workspace_with_dangerous_members_is_refused(
         member.name = member.name.replace("ABSOLUTE", str(tmp_path))
     blob, bundle_hash = bundle_of(file("harmless"), *members)
     # Named is the member, or for a link over a folder the folder's name.
-    with pytest.raises(InvalidArgumentError, match=r"not a workspace: .*(out-of-it|'a')"):
+    with pytest.raises(InvalidArgumentError, match=r"workspace.*(out-of-it|'a')|(out-of-it|'a').*workspace"):
         unpack_workspace(blob, bundle_hash, tmp_path / "cache" / "bundle")
     assert tree(tmp_path) == {"secret": (b"secret", False), "cache": "folder"}
 

@@ -36,7 +36,8 @@ def test_a_result_file_that_is_not_a_regular_file_is_no_result(client: IrisClien
     job = client.run(leave_instead, args=["result", what])
     assert wait_for_end(client.cluster, job.job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED
     with pytest.raises(
-        ResultError, match=r"the result cannot be read: result (is no file|cannot be read|is over the limit)"
+        ResultError,
+        match=r"the result cannot be read: (the file )?result (is not a regular file|cannot be read|is over the limit)",
     ):
         job.results()
 

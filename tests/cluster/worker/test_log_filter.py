@@ -483,9 +483,9 @@ def test_filtering_a_line_of_a_hundred_megabytes_needs_little_memory(path: Path)
         ({"tail": -5}, "tail must be a whole number from 0 to 2147483647, got -5"),
         ({"start_ms": -1}, "start_ms must be a whole number from 0 to 9223372036854775807, got -1"),
         ({"end_ms": -1}, "end_ms must be a whole number from 0 to 9223372036854775807, got -1"),
-        ({"sources": ["stdout", "stdin"]}, "sources='stdin': expected stdout, stderr, build"),
-        ({"tail": 2, "max_lines": 3}, "tail=2, max_lines=3: expected one of them"),
-        ({"regex": "(unclosed"}, r"not a pattern: '\(unclosed': "),
+        ({"sources": ["stdout", "stdin"]}, "sources must contain only stdout, stderr, build, got 'stdin'"),
+        ({"tail": 2, "max_lines": 3}, "tail and max_lines are mutually exclusive, got tail=2 and max_lines=3"),
+        ({"regex": "(unclosed"}, r"the pattern '\(unclosed' is invalid: "),
     ],
 )
 def test_an_invalid_filter_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -505,7 +505,9 @@ def test_a_filter_without_conditions_is_open() -> None:
 def test_a_pattern_with_invalid_re2_syntax_is_refused(regex: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         LogFilter(regex=regex)
-    reason = str(caught.value).removeprefix(f"not a pattern: {regex!r}: ").removesuffix(" (expected RE2 syntax)")
+    reason = (
+        str(caught.value).removeprefix(f"the pattern {regex!r} is invalid: ").removesuffix(" (expected RE2 syntax)")
+    )
     assert reason
     assert reason != str(caught.value)
     assert capfd.readouterr() == ("", "")  # RE2 itself would write it to the worker's stderr

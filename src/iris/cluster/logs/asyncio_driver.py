@@ -36,7 +36,7 @@ Server = TypeVar("Server", bound=Hashable)
 
 
 class AsyncLogServers(Protocol[Server]):
-    """The servers from which a follow reads. The driver calls it, so that a test can pass another implementation."""
+    """The servers from which a follow reads. A test can pass the driver another implementation."""
 
     def choose(self, read: Read) -> Server:
         """Return the server that has the log of an attempt.
@@ -46,10 +46,10 @@ class AsyncLogServers(Protocol[Server]):
         """
 
     def worker(self, server: Server) -> Worker | None:
-        """Return the id and address of the worker that a server stands for. None: it stands for the controller."""
+        """Return the id and address of the worker behind a server; None if the server is the controller."""
 
     def is_lost(self, server: Server) -> bool:
-        """Return whether the worker that a server stands for was declared lost."""
+        """Return whether the worker behind a server was declared lost."""
 
     def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
         """Return the messages of one stream that carries the logs of several attempts."""
@@ -60,8 +60,9 @@ class Step:
     """What one step of a follow brought.
 
     Attributes:
-        instructions: What the reader must do, in this order. `Read` and `CloseStream` were carried out already.
-        message: The message that the instructions came from. None: they came from something else.
+        instructions: What the reader must do, in this order. The driver has already carried out `Read` and
+            `CloseStream`.
+        message: The log message that caused the instructions; None if another event caused the instructions.
     """
 
     instructions: list[Instruction] = field(default_factory=list)
@@ -77,8 +78,8 @@ class AsyncioDriver(Generic[Server]):
     Args:
         follow: The follow.
         servers: The servers from which the follow reads.
-        statuses: Yields the statuses of the tasks, first of all tasks, then of those that have changed.
-        buffered_messages: How many messages of all streams together wait for the reader.
+        statuses: Yields the statuses of all tasks at first, and then the statuses of changed tasks.
+        buffered_messages: The most messages, over all streams, that may wait for the reader.
     """
 
     def __init__(
@@ -98,10 +99,11 @@ class AsyncioDriver(Generic[Server]):
         self._statuses = asyncio.create_task(self._put_statuses(statuses))
 
     async def step(self, until: float = math.inf) -> Step:
-        """Open and close streams that are due. If this changes nothing for the reader, wait for one arrival.
+        """Open and close streams that are due. If the reader has nothing to do after that, wait for one message or
+        status.
 
         Args:
-            until: When to return an empty step, on the monotonic clock, if nothing has arrived.
+            until: The time on the monotonic clock at which an empty step is returned if nothing has arrived.
         """
         opened = self._open_and_close()
         if opened or self._follow.is_over:
@@ -174,7 +176,7 @@ class AsyncioDriver(Generic[Server]):
             async with aclosing(messages):
                 async for message in messages:
                     await self._arrivals.put((stream, message))
-        except Exception as error:  # noqa: BLE001 - the follow decides what an error means
+        except Exception as error:  # noqa: BLE001 - The follow decides what each error means.
             ended = error
         await self._arrivals.put((stream, ended))
 
@@ -183,5 +185,5 @@ class AsyncioDriver(Generic[Server]):
             async with aclosing(statuses):
                 async for tasks in statuses:
                     await self._arrivals.put((None, tasks))
-        except Exception as error:  # noqa: BLE001 - raised by `step`
+        except Exception as error:  # noqa: BLE001 - The method `step` raises the error.
             await self._arrivals.put((None, error))

@@ -29,7 +29,7 @@ class Position(NamedTuple):
 
 
 def encode_positions(positions: Mapping[int, Position]) -> bytes:
-    """Return the positions of tasks in the format of a cursor: five numbers for each task, as varints."""
+    """Return the positions of tasks in the binary format of a cursor: five numbers for each task, as varints."""
     body = bytearray()
     for task_index, (attempt_id, offsets) in positions.items():
         for number in (task_index, attempt_id, *offsets):
@@ -46,7 +46,8 @@ def encode_cursor(job_id: str, positions: Mapping[int, Position], others: bytes 
     Args:
         job_id: The id of the job. Its checksum is part of the cursor.
         positions: The positions by task index.
-        others: The result of `encode_positions` for other tasks. If a task is in both, `positions` counts.
+        others: The result of `encode_positions` for further tasks. For a task in `positions`, the position in `others`
+            is ignored.
     """
     body = bytes([_VERSION]) + others + encode_positions(positions)
     check = crc32(body, crc32(job_id.encode())).to_bytes(4, "little")
@@ -70,7 +71,7 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
     if not body or body[0] != _VERSION or crc32(body, crc32(job_id.encode())).to_bytes(4, "little") != check:
         raise error
     numbers = list(_varints(body[1:]))
-    indices = numbers[::5] + numbers[1::5]  # the task indices and the attempt ids
+    indices = numbers[::5] + numbers[1::5]  # The task indices and the attempt ids must fit into 32 bits.
     if len(numbers) % 5 or max(numbers, default=0) > MAX_INT64 or max(indices, default=0) > MAX_INT32:
         raise error
     return {
@@ -93,8 +94,8 @@ def from_message(message: cluster_pb2.LogPosition) -> Position:
     offsets = tuple(message.offsets) or BEGINNING
     if len(offsets) != len(BEGINNING) or min(offsets) < 0 or message.attempt_id < 0 or message.task_index < 0:
         raise InvalidArgumentError(
-            f"invalid position: task {message.task_index}, attempt {message.attempt_id}, offsets {list(offsets)}"
-            " (expected whole numbers from 0, and either no offsets or three: of stdout, stderr and build)"
+            "a position must have a task index, an attempt id and no or three offsets, all of 0 or greater, got"
+            f" task index {message.task_index}, attempt id {message.attempt_id} and offsets {list(offsets)}"
         )
     return Position(message.attempt_id, (offsets[0], offsets[1], offsets[2]))
 

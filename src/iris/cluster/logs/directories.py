@@ -34,7 +34,7 @@ class LogDirectories:
         return self.root / task_folder(task_id) / str(attempt_id)
 
     def is_complete(self, task_id: str, attempt_id: int) -> bool:
-        """Return whether an attempt's log has its end on this disk, so that nothing will be added to the log."""
+        """Return whether the end of an attempt's log is on this disk, so that the log cannot grow any more."""
         return has_end(self.attempt(task_id, attempt_id))
 
     def task(self, task_id: str) -> Path:
@@ -42,14 +42,16 @@ class LogDirectories:
         return self.root / task_folder(task_id)
 
     def names(self) -> Iterator[str]:
-        """Yield the names of all logs below the root, as `name` returns them."""
+        """Yield the paths of all logs, relative to the root."""
         for task in subfolders(self.root):
             if not task.startswith("."):
                 yield from (f"{task}/{attempt}" for attempt in subfolders(self.root / task) if attempt.isdigit())
 
 
 def task_folder(task_id: str) -> str:
-    """Return the name of a task's folder: readable, without separators, of limited length, and unique to the task."""
+    """Return the name of a task's folder. The name is readable, unique to the task, limited in length, and has no
+    separators.
+    """
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", task_id)[:80].lstrip(".")
     return f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:16]}"
 

@@ -5,9 +5,9 @@ There are two drivers, one with threads (`iris.client.logs.thread_driver`) and o
 (`iris.cluster.logs.asyncio_driver`). The rules are:
 
 1. `Progress` says which attempts are to be read. The driver opens one stream for all attempts on the same server.
-2. The driver hands over each message chunk by chunk. Chunks are delivered to the reader, and their ends are noted.
-3. A stream that breaks is opened again after a pause. A reader that cannot resume (`FollowRules.resumes`) is told
-   instead, if it already got something from the stream.
+2. The driver reports each chunk of a log message. `Follow` delivers the chunk to the reader, and notes where it ends.
+3. A stream that breaks is opened again after a pause. A reader that cannot resume (`FollowRules.resumes`) and has
+   already received data from the stream gets an `Interrupted` instruction instead.
 4. A stream from a lost worker is closed when it has been silent for `LOST_WORKER_SILENCE_S`, because a machine that
    has lost power closes no connection.
 """
@@ -51,7 +51,7 @@ from iris.cluster.types import is_task_finished
 from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachableError
 from iris.rpc import cluster_pb2
 
-# A lost worker that still runs sends its last messages at once.
+# A lost worker that still runs sends its last messages at once, so a short silence is enough.
 LOST_WORKER_SILENCE_S = 2.0
 
 
@@ -79,12 +79,12 @@ class _Stream:
     """An open stream.
 
     Attributes:
-        tasks: The tasks whose logs the stream still carries.
-        worker: The id and address of the worker that serves it. None: the controller serves it.
-        opened_s: When it was opened.
-        has_answered: Whether a message has arrived.
-        delivered: The tasks of which a chunk was delivered.
-        close_at: When it is closed because its worker is lost. None: its worker is not lost.
+        tasks: The indices of the tasks whose logs the stream still carries.
+        worker: The id and address of the worker that serves the stream; None if the controller serves the stream.
+        opened_s: The time at which the stream was opened.
+        has_answered: Whether a message has arrived from the stream.
+        delivered: The indices of the tasks whose chunks were delivered to the reader.
+        close_at: The time at which the stream is closed because its worker is lost; None if the worker is not lost.
     """
 
     tasks: set[int]
@@ -96,7 +96,7 @@ class _Stream:
 
 
 class Follow:
-    """The state of one follow. The module's docstring has the rules.
+    """The state of one follow: the progress, the open streams and the retries.
 
     Args:
         positions: Where the reader starts, by task index.
@@ -115,7 +115,7 @@ class Follow:
         self._progress = Progress(positions, follow=rules.follow, one_attempt=rules.one_attempt)
         self._streams: dict[StreamId, _Stream] = {}
         self._outages: dict[int, Outage] = {}
-        self._retry_at: dict[int, float] = {}  # when to read a task again, by task index
+        self._retry_at: dict[int, float] = {}  # The time at which each task is read again, by task index.
 
     @property
     def is_over(self) -> bool:
@@ -134,14 +134,14 @@ class Follow:
 
     @property
     def wake_at(self) -> float | None:
-        """When the driver must report `TimePassed`, on the monotonic clock. None: only after another event."""
+        """The time on the monotonic clock at which the driver must report `TimePassed`; None if no time is due."""
         closings = [stream.close_at for stream in self._streams.values() if stream.close_at is not None]
         return min([*self._retry_at.values(), *closings], default=None)
 
     def streams_of_lost_workers(self) -> list[StreamId]:
-        """Return the streams that read an attempt whose worker was lost, as far as the statuses of the tasks say.
+        """Return the streams that read an attempt whose task status names a lost worker.
 
-        The result is empty if there is no other server for the logs of lost workers.
+        The result is empty if no other server has the logs of lost workers.
         """
         if not self._rules.has_other_server:
             return []
@@ -224,7 +224,7 @@ class Follow:
     def _chunk_received(self, stream_id: StreamId, chunk: Chunk, now: float) -> list[Instruction]:
         stream, index = self._streams.get(stream_id), chunk.task_index
         if stream is None or index not in stream.tasks:
-            return []  # the task is read from another stream
+            return []  # The task is read from another stream now.
         if chunk.error:
             stream.tasks.discard(index)
             return self._refused(stream, chunk, now)
@@ -237,13 +237,13 @@ class Follow:
             if chunk.end.complete or not self._rules.follow:
                 instructions += self._progress.attempt_ended(index)
             elif self._rules.resumes:
-                self._retry_at[index] = now  # the server sends an incomplete end when it is stopped
+                self._retry_at[index] = now  # A server that is being stopped sends an incomplete end.
             else:
-                self._progress.give_up(index)  # the incomplete end tells the reader to ask again
+                self._progress.give_up(index)  # An incomplete end means that the log must be requested again.
         return instructions
 
     def _refused(self, stream: _Stream, chunk: Chunk, now: float) -> list[Instruction]:
-        """A server has answered that it does not have a log."""
+        """Handle a server's answer that it does not have a log."""
         index = chunk.task_index
         attempt = self._progress.attempt(index)
         error = WorkerUnreachableError(chunk.error)
@@ -280,7 +280,7 @@ class Follow:
         return self._failed(index, error, failure, stream.worker, now, began_s=self._began_s(stream, now))
 
     def _began_s(self, stream: _Stream, now: float) -> float:
-        """Return since when a stream that has failed did not work."""
+        """Return the time since which a failed stream has not worked."""
         return now if stream.has_answered and self._rules.retry.any_answer_counts else stream.opened_s
 
     def _failed(
@@ -321,11 +321,11 @@ Server = TypeVar("Server", bound=Hashable)
 def group_by_server(
     reads: Iterable[Read], choose: Callable[[Read], Server]
 ) -> tuple[dict[Server, list[Read]], list[NoServer]]:
-    """Return the reads by the server that has the log, and those for which there is no server.
+    """Return the reads grouped by the server that has the log, and the reads for which no server has the log.
 
     Args:
         reads: The attempts to read.
-        choose: Returns the server for an attempt, or raises UnavailableError.
+        choose: Returns the server for an attempt, or raises UnavailableError if no server has the log.
     """
     by_server: dict[Server, list[Read]] = {}
     missing: list[NoServer] = []

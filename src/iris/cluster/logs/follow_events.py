@@ -12,7 +12,7 @@ from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
 StreamId = int
-Worker = tuple[str, str]  # the id and the address of a worker
+Worker = tuple[str, str]  # The id and the address of a worker.
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 
@@ -21,7 +21,7 @@ Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The time that `Follow.wake_at` named has come, or the follow begins."""
+    """The time `Follow.wake_at` has come, or the follow begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class StreamOpened:
 
     Attributes:
         stream: A number that no other stream has.
-        worker: The id and address of the worker that serves the stream. None: the controller serves it.
+        worker: The id and address of the worker that serves the stream; None if the controller serves the stream.
         task_indices: The tasks whose logs the stream carries.
     """
 
@@ -48,14 +48,14 @@ class StreamOpened:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A message has arrived. Its chunks follow as `ChunkReceived` events."""
+    """A log message has arrived. The driver reports the chunks of the message as `ChunkReceived` events."""
 
     stream: StreamId
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkReceived:
-    """A chunk of a message has arrived."""
+    """A chunk of a log message has arrived."""
 
     stream: StreamId
     chunk: Chunk
@@ -66,9 +66,9 @@ class StreamEnded:
     """A stream has ended.
 
     Attributes:
-        stream: The stream.
-        error: Why it broke. None: the server closed it.
-        is_token_renewed: Whether it ended because the token had expired, and there is a new token now.
+        stream: The number of the stream.
+        error: The error that broke the stream; None if the server closed the stream.
+        is_token_renewed: Whether the stream ended because the token had expired, and the driver has a new token now.
     """
 
     stream: StreamId
@@ -89,7 +89,7 @@ class NoServer:
 
     Attributes:
         task_index: The task whose log was to be read.
-        error: Why there is no server.
+        error: Why no server has the log.
     """
 
     task_index: int
@@ -125,12 +125,13 @@ Event = (
 )
 
 
-# Instructions: what the driver and the reader do. `NextAttempt` and `NoAttempt` of `Progress` are instructions too.
+# Instructions: what the driver and the reader must do. `NextAttempt` and `NoAttempt` of `Progress` are instructions,
+# too.
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read an attempt: open a stream, and report `StreamOpened` or `NoServer`."""
+    """The driver must open a stream that reads an attempt, and report `StreamOpened` or `NoServer`."""
 
     task_index: int
     attempt: cluster_pb2.TaskAttempt
@@ -139,14 +140,14 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """Close a stream."""
+    """The driver must close a stream."""
 
     stream: StreamId
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Hand a chunk to the reader.
+    """The reader gets a chunk of a log.
 
     Attributes:
         stream: The stream that brought the chunk.
@@ -161,7 +162,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class ReadElsewhere:
-    """Do not ask the worker of an attempt for its log any more."""
+    """The driver must request the log of an attempt from another server than the attempt's worker."""
 
     task_index: int
     attempt_id: int
@@ -169,7 +170,7 @@ class ReadElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Know that a try to read a log has failed and will be repeated.
+    """The reader learns that a try to read a log has failed and will be repeated.
 
     Attributes:
         task_index: The index of the task.
@@ -177,8 +178,8 @@ class Retry:
         error: Why the try failed.
         failure: The kind of failure.
         tries: The number of failed tries in a row.
-        since_s: When the first of these tries began.
-        worker: The id and address of the worker that was asked. None: the controller was asked.
+        since_s: When the first of these failed tries began, on the monotonic clock.
+        worker: The id and address of the worker that was asked for the log; None if the controller was asked.
     """
 
     task_index: int
@@ -192,7 +193,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Tell the reader that a log could not be read in spite of all retries."""
+    """The reader learns that a log could not be read in spite of all retries."""
 
     task_index: int
     attempt_id: int
@@ -201,7 +202,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """Tell a reader that cannot resume that a stream broke after it had delivered something."""
+    """The reader, which cannot resume, learns that a stream broke after the stream had delivered data."""
 
     task_index: int
     attempt_id: int
@@ -210,7 +211,7 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class NothingYet:
-    """Tell a reader without `follow` that the worker has nothing of a running attempt yet."""
+    """The reader, which does not follow, learns that the worker has no output of a running attempt yet."""
 
     task_index: int
     attempt_id: int
@@ -218,7 +219,7 @@ class NothingYet:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """End the follow with an error, because a retry would not change it."""
+    """The follow ends with an error that a retry would not change."""
 
     error: Exception
 
@@ -239,7 +240,7 @@ Instruction = (
 
 
 def events_of(stream: StreamId, message: cluster_pb2.StreamTaskLogsResponse) -> Iterator[Event]:
-    """Yield the events that a message stands for."""
+    """Yield the events for a log message: the message itself, and each of its chunks."""
     yield MessageReceived(stream)
     for chunk in message.chunks:
         yield ChunkReceived(stream, chunk)

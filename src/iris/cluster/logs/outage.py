@@ -1,4 +1,4 @@
-"""When a log that cannot be read at the moment is tried again, and when its reader gives up. Pure: no clock, no I/O."""
+"""Decides when to retry a log that cannot be read, and when its reader gives up. The module has no clock and no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 FIRST_PAUSE_S = 0.02
-# The longest pause after a server that answers but does not deliver: its connections break, and waiting does not help.
+# The longest pause after a failure of a server that answers but whose connections break, because waiting does not help.
 _PAUSE_AFTER_ANSWER_S = 0.25
 
 
@@ -26,10 +26,10 @@ class Failure(Enum):
 
 
 class Pauses(Protocol):
-    """Growing pauses between tries. `iris.system.backoff.Backoff` is one."""
+    """Pauses between tries that grow from try to try. `iris.system.backoff.Backoff` is one implementation."""
 
     def next_s(self) -> float:
-        """Return the next pause in seconds. The pause after it is longer."""
+        """Return the next pause in seconds. Each pause is longer than the pause before."""
 
     def limit(self, longest_s: float) -> None:
         """Shorten the next pause to at most `longest_s` seconds."""
@@ -43,9 +43,9 @@ class RetryRules:
     """How long and how often a log is tried again.
 
     Attributes:
-        patience_s: The reader gives up when a log could not be read for this many seconds.
-        max_tries: The reader gives up after this many failed tries in a row.
-        end_s: The reader gives up at the first failure after this time on the monotonic clock.
+        patience_s: The number of seconds without data from the log after which the reader gives up.
+        max_tries: The number of failed tries in a row after which the reader gives up.
+        end_s: The time on the monotonic clock after which the reader gives up at the first failure.
         any_answer_counts: Whether every message from a server ends the outage, even one without log data.
     """
 
@@ -64,7 +64,7 @@ class Outage:
 
     Attributes:
         tries: The number of failed tries in a row.
-        since_s: When the first of these tries began, on the monotonic clock. None if the last try did not fail.
+        since_s: When the first of these failed tries began, on the monotonic clock; None if the last try did not fail.
     """
 
     def __init__(self, rules: RetryRules, pauses: Pauses) -> None:
@@ -75,7 +75,9 @@ class Outage:
         self._is_refused = False
 
     def server_answered(self) -> None:
-        """Report a message from the server. It ends the outage, unless the server refused to deliver the log before."""
+        """Report a message from the server. The message ends the outage, unless the server refused to deliver the log
+        before.
+        """
         if not self._rules.any_answer_counts:
             return
         if not self._is_refused:
@@ -83,13 +85,13 @@ class Outage:
         self._pauses.limit(_PAUSE_AFTER_ANSWER_S)
 
     def data_arrived(self) -> None:
-        """Report that the server delivers the log. It ends the outage."""
+        """Report that the server has delivered data of the log, which ends the outage."""
         self._is_refused = False
         self.tries, self.since_s = 0, None
         self._pauses.reset()
 
     def failed(self, failure: Failure, now: float, began_s: float) -> float | None:
-        """Report a failed try, and return the seconds until the next try. None: the reader should give up.
+        """Report a failed try, and return the seconds until the next try; None if the reader should give up.
 
         Args:
             failure: Why the try failed.

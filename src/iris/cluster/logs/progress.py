@@ -1,8 +1,8 @@
-"""Which attempt of each task a reader reads next, and when the reader has read everything.
+"""Decides which attempt of each task a reader reads next, and when the reader has read everything.
 
 A reader reads the attempts of a task one after the other, each to its end. A task is over when its last attempt was
 read to the end and the controller says that the task is final. This module is pure: the reader reports what happened,
-and `Progress` answers what to read next.
+and `Progress` returns what to read next.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Outcome = NextAttempt | NoAttempt
 
 
 class _Stage(Enum):
-    TO_READ = auto()  # the attempt does not exist yet, or no stream reads it
-    READING = auto()  # a stream reads the attempt
-    READ = auto()  # the attempt was read to its end, and the controller has not said what comes next
-    OVER = auto()  # nothing more of the task will be read
+    TO_READ = auto()  # The attempt does not exist yet, or no stream reads the attempt.
+    READING = auto()  # A stream reads the attempt.
+    READ = auto()  # The attempt was read to its end, and the controller has not yet reported what comes next.
+    OVER = auto()  # Nothing more of the task will be read.
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class _TaskProgress:
     Attributes:
         position: The attempt to read, and the offsets at which reading it starts.
         status: The newest status that the controller has sent.
-        stage: What happens with the attempt at the moment.
+        stage: Whether the attempt waits to be read, is being read, or was read.
     """
 
     position: Position
@@ -85,11 +85,11 @@ class Progress:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether at least one task can only continue after a message from the controller."""
+        """Whether at least one task needs a status from the controller before the reader can continue."""
         return any(task.stage in (_Stage.TO_READ, _Stage.READ) for task in self._tasks.values())
 
     def update(self, tasks: Iterable[cluster_pb2.TaskStatus]) -> list[Outcome]:
-        """Apply the newest statuses from the controller, and return what changed. Other tasks are ignored."""
+        """Apply the newest statuses of tasks from the controller, and return the changes. Unknown tasks are ignored."""
         outcomes: list[Outcome] = []
         for status in tasks:
             task = self._tasks.get(status.task_index)
@@ -101,7 +101,7 @@ class Progress:
     def to_open(self) -> list[tuple[int, cluster_pb2.TaskAttempt, Position]]:
         """Return the attempts that the caller must start to read now, as (task index, attempt, start position).
 
-        Each attempt is returned once, until `interrupted` is called for its task.
+        Each attempt is returned once. After a call of `interrupted` for its task, the attempt is returned again.
         """
         found = []
         for index, task in self._tasks.items():
@@ -112,7 +112,9 @@ class Progress:
         return found
 
     def attempt(self, task_index: int) -> cluster_pb2.TaskAttempt | None:
-        """Return the attempt that is being read, as the controller described it last. None if it does not exist yet."""
+        """Return the attempt that is being read, as the controller described it last; None if the attempt does not
+        exist yet.
+        """
         task = self._tasks[task_index]
         attempts = task.status.attempts if task.status is not None else ()
         number = task.position.attempt_id
@@ -153,7 +155,7 @@ class Progress:
             return [NextAttempt(task_index, status.attempts[number])]
         elif not self._follow or (is_final and number < count):
             task.stage = _Stage.OVER
-        # Otherwise the worker knew of the end before the controller did. The next status from the controller decides.
+        # The worker may know of the end before the controller does. Then the next status from the controller decides.
         return []
 
 

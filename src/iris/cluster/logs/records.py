@@ -1,12 +1,12 @@
-"""The records of a log. A record is what one read from a task's pipe returned, with its source, time and offset.
+"""The records of a log. A record holds the bytes of one read from a task's pipe, with their source, time and offset.
 
 Records have the same format on the disk of a worker, on the wire, and in the kept logs of the controller. Servers send
-them unchanged, and only the reader makes lines from them.
+records unchanged, and only the reader makes lines from records.
 
 The offset of a record says how many bytes its source had written before. A reader can therefore drop the bytes that it
 already has, and notices missing bytes.
 
-A *gap* is a record too: it says how many bytes of a source are missing from its offset on, and why.
+A *gap* is a record that states how many bytes of a source are missing from the gap's offset on, and why.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from zlib import crc32
 from iris.errors import InternalError
 
 Source = Literal["stdout", "stderr", "build"]
-SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")  # a record contains the index in this tuple
+SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")  # A record contains the index of its source in this tuple.
 SOURCE_ID: dict[str, int] = {source: source_id for source_id, source in enumerate(SOURCES)}
-GAP = 0x10  # the kind of a gap is the source plus this number
+GAP = 0x10  # The kind of a gap is the index of the source plus this number.
 
-MAX_PAYLOAD = 1 << 20  # bytes of one captured record; a longer read becomes several records
+MAX_PAYLOAD = 1 << 20  # The most bytes of one captured record. A longer read becomes several records.
 
 # The number of bytes of stdout, stderr and build.
 Offsets = tuple[int, int, int]
@@ -31,16 +31,16 @@ BEGINNING: Offsets = (0, 0, 0)
 
 # Magic (8 bits) and payload length (24 bits), CRC-32 of everything after the CRC, time in ms, offset, kind.
 HEADER = Struct("<IIQQB")
-CHECKED = Struct("<QQB")  # the part of the header that the checksum covers
+CHECKED = Struct("<QQB")  # The part of a record's header that the checksum covers.
 CHECKED_AT = HEADER.size - CHECKED.size
 MAGIC = 0x18
 LENGTH_BITS = 24
 LENGTH_MASK = (1 << LENGTH_BITS) - 1
 _MAGIC_WORD = MAGIC << LENGTH_BITS
 _GAP = Struct("<Q")
-# By kind: the smallest length of a payload.
+# The smallest length of a record's payload, by the kind of the record.
 _SMALLEST = {kind | gap: _GAP.size if gap else 0 for kind in range(len(SOURCES)) for gap in (0, GAP)}
-LAST_MS = 253_402_300_799_999  # the end of the year 9999; a later time shows a broken record
+LAST_MS = 253_402_300_799_999  # The end of the year 9999. A record with a later time is broken.
 
 
 class Record(NamedTuple):
@@ -49,8 +49,8 @@ class Record(NamedTuple):
     Attributes:
         kind: The index of the source in `SOURCES`. `GAP` is added for a gap.
         timestamp_ms: When the record was captured, in milliseconds since the Unix epoch.
-        offset: How many bytes the source had written before.
-        payload: The bytes. `parse_gap` reads the payload of a gap.
+        offset: How many bytes the source had written before this record.
+        payload: The bytes that the source has written. For a gap, the input of `parse_gap`.
     """
 
     kind: int
@@ -72,7 +72,7 @@ def encode(kind: int, timestamp_ms: int, offset: int, payload: bytes) -> bytes:
 
 
 def encode_gap(source_id: int, timestamp_ms: int, offset: int, missing: int, reason: str) -> bytes:
-    """Return a gap: a record that says that `missing` bytes of a source are missing from `offset` on, and why."""
+    """Return a gap: a record which states that `missing` bytes of a source are missing from `offset` on, and why."""
     return encode(source_id | GAP, timestamp_ms, offset, _GAP.pack(missing) + reason.encode(errors="replace"))
 
 
@@ -84,10 +84,10 @@ def parse_gap(payload: bytes) -> tuple[int, str]:
 def decode(records: bytes) -> Iterator[Record]:
     """Yield the records in `records`.
 
-    Checksums are not checked here: they protect records on a disk, and connections have checksums of their own.
+    Checksums are not checked, because they protect records on a disk, and network connections have their own checksums.
 
     Raises:
-        InternalError: The bytes are not whole records.
+        InternalError: The bytes do not consist of whole records.
     """
     at, end = 0, len(records)
     while at < end:
@@ -95,7 +95,7 @@ def decode(records: bytes) -> Iterator[Record]:
         if start > end:
             raise InternalError("the data of a log ends in the middle of a record")
         word, _, timestamp_ms, offset, kind = HEADER.unpack_from(records, at)
-        length = word ^ _MAGIC_WORD  # much too large if the magic is wrong
+        length = word ^ _MAGIC_WORD  # The length is much too large if the magic number is wrong.
         at = start + length
         if at > end or kind not in _SMALLEST or length < _SMALLEST[kind] or timestamp_ms > LAST_MS:
             raise InternalError("the data of a log contains an invalid record")

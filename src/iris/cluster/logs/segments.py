@@ -1,14 +1,14 @@
 """The files of one attempt's log: a directory of segments, and a file that describes the end of the log.
 
-A segment is a file of whole records (iris.cluster.logs.records). The name of a segment says where it begins, so a
-reader finds the right segment in the listing, and knows how much is missing if a segment is damaged or gone:
+A segment is a file of whole records (iris.cluster.logs.records). The name of a segment states where the segment begins,
+so a reader finds the right segment in the listing, and knows how much is missing if a segment is damaged or gone:
 
         {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
 
 The other files are:
 
 * `end` is written when the log is closed. A log without this file was not closed, because its writer was killed. If the
-  segments of a log are removed, `end` stays and says so.
+  segments of a log are removed, `end` stays and states the reason.
 * `written` notes how much an attempt has written, while the worker is still uploading its log.
 * `away` marks a log of the controller that lies partly at another location. Only the controller can fetch that part.
 """
@@ -26,7 +26,7 @@ from iris.cluster.logs.records import BEGINNING, Offsets
 from iris.system.files import write_file
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16,})" + r"-([0-9a-f]+)" * 4)
-END = "end"  # the name of the file
+END = "end"  # The name of the file that describes the end of a log.
 AWAY = "away"
 _WRITTEN = "written"
 
@@ -35,7 +35,7 @@ class RecordBoundary(NamedTuple):
     """A place between two records of a log.
 
     Attributes:
-        position: How many bytes of records come before this place, with their headers.
+        position: How many bytes of records, headers included, come before this place.
         line: How many lines end before this place.
         offsets: How many bytes of each source come before this place.
     """
@@ -46,7 +46,7 @@ class RecordBoundary(NamedTuple):
 
     @property
     def segment_name(self) -> str:
-        """The file name of a segment that begins here."""
+        """The file name of the segment that begins at this place."""
         return f"{self.position:016x}-{self.line:x}-" + "-".join(f"{offset:x}" for offset in self.offsets)
 
 
@@ -54,7 +54,7 @@ ORIGIN = RecordBoundary(0, 0, BEGINNING)
 
 
 def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
-    """Return where the segments of a log begin, in order. A missing directory has no segments."""
+    """Return the places at which the segments of a log begin, in order. A missing directory has no segments."""
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +71,7 @@ class LogEnd(NamedTuple):
 
     Attributes:
         bytes_written: How many bytes each source has written, missing bytes included.
-        bytes_missing: How many of these bytes were dropped, or not accepted by the disk.
+        bytes_missing: How many bytes of the sources were dropped, or not accepted by the disk.
         max_bytes: The size limit, above which the oldest segments were dropped.
         removed: Why all segments were removed; empty while they are kept.
         truncated: Whether a removed log had no end before, because its writer was killed.
@@ -88,7 +88,7 @@ class LogEnd(NamedTuple):
 
 
 def write_end(directory: Path, end: LogEnd) -> None:
-    """Write the end of a log, which says that the log is complete.
+    """Write the file `end` of a log, which marks the log as complete.
 
     Raises:
         OSError: The file cannot be written.
@@ -102,7 +102,7 @@ def encode_end(end: LogEnd) -> bytes:
 
 
 def read_end(directory: Path) -> LogEnd | None:
-    """Return the end of a closed log; None if the file is missing or damaged."""
+    """Return the end of a closed log; None if the file `end` is missing or damaged."""
     try:
         return parse_end((directory / END).read_bytes())
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def parse_end(text: bytes) -> LogEnd:
     """Parse the content of the file `end`.
 
     Raises:
-        ValueError: The text is not the content of such a file.
+        ValueError: The text is not the content of a file `end`.
     """
     try:
         fields = json.loads(text)
@@ -122,7 +122,7 @@ def parse_end(text: bytes) -> LogEnd:
         missing, most = _number(fields["bytes_missing"]), _number(fields["max_bytes"])
         return LogEnd(written, missing, most, removed, truncated, str(fields.get("lost", "")))
     except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"not the end of a log: {text[:100]!r}") from error
+        raise ValueError(f"the text does not describe the end of a log: {text[:100]!r}") from error
 
 
 def has_end(directory: Path) -> bool:
@@ -136,13 +136,13 @@ def is_file_name(name: str) -> bool:
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Return the files of a log, with its end last."""
+    """Return the paths of a log's files. The file `end` is the last one."""
     segments = [directory / place.segment_name for place in list_segments(directory)]
     return segments + [path for name in (_WRITTEN, END) if (path := directory / name).exists()]
 
 
 def write_written(directory: Path, written: Offsets) -> None:
-    """Note how much an attempt has written, as long as its log is being uploaded.
+    """Write into the file `written` how much an attempt has written, while the attempt's log is being uploaded.
 
     Raises:
         OSError: The file cannot be written.
@@ -151,7 +151,9 @@ def write_written(directory: Path, written: Offsets) -> None:
 
 
 def read_written(directory: Path) -> Offsets:
-    """Return what `write_written` noted last, by source; zeros if there is no valid note."""
+    """Return how many bytes each source has written, from the file `written`; zeros if the file is missing or
+    invalid.
+    """
     try:
         return _offsets(json.loads((directory / _WRITTEN).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -159,7 +161,7 @@ def read_written(directory: Path) -> Offsets:
 
 
 def remove_written(directory: Path) -> None:
-    """Remove the note of `write_written`, because the end of the log now contains this information."""
+    """Remove the file `written`, because the file `end` now contains the same information."""
     (directory / _WRITTEN).unlink(missing_ok=True)
 
 
@@ -171,5 +173,5 @@ def _offsets(numbers: Iterable[object]) -> Offsets:
 def _number(value: object) -> int:
     number = int(value)  # type: ignore[call-overload]
     if not 0 <= number < 2**63:
-        raise ValueError(f"not a number of bytes: {value}")
+        raise ValueError(f"the number of bytes must be a whole number of 0 or greater, got {value}")
     return int(number)

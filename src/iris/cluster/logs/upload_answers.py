@@ -1,6 +1,7 @@
-"""How the controller answers a part of a log that a worker uploads.
+"""The controller's answers to a part of a log that a worker uploads.
 
-The answer is the position, in bytes of records, at which the next part must begin, or one of these negative numbers.
+An answer is the position, in bytes of records, at which the next part must begin, or a negative number: `UNWANTED` or
+`RETRY_LATER`.
 """
 
 UNWANTED = -1  # The controller wants nothing more of this log.

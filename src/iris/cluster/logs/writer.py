@@ -1,7 +1,7 @@
-"""Writes the log of one attempt: the output that was read from its pipes, as records in segments.
+"""Writes the log of one attempt: the output of the attempt's pipes, as records in segments.
 
-All functions of this module block on the disk. Nothing is synced, so a log survives the death of the worker, but not a
-crash of the machine.
+All functions of this module block on the disk. Nothing is synced to the disk, so a log survives the death of the
+worker, but not a crash of the machine.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class LogWriter:
     Attributes:
         tip: The end of the last whole record. Bytes that were lost since the last record do not count.
         segments: Where the existing segments begin, in order.
-        index: The places in the log from which reading by line numbers can start.
+        index: The places in the log at which a reader of numbered lines can start.
         missing: How many bytes of the sources were lost or dropped.
-        max_bytes: The limit.
-        end: The summary of a closed log; None before.
+        max_bytes: About how many bytes of records are kept.
+        end: The summary of the log; None before the log is closed.
         removed: Why segments are no longer where they were written, as found by `check_directory`; otherwise empty.
-        lost: How many bytes of the sources are missing because of the disk, and not because of `max_bytes`.
+        lost: How many bytes of the sources are missing because of a disk error, and not because of `max_bytes`.
 
     Raises:
         FileExistsError: The log exists already. An attempt is written only once.
@@ -88,12 +88,12 @@ class LogWriter:
         # A record is at most as long as a segment, because one long read would otherwise push out everything that is
         # kept.
         self._record_bytes = min(MAX_PAYLOAD, self._segment_bytes - HEADER.size)
-        self._fd = -1  # of the last segment
+        self._fd = -1  # The descriptor of the last segment.
         self._closed = self._is_ended = False
         self._losses = [_Loss() for _ in SOURCES]
         self._is_losing = False
         self._why_lost = ""
-        # The bytes that the gaps in each segment cover. These bytes already count as missing when the segment is
+        # How many bytes the gaps in each segment cover. These bytes already count as missing when the segment is
         # dropped.
         self._lost_in: dict[int, int] = {}
         self._subscribers: dict[Callable[[], None], None] = {}
@@ -108,7 +108,7 @@ class LogWriter:
 
     @property
     def position(self) -> int:
-        """The end of the last whole record, in bytes of records since the beginning of the log."""
+        """The position after the last whole record, in bytes of records since the beginning of the log."""
         return self.tip.position
 
     @property
@@ -123,14 +123,14 @@ class LogWriter:
         return self.tip.line
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after each append that wrote something, and after the close.
+        """Call `callback` after each append that has written bytes to the log, and after the log is closed.
 
-        The callback runs before `append` returns, so it must only note that there is something to do.
+        The callback runs before `append` returns, so the callback must be quick and leave its work for later.
         """
         self._subscribers[callback] = None
 
     def unsubscribe(self, callback: Callable[[], None]) -> None:
-        """End a subscription, if there is one."""
+        """Stop calling `callback` after appends. An unknown callback is ignored."""
         self._subscribers.pop(callback, None)
 
     def append(self, source: Source, data: bytes, timestamp_ms: int) -> None:
@@ -160,7 +160,8 @@ class LogWriter:
     def close(self) -> None:
         """Close the log: write the last gap records, and the file `end`.
 
-        If the disk does not accept the end, a later call tries again. After a success, further calls do nothing.
+        If the disk does not accept the file `end`, a later call of `close` tries again. After a success, further calls
+        do nothing.
         """
         if not self._closed:
             self.check_directory()
@@ -172,7 +173,7 @@ class LogWriter:
                     self._gaps_written()
                     self._publish(end, offsets)
                 except OSError:
-                    pass  # The end of the log and `reason` describe this gap.
+                    pass  # The file `end` and `reason` describe this gap.
             self._close_segment()
             self.end = LogEnd(offsets, self.missing, self.max_bytes, lost=self.removed)
             self._write_end()
@@ -191,14 +192,14 @@ class LogWriter:
             _log.error("cannot write the end of the log %s: %s", self._directory, error)
 
     def check_directory(self) -> bool:
-        """Check whether the log is still where it was written. If it is not, continue in a new segment.
+        """Check whether the log's directory still contains the log. Otherwise continue the log in a new segment.
 
-        A user may have removed or moved the directory. Everything written until then is missing, and readers are told
-        so, because the name of the new segment says where it begins. If the disk cannot create the segment now, each
-        record tries again.
+        A user may have removed or moved the directory. Then everything that was written before is missing, and readers
+        notice this by the name of the new segment, which states where the segment begins. If the disk cannot create the
+        segment now, the writer tries again at each record.
 
         Returns:
-            Whether this call has found that the log was removed or moved.
+            True if this call has found that the log was removed or moved.
         """
         if self._closed or self._fd < 0 or self._is_in_directory():
             return False
@@ -220,24 +221,24 @@ class LogWriter:
         return True
 
     def _is_in_directory(self) -> bool:
-        """Return whether the open file is the file that readers find by its name."""
+        """Return whether the open segment is the file that readers find by the segment's name."""
         try:
             there, ours = os.stat(self._directory / self.segments[-1].segment_name), os.fstat(self._fd)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # unknown for now, so assume that the file is in place
+            return True  # The state of the file is unknown for now, so assume that the file is in place.
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     @property
     def warning(self) -> str:
-        """What is missing because of the disk, for people; empty if nothing is missing."""
+        """A text for people about the output that is missing because of disk errors; empty if nothing is missing."""
         if not self.lost:
             return ""
         return f"{self.lost:,} bytes of its log are missing: {self.removed or self._why_lost}"
 
     def reason(self, source_id: int) -> str:
-        """Return why the last bytes of a source were not written; "" if all bytes were written."""
+        """Return the reason why the last bytes of a source were not written; "" if all bytes were written."""
         return self._losses[source_id].reason
 
     def _notify(self) -> None:
@@ -248,7 +249,7 @@ class LogWriter:
         offsets = self.offsets if self._is_losing else self.tip.offsets
         header = encode_header(source_id, timestamp_ms, offsets[source_id], payload)
         try:
-            # The gap and the next record are written together or not at all, so that no gap stands at the end of a log.
+            # A gap and the record after it are written together or not at all, so that no log ends with a gap.
             if self._is_losing:
                 end = self._write((*self._gaps(), header, payload))
                 self._gaps_written()
@@ -279,7 +280,9 @@ class LogWriter:
             try:
                 os.ftruncate(self._fd, at)
             except OSError:
-                pass  # The first error is the one to report. No reader reads beyond the tip.
+                # The caller reports the first error. A failed truncation does no harm, because no reader reads beyond
+                # the tip.
+                pass
             raise
         return self.tip.position + size
 
@@ -318,7 +321,7 @@ class LogWriter:
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:
-            pass  # The file is gone already.
+            pass  # The file of the dropped segment is gone already.
         except OSError as error:
             _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
 

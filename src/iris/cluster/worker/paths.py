@@ -188,24 +188,24 @@ class WorkerDir:
 def read_task_file(path: Path, max_bytes: int) -> bytes:
     """Read a file that a task has left in its own directory.
 
-    The task can leave anything under that name: a pipe, a link, or a huge file.
+    The task can leave anything under the file's name, for example a pipe, a link, or a huge file.
 
     Raises:
-        FileNotFoundError: There is no file.
+        FileNotFoundError: The file does not exist.
         ResourceExhaustedError: The file is larger than `max_bytes`.
-        FailedPreconditionError: It is no regular file, or it cannot be read.
+        FailedPreconditionError: The path is not a regular file, or the file cannot be read.
     """
     try:
         # O_NONBLOCK does not wait for the other end of a pipe, and O_NOFOLLOW follows no link.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise FailedPreconditionError(f"{path.name} is no file")
+                raise FailedPreconditionError(f"{path.name} is not a regular file")
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise FailedPreconditionError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise FailedPreconditionError(f"the file {path.name} cannot be read: {error.strerror}") from error
     if len(data) > max_bytes:
-        raise ResourceExhaustedError(f"{path.name} is over the limit of {max_bytes:,} bytes")
+        raise ResourceExhaustedError(f"the file {path.name} is over the limit of {max_bytes:,} bytes")
     return data

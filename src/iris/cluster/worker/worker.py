@@ -280,11 +280,11 @@ class Worker:
             raise UnavailableError(f"worker {self.worker_id} is ending")
         if request.incarnation not in ("", self._settings.incarnation):
             # The other incarnation may have run this attempt, and the controller does not know yet how it ended.
-            raise UnavailableError(f"the request is for another process of worker {self.worker_id}")
+            raise UnavailableError(f"the request is meant for an earlier or later process of worker {self.worker_id}")
         if request.rendezvous and request.task_index and not request.master_port:
             raise FailedPreconditionError(
-                f"task {request.task_index} does not know where its gang meets: task 0 has ended already, or its"
-                " worker has a version without rendezvous"
+                f"task {request.task_index} does not know where its gang meets, because task 0 has ended already, or"
+                " because the worker of task 0 has a version without rendezvous"
             )
 
     def _create(self, request: cluster_pb2.Worker.RunTaskRequest, directory: AttemptDir) -> WorkerShortageError | None:

@@ -47,5 +47,6 @@ class WorkerCredentials:
             return cls(known["token"], bytes.fromhex(known.get("token_key", "")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FailedPreconditionError(
-                f"--credentials {path}: {type(error).__name__}; expected a JSON file with token and token_key"
+                f"--credentials {path} cannot be read ({type(error).__name__});"
+                " expected a JSON file with token and token_key"
             ) from None

@@ -14,31 +14,32 @@ from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
 from iris.cluster.logs.writer import LogWriter
 
-# One call of `read` looks at this many bytes at most if nothing matches.
+# One call of `read` reads at most this many bytes if nothing matches.
 _LOOK_BYTES = 16 << 20
 _NEVER = 1 << 62
 
 
 class FilteredReader:
-    """Reads the lines that match a filter. The class implements the same protocol as `LogReader`.
+    """Reads the lines of a log that match a filter. The class implements the same protocol as `LogReader`.
 
     Matching lines are packed into new records, which contain whole lines only. A partial line is returned at the end of
     a final log. If the filter only selects sources, the original records are returned.
 
-    An empty record tells how far the filter has read in a source. Such records come before matching lines, so that a
-    reader knows the place of the other sources at each line. This place is exact for the wanted sources, and for the
-    others it is the end of the chunk. If nothing matches in a long part of the log, `read` returns only empty records.
-    That is not the end of the log, and a reader that reconnects does not have to search the same part again.
+    An empty record shows how far the filter has read in a source. Empty records come before matching lines, so that a
+    reader knows the offsets of the other sources at each line. These offsets are exact for the wanted sources; for
+    unwanted sources, they are the end of the chunk. If nothing matches in a long part of the log, `read` returns only
+    empty records. Empty records do not mean the end of the log. Because of them, a reader that reconnects does not have
+    to search the same part again.
 
     Args:
         directory: The directory of the log.
-        offsets: Where to begin, by source. A line must begin there.
-        writer: The writer of the log, as for `LogReader`.
-        log_filter: The filter. Its `tail` counts the lines between these offsets and the end that the log has at the
-            first read.
+        offsets: Where to begin, by source. A line must begin at each of these offsets.
+        writer: The writer of a log that this process writes or has written; None for other logs.
+        log_filter: The filter. Its `tail` counts the lines between `offsets` and the end that the log has at the first
+            read.
 
     Attributes:
-        offsets: Where the next line of each source begins, after the lines that were returned or left out.
+        offsets: Where in each source the next line begins, after the lines that were returned or left out.
         missing: How many bytes the returned gaps cover.
         exhausted: Whether `max_lines` lines were returned.
     """
@@ -56,10 +57,10 @@ class FilteredReader:
         self._tail: Generator[int, None, TailStart] | None = None
         self._selection = Selection(log_filter, TailStart(START, 0, 0), offsets)
         self._left = log_filter.max_lines
-        self._last_end = 0  # where the last of `max_lines` lines ends in its block
-        # where the next line of each wanted source begins
+        self._last_end = 0  # Where the last of `max_lines` lines ends in its block.
+        # Where the next line of each wanted source begins.
         self._at = {source_id: offsets[source_id] for source_id in log_filter.source_ids}
-        self._marked = list(offsets)  # how far the reader knows each source to be read
+        self._marked = list(offsets)  # The offset up to which the reader knows that each source was read.
         self._is_over = False
         self._walk: LineScanner | None = None
         if not log_filter.tail:
@@ -68,26 +69,26 @@ class FilteredReader:
 
     @property
     def position(self) -> int:
-        """The position of the next record, as for `LogReader`; 0 while the beginning of a tail is searched."""
+        """Where the next record begins, in bytes of records; 0 while the beginning of a tail is searched."""
         return 0 if self._walk is None else self._walk.reader.position
 
     @property
     def written(self) -> Offsets | None:
-        """How much each source has written, as for `LogReader`."""
+        """How many bytes each source has written, known at the end of a final log."""
         return None if self._walk is None else self._walk.reader.written
 
     @property
     def truncated(self) -> bool:
-        """Whether the end of the log may be missing, as for `LogReader`."""
+        """Whether the worker was killed, so that the last output may be missing from the log."""
         return self._walk is not None and self._walk.reader.truncated
 
     @property
     def is_searching(self) -> bool:
-        """Whether the beginning of a tail is still searched. Until it is found, `read` returns nothing."""
+        """Whether the beginning of a tail is still being searched. During the search, `read` returns nothing."""
         return self._walk is None
 
     def read(self, max_bytes: int, *, final: bool) -> bytes:
-        """Return matching lines as `LogReader.read` returns records; b"" also after `max_lines` lines."""
+        """Return matching lines as records; b"" if no more can be read now, or after `max_lines` lines."""
         looked = 0
         while not (self.exhausted or self._is_over):
             if self._walk is None:
@@ -110,7 +111,7 @@ class FilteredReader:
         return self._walk.reader.bytes_left()
 
     def mark(self) -> bytes:
-        """Return empty records for the sources of which something was left out since the last call."""
+        """Return empty records for the sources of which bytes were left out since the last call."""
         return self._marks_since(self._unwanted() | {source_id: self.offsets[source_id] for source_id in self._at})
 
     def close(self) -> None:
@@ -119,14 +120,15 @@ class FilteredReader:
             self._walk.reader.close()
 
     def _begin(self) -> LineScanner:
-        # Unwanted records come before wanted ones, so whole segments of them can be skipped.
+        # Whole segments of unwanted records at the beginning can be skipped.
         source_ids = self._filter.source_ids
         stdout, stderr, build = (
             offset if source_id in source_ids else _NEVER for source_id, offset in enumerate(self._from)
         )
         offsets = stdout, stderr, build
         if self._writer is not None and self._filter.start_ms:
-            # Skip the part before start_ms that the index knows, unless it ends before the requested offsets.
+            # Skip the part before start_ms, as far as the index knows, unless this part ends before the requested
+            # offsets.
             point = self._writer.index.points.before(0, self._filter.start_ms)
             if all(start >= self._from[source_id] for source_id, start in enumerate(point.line_starts)):
                 stdout, stderr, build = map(max, offsets, point.offsets)  # Skipped bytes do not count as missing.
@@ -142,7 +144,7 @@ class FilteredReader:
         except StopIteration as found:
             start: TailStart = found.value
         except OSError:
-            self._tail = None  # The search begins anew with the next read.
+            self._tail = None  # The next read begins the search for the tail anew.
             raise
         self._walk = LineScanner(self._directory, start.point, self._writer)
         self._selection = Selection(self._filter, start, self._from)
@@ -151,7 +153,7 @@ class FilteredReader:
         return 0
 
     def _read(self, walk: LineScanner, max_bytes: int, final: bool) -> bytes | None:
-        """Return the matching records of one step; None if nothing more can be read now."""
+        """Read a part of the log, and return its matching lines as records; None if nothing more can be read now."""
         unwanted = self._unwanted()
         if self._filter.is_by_source:
             chunk = walk.reader.read_chunk(max_bytes, final=final)
@@ -186,7 +188,7 @@ class FilteredReader:
         return b"".join(passed)
 
     def _move(self, offsets: Sequence[int]) -> None:
-        """Note where the next lines of the wanted sources begin."""
+        """Store the offsets at which the next lines of the wanted sources begin."""
         for source_id in self._at:
             self._at[source_id] = max(self._from[source_id], offsets[source_id])
 
@@ -250,7 +252,7 @@ class FilteredReader:
         return runs
 
     def _end_at(self, items: list[LineBlock | Gap], last: LineBlock | Gap) -> None:
-        """Store where each source was when the last line was returned."""
+        """Store the offset of each source after the last line that was returned."""
         offsets = list(self.offsets)
         for item in items:
             offsets[item.source_id] = item.end

@@ -1,4 +1,4 @@
-"""Why parts of a log are missing, for people."""
+"""Explains to people why parts of a log are missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GapReasons:
         self._writer = writer
 
     def of_dropped(self) -> str:
-        """Return why the oldest part of the log is missing."""
+        """Return the reason why the oldest part of the log is missing."""
         if self._writer is not None:
             limit = self._writer.max_bytes
         else:
@@ -38,13 +38,13 @@ class GapReasons:
         return f"the oldest records were dropped, because the log reached its limit{size}"
 
     def of_segment(self) -> str:
-        """Return why a segment is missing although it was listed.
+        """Return the reason why a segment is missing although the segment was listed before.
 
         Raises:
-            UnavailableError: The controller has moved the log elsewhere, so it can be read from there.
+            UnavailableError: The controller has moved the log to another location, from which the log can be read.
         """
         if (self._directory / AWAY).exists():
-            raise UnavailableError("the log was moved elsewhere while it was read")
+            raise UnavailableError("the log was moved to another location while it was being read")
         if self._writer is not None and self._writer.removed:
             return self._writer.removed
         end = read_end(self._directory)

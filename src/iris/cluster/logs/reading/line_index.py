@@ -21,11 +21,12 @@ class LineBlock(NamedTuple):
 
     Attributes:
         number: The number of the first line, counted over all sources.
-        source_id: The source.
+        source_id: The source of the lines.
         timestamp_ms: When the lines were completed.
         offset: Where in the source the first line begins.
         data: The lines with their newlines. Bytes after the last newline are a piece of a line.
-        counted: Whether the lines have numbers. A piece before a gap that the writer did not know has none.
+        counted: Whether the lines have numbers. A piece of a line before a gap that the writer did not know has no
+            number.
     """
 
     number: int
@@ -45,8 +46,8 @@ class Gap(NamedTuple):
     """Missing bytes of one source.
 
     Attributes:
-        number: The number of the next line.
-        source_id: The source.
+        number: The number of the line after the gap.
+        source_id: The source of the missing bytes.
         timestamp_ms: The time of the gap.
         offset: Where in the source the gap begins.
         missing: How many bytes are missing.
@@ -72,8 +73,8 @@ class LineScanner:
     Args:
         directory: The directory of the log.
         point: Where to begin.
-        writer: The writer of the log, as for `LogReader`.
-        offsets: Where the wanted bytes of each source begin, not before the point. None means at the point.
+        writer: The writer of a log that this process writes or has written; None for other logs.
+        offsets: Where the wanted bytes of each source begin, not before `point`; None means at `point`.
 
     Attributes:
         reader: Reads the records.
@@ -95,7 +96,7 @@ class LineScanner:
 
     @property
     def line(self) -> int:
-        """How many lines have ended so far."""
+        """How many lines have ended at the present place in the log."""
         return self._splitter.line
 
     @property
@@ -105,9 +106,9 @@ class LineScanner:
         return stdout, stderr, build
 
     def read(self, max_bytes: int, *, final: bool, start_line: int = 0) -> list[LineBlock | Gap] | None:
-        """Return the lines and gaps in about `max_bytes` of records; None if nothing more can be read now.
+        """Read about `max_bytes` of records, and return their lines and gaps; None if nothing more can be read now.
 
-        If all lines come before `start_line`, they are only counted, and one empty block stands for them.
+        If all lines come before `start_line`, the lines are only counted, and one empty block replaces them.
         """
         chunk = self.reader.read_chunk(max_bytes, final=final)
         if chunk is None:
@@ -124,7 +125,8 @@ class LineScanner:
         splitter, ends, records = self._splitter, self._ends, chunk.records
         items: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         unpack, header, at, size = HEADER.unpack_from, HEADER.size, 0, len(records)
-        # This loop takes half the time of `decode`. With many short records, it takes most of the time of a reader.
+        # This loop takes half the time of `decode`, which matters because readers of many short records spend most of
+        # their time here.
         while at < size:
             word, _, timestamp_ms, offset, kind = unpack(records, at)
             start = at + header
@@ -143,7 +145,9 @@ class LineScanner:
         return items
 
     def _pass_over(self, chunk: Chunk) -> list[LineBlock | Gap]:
-        """Count the lines of a chunk. Return an empty block for them, and the gaps after the last line."""
+        """Count the lines of a chunk without returning them. Return an empty block for the lines, and the gaps after
+        the last line.
+        """
         splitter, first = self._splitter, self._splitter.line
         if chunk.begins is not None:
             self._begin(chunk.begins)
@@ -191,8 +195,9 @@ class LineScanner:
 class StoredIndex:
     """The points of a log that an earlier process wrote, found from the names of its segments.
 
-    The name of a segment does not contain the partial lines before it. Those are found in the segment in which the
-    source has written last. A partial line that fills the whole of that segment was cut at its end.
+    The name of a segment does not contain the partial lines before the segment. A partial line is found in the segment
+    in which the source has written last. If the partial line fills that whole segment, the line was cut at the
+    segment's end.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -200,13 +205,11 @@ class StoredIndex:
         self._segments = list_segments(directory)
 
     def before(self, line: int, start_ms: int) -> Point:
-        """Return the last point before a line, as `Points.before` does. The names of segments contain no times, so
-        `start_ms` is ignored.
-        """
+        """Return the last point before a line. The names of segments contain no times, so `start_ms` is ignored."""
         return self._point(bisect_right(self._segments, line, key=attrgetter("line")) - 1)
 
     def back(self, steps: int) -> Point:
-        """Return a point near the end, as `Points.back` does."""
+        """Return a point near the end of the log: `steps` points before the end, or the start of the log."""
         return self._point(len(self._segments) - steps)
 
     def _point(self, number: int) -> Point:
@@ -230,7 +233,7 @@ class StoredIndex:
         )
 
     def _written_last(self, place: RecordBoundary) -> dict[int, list[int]]:
-        """Return, by segment, the sources whose last bytes before a place lie in that segment."""
+        """Return, for each segment, the sources whose last bytes before a place lie in the segment."""
         last: dict[int, list[int]] = {}
         for source_id, offset in enumerate(place.offsets):
             number = bisect_left(self._segments, offset, key=lambda segment: segment.offsets[source_id]) - 1
@@ -239,7 +242,7 @@ class StoredIndex:
         return last
 
     def _end_of(self, number: int) -> Point:
-        """Return the point at the end of a segment, with the partial lines there."""
+        """Return the point at the end of a segment, with the partial lines at this end."""
         place, following = self._segments[number : number + 2]
         splitter = LineSplitter(Point(ended=tuple(offset == 0 for offset in place.offsets)))
         with LogReader(self._directory, place.offsets, position=place.position) as reader:
@@ -259,7 +262,7 @@ class Extent(NamedTuple):
     """A log at one moment, which may still be growing.
 
     Attributes:
-        points: Where reading can start, not beyond `stop`.
+        points: The places at which a reader can start, not beyond `stop`.
         stop: The end of the log in bytes of records; None if the log ends with its files.
     """
 
@@ -271,5 +274,5 @@ def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Exte
     """Return the log as it is now. A final log includes a gap at its end."""
     if writer is None:
         return Extent(StoredIndex(directory), None)
-    points = writer.index.points  # Take the points before the tip, so that no point lies beyond the tip.
+    points = writer.index.points  # Get the points first and the tip afterwards, so that no point lies beyond the tip.
     return Extent(points, None if final else writer.tip.position)

@@ -18,10 +18,10 @@ from iris.rpc.serving.steps import Steps, finish
 PAGE_BYTES = 2 << 20
 # One page reads this many bytes at most, so a search through many gigabytes is answered in several pages.
 _LOOK_BYTES = 256 << 20
-# How many pieces of lines without a number a log may have, because records were lost.
+# How many pieces of lines without numbers a log may have. Such pieces occur where records were lost.
 _NOT_NUMBERED = 1000
-# What a line counts in a page besides its data, for its time, source and header. Without it, a page of empty lines
-# would have no limit.
+# How many bytes each line counts in a page besides its data, for its time, source and header. Without this cost, a page
+# of empty lines would have no limit.
 LINE_COST = 32
 
 
@@ -53,8 +53,8 @@ class LinePage:
 
     Attributes:
         lines: The lines that passed the filter, in order. A gap comes before the next line, or at the end.
-        next_line: Where the next page begins, after the returned lines and the lines that were filtered out.
-        at_end: Whether nothing more can be read now. For a final log, nothing will ever follow.
+        next_line: The number of the line at which the next page begins, after the returned and the filtered-out lines.
+        at_end: Whether nothing more can be read now. A final log has ended here for good.
     """
 
     lines: list[NumberedLine]
@@ -72,7 +72,7 @@ def read_page(
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
 ) -> LinePage:
-    """Read a page without interruptions; see `read_page_steps`."""
+    """Read a page of lines without interruptions; see `read_page_steps` for the arguments."""
     return finish(
         read_page_steps(
             directory,
@@ -96,17 +96,17 @@ def read_page_steps(
     max_bytes: int = PAGE_BYTES,
     look_bytes: int = _LOOK_BYTES,
 ) -> Steps[LinePage]:
-    """Read lines of a log, which may still be growing. A missing directory is an empty log.
+    """Read a page of lines of a log, which may still be growing. A missing directory is an empty log.
 
-    Yields after each step, which reads at most a megabyte.
+    The generator yields after each step, and each step reads at most a megabyte.
 
     Args:
         directory: The directory of the log.
-        writer: The writer of the log, as for `LogReader`.
+        writer: The writer of a log that this process writes or has written; None for other logs.
         log_filter: The filter. Its `tail` counts from `start_line` on, so the next page continues with the same tail.
         start_line: The first line, from 0. A negative number counts from the present end of the log, before the other
             filters.
-        final: Whether the log is complete, so that partial lines are shown, too. Only true if the writer has finished.
+        final: Whether the writer has finished, so that partial lines are shown, too.
         max_bytes: The page ends before its lines exceed this size, in which each line counts `LINE_COST` more. A page
             has at least one line, if there is one.
         look_bytes: The page also ends after reading this many bytes. Finding the beginning of a `tail` may read more.
@@ -114,7 +114,7 @@ def read_page_steps(
     Raises:
         OSError: The log cannot be read.
     """
-    # The following code reads the log as it is now, so the page ends even if the task never stops writing.
+    # The following code reads the log up to its present end, so the page ends even if the task never stops writing.
     extent = extent_of(directory, writer, final=final)
     points, stop = extent
     num_lines = -1
@@ -179,9 +179,10 @@ def _read(walk: LineScanner, stop: int | None, final: bool, page: _PageLines, lo
             page.add(item)
         line = walk.line
         if page.full_at is None and line > page.start_line and walk.reader.position - begin >= look_bytes:
-            return LinePage(page.lines, line, at_end=False)  # The next page finds the gaps after the last line again.
+            # The next page contains the gaps after the last line, so this page leaves them out.
+            return LinePage(page.lines, line, at_end=False)
         yield
-    # A start beyond the end stays where it is, because lines before it were not requested.
+    # A start beyond the end of the log does not move back, because lines before the start were not requested.
     next_line = max(page.start_line, line) if page.full_at is None else page.full_at
     return LinePage(page.lines, next_line, at_end=line <= next_line and not (final and page.has_gaps))
 
@@ -192,7 +193,7 @@ class _PageLines:
     Attributes:
         start_line: The page contains no line before this number.
         lines: The lines found so far.
-        full_at: The number at which the next page begins; None while this page has space.
+        full_at: The number of the line at which the next page begins; None while this page has space.
     """
 
     def __init__(self, selection: Selection, max_lines: int, max_bytes: int) -> None:
@@ -203,12 +204,12 @@ class _PageLines:
         self._max_lines = max_lines
         self._room = max_bytes
         self._count = 0
-        # The gaps since the last line are returned together with the next line, so that no page repeats them.
+        # The gaps since the last line. They are returned together with the next line, so that no page repeats them.
         self._gaps: list[NumberedLine] = []
 
     @property
     def has_gaps(self) -> bool:
-        """Whether there are gaps before the next page that are not in this page yet."""
+        """Whether there are gaps after the last line of this page that are not in this page yet."""
         return bool(self._gaps)
 
     def add(self, item: LineBlock | Gap) -> None:
@@ -226,7 +227,8 @@ class _PageLines:
             line = _line(block, number, start, end)
             self._room -= len(line.data) + LINE_COST
             if self._room < 0 and self._count:
-                if number > block.number:  # Otherwise the gaps belong to the next page, too.
+                # If no line of the block fits into the page, the gaps before the block belong to the next page.
+                if number > block.number:
                     self.release_gaps(block.number)
                 self.full_at = number
                 return
@@ -267,7 +269,7 @@ def fetch_page_steps(
     attempt_id: int,
     final: bool,
 ) -> Steps[cluster_pb2.Worker.FetchTaskLogsResponse]:
-    """Answer FetchTaskLogs step by step; see `read_page_steps`.
+    """Read the answer to a FetchTaskLogs call step by step; see `read_page_steps`.
 
     Raises:
         InvalidArgumentError: The filter is invalid.

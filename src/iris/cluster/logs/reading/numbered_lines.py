@@ -1,8 +1,8 @@
-"""How records become lines: where a line ends, which number it has, and where reading can start within a log.
+"""Defines how records become lines: where a line ends, which number a line has, and where a reader of lines can start.
 
 A newline completes a line of its source. Lines are ordered and numbered by the time of their completion, over all
-sources, and a line has the time of the record that completed it. In the following cases, bytes without a newline are
-shown as a *piece*, which counts as a line:
+sources. The time of a line is the time of the record that contains its newline. In the following cases, bytes without a
+newline are shown as a *piece*, which counts as a line:
 
 * At the end of a record, if the partial line has `MAX_PARTIAL_LINE` bytes. If it has more than `BAR_BYTES` and contains
   a `\\r`, the piece ends at the last `\\r`, so that a progress bar does not become one endless line.
@@ -11,7 +11,7 @@ shown as a *piece*, which counts as a line:
 * At the end of the log, in the order of `SOURCES`.
 
 The length of a partial line is counted from the beginning of its segment. Therefore a reader that starts at a segment
-finds the same pieces and the same numbers as a reader that has read everything before.
+finds the same pieces and line numbers as a reader that starts at the beginning of the log.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from operator import attrgetter
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 
-# How many bytes of a partial line are kept in memory, before the record that exceeds this limit. The limit is not below
-# MAX_PAYLOAD, so a record with a newline never leaves a longer partial line behind.
+# A partial line of this many bytes becomes a piece at the end of its record, which limits the memory of readers. The
+# limit is not below MAX_PAYLOAD, so a record with a newline never leaves a longer partial line behind.
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 
-# Two places where reading can start are at least this many bytes apart, and also this many times the size of the
+# The distance between two places of an index: at least this many bytes, and at least this many times the size of the
 # partial lines that are stored with a place. So an index takes at most about 1/64 of the log's size.
 _POINT_SPACING = 1 << 20
 _POINT_SPACING_PER_TAIL_BYTE = 64
 
-Leftover = tuple[int, int, bytes]  # source, time in ms, and a partial line of the source
+Leftover = tuple[int, int, bytes]  # The index of the source, the time in ms, and the partial line of the source.
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Point:
         position: How many bytes of records come before this place.
         offsets: How many bytes of each source come before this place.
         line: How many lines end before this place.
-        newest_ms: The latest time of the records before this place. It may not be the last record's, because clocks may
+        newest_ms: The latest time of the records before this place. The last record may be earlier, because clocks may
             be set back.
         tails: The partial line of each source.
         tail_ms: The time of each source's last record.
@@ -63,7 +63,7 @@ class Point:
 
     @property
     def line_starts(self) -> list[int]:
-        """Where in each source the next line begins."""
+        """The offset in each source at which the next line begins."""
         return [offset - len(tail) for offset, tail in zip(self.offsets, self.tails, strict=True)]
 
 
@@ -71,13 +71,13 @@ START = Point()
 
 
 class LineSplitter:
-    """Goes over records, and keeps the number of lines and the partial line of each source.
+    """Splits the records of a log into lines, one record after another, and counts the lines.
 
     Args:
         point: Where to begin.
 
     Attributes:
-        line: How many lines have ended, pieces included.
+        line: How many lines have ended so far, pieces included.
     """
 
     def __init__(self, point: Point = START) -> None:
@@ -89,13 +89,15 @@ class LineSplitter:
         self._ended = list(point.ended)
 
     def skip(self, source_id: int, timestamp_ms: int, payload: bytes) -> None:
-        """Go over a record without returning its lines, several times faster than `take`."""
+        """Count the lines of a record without returning them. This is several times faster than `take`."""
         cut = self._pass(source_id, timestamp_ms, payload, payload.rfind(b"\n") + 1)
         if cut:
             del self._tails[source_id][:cut]
 
     def take(self, source_id: int, timestamp_ms: int, payload: bytes) -> tuple[bytes, bytes]:
-        """Go over a record. Return the lines that it completes, with their newlines, and a piece of a longer line."""
+        """Split a record. Return the lines that the record completes, with their newlines, and a piece of a longer
+        line.
+        """
         newline = payload.rfind(b"\n") + 1
         tail = self._tails[source_id]
         if not newline:
@@ -135,7 +137,7 @@ class LineSplitter:
         if length - carried >= MAX_PARTIAL_LINE:
             cut = length
         else:
-            # Earlier records have searched the bytes before. Leave out the last byte, which may be the first half of
+            # The bytes of earlier records were searched before. Leave out the last byte, which may be the first half of
             # "\r\n".
             searched = before - 1 if before - carried > BAR_BYTES else 0
             cut = max(0, tail.rfind(b"\r", max(carried + 1, searched), length - 1))
@@ -145,11 +147,11 @@ class LineSplitter:
         return cut
 
     def gap(self, source_id: int, *, counted: bool = True) -> bytes:
-        """Go over a gap, and return the partial line before it.
+        """Continue after a gap, and return the partial line before the gap.
 
         Args:
             source_id: The source of the gap.
-            counted: Whether the partial line gets a number.
+            counted: Whether the partial line before the gap gets a number.
         """
         piece = bytes(self._tails[source_id])
         self.line += bool(piece and counted)
@@ -158,9 +160,9 @@ class LineSplitter:
         return piece
 
     def begin_segment(self, offsets: Offsets) -> list[Leftover]:
-        """Go from one segment into the next, and return the partial lines that become pieces there.
+        """Continue with the next segment, and return the partial lines that become pieces at its beginning.
 
-        A second call for the same segment has no effect.
+        A second call of this method for the same segment has no effect.
 
         Args:
             offsets: Where the next segment begins.
@@ -186,11 +188,11 @@ class LineSplitter:
         return len(self._tails[source_id])
 
     def point(self, position: int, offsets: Offsets) -> Point:
-        """Return a point at this place, to which a reader can come back.
+        """Return a point at the present place, at which another reader can start.
 
         Args:
-            position: The position of this place.
-            offsets: The offsets of this place.
+            position: How many bytes of records come before the present place.
+            offsets: How many bytes of each source come before the present place.
         """
         return Point(
             position,
@@ -204,14 +206,14 @@ class LineSplitter:
         )
 
     def begin_line(self, source_id: int) -> None:
-        """Note that a line of a source has ended here."""
+        """Record that a line of a source has ended at the present place."""
         self._carried[source_id] = 0
         self._ended[source_id] = True
 
 
 class LogIndex:
-    """The places within a log from which reading can start, so that a page deep in a long log costs no more than the
-    first.
+    """The places within a log at which a reader of lines can start. With an index, a page deep in a long log costs no
+    more than the first page.
 
     The writer keeps the index in memory. Readers in other threads use it without a lock. That is safe because a `Point`
     never changes, the list of points only grows by atomic appends or is replaced, and a point is added only after the
@@ -224,7 +226,7 @@ class LogIndex:
 
     @property
     def line(self) -> int:
-        """How many lines have ended so far."""
+        """How many lines have ended in the log so far."""
         return self._splitter.line
 
     def tail_length(self, source_id: int) -> int:
@@ -232,19 +234,21 @@ class LogIndex:
         return self._splitter.tail_length(source_id)
 
     def add(self, source_id: int, timestamp_ms: int, payload: bytes) -> None:
-        """Add a record."""
+        """Add the lines of a record to the index."""
         self._splitter.skip(source_id, timestamp_ms, payload)
 
     def add_gap(self, source_id: int) -> None:
-        """Add a gap."""
+        """Add a gap to the index."""
         self._splitter.gap(source_id)
 
     def begin_segment(self, offsets: Offsets) -> None:
-        """Begin a new segment at these offsets."""
+        """Record that a new segment begins at the given offsets."""
         self._splitter.begin_segment(offsets)
 
     def mark(self, position: int, offsets: Offsets) -> None:
-        """Store this place if it is far enough from the last stored place. The records before it were added."""
+        """Store the present place if it is far enough from the last stored place. The records before the place must be
+        added first.
+        """
         distance = position - self._points[-1].position
         if distance >= _POINT_SPACING:
             tails = sum(map(self._splitter.tail_length, range(len(SOURCES))))
@@ -252,18 +256,20 @@ class LogIndex:
                 self._points.append(self._splitter.point(position, offsets))
 
     def drop_before(self, position: int) -> None:
-        """Remove the points before a position. The start remains, and a reader that begins there gets a gap."""
+        """Remove the points before a position, except the start of the log. A reader that begins at the start gets a
+        gap.
+        """
         first = bisect_right(self._points, position - 1, key=attrgetter("position"))
         self._points = [START, *self._points[first:]]
 
     @property
     def points(self) -> Points:
-        """The present points."""
+        """The points that the index has now."""
         return Points(self._points, len(self._points))
 
 
 class Points:
-    """The points of an index at one moment. Points that are added later are left out.
+    """The points of an index at one moment. Points that are added to the index later are left out.
 
     Args:
         points: A list of points that only grows.
@@ -275,11 +281,11 @@ class Points:
         self._count = count
 
     def before(self, line: int, start_ms: int) -> Point:
-        """Return the last point before which no wanted line ends.
+        """Return the last point of the index before which no wanted line ends.
 
         Args:
             line: Lines before this number are unwanted.
-            start_ms: Lines up to this time are unwanted, if it is greater than 0.
+            start_ms: Lines up to this time are unwanted; 0 means that no line is unwanted because of its time.
         """
         points, count = self._points, self._count
         number = bisect_right(points, line, hi=count, key=attrgetter("line"))

@@ -1,8 +1,8 @@
-"""What a reader selects from a log, with the same meaning for streams and pages.
+"""The filters of log readers, which have the same meaning for streams and pages.
 
 `start_ms` is exclusive, and `end_ms` is inclusive. `max_lines` keeps the first N lines that pass the other filters.
-`tail` keeps the last N of the lines that exist when reading begins. Gaps pass every filter if their source is selected
-and reading comes across their place.
+`tail` keeps the last N of the lines that exist when the reader begins. A gap passes every filter if its source is
+selected and the reader reaches its place.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.errors import InvalidArgumentError, ResourceExhaustedError, quoted
 from iris.rpc import cluster_pb2
 
-MAX_PATTERN = 10_000  # characters
-# These parts of a pattern match the ends of the text or any byte, or they change the meaning of `^` and `$`.
+MAX_PATTERN = 10_000  # The most characters of a pattern.
+# The parts of an RE2 pattern that match the ends of the text or any byte, or that change the meaning of `^` and `$`.
 _KNOWS_ENDS = re.compile(r"\\[AzC]|\(\?[A-Za-z]*-")
 
 
@@ -37,7 +37,7 @@ class LogFilter:
         source_ids: The selected sources, by their numbers in records.
 
     Raises:
-        InvalidArgumentError: A value is invalid, or both `tail` and `max_lines` are given.
+        InvalidArgumentError: A value of the filter is invalid, or both `tail` and `max_lines` are given.
     """
 
     start_ms: int = 0
@@ -54,11 +54,11 @@ class LogFilter:
             check_whole_number(name, getattr(self, name), most=MAX_INT64 if name.endswith("_ms") else MAX_INT32)
         if self.tail and self.max_lines:
             raise InvalidArgumentError(
-                f"tail={self.tail}, max_lines={self.max_lines}: expected one of them, the last lines or the first ones"
+                f"tail and max_lines are mutually exclusive, got tail={self.tail} and max_lines={self.max_lines}"
             )
         for source in self.sources:
             if source not in SOURCE_ID:
-                raise InvalidArgumentError(f"sources={quoted(source)}: expected {', '.join(SOURCES)}")
+                raise InvalidArgumentError(f"sources must contain only {', '.join(SOURCES)}, got {quoted(source)}")
         source_ids = frozenset(SOURCE_ID[source] for source in self.sources or SOURCES)
         object.__setattr__(self, "source_ids", source_ids)
         object.__setattr__(self, "_pattern", _Pattern(self.regex) if self.regex else None)
@@ -75,11 +75,11 @@ class LogFilter:
 
     @property
     def has_line_limits(self) -> bool:
-        """Whether lines must be checked one by one, or counted."""
+        """Whether the filter checks lines one by one, or counts lines."""
         return bool(self.regex or self.tail or self.max_lines)
 
     def selects(self, block: LineBlock) -> bool:
-        """Return whether the filter selects lines of this source and time."""
+        """Return whether the filter selects lines of a source and a time."""
         return (
             block.source_id in self.source_ids
             and (self.start_ms == 0 or block.timestamp_ms > self.start_ms)
@@ -95,8 +95,8 @@ class LogFilter:
             yield number, start, end
 
     def may_match(self, blocks: Sequence[LineBlock]) -> bool:
-        """Return whether one of the blocks may contain a matching line. For blocks without a match, this is faster than
-        `matching`.
+        """Return whether one of the blocks may contain a matching line. For blocks without a match, this method is
+        faster than `matching`.
         """
         return self._pattern is None or self._pattern.may_be_in([block.data for block in blocks])
 
@@ -111,10 +111,10 @@ EVERYTHING = LogFilter()
 
 
 def parse_filter(message: cluster_pb2.Worker.FetchLogsFilter) -> LogFilter:
-    """Return the filter of a message. The message's `start_line` is ignored.
+    """Return the log filter that a message describes. The message's `start_line` is ignored.
 
     Raises:
-        InvalidArgumentError: A value is invalid; see `LogFilter`.
+        InvalidArgumentError: A value of the filter is invalid; see `LogFilter`.
     """
     return LogFilter(
         start_ms=message.start_ms,
@@ -129,22 +129,24 @@ def parse_filter(message: cluster_pb2.Worker.FetchLogsFilter) -> LogFilter:
 class _Pattern:
     """An RE2 pattern that is searched in lines.
 
-    A line is searched as the text that a reader sees. In RE2's UTF-8 mode nothing matches a byte that is no UTF-8, not
-    even `.`. In its Latin-1 mode, `é` in a class or with (?i) has another meaning.
+    The pattern is searched in the text that a reader sees, because the bytes of a line cannot be searched: in RE2's
+    UTF-8 mode, nothing matches a byte that is no UTF-8, not even `.`, and in RE2's Latin-1 mode, `é` in a class or with
+    (?i) has another meaning.
 
     Most lines do not match, and searching each line costs more than searching all lines at once. So a whole block is
-    searched where that has the same result: if `^` and `$` match the ends of lines, and nothing matches a newline.
+    searched where this gives the same result: when `^` and `$` match the ends of lines, and no part of the pattern
+    matches a newline.
     """
 
     def __init__(self, regex: str) -> None:
         if len(regex) > MAX_PATTERN:
             raise ResourceExhaustedError(
-                f"the pattern is too long: {len(regex):,} characters, over the limit of {MAX_PATTERN:,}"
+                f"the pattern must have at most {MAX_PATTERN:,} characters, got {len(regex):,}"
             )
-        import re2  # imported here, because it takes milliseconds that workers without patterns do not have to spend
+        import re2  # This import takes milliseconds, which workers without patterns need not spend.
 
         options = re2.Options()
-        options.log_errors = False  # The caller gets the error, and RE2 must not also write it to the worker's stderr.
+        options.log_errors = False  # The caller gets the error, so RE2 must not write the error to the worker's stderr.
         options.never_capture = True  # Only the existence of a match matters.
         try:
             self._of_line = re2.compile(regex, options)
@@ -153,18 +155,18 @@ class _Pattern:
         except re2.error as error:
             reason = error.args[0]
             reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-            # The reason may end with the whole pattern.
+            # The reason may end with the whole pattern, so the text is cut.
             raise InvalidArgumentError(
-                f"not a pattern: {quoted(regex)}: {reason[:200]} (expected RE2 syntax)"
+                f"the pattern {quoted(regex)} is invalid: {reason[:200]} (expected RE2 syntax)"
             ) from None
 
     def may_be_in(self, blocks: Sequence[bytes]) -> bool:
-        """Return whether one of the texts may contain a matching line."""
+        """Return whether one of the texts may contain a line that matches the pattern."""
         data = b"".join([block if block.endswith(b"\n") else block + b"\n" for block in blocks])
         return self._of_block is None or not _is_text(data) or next(self.spans(data), None) is not None
 
     def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield the beginnings and ends of the matching lines."""
+        """Yield the beginning and the end of each line that matches the pattern."""
         if self._of_block is None or not _is_text(data):
             for start, end in _spans(data):
                 if self._of_line.search(data[start:end].removesuffix(b"\n").decode(errors="replace").encode()):

@@ -1,9 +1,9 @@
-"""Reads the log of one attempt from disk: unchanged records, from any place on, with gaps where something is missing.
+"""Reads the records of one attempt's log from disk, from any place on, with gaps in place of missing bytes.
 
-A reader returns whole records. Each byte of a source appears exactly once and in order: in a record, or covered by a
-gap. Where the disk has no record, because the oldest records were dropped or a file is damaged, the reader inserts a
-gap. The reader knows the size of such a gap from the names of the segments, and at the end of the log from the writer
-or from the file `end`.
+A reader returns whole, unchanged records. Each byte of a source appears exactly once and in order: in a record, or
+covered by a gap. Where the disk has no record, because the oldest records were dropped or a file is damaged, the reader
+inserts a gap. The reader knows the size of such a gap from the names of the segments, and at the end of the log from
+the writer or from the file `end`.
 
 All functions of this module block on the disk.
 """
@@ -26,11 +26,12 @@ from iris.cluster.logs.writer import LogWriter
 
 
 class Chunk(NamedTuple):
-    """Some whole records of one segment.
+    """A sequence of whole records from one segment.
 
     Attributes:
-        records: The records, as they are on disk. Empty if all records that were read lie before the wanted offsets.
-        begins: Where the records begin. Only given at the beginning of a segment and after a damaged part.
+        records: The records, unchanged from the disk; empty if all records that were read lie before the wanted
+            offsets.
+        begins: Where the records begin; None except at the beginning of a segment and after a damaged part.
         lost: Whether the records are gaps that the reader has inserted.
     """
 
@@ -52,8 +53,8 @@ class _Surroundings(NamedTuple):
     Attributes:
         segments: All segments that are listed now.
         tip: Where the writer's last whole record ends; None without a writer.
-        current: The segment of the position; None if the position lies before the oldest segment.
-        following: The next segment; None if there is none.
+        current: The segment that contains the reader's position; None if the position lies before the oldest segment.
+        following: The segment after the position; None if there is no such segment.
     """
 
     segments: tuple[RecordBoundary, ...]
@@ -69,17 +70,18 @@ class LogReader:
         directory: The directory of the log. A missing directory is an empty log.
         offsets: Where to begin, by source. Records before these offsets are left out; a record that straddles its
             offset is returned whole.
-        writer: The writer of a log that this process writes or has written. Without it, the log ends with its files.
-        position: Where in the log the offsets are, if the caller knows it.
+        writer: The writer of a log that this process writes or has written; None for other logs, which end where their
+            files end.
+        position: The position in the log at which the offsets lie, if the caller knows this position.
         wanted: If `position` is given, records before these offsets are left out.
 
     Attributes:
-        offsets: Up to where each source was returned, gaps included.
+        offsets: Up to which offset each source was returned, gaps included.
         missing: How many bytes the returned gaps cover.
-        written: How much each source has written, known at the end of a final log.
-        truncated: Whether the worker was killed, so that the last output may be missing. Known at the end of a final
+        written: How many bytes each source has written, known at the end of a final log.
+        truncated: Whether the worker was killed, so that the last output may be missing; known at the end of a final
             log.
-        exhausted: Always False for this reader; see `FilteredReader`.
+        exhausted: Always False, because only a `FilteredReader` stops after a number of lines.
         position: Where the next record begins, in bytes of records since the beginning of the log.
         last_ms: The time of the last record.
     """
@@ -103,17 +105,18 @@ class LogReader:
         self._directory = directory
         self._writer = writer
         self._reasons = GapReasons(directory, writer)
-        self._segments: tuple[RecordBoundary, ...] | None = None  # as listed; unused with a writer
+        # The segments as they were listed last. A reader with a writer does not use this list.
+        self._segments: tuple[RecordBoundary, ...] | None = None
         self._sought = position is not None
-        self._at = list(offsets)  # where the next record begins, before `self.offsets` where records are left out
+        self._at = list(offsets)  # Where the next record begins. This is before `self.offsets` if records are left out.
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        self._begins: RecordBoundary | None = None  # where the next chunk begins, if the chunk must say so
-        self._reason = DAMAGED  # why the part before the next segment is missing
+        self._begins: RecordBoundary | None = None  # Where the next chunk begins, if the chunk must contain this place.
+        self._reason = DAMAGED  # Why the part before the next segment is missing.
 
     @property
     def passed(self) -> Offsets:
-        """Up to where each source was read, whether or not the records were returned."""
+        """The offset up to which each source was read, whether or not the records were returned."""
         return self._at[0], self._at[1], self._at[2]
 
     def read(self, max_bytes: int, *, final: bool) -> bytes:
@@ -121,11 +124,11 @@ class LogReader:
 
         Args:
             max_bytes: About how many bytes to return; at least one record is returned.
-            final: Whether the writer has finished. Ask this before the call: then b"" means the end of the log.
+            final: Whether the writer had finished before this call. In this case, b"" means the end of the log.
 
         Raises:
-            OSError: A segment cannot be opened, for a reason that may pass.
-            UnavailableError: The controller has moved the log elsewhere meanwhile.
+            OSError: A segment cannot be opened now, but perhaps later.
+            UnavailableError: The controller has moved the log to another location meanwhile.
         """
         while (chunk := self.read_chunk(max_bytes, final=final)) is not None:
             if chunk.records:
@@ -133,15 +136,16 @@ class LogReader:
         return b""
 
     def read_chunk(self, max_bytes: int, *, final: bool) -> Chunk | None:
-        """Do what `read` does in small steps, and return also where the records begin, for callers that count lines.
+        """Return whole records, and the place at which they begin; None if nothing more can be read now. Used by
+        `read`.
 
         1. Note what can be read now. The tip is noted before the segments, so that the segments reach up to the tip.
         2. Find the segment of the position, or the oldest one if that segment was dropped. A segment that is open is
            read to its end, even if it was dropped meanwhile.
         3. Return a gap if the segment begins after the bytes that were returned.
         4. Read and check records, up to the next segment, the tip, or the end of the file.
-        5. Bytes that are no record are damage: continue with the next segment, whose name says how much is missing. In
-           the last segment, continue with the tip, or with the end of the log.
+        5. Bytes that are no record are damage. Continue with the next segment, whose name states how much is missing.
+           In the last segment, continue with the tip, or with the end of the log.
         """
         while True:
             step = self._next_step(max_bytes, final)
@@ -150,7 +154,7 @@ class LogReader:
 
     @property
     def is_searching(self) -> bool:
-        """Always False for this reader; see `FilteredReader`."""
+        """Always False, because only a `FilteredReader` searches for the beginning of a tail."""
         return False
 
     def bytes_left(self) -> int:
@@ -172,7 +176,9 @@ class LogReader:
         return b""
 
     def close(self) -> None:
-        """Close the open file. A later read opens it again. Safe while a thread reads, which then finishes its read."""
+        """Close the open segment. A later read opens the segment again. A thread that is reading meanwhile finishes its
+        read.
+        """
         self._opened = None
 
     def __enter__(self) -> LogReader:
@@ -216,7 +222,7 @@ class LogReader:
     def _enter_segment(
         self, current: RecordBoundary, around: _Surroundings, final: bool
     ) -> Chunk | Literal[_Step.AGAIN, _Step.ENTERED] | None:
-        """Open a segment. If the segment is missing, or nothing in it is wanted, continue after it."""
+        """Open a segment. If the segment is missing or contains nothing wanted, continue after the segment."""
         following, tip = around.following, around.tip
         if following is not None and self._is_unwanted(current, following):
             self._continue_at(following, self._reason)
@@ -225,14 +231,14 @@ class LogReader:
         if opened is not None:
             return self._enter(opened) or _Step.ENTERED
         if self._list(final) is not around.segments:
-            return _Step.AGAIN  # the segment was dropped meanwhile
+            return _Step.AGAIN  # The segment was dropped meanwhile.
         reason = self._reasons.of_segment()
         if following is not None:
             self._continue_at(following, reason)
             return _Step.AGAIN
         if tip is None or self.position >= tip.position:
             return self._end(final, reason)
-        # The file was removed while it was being written, so report the gap at once.
+        # The segment's file was removed while the segment was being written, so report the gap at once.
         return self._skip_to(tip, reason) or _Step.AGAIN
 
     def _read_opened(
@@ -266,7 +272,7 @@ class LogReader:
         return self._segments
 
     def _seek(self, segments: tuple[RecordBoundary, ...]) -> None:
-        """Go to the last segment before which nothing is wanted."""
+        """Move the position to the last segment before which nothing is wanted."""
         if self._sought or not segments:
             return
         self._sought = True
@@ -276,14 +282,14 @@ class LogReader:
             self.position = segment.position
 
     def _is_unwanted(self, segment: RecordBoundary, following: RecordBoundary) -> bool:
-        """Return whether each source has nothing in a segment, or nothing behind the wanted offset."""
+        """Return whether a segment contains no bytes of any source behind the wanted offset."""
         return self.position == segment.position and all(
             end <= wanted or end == begin
             for begin, end, wanted in zip(segment.offsets, following.offsets, self.offsets, strict=True)
         )
 
     def _continue_at(self, segment: RecordBoundary, reason: str) -> None:
-        """Leave out the part before a segment. A gap covers that part when the segment is entered."""
+        """Skip the part of the log before a segment. A gap covers this part when the segment is entered."""
         self.position, self._reason = segment.position, reason
 
     def _open(self, start: RecordBoundary) -> SegmentFile | None:
@@ -295,10 +301,10 @@ class LogReader:
         return opened
 
     def _enter(self, opened: SegmentFile) -> Chunk | None:
-        """Begin to read a segment, and return a gap for what is missing before it."""
+        """Begin to read a segment, and return a gap for the bytes that are missing before the segment."""
         start = opened.start
         if self.position != start.position:
-            return None  # in the middle of the segment, at a known place
+            return None  # The reader begins in the middle of the segment, at a known place.
         self._at = list(start.offsets)
         self._begins = start
         if any(given < there for given, there in zip(self.offsets, start.offsets, strict=True)):
@@ -307,12 +313,14 @@ class LogReader:
         return self._lose(start.offsets, reason)
 
     def _skip_to(self, tip: RecordBoundary, reason: str) -> Chunk | None:
-        """Go to the end of what is written, and return a gap for what is missing before it."""
+        """Move to the end of the written log, and return a gap for the skipped bytes."""
         self.position, self._at, self._begins = tip.position, list(tip.offsets), tip
         return self._lose(tip.offsets, reason)
 
     def _lose(self, offsets: Offsets, *reasons: str) -> Chunk | None:
-        """Return gaps for the bytes between the returned offsets and `offsets`, with one reason, or one per source."""
+        """Return gaps for the bytes between the returned offsets and `offsets`, with one common reason, or one reason
+        for each source.
+        """
         gaps = []
         for source_id, (given, there) in enumerate(zip(self.offsets, offsets, strict=True)):
             if given < there:
@@ -323,9 +331,11 @@ class LogReader:
         return Chunk(b"".join(gaps), lost=True) if gaps else None
 
     def _end(self, final: bool, reason: str) -> Chunk | None:
-        """Return a gap for what is missing at the end of a final log; None if nothing is missing or more may come."""
+        """Return a gap for the bytes that are missing at the end of a final log; None if no bytes are missing or the
+        log may grow.
+        """
         if not final:
-            self._segments = None  # the segments are listed again by the next read
+            self._segments = None  # The next read lists the segments again.
             return None
         end = read_end(self._directory)
         if end is not None and end.removed:
@@ -344,10 +354,11 @@ class LogReader:
         return self._lose(self.written, *reasons)
 
     def _check_records(self, data: bytes) -> tuple[int, bytes]:
-        """Check the whole records at the beginning of `data`. A reader spends nearly all of its time here.
+        """Check the whole records at the beginning of `data`. A reader spends nearly all of its time in this function.
 
         Returns:
-            The length of these records, 0 if there is no valid one, and the wanted records among them.
+            The length of the valid records, 0 if there is no valid record, and the wanted records among the valid
+            records.
         """
         at, wanted = self._at, self.offsets
         skipping = any(there < given for there, given in zip(at, wanted, strict=True))
@@ -357,7 +368,7 @@ class LogReader:
         start, last = 0, size - header
         while start <= last:
             word, checksum, timestamp_ms, offset, kind = unpack(data, start)
-            length = word ^ MAGIC_WORD  # A wrong magic number gives a length that is far too long.
+            length = word ^ MAGIC_WORD  # With a wrong magic number, the length is far too large.
             end = start + header + length
             if end > size or checksum_of(view[start + checked_at : end]) != checksum:
                 break
@@ -368,7 +379,7 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # A failed write has left a valid record of another place here.
+                break  # A failed write may leave a valid record of another place here.
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

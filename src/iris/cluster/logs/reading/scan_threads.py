@@ -19,24 +19,25 @@ from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-# A page whose caller has left ends after the current step of 1 MiB.
+# The read for a caller that has left ends after the current step of 1 MiB.
 _SLICE_S = 0.05
 _THREADS = 4
 _OF_CALLER = 2
-_WAITING_OF_CALLER = 2048  # A caller may have this many streams open, and each stream reads one part at a time.
+# Each caller may have this many waiting reads, because each of its open streams reads one part at a time.
+_WAITING_OF_CALLER = 2048
 _WAITING = 20_000
 
 
 @dataclass(slots=True)
 class _Slice(Generic[T]):
-    """The outcome of a slice: whether the read is done, and the result if it is."""
+    """The outcome of a slice of a read: whether the read is done, and its result."""
 
     done: bool
     result: T | None = None
 
 
 class _Stop:
-    """Set by the event loop, and checked by the thread, when the caller has left."""
+    """Set by the event loop when the caller of a read has left. The thread checks this flag."""
 
     __slots__ = ("is_set",)
 
@@ -63,12 +64,12 @@ class LogScans:
         )
 
     async def scan(self, caller: str, work: Steps[T]) -> T:
-        """Run a read slice by slice, and return its result.
+        """Run a long read slice by slice in a thread, and return its result.
 
         Args:
             caller: Identifies the caller.
-            work: A generator that yields wherever it may be interrupted. It is closed at the end, also when the caller
-                has left.
+            work: A generator that yields wherever it may be interrupted. The generator is closed at the end, also when
+                the caller has left.
 
         Raises:
             ResourceExhaustedError: The caller has too many waiting calls.
@@ -85,7 +86,7 @@ class LogScans:
             work.close()
 
     async def read(self, caller: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Run a short read of a few megabytes at most, and return its result.
+        """Run a short read, of a few megabytes at most, in a thread, and return its result.
 
         Raises:
             ResourceExhaustedError: The caller has too many waiting calls.
@@ -95,14 +96,15 @@ class LogScans:
             return result
 
     async def _in_thread(self, stop: _Stop, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a function in a thread. If the caller leaves, its turn still lasts until the thread is free again."""
+        """Call a function in a thread. If the caller leaves, its turn still lasts until the function has returned."""
         loop = asyncio.get_running_loop()
         reading = loop.run_in_executor(self._threads, lambda: function(*args, **options))
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
             stop.is_set = True
-            # No other code may touch what the thread is reading, so wait even if this task is cancelled repeatedly.
+            # No other code may use the reader while the thread is using it, so wait even if this task is cancelled
+            # repeatedly.
             while not reading.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([reading])

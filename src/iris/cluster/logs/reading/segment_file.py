@@ -21,14 +21,15 @@ from iris.cluster.logs.segments import RecordBoundary
 MAGIC_WORD = MAGIC << LENGTH_BITS
 LAST_SOURCE = len(SOURCES) - 1
 _SMALLEST_GAP_PAYLOAD = 8
-_LONGEST_GAP = 1 << 60  # bytes; the sum of a few such gaps still fits into a record
+_LONGEST_GAP = 1 << 60  # The most bytes that one gap may cover. The sum of a few such gaps still fits into a record.
 
 
 class SegmentFile:
     """The open file of a segment.
 
-    The file is closed when the last reference to this object goes, and not by a call. A reader may be closed while a
-    thread still reads for it, and a descriptor that was closed under that thread could already belong to another file.
+    The file is closed when the last reference to this object is dropped, and not by a call. A reader may be closed
+    while a thread is still reading the file. If a call closed the descriptor, the thread could read another file that
+    has got the same descriptor.
 
     Args:
         directory: The directory of the log.
@@ -49,19 +50,19 @@ class SegmentFile:
 
     @property
     def end(self) -> int:
-        """The position at which the file ends now."""
+        """The position in the log at which the segment's file ends now."""
         return self.start.position + os.fstat(self.fd).st_size
 
     def read(self, position: int, max_bytes: int, stop: int) -> bytes:
         """Return bytes of the segment: at least one whole record if there is one, and about `max_bytes`.
 
         Args:
-            position: Where to begin.
+            position: The position in the log at which to begin.
             max_bytes: About how many bytes to return.
             stop: Where the readable part of the segment ends.
 
         Returns:
-            The bytes; b"" if the disk cannot read them.
+            The bytes; b"" if the disk cannot read the bytes.
         """
         at, available = position - self.start.position, stop - position
         try:
@@ -77,7 +78,7 @@ class SegmentFile:
     def first_ms(self, default_ms: int) -> int:
         """Return the time of the first record, or `default_ms` if that record is damaged.
 
-        Whatever is missing before this segment was written before that time.
+        All bytes that are missing before this segment were written before the returned time.
         """
         try:
             header = os.pread(self.fd, HEADER.size, 0)

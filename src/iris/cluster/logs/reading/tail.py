@@ -15,11 +15,11 @@ from iris.cluster.logs.writer import LogWriter
 
 
 class TailStart(NamedTuple):
-    """Where a tail begins.
+    """The place at which a tail begins.
 
     Attributes:
         point: Where to begin to read.
-        line: The tail contains no line before this number.
+        line: The number of a line before which the tail does not begin.
         skip: How many matching lines, from `line` on, come before the tail.
     """
 
@@ -33,7 +33,7 @@ class Selection:
 
     Args:
         log_filter: The filter.
-        start: Where to begin. Lines before its line, and the lines that must be skipped, are left out.
+        start: Where to begin. Lines before `start.line`, and the next `start.skip` matching lines, are left out.
         offsets: Lines that begin before these offsets are left out.
     """
 
@@ -50,7 +50,7 @@ class Selection:
         if not self._is_reached and block.counted and block.number >= start_line:
             self._is_reached = True
             if block.number > start_line:
-                # The counted lines were dropped meanwhile, so there are fewer lines left than the reader wants.
+                # Some counted lines were dropped meanwhile, so fewer lines are left than the reader wants.
                 self._skip = 0
         if not self._log_filter.selects(block):
             return
@@ -64,7 +64,7 @@ class Selection:
                 yield number, start, end
 
     def selects_gap(self, gap: Gap) -> bool:
-        """Return whether the reader gets a gap."""
+        """Return whether the reader gets a given gap."""
         return gap.source_id in self._log_filter.source_ids and not self._skip
 
 
@@ -78,15 +78,16 @@ def find_tail(
     start_line: int = 0,
     final: bool,
 ) -> Generator[int, None, TailStart]:
-    """Go back from the end, twice as far each time, until enough lines match. Return where the tail begins.
+    """Search backwards from the end of a log until enough lines match, and return the place at which the tail begins.
 
-    Yields after each step the number of bytes that were read.
+    Each try goes back twice as far as the try before. The generator yields the number of bytes that were read after
+    each step.
 
     Args:
         directory: The directory of the log.
-        writer: The writer of the log, as for `LogReader`.
-        extent: The log as it was when the search began.
-        log_filter: The filter, with its `tail`.
+        writer: The writer of a log that this process writes or has written; None for other logs.
+        extent: The places and the end of the log when the search began.
+        log_filter: The filter, whose `tail` is the number of wanted lines.
         offsets: Lines that begin before these offsets do not count.
         start_line: Lines before this number do not count.
         final: Whether the writer has finished, so that partial lines count.

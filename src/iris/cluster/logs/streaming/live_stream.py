@@ -3,10 +3,9 @@
 The stream runs on the event loop that captures the output, so a line is sent about a millisecond after the task wrote
 it. These rules keep readers from slowing tasks down:
 
-* Nothing is read for a reader whose connection is full. Such a reader costs one message and the connection's buffers;
-  the rest of the log stays on disk.
-* Threads read the parts of a log that were not just written (scan_threads.py), in small steps, one caller after
-  another.
+* Nothing is read from the log for a reader whose connection is full. Such a reader costs one message and the
+  connection's buffers, and the rest of the log stays on disk.
+* Threads read the older parts of a log (scan_threads.py), in small steps, one caller after another.
 * All messages in memory share one limit, so messages get smaller when there are more streams.
 * Each stream pauses after a message. The pause grows with the number of streams, so that all streams together send a
   bounded number of messages per second.
@@ -22,27 +21,27 @@ from iris.cluster.logs.streaming.open_log import FIRST_MESSAGE_BYTES, OpenLog, S
 from iris.cluster.logs.streaming.pending_logs import PendingLogs
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
-# The operating system still has smaller parts in memory, so reading them does not need a thread.
+# Smaller parts of a log are read without a thread, because the operating system still has them in memory.
 _INLINE_BYTES = 128 * 1024
 
 
 async def stream_logs(
     logs: Sequence[OpenLog], budget: StreamBudget, *, follow: bool, max_bytes: int = 0, caller: str = ""
 ) -> AsyncGenerator[StreamTaskLogsResponse]:
-    """Yield what the logs hold and, for a follow, what the attempts still write.
+    """Yield the records of the logs and, for a follow, the records that the attempts still write.
 
     1. Send an empty message at once, because the headers of the response wait for the first message.
-    2. Send a chunk for each pending log, until the log was read to its end. Ask whether the attempt is final before
-       reading: then the whole log is on disk, so an empty read means the end.
-    3. Wait for news, for the time to show a partial line, or for the next beat. A beat is also due while a task writes
-       lines that the filter drops. The beat then carries how far the filter has read.
+    2. Send a chunk for each pending log, until the log was read to its end. Before each read, check whether the attempt
+       is final. The whole log of a final attempt is on disk, so an empty read means the end.
+    3. Wait for new records, for the time to show a partial line, or for the next beat (an empty message). While a task
+       writes only lines that the filter drops, a beat carries how far the filter has read.
 
     Args:
         logs: The logs. The stream closes them when it ends.
         budget: The limits of this server's streams.
         follow: Continue until all attempts have ended.
         max_bytes: Stop after about this many bytes of records; 0 means no limit.
-        caller: Identifies the reader, for the fair use of the threads.
+        caller: Identifies the reader, because the threads share their time between callers.
     """
     stream = _LogStream(logs, budget, caller, follow=follow)
     sent = 0
@@ -67,7 +66,7 @@ async def stream_logs(
 
 
 class _LogStream:
-    """The state of one stream.
+    """The state of one stream of logs.
 
     Attributes:
         pending: The logs that may have something to read.
@@ -81,13 +80,13 @@ class _LogStream:
         self._budget = budget
         self._caller = caller
         self._follow = follow
-        self._max_size = FIRST_MESSAGE_BYTES  # grows while the reader keeps up
+        self._max_size = FIRST_MESSAGE_BYTES  # The size of the next message, which grows while the reader keeps up.
         if not follow:
             for log in logs:
                 log.goal = None if log.writer is None or log.is_final() else log.writer.position
 
     async def next_message(self) -> StreamTaskLogsResponse:
-        """Return the next message, which is empty when nothing can be read now."""
+        """Return the next message of the stream. The message is empty when nothing can be read now."""
         message = StreamTaskLogsResponse()
         self.size = 0
         for log in self.pending.drain():
@@ -113,7 +112,9 @@ class _LogStream:
                 beat.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=mark)
 
     async def pause(self, beat_at_s: float) -> None:
-        """Wait until the next message is due: at once after a full message, at the latest for the next beat."""
+        """Wait until the next message is due. After a full message, the next message is due at once; a beat is due
+        after silence.
+        """
         pending = self.pending
         if self.size >= self._max_size:
             self._max_size = min(2 * self._max_size, self._budget.message_bytes)
@@ -123,14 +124,14 @@ class _LogStream:
             await pending.wait(beat_at_s)
 
     def close(self) -> None:
-        """Close the logs."""
+        """Close the logs of the stream."""
         self.pending.close()
         for log in self._logs:
             self._budget.close_file(log)
 
     async def _read(self, log: OpenLog, message: StreamTaskLogsResponse) -> int:
-        """Add what can be read of a log to a message, and return the number of bytes of records."""
-        final = log.is_final()  # Ask before the read; see `stream_logs`.
+        """Add the next records of a log to a message, and return how many bytes of records were added."""
+        final = log.is_final()  # Check whether the attempt is final before the read; see `stream_logs`.
         reader = log.reader
         if reader.bytes_left() < _INLINE_BYTES:
             records = reader.read(min(self._max_size, _INLINE_BYTES), final=final)
@@ -140,7 +141,7 @@ class _LogStream:
             self.pending.requeue_current()
             return 0
         if log.until_announced is not None and (records or final):
-            await log.until_announced()  # after the read, because the process may have started during the read
+            await log.until_announced()  # Wait after the read, because the process may have started during the read.
         if records:
             message.chunks.add(task_index=log.task_index, attempt_id=log.attempt_id, records=records)
         done = reader.exhausted or (log.goal is not None and reader.position >= log.goal)

@@ -1,4 +1,4 @@
-"""One log, open for one reader of a stream, and the limits that all streams of a server share."""
+"""Defines a log that is open for one reader of a stream, and the limits that all streams of a server share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from iris.system.event_loop import open_file_limit
 
 BEAT_S = 10.0  # Common proxies cut a stream that is silent for 20 to 60 s.
 MESSAGE_BYTES = 1 << 20
-# A stream begins with small messages and doubles them, so that some get through on a connection that breaks often.
+# A stream begins with small messages and doubles their size, so that some messages arrive on a connection that breaks
+# often.
 FIRST_MESSAGE_BYTES = 4 << 10
-# The messages that readers have not received yet may occupy this much memory, over all streams of a server.
+# The memory for messages that readers have not received yet, over all streams of a server.
 _BUFFERED_BYTES = 256 << 20
 _PAUSE_S = 0.002
 _PAUSE_PER_STREAM_S = 0.0003
-# A partial line is shown after this time. Readers are promised 200 ms, which include the transfer.
+# The seconds after which a partial line is shown. Readers are promised 200 ms, which include the transfer.
 _PARTIAL_LINE_S = 0.1
 
 
@@ -70,12 +71,12 @@ class OpenLog:
         attempt_id: The id of the attempt.
         reader: Reads the records.
         is_final: Returns whether the attempt has ended and its whole log is on disk.
-        end: Returns the attempt's state, as the closing message carries it.
+        end: Returns the attempt's state for the closing message.
         writer: Writes the log and announces news; None when the log no longer grows.
-        goal: The position in bytes of records at which a stream ends that does not follow. Without this limit, such a
+        goal: The position, in bytes of records, at which a stream without `follow` ends. Without this limit, such a
             stream might never end, because a task can write faster than a reader reads.
         keeps_file_open: Whether the log's file stays open between two reads.
-        until_announced: Returns when readers may get what the process wrote; see the worker's announcement.py.
+        until_announced: Waits until readers may get the output of the process; see the worker's announcement.py.
     """
 
     task_index: int
@@ -91,7 +92,9 @@ class OpenLog:
     _show_partial_at_s: float | None = None
 
     def schedule_partial_line(self) -> None:
-        """Set the time at which to show a partial line. Call this when the stream has sent all that is written."""
+        """Set the time at which to show a partial line. Call this method when the stream has sent all written
+        records.
+        """
         if self.writer is None:
             return
         now = self.writer.unfinished
@@ -100,7 +103,7 @@ class OpenLog:
             self._show_partial_at_s = time.monotonic() + _PARTIAL_LINE_S if max(now) >= 0 else None
 
     def must_show_partial_line(self) -> bool:
-        """Return whether the reader must show a partial line now. Each partial line is reported once."""
+        """Return whether the reader must show a partial line now. True is returned once for each partial line."""
         if self._show_partial_at_s is None or self.writer is None or time.monotonic() < self._show_partial_at_s:
             return False
         self._show_partial_at_s = None
@@ -133,11 +136,11 @@ class OpenLog:
 
 @dataclass(slots=True)
 class StreamBudget:
-    """What all log streams of one server may use together.
+    """The resources that all log streams of one server may use together.
 
     Attributes:
         beat_s: A stream that is silent for this many seconds sends an empty message.
-        count: The number of streams.
+        count: The number of open streams.
         max_open_files: How many log files may stay open between two reads. Further logs are reopened for each read.
         open_files: How many log files stay open now.
         scans: The threads that read large parts of logs.
@@ -151,7 +154,7 @@ class StreamBudget:
 
     @contextmanager
     def count_stream(self) -> Iterator[None]:
-        """Count a stream for the duration of the context."""
+        """Count a stream as open for the duration of the context."""
         self.count += 1
         try:
             yield
@@ -174,12 +177,12 @@ class StreamBudget:
 
     @property
     def message_bytes(self) -> int:
-        """About how large a message of one stream may be."""
+        """The largest size of a message of one stream, in bytes. A single long record may be larger."""
         return max(FIRST_MESSAGE_BYTES, min(MESSAGE_BYTES, _BUFFERED_BYTES // max(1, self.count)))
 
     @property
     def pause_s(self) -> float:
-        """How long a stream pauses after a message."""
+        """The seconds that a stream pauses after a message."""
         return _PAUSE_S + _PAUSE_PER_STREAM_S * self.count
 
 
@@ -193,7 +196,7 @@ def open_reader(
 
     Args:
         directory: The directory of the log.
-        offsets: Where to begin, by source.
+        offsets: Where the reader begins, by source.
         writer: The writer of a log that is still written; None for others.
         filter_message: The filter; an empty message selects everything.
 
@@ -202,7 +205,7 @@ def open_reader(
     """
     if not filter_message.ByteSize():
         return LogReader(directory, offsets, writer=writer)
-    # Imported here because this module loads re2, which few readers need.
+    # This module loads re2, which few readers need.
     from iris.cluster.logs.reading.filters import FilteredReader, parse_filter
 
     log_filter = parse_filter(filter_message)

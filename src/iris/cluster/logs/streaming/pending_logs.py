@@ -1,4 +1,4 @@
-"""The logs of one stream that may have something to read."""
+"""Keeps track of the logs of one stream that may have unread records."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from iris.system.event_loop import happens
 
 
 class PendingLogs:
-    """Collects the news of a stream's logs, so that each log is read only when it may have grown.
+    """The logs of a stream that may have unread records, so that a log is read only when it may have grown.
 
     Args:
         logs: The logs of the stream. All of them are pending at first.
 
     Attributes:
-        unfinished: The logs that were not read to their end yet, by their place in `logs`.
+        unfinished: The logs that were not read to their end yet, by their index in `logs`.
     """
 
     def __init__(self, logs: Sequence[OpenLog]) -> None:
         self.unfinished = dict(enumerate(logs))
-        self._pending = dict.fromkeys(self.unfinished)  # a set that keeps its order
+        self._pending = dict.fromkeys(self.unfinished)  # A dictionary without values is a set that keeps its order.
         self._event = asyncio.Event()
         self._callbacks: dict[int, Callable[[], None]] = {}
         for number, log in self.unfinished.items():
@@ -42,7 +42,7 @@ class PendingLogs:
         return any(self.unfinished[number].reader.bytes_left() >= size for number in self._pending)
 
     def drain(self) -> Iterator[OpenLog]:
-        """Yield the pending logs. A log is no longer pending once it was yielded."""
+        """Yield the pending logs. A log is no longer pending once it has been yielded."""
         for number in list(self._pending):
             self._current = number
             del self._pending[number]

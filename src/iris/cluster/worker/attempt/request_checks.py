@@ -44,13 +44,17 @@ def check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
     texts += [*request.hosts, *request.visible_devices]
     for text in (*texts, *variables.keys(), *variables.values()):
         if "\0" in text:
-            raise InvalidArgumentError(f"{quoted(text)} contains NUL")
+            raise InvalidArgumentError(f"a request must not contain the character NUL, got {quoted(text)}")
     for name in variables:
         if not name or "=" in name:
-            raise InvalidArgumentError(f"not an environment variable: {quoted(name)}")
+            raise InvalidArgumentError(
+                f"the name of an environment variable must not be empty or contain '=', got {quoted(name)}"
+            )
     for port in request.ports:
         check_port_name(port)
     if request.rendezvous and not request.hosts:
         raise InvalidArgumentError("a rendezvous needs the hosts of its tasks, or at least the host of task 0")
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
-        raise InvalidArgumentError(f"not a bundle hash: {quoted(request.bundle_hash)}")
+        raise InvalidArgumentError(
+            f"bundle_hash must have 64 hexadecimal digits in lower case, got {quoted(request.bundle_hash)}"
+        )

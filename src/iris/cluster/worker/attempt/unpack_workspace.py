@@ -156,7 +156,7 @@ class _Members:
         if self._count > self._max_members:
             raise self._too_many()
         if self._bytes > MAX_WORKSPACE_BYTES:
-            raise ResourceExhaustedError(f"the files of the workspace are over {MAX_WORKSPACE_BYTES:,} bytes")
+            raise ResourceExhaustedError(f"the files of the workspace have more than {MAX_WORKSPACE_BYTES:,} bytes")
 
         name = self._check_name(member)
         self._add(member, name)
@@ -167,16 +167,21 @@ class _Members:
 
     def _check_name(self, member: tarfile.TarInfo) -> str:
         if not (member.isreg() or member.isdir() or member.issym()) or member.issparse():
-            raise _refused(member, "is neither file, folder nor symbolic link")
+            raise InvalidArgumentError(
+                f"the workspace contains {quoted(member.name)}, which is neither file, folder nor symbolic link"
+            )
         if posixpath.isabs(member.name) or ".." in member.name.split("/") or "\0" in member.name:
-            raise _refused(member, "has a name that leads out of the workspace")
+            raise InvalidArgumentError(f"the path {quoted(member.name)} leads out of the workspace")
         name = posixpath.normpath(member.name)
         if _is_too_long(name) or (member.issym() and _is_too_long(member.linkname)):
-            raise _refused(member, f"has a name of over {_MAX_NAME_BYTES} bytes, or a path of over {_MAX_PATH_BYTES}")
+            raise InvalidArgumentError(
+                f"the workspace contains {quoted(member.name)}, which has a name of over {_MAX_NAME_BYTES} bytes,"
+                f" or a path of over {_MAX_PATH_BYTES}"
+            )
         if any(str(parent) in self._leaves for parent in PurePosixPath(name).parents):
-            raise _refused(member, "is below a file or a link")
+            raise InvalidArgumentError(f"the workspace contains {quoted(member.name)} below a file or a link")
         if name in self._leaves or (name in self._folders and not member.isdir()):
-            raise _refused(member, "occurs twice")
+            raise InvalidArgumentError(f"the workspace contains {quoted(member.name)} twice")
         return name
 
     def _add(self, member: tarfile.TarInfo, name: str) -> None:
@@ -189,9 +194,11 @@ class _Members:
     def _add_link(self, member: tarfile.TarInfo, name: str) -> None:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
         if posixpath.isabs(target) or target.split("/")[0] == ".." or "\0" in member.linkname:
-            raise _refused(member, f"is a link that leads out of the workspace, to {quoted(member.linkname)}")
+            raise InvalidArgumentError(
+                f"the link {quoted(member.name)} leads out of the workspace, to {quoted(member.linkname)}"
+            )
         if not member.linkname:
-            raise _refused(member, "is a link to nothing")
+            raise InvalidArgumentError(f"the workspace contains {quoted(member.name)}, a link to nothing")
         self.links[name] = member.linkname
 
     def _too_many(self) -> ResourceExhaustedError:
@@ -214,9 +221,7 @@ class _Members:
                 part = ahead.pop()
                 if part == "..":
                     if not at:
-                        raise InvalidArgumentError(
-                            f"not a workspace: the link {quoted(name)} leads out of the workspace"
-                        )
+                        raise InvalidArgumentError(f"the link {quoted(name)} leads out of the workspace")
                     at.pop()
                     continue
                 if part in ("", "."):
@@ -229,7 +234,7 @@ class _Members:
                     ahead += further.split("/")[::-1]
                 if followed > _MAX_LINKS:
                     raise InvalidArgumentError(
-                        f"not a workspace: the link {quoted(name)} leads through more than {_MAX_LINKS} links"
+                        f"the link {quoted(name)} in the workspace leads through more than {_MAX_LINKS} links"
                     )
             if steps > _MAX_STEPS:
                 raise ResourceExhaustedError("the links of the workspace lead through too many folders and links")
@@ -250,7 +255,7 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
         raise
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
         # tarfile raises ValueError for some broken headers.
-        raise InvalidArgumentError(f"not a workspace: expected a gzipped tar ({error})") from error
+        raise InvalidArgumentError(f"the workspace cannot be unpacked, expected a gzipped tar: {error}") from error
     members.check_links()
     for name, target in members.links.items():
         path = into / name
@@ -270,14 +275,10 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     source = tar.extractfile(member)
     if source is None:
-        raise _refused(member, "has no content")
+        raise InvalidArgumentError(f"the workspace contains {quoted(member.name)} without content")
     with source, path.open("xb") as file:
         shutil.copyfileobj(source, file)
     path.chmod(0o755 if member.mode & 0o111 else 0o644)
-
-
-def _refused(member: tarfile.TarInfo, why: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"not a workspace: its member {quoted(member.name)} {why}")
 
 
 def _is_too_long(path: str) -> bool:

@@ -254,7 +254,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Receive a message, and the descriptors that came with it.
 
     Raises:
-        ConnectionError: The other side has ended.
+        ConnectionError: The process at the other end of the connection has ended.
     """
     head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _STREAMS)
     for descriptor in descriptors:
@@ -268,6 +268,6 @@ def _read(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         part = connection.recv(size - len(data))
         if not part:
-            raise ConnectionResetError("the other side has ended")
+            raise ConnectionResetError("the process at the other end of the connection has ended")
         data += part
     return bytes(data)

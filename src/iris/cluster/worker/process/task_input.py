@@ -90,7 +90,9 @@ class TaskInput:
 
     async def _write(self, position: int, data: bytes, end: bool, within_s: float) -> bool:
         if position > self.position:
-            raise InvalidArgumentError(f"position must be at most {self.position}, which was taken, got {position}")
+            raise InvalidArgumentError(
+                f"position must be at most {self.position}, the number of bytes written so far, got {position}"
+            )
         left = memoryview(data)[self.position - position :]
         until_s = self._loop.time() + within_s
         while self._is_open and not self._is_broken():
