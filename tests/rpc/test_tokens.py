@@ -18,7 +18,7 @@ from support.waiting import wait_until
 from iris.errors import DataLossError, FailedPreconditionError, IrisError, UnauthenticatedError
 from iris.rpc.auth.caller import ADMIN, LEEWAY_S, TASK, USER, Caller
 from iris.rpc.auth.tokens import SigningKey, Verifier, issuer_of, worker_token
-from iris.system.secret_file import read_secret, write_secret
+from iris.system.files import read_secret, write_secret
 
 KEY = SigningKey.new()
 VERIFIER = Verifier(KEY.public)

@@ -17,7 +17,7 @@ from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.rpc.auth.caller import ADMIN, CONTROLLER, Caller
 from iris.rpc.auth.credentials import KEY_FILE
 from iris.rpc.auth.tokens import SigningKey, worker_token
-from iris.system.secret_file import write_secret
+from iris.system.files import write_secret
 
 KEY_VARIABLE = "IRIS_TEST_KEY"
 

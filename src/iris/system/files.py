@@ -1,4 +1,7 @@
-"""Files that are written as a whole: a reader finds the old content or the new content, never a part of it."""
+"""Files that are written as a whole: a reader finds the old content or the new content, never a part of it.
+
+Files with a secret are private to their owner from the first moment.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
+from iris.errors import FailedPreconditionError, ResourceExhaustedError
 from iris.system.private_dir import open_private
 
 
@@ -63,6 +67,45 @@ def sync_directory(path: Path) -> None:
             os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def read_secret(path: Path) -> str | None:
+    """Return the content of a secret file; None if there is no such file.
+
+    Raises:
+        FailedPreconditionError: Other users can read the file, or own it.
+    """
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & 0o077 or status.st_uid != os.getuid():
+                raise FailedPreconditionError(
+                    f"{path} can be read by others, so its content is no longer secret: remove it, or if you are"
+                    f" certain that nobody has read it: chmod 600 {path}"
+                )
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
+    """Write a file that only this user can read, and return whether it was written.
+
+    Args:
+        path: The file.
+        text: The content of the file.
+        replace: Whether to replace an existing file. Otherwise an existing file is kept, and the answer is False.
+
+    Raises:
+        ResourceExhaustedError: The file cannot be written.
+    """
+    try:
+        if not replace:
+            return create_file(path, text, durable=True)
+        write_file(path, text, durable=True, shared=True)
+        return True
+    except OSError as error:
+        raise ResourceExhaustedError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _write_beside(path: Path, content: str | bytes, *, durable: bool, shared: bool) -> Path:

@@ -16,9 +16,9 @@ from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback, is_wildcard
 from iris.rpc.auth.credentials import TOKEN_FILE
 from iris.rpc.http.tls import PART_FILE, ClientTls
+from iris.system.files import read_secret
 from iris.system.private_dir import check_owned
 from iris.system.process_identity import identify_process, own_place, runs_program
-from iris.system.secret_file import read_secret
 
 
 def state_home() -> Path:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from iris.rpc.http.tls import PART_FILE
-from iris.system.secret_file import read_secret, write_secret
+from iris.system.files import read_secret, write_secret
 
 _DAYS = 3650
 

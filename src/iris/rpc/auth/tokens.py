@@ -19,7 +19,7 @@ from iris.errors import DataLossError, UnauthenticatedError
 from iris.reasons import ErrorReason
 from iris.rpc.auth.caller import ADVICE, LEEWAY_S, WORKER, Caller
 from iris.system.clock import wall_s
-from iris.system.secret_file import read_secret, write_secret
+from iris.system.files import read_secret, write_secret
 
 WORKER_TTL_S = 86400.0
 # The lifetime of a token that is made long before its worker starts, for a job that waits in the queue of Slurm.

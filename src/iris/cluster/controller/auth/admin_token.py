@@ -14,7 +14,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import ADMIN
 from iris.system.clock import wall_s
 from iris.system.event_loop import happens
-from iris.system.secret_file import write_secret
+from iris.system.files import write_secret
 
 _CHECK_S = 30.0  # between two checks of the token's expiry
 _log = logging.getLogger(__name__)
