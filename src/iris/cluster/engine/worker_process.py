@@ -21,8 +21,8 @@ from iris.system.process_identity import command_line
 from iris.system.processes import ProcessHandle
 
 _LOOK_S = 0.01
-_CLEAR_S = 45.0  # how long a starting worker may take to write its identity, and a reaper to end a dead worker's tasks
-_STOP_S = 15.0  # how long a worker may take to end its tasks and itself before it is killed
+_CLEAR_S = 45.0  # The time for a starting worker to write its identity, or for a reaper to end a dead worker's tasks.
+_STOP_S = 15.0  # The time for a worker to end its tasks and itself before it is killed.
 _log = logging.getLogger(__name__)
 
 
@@ -191,8 +191,8 @@ def start(
                 stdout=messages,
                 stderr=messages,
                 pass_fds=(lock, ours),
-                start_new_session=True,  # Ctrl-C in a terminal must not reach the workers
-                umask=inherited_umask(),  # the umask of the user's shell, which tasks inherit from the worker
+                start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the workers.
+                umask=inherited_umask(),  # The umask is the user's umask. Tasks inherit it from the worker.
             )
     except BaseException:
         os.close(theirs)

@@ -89,7 +89,9 @@ class RayEngine:
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
         self._machines: list[Machine] = []
-        self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each machine, parallel to `_machines`
+        self._nodes: list[
+            tuple[str, str]
+        ] = []  # Ray's id and the address of each entry in `_machines`.
         # Gangs that need no resources and wait for a suitable machine. They have not been submitted to Ray.
         self._parked: dict[str, GangRequest] = {}
         # Gangs whose submission failed without an answer. Ray may have them, and they must be released if so.

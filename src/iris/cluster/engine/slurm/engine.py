@@ -42,10 +42,10 @@ from iris.system.private_dir import inherited_umask, make_private
 
 LOOK_S = 0.5
 _COMMAND_S = 10.0
-_AFTER_FAILURE_S = 10.0  # pause before a gang whose workers could not start is submitted again
-_CLOSE_S = 17.0  # how long workers may take to end their tasks and upload their logs
-_AT_ONCE = 200  # jobs in one command line
-_MAX_NAME = 1000  # Slurm takes 1,024 bytes
+_AFTER_FAILURE_S = 10.0  # The pause before a gang whose workers could not start is submitted again.
+_CLOSE_S = 17.0  # The time for workers to end their tasks and upload their logs.
+_AT_ONCE = 200  # The number of jobs in one command line.
+_MAX_NAME = 1000  # Slurm accepts names of up to 1,024 bytes.
 _log = logging.getLogger(__name__)
 
 
@@ -115,8 +115,8 @@ class SlurmEngine:
         self._partitions = commands.partitions_in(slurm_options)
         self.adopted = 0
         self._gangs: dict[str, _Gang] = {}
-        self._released: set[str] = set()  # released gangs whose jobs may still exist and must be ended
-        self._unclear: set[str] = set()  # gangs whose submission had no answer and may have succeeded
+        self._released: set[str] = set()  # Released gangs whose jobs may still exist and must be ended.
+        self._unclear: set[str] = set()  # Gangs whose submission had no answer and may have succeeded.
         self._nodes: list[commands.NodeInfo] = []
         self._nodes_s = self._looked_s = float("-inf")
         self._error: UnavailableError | None = None
