@@ -210,7 +210,7 @@ def test_advertised_address_of_a_forwarded_port_is_used_by_all(iris: Iris) -> No
             in iris("up", "--port", str(port), "--advertise", "127.0.0.1:9", code=1).stderr
         )
     assert "all addresses of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
-    assert "port 0 cannot be connected" in iris("up", "--advertise", "some-host:0", code=1).stderr
+    assert "a client cannot connect to port 0" in iris("up", "--advertise", "some-host:0", code=1).stderr
 
 
 def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> None:

@@ -102,6 +102,6 @@ def test_client_sends_no_token_to_a_foreign_listener() -> None:
     with (
         client,
         listening_as(_NOBODY, socket.AF_INET, "127.0.0.1", port),
-        pytest.raises(ControllerUnreachableError, match="no token was shown"),
+        pytest.raises(ControllerUnreachableError, match="no token was sent"),
     ):
         client.list_jobs()

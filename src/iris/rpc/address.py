@@ -1,4 +1,4 @@
-"""Addresses as people write them, and the base URLs that calls go to."""
+"""Converts addresses that people write into the base URLs of calls."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9.
 
 
 def parse_address(address: str) -> str:
-    """Return the base URL of an address: `"host:50051"` becomes `"http://host:50051"`.
+    """Return the base URL of an address. For example, `"host:50051"` becomes `"http://host:50051"`.
 
-    The scheme and the host of the URL are in lower case, because both are case-insensitive: two spellings of an
-    address give the same URL. A path keeps its case.
+    The scheme and the host of the URL are in lower case, because both are case-insensitive. Therefore two spellings of
+    an address give the same URL. A path keeps its case.
 
     Args:
         address: `host:port`, `http://host[:port]` or `https://host[:port]`, with brackets around an IPv6 address. A
             path is kept, because a proxy may serve the controller under a path.
 
     Raises:
-        InvalidAddressError: The address has another form; the text shows the accepted forms.
+        InvalidAddressError: The address has another form. The error's text shows the accepted forms.
     """
     if not isinstance(address, str):
         raise _refused(address, "it is not text")
@@ -39,7 +39,7 @@ def parse_address(address: str) -> str:
 
 
 def _parse(address: str, text: str, forms: str) -> str:
-    """Return the base URL in `text`, which is `address` or was made from it."""
+    """Return the base URL in `text`, which is `address` or a variant of `address`."""
     if not _SCHEME.match(text):
         why = "the port is missing" if _HOST.fullmatch(text) else "it has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)
@@ -51,12 +51,12 @@ def _parse(address: str, text: str, forms: str) -> str:
     if not parts.hostname:
         raise _refused(address, "the host is missing", forms)
     if port == 0:
-        raise _refused(address, "port 0 cannot be connected to", forms)
+        raise _refused(address, "a client cannot connect to port 0", forms)
     if parts.username is not None:
         shown = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}"
-        raise _refused(shown, "it must not contain a user or a password", forms)
+        raise _refused(shown, "the address must not contain a user or a password", forms)
     if parts.query or parts.fragment or re.search(r"\s", text):
-        raise _refused(address, "it contains a query, a fragment or white space", forms)
+        raise _refused(address, "the address contains a query, a fragment or white space", forms)
     return f"{parts.scheme}://{_lower_host(parts.netloc)}{parts.path.rstrip('/')}"
 
 
@@ -70,10 +70,10 @@ def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
     """Return the base URL that a server advertises, and the host in that URL.
 
     Args:
-        text: `HOST`, to which the server's port is added; `HOST:PORT`, if a forwarded port leads to the server; or a
-            URL, if a proxy or load balancer does.
+        text: `HOST`, to which the server's port is added, `HOST:PORT` if a forwarded port leads to the server, or a URL
+            if a proxy or load balancer leads to the server.
         port: The port on which the server listens.
-        tls: Whether the server speaks TLS. A URL says this itself.
+        tls: Whether the server uses TLS. If `text` is a URL, its scheme decides instead.
 
     Raises:
         InvalidAddressError: The text has another form, or stands for all addresses of a machine.
@@ -90,7 +90,9 @@ def advertised(text: str, port: int, *, tls: bool) -> tuple[str, str]:
         address = _parse(text, host, _ADVERTISED_FORMS)
     bare = urlsplit(address).hostname or ""
     if _is_ip(bare) and ipaddress.ip_address(bare).is_unspecified:
-        raise _refused(text, "it stands for all addresses of a machine, so nobody can connect to it", _ADVERTISED_FORMS)
+        raise _refused(
+            text, "the host stands for all addresses of a machine, and nobody can connect to it", _ADVERTISED_FORMS
+        )
     return address, bare
 
 

@@ -1,7 +1,8 @@
-"""Calls of a client: with a deadline, retried where the connection was at fault, and with the errors of Iris.
+"""Makes the calls of a client: each call has a deadline, is retried if the connection is at fault, and raises errors of
+Iris.
 
-Every call of Iris may be repeated without a second effect (`proto/iris/rpc/cluster.proto` says how), so a call whose
-reply was lost is made again. Only faults of the connection are retried: an error that the server answers is final.
+Every call of Iris may be repeated without a second effect, see `proto/iris/rpc/cluster.proto`. Therefore a call whose
+answer was lost is made again. Only faults of the connection are retried. An error that the server sends is final.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from iris.system.backoff import Backoff
 
 DEFAULT_TIMEOUT_S = 30.0
 TRIES = 5
-# The longest time for one try of a call: the header for deadlines can hold 115 days, and a socket's timeout 24 days.
+# The longest time for one try of a call. The header for deadlines can hold 115 days, and a socket's timeout 24 days.
 _LONGEST_TRY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # five tries take about a second
 
-# What transports raise when the connection is at fault: the first is Iris's transport, the others are connectrpc's own.
+# The exceptions of transports when the connection is at fault. The first is of Iris's transport, the others are of
+# connectrpc's own transports.
 _RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -136,7 +138,7 @@ async def _call_async(
 def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None = None) -> Generator[Response]:
     """Yield the messages of a server's stream, with the errors of Iris.
 
-    A broken stream is not opened again here, because only the reader knows where to continue.
+    This function does not open a broken stream again, because only the reader knows where to continue.
 
     Args:
         messages: The iterator that a method of a generated sync stub returned, before its first message was read.
@@ -144,7 +146,8 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
         handle: The handle with which other threads can end the stream.
 
     Raises:
-        TokenRenewedError: The token is no longer valid, and there is a new one: open the stream again.
+        TokenRenewedError: The token of the stream is no longer valid, and there is a new token. The reader should open
+            the stream again.
         IrisError: The server answered with an error, or does not answer.
     """
     handle = handle or StreamHandle()
@@ -157,14 +160,14 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             peer.credentials.accepted()
         if first is not None:
             yield first
-            for message in messages:  # noqa: UP028 - `yield from` would close them before the handle is
+            for message in messages:  # noqa: UP028 - `yield from` would close the messages before the handle is closed.
                 yield message
     except ConnectError as error:
         if peer.credentials and _is_refused(error) and peer.credentials.renew(token):
-            raise TokenRenewedError(f"{peer.error(error, response)} (there is a new token now)") from error
+            raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
         raise peer.error(error, response) from error
     finally:
-        handle.close()  # closes the connection, so that the server stops sending
+        handle.close()  # Closing the messages closes the connection, so that the server stops sending.
         cast(Generator[Response], messages).close()
 
 
@@ -180,7 +183,7 @@ async def stream_async(
     Args:
         messages: The iterator that a method of a generated async stub returned, before its first message was read.
         peer: The server.
-        first_s: The longest time until the first message, in seconds. Servers send it at once.
+        first_s: The longest time until the first message, in seconds. Servers send the first message at once.
         silence_s: The longest time between two messages, in seconds. Servers send a beat at least every 15 s.
     """
     within_s = first_s
@@ -192,7 +195,8 @@ async def stream_async(
                     with response:
                         message = await anext(messages, None)
                 except ConnectError as error:
-                    if _is_cancelled(error):  # raised inside the timeout, which has to see its own cancellation
+                    # The error is raised inside the timeout, because the timeout must see its own cancellation.
+                    if _is_cancelled(error):
                         raise asyncio.CancelledError from error
                     raise
             if message is None:
@@ -227,12 +231,14 @@ def is_connection_fault(error: ConnectError) -> bool:
         return False
     cause = error.__cause__
     if cause is None:
-        return True  # the server, or a proxy before it, answered that it is unavailable
+        return True  # The server, or a proxy before it, answered that the server is unavailable.
     if isinstance(cause, ProxyFaultError) and cause.refused:
         return False
     return isinstance(cause, _RETRIED_CAUSES) and not explain(cause)
 
 
 def left_until(end: float) -> int:
-    """Return the milliseconds until `end` on the monotonic clock, as the deadline of one try: from 1 ms to a day."""
+    """Return the milliseconds until `end` on the monotonic clock, for use as the deadline of one try. The result is at
+    least 1 ms and at most a day.
+    """
     return int(min(max(1.0, (end - time.monotonic()) * 1000), _LONGEST_TRY_MS))

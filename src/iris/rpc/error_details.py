@@ -28,8 +28,8 @@ _TYPE = "google.rpc.ErrorInfo"
 class _ReadableDetail(ErrorDetail):
     """An error detail that Connect's JSON shows as a plain object under `debug`.
 
-    connectrpc shows the message of a detail only if the message is one of its own library, protobuf-py. A `Struct` of
-    that library with the detail's fields has the same JSON.
+    connectrpc shows the message of a detail only if the message is of connectrpc's own library, protobuf-py. A `Struct`
+    of that library with the detail's fields has the same JSON.
     """
 
     def __init__(self, info: cluster_pb2.ErrorInfo) -> None:
@@ -37,7 +37,9 @@ class _ReadableDetail(ErrorDetail):
         self._info = info
 
     def value(self, *kind: AnyType) -> AnyType:
-        """Return the detail's fields as a `Struct`; with an argument, the detail as a message of that type."""
+        """Return the detail's fields as a `Struct`. If a message type is given, return the detail as a message of that
+        type.
+        """
         if kind:
             return super().value(*kind)
         info = self._info
@@ -68,7 +70,7 @@ def error_as_json(code: Code, text: str, reason: str) -> bytes:
 
 
 def read_detail(error: ConnectError) -> cluster_pb2.ErrorInfo | None:
-    """Return the detail of an error that a server of Iris sent; None if the error has no such detail."""
+    """Return the detail of an error that a server of Iris sent, or None if the error has no such detail."""
     for detail in error.details:
         if detail.type_name == _TYPE:
             with contextlib.suppress(DecodeError):
@@ -79,5 +81,5 @@ def read_detail(error: ConnectError) -> cluster_pb2.ErrorInfo | None:
 
 
 def known_reason(name: str) -> str:
-    """Return the `ErrorReason` of a name; the name itself if this release does not know it."""
+    """Return the `ErrorReason` of a name, or the name itself if this release does not know the reason."""
     return ErrorReason(name) if name in ErrorReason.__members__ else name

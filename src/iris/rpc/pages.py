@@ -1,10 +1,11 @@
-"""Pages of long lists. The size of each page is limited, also if the caller names no size.
+"""Cuts long lists into pages. The size of each page is limited, even if the caller requests no size.
 
-A token says where the next page begins: by number in lists that only grow (jobs in the order of their submission, tasks
-by their index), and by name in lists whose items can disappear (workers, machines, endpoints). An item that exists
-while all pages are read is on exactly one page, whatever else changes.
+A page token records where the next page begins. In lists that only grow (jobs in the order of their submission, tasks
+by their index), the token contains the number of the next item. In lists whose items can disappear (workers, machines,
+endpoints), the token contains the name of the next item. An item that exists while all pages are read is on exactly one
+page, whatever else changes.
 
-Pages are made in steps, see steps.py.
+Pages are made in steps, see serving/steps.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from iris.errors import InvalidArgumentError, quoted
 from iris.rpc.serving.steps import Steps
 
 LONGEST_PAGE = 1000
-PAGE_BYTES = 4 * 1024 * 1024  # the default limit for a message in clients of other languages
+PAGE_BYTES = 4 * 1024 * 1024  # The default limit for a message in clients of other languages.
 
 Item = TypeVar("Item", bound=Message)
 
@@ -47,9 +48,9 @@ def cut_page(
 
     Args:
         what: The name of the list, for example "jobs". A token is valid for one list only.
-        total: The number of items now.
-        make: Makes the message of the item with a number.
-        page_size: The largest number of items; 0: `LONGEST_PAGE`, which also limits larger numbers.
+        total: The present number of items in the list.
+        make: Makes the message of the item with a given number.
+        page_size: The largest number of items on the page. 0 means `LONGEST_PAGE`, which also limits larger numbers.
         page_token: `next_token` of the previous page; empty for the first page.
         most_bytes: The largest size of all items together. A page has at least one item if the list has more.
 
@@ -85,8 +86,8 @@ def cut_named_page(
 
     Args:
         what: The name of the list, see `cut_page`.
-        names: The names of all items now, sorted.
-        make: Makes the message of the item with a name; None: the item has disappeared.
+        names: The sorted names of all present items.
+        make: Makes the message of the item with a given name, or returns None if the item has disappeared.
         page_size: The largest number of items, see `cut_page`.
         page_token: `next_token` of the previous page; empty for the first page.
         most_bytes: The largest size of all items together, see `cut_page`.
@@ -112,7 +113,7 @@ def cut_named_page(
 
 
 def page_token_of(what: str, number: int) -> str:
-    """Return the token of the page that begins with the item that has this number."""
+    """Return the token of the page that begins with the item of a given number."""
     return f"{what}-{number}"
 
 

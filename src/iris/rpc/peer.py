@@ -1,4 +1,6 @@
-"""The server that a client calls, as errors name it: turns the errors of Connect into the errors of Iris."""
+"""Describes the server that a client calls, and turns the errors of Connect into errors of Iris that name the
+server.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +31,23 @@ from iris.rpc.http.proxies import Proxy, ProxyFaultError
 from iris.rpc.http.tls import CERT_VARIABLE, explain
 
 # connectrpc's texts for an answer that does not follow the Connect protocol: the phrase of the HTTP status, or why the
-# answer cannot be read. A release of Iris without error details is told from a foreign server by them.
+# answer cannot be read. These texts distinguish a foreign server from a release of Iris without error details.
 _HTTP_PHRASES = {"", *(status.phrase for status in HTTPStatus)}
 _UNREADABLE = ("invalid content-type", "unmarshal message")
 _ERROR_TYPE = "application/json"
 
 
 class Peer:
-    """A server that is called: its address, its name in errors, and what a caller shows to it.
+    """A server that a client calls: the server's address, its name in errors, and the credentials for it.
 
     Args:
         address: The base URL of the server.
         name: The name of the server for people: "the controller".
         unreachable: The error class for a server that does not answer.
-        advice: What a person can do if the server does not answer. It ends the error's text.
-        credentials: The token for the server, and where to get a new one.
+        advice: The advice for a person if the server does not answer. The error's text ends with it.
+        credentials: The token for the server, and the source of new tokens.
         lifetime: The lifetime of the client. Closing the client ends its calls.
-        proxy: The proxy that calls go through; None: calls go straight to the server.
+        proxy: The proxy that calls go through, or None if calls go directly to the server.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class Peer:
         The text names the server unless the server itself wrote the text.
 
         Args:
-            error: What connectrpc raised.
-            answer: The status and headers of the HTTP answer that the error was made from; None: there was no answer.
+            error: The error that connectrpc raised.
+            answer: The status and headers of the HTTP answer that connectrpc made the error from, or None if there was
+                no answer.
         """
         if isinstance(error.__cause__, ClientClosedError):
             return ClientClosedError(str(error.__cause__))
@@ -115,7 +118,7 @@ class Peer:
         return InternalError if issubclass(kind, ValueError) else kind
 
     def _describe_broken(self, cause: BaseException) -> str:
-        """Return what is wrong with the connection, and what a person can do about it."""
+        """Return a description of what is wrong with the connection, and what a person can do about it."""
         fault = explain(cause)
         if fault:
             return f"{self.name} at {self.address} cannot be reached: {fault}"
@@ -137,7 +140,9 @@ class Peer:
         return f"{text}; {self._advice}" if self._advice else text
 
     def _describe_foreign(self, error: ConnectError, answer: ResponseMetadata | None) -> str:
-        """Return what kind of answer came from another program than Iris; empty if the answer came from Iris."""
+        """Return a description of an answer from a program other than Iris. The text is empty if the answer came from
+        Iris.
+        """
         says_nothing = error.message in _HTTP_PHRASES or error.message.startswith(_UNREADABLE)
         status = _status(answer)
         if answer is None or status is None:

@@ -13,11 +13,11 @@ every engine keeps:
    heartbeats show the controller whether the worker is alive.
 4. An engine that cannot be reached raises `UnavailableError` instead of reporting that there are no gangs. A gang that
    is missing from a snapshot no longer exists, and its slots are free. Its processes may still be running if workers
-   are not shared, for example behind a broken network after the engine's head was replaced. In that case, too, only the
-   workers' heartbeats count.
+   are not shared, for example behind a broken network after the engine's head was replaced. Also after such a
+   replacement, only the workers' heartbeats show whether workers are alive.
 5. The controller decides order and fairness, and submits only gangs that should start next.
-6. Gangs survive a restart of the controller if their workers do. The next controller finds the gangs in its first
-   snapshot, under the same ids.
+6. Gangs survive a restart of the controller if the gangs' workers survive. The next controller finds the gangs in its
+   first snapshot, under the same ids.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Placement(enum.Enum):
     """How the slots of a gang may be distributed over machines."""
 
     ANY = "any"
-    SPREAD = "spread"  # each slot on a different machine
-    TOGETHER = "together"  # all slots on one machine
+    SPREAD = "spread"  # Each slot is on a different machine.
+    TOGETHER = "together"  # All slots are on one machine.
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Machine:
 
 
 class Engine(Protocol):
-    """The methods that the controller calls on an engine. The module docstring lists what they promise.
+    """The methods that the controller calls on an engine. The module docstring lists the promises of every engine.
 
     Attributes:
         name: The engine's name for users: `local`, `ray`, or `slurm`.
@@ -205,7 +205,7 @@ class Engine(Protocol):
         """Return when the next snapshot may differ from the last one, or after `timeout_s` seconds."""
 
     async def close(self) -> None:
-        """End all workers gracefully, release all gangs, and stop the engine. `iris down` does this.
+        """End all workers gracefully, release all gangs, and stop the engine. `iris down` calls this method.
 
         Raises:
             UnavailableError: The engine did not answer in time. Workers that still run end when their lease expires.
@@ -214,16 +214,16 @@ class Engine(Protocol):
     async def abandon(self) -> None:
         """Stop the engine but keep its gangs for the next controller.
 
-        Workers that no controller has been told of end.
+        Workers that no controller knows end, too.
         """
 
 
 @runtime_checkable
 class AvoidsWorkers(Protocol):
-    """An engine with long-lived workers that can be told to allocate nothing on some of them."""
+    """An engine that has long-lived workers and can avoid new allocations on some of the workers."""
 
     def avoid(self, workers: Mapping[str, str]) -> None:
-        """Allocate no new slots on these workers until the next call. Existing slots stay.
+        """Allocate no new slots on the given workers until the next call of this method. Existing slots stay.
 
         Args:
             workers: The ids of workers that cannot start attempts at present, each with the reason.

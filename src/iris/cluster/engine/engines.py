@@ -1,4 +1,5 @@
-"""Creates the engine that a configuration names, and ends what the engine of a killed server has left behind.
+"""Creates the engine that a configuration names, and ends the workers that the engine of a killed server has left
+behind.
 
 The modules of an engine are loaded only when that engine is used.
 """
@@ -24,7 +25,7 @@ def create_engine(
     credentials: Callable[[str], WorkerCredentials],
     queued_credentials: Callable[[str], WorkerCredentials],
 ) -> Engine:
-    """Return the engine that a configuration names. It is not started yet.
+    """Return the engine that a configuration names. The engine is not started yet.
 
     Args:
         config: The configuration of the cluster.
@@ -85,7 +86,7 @@ def has_left_workers(state_dir: Path) -> bool:
 
 
 def end_left_workers(config: ClusterConfig, state_dir: Path) -> int:
-    """End the workers, and their attempts, that a killed server has left; return how many workers there were.
+    """End the workers and attempts that a killed server has left behind, and return the number of the workers.
 
     The caller holds the lock of the state directory.
 

@@ -15,7 +15,7 @@ def this_machine() -> Resources:
 
 
 def gpu_ids() -> tuple[int, ...]:
-    """Return the numbers of this machine's NVIDIA GPUs, restricted by `CUDA_VISIBLE_DEVICES` as CUDA does it."""
+    """Return the numbers of this machine's NVIDIA GPUs, restricted by `CUDA_VISIBLE_DEVICES` by the rules of CUDA."""
     found = sorted(
         int(path.name.removeprefix("nvidia"))
         for path in Path("/dev").glob("nvidia[0-9]*")
@@ -60,4 +60,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return ""  # no visible limit: not Linux, cgroup version 1, or cgroups are not mounted
+        return ""  # There is no visible limit, because this is not Linux, or cgroups have version 1 or are not mounted.

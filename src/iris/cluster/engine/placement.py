@@ -1,4 +1,6 @@
-"""Choose a machine for each slot of a gang. Pure: the engines and the scheduler share this algorithm."""
+"""Chooses a machine for each slot of a gang, without side effects. The engines and the scheduler share this
+algorithm.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def choose_machines(gang: GangRequest, machines: Sequence[Machine]) -> list[int]
 
 
 def resources_per_machine(gang: GangRequest) -> Resources:
-    """Return what a machine must have free to be considered for the gang at all."""
+    """Return the free resources that a machine must have to be considered for the gang at all."""
     return gang.need * gang.slots if gang.placement is Placement.TOGETHER else gang.need
 
 
@@ -34,7 +36,7 @@ def distribute_slots(
         gang: The gang to place.
         candidates: The number of tasks and the position of each machine whose free resources cover
             `resources_per_machine`.
-        free_of: Returns what is free on the machine at a position.
+        free_of: Returns the free resources of the machine at a position.
 
     Returns:
         The position of a machine for each slot, or None if the gang does not fit.

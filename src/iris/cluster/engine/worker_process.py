@@ -1,4 +1,6 @@
-"""The processes of workers on this machine: starts them, adopts those of an earlier engine, and ends them."""
+"""Starts the processes of workers on this machine, adopts the worker processes of an earlier engine, and ends worker
+processes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class WorkerProcess:
         worker_id: The worker's id.
         incarnation: The random id of this process, with which it registers.
         pid: The process id.
-        child: The process as a child of this one, or None if an earlier engine has started it.
+        child: The process as a child of this process, or None if an earlier engine has started the worker.
 
     Raises:
         ProcessLookupError: The process has already ended.
@@ -57,7 +59,7 @@ class WorkerProcess:
         return self._child is None
 
     def reads(self, controller_file: Path) -> bool:
-        """Return whether the worker reads the controller's address from this file.
+        """Return whether the worker reads the controller's address from the given file.
 
         The worker may know the file by another path, for example through a bind mount. If the worker's directory was
         renamed while it ran, the worker reads another file.
@@ -99,7 +101,7 @@ class WorkerProcess:
     async def _exited(self) -> None:
         await self._process.wait()
         if self._child is not None:
-            self._child.wait()  # collects the process, which has ended
+            self._child.wait()  # This wait collects the exit status of the process, which has already ended.
 
     def _is_running(self) -> bool:
         if self._child is not None:
@@ -108,7 +110,9 @@ class WorkerProcess:
 
 
 def find_standing(workers: Path) -> list[str]:
-    """Return the sorted ids of workers whose lock is held: they run, or their reapers are still ending attempts."""
+    """Return the sorted ids of workers whose locks are held. Such a worker runs, or its reaper is still ending
+    attempts.
+    """
     found = []
     for path in sorted(workers.glob("local-*.lock"), key=lambda path: (len(path.name), path.name)):
         lock = try_lock(path)
@@ -120,7 +124,8 @@ def find_standing(workers: Path) -> list[str]:
 
 
 async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> WorkerProcess | None:
-    """Return the process of a worker that an earlier engine started, or None if neither it nor its attempts run.
+    """Return the process of a worker that an earlier engine started, or None if neither the worker nor its attempts
+    run.
 
     Args:
         workers: The directory of all workers.
@@ -168,7 +173,8 @@ def start(
     env: dict[str, str],
     credentials: Callable[[], str],
 ) -> WorkerProcess:
-    """Start a worker process, which inherits the worker's lock. No process of that worker may run, see `adopt`.
+    """Start a worker process, which inherits the worker's lock. No other process of the same worker may run, see
+    `adopt`.
 
     Args:
         workers: The directory of all workers.
@@ -176,8 +182,8 @@ def start(
         incarnation: The random id with which the process registers.
         command: The command line, without the credentials.
         env: The environment.
-        credentials: Returns the credentials, and is called once the process runs. They go through a pipe, because other
-            users could read them in a command line or an environment.
+        credentials: Returns the credentials, and is called once the process runs. The credentials pass through a pipe,
+            because other users could read credentials in a command line or an environment.
     """
     lock = try_lock(lock_file(workers, worker_id))
     assert lock is not None, f"{worker_id} runs already"
@@ -208,9 +214,9 @@ def start(
 async def sweep(workers: Path, worker_id: str) -> None:
     """End the processes that a worker left behind because both the worker and its reaper were killed.
 
-    The worker's lock is free. A worker that ended normally has deleted its identity file, and then there is nothing to
-    do. Nothing is ended if the identity file is part of a copied directory: the original directory has a lock of its
-    own, so that its worker may be alive although the lock of the copy is free.
+    The worker's lock must be free. If the worker ended normally, it has deleted its identity file, and there is nothing
+    to end. Nothing is ended either if the identity file is part of a copied directory: the original directory has
+    another lock, so that the original worker may be alive although the lock of the copy is free.
     """
     path = identity_file(workers, worker_id)
     identity = read_identity(path)
@@ -222,7 +228,7 @@ async def sweep(workers: Path, worker_id: str) -> None:
 
 
 async def _until_free(lock_path: Path) -> None:
-    while (lock := try_lock(lock_path)) is None:  # noqa: ASYNC110 - there is no event for a lock that becomes free
+    while (lock := try_lock(lock_path)) is None:  # noqa: ASYNC110 - There is no event for a lock that becomes free.
         await asyncio.sleep(_LOOK_S)
     os.close(lock)
 
@@ -235,7 +241,8 @@ def _find(workers: Path, worker_id: str) -> WorkerProcess | None:
         process = WorkerProcess(workers, worker_id, identity.incarnation, identity.pid, None)
     except ProcessLookupError:
         return None
-    if identity.is_worker:  # checked after the pidfd was opened: the pid had not been reused at that time
+    # The identity is checked after the pidfd was opened, because only then is it certain that the pid was not reused.
+    if identity.is_worker:
         return process
     process.close()
     return None

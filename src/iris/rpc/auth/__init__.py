@@ -1,3 +1,3 @@
-"""Who calls, and whether the caller may: tokens, permissions, and the credentials that clients show. Imported by
-clients and servers.
+"""Authentication and authorisation of callers: tokens, permissions, and the credentials that clients send. Clients and
+servers import this package.
 """

@@ -26,10 +26,10 @@ _SURELY_S = 0.01  # timers may fire a little early
 
 
 class TokenChecker(Protocol):
-    """Knows which tokens are valid. The controller and the worker each have an implementation."""
+    """A check of whether tokens are valid. The controller and the worker each have an implementation."""
 
     def identify(self, token: str) -> Caller:
-        """Return the holder of a token.
+        """Return the holder of a valid token.
 
         Raises:
             UnauthenticatedError: The token is not valid.
@@ -91,7 +91,9 @@ class AuthenticatedStreams:
 
 
 class AuthenticationInterceptor:
-    """Checks the headers of a call: the token, and whether its role may make the call. A metadata interceptor."""
+    """A metadata interceptor that checks the headers of a call: whether the token is valid, and whether its role may
+    make the call.
+    """
 
     def __init__(self, checker: TokenChecker, rules: Rules) -> None:
         self._checker = checker
@@ -120,7 +122,9 @@ class AuthenticationInterceptor:
 
 
 class AuthorisationInterceptor:
-    """Checks the requests of authenticated callers, and their streams as long as they are open."""
+    """An interceptor that checks the requests of authenticated callers, and checks their streams while they are
+    open.
+    """
 
     def __init__(self, checker: TokenChecker, rules: Rules, facts: Facts, streams: AuthenticatedStreams) -> None:
         self._checker = checker
@@ -129,17 +133,18 @@ class AuthorisationInterceptor:
         self._streams = streams
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
-        """Make a unary call, if the caller may make this request."""
+        """Make a unary call if the caller may make this request."""
         self._check_request(request, ctx)
         return await call_next(request, ctx)
 
     def intercept_server_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], request: Any, ctx: Any
     ) -> AsyncIterator[Any]:
-        """Make a call whose answer is a stream, if the caller may make this request."""
+        """Make a call whose answer is a stream if the caller may make this request."""
         self._check_request(request, ctx)
         messages = call_next(request, ctx)
-        # The controller reads for other callers and checks their tokens itself. Its own tokens are short-lived.
+        # The controller reads logs for other callers and checks their tokens itself. The controller's own tokens are
+        # short-lived. Therefore streams of the controller are not checked here.
         return messages if caller().role == CONTROLLER else self._while_valid(caller(), messages)
 
     def _check_request(self, request: Any, ctx: Any) -> None:
@@ -159,7 +164,8 @@ class AuthorisationInterceptor:
                 while True:
                     self._checker.check(known)
                     left_s = known.expires_at_s + LEEWAY_S - wall_s() + _SURELY_S
-                    # A token of the cluster itself can be valid after its expiry. It is checked with each message then.
+                    # A token of the cluster itself can be valid after its expiry time. Such a token is checked with
+                    # each message after that time.
                     end = loop.time() + left_s if left_s > 0 else None
                     try:
                         async with asyncio.timeout_at(end) as limit:

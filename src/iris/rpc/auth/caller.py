@@ -1,4 +1,4 @@
-"""The caller of the call that is being served, as its token describes the caller."""
+"""Describes the caller of the call that is being served, based on the caller's token."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "worker", "task", "controller"
 # The roles of tokens that people create. Only the cluster itself creates tokens with the other roles.
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
-# The clocks of different machines may differ by this much without a valid token being refused.
+# The clocks of different machines may differ by this time without a valid token being refused.
 LEEWAY_S = 30.0
-# What a caller without a valid token can do.
+# Advice for a caller without a valid token. Error messages end with it.
 ADVICE = (
     "set IRIS_TOKEN, or pass token=…; 'iris token create NAME' creates a token. The user who ran 'iris up' needs none"
     " on that machine"
@@ -26,12 +26,12 @@ class Caller:
         role: The role of the token, for example `USER`.
         token_id: The id by which the token is listed and revoked.
         expires_at_s: The expiry time of the token, in seconds since the epoch.
-        job_id: The job of the task that has the token; empty if no task has it.
-        task_index: The index of that task.
-        attempt_id: The attempt of that task.
+        job_id: The job of the task that holds the token. Empty if the holder is not a task.
+        task_index: The index of the task that holds the token.
+        attempt_id: The attempt of the task that holds the token.
         worker_id: The worker that has the token. For a token of the controller, the only worker that accepts the token.
         incarnation: For a token of the controller, the worker process that accepts the token even after its expiry
-            time; empty: no process does.
+            time. Empty if no process does so.
     """
 
     name: str
@@ -46,7 +46,9 @@ class Caller:
 
     @property
     def key(self) -> str:
-        """The name under which limits count this caller: role and name of a person, or the id of a task or worker."""
+        """The name under which limits count this caller: the role and name of a person, or the id of a task or
+        worker.
+        """
         if self.job_id:
             return f"task {self.job_id}/task-{self.task_index}"
         if self.worker_id:

@@ -1,7 +1,8 @@
-"""The certificate that controller and workers show to each other in a cluster that requires client certificates.
+"""Creates the certificate that controller and workers present to each other in a cluster that requires client
+certificates.
 
-The server's own certificate is often not usable for that, because certificates for web servers do not allow client
-authentication.
+The server's own certificate is often not usable as a client certificate, because certificates for web servers do not
+allow client authentication.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _DAYS = 3650
 
 
 def load_or_make(directory: Path) -> Path:
-    """Return the file with the certificate and its key. The file is created if it is missing.
+    """Return the file with the certificate and its key. If the file is missing, create it.
 
     An existing file is kept, because workers that were started with it may outlive their controller.
 

@@ -1,4 +1,6 @@
-"""The token that a client sends: a fixed one, or one from a source that is asked again when a server refuses it."""
+"""The token that a client sends: either a fixed token, or a token from a source. When a server refuses a token, its
+source is asked for another one.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from iris.rpc.auth.peer_uid import PeerUidCheck
 from iris.rpc.auth.permissions import OPEN
 
 TokenSource = Callable[[], str | None]
-TOKEN_FILE = "token"  # in the state directory of a cluster: the token of the user who started the cluster
-KEY_FILE = "token-key"  # in the same directory: the server key, which can sign a token for every user
+TOKEN_FILE = "token"  # The file in a cluster's state directory with the token of the user who started the cluster.
+# The file in a cluster's state directory with the server key, which can sign a token for every user.
+KEY_FILE = "token-key"
 
-_REFUSALS = 5  # after this many refused tokens in a row, the source is not asked again
+_REFUSALS = 5  # After this number of refused tokens in a row, the source is not asked again.
 
 
 class TokenRenewedError(UnavailableError):
@@ -21,13 +24,13 @@ class TokenRenewedError(UnavailableError):
 
 
 class Credentials:
-    """A token, and the source of the next token. Safe to use from several threads and after a fork.
+    """A token and the source of the next token. An instance is safe to use from several threads and after a fork.
 
-    There is no lock, so that two threads whose calls are refused at the same time may both ask the source.
+    Credentials have no lock. Therefore two threads whose calls are refused at the same time may both ask the source.
 
     Args:
-        source: Returns a token; None: there is no token, and calls are made without one.
-        what: The name of the source, for errors.
+        source: Returns a token, or None if there is no token and calls are made without one.
+        what: The name of the source in error messages.
     """
 
     def __init__(self, source: TokenSource, what: str) -> None:
@@ -38,22 +41,24 @@ class Credentials:
         self._refusals = 0
 
     def __repr__(self) -> str:
-        return f"Credentials({self._what})"  # not the token, which is a secret
+        return f"Credentials({self._what})"  # The text leaves out the token, which is a secret.
 
     @classmethod
     def fixed(cls, token: str, what: str) -> Credentials:
-        """Return credentials with one token that is never replaced."""
+        """Return credentials with a fixed token, which is never replaced."""
         return cls(lambda: token, what)
 
     def token(self) -> str | None:
-        """Return the token to send now; None: send none."""
+        """Return the token to send now, or None if no token is sent."""
         if not self._asked:
             self._token = self._ask()
             self._asked = True
         return self._token
 
     def renew(self, refused: str | None) -> bool:
-        """Ask the source for another token after a server refused one; return whether there is another one to try."""
+        """Ask the source for another token after a server has refused the present token. Return whether there is
+        another token to try.
+        """
         if self._token == refused:
             self._refusals += 1
             if self._refusals > _REFUSALS:
@@ -88,11 +93,11 @@ class Credentials:
 
 
 class BearerInterceptor:
-    """Sends a token with each call of a stub. A metadata interceptor for sync and async stubs.
+    """A metadata interceptor for sync and async stubs, which sends a token with each call.
 
     Args:
-        token: Returns the token; called before each call.
-        uid_check: Checks which user's program listens at a loopback address; None: every program is accepted.
+        token: Returns the token. The function is called before each call.
+        uid_check: Checks which user's program listens at a loopback address. If None, every program is accepted.
     """
 
     def __init__(self, token: Callable[[], str | None], uid_check: PeerUidCheck | None = None) -> None:
@@ -105,9 +110,10 @@ class BearerInterceptor:
         Raises:
             ConnectError: A program of another user listens at the address.
         """
+        # Open calls need no token, and may go to unknown servers. Some calls already have another token.
         if ctx.method.name in OPEN:
-            return  # these calls need no token, and may go to unknown servers
-        shown = ctx.request_headers.get("authorization")  # this call has a token of its own
+            return
+        shown = ctx.request_headers.get("authorization")
         token = self._token() if shown is None else None
         if (token is not None or shown is not None) and self._uid_check is not None:
             self._uid_check.check()
@@ -118,7 +124,7 @@ class BearerInterceptor:
         """Do nothing after a call."""
 
     async def on_start(self, ctx: Any) -> None:
-        """Add the token to the headers of a call, like `on_start_sync`."""
+        """Add the token to the headers of a call on an asyncio loop, like `on_start_sync`."""
         self.on_start_sync(ctx)
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:

@@ -1,7 +1,8 @@
-"""Checks which user's program listens on a port of this machine's loopback, before a token is sent there.
+"""Checks which user's program listens on a port of this machine's loopback, before a token is sent to that port.
 
-When a server is killed, any user of the machine can bind its port. Clients and workers would then send their tokens to
-that user's program. With TLS, certificates prevent that. Without TLS, the kernel is asked whose program listens.
+When a server is killed, any user of the machine can bind the server's port. Clients and workers would then send their
+tokens to that user's program. With TLS, certificates prevent such an attack. Without TLS, this module asks the kernel
+which user's program listens on the port.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = 1  # NLM_F_REQUEST
 _LISTEN = 10  # TCP_LISTEN
 _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
-# The offset of the uid: struct nlmsghdr, then of struct inet_diag_msg four bytes, the id and three numbers.
+# The offset of the uid in an answer of the kernel. The uid follows a struct nlmsghdr and, in a struct inet_diag_msg,
+# four bytes, the socket's id and three numbers.
 _UID_AT = 16 + 4 + 48 + 12
-_ANSWER_S = 1.0  # the longest time to wait for the kernel, which answers at once
+_ANSWER_S = 1.0  # The longest time to wait for the kernel, which usually answers at once.
 
 
 class PeerUidCheck:
     """Checks that the program at an address belongs to an expected user.
 
     Every program is accepted at an address that is not loopback or that uses TLS, and on systems where the kernel does
-    not tell whose program listens.
+    not report which user's program listens.
 
     Args:
         address: The base URL of the server.
         among: Returns the accepted users. By default, only the user whose program was found first is accepted.
 
     Attributes:
-        user: The user whose program passed the last check; None if no program has been found yet.
+        user: The user whose program passed the last check, or None if no program has been found yet.
     """
 
     def __init__(self, address: str, among: Callable[[], Iterable[int]] | None = None) -> None:
@@ -54,16 +56,16 @@ class PeerUidCheck:
             self._stranger()
 
     def check(self) -> None:
-        """Check the address before a token is sent.
+        """Check which user's program listens at the address. Call this before a token is sent.
 
         Raises:
-            ConnectError: A program of another user listens there.
+            ConnectError: A program of another user listens at the address.
         """
         stranger = self._stranger()
         if stranger is not None:
             raise connect_error(
                 Code.UNAVAILABLE,
-                f"a program of another user of this machine (uid {stranger}) listens there; no token was shown to it",
+                f"a program of another user of this machine (uid {stranger}) listens at the address; no token was sent",
                 ErrorReason.UNAVAILABLE,
             )
 
@@ -93,14 +95,16 @@ def _listeners(host: str, port: int) -> Iterator[int]:
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):
         try:
             uid = _listener(address, port)
-        except OSError:  # the machine has no such address, or the kernel does not answer
+        except OSError:  # Either the machine has no such address, or the kernel does not answer.
             continue
         if uid is not None:
             yield uid
 
 
 def _listener(host: str, port: int) -> int | None:
-    """Return the user whose program listens at a port; None if no program does, or the kernel does not tell."""
+    """Return the user whose program listens at a port. Return None if no program listens, or if the kernel does not
+    report the user.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.inet_pton(family, host).ljust(16, b"\0")
     # The request is a struct nlmsghdr and a struct inet_diag_req_v2, whose struct inet_diag_sockid describes a
@@ -114,7 +118,7 @@ def _listener(host: str, port: int) -> int | None:
         answer = kernel.recv(4096)
     _, kind, *_ = struct.unpack_from("=IHHII", answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
-        return None  # an error, usually because no program listens
+        return None  # The kernel answered with an error, usually because no program listens.
     _, state = struct.unpack_from("=BB", answer, 16)
     (uid,) = struct.unpack_from("=I", answer, _UID_AT)
     return int(uid) if state == _LISTEN else None

@@ -1,4 +1,4 @@
-"""Which roles may make which calls: one table for each service.
+"""Defines which roles may make which calls, with one table for each service.
 
 Each call has a row, and each role in the row has a check, which decides whether this caller may make this request. Most
 checks are `ANY`. A role that is not in the row may not make the call. With a task's token, a caller may use the task's
@@ -16,16 +16,18 @@ from iris.task_ids import parse_task_id
 
 
 class Facts(Protocol):
-    """What a check needs to know besides the request."""
+    """The facts about jobs and endpoints that a check needs besides the request."""
 
     def job_of_endpoint(self, endpoint_id: str) -> str | None:
-        """Return the job of an endpoint; empty if the endpoint has no job, None if there is no such endpoint."""
+        """Return the job of an endpoint. The text is empty if the endpoint has no job. Return None if there is no such
+        endpoint.
+        """
 
     def owner_of_job(self, job_id: str) -> str | None:
-        """Return the name of a job's owner; None if there is no such job."""
+        """Return the name of a job's owner, or None if there is no such job."""
 
 
-# Returns why this caller may not make this request; empty text if the caller may.
+# A check returns the reason why a caller may not make a request, or an empty text if the caller may make it.
 Check = Callable[[Caller, Any, Facts], str]
 Rules = Mapping[str, Mapping[str, Check]]
 
@@ -73,7 +75,7 @@ def _log_of_own_or_below(caller: Caller, request: Any, facts: Facts) -> str:
     try:
         job_id, _ = parse_task_id(request.task_id)
     except InvalidArgumentError:
-        return ""  # the call itself refuses the task id
+        return ""  # The call itself refuses an unknown task id.
     return _own_or_below(caller, job_id)
 
 
@@ -84,7 +86,7 @@ def _endpoint_of_own(caller: Caller, request: Any, facts: Facts) -> str:
 def _of_owner(caller: Caller, request: Any, facts: Facts) -> str:
     owner = facts.owner_of_job(request.job_id)
     if owner is None or owner == caller.name:
-        return ""  # the call itself refuses an unknown job
+        return ""  # The call itself refuses an unknown job.
     return f"only the owner {owner!r} of job {request.job_id!r} may write its standard input, not {caller.name!r}"
 
 
@@ -143,7 +145,7 @@ CONTROLLER_RULES: Rules = {
     "RevokeToken": _row(),
 }
 
-# Not even an admin may start or stop attempts on a worker directly, because the controller would not know of it.
+# Not even an admin may start or stop attempts on a worker directly, because the controller would not notice the change.
 _BY_CONTROLLER: Mapping[str, Check] = {CONTROLLER: ANY}
 
 WORKER_RULES: Rules = {

@@ -1,6 +1,7 @@
-"""Tokens: JSON Web Tokens (RFC 7519) that the controller signs with Ed25519, and that controller and workers check.
+"""Signs and checks tokens, which are JSON Web Tokens (RFC 7519). The controller signs tokens with Ed25519, and
+controller and workers check them.
 
-For servers only, because this module needs the packages of the extra [server].
+Only servers import this module, because it needs the packages of the extra [server].
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-_REMEMBERED = 4096  # checked tokens; to check a signature takes as long as the rest of a small call
+# The number of tokens whose checks are remembered, because the check of a signature takes as long as the rest of a
+# small call.
+_REMEMBERED = 4096
 
 
 class SigningKey:
@@ -61,11 +64,11 @@ class SigningKey:
 
     @classmethod
     def load_or_make(cls, path: Path) -> SigningKey:
-        """Return the key in a file. The file is created if it is missing.
+        """Return the server key in a file. If the file is missing, create it with a new key.
 
         Raises:
             FailedPreconditionError: Other users can read the file.
-            DataLossError: The file does not contain a key.
+            DataLossError: The file does not contain an Ed25519 key.
             ResourceExhaustedError: The file cannot be written.
         """
         text = read_secret(path)
@@ -76,7 +79,7 @@ class SigningKey:
             )
             if write_secret(path, pem.decode(), replace=False):
                 return cls(private)
-            text = read_secret(path) or ""  # another process has just created the file
+            text = read_secret(path) or ""  # Another process has just created the file.
         try:
             key = serialization.load_pem_private_key(text.encode(), password=None)
         except (ValueError, TypeError) as error:
@@ -88,7 +91,7 @@ class SigningKey:
         return cls(key)
 
     def sign(self, caller: Caller, issued_at_s: float | None = None) -> str:
-        """Return the token of a caller. The same caller and time always give the same token."""
+        """Return a signed token for a caller. The same caller and time always give the same token."""
         claims: dict[str, Any] = {
             "iss": self._issuer,
             "jti": caller.token_id,
@@ -107,13 +110,13 @@ class SigningKey:
 
 
 def worker_token(key: SigningKey, worker_id: str, ttl_s: float = WORKER_TTL_S) -> str:
-    """Return a token for a worker. The controller renews it with the answers to the worker's reports."""
+    """Return a token for a worker. The controller renews the token in its answers to the worker's reports."""
     expires_at_s = wall_s() + ttl_s
     return key.sign(Caller(worker_id, WORKER, secrets.token_hex(8), expires_at_s, worker_id=worker_id))
 
 
 class Verifier:
-    """Checks the tokens of one cluster: their signature, their form and their expiry time.
+    """Checks the tokens of one cluster: the signature, the form and the expiry time of each token.
 
     Args:
         public: The public key of the cluster.
@@ -176,7 +179,7 @@ class Verifier:
             claims = jwt.decode(
                 token,
                 self._key,
-                algorithms=[_ALGORITHM],  # no other algorithm, whatever the token's header says
+                algorithms=[_ALGORITHM],  # Only this algorithm is accepted, whatever the token's header contains.
                 issuer=self._issuer,
                 # `check_time` checks the expiry. The time of issue is not checked, because the signature proves that
                 # the controller made the token, and a token "from the future" only means that a clock was set back.
@@ -205,7 +208,7 @@ def revoked(caller: Caller) -> UnauthenticatedError:
 
 
 def issuer_of(public: bytes) -> str:
-    """Return the name of a cluster in its tokens."""
+    """Return the name that the tokens of a cluster contain for the cluster."""
     return f"iris-{hashlib.sha256(public).hexdigest()[:16]}"
 
 

@@ -1,3 +1,3 @@
-"""HTTP on both sides: the transports of clients, the server, TLS, and errors of connections in words. Nothing here
-knows what a call means.
+"""HTTP for clients and servers: transports, the server, TLS, and descriptions of connection errors. The modules do not
+depend on the meaning of calls.
 """

@@ -15,7 +15,9 @@ import uvicorn
 from iris import failpoints
 from iris.rpc.http.connection_limits import KEEPALIVE_S, ConnectionLimits
 
-_CLOSE_S = 1  # after this time a closing server cuts its open streams, and their readers connect again
+# After this time a closing server cuts its open streams, and their readers connect again.
+_CLOSE_S = 1
+
 # The size of the largest message: a submission with its workspace.
 MAX_MESSAGE_BYTES = 160 * 1024 * 1024
 # The largest requests of the calls that carry code, results or logs, in bytes.
@@ -37,9 +39,9 @@ class HttpServer:
 
     Args:
         applications: The applications by path, for example `"/iris.cluster.ControllerService"`.
-        listener: The socket to serve on. It is closed with the server.
-        limits: The limits of connections; default: `ConnectionLimits` with `LARGE_REQUESTS`.
-        tls: The TLS context; None: plain HTTP.
+        listener: The socket to serve on. The server closes the socket at its own end.
+        limits: The limits of connections. The default is `ConnectionLimits` with `LARGE_REQUESTS`.
+        tls: The TLS context, or None for plain HTTP.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class HttpServer:
             self._applications = {path: FailingApplication(path, one) for path, one in applications.items()}
         self._socket = listener
         limits = limits or ConnectionLimits(LARGE_REQUESTS)
-        # Errors of clients are sent to them. They are not logged, because they could fill the disk.
+        # Errors of clients are sent to the clients. They are not logged, because they could fill the disk.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
             self._route,
@@ -73,16 +75,16 @@ class HttpServer:
             backlog=2048,
         )
         config.load()
-        config.ssl = tls  # uvicorn would read the files itself, with less helpful errors
+        config.ssl = tls  # uvicorn would read the certificate files itself, with less helpful errors.
         self._server = _Server(config, limits)
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start to accept connections, beginning with those that have arrived since the port was bound."""
+        """Start to accept connections, including connections that have arrived since the port was bound."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def close(self) -> None:
-        """Stop accepting connections, and close the open ones after a second."""
+        """Stop accepting connections, and close the open connections after a second."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
@@ -101,7 +103,7 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, because the serving program handles signals itself."""
+    """A uvicorn server without signal handlers, because the serving program handles signals itself."""
 
     def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
         super().__init__(config)

@@ -25,7 +25,8 @@ from pyqwest import Client, Headers, HTTPTransport, Request, Response
 from iris.rpc.http.tls import ClientTls
 
 _CONNECT_S = 5.0
-_KEEPALIVE_S = 30.0  # shorter than the 75 s of the servers, so that calls seldom meet a closing connection
+# This time is shorter than the 75 s of the servers, so that calls seldom meet a closing connection.
+_KEEPALIVE_S = 30.0
 _READ_BYTES = 256 * 1024
 
 
@@ -79,7 +80,7 @@ class TlsTransport:
             async with asyncio.timeout(_CONNECT_S):
                 return _Connection(*await asyncio.open_connection(host, port, ssl=self._context))
         except TimeoutError as error:
-            raise ConnectionError(f"no connection within {_CONNECT_S:g} s") from error
+            raise ConnectionError(f"no connection to the server within {_CONNECT_S:g} s") from error
         except OSError as error:  # including the errors of TLS
             raise ConnectionError(str(error)) from error
 
@@ -99,7 +100,7 @@ def http_client(address: str, tls: ClientTls) -> Client:
 
 
 class _Answer:
-    """An answer that is being parsed. The parser calls the methods."""
+    """An HTTP answer that is being parsed. The parser calls the methods."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -134,7 +135,7 @@ class _Connection:
         return is_young and not self._writer.is_closing() and not self._reader.at_eof()
 
     async def exchange(self, request: bytes) -> _Answer:
-        """Send a request and read the head of its answer."""
+        """Send a request and read the head of the answer."""
         answer = _Answer()
         try:
             self._writer.write(request)
@@ -156,7 +157,7 @@ class _Connection:
             await self._read_into(answer)
 
     async def rest(self, answer: _Answer) -> AsyncIterator[bytes]:
-        """Yield the parts of a stream's body, then close the connection, so that the server stops sending."""
+        """Yield the parts of a stream's body, and then close the connection so that the server stops sending."""
         try:
             async for part in self.parts(answer):
                 yield part
@@ -167,12 +168,12 @@ class _Connection:
         try:
             data = await self._reader.read(_READ_BYTES)
             if not data:
-                raise ConnectionError("the connection was closed in the middle of an answer")
+                raise ConnectionError("the server closed the connection in the middle of an answer")
             answer.parser.feed_data(data)
         except OSError as error:
             raise ConnectionError(str(error)) from error
         except httptools.HttpParserError as error:
-            raise ConnectionError(f"the answer is not valid HTTP: {error}") from error
+            raise ConnectionError(f"the server's answer is not valid HTTP: {error}") from error
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""The life of a client: closing it ends what its other threads are waiting for."""
+"""Tracks the lifetime of a client. Closing the client ends the reads and pauses of its other threads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from iris.errors import ClientClosedError
 
 
 class Lifetime:
-    """Tells whether a client was closed, and ends its reads and pauses when it is.
+    """The lifetime of a client, which records whether the client was closed and ends its reads and pauses at that
+    moment.
 
-    A child after `os.fork()` has a copy: closing the parent's client does not close the child's, and the other way
-    round. There is no lock, because a lock that another thread holds during the fork would never be released in the
-    child. Single operations on a dict are atomic.
+    A child process after `os.fork()` has a copy of the client. Closing the parent's client does not close the child's
+    client, and closing the child's client does not close the parent's. A lifetime has no lock, because a lock that
+    another thread holds during the fork would never be released in the child. Single operations on a dict are atomic.
 
     Args:
-        whose: The client, as a person knows it. It begins the error's text.
+        whose: The name of the client for people, with which the error's text begins.
     """
 
     def __init__(self, whose: str) -> None:
@@ -36,14 +37,15 @@ class Lifetime:
         return self._closed
 
     def check(self) -> None:
-        """Let open clients pass.
+        """Check that the client is open.
 
         Raises:
             ClientClosedError: The client was closed.
         """
         if self._closed:
             raise ClientClosedError(
-                f"{self._whose} was closed: its waits, follows and calls have ended; open another client to go on"
+                f"{self._whose} was closed, therefore its waits, follows and calls have ended:"
+                " open another client to continue"
             )
 
     def pause(self, seconds: float) -> None:
@@ -57,7 +59,7 @@ class Lifetime:
         self.check()
 
     def add(self, opened: socket.socket) -> None:
-        """Note a connection that `close` has to end.
+        """Store a connection, which `close` ends.
 
         Raises:
             ClientClosedError: The client was closed while the connection was being opened.
@@ -71,7 +73,7 @@ class Lifetime:
             self.check()
 
     def close(self) -> None:
-        """End every read and pause of this process's threads. May be called again."""
+        """End every read and pause of this process's threads. Further calls have no effect."""
         self._forget_after_fork()
         self._closed = True
         self._own_wake().set()
@@ -86,7 +88,8 @@ class Lifetime:
 
     def _forget_after_fork(self) -> None:
         if self._pid != os.getpid():
-            # The connections are the parent's, and a thread that does not exist here may hold the event's lock.
+            # The connections belong to the parent, and a thread that does not exist in this process may hold the
+            # event's lock.
             self._sockets = {}
             self._wake = threading.Event()
             self._pid = os.getpid()
@@ -105,6 +108,8 @@ def pause(lifetime: Lifetime | None, seconds: float) -> None:
 
 
 def _shut_down(opened: socket.socket) -> None:
-    """Wake whoever reads from a socket. Closing it would not, and could hand its number to another file."""
+    """Wake the threads that read from a socket. Closing the socket would not wake them, and the file descriptor's
+    number could be reused by another file.
+    """
     with suppress(OSError):  # it was closed already
         opened.shutdown(socket.SHUT_RDWR)

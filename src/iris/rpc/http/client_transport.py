@@ -25,30 +25,31 @@ from iris.rpc.http.tls import ClientTls
 from iris.rpc.http.upload_progress import in_slices
 
 if TYPE_CHECKING:
-    import httpcore  # imported inside functions, so that `import iris.client` is fast
+    import httpcore  # httpcore is imported inside functions only, so that `import iris.client` is fast.
 
 CONNECT_TIMEOUT_S = 5.0
 # Servers of Iris and common proxies close an idle connection after 75 s. The client closes earlier, so that a request
 # seldom meets a connection that is being closed.
 _KEEPALIVE_S = 30.0
-_LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)  # begins httpcore's text for this answer
+# httpcore's error text begins with this status if a proxy requires a user name and a password.
+_LOGIN_STATUS = str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value)
 
 
 class HttpTransport:
-    """A `pyqwest.SyncTransport` over httpcore, safe to use from several threads and after a fork.
+    """A `pyqwest.SyncTransport` over httpcore. An instance is safe to use from several threads and after a fork.
 
     The proxies that the environment names (`HTTPS_PROXY`, `NO_PROXY`, …) are used, but never for this machine itself.
-    `ClientTls` says how certificates are checked.
+    `ClientTls` describes how certificates are checked.
 
     Args:
         address: The base URL of the server.
         http2: Use HTTP/2 from the first byte, also without TLS ("prior knowledge"). By default, HTTP/2 is used with
             TLS servers that offer it, and HTTP/1.1 with all others.
-        tls: Which https servers to trust, and the client's certificate.
+        tls: The https servers that the client trusts, and the client's certificate.
         lifetime: The lifetime that several transports of one client share. Closing the lifetime ends all reads.
 
     Attributes:
-        proxy: The proxy that calls go through; None: calls go straight to the server.
+        proxy: The proxy that calls go through, or None if calls go directly to the server.
 
     Raises:
         FailedPreconditionError: A file that `tls` names, or a proxy that the environment names, cannot be used.
@@ -63,9 +64,8 @@ class HttpTransport:
         self._context = (tls or ClientTls()).context() if self._tls else None
         self._http2 = http2
         self.proxy = find_proxy(address)
-        self._urls: dict[
-            str, httpcore.URL
-        ] = {}  # parsed URLs by their text, because a stub uses the same few URLs again and again
+        # Parsed URLs by their text. They are kept, because a stub uses the same few URLs again and again.
+        self._urls: dict[str, httpcore.URL] = {}
         self._pid = os.getpid()
         self._pool = self._new_pool()
 
@@ -81,7 +81,7 @@ class HttpTransport:
         self._lifetime.close()
         if self._pid == os.getpid():
             for connection in self._pool.connections:
-                if connection.is_idle():  # the thread that uses a busy connection closes it
+                if connection.is_idle():  # The thread that uses a busy connection closes that connection.
                     connection.close()
 
     def execute_sync(self, request: SyncRequest) -> SyncResponse:
@@ -140,7 +140,8 @@ class HttpTransport:
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
             )
-            extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)  # httpcore reads this again for the body
+            # httpcore reads this value again for the body.
+            extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
             answer = _Body(response, opened.pop_all(), self._lifetime)
             if handle is not None:
                 handle.opened(answer)
@@ -181,7 +182,7 @@ def _httpcore_proxy(proxy: Proxy) -> httpcore.Proxy:
 
 
 def _timeouts(read_s: float) -> dict[str, float | None]:
-    """Return the timeouts for httpcore, from the time that one read may take."""
+    """Return the timeouts for httpcore, given the longest time of one read."""
     limit_s = None if read_s == math.inf else read_s
     return {"connect": min(read_s, CONNECT_TIMEOUT_S), "read": limit_s, "write": limit_s, "pool": limit_s}
 
@@ -190,7 +191,7 @@ def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:
     """Yield chunks until a moment of the monotonic clock. httpcore itself only limits the time of each read."""
     for chunk in chunks:
         if time.monotonic() > end:
-            raise TimeoutError("the answer arrived too slowly")
+            raise TimeoutError("the server's answer arrived too slowly")
         yield chunk
 
 
@@ -199,7 +200,9 @@ def _headers(response: httpcore.Response) -> Headers:
 
 
 class _Body:
-    """The body of a stream, chunk by chunk. Closing it closes the connection, so that the server stops sending."""
+    """The body of a stream, which arrives in chunks. Closing the body closes the connection, so that the server stops
+    sending.
+    """
 
     def __init__(self, response: httpcore.Response, opened: ExitStack, lifetime: Lifetime) -> None:
         self._lifetime = lifetime
@@ -229,10 +232,10 @@ class _Body:
 
 
 def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
-    """Raise the built-in error that stands for an error of httpcore; do nothing for other errors.
+    """Raise the built-in error that stands for an error of httpcore. Do nothing for other errors.
 
     Args:
-        error: What httpcore raised.
+        error: The exception that httpcore raised.
         proxy: The proxy that the call goes through; None: the call goes straight to the server.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Describes what is wrong with a connection, in words for people instead of the words of the HTTP libraries."""
+"""Describes what is wrong with a connection, in plain words instead of the terms of the HTTP libraries."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def closed_without_answer(error: BaseException) -> bool:
 
 
 def describe_fault(error: BaseException) -> str:
-    """Return what is wrong with a connection, as a part of a sentence, for example `connection refused`.
+    """Return a description of what is wrong with a connection, for example `connection refused`.
 
     Args:
-        error: What a transport raised. The text of an error of Iris itself is kept.
+        error: The exception that a transport raised. The text of an error of Iris itself is kept.
     """
     link: BaseException | None = error
     while link is not None:

@@ -1,4 +1,4 @@
-"""Limits of what a connection may cost a server until its request is complete: memory, time and connections.
+"""Limits the memory, the time and the connections that clients may cost a server until their requests are complete.
 
 uvicorn reads every request for as long as it takes to arrive. With these limits, the head of a request may take ten
 seconds and 64 KiB, the body must arrive at a minimum rate, and each call has a maximum size. Answers have no limit,
@@ -24,16 +24,18 @@ from iris.reasons import ErrorReason
 from iris.rpc.error_details import error_as_json
 from iris.system.event_loop import open_file_limit
 
-MAX_HEAD_BYTES = 64 * 1024  # for the request line and all headers; a token takes about one kilobyte
+MAX_HEAD_BYTES = 64 * 1024  # The limit of the request line and all headers together. A token has about one kilobyte.
 MAX_HEADERS = 100
-MAX_REQUEST_BYTES = 4 * 1024**2  # for a call that has no larger limit of its own
-MAX_JSON_BYTES = 16 * 1024**2  # to read JSON takes seven times its size in memory, and all other calls wait meanwhile
+MAX_REQUEST_BYTES = 4 * 1024**2  # The limit for a call that has no larger limit.
+# The limit for JSON, because reading JSON needs seven times its size in memory and blocks all other calls.
+MAX_JSON_BYTES = 16 * 1024**2
 HEAD_S = 10
-# A body may take this time, and one second more for each BODY_BYTES_PER_S bytes that have arrived.
+# A body may take this number of seconds, and one second more for each BODY_BYTES_PER_S bytes that have arrived.
 BODY_S = 30
 BODY_BYTES_PER_S = 16 * 1024
-KEEPALIVE_S = 75  # longer than clients of Iris and common proxies (60 s) wait, so that the client closes first
-_LEAVE_S = 2  # time for a refused client to read the error, which an immediate close would destroy
+# This time is longer than clients of Iris and common proxies (60 s) wait, so that the client closes first.
+KEEPALIVE_S = 75
+_LEAVE_S = 2  # A refused client has this time to read the error, which an immediate close would destroy.
 
 _TOO_LARGE = (Code.RESOURCE_EXHAUSTED, ErrorReason.TOO_LARGE)
 _CODES = {
@@ -48,11 +50,11 @@ class ConnectionLimits:
     """The connections of a server, and their limits.
 
     Args:
-        large: The largest size of a request in bytes, by path; other paths have `MAX_REQUEST_BYTES`.
-        max_connections: The largest number of connections. A further connection replaces the one that has been idle
-            for longest. Default: a quarter of the files that this process may have open.
+        large: The largest size of a request in bytes, by path. For other paths the limit is `MAX_REQUEST_BYTES`.
+        max_connections: The largest number of connections. A further connection replaces the connection that has been
+            idle for longest. The default is a quarter of the number of files that this process may have open.
         max_held_bytes: The largest size in bytes of all requests together that are being received.
-        head_s: How long the head of a request may take, in seconds.
+        head_s: The time in seconds in which the head of a request must arrive.
     """
 
     def __init__(
@@ -69,8 +71,8 @@ class ConnectionLimits:
         self.head_s = head_s
         self.held_bytes = 0
         self.connections: set[LimitedProtocol] = set()
-        # The connections that may be replaced: they have no request, or one that was answered before it was complete.
-        # The first has been idle for longest.
+        # The connections that may be replaced. Such a connection has no request, or its request was answered before the
+        # request was complete. The first connection has been idle for longest.
         self.waiting: dict[LimitedProtocol, None] = {}
 
     def protocol(self, **arguments: Any) -> LimitedProtocol:
@@ -78,17 +80,17 @@ class ConnectionLimits:
         return LimitedProtocol(self, **arguments)
 
     def tick(self) -> None:
-        """Check the time limits of all connections; the server calls this method once a second."""
+        """Check the time limits of all connections. The server calls this method once a second."""
         for connection in list(self.connections):
             connection.tick()
 
 
 class _Phase(Enum):
-    IDLE = auto()  # the connection is between two requests
+    IDLE = auto()  # The connection is between two requests.
     HEAD = auto()
     BODY = auto()
-    COMPLETE = auto()  # the request has arrived; the time for the answer is not limited
-    LEAVING = auto()  # the request was refused; further bytes are discarded
+    COMPLETE = auto()  # The request has arrived. The time for the answer is not limited.
+    LEAVING = auto()  # The request was refused. Further bytes are discarded.
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -98,13 +100,14 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._limits = limits
         self._phase = _Phase.HEAD
-        self._running: RequestResponseCycle | None = None  # the request that is being answered, or the last one
-        self._seconds = 0  # since this phase began
-        self._requests = 0  # the number of requests that have begun
-        self._head_bytes = 0  # bytes of a head that is not complete
-        self._header_bytes = 0  # bytes of the headers that the parser has found
+        # The request that is being answered, or the last answered request.
+        self._running: RequestResponseCycle | None = None
+        self._seconds = 0  # The seconds since the present phase began.
+        self._requests = 0  # The number of requests that have begun.
+        self._head_bytes = 0  # The bytes of a head that is not complete.
+        self._header_bytes = 0  # The bytes of the headers that the parser has found.
         self._body_bytes = 0
-        self._framing_bytes = 0  # bytes that arrived with a body and are not part of its content
+        self._framing_bytes = 0  # The bytes that arrived with a body and are not part of its content.
         self._max_body_bytes = MAX_REQUEST_BYTES
         self._refusal: tuple[int, str] | None = None
 
@@ -137,7 +140,8 @@ class LimitedProtocol(HttpToolsProtocol):
         before, body_before, requests_before = self._phase, self._body_bytes, self._requests
         super().data_received(data)
         if self._phase is _Phase.HEAD:
-            # If the head began within this data, its beginning is not known. Counting starts with the next data.
+            # If the head began within this data, the position of its beginning is not known. Counting starts with the
+            # next data.
             self._head_bytes = self._head_bytes + len(data) if self._requests == requests_before else 1
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, _HEAD_TOO_LARGE)
@@ -146,7 +150,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._framing_bytes > MAX_HEAD_BYTES + 16 * self._body_bytes:
                 self._refuse(400, "the request's body is nearly all framing: send it in larger chunks")
 
-    # Calls by the parser. If one of them raises an error, uvicorn calls `send_400_response`.
+    # The parser calls the following methods. If a method raises an error, uvicorn calls `send_400_response`.
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -217,16 +221,16 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._phase is _Phase.COMPLETE and self.cycle.response_complete:
             self._enter(_Phase.IDLE)
         elif self._phase is _Phase.BODY and self.cycle.response_complete:
-            self._limits.waiting[self] = None  # it was answered before it was complete
+            self._limits.waiting[self] = None  # The request was answered before it was complete.
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request that the parser cannot read, or that one of the checks has refused."""
+        """Refuse a request that the parser cannot read or that a check has refused."""
         self._refuse(*(self._refusal or (400, "not a valid HTTP request")))
 
     # Time limits.
 
     def tick(self) -> None:
-        """Count a second, and refuse the request or close the connection if it takes too long."""
+        """Count a second of this connection, and refuse its request or close the connection if it takes too long."""
         if not self.flow.read_paused:
             self._seconds += 1
         match self._phase:
@@ -268,7 +272,7 @@ class LimitedProtocol(HttpToolsProtocol):
         raise ValueError(text)
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer with a Connect error, and ignore the rest of the request."""
+        """Answer a request with a Connect error, and ignore the rest of the request."""
         if self._phase is _Phase.LEAVING or self.transport.is_closing():
             return
         self._limits.waiting.pop(self, None)
@@ -278,9 +282,10 @@ class LimitedProtocol(HttpToolsProtocol):
         running = self._running
         if running is not None and not running.response_complete:
             if running.response_started or running is not self.cycle:
-                self.transport.close()  # an answer that has begun cannot be replaced
+                self.transport.close()  # An answer that has begun cannot be replaced.
                 return
-            running.disconnected = True  # tells the application that the client has left, and drops its answer
+            # This call informs the application that the client has left, and drops the application's answer.
+            running.disconnected = True
             running.message_event.set()
         code, reason = _CODES.get(status, _TOO_LARGE)
         body = error_as_json(code, text, reason)
@@ -291,7 +296,7 @@ class LimitedProtocol(HttpToolsProtocol):
             b"connection: close\r\n\r\n",
         ]
         self.transport.write(b"".join(head) + body)
-        self.flow.resume_reading()  # unread bytes would make the kernel reset the connection and lose the answer
+        self.flow.resume_reading()  # Unread bytes would make the kernel reset the connection and lose the answer.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:

@@ -1,4 +1,5 @@
-"""The connections of sync clients. Each connection is added to a `Lifetime`, so that closing a client ends its reads.
+"""Opens the connections of sync clients. Each connection is added to a `Lifetime`, so that closing a client ends its
+reads.
 
 This module imports httpcore, which takes a while to load. Import it inside functions only.
 """
@@ -27,10 +28,10 @@ class Backend(httpcore.SyncBackend):
 
 
 class OneWriteBackend(httpcore.SyncBackend):
-    """Opens connections that send the head and the body of a small request in one packet.
+    """A network backend for httpcore whose connections send the head and the body of a small request in one packet.
 
     httpcore writes the head and the body one after the other. With one packet, the server wakes up once and not twice.
-    This is for HTTP/1.1 without TLS only, where no thread writes while another one reads.
+    Use this backend for HTTP/1.1 without TLS only, where no thread writes while another one reads.
     """
 
     def __init__(self, lifetime: Lifetime) -> None:

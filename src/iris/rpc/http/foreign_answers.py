@@ -1,7 +1,7 @@
-"""Says in words what an answer is that Iris did not give: of a proxy, a login page, another program.
+"""Describes an answer that does not come from Iris, but for example from a proxy, a login page or another program.
 
-A proxy answers in HTTP alone: with a status, a name in its `Server` header, and a page for people. What such an answer
-most likely means, and which setting cures it, is written down here.
+A proxy answers with an HTTP status, a name in the `Server` header, and a page for people. This module explains what
+such an answer most likely means, and which setting solves the problem.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-# The largest request is a workspace of 100 MiB with a callable; what is sent beside it is small.
+# The largest request contains a workspace of 100 MiB and a callable. The rest of the request is small.
 _LARGEST_REQUEST = "200m"
 _BODY_LIMITS = {
     "nginx": f"client_max_body_size {_LARGEST_REQUEST};",
@@ -42,11 +42,12 @@ _ASK = "is the address right?"
 
 
 def describe_answer(status: int, headers: Mapping[str, str], address: str) -> str:
-    """Return what a foreign answer is, who gave it, and what most likely cures it.
+    """Return a description of a foreign answer: what it is, which program sent it, and what most likely solves the
+    problem.
 
     Args:
-        status: Its HTTP status.
-        headers: Its headers, with names in any case.
+        status: The HTTP status of the answer.
+        headers: The headers of the answer, with names in any case.
         address: The base URL that was called.
     """
     known = {name.lower(): value for name, value in headers.items()}
@@ -78,7 +79,7 @@ def _cause(status: int, headers: Mapping[str, str], server: str, address: str) -
 
 
 def _cure(settings: Mapping[str, str], server: str) -> str:
-    """Return the setting to change, of this server where its name says which it is, else of those that have one."""
+    """Return advice on which proxy setting to change. For an unknown proxy, name the settings of common ones."""
     named = next((name for name in settings if name in server), None)
     if named is not None:
         return f"the setting of {named} for that: {settings[named]}"

@@ -1,8 +1,9 @@
-"""Which proxy of the environment a call goes through, and what its URL means.
+"""Finds the proxy that a call goes through, as the environment configures it, and parses the proxy's URL.
 
-The variables are those of curl: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in lower case too. Neither
-urllib nor httpx understands all forms of `NO_PROXY` that are in use, ranges of addresses above all, so the matching is
-ours. Where the environment names no proxy, the settings of macOS and Windows count, as urllib reads them.
+The environment variables are the ones that curl reads: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, also in
+lower case. This module matches `NO_PROXY` itself, because neither urllib nor httpx understands all forms that are in
+use, for example ranges of addresses. If the environment names no proxy, the system's settings on macOS and Windows
+apply, and urllib reads them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ProxyFaultError(ConnectionError):
 
     Args:
         proxy: The proxy.
-        reason: What went wrong.
+        reason: What went wrong at the proxy.
         refused: Whether the proxy answered and refused, so that a retry is useless.
         asks_for_login: Whether the proxy refused because it needs a user name and a password.
     """
@@ -45,14 +46,14 @@ class ProxyFaultError(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that calls go through. As text it is shown without its password.
+    """A proxy that calls go through. The text of an instance does not contain the proxy's password.
 
     Attributes:
-        scheme: http, https, socks5 or socks5h.
-        host: Its name or address; an IPv6 address has no brackets.
-        port: Where it listens.
-        auth: User and password, decoded; None: it is given none.
-        source: The environment variable that names it, or "the system's settings".
+        scheme: The scheme of the proxy's URL: http, https, socks5 or socks5h.
+        host: The name or address of the proxy. An IPv6 address has no brackets.
+        port: The port of the proxy.
+        auth: The decoded user name and password for the proxy, or None if the proxy gets neither.
+        source: The environment variable that names the proxy, or "the system's settings".
     """
 
     scheme: str
@@ -71,13 +72,13 @@ class Proxy:
 
 
 def find_proxy(address: str) -> Proxy | None:
-    """Return the proxy that calls to a base URL go through; None: they go straight.
+    """Return the proxy that calls to a base URL go through, or None if the calls go directly to the server.
 
-    Calls to this machine itself never go through one.
+    Calls to this machine itself never go through a proxy.
 
     Raises:
-        FailedPreconditionError: The proxy that is meant is not described by a URL that can be used.
-        MissingExtraError: It is a SOCKS proxy, and the extra [socks] is not installed.
+        FailedPreconditionError: The configured URL of the proxy is not usable.
+        MissingExtraError: The proxy is a SOCKS proxy, and the extra [socks] is not installed.
     """
     parts = urlsplit(address)
     if is_loopback(address):
@@ -96,11 +97,12 @@ def find_proxy(address: str) -> Proxy | None:
 
 
 def bypasses_proxy(parts: SplitResult, no_proxy: str) -> bool:
-    """Return whether a text of `NO_PROXY` excludes the host and port of a URL from proxies.
+    """Return whether a value of `NO_PROXY` excludes the host and port of a URL from proxies.
 
-    The text is a list, separated by commas or spaces, of: `*`; a domain, which excludes its subdomains as well, with or
-    without `.` or `*.` before it; an IP address; a range of addresses, as `10.0.0.0/8`. Each may have a scheme before
-    it, and each but a range a port behind it. An entry that is none of these excludes nothing.
+    The value is a list of entries, separated by commas or spaces. An entry is `*`, an IP address, a range of addresses
+    such as `10.0.0.0/8`, or a domain. A domain may begin with `.` or `*.`, and always excludes its subdomains as well.
+    Each entry may begin with a scheme, and each entry except a range may end with a port. Every other entry excludes
+    nothing.
     """
     host = (parts.hostname or "").rstrip(".").lower()
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
@@ -130,7 +132,9 @@ def _excludes(entry: str, scheme: str, host: str, port: int) -> bool:
 
 
 def _split_port(text: str) -> tuple[str, str]:
-    """Return host and port of `host:port`, `[v6]:port`, or of a host alone, without brackets."""
+    """Return the host and the port of `host:port`, `[v6]:port`, or a host alone. The host is returned without
+    brackets.
+    """
     if text.startswith("["):
         name, _, rest = text[1:].partition("]")
         return name, rest.removeprefix(":")
@@ -150,7 +154,9 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _variable(name: str, value: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the spelling of the variable that a value came from, for a person who wants to change it."""
+    """Return the name of a proxy variable as the environment spells it, so that an error message names the variable to
+    change.
+    """
     spellings = (f"{name}_proxy", f"{name.upper()}_PROXY")
     return next((spelling for spelling in spellings if environment.get(spelling) == value), spellings[-1])
 
@@ -169,7 +175,7 @@ def _parse(text: str, source: str) -> Proxy:
     else:
         why = "the host is missing"
     if not host or port == 0 or re.search(r"\s", url):
-        # Not the text itself: there may be a password in it.
+        # The text of the URL is not quoted, because it may contain a password.
         hint = "; a '/', '#', '?' or '@' in user or password is written as %2F, %23, %3F, %40" if "@" in text else ""
         why = "it cannot be read" if "@" in text else why
         raise FailedPreconditionError(f"{source} does not name a proxy: {why} (expected {_ACCEPTED}{hint})")

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 # Servers send a beat at least every 15 s. A stream that is silent for longer than two beats is broken.
 STREAM_SILENCE_S = 40.0
-# The longest time until the first message, which servers send at once.
+# The longest time to wait for the first message of a stream. Servers send the first message at once.
 FIRST_MESSAGE_S = 10.0
 
 
 class Body(Protocol):
-    """The body of a stream's answer, which can be closed."""
+    """The body of a stream's answer. It can be closed."""
 
     def close(self) -> None: ...
 
@@ -24,8 +24,9 @@ class Body(Protocol):
 class StreamHandle:
     """The connection of a stream.
 
-    A reader must call `close`, although the generators around a stream would close the connection as well. Python
-    ignores exceptions that are raised while it discards a generator, and would lose a Ctrl-C at that moment.
+    The reader of a stream must call `close`, although the generators around the stream would close the connection as
+    well. Python ignores exceptions that are raised while it discards a generator, and would lose a Ctrl-C at that
+    moment.
     """
 
     def __init__(self) -> None:
@@ -44,9 +45,11 @@ class StreamHandle:
             current_handle.reset(token)
 
     def abort(self) -> None:
-        """End the stream, also one that is opened later. The reader gets a ConnectionError. Any thread may call this.
+        """End the present stream, or a stream that is opened later. The reader gets a ConnectionError. Any thread may
+        call this method.
 
-        In a child process after a fork this does nothing, because the parent shares the connection and goes on reading.
+        In a child process after a fork this method does nothing, because the parent shares the connection and continues
+        to read.
         """
         self.aborted = True
         if self._socket is not None and self._pid == os.getpid():
@@ -54,7 +57,7 @@ class StreamHandle:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection. Only the reading thread may call this."""
+        """Close the connection. Only the reading thread may call this method."""
         body, self._body = self._body, None
         if body is not None and self._pid == os.getpid():
             body.close()

@@ -10,19 +10,19 @@ from iris.arguments import check_path, refuse
 from iris.errors import FailedPreconditionError
 from iris.rpc.address import is_loopback_host
 
-PART_FILE = "part.pem"  # in the state directory of a cluster, see client_cert.py
+PART_FILE = "part.pem"  # The file that client_cert.py creates in the state directory.
 CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KEY"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """Which servers a client trusts, and the certificate that the client shows.
+    """The TLS settings of a client: the servers that it trusts, and the certificate that it presents.
 
     Attributes:
-        ca: A file with the trusted certificates, in PEM; empty: the file that `SSL_CERT_FILE` names, or the public
-            certificate authorities of certifi.
-        cert: A file with the client's certificate; empty: the client has none.
-        key: A file with the key of the certificate; empty: the key is in the file `cert`.
+        ca: A file with the trusted certificates, in PEM. Empty means the file that `SSL_CERT_FILE` names, or otherwise
+            the public certificate authorities of certifi.
+        cert: A file with the client's certificate. Empty if the client has no certificate.
+        key: A file with the key of the certificate. Empty if the file `cert` contains the key.
     """
 
     ca: str = ""
@@ -36,7 +36,7 @@ class ClientTls:
         """Return the settings from a user's arguments, with `IRIS_CA`, `IRIS_CERT` and `IRIS_CERT_KEY` as defaults.
 
         Raises:
-            InvalidArgumentError: `ca` is not a path, or `cert` neither a path nor a pair of paths.
+            InvalidArgumentError: `ca` is not a path, or `cert` is neither a path nor a pair of paths.
         """
         if isinstance(cert, tuple):
             if len(cert) != 2:
@@ -84,9 +84,9 @@ class ServerTls:
     Attributes:
         cert: A file with the server's certificate and the intermediate certificates, in PEM.
         key: A file with the key of the certificate.
-        client_ca: A file with the authorities that sign client certificates; empty: clients need no certificate.
-        part: A file with the certificate and key that the parts of the cluster show to each other, if clients need a
-            certificate; see client_cert.py.
+        client_ca: A file with the authorities that sign client certificates. Empty if clients need no certificate.
+        part: A file with the certificate and key that the parts of the cluster present to each other if clients need a
+            certificate, see client_cert.py.
     """
 
     cert: str
@@ -96,7 +96,7 @@ class ServerTls:
 
     @classmethod
     def of_files(cls, cert: str, key: str, client_ca: str, part: str = "") -> ServerTls | None:
-        """Return the TLS settings with these files, or None without a certificate."""
+        """Return the TLS settings with the given files, or None if no certificate is given."""
         return cls(cert, key, client_ca, part) if cert else None
 
     def context(self) -> ssl.SSLContext:
@@ -122,7 +122,9 @@ class ServerTls:
         return context
 
     def for_parts(self) -> ClientTls:
-        """Return the settings with which the parts of a cluster call each other: they trust this certificate."""
+        """Return the settings with which the parts of a cluster call each other. The parts trust the server's
+        certificate.
+        """
         return ClientTls(self.cert, self.part)
 
 
@@ -141,7 +143,9 @@ def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """Return what a TLS error among an error's causes means, and what to do; empty if there is no TLS error."""
+    """Return an explanation of the TLS error among an error's causes, with advice. The text is empty if there is no TLS
+    error.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -168,7 +172,7 @@ def _explain_handshake(error: ssl.SSLError) -> str:
         return "it does not speak TLS; is the address http://…?"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
         return f"it asks for a certificate that it trusts: give one with cert=… or {CERT_VARIABLE}"
-    return ""  # the connection broke, and the call is retried
+    return ""  # A broken connection is not a fault of certificates, and the call is retried.
 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Tells how much of a large request has been sent, to whoever asked for it around the call."""
+"""Reports the progress of large requests to a function that the caller provides."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=No
 
 @contextmanager
 def reporting(report: Report) -> Iterator[None]:
-    """Have a function told, inside of the block, how much of each request over 256 KiB this thread has sent.
+    """Call a function with the progress of each request over 256 KiB that this thread sends inside the block.
 
-    What the function raises ends the call, and leaves the block as it is: the transport would take it for a fault of
-    the connection.
+    An exception of the function ends the call and leaves the block unchanged. Without this rule, the transport would
+    treat the exception as a fault of the connection.
     """
     raised: list[Exception] = []
 
@@ -40,7 +40,9 @@ def reporting(report: Report) -> Iterator[None]:
 
 
 def in_slices(body: bytes) -> Iterator[bytes] | None:
-    """Return a body in slices, each of which is reported once it is sent; None: nobody asked, or it is small."""
+    """Return a request's body in slices, each of which is reported once it is sent. Return None if the body is small or
+    nobody requested reports.
+    """
     report = _report.get()
     if report is None or len(body) <= _SLICE_BYTES:
         return None

@@ -1,3 +1,3 @@
-"""What a server does around each call: decode requests strictly, take turns, and bound the streams that are open.
-Imported by the services of controller and worker.
+"""The code of a server around each call: it decodes requests strictly, lets heavy calls wait for turns, and limits open
+streams. The services of controller and worker import this package.
 """

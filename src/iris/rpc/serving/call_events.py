@@ -1,6 +1,7 @@
 """Writes each call that a server answers to the event log.
 
-Calls are events of the level DEBUG. They never contain what was sent: a request may contain code, a token or data.
+Calls are events of the level DEBUG. The events never contain requests or answers, because a request may contain code, a
+token or data.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 class CallEventInterceptor:
-    """Writes an event for each call at its end: the method, how long the call took, and the code of its error."""
+    """An interceptor that writes an event at the end of each call, with the method, the duration and the code of the
+    error.
+    """
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
         """Make a unary call."""

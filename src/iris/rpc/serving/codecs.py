@@ -1,11 +1,11 @@
-"""How a server decodes requests and encodes answers, without blocking its event loop for long.
+"""Decodes the requests and encodes the answers of a server, without blocking the event loop for long.
 
 connectrpc calls two codecs on the event loop. The codecs here leave the slow case, large messages in JSON, to a thread
-(`MessageThread`): the codec passes a large request on undecoded, and `MessageCoding`, an interceptor, has the thread
-decode it. Answers may arrive at the codec already encoded.
+(`MessageThread`): the codec passes a large request on undecoded, and the interceptor `MessageCoding` lets the thread
+decode the request. Answers may be encoded before they reach the codec.
 
-Binary messages are coded on the loop. Protobuf codes hundreds of megabytes per second, and holds Python's global lock
-meanwhile, so a thread would gain nothing.
+Binary messages are coded on the loop. Protobuf codes hundreds of megabytes per second and holds Python's global lock
+meanwhile, therefore a thread would gain nothing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.request_enums import check_enums
 from iris.rpc.serving.request_json import parse_request
 
-# Smaller messages take only a millisecond or two, so they are coded on the loop.
-_INLINE_JSON_BYTES = 8 * 1024  # the size of a request in JSON
-_INLINE_ANSWER_BYTES = 2 * 1024  # the size of an answer in binary; JSON takes about seven times as much
+# Smaller messages need only a millisecond or two and are therefore coded on the loop. The first limit is the size of a
+# request in JSON. The second limit is the size of an answer in binary, and JSON needs about seven times as much.
+_INLINE_JSON_BYTES = 8 * 1024
+_INLINE_ANSWER_BYTES = 2 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class BinaryCodec:
 
 
 class JsonCodec:
-    """The codec for JSON. It leaves large requests to `MessageCoding`."""
+    """The codec for JSON, which leaves large requests to `MessageCoding`."""
 
     def name(self) -> str:
         """Return the codec's name in content types."""
@@ -74,7 +75,7 @@ class JsonCodec:
         return message.data if isinstance(message, EncodedAnswer) else _to_json(message)
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Message | UndecodedRequest:
-        """Return the message in the data; a large request is returned undecoded."""
+        """Return the message in the data. A large request is returned undecoded."""
         if len(data) > _INLINE_JSON_BYTES:
             return UndecodedRequest(data, message_class)
         return _parse(data, message_class)
@@ -84,7 +85,7 @@ CODECS = (BinaryCodec(), JsonCodec())
 
 
 class MessageThread:
-    """The thread that decodes and encodes large JSON. Callers take turns."""
+    """The thread that decodes and encodes large JSON. Callers wait for their turns."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "iris-json")
@@ -110,8 +111,8 @@ class MessageThread:
 
 
 class MessageCoding:
-    """Decodes the requests that the codecs left undecoded, and checks enums. An interceptor before all others that read
-    requests.
+    """An interceptor that decodes the requests that the codecs left undecoded, and checks enums. It must come before
+    all other interceptors that read requests.
     """
 
     def __init__(self, thread: MessageThread) -> None:

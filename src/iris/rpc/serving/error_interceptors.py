@@ -1,4 +1,6 @@
-"""Interceptors of a server that turn the errors of a service into the wire's, and release what a failed call held."""
+"""Interceptors of a server that convert the errors of a service into Connect errors, and release the memory of failed
+calls.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class ReleaseInterceptor:
-    """Releases the memory of a failed call at once. It must be the first interceptor of a server.
+    """An interceptor that releases the memory of a failed call at once. It must be the first interceptor of a server.
 
     An error refers to the stack frames that it passed, which refer to the request, and connectrpc keeps the error in
     one of these frames. Python's garbage collector finds such a circle late. Without this interceptor, each refused
@@ -37,7 +39,9 @@ class ReleaseInterceptor:
 
 
 class ErrorInterceptor:
-    """Turns the errors that a service raises into Connect errors, so that services raise only errors of Iris."""
+    """An interceptor that converts the errors of a service into Connect errors, so that services raise only errors of
+    Iris.
+    """
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
         """Make a unary call."""
@@ -67,6 +71,7 @@ def _wire_error(error: Exception) -> ConnectError:
         return error
     if isinstance(error, IrisError):
         return to_connect_error(error)
-    _log.error("a call failed", exc_info=error)  # a bug: the caller gets the text, the log has the traceback
+    # The error is a bug. The caller gets the text, and the log gets the traceback.
+    _log.error("a call failed", exc_info=error)
     text = shown(f"a bug of Iris, see the server's log: {type(error).__name__}: {error}")
     return connect_error(Code.INTERNAL, text, ErrorReason.INTERNAL)

@@ -1,4 +1,4 @@
-"""Failpoints around the calls that a server answers: see iris/failpoints.py."""
+"""Adds failpoints around the calls that a server answers, see iris/failpoints.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from iris.errors import UnavailableError
 from iris.failpoints import MessageDropped, failpoint
 
 Message = MutableMapping[str, Any]
-# The failpoints of each service, by its path: when a call was received, before its answer is sent, and afterwards.
+# The failpoints of each service, by its path: a point after a call was received, a point before the answer is sent, and
+# a point after the answer was sent.
 _POINTS = {
     "/iris.cluster.ControllerService": ("controller.request", "controller.reply.before", "controller.reply.after"),
     "/iris.cluster.WorkerService": ("worker.request", "worker.reply.before", "worker.reply.after"),
@@ -20,7 +21,7 @@ _POINTS = {
 class FailingApplication:
     """An ASGI application with failpoints before each call, and before and after each message of an answer.
 
-    When a failpoint drops a message, the connection is cut, as with a real loss.
+    When a failpoint drops a message, the connection is cut, like after a real loss.
 
     Args:
         path: The path of the service.
@@ -39,7 +40,7 @@ class FailingApplication:
             nonlocal begun, dropped
             try:
                 if dropped:
-                    raise MessageDropped(self._reply)  # the application may go on sending
+                    raise MessageDropped(self._reply)  # The application may continue to send.
                 failpoint(self._reply)
                 begun = True
                 await send(message)
@@ -52,7 +53,7 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # answer like a proxy that cannot reach the server
+        except UnavailableError:  # The answer is that of a proxy that cannot reach the server.
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return

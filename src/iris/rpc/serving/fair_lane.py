@@ -1,7 +1,8 @@
-"""A lane for expensive work: a few pieces at once, and a queue for each caller, served in turn.
+"""Limits expensive work to a few pieces at once. Each caller has a queue, and the queues are served in turn.
 
-The boring choice: a caller with many pieces of work waits behind its own pieces, never in front of another caller. The
-loop that serves owns the state, so there is no lock. Think again when callers need different shares.
+A caller with many pieces of work waits behind its own pieces, and never in front of another caller.
+The event loop of the server owns the state, therefore there is no lock. This design assumes that all callers get equal
+shares.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from iris.reasons import ErrorReason
 
 
 class FairLane:
-    """Turns at expensive work.
+    """A lane that grants turns at expensive work.
 
     Args:
-        work: What the turns are for, in words, for errors: "lists".
-        at_once: How many turns there are at the same time.
-        per_caller: How many of these one caller may have.
-        waiting_per_caller: How many turns a caller may wait for; None: any number.
-        waiting: How many turns all callers together may wait for; None: any number.
+        work: The name of the work in error messages, for example "lists".
+        at_once: The number of turns at the same time.
+        per_caller: The number of turns that one caller may have at the same time.
+        waiting_per_caller: The number of turns that one caller may wait for, or None for any number.
+        waiting: The number of turns that all callers together may wait for, or None for any number.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class FairLane:
         self._waiting_per_caller = waiting_per_caller
         self._waiting = waiting
         self._running: Counter[str] = Counter()
-        # By caller; the caller whose turn is next comes first.
+        # The queue of each caller. The caller whose turn is next comes first.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._num_waiting = 0
 
@@ -57,13 +58,13 @@ class FairLane:
 
     @asynccontextmanager
     async def turn(self, caller: str) -> AsyncGenerator[None]:
-        """Wait for a turn, and have it for the time of the block.
+        """Wait for a turn, and keep the turn while the block runs.
 
         Args:
-            caller: Who asks; turns are shared between callers.
+            caller: The caller that needs the turn. Turns are shared between callers.
 
         Raises:
-            ResourceExhaustedError: Too many turns are waited for already.
+            ResourceExhaustedError: Too many pieces of work wait for a turn already.
         """
         await self._begin(caller)
         try:
@@ -86,7 +87,7 @@ class FairLane:
             if granted.cancelled():
                 self._leave(caller, granted)
             else:
-                self._end(caller)  # the turn came in the same moment
+                self._end(caller)  # The turn was granted in the same moment.
             raise
 
     def _check(self, caller: str) -> None:
@@ -94,7 +95,7 @@ class FairLane:
         if self._waiting_per_caller is not None and queued >= self._waiting_per_caller:
             raise ResourceExhaustedError(
                 f"{queued:,} calls of {quoted(caller)} wait for {self._work} already, which is the limit: make the"
-                " next call when an earlier one was answered",
+                " next call after an earlier call was answered",
                 reason=ErrorReason.TOO_MANY_CALLS,
             )
         if self._waiting is not None and self._num_waiting >= self._waiting:
@@ -122,7 +123,7 @@ class FairLane:
             del self._queues[caller]
 
     def _grant(self) -> None:
-        """Give free turns to the callers that wait, one after the other."""
+        """Give free turns to the waiting callers, one after the other."""
         while self._running.total() < self._at_once:
             caller = next((name for name in self._queues if self._running[name] < self._per_caller), None)
             if caller is None:
@@ -134,6 +135,6 @@ class FairLane:
                 self._queues.move_to_end(caller)
             else:
                 del self._queues[caller]
-            if not granted.done():  # else its caller has left in this moment
+            if not granted.done():  # Otherwise the caller has left in this moment.
                 self._running[caller] += 1
                 granted.set_result(None)

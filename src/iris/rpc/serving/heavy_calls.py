@@ -1,4 +1,5 @@
-"""Limits heavy calls, whose answers grow with the state of a server. They take turns, with a queue for each caller.
+"""Limits heavy calls, whose answers grow with the state of a server. Heavy calls wait for turns, with a queue for each
+caller.
 
 Equal calls share one answer. While an answer is being made, equal calls wait, and the next answer is for all of them.
 An answer is therefore never older than its call, and forty readers of one large job cost as much as two.
@@ -32,27 +33,28 @@ def always(request: Any) -> bool:
 def reading_lane() -> FairLane:
     """Return the lane for the heavy calls of readers.
 
-    All answers are made in slices on one event loop, so more turns at once would make nothing faster. Two turns per
-    caller allow one answer to be encoded while the next one is made.
+    All answers are made in slices on one event loop, therefore more turns at once would make nothing faster. Two turns
+    per caller allow one answer to be encoded while the next one is made.
     """
     return FairLane("lists and other large answers", at_once=4, per_caller=2, waiting_per_caller=256, waiting=4096)
 
 
 @dataclass(slots=True)
 class _Asked:
-    """An answer that is not being made yet, and the number of calls that wait for it."""
+    """An answer that is not being made yet, and the number of calls that wait for the answer."""
 
     making: asyncio.Task[EncodedAnswer]
     calls: int = 0
 
 
 class HeavyCalls:
-    """Lets heavy calls take turns, and shares answers. An interceptor after the one that authorises calls.
+    """An interceptor that makes heavy calls wait for turns, and shares answers. It must come after the interceptor that
+    authorises calls.
 
     Args:
-        rules: Which calls are heavy. Their answers must not depend on the caller.
-        lane: The lane in which the calls take turns.
-        thread: Encodes large JSON.
+        rules: The rules that decide which calls are heavy. The answers of heavy calls must not depend on the caller.
+        lane: The lane in which heavy calls wait for turns.
+        thread: The thread that encodes large JSON.
     """
 
     def __init__(self, rules: HeavyRules, lane: FairLane, thread: MessageThread) -> None:
@@ -62,7 +64,7 @@ class HeavyCalls:
         self._asked: dict[tuple[str, bool, bytes], _Asked] = {}
 
     async def intercept_unary(self, call_next: Callable[..., Awaitable[Any]], request: Any, ctx: Any) -> Any:
-        """Make a unary call; a heavy one waits for its turn."""
+        """Make a unary call. A heavy call waits for its turn."""
         is_heavy = self._rules.get(ctx.method.name)
         if is_heavy is None or not is_heavy(request):
             return await call_next(request, ctx)
@@ -76,7 +78,7 @@ class HeavyCalls:
         try:
             return await asyncio.shield(asked.making)
         except ConnectError as error:
-            # A new error for each call, because an error refers to the stack frames that it passed.
+            # Each call gets a new error, because an error refers to the stack frames that it passed.
             raise ConnectError(error.code, error.message, error.details) from None
         finally:
             asked.calls -= 1
@@ -91,7 +93,7 @@ class HeavyCalls:
         asked = self._asked[key]
         try:
             async with self._lane.turn(caller().key):
-                self._forget(key, asked)  # later calls may need newer state than this answer has
+                self._forget(key, asked)  # Later calls may need newer state than this answer contains.
                 answer = await call_next(request, ctx)
                 return await self._thread.encode(answer, as_json=key[1])
         except IrisError as error:

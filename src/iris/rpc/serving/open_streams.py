@@ -1,4 +1,4 @@
-"""Limits the open streams of a server: of each caller, and of all callers together."""
+"""Limits the open streams of a server, for each caller and for all callers together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from iris.system.event_loop import open_file_limit
 
 Message = TypeVar("Message")
 
-MAX_POSITIONS = 10_000  # per stream, because a job has at most as many tasks
-_MAX_ALL_POSITIONS = 200_000  # in all streams together; each position takes about a kilobyte
+MAX_POSITIONS = 10_000  # The largest number of logs in one stream, because a job has at most this number of tasks.
+# The largest number of logs in all streams together. Each position needs about a kilobyte.
+_MAX_ALL_POSITIONS = 200_000
 _MAX_POSITIONS_OF_CALLER = 50_000
 
 
@@ -21,7 +22,9 @@ _OPTION_OF_CONTROLLER = "'iris up --max-streams-per-user' sets the limit"
 
 
 def streams_of_caller() -> int:
-    """Return how many streams one caller may have open at a worker. Four callers together cannot use up the limit."""
+    """Return the number of streams that one caller may have open at a worker. Four callers together cannot use up the
+    limit of all callers.
+    """
     return max(4, min(1000, _streams_overall() // 5))
 
 
@@ -33,10 +36,11 @@ class OpenStreams:
     """The open streams of a server.
 
     Args:
-        per_caller: The largest number of streams of one caller; None: only the number of all streams is limited.
-        overall: The largest number of all streams. Default: an eighth of the files that this process may have open,
-            which is half of the connections (`connection_limits.py`), so that other calls always get a connection.
-        advice: What a caller with too many streams can do, apart from ending some.
+        per_caller: The largest number of streams of one caller. If None, only the number of all streams is limited.
+        overall: The largest number of all streams. The default is an eighth of the files that this process may have
+            open. This is half of the limit of connections (`connection_limits.py`), so that other calls always get a
+            connection.
+        advice: The advice for a caller with too many streams, apart from ending some of them.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class OpenStreams:
         self._per_caller = per_caller
         self._advice = advice
         self._overall = overall or _streams_overall()
-        if per_caller is not None and per_caller > self._overall // 2:  # two callers together cannot use up the limit
+        if per_caller is not None and per_caller > self._overall // 2:  # Two callers together cannot use up the limit.
             self._per_caller = max(1, self._overall // 2)
             self._advice = "more files allow more: raise 'ulimit -n' where this server was started"
         self._open: Counter[str] = Counter()
@@ -58,9 +62,9 @@ class OpenStreams:
 
         Args:
             caller: The caller that opens the stream.
-            messages: The messages of the stream, before the first one was read.
+            messages: The iterator over the stream's messages, of which none was read yet.
             positions: The number of logs that the stream reads.
-            is_limited: Whether the limits of one caller apply; otherwise only the limits of all callers do.
+            is_limited: Whether the limits of one caller apply. If not, only the limits of all callers apply.
 
         Raises:
             ResourceExhaustedError: A limit is reached.

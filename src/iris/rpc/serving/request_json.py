@@ -1,7 +1,7 @@
 """Parses requests in JSON strictly: an unknown field or enum word is refused, with the nearest known name as a hint.
 
 Protobuf's own parser either ignores unknown names or refuses them without a hint. If a misspelt option were ignored,
-the request would do something else than its sender intended.
+the request would have another effect than its sender intended.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from iris.rpc import cluster_pb2
 
 Request = TypeVar("Request", bound=Message)
 
-_LISTED_FIELDS = 12  # the largest number of fields that an error lists
-_SIMILAR = 0.65  # the similarity of two names, as difflib counts; two swapped letters of three are similar enough
-_DEEPEST = 3  # how many levels of nested messages are searched for a field of the same name
+_LISTED_FIELDS = 12  # The largest number of fields that an error lists.
+# The similarity of two names by the measure of difflib. Three letters of which two are swapped are similar enough.
+_SIMILAR = 0.65
+_DEEPEST = 3  # The number of levels of nested messages that are searched for a field of the same name.
 
 _CONTROLLER, _WORKER = cluster_pb2.Controller.DESCRIPTOR, cluster_pb2.Worker.DESCRIPTOR
 # Requests that change nothing. Unknown fields in these requests are ignored unless they resemble a known field, because
-# a newer client may ask for more than this release knows, and can use an answer without it.
+# a newer client may use fields that this release does not know, and can use an answer without them.
 _READING = {
     *(
         _CONTROLLER.nested_types_by_name[name]
@@ -66,7 +67,9 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
     except InvalidArgumentError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"the request is no JSON: {error}", reason=ErrorReason.MALFORMED_REQUEST) from None
+        raise InvalidArgumentError(
+            f"the request is not valid JSON:  {error}", reason=ErrorReason.MALFORMED_REQUEST
+        ) from None
     message = message_class()
     _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)
     try:
@@ -76,7 +79,7 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
         raise InvalidArgumentError(
             f"the request is no {message.DESCRIPTOR.name}: {error}", reason=ErrorReason.MALFORMED_REQUEST
         ) from None
-    except Exception as error:  # noqa: BLE001 - ParseDict also raises errors of the types that it converts values with
+    except Exception as error:  # noqa: BLE001 - ParseDict also raises errors of types that convert the values.
         text = f"{type(error).__name__}: {error}"
         raise InvalidArgumentError(
             f"the request is no {message.DESCRIPTOR.name}: {text}", reason=ErrorReason.MALFORMED_REQUEST
@@ -170,13 +173,15 @@ def _check_unknown(message: Any, name: str, path: str, *, is_lenient: bool) -> N
 
 
 def _field(message: Any, name: str) -> FieldDescriptor | None:
-    """Return the field with a name, in the spelling of JSON or of the proto file; None if there is none."""
+    """Return the field with a name in the spelling of JSON or of the proto file, or None if there is no such field."""
     found: FieldDescriptor | None = message.fields_by_camelcase_name.get(name) or message.fields_by_name.get(name)
     return found
 
 
 def _places(message: Any, name: str, depth: int = 1) -> Iterator[str]:
-    """Yield the paths of fields with this name in nested messages, such as `resources.replicas`; nearest first."""
+    """Yield the paths of all fields with a given name in nested messages, for example `resources.replicas`. The nearest
+    field comes first.
+    """
     if depth > _DEEPEST:
         return
     inner = [
@@ -194,13 +199,13 @@ def _places(message: Any, name: str, depth: int = 1) -> Iterator[str]:
 
 
 def _nearest(given: str, by_word: dict[str, str]) -> str:
-    """Return the known name that resembles the given one most; empty if none is similar."""
+    """Return the known name that resembles the given name most, or an empty text if no name is similar."""
     found = difflib.get_close_matches(given[:100].lower(), by_word, n=1, cutoff=_SIMILAR)
     return by_word[found[0]] if found else ""
 
 
 def _common_prefix(names: list[str]) -> str:
-    """Return what all values of an enum begin with, up to an underscore: `PLACEMENT_`."""
+    """Return the common prefix of all values of an enum up to an underscore, for example `PLACEMENT_`."""
     first, last = min(names), max(names)
     length = next((at for at, letter in enumerate(first) if last[at : at + 1] != letter), len(first))
     return first[: first.rfind("_", 0, length) + 1]

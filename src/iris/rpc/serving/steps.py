@@ -1,4 +1,6 @@
-"""Long work in steps: a generator that yields wherever the work may be interrupted, and returns the result."""
+"""Divides long work into steps. The work is a generator that yields wherever it may be interrupted, and returns the
+result.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ Steps = Generator[None, None, T]
 
 
 def finish(work: Steps[T]) -> T:
-    """Do all steps at once and return the result, if the work is short or runs in a thread of its own."""
+    """Do all steps at once and return the result. Use this for short work, or for work in a separate thread."""
     while True:
         try:
             next(work)

@@ -1,3 +1,3 @@
-"""This machine as an engine: standing worker processes and a ledger of the slots that gangs hold. Imported by the
-server.
+"""The engine for this machine: standing worker processes, and a ledger of the slots that gangs hold. The server imports
+the engine.
 """

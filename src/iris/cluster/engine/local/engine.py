@@ -1,12 +1,12 @@
-"""This machine as an engine: long-lived worker processes, and a ledger of the slots that gangs hold on them.
+"""The engine for this machine: long-lived worker processes, and a ledger of the slots that gangs hold on the workers.
 
 Starting a worker costs tenths of a second of CPU, but starting a task should cost milliseconds. Therefore workers are
 long-lived and shared by the slots of many gangs. `workers=N` splits the machine into N workers, so that one machine can
 stand in for several hosts.
 
 A *standing* worker survives its engine. If the engine is killed, the next engine in the same directory finds the worker
-by the lock that the worker holds (worker/supervision/worker_identity.py), and its slots in the ledger. If the next
-engine is configured with fewer workers, the surplus workers finish their tasks and receive no new ones.
+by the lock that the worker holds (worker/supervision/worker_identity.py), and finds the worker's slots in the ledger.
+If the next engine is configured with fewer workers, the surplus workers finish their tasks and receive no new ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from iris.system.event_loop import happens, open_file_limit
 from iris.system.files import write_file
 from iris.system.private_dir import make_private
 
-_RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)  # before each restart of a worker that died within `_LIVED_LONG_S`, in order
+# The pauses before each restart of a worker that died within `_LIVED_LONG_S`, in order.
+_RESTART_PAUSE_S = (0.0, 0.2, 1.0, 5.0)
 _LIVED_LONG_S = 10.0
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class _Host:
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     keeper: asyncio.Task[None] | None = None
-    incarnation: str = field(default_factory=_new_incarnation)  # of the worker's present process, or of its next one
+    # The incarnation of the worker's present process, or of its next process.
+    incarnation: str = field(default_factory=_new_incarnation)
 
 
 _WAITS = GangStatus(GangState.WAITING, reason="this machine has not enough free capacity")
@@ -77,7 +79,8 @@ _WAITS = GangStatus(GangState.WAITING, reason="this machine has not enough free 
 @dataclass(slots=True)
 class _Gang:
     request: GangRequest
-    hosts: list[int] = field(default_factory=list)  # the index in `_hosts` for each slot; empty while the gang waits
+    # The index in `_hosts` for each slot, which is empty while the gang waits.
+    hosts: list[int] = field(default_factory=list)
     status: GangStatus = _WAITS
 
 
@@ -96,8 +99,8 @@ class LocalEngine:
         log_directory: The directory in which workers write logs that survive them. By default, workers upload their
             logs to the controller instead.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
-        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id. Called once for
-            each worker process. With None, workers get a token that no controller accepts.
+        credentials: Returns the token of a worker and the keys that it trusts, given the worker's id. The function is
+            called once for each worker process. If None, workers get a token that no controller accepts.
     """
 
     name = "local"
@@ -134,16 +137,17 @@ class LocalEngine:
         self._hosts = [_share(total, devices, i, workers, labels) for i in range(workers)]
         self._open = workers
         self._gangs: dict[str, _Gang] = {}
-        self._waiting: dict[str, _Gang] = {}  # the gangs in `_gangs` that hold no slots
+        self._waiting: dict[str, _Gang] = {}  # The gangs in `_gangs` that hold no slots.
         self._ledger = Ledger(directory / "ledger" if standing else None)
         self._avoided: Mapping[str, str] = {}
         self._abandoned = False
         self.adopted = 0
         self._changed = asyncio.Event()
         self._controller_address = ""
-        self._file_limit = open_file_limit()  # the limit that tasks get; the server may have raised its own limit
+        self._file_limit = open_file_limit()  # Tasks get this limit, because the server may have raised its own limit.
         self._credentials = credentials or (lambda worker_id: WorkerCredentials(token="none"))
-        # A copy, because later changes by this program must not reach tasks. Neither must the user's own token.
+        # The environment is a copy, because later changes by this program must not reach tasks. The copy lacks the
+        # user's own token, which must not reach tasks either.
         self._env = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
     async def start(self, controller_address: str) -> None:
@@ -164,7 +168,8 @@ class LocalEngine:
         for i, (host, process) in enumerate(zip(self._hosts, processes, strict=False)):
             if process is not None or i < self._open:
                 host.keeper = asyncio.create_task(self._keep_worker(host, process))
-        await asyncio.sleep(0)  # let the keepers begin: a keeper that is cancelled earlier would not end its worker
+        # This pause lets the keepers begin. A keeper that is cancelled earlier would not end its worker.
+        await asyncio.sleep(0)
         for i in range(len(self._hosts)):
             self._end_if_idle(i)
 
@@ -175,8 +180,8 @@ class LocalEngine:
     def _changes_scheme(self, controller_address: str) -> bool:
         """Return whether standing workers use TLS and the new controller does not, or the other way round.
 
-        Such workers and the controller could not call each other, and their attempts would neither continue nor be
-        given up.
+        Workers and a controller that differ in the use of TLS could not call each other. The workers' attempts would
+        neither continue nor be given up.
         """
         try:
             before = self._controller_file.read_text()
@@ -187,7 +192,8 @@ class LocalEngine:
     async def _find_or_start(self, host: _Host) -> WorkerProcess | None:
         process = await adopt(self._directory, host.worker_id)
         if process is not None and not process.reads(self._controller_file):
-            # The worker's directory was renamed: it reads another controller file and will never find this controller.
+            # The worker's directory was renamed. The worker reads another controller file and will never find this
+            # controller.
             await process.stop()
             process.close()
             process = None
@@ -195,7 +201,7 @@ class LocalEngine:
             host.incarnation = process.incarnation
             self.adopted += 1
         elif self._hosts.index(host) < self._open:
-            with contextlib.suppress(OSError, IrisError):  # the worker's keeper tries again and logs the error
+            with contextlib.suppress(OSError, IrisError):  # The worker's keeper tries again and logs the error.
                 process = self._start_worker(host)
         return process
 
@@ -213,7 +219,9 @@ class LocalEngine:
         self._gangs[entry.gang.gang_id] = gang
 
     async def submit(self, gang: GangRequest) -> None:
-        """Submit a gang, see `Engine.submit`. If its slots are free, they are allocated before this returns."""
+        """Submit a gang, see `Engine.submit`. If the gang's slots are free, the slots are allocated before this method
+        returns.
+        """
         if gang.gang_id in self._gangs:
             return
         empty = [replace(machine, free=machine.total, tasks=0, alive=True) for machine in self._machines()]
@@ -241,8 +249,8 @@ class LocalEngine:
         self._allocate_waiting()
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Return all gangs, see `Engine.snapshot`. They are written to the ledger first, because the controller acts
-        on what this returns.
+        """Return all gangs, see `Engine.snapshot`. All gangs are written to the ledger first, because the controller
+        acts on the snapshot.
         """
         self._ledger.flush()
         return {gang_id: gang.status for gang_id, gang in self._gangs.items()}
@@ -266,7 +274,7 @@ class LocalEngine:
     async def close(self) -> None:
         """End the workers, which end their tasks."""
         for host in self._hosts:
-            if host.keeper is not None and not host.keeper.cancelling():  # a cancelled keeper is ending its worker
+            if host.keeper is not None and not host.keeper.cancelling():  # A cancelled keeper is ending its worker.
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)
         if self._standing and not self._abandoned:
@@ -274,7 +282,9 @@ class LocalEngine:
             self._controller_file.unlink(missing_ok=True)
 
     async def abandon(self) -> None:
-        """End the workers that this engine started, and keep those that it adopted. Called if a start fails."""
+        """End the workers that this engine started, and keep the workers that it adopted. The server calls this method
+        if its start fails.
+        """
         self._abandoned = True
         await self.close()
 
@@ -342,7 +352,7 @@ class LocalEngine:
 
         Args:
             host: The worker.
-            process: Its process; None: it has to be started.
+            process: The worker's process, or None if it has to be started.
         """
         running = process
 
@@ -350,7 +360,7 @@ class LocalEngine:
             nonlocal running
             try:
                 current, running = running or self._start_worker(host), None
-            except (OSError, IrisError) as error:  # memory or disk may be exhausted
+            except (OSError, IrisError) as error:  # The machine's memory or disk may be exhausted.
                 _log.warning("cannot start worker %s: %s; trying again", host.worker_id, error)
                 return True
             try:
@@ -370,7 +380,8 @@ class LocalEngine:
         worker_id = host.worker_id
         command = [
             sys.executable,
-            *("-P", "-m", "iris.cluster.worker"),  # -P: no module in the current folder replaces one of Iris
+            # The option -P keeps modules in the current folder from replacing modules of Iris.
+            *("-P", "-m", "iris.cluster.worker"),
             *("--worker-id", worker_id),
             *("--incarnation", host.incarnation),
             *("--identity-file", str(identity_file(self._directory, worker_id))),
@@ -387,7 +398,7 @@ class LocalEngine:
             command += ["--parent-pid", str(os.getpid())]
         failpoint("engine.spawn.before")
         command += self._worker_options
-        # A function, so that the token is signed while the worker process loads its program.
+        # The credentials are a function, so that the token is signed while the worker process loads its program.
         secret = partial(_secret_of, self._credentials, worker_id)
         process = start_worker(self._directory, worker_id, host.incarnation, command, self._env, secret)
         failpoint("engine.spawn.after")
@@ -399,7 +410,8 @@ class LocalEngine:
             lost = {i for i, slot in enumerate(slots) if slot.worker_id == host.worker_id}
             if lost:
                 gang.status = _broken(slots, gang.status.lost | lost)
-        host.incarnation = _new_incarnation()  # slots that are allocated from now on belong to the next process
+        # Slots that are allocated from now on belong to the worker's next process.
+        host.incarnation = _new_incarnation()
         self._changed.set()
 
 

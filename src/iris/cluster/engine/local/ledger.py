@@ -1,8 +1,8 @@
-"""The local engine's ledger on disk: which gang holds which slots of which worker process.
+"""The local engine's ledger on disk, which records which gang holds which slots of which worker process.
 
-The next engine reads the ledger. It is a file of JSON lines that is only appended to. A gang holds its slots from the
-line that names it until the line that releases it. Nothing is synced to disk, because no worker survives a crash of the
-machine.
+The ledger is a file of JSON lines, to which lines are only appended. The next engine reads the ledger. A gang holds its
+slots from the line that names it until the line that releases it. Nothing is synced to disk, because no worker survives
+a crash of the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from iris.cluster.engine.base import GangRequest, Resources, Slot
 from iris.errors import ResourceExhaustedError
 from iris.system.files import write_file
 
-_REWRITE_LINES = 1000  # a longer ledger is rewritten if most of its lines concern released gangs
+_REWRITE_LINES = 1000  # A ledger with more lines is rewritten if most of its lines concern released gangs.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class Ledger:
     """The gangs that hold slots.
 
     Args:
-        path: The ledger's file. With None, nothing is kept on disk.
+        path: The ledger's file. If None, nothing is kept on disk.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._entries: dict[str, Entry] = {}
         self._unwritten: list[str] = []
-        self._unsaved: set[str] = set()  # ids of gangs that hold slots and are not in the file yet
+        self._unsaved: set[str] = set()  # The ids of gangs that hold slots and are not in the file yet.
         self._lines = 0
-        self._is_whole = False  # whether the file and `_unwritten` together are the whole ledger
+        self._is_whole = False  # Whether the file and `_unwritten` together are the whole ledger.
 
     def load(self) -> list[Entry]:
         """Read the gangs that an earlier engine wrote, and return them."""
@@ -66,8 +66,9 @@ class Ledger:
     def flush(self) -> None:
         """Write all changes to the file.
 
-        A gang must be in the file before the controller is told that the gang holds slots, because the controller acts
-        on that. A release may be reported unwritten, because a controller that restarts releases the gang again.
+        A gang must be in the file before the controller learns that the gang holds slots, because the controller then
+        starts tasks. A release may be reported before it is written, because a controller that restarts releases the
+        gang again.
 
         Raises:
             ResourceExhaustedError: A gang that holds slots cannot be written, for example because the disk is full.
@@ -109,7 +110,7 @@ class Ledger:
             gang = GangRequest(record["gang"], len(slots), Resources(cpu, memory_bytes, gpu))
             self._entries[gang.gang_id] = Entry(gang, slots, tuple(one for _, one, _ in record["slots"]))
         except (ValueError, TypeError, KeyError, AttributeError):
-            return  # the writer was killed in the middle of the line, before it reported the gang to the controller
+            return  # The writer was killed in the middle of the line, before the gang was reported to the controller.
 
 
 def _dump(entry: Entry) -> str:

@@ -1,3 +1,3 @@
-"""An existing Ray cluster as an engine: one placement group for each gang and one worker for each slot. `engine.py`
-lists what each file does.
+"""The engine for an existing Ray cluster, with one placement group for each gang and one worker for each slot.
+`engine.py` lists the purpose of each file.
 """

@@ -1,10 +1,10 @@
 """The driver process, which talks to Ray: `python -m iris.cluster.engine.ray.driver`. The Ray engine starts it.
 
-Ray runs in a process of its own for three reasons: Ray ends its process when its head is unreachable for a minute, Ray
-replaces signal handlers, and calls to Ray may hang. The engine and the driver exchange lines of JSON. Commands
-arrive on stdin and are executed in order; answers and changes of state go to stdout. While Ray answers, the driver
-writes a line at least every half second, therefore silence means that Ray does not answer. The driver ends as soon as
-its stdin is closed.
+Ray runs in a separate process for three reasons: Ray ends its process when its head is unreachable for a minute, Ray
+replaces signal handlers, and calls to Ray may hang. The engine and the driver exchange lines of JSON. Commands arrive
+on stdin and are executed in order; answers and changes of state go to stdout. While Ray answers, the driver writes a
+line at least every half second, therefore silence means that Ray does not answer. The driver ends as soon as its stdin
+is closed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
         state = gangs.refresh()
         wire.send({"ready": _addresses()})
         wire.send_state(state)
-    except Exception as error:  # noqa: BLE001 - the engine must receive the cause, whatever it is
+    except Exception as error:  # noqa: BLE001 - The engine must receive the cause, whatever the exception is.
         traceback.print_exc()
         wire.send({"failed": _first_line(error)})
         os._exit(1)
@@ -79,7 +79,7 @@ def main() -> None:
             _execute(orders.get(), gangs, wire)
         try:
             wire.send_state(gangs.refresh())
-        except Exception:  # noqa: BLE001 - Ray does not answer; the silence tells the engine so
+        except Exception:  # noqa: BLE001 - Ray does not answer. The engine notices that from the silence of the driver.
             traceback.print_exc()
 
 
@@ -105,11 +105,12 @@ def _execute(order: Json, gangs: RayGangs, wire: _Wire) -> None:
     number, verb, arguments = order["id"], order["do"], order["with"]
     try:
         getattr(gangs, verb)(**arguments)
-        wire.send_state(gangs.refresh())  # before the answer, so that the engine then knows the command's effect
+        # The state is sent before the answer, so that the engine knows the command's effect when the answer arrives.
+        wire.send_state(gangs.refresh())
         wire.send({"id": number})
     except RejectedError as error:
         wire.send({"id": number, "rejected": str(error)})
-    except Exception as error:  # noqa: BLE001 - the engine receives the error as the answer
+    except Exception as error:  # noqa: BLE001 - The engine receives the exception as the answer.
         traceback.print_exc()
         wire.send({"id": number, "failed": _first_line(error)})
 
@@ -128,7 +129,7 @@ def _connect(address: str, namespace: str) -> None:
             " a running Ray cluster), or pass the address of a cluster's head with --ray-address HOST:PORT"
         ) from error
     host, _, port = resolved.rpartition(":")
-    try:  # checked first, because Ray itself would retry for a minute or more
+    try:  # The address is checked first, because Ray itself would retry for a minute or more.
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except OSError as error:
         raise ConnectionError(f"no Ray answers at {resolved}: {error.strerror or error}") from error

@@ -1,4 +1,6 @@
-"""Runs the driver process (driver.py), restarts it when it dies, and exchanges messages with it."""
+"""Runs the driver process of the Ray engine (driver.py): restarts the process when it dies, and exchanges messages with
+it.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,7 @@ class RayPipe:
 
         Raises:
             GangRejectedError: Ray can never allocate the gang.
-            UnavailableError: There was no answer. The command may or may not take effect.
+            UnavailableError: The driver did not answer. The command may or may not take effect.
         """
         self.check()
         number = next(self._numbers)
@@ -139,7 +141,7 @@ class RayPipe:
             raise UnavailableError("the Ray driver process has just died") from error
 
     async def _keep(self) -> None:
-        """Restart the driver process whenever it dies, until this is cancelled or the first start fails."""
+        """Restart the driver process whenever it dies. Return only if the first start fails."""
 
         async def live() -> bool:
             try:
@@ -244,8 +246,9 @@ class RayPipe:
 def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the driver process, based on `env`.
 
-    Ray's usage statistics are off, and Ray writes no token into the home directory. Ray's support for `uv run` is off,
-    too, because it would send the current folder to all machines and start each actor with `uv run`.
+    The environment turns off Ray's usage statistics, and keeps Ray from writing a token into the home directory. The
+    environment also turns off Ray's support for `uv run`, because this support would send the current folder to all
+    machines and start each actor with `uv run`.
     """
     changed = dict(env) | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/"}
     changed["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"

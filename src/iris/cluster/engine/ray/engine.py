@@ -1,4 +1,4 @@
-"""An existing Ray cluster as an engine: one placement group for each gang, and one worker for each slot.
+"""The engine for an existing Ray cluster: one placement group for each gang, and one worker for each slot.
 
 The parts of the Ray engine:
 
@@ -10,9 +10,9 @@ The parts of the Ray engine:
     worker/supervision/fork_server.py
                          a process on each machine from which workers are forked, because loading their program is slow
 
-Only the driver process and the slot actors import Ray. Placement groups and actors are detached: they survive this
-process, and the next engine finds them by name. If no controller returns, workers end when their leases expire, and
-then the slot actors free their slots.
+Only the driver process and the slot actors import Ray. Placement groups and actors are detached: they survive the
+controller's process, and the next engine finds them by name. If no controller returns, workers end when their leases
+expire, and then the slot actors free their slots.
 """
 
 from __future__ import annotations
@@ -84,19 +84,18 @@ class RayEngine:
         self._lease_s = lease_s
         self._worker_options = list(worker_options)
         self._credentials = credentials
-        # Without the user's own token, which must not reach Ray or the tasks.
+        # The environment lacks the user's own token, which must not reach Ray or the tasks.
         self._env = driver_environment({k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE})
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
         self._machines: list[Machine] = []
-        self._nodes: list[
-            tuple[str, str]
-        ] = []  # Ray's id and the address of each entry in `_machines`.
+        self._nodes: list[tuple[str, str]] = []  # Ray's id and the address of each entry in `_machines`.
         # Gangs that need no resources and wait for a suitable machine. They have not been submitted to Ray.
         self._parked: dict[str, GangRequest] = {}
-        # Gangs whose submission failed without an answer. Ray may have them, and they must be released if so.
+        # Gangs whose submission failed without an answer. Ray may have such a gang. If so, the gang must be released.
         self._unwanted: set[str] = set()
-        # Gangs whose workers were started, each with the number of the driver process (`RayPipe.life`) that did so.
+        # Gangs whose workers were started, each with the number of the driver process (`RayPipe.life`) that started the
+        # workers.
         self._started: set[tuple[str, int]] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -207,14 +206,14 @@ class RayEngine:
                 on=on or {},
             )
         except UnavailableError:
-            self._unwanted.add(gang.gang_id)  # Ray may still receive the submission
+            self._unwanted.add(gang.gang_id)  # A submission without an answer may still reach Ray.
             raise
 
     async def _submit_parked(self, gang: GangRequest) -> None:
         """Submit a gang that needs no resources, on machines that the engine chooses itself.
 
-        A placement group of Ray must hold some resource. Therefore such a gang holds a tiny amount of the resource by
-        which Ray identifies each machine.
+        A placement group of Ray must hold some resource. Therefore a gang without needs holds a tiny amount of the
+        resource by which Ray identifies each machine.
         """
         spots = None if _has_contradicting_labels(gang) else choose_machines(gang, self._machines)
         if spots is None or gang.gang_id not in self._parked:
@@ -240,7 +239,7 @@ class RayEngine:
         self._changed.set()
 
     def _retry_work(self) -> None:
-        """Start or retry all pending work. Called whenever Ray has answered."""
+        """Start or retry all pending work. This method is called whenever Ray has answered."""
         pipe = self._reach()
         self._started = {
             (gang_id, life) for gang_id, life in self._started if gang_id in self._gangs and life == pipe.life
@@ -302,7 +301,7 @@ async def end_gangs(directory: Path, ray_address: str) -> int:
         worker_options=(),
         credentials=lambda worker_id: WorkerCredentials(token="none"),
     )
-    await engine._connect("http://127.0.0.1")  # no worker is started, therefore nothing calls this address
+    await engine._connect("http://127.0.0.1")  # No worker is started. Therefore nothing calls this address.
     await engine.close()
     return engine.adopted
 
@@ -326,7 +325,7 @@ def _has_contradicting_labels(gang: GangRequest) -> bool:
 
 
 def _is_own(address: str) -> bool:
-    """Return whether this machine has the address."""
+    """Return whether an address belongs to this machine."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.bind((address, 0))

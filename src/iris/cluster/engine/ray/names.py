@@ -17,9 +17,9 @@ _LONGEST = 100
 
 
 def load_or_make_cluster_id(directory: Path) -> str:
-    """Return the id of the cluster in a directory, and create it on the first call.
+    """Return the id of the cluster that is stored in a directory. The first call creates the id.
 
-    The id never changes, because the names of existing placement groups and actors contain it.
+    A cluster's id never changes, because the names of existing placement groups and actors contain the id.
     """
     path = directory / "cluster-id"
     try:
@@ -37,7 +37,8 @@ def namespace_of(cluster_id: str) -> str:
 def group_of(cluster_id: str, gang_id: str) -> str:
     """Return the name of a gang's placement group.
 
-    It contains the cluster's id, because Ray lists the placement groups of all namespaces in one table.
+    A placement group's name contains the cluster's id, because Ray lists the placement groups of all namespaces in one
+    table.
     """
     return f"iris-{cluster_id}/{gang_id}"
 
@@ -51,7 +52,7 @@ def gang_of(cluster_id: str, group: str) -> str | None:
 def worker_of(gang_id: str, slot: int) -> str:
     """Return the id of a slot's worker, which is also the name of its actor.
 
-    The id is readable. A hash keeps it unique if the gang's id is long or has special characters.
+    A worker's id is readable. If the gang's id is long or has special characters, a hash keeps the worker's id unique.
     """
     name = _READABLE.sub("_", gang_id)
     if name != gang_id or len(name) > _LONGEST:

@@ -1,7 +1,8 @@
-"""The gangs of one cluster on Ray: creates, watches, and removes them. Runs in one thread of the driver process.
+"""Creates, watches, and removes the gangs of one cluster on Ray. All code runs in one thread of the driver process.
 
 A gang is a detached placement group with one detached slot actor (slot_actor.py) for each bundle. Group and actors are
-created together. While the group waits, its actors wait too and hold nothing. A later driver finds both by name.
+created together. While the group waits, its actors wait too and hold nothing. A later driver finds the group and the
+actors by name.
 
 1. A gang has its slots once Ray reports the group as created. The machine of each slot is then recorded in Ray's
    key-value store, and only after that are workers started. Therefore a group without such a record has never run
@@ -43,7 +44,7 @@ from iris.cluster.engine.ray.names import gang_of, group_of, namespace_of, worke
 from iris.cluster.engine.ray.slot_actor import SlotActor, end_workers
 from iris.cluster.worker.supervision.fork_client import is_gone
 
-_KILLED_S = 0.5  # usually long enough for a worker to end after the death of its slot actor
+_KILLED_S = 0.5  # This number of seconds is usually long enough for a worker to end after the death of its slot actor.
 _RETRY_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
@@ -57,7 +58,7 @@ _WHY_WAITING = {
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 Json = dict[str, Any]
-# Schedules a call in the thread that owns the gangs.
+# A function that schedules a call in the thread that owns the gangs.
 Defer = Callable[[Callable[[], None]], None]
 
 
@@ -95,7 +96,7 @@ class _Gang:
 class RayGangs:
     """All gangs of one cluster on Ray.
 
-    Exceptions of Ray pass through all methods. They mean that a call did not reach Ray or failed there.
+    Exceptions of Ray pass through all methods. Such an exception means that a call did not reach Ray or failed there.
 
     Args:
         cluster_id: The id of the cluster.
@@ -119,7 +120,7 @@ class RayGangs:
         """Create the placement group and the slot actors of a gang.
 
         Args:
-            gang_id: The gang's id. An id that exists already has no effect.
+            gang_id: The gang's id. A call with an id that exists already has no effect.
             slots: The number of slots.
             need: The resources of each slot: `cpu` in cores, `memory_bytes`, and `gpu`.
             placement: The value of a `Placement`.
@@ -155,7 +156,7 @@ class RayGangs:
         group.ready().future().add_done_callback(lambda _: self._defer(lambda: None))
 
     def start(self, gang_id: str, credentials: Sequence[str]) -> None:
-        """Start the workers of a gang that has its slots. Workers that run already are unaffected."""
+        """Start the workers of a gang that has its slots. Workers that already run are unaffected."""
         gang = self._gangs.get(gang_id)
         if gang is not None and gang.nodes:
             for actor, secret in zip(gang.actors, credentials, strict=True):
@@ -215,7 +216,7 @@ class RayGangs:
         }
 
     def next_refresh_s(self, longest_s: float) -> float:
-        """Return in how many seconds `refresh` is due again, at most `longest_s`."""
+        """Return the seconds until `refresh` is due again, at most `longest_s`."""
         return min([longest_s, *(max(0.0, at - time.monotonic()) for at, _ in self._later)])
 
     # Gangs.
@@ -288,7 +289,9 @@ class RayGangs:
         gang.broken = gang.broken or group_broken
 
     def _kill_actors(self, gang: _Gang) -> None:
-        """Kill the slot actors. This must precede the removal of the group, or actors of a waiting group never end."""
+        """Kill the slot actors of a gang. Call this before the removal of the placement group, because otherwise the
+        actors of a waiting group never end.
+        """
         for actor in gang.actors:
             if actor is not None:
                 ray.kill(actor)
@@ -335,10 +338,10 @@ class RayGangs:
     def _confirm(self, gang_id: str, gang: _Gang, slot: int, actor: Json) -> None:
         """Check on the machine of a dead slot actor, repeatedly, until none of the worker's processes is left.
 
-        Then the slot is lost. Nothing is checked if the machine is dead, too.
+        Once no process is left, the slot is lost. If the machine is dead too, nothing is checked.
         """
         if actor and actor["DeathCause"].HasField("creation_task_failure_context"):
-            gang.lost.add(slot)  # the actor never started, therefore no worker did
+            gang.lost.add(slot)  # The actor never started. Therefore its worker never started.
         if not self._has_died_alone(actor):
             return
 
@@ -382,7 +385,8 @@ class RayGangs:
         def free(node: Json) -> list[int]:
             """Return what Ray reports as free, but at most the total less what this cluster's gangs hold.
 
-            Ray's figure is slightly out of date.
+            Ray's report of free resources is slightly out of date. Therefore the gangs' share is subtracted from the
+            total.
             """
             ours = held.get(node["NodeID"], [0, 0, 0])
             reported = _amounts(available.get(node["NodeID"], {}))
@@ -404,7 +408,7 @@ class RayGangs:
 
 
 def _is_used(node: Json) -> bool:
-    """Return whether gangs may run on a machine. A machine without cores, often the head, is meant to run nothing."""
+    """Return whether gangs may run on a machine. A machine without cores, often the head, runs no gangs."""
     return float(node["Resources"].get("CPU", 0)) > 0
 
 

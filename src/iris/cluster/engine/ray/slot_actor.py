@@ -1,7 +1,7 @@
 """The Ray actor that holds one slot of a gang: it starts the slot's worker and keeps the slot allocated.
 
-Ray loads this module on each machine of its cluster. Therefore it imports nothing large, and Ray itself only in the
-function that needs Ray.
+Ray loads this module on each machine of its cluster. Therefore the module imports nothing large, and imports Ray only
+in the function that needs Ray.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SlotActor:
         return await asyncio.shield(asyncio.wrap_future(self._ended))
 
     async def stop(self) -> None:
-        """End the worker gracefully: it ends its tasks and uploads its logs."""
+        """End the worker gracefully, so that the worker ends its tasks and uploads its logs."""
         if self._worker is not None:
             self._worker.stop(and_template=True)
             await self.watch()
@@ -89,18 +89,19 @@ class SlotActor:
 
 
 def end_workers(cluster_id: str) -> None:
-    """End the process that workers are forked from. Runs once on each machine when an engine closes."""
+    """End the process that workers are forked from. An engine that closes calls this function once on each machine."""
     end_template(cluster_id)
 
 
 def worker_environment() -> dict[str, str]:
     """Return the environment for the worker.
 
-    It is the environment in which Ray was started on this machine, without Ray's own variables, and with the variables
-    that name this actor's devices.
+    The worker's environment is the environment in which Ray was started on this machine, without Ray's own variables,
+    and with the variables that name this actor's devices.
     """
     base = _environment_of("self")
-    with contextlib.suppress(OSError):  # prefer the parent process, the raylet: Ray adds less to its environment
+    # The environment of the parent process, the raylet, is preferred, because Ray adds less to it.
+    with contextlib.suppress(OSError):
         base = _environment_of(str(os.getppid())) or base
     return clean(base) | {name: value for name, value in os.environ.items() if _DEVICES.fullmatch(name)}
 
@@ -111,7 +112,7 @@ def clean(env: Mapping[str, str]) -> dict[str, str]:
     OMP_NUM_THREADS is kept, because Ray sets it only in actors after their start, not in the raylet.
     """
     kept = {name: value for name, value in env.items() if not name.startswith("RAY_") and name not in _OF_RAY}
-    kept.pop(TOKEN_VARIABLE, None)  # the token of the user who started Ray must not reach tasks
+    kept.pop(TOKEN_VARIABLE, None)  # The token of the user who started Ray must not reach tasks.
     preloaded = [word for word in re.split("[ :]", kept.get("LD_PRELOAD", "")) if not _is_of_ray(word)]
     kept.pop("LD_PRELOAD", None)
     return kept | ({"LD_PRELOAD": ":".join(preloaded)} if any(preloaded) else {})

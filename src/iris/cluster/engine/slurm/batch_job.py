@@ -7,8 +7,8 @@ Its standard input is one JSON object with these keys:
 * `options`: additional arguments of each worker's command line;
 * `workers`: for each slot, the worker's id and its credentials.
 
-The credentials are part of the job's script, which only the job's owner and Slurm's administrators can read. They reach
-the slots through srun's standard input, and appear in no command line, environment, or other file.
+The credentials are part of the job's script, which only the job's owner and Slurm's administrators can read. The
+credentials reach the slots through srun's standard input, and appear in no command line, environment, or other file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _CommentWriter:
         self._job_id = job_id
         self._wanted = self._stored = ""
         self._next_s = float("inf")
-        self.is_over = False  # whether the Slurm job has ended
+        self.is_over = False  # Whether the Slurm job has ended.
 
     @property
     def pause_s(self) -> float | None:
@@ -78,7 +78,9 @@ class _CommentWriter:
         return None if left_s == float("inf") else max(0.0, left_s)
 
     def write(self, comment: Comment, *, until_stored: bool = False) -> None:
-        """Set the comment. With `until_stored`, return only once Slurm has it, the job has ended, or 10 min passed."""
+        """Set the job's comment. With `until_stored`, wait until Slurm has stored the comment, the job has ended, or 10
+        minutes have passed.
+        """
         text = comment.to_text()
         if text != self._wanted:
             self._wanted, self._next_s = text, 0.0
@@ -89,7 +91,7 @@ class _CommentWriter:
             self.update()
 
     def update(self) -> None:
-        """Write the comment to Slurm if that is due."""
+        """Write the job's comment to Slurm if an update is due."""
         now_s = time.monotonic()
         if now_s < self._next_s:
             return

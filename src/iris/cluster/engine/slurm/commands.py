@@ -34,7 +34,7 @@ OWN_OPTIONS = (
     *("propagate", "quiet", "requeue", "test-only", "tres-per-task", "usage", "verbose", "version", "wait", "wrap"),
 )
 _OWN_LETTERS = "aDMCcmGhiJknNOQvVW"
-# The options of sbatch that take the next word as their value if none is attached.
+# The options of sbatch that expect their value in the next word if no value is attached.
 _VALUED = (
     *("account", "begin", "cluster-constraint", "deadline", "dependency", "error", "exclude", "licenses", "mail-type"),
     *("mail-user", "nodelist", "output", "partition", "priority", "qos", "reservation", "signal", "time", "time-min"),
@@ -64,7 +64,8 @@ _NOT_NOW = (
 )
 _NO_SUCH_JOB = ("invalid job id", "already completing or completed", "already finished", "invalid job/step")
 _DOWN = ("DOWN", "DRAIN", "FAIL", "NOT_RESPONDING", "NO_RESPOND", "INVAL", "UNKNOWN", "FUTURE", "*")
-# The common reasons that `squeue` gives for a waiting job, in words. About a hundred others are shown as they are.
+# Common reasons that `squeue` gives for a waiting job, and their words for users. About a hundred other reasons are
+# shown unchanged.
 _REASONS = {
     "None": "Slurm has not considered the job yet",
     "Resources": "not enough resources are free",
@@ -149,7 +150,7 @@ def check_options(options: Iterable[str]) -> None:
 
 
 def partitions_in(options: Iterable[str]) -> frozenset[str]:
-    """Return the partitions that options of sbatch name. Empty means the default partition."""
+    """Return the partitions that options of sbatch name. An empty result means the default partition."""
     named = ""
     for option in options:
         match = _OPTION.fullmatch(option)
@@ -162,10 +163,11 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
     """Run one of Slurm's commands.
 
     Raises:
-        UnavailableError: The command cannot be started or does not end in time. It may or may not have had an effect.
+        UnavailableError: The command cannot be started or does not end in time. The command may or may not have had an
+            effect.
     """
-    # Files in memory instead of pipes: a command that ends at once would break the pipe of its stdin, and the stderr of
-    # a command that does not end in time can still be read from a file.
+    # Files in memory are used instead of pipes, for two reasons: a command that ends at once would break the pipe of
+    # its stdin, and the stderr of a command that does not end in time can still be read from a file.
     with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as messages:
         file.write(stdin.encode())
         file.seek(0)
@@ -176,7 +178,7 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
                 stdin=file,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=messages,
-                start_new_session=True,  # Ctrl-C in a terminal must not reach it
+                start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the command.
             )
         except OSError as error:
             raise UnavailableError(f"cannot run {words[0]}: {error.strerror or error}") from error
@@ -218,7 +220,7 @@ def unavailable(program: str, answer: Answer) -> UnavailableError:
 
 
 def said(answer: Answer) -> str:
-    """Return the error messages of a command in one line, without the program's name before each."""
+    """Return the error messages of a command in one line. The program's name before each message is removed."""
     lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in answer.err.splitlines()]
     return "; ".join(dict.fromkeys(filter(None, lines))) or f"nothing, and exit code {answer.code}"
 
@@ -226,9 +228,9 @@ def said(answer: Answer) -> str:
 def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list[str]:
     """Return the command line of sbatch for a gang.
 
-    Iris's options follow the user's, because sbatch uses the last one. Slurm gives each slot at least one CPU, and its
-    configured default of memory if the gang requests none. Memory is requested for each machine if the number of slots
-    on a machine is known, and otherwise for each CPU, rounded up to mebibytes.
+    Iris's options follow the user's options, because sbatch uses the last of several equal options. Slurm gives each
+    slot at least one CPU, and the configured default of memory if the gang requests no memory. Iris requests memory for
+    each machine if the number of slots on a machine is known, and otherwise for each CPU, rounded up to mebibytes.
     """
     need, slots = gang.need, gang.slots
     cpus = max(need.cpu, 1)
@@ -250,15 +252,16 @@ def submission(gang: GangRequest, job_name: str, options: Sequence[str]) -> list
     if gang.labels:
         words += ["--constraint=" + "&".join(f"{key}={value}" for key, value in gang.labels)]
     if not any(option.startswith(("-o", "--o")) for option in options):
-        words += ["--output=/dev/null"]  # there may be no directory that exists on all machines
+        # The root is the working directory, because perhaps no other directory exists on all machines.
+        words += ["--output=/dev/null"]
     return words
 
 
 def steps(gang: GangRequest) -> list[str]:
     """Return the options of srun inside the job: one step with one process for each slot.
 
-    Slots are numbered in the order of the machines. The end of one slot does not end others, because the controller
-    itself releases a broken gang.
+    Slots are numbered in the order of the machines. The end of one slot does not end other slots, because the
+    controller itself releases a broken gang.
     """
     words = [f"--ntasks={gang.slots}", f"--cpus-per-task={max(gang.need.cpu, 1)}", "--distribution=block", "--mpi=none"]
     words += ["--kill-on-bad-exit=0", "--wait=0", "--input=all"]
@@ -356,7 +359,9 @@ def check_reachable(controller_address: str, nodes: Iterable[NodeInfo]) -> None:
 
 
 def _is_here(node: NodeInfo) -> bool:
-    """Return whether a Slurm machine is this one, which is the case if its address can be bound here."""
+    """Return whether a Slurm machine is this machine, which is the case if the Slurm machine's address can be bound
+    here.
+    """
     if node.host in (socket.gethostname(), socket.gethostname().partition(".")[0]):
         return True
     try:
@@ -371,7 +376,7 @@ def _is_here(node: NodeInfo) -> bool:
 def own_environment() -> dict[str, str]:
     """Return the environment for Slurm's commands and for the jobs that they submit.
 
-    It contains no variables of a Slurm job in which this program may itself be running, no variables that set options
-    of Slurm's commands, and no token.
+    The environment contains no variables of a Slurm job in which this program may itself be running, no variables that
+    set options of Slurm's commands, and no token.
     """
     return {name: value for name, value in os.environ.items() if not is_slurms(name) and name != TOKEN_VARIABLE}

@@ -1,10 +1,10 @@
-"""An existing Slurm cluster as an engine: one batch job for each gang, with one worker daemon for each slot.
+"""The engine for an existing Slurm cluster: one batch job for each gang, with one worker daemon for each slot.
 
 Slurm decides when and where each gang runs, and allocates all of its slots or none. Slurm itself stores the state of
 gangs: the names of the jobs, by which the next engine finds them, and the jobs' comments (job_comment.py). This engine
 queries Slurm by its commands, at most every half second, and keeps only the latest answer.
 
-Three things differ from other engines:
+The Slurm engine differs from other engines in three ways:
 
 * A slot has at least one CPU, even if the job requests none. A slot that requests no memory gets Slurm's configured
   default (`DefMemPerCPU`, or all of the machine's memory if that is not set). Therefore a gang that requests nothing
@@ -72,7 +72,7 @@ class SlurmEngine:
     """An engine that runs gangs on an existing Slurm cluster.
 
     Args:
-        directory: The directory for this cluster's id, with which the names of its Slurm jobs begin.
+        directory: The directory that stores the cluster's id. The names of the cluster's Slurm jobs begin with the id.
         slurm_options: Additional options of sbatch, for example `--partition=gpu` or `--account=me`.
         lease_s: The seconds after which a worker ends if it has not reached the controller.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
@@ -145,7 +145,9 @@ class SlurmEngine:
         self.adopted = sum(len(gang.status.slots) for gang in self._gangs.values() if not gang.is_final)
 
     async def submit(self, gang: GangRequest) -> None:
-        """Submit a gang, see `Engine.submit`. If an earlier submission had no answer, look for its job first."""
+        """Submit a gang, see `Engine.submit`. If an earlier submission of the gang had no answer, look for the gang's
+        job first.
+        """
         gang_id = gang.gang_id
         if gang_id in self._unclear:
             await self._refresh_now()
@@ -202,7 +204,7 @@ class SlurmEngine:
             due_s = max(0.0, self._looked_s + self._look_s - _now_s())
             await asyncio.wait([refresh], timeout=left_s)
             if not refresh.done():
-                refresh.cancel()  # the query itself continues, because it is shielded
+                refresh.cancel()  # The query itself continues after a cancellation, because the query is shielded.
                 break
             await happens(self._changed, min(due_s or self._look_s, max(0.0, end_s - _now_s())))
         self._changed.clear()
@@ -236,7 +238,9 @@ class SlurmEngine:
         return f"iris-{self._cluster}-"
 
     def _script(self, gang: GangRequest) -> str:
-        """Return the job's script. Its shell runs batch_job.py, and sets the job's comment if Iris is not installed."""
+        """Return the script of a gang's Slurm job. The script runs batch_job.py. If Iris is not installed on the
+        machine, the script sets the job's comment.
+        """
         ids = [worker_id(self._cluster, gang.gang_id, rank) for rank in range(gang.slots)]
         document = {
             "slots": gang.slots,
@@ -269,8 +273,8 @@ class SlurmEngine:
     async def _end(self, job_ids: Sequence[str]) -> None:
         """End jobs at once.
 
-        The slots of running jobs receive a signal, on which they end all their processes. In addition, the jobs are
-        cancelled, for which Slurm sends SIGTERM and later SIGKILL.
+        The slots of running jobs receive a signal and then end all their processes. In addition, the jobs are
+        cancelled: Slurm sends SIGTERM and later SIGKILL.
         """
         await self._cancel([f"{job_id}.0" for job_id in job_ids], f"--signal={END_NOW.name.removeprefix('SIG')}")
         await self._cancel(job_ids)
@@ -288,7 +292,7 @@ class SlurmEngine:
         self._looked_s = self._nodes_s = float("-inf")
 
     async def _refresh_now(self) -> None:
-        if self._look is not None:  # the query that is under way may have begun too early to show the latest change
+        if self._look is not None:  # The query that is under way may have begun too early to show the latest change.
             await asyncio.gather(self._look, return_exceptions=True)
         self._expire()
         await self._refresh_if_due()
@@ -329,11 +333,11 @@ class SlurmEngine:
             gang_id = unquote(row.name.removeprefix(self._prefix))
             ended = is_final(row.state)
             if gang_id in self._released and gang_id not in known and not ended:
-                too_many.append(row.job_id)  # the gang was released before its slow submission arrived
+                too_many.append(row.job_id)  # The gang was released before its slow submission reached Slurm.
             elif gang_id not in found or (is_final(found[gang_id].state) and not ended):
                 found[gang_id] = row
             elif not ended:
-                too_many.append(row.job_id)  # the gang was submitted twice, because the first answer was lost
+                too_many.append(row.job_id)  # The gang was submitted twice, because Slurm's first answer was lost.
         too_many += [row.job_id for gang_id, row in found.items() if self._ran(gang_id) and is_waiting(row.state)]
         if too_many:
             await self._end(too_many)
@@ -374,8 +378,9 @@ class SlurmEngine:
     def _apply_absence(self, gang_id: str, gang: _Gang) -> None:
         """Update a gang whose job has ended or is unknown to Slurm.
 
-        If the gang's workers had started, the gang stays BROKEN until it is released, because some of them may be
-        alive: a slurmctld that was killed forgets its latest jobs, and their processes end later.
+        If the gang's workers had started, the gang stays BROKEN until it is released, because some of the workers may
+        be alive. For example, a slurmctld that was killed forgets its latest jobs, and the processes of these jobs end
+        later.
         """
         never_began = gang.status.state is GangState.WAITING and (not gang.is_final or gang.forget_s < _now_s())
         if gang_id in self._released or never_began:
@@ -406,7 +411,7 @@ def _now_s() -> float:
 
 
 def _load_or_make_id(path: Path) -> str:
-    """Return the id of this cluster, and create it on the first call."""
+    """Return the id of this cluster. The first call creates the id."""
     with contextlib.suppress(OSError):
         if known := path.read_text().strip():
             return known

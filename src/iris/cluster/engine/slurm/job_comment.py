@@ -1,8 +1,8 @@
 """The comment of a gang's Slurm job, which records where the gang's slots are and which have ended.
 
-Slurm knows a job and its machines, but not which process runs on which machine or which has ended. The program on the
-job's first machine (batch_job.py) knows, and writes it into the job's comment, where everybody who can see the queue
-can read it.
+Slurm knows a job and its machines, but not which process runs on which machine or which process has ended. The program
+on the job's first machine (batch_job.py) knows both, and writes both into the job's comment. Everybody who can see
+Slurm's queue can read the comment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Comment:
     why: str = ""
 
     def to_text(self) -> str:
-        """Return the text for Slurm. If the text would be too long, it names only some of the lost slots."""
+        """Return the comment as text for Slurm. If the text would be too long, the text names only some of the lost
+        slots.
+        """
         counts = ",".join(f"{count}x{len(list(group))}" for count, group in itertools.groupby(self.counts))
         why = _NOT_PLAIN.sub("_", self.why)[-_MAX_WHY:]
         lost = _ranges(self.lost)
@@ -48,7 +50,9 @@ class Comment:
 
     @classmethod
     def read(cls, text: str) -> Comment | None:
-        """Parse a comment. Return None if Iris has not written it or if somebody has edited it."""
+        """Parse the comment of a Slurm job. Return None if Iris has not written the comment, or if somebody has edited
+        the comment.
+        """
         match = _FORM.fullmatch(text)
         if match is None:
             return None

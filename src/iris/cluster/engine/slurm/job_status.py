@@ -1,4 +1,4 @@
-"""Derives the state of a gang from its Slurm job. Pure."""
+"""Derives the state of a gang from its Slurm job, without side effects."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def status_of(
         nodes: All machines as they are now.
 
     Returns:
-        The status, or None if an unknown gang's job has ended without starting a worker. WAITING for a job that has
-        ended means that no worker ever started.
+        The status, or None if the gang is unknown and its job has ended without starting a worker. A WAITING gang whose
+        job has ended has never started a worker.
     """
     comment = Comment.read(row.comment) or Comment()
     slots = () if before is None else before.slots

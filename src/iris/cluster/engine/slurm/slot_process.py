@@ -1,8 +1,8 @@
 """The program that Slurm runs for each slot of a gang, on the slot's machine: it runs the slot's worker.
 
-Its standard input is described in batch_job.py. The program on the job's first machine reads its output. SIGTERM ends
-the worker gracefully: the worker ends its tasks and uploads its logs. SIGUSR2 ends all processes at once and still
-removes the scratch directory. After SIGKILL, the next slot process on the machine removes that directory.
+The file batch_job.py describes the program's standard input. The program on the job's first machine reads the output.
+SIGTERM ends the worker gracefully: the worker ends its tasks and uploads its logs. SIGUSR2 ends all processes at once
+and still removes the scratch directory. After SIGKILL, the next slot process on the machine removes that directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from iris.system.locks import try_lock_directory
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
 _SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
-_DIRECTORY = "iris-slurm-"  # prefix of scratch directories in the temporary directory; the user's number follows
+# The prefix of scratch directories in the temporary directory. The user's number follows the prefix.
+_DIRECTORY = "iris-slurm-"
 
 
 def main() -> None:
@@ -63,13 +64,13 @@ async def _run(gang: Any, rank: int, node: str) -> None:
 
 
 async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asyncio.Event) -> None:
-    """Wait until the worker and all processes of its attempts have ended, and end them when a signal asks for it."""
+    """Wait until the worker and all processes of its attempts have ended. End them when a signal arrives."""
     asked = [asyncio.create_task(event.wait()) for event in (stop, end_now)]
     ending = asyncio.create_task(process.wait())
     await asyncio.wait([ending, *asked], return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
         ending.cancel()
-        await asyncio.gather(ending, return_exceptions=True)  # only one task at a time may wait for the process
+        await asyncio.gather(ending, return_exceptions=True)  # Only one task at a time may wait for the process.
         ending = asyncio.create_task(process.stop())
         await asyncio.wait([ending, asked[1]], return_when=asyncio.FIRST_COMPLETED)
     if end_now.is_set():
@@ -82,13 +83,15 @@ async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asy
 def is_slurms(name: str) -> bool:
     """Return whether an environment variable describes a Slurm job or sets an option of Slurm's commands.
 
-    SLURM_CONF is neither: it names the configuration file for everybody.
+    The result is False for SLURM_CONF, which names Slurm's configuration file and is the same for all programs.
     """
     return name != "SLURM_CONF" and name.startswith(_SLURMS)
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the worker: without Slurm's job variables, but with those that name visible devices."""
+    """Return the environment of the worker. The variables of the Slurm job are removed, except variables that name
+    visible devices.
+    """
     env = {name: value for name, value in os.environ.items() if not is_slurms(name)}
     if env.get("ENVIRONMENT") == "BATCH":
         del env["ENVIRONMENT"]
@@ -96,7 +99,8 @@ def _environment() -> dict[str, str]:
 
 
 def _make_scratch() -> tuple[Path, int]:
-    """Create a scratch directory and lock it, and delete unlocked directories, whose slot processes were killed.
+    """Create and lock a scratch directory, and delete scratch directories that killed slot processes have left
+    unlocked.
 
     Returns:
         The directory, and the file descriptor that holds its lock.
@@ -114,7 +118,9 @@ def _make_scratch() -> tuple[Path, int]:
     lock = try_lock_directory(new)
     assert lock is not None, "no other process knows the name of a new directory"
     final = place / f"{prefix}{new.name.rpartition('-')[2]}"
-    new.rename(final)  # other slot processes ignore the directory until it has this name, because it was not locked
+    # Other slot processes ignore the directory until it has this name. Without the rename, they would delete the
+    # directory before it is locked.
+    new.rename(final)
     return final, lock
 
 
@@ -126,7 +132,7 @@ def _last_words(path: Path) -> str:
 
 
 def _report(what: str, rank: int, text: str) -> None:
-    with contextlib.suppress(OSError):  # the reader is gone, because the job is being ended
+    with contextlib.suppress(OSError):  # The reader of the output has ended, because the Slurm job is being ended.
         os.write(1, f"{what} {rank} {' '.join(text.split())}\n".encode())
 
 
