@@ -28,7 +28,7 @@ _CONNECT_S = 40.0
 _ANSWER_S = 10.0
 _RESTART_PAUSE_S = (0.0, 0.5, 2.0, 5.0)
 _LIVED_LONG_S = 30.0
-_LONGEST_LINE = 256 * 1024 * 1024  # bytes; enough for the state of a large cluster
+_LONGEST_LINE = 256 * 1024 * 1024  # The number of bytes is enough for the state of a large cluster.
 _log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
@@ -114,7 +114,8 @@ class RayPipe:
         self.check()
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._patience_s = max(timeout_s, self._patience_s)  # stays long, because the longest command, `close`, is last
+        # The time limit stays long after this command, because `close`, the longest command, is the last one.
+        self._patience_s = max(timeout_s, self._patience_s)
         try:
             await self._write({"id": number, "do": verb, "with": arguments})
             async with asyncio.timeout(timeout_s):
@@ -170,13 +171,13 @@ class RayPipe:
                 stderr=messages,
                 env=self._env,
                 limit=_LONGEST_LINE,
-                start_new_session=True,  # Ctrl-C in a terminal must not reach it
+                start_new_session=True,  # A new session keeps Ctrl-C in a terminal from ending the driver.
             )
         try:
             await self._write(self._setup)
             await self._listen(process)
         except UnavailableError:
-            pass  # the driver has ended, which the caller notices
+            pass  # The driver has ended, which the caller of this method notices.
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -189,13 +190,14 @@ class RayPipe:
         self._silent_s = 0.0
         try:
             while True:
-                # Counts only the time spent listening, so that a busy loop here does not make Ray look dead.
+                # This time counts only the seconds spent listening. Otherwise a busy loop in this process would make
+                # Ray look dead.
                 await asyncio.wait([reading], timeout=_LISTEN_S)
                 limit_s = self._patience_s if self._is_connected else _CONNECT_S
                 if reading.done():
                     line = await reading
                     if not line.endswith(b"\n"):
-                        return  # the driver has died, perhaps in the middle of a line
+                        return  # The driver has died, perhaps in the middle of a line.
                     self._silent_s = 0.0
                     self._handle(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())
@@ -255,6 +257,6 @@ def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"
-        # Ray applies the same rule, and creates a token if the mode is not set.
+        # Ray uses the same rule, and creates a token if the authentication mode is not set.
         changed["RAY_AUTH_MODE"] = "token" if has_token or file.exists() else "disabled"
     return changed

@@ -138,7 +138,7 @@ def _follow(srun: subprocess.Popen[bytes], slots: int, nodes: str, writer: _Comm
             writer.write(comment)
         if writer.is_over and not ending:
             ending = True
-            srun.send_signal(END_NOW)  # srun forwards the signal to the machines without slurmctld
+            srun.send_signal(END_NOW)  # srun forwards the signal to the machines without a call to slurmctld.
     return comment
 
 
@@ -146,7 +146,7 @@ def _apply_line(
     line: str, comment: Comment, began: dict[int, str], messages: IO[bytes] | None, stream: IO[bytes]
 ) -> Comment:
     if stream is messages:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - stderr is the Slurm job's output file, if it has one
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - The stderr is the Slurm job\'s output file.
         return comment if comment.why or not line.strip() else replace(comment, why=line.strip())
     match = _LINE.fullmatch(line)
     if match is None:
