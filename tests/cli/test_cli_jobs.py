@@ -69,7 +69,7 @@ def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> N
     assert f"{name}/task-1 had ended: KILLED" in remote_iris("kill", name, "--task", "1").stdout
     assert [task["state"] for task in remote_iris.json("status", name)["tasks"]] == ["RUNNING", "KILLED"]
     assert "no task 2" in remote_iris("kill", name, "--task", "2", code=1).stderr
-    assert "--task goes with one JOB" in remote_iris("kill", name, name, "--task", "0", code=2).stderr
+    assert "--task needs exactly one JOB" in remote_iris("kill", name, name, "--task", "0", code=2).stderr
     asked = remote_iris("kill", name, "--task", "0").stdout
     assert asked in (f"{name}/task-0 was asked to end\n", f"{name}/task-0 ended: KILLED\n")
     assert remote_iris.wait_for(name, "KILLED")["error"] == "task 0 and 1 more were terminated by a user"
@@ -144,7 +144,7 @@ def test_task_id_in_place_of_a_job_id_selects_the_task(remote_iris: Iris) -> Non
     assert remote_iris("logs", f"{name}/task-1").stdout == "I am 1\n"
     assert remote_iris.json("status", f"{name}/task-1")["exit_code"] == 1
     assert "exit code 1" in remote_iris("status", f"{name}/task-1").stdout
-    assert "--task goes with the id of a job" in remote_iris("logs", f"{name}/task-1", "--task", "0", code=2).stderr
+    assert "--task needs the id of the job" in remote_iris("logs", f"{name}/task-1", "--task", "0", code=2).stderr
     for command in ("logs", "status", "kill"):
         assert "its tasks are 0 to 1" in remote_iris(command, f"{name}/task-7", code=1).stderr
         assert "no job named" in remote_iris(command, "no-such/task-0", code=1).stderr

@@ -51,7 +51,7 @@ def test_logs_shows_all_attempts_or_one_attempt(remote_iris: Iris) -> None:
         assert "attempt 0 of task 0 ended: exit code 1" in done.stderr
     assert remote_iris("logs", name, "--attempt", "1").stdout == once
     assert {line["attempt"] for line in remote_iris.lines(name, "--attempt", "0")} == {0}
-    assert "has an attempt 2: they have had 2" in remote_iris("logs", name, "--attempt", "2", code=1).stderr
+    assert "has an attempt 2: no task has had more than 2" in remote_iris("logs", name, "--attempt", "2", code=1).stderr
 
 
 def test_logs_of_an_attempt_shows_only_the_tasks_that_had_it(remote_iris: Iris) -> None:
@@ -101,7 +101,7 @@ def test_cursor_continues_after_its_line(remote_iris: Iris) -> None:
         (["--raw", "--timestamps"], "--raw and --timestamps exclude each other"),
         (["--json", "--timestamps"], "--json and --timestamps exclude each other"),
         (["--tail", "1", "--cursor", "x"], "--tail and --cursor exclude each other"),
-        (["--since", "1m", "--until", "2m"], "--since is later than --until"),
+        (["--since", "1m", "--until", "2m"], "--since must be earlier than --until"),
         (["-f", "--until", "2099-01-01"], "--follow and --until exclude each other"),
         (["--since", "soon"], "not a time: 'soon'"),
         (["--tail", "-1"], "--tail"),
@@ -350,7 +350,7 @@ def test_follow_of_a_job_exits_with_the_code_of_the_job(remote_iris: Iris) -> No
         assert "line" in done.stdout
     assert remote_iris("logs", "-f", "--no-exit-code", fails).stdout == "line\n"
     assert remote_iris("logs", fails).stdout == "line\n", "what there is says nothing of the end"
-    assert "go with -f" in remote_iris("logs", "--exit-code", fails, code=2).stderr
+    assert "need -f" in remote_iris("logs", "--exit-code", fails, code=2).stderr
     tolerated = remote_iris.detach("exit $IRIS_TASK_INDEX", "--replicas", "2", "--max-task-failures", "1")
     remote_iris("logs", "-f", tolerated)
     remote_iris("logs", "-f", "--task", "0", tolerated)

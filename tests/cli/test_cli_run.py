@@ -64,7 +64,7 @@ def test_rendezvous_sets_the_variables_of_the_framework(iris: Iris) -> None:
     for options, words in (
         (["--rendezvous", "mpi"], "torch"),
         (["--rendezvous", "torch", "--independent"], "needs a gang"),
-        (["--rendezvous", "jax", "--max-task-failures", "1"], "needs all tasks"),
+        (["--rendezvous", "jax", "--max-task-failures", "1"], "needs all tasks of the job"),
     ):
         assert words in iris("run", *options, *sh("true"), code=2).stderr
 
@@ -173,7 +173,8 @@ def test_commands_that_iris_names_quote_the_job_for_a_shell(remote_iris: Iris) -
     assert "exit code 3" in followed.stderr
     task = f"{name}/task-0"
     refused = remote_iris("kill", task, code=1).stderr
-    assert shlex.split(refused.partition(": to end it alone, ")[2]) == ["iris", "kill", name, "--task", "0"]
+    advised = refused.partition(": to terminate only this task, run ")[2]
+    assert shlex.split(advised) == ["iris", "kill", name, "--task", "0"]
     name = unique("two words")
     failed = remote_iris("run", "--name", name, *sh("exit 3"), code=3).stderr
     assert shlex.split(failed.partition("all that it wrote: ")[2])[-3:] == [name, "--task", "0"]

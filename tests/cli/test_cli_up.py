@@ -159,7 +159,7 @@ def test_up_with_a_certificate_for_another_name_is_refused(iris: Iris) -> None:
     shown = self_signed(iris.folder, "cluster.example.org")
     refused = iris("up", "--port", "0", "--tls-cert", str(shown.cert), "--tls-key", str(shown.key), code=1).stderr
     assert "another name" in refused
-    assert "--host has to be a name" in refused
+    assert "--host must be a name" in refused
     assert "cannot keep" not in refused
 
 
@@ -206,7 +206,7 @@ def test_advertised_address_of_a_forwarded_port_is_used_by_all(iris: Iris) -> No
         assert (again["address"], again["port"], again["advertise"]) == (forwarded.address, port, advertised)
         iris("down")
         assert (
-            "--advertise has to lead to it from this machine, too"
+            "the address of --advertise must reach the cluster from this machine, too"
             in iris("up", "--port", str(port), "--advertise", "127.0.0.1:9", code=1).stderr
         )
     assert "all addresses of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
@@ -220,7 +220,7 @@ def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> Non
     up = iris.json("up", "--config", "cluster.toml", "--workers", "1", "--verbose")
     assert (up["workers"], up["keep_logs"], up["log_format"], up["log_level"]) == (1, "12h", "json", "debug")
     assert up["state_dir"] == str(iris.folder / "kept")
-    assert "--workers 1; to change that" in iris("up", "--config", "cluster.toml", code=1).stderr
+    assert "--workers 1; to change this option" in iris("up", "--config", "cluster.toml", code=1).stderr
     iris("up", "--config", "cluster.toml", "--workers", "1")
     kill_server(up)
     again = iris.json("up")

@@ -97,4 +97,4 @@ def test_cluster_is_found_after_a_change_of_the_host_name(iris: Iris) -> None:
 def test_host_that_does_not_resolve_is_named(iris: Iris) -> None:
     refused = iris("up", "--port", "0", "--host", "iris.invalid", "--insecure-no-tls", code=1).stderr
     assert "cannot listen on iris.invalid:0" in refused
-    assert "--host has to be an address or a name of this machine" in refused
+    assert "--host must be an address or a name of this machine" in refused

@@ -100,7 +100,7 @@ def test_lines_of_other_tasks_are_printed_between_nested_bars() -> None:
     assert view.lines.rows() == [b"t0 | 0 outer", b"t0 | 0 inner"]
     view.add(b"\n\r1 inner" + UP)
     assert view.lines.rows() == [b"t0 | 0 outer", b"t0 | 1 inner"]
-    assert view.lines.detect_copy() == b""
+    assert view.lines.settle() == b""
 
 
 def test_bar_that_ended_is_a_line_once_its_task_has_gone_on_or_time_has_passed() -> None:
@@ -111,7 +111,7 @@ def test_bar_that_ended_is_a_line_once_its_task_has_gone_on_or_time_has_passed()
     view.add(b"\r 99%\r100%\n")
     assert view.lines.rows() == [b"t0 | 100%"]
     view.now_s += SETTLES_S
-    assert view.lines.detect_copy() == b"t0 | 100%\n"
+    assert view.lines.settle() == b"t0 | 100%\n"
     assert view.lines.rows() == []
     view.add(b"plain\n")
     assert view.text()[-1] == "t0 | plain"

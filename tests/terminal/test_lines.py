@@ -65,9 +65,9 @@ def test_rule_4_a_terminal_has_rows_for_unfinished_lines() -> None:
     assert lines.rows() == [b"t0 |  2%", b"t1 | name? really? "]
     assert labelled(lines, (2, b"whole\n"), (1, b"yes\n"), (0, b"\r 3%\n")) == (b"t2 | whole\nt1 | name? really? yes\n")
     assert lines.rows() == [b"t0 |  3%"], "a bar that the task may still go back to"
-    assert lines.detect_copy() == b""
+    assert lines.settle() == b""
     now_s = SETTLES_S
-    assert lines.detect_copy() == b"t0 |  3%\n"
+    assert lines.settle() == b"t0 |  3%\n"
     assert lines.rows() == []
     assert labelled(lines, (0, b"CRLF\r\n"), (0, b"CRLF\r"), (0, b"\n")) == b"t0 | CRLF\n" * 2
 

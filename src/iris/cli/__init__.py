@@ -1,7 +1,7 @@
 """The command line: `iris up`, `run`, `ps`, `status`, `logs`, `kill`, `machines`, `down`, and `token`.
 
 `program.py` assembles the commands, and `commands/` has one file for each. `output/` prints all answers, as text or as
-JSON. `cluster/` finds the cluster that a command means. Nothing imports this package.
+JSON. `cluster/` finds the cluster that a command addresses. No other package imports `iris.cli`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from iris.system.inherited import open_standard_descriptors
 
 def main() -> None:
     """Run the program `iris`."""
-    open_standard_descriptors()  # first, because a daemon may have closed them and other files would get their numbers
+    # A daemon may start `iris` with closed standard descriptors. The next opened files would get their numbers.
+    open_standard_descriptors()
     try:
-        import click  # noqa: F401
-        import rich  # noqa: F401 - only the package; its modules are loaded when a table is shown
+        import click  # noqa: F401 - The import finds out whether click is installed.
+        import rich  # noqa: F401 - The import finds out whether rich is installed.
     except ImportError:
         sys.exit(f"iris: {MissingExtraError('The command iris', 'cli')}")
     try:
         from iris.cli.program import run_program
     except KeyboardInterrupt:
-        sys.exit(130)  # Ctrl-C during the imports, which take about 0.1 s
+        sys.exit(130)  # The user may press Ctrl-C during the imports, which take about 0.1 s.
     sys.exit(run_program())

@@ -1,4 +1,4 @@
-"""Follows a job until it ends: shows its lines and why it waits, handles Ctrl-C, and returns an exit code."""
+"""Follows a job until the job ends: shows its lines, shows why it waits, handles Ctrl-C, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 _SHOW_WAITING_AFTER_S = 1.0
 _SHOW_PREPARING_AFTER_MS = 1000
-_END_OF_WATCH_S = 2.0  # long enough for a watch that is just opening a connection to end
-# The last lines of the failed task are repeated, unless they are among the lines shown last.
+# A status watch that is just opening a connection ends within these seconds.
+_END_OF_WATCH_S = 2.0
+
+# After a failure, `iris run` repeats the last lines of the failed task, unless it has shown them just before.
 _LAST_LINES = 10
 _JUST_SHOWN = 20
 _LAST_LINES_PATIENCE_S = 5.0
@@ -42,8 +44,8 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
     """Show the lines of a job until it ends, and return the exit code for `iris run`.
 
     A job of an embedded cluster ends with this process: Ctrl-C and SIGTERM stop the job, and its lines are shown until
-    it has ended. A job of another cluster continues after Ctrl-C or a closed pipe, and a message says how to return to
-    it.
+    the job has ended. A job of another cluster continues after Ctrl-C or a closed pipe, and a message names the command
+    that shows its lines again.
     """
     if num_tasks > 1:
         output.label_lines(num_tasks)
@@ -75,18 +77,19 @@ def attach(connection: Connection, job: Job, num_tasks: int, output: Output) -> 
 def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.LogEnd) -> int:
     """Return the exit code for the final status of a job or for the end of a task's log.
 
-    It is the exit code of the first task that failed, or 128 + n if signal n ended that task.
+    The exit code of a failed job is the exit code of the first task that failed, or 128 + n if signal n ended that
+    task.
     """
-    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # states of jobs and of tasks have the same numbers
+    if status.state == cluster_pb2.JOB_STATE_SUCCEEDED:  # The states of jobs and of tasks have the same numbers.
         return 0
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED
-    # A task can fail without an exit code, or with 0, for example if it ends cleanly after its timeout.
+    # A task can fail without an exit code, or with exit code 0, for example if the task ends cleanly after its timeout.
     return status.exit_code or EXIT_FAILED
 
 
 def _show(connection: Connection, job: Job, output: Output, just_shown: deque[int]) -> cluster_pb2.JobStatus:
-    """Show the lines of a job until it ends. `just_shown` receives the task index of each of the last lines."""
+    """Show the lines of a job until the job ends, and append the task index of each shown line to `just_shown`."""
     client = connection.client
 
     def note(text: str) -> None:
@@ -108,7 +111,7 @@ def _show(connection: Connection, job: Job, output: Output, just_shown: deque[in
 
 
 class QuickPreparation:
-    """Recognises lines about the preparation of a task that took less than a second, which are not shown."""
+    """Recognises lines about task preparations of less than a second. Such lines are not shown."""
 
     def __init__(self) -> None:
         self._began_ms: dict[tuple[int, int], int] = {}
@@ -145,8 +148,8 @@ def _explain_failure(
 ) -> None:
     """Print why the job failed and which command shows the log of the failed task.
 
-    The last lines of the task are repeated if other tasks have written since. If the task never started, the lines of
-    its preparation are shown, which `QuickPreparation` may have hidden.
+    The last lines of the failed task are repeated if other tasks have written lines after them. If the task never
+    started, the lines of its preparation are shown, because `QuickPreparation` may have hidden them.
     """
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     output.error(words_of_failure(status))
@@ -177,15 +180,15 @@ def _last_lines(connection: Connection, job_id: str, task_index: int) -> list[Lo
         ) as stream:
             return [entry for entry in join_parts(stream) if not entry.missing_bytes]
     except IrisError:
-        return []  # the log cannot be reached; the failure itself has been printed
+        return []  # The log cannot be reached. The failure itself has been printed.
 
 
 @contextmanager
 def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> Iterator[list[int]]:
     """Stop the job on Ctrl-C or SIGTERM, and kill the cluster on the second signal.
 
-    1. The signal handler only records the signal, because it may interrupt a call that holds locks. A handler may fill
-       a `SimpleQueue`, but must not use locks or events of `threading`.
+    1. The signal handler only records the signal, because it may interrupt a call that holds locks. A handler may add
+       to a `SimpleQueue`, but must not use the locks and events of `threading`.
     2. A thread terminates the job. The main thread shows the lines of the job until it has ended.
     3. On the second signal, the thread kills the cluster and this process.
 
@@ -209,7 +212,7 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
             output.error(str(error))
         number = signals.get()
         if number:
-            output.silence()  # later errors are only consequences of the kill
+            output.silence()  # Any later error is only a consequence of the kill.
             connection.kill()
             os._exit(128 + number)
 
@@ -221,14 +224,14 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # Two zeros, because the thread may be waiting for the first or for the second signal.
+        # Zero ends a wait of the thread for a signal. The thread may still wait twice, therefore it gets two zeros.
         signals.put(0)
         signals.put(0)
         thread.join()
 
 
 class _Waiting:
-    """Shows why a job waits, once it has waited for a second.
+    """Shows why a job waits, once the job has waited for a second.
 
     A terminal shows the reason as a status line while the job waits. Other outputs get one line for each reason.
     """
@@ -238,7 +241,7 @@ class _Waiting:
         self._job_id = job_id
         self._output = output
         self._changed = threading.Condition()
-        self._reason = ""  # why the job waits at present; empty if it does not wait
+        self._reason = ""  # The reason for which the job waits now. Empty if the job does not wait.
         self._over = False
         self._handle = StreamHandle()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._show)]
@@ -251,7 +254,8 @@ class _Waiting:
         self._set("", over=True)
         self._handle.abort()
         for thread in self._threads:
-            thread.join(_END_OF_WATCH_S)  # a thread that runs while the interpreter shuts down would abort the process
+            # A thread that runs while the interpreter shuts down would abort the process.
+            thread.join(_END_OF_WATCH_S)
 
     def _set(self, reason: str, *, over: bool = False) -> None:
         with self._changed:
@@ -267,7 +271,7 @@ class _Waiting:
                 if self._over:
                     return
         except IrisError:
-            pass  # the main thread meets the same error and reports it
+            pass  # The main thread gets the same error and reports it.
         self._set("")
 
     def _show(self) -> None:

@@ -1,4 +1,4 @@
-"""Times on the command line: `10m` (ten minutes ago), `2026-11-24T10:00`, `@1732445000`."""
+"""Reads and writes times on the command line, such as `10m` (ten minutes ago), `2026-11-24T10:00`, `@1732445000`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from iris.system.clock import now_ms
 
 _EPOCH = re.compile(r"@([0-9]+(?:\.[0-9]+)?)", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
-# A larger plain number is not an age, but a date without dashes (20261124) or seconds since the epoch.
+# A larger number without a unit is not an age: the user meant a date without dashes or seconds since the epoch.
 _MAX_PLAIN_S = 1e7
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
+_LAST_MS = 253_402_300_799_999  # The last millisecond of the year 9999.
 _MOMENT_FORMS = (
     "expected an age such as '90', '90s', '10m', '1h30m' or '2d'; a date or time such as '2026-11-24',"
     " '2026-11-24T10:00' or '2026-11-24T10:00:00Z'; or seconds since the epoch such as '@1732445000'"
@@ -22,14 +22,14 @@ _MOMENT_FORMS = (
 
 
 def read_moment(text: str) -> int:
-    """Return a time in milliseconds since the Unix epoch, at least 1, because 0 means that no time is given.
+    """Return a time in milliseconds since the Unix epoch. At least 1, because 0 stands for an option not given.
 
     Args:
         text: An age before now, such as `10m`; an ISO 8601 date, which stands for its first moment; an ISO 8601 time,
             which is local if it names no time zone; or `@` and seconds since the epoch.
 
     Raises:
-        InvalidArgumentError: The text has none of these forms, or names a moment after the year 9999.
+        InvalidArgumentError: The text is not a time, or is a time after the year 9999.
     """
     given = text.strip()
     seconds = find_span(given)
@@ -47,7 +47,7 @@ def read_moment(text: str) -> int:
     except (ValueError, OverflowError, OSError):
         raise InvalidArgumentError(f"not a time: {quoted(text)} ({_MOMENT_FORMS})") from None
     if milliseconds > _LAST_MS:
-        raise InvalidArgumentError(f"not a time: {quoted(text)} is after the year 9999")
+        raise InvalidArgumentError(f"a time must not be after the year 9999, got {quoted(text)}")
     return max(1, milliseconds)
 
 

@@ -40,7 +40,7 @@ def json_option(text: str = "Print one JSON document on stdout.") -> Callable[[C
 
 
 def config_options(command: Command) -> Command:
-    """Add the flags of all options of a cluster's configuration. An option that was not given is None or ()."""
+    """Add a flag to a command for each option of a cluster's configuration. Options not given are None or ()."""
     for option in reversed(ClusterConfig.options.values()):
         if option.flag:
             command = _config_option(option)(command)
@@ -73,16 +73,16 @@ def _config_option(option: Option) -> Callable[[Command], Command]:
 
 
 class _Checked(click.ParamType[Any]):
-    """A type of values that a function of Iris reads. click puts the option's name before the text of its error."""
+    """A click parameter type whose values are read by a function. click puts the option's name before error texts."""
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
         self.name = name
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value that a text stands for, as `click.ParamType` wants it."""
+        """Return the value of an option's text. `click` calls this method for each given option."""
         if not isinstance(value, str):
-            return value  # the default
+            return value  # The value is the default of the option.
         try:
             return self._read(value)
         except InvalidArgumentError as error:
@@ -92,7 +92,7 @@ class _Checked(click.ParamType[Any]):
 def _read_variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise InvalidArgumentError(f"not a variable: {quoted(text)} (expected NAME=VALUE)")
+        raise InvalidArgumentError(f"a variable must be given as NAME=VALUE, got {quoted(text)}")
     return name, value
 
 
@@ -109,7 +109,7 @@ def _read_job_name(text: str) -> str:
 def _read_label(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     if "=" not in text:
-        raise InvalidArgumentError(f"not a label: {quoted(text)} (expected KEY=VALUE)")
+        raise InvalidArgumentError(f"a label must be given as KEY=VALUE, got {quoted(text)}")
     check_label(key, value)
     return key, value
 

@@ -1,9 +1,11 @@
-"""Assembles the commands of `iris`, and turns errors into a sentence on stderr and an exit code.
+"""Assembles the commands of `iris`, and turns an error into a message on stderr and an exit code.
 
-0      success; `iris run` and `iris logs -f` exit with the job's exit code
-1      an error, which a sentence on stderr explains
+The exit codes of `iris` are:
+
+0      success; but `iris run` and `iris logs -f` exit with the job's exit code
+1      an error, which a message on stderr explains
 2      an invalid command line
-128+n  ended by signal n: 130 after Ctrl-C, 141 if the reader of the output has left
+128+n  ended by signal n: 130 after Ctrl-C, 141 if the reader of the output has closed the pipe
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ for command in (run, ps, status, logs, kill, machines, up, down, token, debug):
 
 def run_program() -> int:
     """Run the command in `sys.argv`, and return the exit code."""
-    # click prints help and errors to these streams.
+    # click prints help and errors to `sys.stdout` and `sys.stderr`.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = ReplacingStream(sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper):
@@ -93,7 +95,7 @@ def run_program() -> int:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         _drop_output()
-        if code == 0:  # otherwise an earlier error has been reported
+        if code == 0:  # With another code, an error has been reported already.
             report_error(str(error))
             return EXIT_ERROR
     return code
@@ -115,7 +117,7 @@ def _run() -> int:
     except (OutputClosedError, BrokenPipeError):
         return EXIT_OUTPUT_CLOSED
     except SystemExit:
-        return EXIT_OUTPUT_CLOSED  # click raises SystemExit for a broken pipe only
+        return EXIT_OUTPUT_CLOSED  # click raises SystemExit for a broken pipe only.
     except IrisError as error:
         report_error(str(error))
         return EXIT_ERROR

@@ -1,7 +1,7 @@
-"""Sends the standard input of `iris run` to the job's task, as if the task ran in this shell.
+"""Sends the standard input of `iris run` to the job's task, as if the task ran in the user's shell.
 
-Only a job of one task receives standard input. Input that the task does not read stays in its pipe or file as far as
-possible. A terminal is read line by line, and only while this process is in the foreground.
+Only a job of one task receives standard input. `iris run` reads little more input than the task, so that most of the
+rest stays in the pipe or file. A terminal is read line by line, and only while `iris run` is in the foreground.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024
-_BEAT_S = 20.0  # a worker assumes that a sender is gone if it is silent for much longer
+_BEAT_S = 20.0  # A worker ends the input if its sender is silent for much longer.
 _FOREGROUND_CHECK_S = 0.5
 _END_S = 2.0
 
 
 def is_input() -> bool:
-    """Return whether standard input can be read, which is everything but /dev/null.
+    """Return whether standard input is open and is not /dev/null.
 
     Always False on Windows, where a program can wait for sockets only.
     """
@@ -42,7 +42,7 @@ def is_input() -> bool:
 
 
 def holds_something() -> bool:
-    """Return whether standard input is a pipe, socket, or file with unread data. False for a terminal."""
+    """Return whether standard input is a pipe, socket, or file that contains unread data. False for a terminal."""
     try:
         if not is_input() or os.isatty(0):
             return False
@@ -61,7 +61,7 @@ class Feeder:
     """Sends standard input to the task of a job while this context manager is active.
 
     Args:
-        connection: The cluster.
+        connection: The connection to the cluster.
         job_id: The id of a job that was submitted with standard input.
         output: Prints a message if the input cannot be sent.
     """
@@ -71,7 +71,7 @@ class Feeder:
         self._job_id = job_id
         self._output = output
         self._attempt_id: int | None = None
-        self._position = 0  # the number of bytes that the attempt has received
+        self._position = 0  # The number of bytes that the attempt has received.
         self._stopping = False
         self._is_over = False
         self._wake, self._wake_end = os.pipe()
@@ -79,7 +79,7 @@ class Feeder:
 
     def __enter__(self) -> Self:
         if os.isatty(0):
-            # With the signal ignored, reading in the background is an error and does not stop this process.
+            # If SIGTTIN is ignored, a read in the background fails instead of stopping this process.
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         self._thread.start()
         return self
@@ -110,7 +110,7 @@ class Feeder:
         self._is_over = self._is_over or not self._stopping
 
     def _read(self) -> bytes | None:
-        """Return the next bytes of input. Empty at the end of the input, and None if there was none for a while."""
+        """Return the next bytes of input: empty at the end of the input, None if no input has come for a while."""
         if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
             select.select([self._wake], [], [], _FOREGROUND_CHECK_S)
             return None
@@ -118,7 +118,7 @@ class Feeder:
             readable, _, _ = select.select([0, self._wake], [], [], _BEAT_S)
             return os.read(0, _READ_BYTES) if 0 in readable else None
         except OSError as error:
-            if error.errno == errno.EIO and os.isatty(0):  # this process has just moved to the background
+            if error.errno == errno.EIO and os.isatty(0):  # This process has just moved to the background.
                 return None
             if error.errno == errno.EISDIR:
                 self._output.note("standard input is a directory, which cannot be read")
@@ -133,7 +133,7 @@ class Feeder:
             if answer.closed:
                 if self._attempt_id is None or self._position or not answer.HasField("attempt_id"):
                     return False
-                self._attempt_id = None  # the attempt ended without reading, so the next attempt gets all input
+                self._attempt_id = None  # The attempt ended without reading. The next attempt gets all input.
                 continue
             if answer.HasField("attempt_id"):
                 self._attempt_id = answer.attempt_id
@@ -153,6 +153,6 @@ class Feeder:
 
 
 def note_unread(output: Output, why: str) -> None:
-    """Print why standard input is not read, if it contains data."""
+    """If standard input contains data, print why `iris run` does not read standard input."""
     if holds_something():
         output.note(f"standard input is not read: {why}")

@@ -94,7 +94,7 @@ class Block:
         self._write(data[start:])
         return self._final(now_s)
 
-    def detect_copy(self, now_s: float) -> list[bytes]:
+    def settle(self, now_s: float) -> list[bytes]:
         """Return the rows that have become final because the task has not changed them for `SETTLES_S`."""
         return self._final(now_s)
 

@@ -140,13 +140,13 @@ class Lines:
         states = [(prefix, state) for _, (prefix, several) in sorted(rows.items()) for state in several]
         return [prefix + _SPACE + _colours_ended(state) for prefix, state in states if state.strip()]
 
-    def detect_copy(self) -> bytes:
+    def settle(self) -> bytes:
         """Return finished progress bars, which their tasks no longer redraw, as ordinary lines."""
         if not self._blocks:
             return b""
         now_s = self._clock()
         return b"".join(
-            [self._write_final(line, block.detect_copy(now_s)) for line, (_, block) in list(self._blocks.items())]
+            [self._write_final(line, block.settle(now_s)) for line, (_, block) in list(self._blocks.items())]
         )
 
     def _draws_bars(self, line: _Line, data: list[bytes], *, is_finished: bool) -> bool:

@@ -62,8 +62,8 @@ class Screen:
 
     def refresh(self) -> None:
         """Redraw the rows if they or the terminal have changed, and write progress bars that have become final."""
-        settled = self.lines.detect_copy()
-        apart = b"" if self.lines_apart is self.lines else self.lines_apart.detect_copy()
+        settled = self.lines.settle()
+        apart = b"" if self.lines_apart is self.lines else self.lines_apart.settle()
         if settled:
             self.emit(self.stdout, settled)
         if apart:

@@ -27,11 +27,11 @@ class Record:
     Attributes:
         address: The URL of the controller.
         pid: The id of the server's process.
-        process: Tells this process from a later one with the same id, see `identify_process`.
+        process: The identity of the process from `identify_process`. A later process with the same id has another one.
         config: The configuration of the cluster, with its real port and its state directory.
-        home: The inode of the lock file beside this record. A copy of the directory has another one.
-        place: The machine on which `iris up` ran, see `own_place`. It stays the same when the machine gets another
-            name.
+        home: The inode of the lock file beside this record. A copy of the directory has another inode.
+        place: The identity of the machine on which `iris up` ran, from `own_place`. Renaming the machine does not
+            change its identity.
     """
 
     address: str
@@ -48,13 +48,13 @@ class Record:
         return self.config.state_dir
 
     def to_document(self) -> dict[str, Any]:
-        """Return the record as a JSON object, in which the options of the configuration stand beside the rest."""
+        """Return the record as one flat JSON object: the options of the configuration and all other fields."""
         own = {"address": self.address, "pid": self.pid, "process": self.process, "home": self.home}
         return {**own, "place": self.place, **self.config.to_document()}
 
 
 def find_running() -> Record | None:
-    """Return the cluster that `iris up` has started on this machine, if its server runs."""
+    """Return the record of the cluster that `iris up` has started on this machine, or None if no server runs."""
     record = read_record()
     return record if record is not None and is_running(record) else None
 
@@ -62,8 +62,8 @@ def find_running() -> Record | None:
 def read_record() -> Record | None:
     """Return the last record that `iris up` has written, or None after `iris down`.
 
-    The cluster runs, or its server was killed. A record that came here with a copy of a home directory does not count,
-    because its cluster belongs to the original.
+    A record means that the cluster runs, or that its server was killed. A record in a copied home directory is ignored,
+    because the cluster belongs to the original directory.
 
     Raises:
         FailedPreconditionError: Another user owns the record or may write it.
@@ -87,7 +87,7 @@ def read_record() -> Record | None:
 
 
 def _read_config(content: Mapping[str, Any]) -> ClusterConfig:
-    """Return the configuration in a record. Earlier releases wrote lists as words in one text."""
+    """Return the configuration in a record. Earlier releases of Iris wrote a list as one text of words."""
     options = dict(content)
     for name, split in (("labels", str.split), ("slurm_options", shlex.split)):
         if isinstance(options.get(name), str):
@@ -96,7 +96,7 @@ def _read_config(content: Mapping[str, Any]) -> ClusterConfig:
 
 
 def is_running(record: Record) -> bool:
-    """Return whether the server's process runs, and is not another process that was given its id."""
+    """Return whether the server of a record still runs. Another process that has got its id does not count."""
     return running_cluster.is_running(record.to_document())
 
 
@@ -117,7 +117,7 @@ def write_record(record: Record) -> None:
     path = record_path()
     before = find_record()
     write_file(path, json.dumps(record.to_document() | {"home": _home_stamp(path)}, indent=2) + "\n", shared=True)
-    if before is not None and before[0] != path:  # the machine had another name when that record was written
+    if before is not None and before[0] != path:  # The machine had another name when the earlier record was written.
         before[0].unlink(missing_ok=True)
 
 
@@ -130,14 +130,14 @@ def remove_record() -> None:
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Lock the record, so that only one of two `iris up` at the same time starts a cluster, and the other finds it.
+    """Lock the record of this machine. Of two simultaneous `iris up`, one starts the cluster, one finds it.
 
     Raises:
         LocalClusterError: The directory cannot be made or written, or this machine does not run Linux.
-        FailedPreconditionError: Other users can write in the directory, or it is another user's.
+        FailedPreconditionError: Other users own the directory or can write in it.
     """
     if not sys.platform.startswith("linux"):
-        raise LocalClusterError("clusters run on Linux; from here, reach one with --address HOST:PORT")
+        raise LocalClusterError("clusters run on Linux only: reach a cluster elsewhere with --address HOST:PORT")
     from iris.system.locks import wait_for_lock
 
     try:

@@ -1,4 +1,4 @@
-"""Connects a command to its cluster: at an address, of `iris up` on this machine, or one that ends with the command."""
+"""Connects a command to its cluster: one at an address, one of `iris up`, or one that ends with the command."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Place = Literal["embedded", "here", "elsewhere"]
 
 
 class Connection:
-    """A client of the cluster that a command is about.
+    """A connection of a command to its cluster.
 
     Args:
-        client: The client.
+        client: The client of the cluster.
         place: Where tasks run: in a cluster that is embedded in this command ("embedded"), on this machine ("here"), or
-            on other machines ("elsewhere"), for example with the engine Ray. None asks the cluster: tasks run here if
-            this command runs in one of them, and elsewhere otherwise.
-        embedded: The embedded cluster.
+            on other machines ("elsewhere"), for example on Ray. None: ask the cluster, which answers "here"
+            if this command itself runs in a task of the cluster, and "elsewhere" otherwise.
+        embedded: The cluster that this command has started and that ends with it, if any.
 
     Attributes:
-        options: The options with which other commands reach the same cluster, for messages.
+        options: The options, for messages, with which other commands reach the same cluster.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Connection:
 
     @property
     def place(self) -> Place:
-        """Where tasks run. "here" means this machine, with the files of this process and as this user.
+        """Where tasks run. "here" means on this machine, as this user and with access to this user's files.
 
         Raises:
             IrisError: The cluster does not answer.
@@ -57,14 +57,14 @@ class Connection:
         return self._place
 
     def _is_around_us(self) -> bool:
-        """Return whether this command runs in a task of a cluster on this machine, temporary clusters included."""
+        """Return whether this command itself runs in a task of a cluster on this machine, even a temporary cluster."""
         if task_of_token(self.client.cluster.token() or "") is None:
             return False
         answer = self.client.cluster.describe_cluster()
         return answer.engine == "local" and bool(answer.place) and answer.place == own_place()
 
     def kill(self) -> None:
-        """End an embedded cluster at once, and its tasks with SIGKILL."""
+        """Kill an embedded cluster at once. Its tasks receive SIGKILL."""
         if self._embedded is not None:
             self._embedded.kill()
 
@@ -80,11 +80,11 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """Return a client of the cluster at an address. None stands for the environment's address, or for `iris up`.
+    """Return a connection to the cluster at `address`, else of the environment variable, else of `iris up`.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
-        FailedPreconditionError: There is no cluster; the text says how to get one.
+        FailedPreconditionError: There is no cluster. The message explains how to start or name one.
     """
     connection = _connect_to_running(address)
     if connection is None:
@@ -96,14 +96,14 @@ def connect(address: str | None) -> Connection:
 
 
 def connect_or_embed(address: str | None) -> Connection:
-    """Return a client as `connect` does. If there is no cluster, start one that ends with the connection.
+    """Return a connection as `connect` does, but start a cluster if there is none. It ends with the connection.
 
     Raises:
         InvalidAddressError: The address has none of the accepted forms.
         FailedPreconditionError: The server of `iris up` was killed. No second cluster is started, because attempts of
             the first one may still use this machine.
         MissingExtraError: There is no cluster, and the extra [server] is not installed.
-        LocalClusterError: There is no cluster, and none could be started; the text says why.
+        LocalClusterError: There is no cluster, and none could be started. The message contains the reason.
     """
     connection = _connect_to_running(address)
     if connection is not None:
@@ -137,13 +137,13 @@ def _place_of(engine_here: str) -> Place:
 
 
 def _client(address: str, token: str | None = None) -> IrisClient:
-    from iris.client import IrisClient  # takes a third of a second, which `iris --help` must not take
+    from iris.client import IrisClient  # This import takes a third of a second, which would slow down `iris --help`.
 
     return IrisClient.remote(address, token=token)
 
 
 class _Embedded:
-    """A cluster that ends with this command. Unlike the cluster of `LocalClusterClient` it can be killed."""
+    """A cluster that ends with this command. Unlike a `LocalClusterClient`, this cluster can be killed at once."""
 
     def __init__(self) -> None:
         from iris.cluster.client.server_process import remove_directory, start_server

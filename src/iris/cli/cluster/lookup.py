@@ -16,13 +16,14 @@ _SHOWN = 3
 
 
 def known_job_or_task(client: IrisClient, name: str) -> tuple[cluster_pb2.JobStatus, int | None]:
-    """Return the status of a job, and the index of a task if the name is a task's, for example `train/task-2`.
+    """Return the status of a job, and a task's index if `name` is the id of a task, for example `train/task-2`.
 
     Raises:
         NotFoundError: The job or the task does not exist. The message suggests jobs with similar ids.
     """
     try:
-        return client.status(name), None  # tried first, because a child job may have a name like that of a task
+        # The name may be the id of a child job, because a child job may be called like a task, for example `task-2`.
+        return client.status(name), None
     except NotFoundError:
         try:
             job_id, task_index = parse_task_id(name)

@@ -1,4 +1,4 @@
-"""Starts the cluster of `iris up`, and waits until it can be used."""
+"""Starts the cluster of `iris up`, and waits until the cluster can be used."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PAUSE_S = 0.02
 
 
 def start(config: ClusterConfig, output: Output, *, take_over: bool) -> tuple[Record, LocalServer]:
-    """Start a cluster, and return once its standing workers, if its engine has any, have registered.
+    """Start a cluster, and return once its permanent workers have registered. Some engines have no permanent workers.
 
-    Nothing is left of the cluster if its start fails or is interrupted.
+    If the start fails or is interrupted, the server and the workers of the cluster are stopped.
 
     Raises:
-        IrisError: The cluster did not start; the text says why.
+        IrisError: The cluster did not start. The message contains the reason.
     """
     from iris.cluster.client.server_process import start_server
     from iris.rpc.http.tls import check_exposure
@@ -64,10 +64,10 @@ def start(config: ClusterConfig, output: Output, *, take_over: bool) -> tuple[Re
 
 
 def _advice(config: ClusterConfig) -> str:
-    """Return what may keep this machine from reaching its own cluster, as the end of a sentence."""
+    """Return the end of an error message: which option may prevent this machine from reaching its own cluster."""
     if config.advertise:
-        return "; --advertise has to lead to it from this machine, too"
-    return f"; --host has to be a name that {config.tls_cert} is for" if config.tls_cert else ""
+        return "; the address of --advertise must reach the cluster from this machine, too"
+    return f"; --host must be a name in the certificate {config.tls_cert}" if config.tls_cert else ""
 
 
 def _wait_for_workers(server: LocalServer, config: ClusterConfig, output: Output) -> None:
@@ -89,7 +89,7 @@ def _wait_for_workers(server: LocalServer, config: ClusterConfig, output: Output
 
 
 def _check_port(host: str, port: int) -> None:
-    """Refuse a port that cannot be bound. The server would refuse it too, but could not name the option.
+    """Refuse a port that cannot be bound. The error names `--port` or `--host`, which the server's error would not.
 
     Raises:
         FailedPreconditionError: The port cannot be bound.
@@ -102,7 +102,7 @@ def _check_port(host: str, port: int) -> None:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
         advice = "give another port with --port (0 takes any free one)"
         if isinstance(error.__cause__, OSError) and error.__cause__.errno not in (errno.EADDRINUSE, errno.EACCES):
-            advice = "--host has to be an address or a name of this machine"
+            advice = "--host must be an address or a name of this machine"
         raise FailedPreconditionError(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
 
 

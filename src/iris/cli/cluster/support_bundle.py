@@ -1,7 +1,7 @@
-"""What `iris debug bundle` collects about a cluster, so that somebody else can find out what went wrong.
+"""Collects the files of `iris debug bundle`, from which a developer can find the cause of a problem in a cluster.
 
-Each file of the bundle is collected for itself. What cannot be collected, because the server is dead for example, is
-named in `notes.txt` instead. No secret goes into the bundle: `redact` removes tokens and keys from every file.
+Each file of the bundle is collected independently. If one cannot be collected, for example because the server is dead,
+`notes.txt` contains the reason. No secret enters the bundle: `redact` removes tokens and keys from every file.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from iris.system.private_dir import open_private
 if TYPE_CHECKING:
     from iris.client import IrisClient
 
-_SERVER_LOG_BYTES = 2 << 20  # the end of the server's event log
+_SERVER_LOG_BYTES = 2 << 20  # The length of the part of the server's event log.
 _WORKER_LOG_BYTES = 256 << 10
 _MAX_WORKERS = 64
 _DUMP_S = 2.0
 _PAUSE_S = 0.02
-_MIN_SECRET = 8  # a shorter line of a secret file would remove ordinary words
+_MIN_SECRET = 8  # Replacing a shorter line of a secret file would also replace ordinary words.
 _LIBRARIES = ("connectrpc", "protobuf", "pyqwest", "httpx", "uvicorn", "click", "rich", "ray", "cloudpickle")
 _HIDDEN = "[removed]"
 _SECRETS = (
-    (re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), _HIDDEN),  # a token: a JSON Web Token
+    (re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), _HIDDEN),  # A token of Iris is a JSON Web Token.
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), _HIDDEN),
-    (re.compile(r"(?<=://)[^\s/@\"']+@"), f"{_HIDDEN}@"),  # the user and the password in a URL
+    (re.compile(r"(?<=://)[^\s/@\"']+@"), f"{_HIDDEN}@"),  # A URL may contain a user and a password.
     (re.compile(r"(?i)\b(authorization|password|secret|api_key|access_key)(\W{1,4})[^\s\",]+"), rf"\1\2{_HIDDEN}"),
 )
 _README = """\
@@ -65,11 +65,11 @@ class BundleFiles:
     """The files of a bundle, and notes about missing ones.
 
     Args:
-        secrets: Texts that must not be in the bundle.
+        secrets: Texts that must not appear in the bundle.
 
     Attributes:
         files: The content of each file, by its name in the bundle.
-        notes: What could not be collected, and why.
+        notes: One note for each file that could not be collected, with the reason.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -78,7 +78,7 @@ class BundleFiles:
         self.notes: list[str] = []
 
     def add(self, name: str, make: Callable[[], str]) -> None:
-        """Add a file without its secrets. If the file cannot be made, add a note."""
+        """Add a file to the bundle, with its secrets replaced. If the file cannot be made, add a note."""
         try:
             self.files[name] = redact(make(), self._secrets)
         except (IrisError, OSError) as error:
@@ -105,11 +105,11 @@ class BundleFiles:
 
 
 def collect(record: Record | None, connect: Callable[[], IrisClient]) -> BundleFiles:
-    """Collect what there is about a cluster.
+    """Collect the files of a bundle about a cluster.
 
     Args:
         record: The cluster of `iris up` on this machine; None for a cluster elsewhere.
-        connect: Returns a client of the cluster. Raises IrisError if that is impossible.
+        connect: A function that returns a client of the cluster, or raises IrisError if the cluster is unreachable.
     """
     files = BundleFiles(_known_secrets(None if record is None else record.state_dir))
     files.add_json("versions.json", _versions)
@@ -127,11 +127,11 @@ def collect(record: Record | None, connect: Callable[[], IrisClient]) -> BundleF
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Return a text in which tokens, keys and passwords are replaced.
+    """Return a text in which tokens, keys and passwords are replaced by "[removed]".
 
     Args:
         text: The text.
-        secrets: Texts that are known to be secret. Texts that look like secrets are replaced, too.
+        secrets: Known secrets. Other parts of the text that look like secrets are replaced, too.
     """
     for secret in secrets:
         text = text.replace(secret, _HIDDEN)
@@ -141,7 +141,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def _add_answers(files: BundleFiles, state_dir: Path | None, connect: Callable[[], IrisClient]) -> None:
-    """Ask the controller for states and machines. A dead controller's states are read from its database."""
+    """Add job states and machines from the controller. If the controller is dead, read states from its database."""
     try:
         with connect() as client:
             files.add_json("states.json", lambda: _states(client))
@@ -199,7 +199,7 @@ def _add_event_logs(files: BundleFiles, state_dir: Path) -> None:
 
 
 def _end_of(path: Path, size: int) -> str:
-    """Return the end of a file, from the beginning of a line."""
+    """Return the last part of a file, beginning with a complete line."""
     with open(path, "rb") as file:
         start = max(0, os.fstat(file.fileno()).st_size - size)
         file.seek(start)
@@ -220,7 +220,7 @@ def _known_secrets(state_dir: Path | None) -> list[str]:
 
 
 def _dump_threads(pid: int, event_log: Path) -> None:
-    """Let a running server write the stacks of its threads into its event log, even if its loop is blocked."""
+    """Make a running server write its thread stacks into its event log. This works even if its loop is blocked."""
     try:
         if not _handles(pid, signal.SIGUSR1):  # an older server would end
             return

@@ -14,7 +14,7 @@ from iris.cli.options import json_option
 from iris.cli.output.printer import Output
 from iris.errors import UnavailableError
 
-# The server gives its workers about 20 s to end their attempts, and needs a few seconds for itself and its engine.
+# The server gives its workers about 20 s to end their attempts. Stopping the server and its engine takes a few seconds.
 _STOP_S = 60.0
 _PAUSE_S = 0.02
 _LEFT = "{}; attempts that still run there end with their lease"
@@ -44,7 +44,7 @@ def down(*, as_json: bool) -> None:
             was_killed = not _stop(record)
             if not was_killed:
                 _note_what_is_left(record, output)
-        if left is not None and was_killed:  # the workers of a killed server may still run
+        if left is not None and was_killed:  # The workers of a killed server may still run.
             workers = _end_workers(left, output)
         remove_record()
     output.set_status("")
@@ -60,7 +60,7 @@ def down(*, as_json: bool) -> None:
 
 
 def _end_workers(left: Record, output: Output) -> int:
-    """End the workers that a killed server has left, with their attempts; return how many workers there were."""
+    """End the surviving workers of a killed server, with their attempts, and return the number of these workers."""
     from iris.cluster.controller.storage.state_copies import detect_copy
     from iris.cluster.controller.storage.state_dir import lock_state_dir
     from iris.cluster.engine.engines import end_left_workers, engine_directory
@@ -69,7 +69,8 @@ def _end_workers(left: Record, output: Output) -> int:
         return 0
     output.set_status("ending the workers that are left…")
     with lock_state_dir(left.state_dir):
-        detect_copy(left.state_dir)  # the workers that a copy names belong to another cluster, and must not end
+        # The workers named in a copied state directory belong to the original cluster, and must not be ended.
+        detect_copy(left.state_dir)
         try:
             return end_left_workers(left.config, left.state_dir)
         except UnavailableError as error:
@@ -86,7 +87,7 @@ def _note_what_is_left(record: Record, output: Output) -> None:
 
 
 def _stop(record: Record) -> bool:
-    """End the server with SIGTERM, or with SIGKILL if it takes too long. Return whether SIGTERM was enough."""
+    """End the server with SIGTERM, or with SIGKILL after 60 seconds. Return whether SIGTERM was enough."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, number)

@@ -47,9 +47,9 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
     output = Output(as_json=as_json)
     if task_index is not None:
         if len(jobs) > 1:
-            raise click.UsageError("--task goes with one JOB")
+            raise click.UsageError("--task needs exactly one JOB")
         return _kill_task(jobs[0], task_index, wait, address, output)
-    asked: list[tuple[cluster_pb2.JobStatus, bool]] = []  # each job, and whether it had ended before
+    asked: list[tuple[cluster_pb2.JobStatus, bool]] = []  # Each job, and whether the job had ended before.
     unknown = False
     with connect(address) as connection:
         client = connection.client
@@ -58,11 +58,11 @@ def kill(*, jobs: tuple[str, ...], task_index: int | None, wait: bool, as_json: 
                 before, its_task = known_job_or_task(client, job_id)
                 if its_task is not None:
                     raise NotFoundError(
-                        f"{job_id!r} is a task of job {before.job_id!r}: to end it alone,"
+                        f"{job_id!r} is a task of job {before.job_id!r}: to terminate only this task, run"
                         f" iris kill {shlex.quote(before.job_id)} --task {its_task}"
                     )
             except NotFoundError as error:
-                output.error(str(error))  # the other jobs are terminated nevertheless
+                output.error(str(error))  # The other jobs are terminated nevertheless.
                 unknown = True
                 continue
             client.terminate(job_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from iris.client.logs.streams import LogStream
     from iris.rpc import cluster_pb2
 
-# How long to retry servers that do not answer, unless the log is followed: a person waits for the answer.
+# Without -f, servers that do not answer are retried for these seconds only, because a person waits for the command.
 _PATIENCE_S = 15.0
 _HELP = """\
 Show what the tasks of a job have written in all their attempts, ordered by time. With -f, go on until the job ends.
@@ -101,7 +101,7 @@ def logs(*, job: str, with_exit_code: bool | None, as_json: bool, address: str |
         status, task_index = known_job_or_task(connection.client, job)
         if task_index is not None:
             if options["tasks"]:
-                raise click.UsageError(f"{job} is a task: --task goes with the id of a job, {status.job_id}")
+                raise click.UsageError(f"{job} is the id of a task: --task needs the id of the job, {status.job_id}")
             job, options["tasks"] = status.job_id, (task_index,)
         tasks = options["tasks"]
         shown = _chosen(tasks, attempt, status, follow)
@@ -112,7 +112,7 @@ def logs(*, job: str, with_exit_code: bool | None, as_json: bool, address: str |
                 whole = _show_raw(stream, output)
             else:
                 again = _words_again(connection, job, options) if follow and not as_json else ""
-                # A follow reports retries by itself.
+                # A followed stream reports retries itself.
                 batches = stream.batches() if follow else _with_retries(stream.batches(), status, output)
                 whole = _show(stream, batches, output, again)
         code = 0
@@ -125,7 +125,7 @@ def logs(*, job: str, with_exit_code: bool | None, as_json: bool, address: str |
 def _open_stream(
     connection: Connection, job: str, shown: list[int], options: Mapping[str, Any], output: Output
 ) -> LogStream:
-    """Open the stream of the lines that the options choose. `shown` are the tasks."""
+    """Open the stream of the lines that the options select, of the tasks with the indices `shown`."""
     follow, sources = options["follow"], options["sources"]
     if options["raw"] and not sources:
         sources = tuple(source for source in SOURCES if source != "build")
@@ -143,7 +143,8 @@ def _open_stream(
         regex=options["grep"] or "",
         route=options["route"],
         on_notice=output.note,
-        partial=output.shows_pieces or not (follow or output.as_json),  # a log that is not followed may end in a part
+        # Without -f, the log may end with an unfinished line, which is shown.
+        partial=output.shows_pieces or not (follow or output.as_json),
         **patience,
     )
 
@@ -172,13 +173,14 @@ def _code_of_tasks(stream: LogStream, output: Output) -> int:
 
 
 def _show(stream: LogStream, batches: Iterable[Sequence[LogEntry]], output: Output, again: str) -> bool:
-    """Show lines until the end, and return whether nothing was missing.
+    """Show lines until the end of the stream, and return whether no line was missing.
 
     Args:
         stream: The stream of the lines.
-        batches: The lines.
-        output: Shows the lines.
-        again: The command that continues from here, which is shown after an interruption; empty shows none.
+        batches: The batches of lines to show.
+        output: The output that shows the lines.
+        again: The command that continues after the last shown line. A message shows this command after an
+            interruption. Empty: no message.
     """
     whole = True
     try:
@@ -211,9 +213,8 @@ def _with_retries(
             before = attempts.setdefault(index, attempt_id)
             if before != attempt_id:
                 attempts[index] = attempt_id
-                known = status.tasks[
-                    index
-                ].attempts  # the attempts when the command started; the log may have later ones
+                # `status` is from the start of this command. The log may contain later attempts.
+                known = status.tasks[index].attempts
                 why = (before < len(known) and known[before].error) or "stopped"
                 output.note(f"attempt {before} of task {index} ended: {why}; attempt {attempt_id} follows")
         yield lines
@@ -231,30 +232,30 @@ def _check_options(as_json: bool, with_exit_code: bool | None, options: Mapping[
     _check_formats(as_json, options)
     _check_range(options)
     if with_exit_code is not None and not options["follow"]:
-        raise click.UsageError("--exit-code and --no-exit-code go with -f: without it nothing is waited for")
+        raise click.UsageError("--exit-code and --no-exit-code need -f, which waits for the end of the job")
 
 
 def _check_formats(as_json: bool, options: Mapping[str, Any]) -> None:
     if options["raw"] and as_json:
-        raise click.UsageError("--raw and --json exclude each other: exact bytes, or an object for each line")
+        raise click.UsageError("--raw and --json exclude each other: --raw prints bytes, --json prints objects")
     if options["raw"] and options["timestamps"]:
-        raise click.UsageError("--raw and --timestamps exclude each other: the exact bytes have no times among them")
+        raise click.UsageError("--raw and --timestamps exclude each other: --raw prints only what the tasks wrote")
     if as_json and options["timestamps"]:
-        raise click.UsageError('--json and --timestamps exclude each other: each object has its "timestamp_ms"')
+        raise click.UsageError('--json and --timestamps exclude each other: each JSON object has a "timestamp_ms"')
 
 
 def _check_range(options: Mapping[str, Any]) -> None:
     since, until = options["since"], options["until"]
     if options["tail"] is not None and options["cursor"] is not None:
-        raise click.UsageError("--tail and --cursor exclude each other: the last lines, or the lines after a cursor")
+        raise click.UsageError("--tail and --cursor exclude each other: both select the first line to show")
     if since is not None and until is not None and since > until:
-        raise click.UsageError("--since is later than --until: no line is after the one and before the other")
+        raise click.UsageError("--since must be earlier than --until")
     if options["follow"] and until is not None:
-        raise click.UsageError("--follow and --until exclude each other: a follow goes on until the job has ended")
+        raise click.UsageError("--follow and --until exclude each other: --follow shows lines until the job has ended")
 
 
 def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobStatus, follow: bool) -> list[int]:
-    """Return the indices of the tasks to show: the named ones, or all that have had or may still get the attempt."""
+    """Return the indices of the tasks to show: the tasks of `--task`, or all tasks that have or may get the attempt."""
     for index in tasks:
         if index >= status.num_tasks:
             raise no_such_task(status, index)
@@ -265,14 +266,15 @@ def _chosen(tasks: Sequence[int], attempt: int | None, status: cluster_pb2.JobSt
         if not found:
             most = max((len(task.attempts) for task in status.tasks), default=0)
             raise NotFoundError(
-                f"no task of job {status.job_id!r} has an attempt {attempt}: they have had {most} at most, from 0"
+                f"no task of job {status.job_id!r} has an attempt {attempt}:"
+                f" no task has had more than {most} attempts, which count from 0"
             )
         return found
     return list(range(status.num_tasks))
 
 
 def _words_again(connection: Connection, job: str, options: Mapping[str, Any]) -> str:
-    """Return the command that follows the same lines again. A cursor takes the place of `--since` and `--tail`."""
+    """Return the command that continues this follow. The caller adds a cursor in place of `--since` and `--tail`."""
     repeated = {
         "--task": options["tasks"],
         "--attempt": options["attempt"],

@@ -69,7 +69,7 @@ _MULTIPLE = "May be given several times."
 @click.command(
     help=_HELP,
     short_help="Run a command as a job, and show its lines.",
-    # The options of iris end where the command begins. Therefore the command may have options without a '--' before it.
+    # The options of iris end at the first word of the user's command. Therefore no '--' is needed before that command.
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--replicas", metavar="N", type=POSITIVE_COUNT, default=1, help="The number of tasks. Default: 1.")
@@ -163,7 +163,7 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
     _check_options(options)
     with connect_or_embed(address) as connection:
         if detach and connection.place == "embedded":
-            raise FailedPreconditionError("there is no cluster on which a detached job could run: run 'iris up' first")
+            raise FailedPreconditionError("--detach needs a running cluster: start a cluster with 'iris up' first")
         feeds = options["replicas"] == 1 and not detach and is_input()
         if not feeds:
             note_unread(
@@ -192,17 +192,17 @@ def _check_options(options: Mapping[str, Any]) -> None:
     if options["spread"] and options["together"]:
         raise click.UsageError("--spread and --together exclude each other")
     if options["independent"] and (options["spread"] or options["together"]):
-        raise click.UsageError("--independent tasks are placed one by one: --spread and --together need a gang")
+        raise click.UsageError("--spread and --together need a gang: --independent places the tasks one by one")
     if options["independent"] and options["rendezvous"]:
-        raise click.UsageError("--independent tasks never meet: --rendezvous needs a gang")
+        raise click.UsageError("--rendezvous needs a gang: --independent tasks may never run at the same time")
     if options["max_task_failures"] and options["rendezvous"]:
-        raise click.UsageError("--rendezvous needs all tasks: --max-task-failures must be 0")
+        raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
 
 
 def _submit(
     connection: Connection, command: tuple[str, ...], options: Mapping[str, Any], output: Output, *, feeds: bool
 ) -> Job:
-    """Submit the job. `feeds` says whether it gets the standard input of this command."""
+    """Submit the job. With `feeds`, its task receives the standard input of this command."""
     workspace = options["workspace"]
     folder = None if connection.place == "elsewhere" or workspace else _current_folder()
     as_given = ("name", "replicas", "ports", "rendezvous", "max_task_failures", "max_retries_failure", "retry_pause")
@@ -226,8 +226,8 @@ def _submit(
 def _surroundings(connection: Connection, output: Output) -> Surroundings:
     """Return the environment of this shell for a job that runs on this machine.
 
-    The command then finds the programs of this shell's virtual environment, and not those of the shell in which `iris
-    up` was started. A cluster that ends with this command has this shell's environment anyway.
+    With this environment, the job finds the programs of this shell's virtual environment, and not the programs of the
+    shell in which `iris up` was started. A cluster that ends with this command has this shell's environment anyway.
     """
     from iris.client.shell_environment import Surroundings
 

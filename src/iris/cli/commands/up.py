@@ -99,7 +99,8 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
 def _complete(given: Mapping[str, Any]) -> ClusterConfig:
     """Return the configuration of a cluster that is about to start.
 
-    Options that were not given come from the cluster whose server was killed, if it had the same state directory.
+    If the server of an earlier cluster with the same state directory was killed, options that were not given come from
+    the earlier cluster.
     """
     before = read_record()
     directory = given.get("state_dir") or (state_home() if before is None else before.state_dir)
@@ -109,21 +110,21 @@ def _complete(given: Mapping[str, Any]) -> ClusterConfig:
     _check_tls(before, given)
     config = ClusterConfig(**{**vars(before.config), **given})
     if config.port == 0 and is_free(config.host, before.config.port):
-        config = ClusterConfig(**{**vars(config), "port": before.config.port})  # its tasks know this port
+        config = ClusterConfig(**{**vars(config), "port": before.config.port})  # The running tasks know this port.
     return config
 
 
 def _check_engine(before: Record, given: Mapping[str, Any]) -> None:
-    """Refuse another engine than the one on which attempts of the killed server may still run."""
+    """Refuse to change the engine, because attempts of the killed server may still run on its engine."""
     if given.get("engine", before.config.engine) != before.config.engine:
         raise FailedPreconditionError(
-            f"attempts of the cluster whose server was killed may still run on its engine {before.config.engine}:"
-            " 'iris up' without --engine continues them, 'iris down' ends them"
+            f"cannot change --engine: attempts of the killed server may still run on its engine {before.config.engine}:"
+            " 'iris up' without --engine continues these attempts, 'iris down' ends them"
         )
 
 
 def _check_tls(before: Record, given: Mapping[str, Any]) -> None:
-    """Refuse another certificate while workers of the killed server run, since they trust only the one they know."""
+    """Refuse to change the certificate while workers of the killed server run, which trust only the old one."""
     from iris.cluster.engine.engines import has_left_workers
 
     known = vars(before.config)
@@ -131,8 +132,8 @@ def _check_tls(before: Record, given: Mapping[str, Any]) -> None:
     if changed and has_left_workers(before.state_dir):
         flag = ClusterConfig.options[changed[0]].flag
         raise FailedPreconditionError(
-            f"workers of the cluster whose server was killed still run, and could not be reached with another {flag}:"
-            " 'iris up' without it continues their tasks, 'iris down' ends them"
+            f"cannot change {flag}: workers of the killed server still run, and trust only its certificates:"
+            f" 'iris up' without {flag} continues their tasks, 'iris down' ends the tasks"
         )
 
 
@@ -147,13 +148,13 @@ def _check_same(record: Record, given: Mapping[str, Any]) -> None:
             shown = f"{option.label} {_words(option.write(current))}"
         again = f"{option.flag} {_words(option.write(value))}" if option.flag else "--config FILE"
         raise FailedPreconditionError(
-            f"a cluster is up at {record.address} already, with {shown}; to change that: iris down, then"
+            f"a cluster is up at {record.address} already, with {shown}; to change this option, run: iris down, then"
             f" iris up {again.rstrip()}"
         )
 
 
 def _words(value: object) -> str:
-    """Return the value of an option as words of a shell. A flag has none."""
+    """Return the value of an option, quoted for a shell. Empty for a flag, which has no value."""
     if isinstance(value, list):
         return shlex.join(value)
     return "" if value is True else shlex.quote(str(value))

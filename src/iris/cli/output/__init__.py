@@ -1,1 +1,1 @@
-"""What `iris` prints, for people as text and for programs as JSON. Imported by the commands."""
+"""Prints the output of `iris`: text for people, JSON for programs. The commands import this package."""

@@ -1,6 +1,6 @@
-"""Ends the program when the reader of its output has left, even while there is nothing to write.
+"""Ends the program when the reader of its output has closed the pipe, even while the program has nothing to write.
 
-A write to a closed pipe fails, but a followed task may be silent for hours.
+A write to a closed pipe fails, but a follow writes nothing while its task is silent, which may last for hours.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def leave_with_reader() -> Iterator[None]:
 
     def watch() -> None:
         told = select.poll()
-        told.register(descriptor, 0)  # no events are requested, because poll always reports a closed pipe
+        told.register(descriptor, 0)  # Without requested events, poll reports only that the pipe is closed.
         told.register(wakes, 0)
         told.poll()
         if not over.is_set():
@@ -46,7 +46,7 @@ def leave_with_reader() -> Iterator[None]:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # A write to a connection that its server has closed raises this signal, too.
+        # SIGPIPE also comes from a write to a connection that its server has closed. Only the watch sets `has_left`.
         if has_left.is_set() and not over.is_set():
             raise OutputClosedError
 
@@ -58,7 +58,7 @@ def leave_with_reader() -> Iterator[None]:
     finally:
         over.set()
         os.close(wake)
-        thread.join()  # a thread that runs while the interpreter shuts down would abort the process
+        thread.join()  # A thread that runs while the interpreter shuts down would abort the process.
         os.close(wakes)
         os.close(descriptor)
         signal.signal(signal.SIGPIPE, before)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _INDENT = 2
-_LEAST_LAST = {"cut": 16, "wrap": 24}  # the least width of the last column, unless its text is shorter
+_LEAST_LAST = {"cut": 16, "wrap": 24}  # The least width of the last column, unless its text is shorter.
 
 
 class Columns:
@@ -38,7 +38,7 @@ class Columns:
         self._rows.append([_text(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the lines of the table, as `rich` asks for them."""
+        """Yield the lines of the table. `rich` calls this method to print the table."""
         header = [_text(name, "dim") for name in self._names]
         layout = _Layout([header, *self._rows], options.max_width, self._last)
         for row in [header, *self._rows]:
@@ -62,7 +62,7 @@ class _Layout:
         others = sum(size + _GAP for size in self.middle)
         room = width - others - min(widths[-1], _LEAST_LAST[last])
         fitting = [row[0].cell_len + _GAP for row in rows if row[0].cell_len + _GAP <= room]
-        # If most ids do not fit, every id gets a line of its own, because rows with the same indent are easier to read.
+        # If most ids do not fit, every id gets a separate line, because rows with the same indent are easier to read.
         self.lead = max(fitting) if len(fitting) * 2 > len(rows) else _INDENT
         self.is_narrow = self.lead + others > width
 
@@ -90,7 +90,7 @@ class _Layout:
             yield _line(_joined(_text(" " * begin.cell_len), part))
 
     def _stacked(self, middle: Sequence[Text], last: Text) -> Iterator[Text]:
-        """Yield the middle columns, as many on each line as fit, and then the last column."""
+        """Yield the lines of the middle columns, each line with as many columns as fit, and then the last column."""
         line = _text(" " * _INDENT)
         for cell in middle:
             if not cell.cell_len:
@@ -129,7 +129,7 @@ def words_in_lines(text: Text, room: int) -> list[Text]:
 
 
 def facts(pairs: Sequence[tuple[str, str | Text]]) -> Facts:
-    """Return a list of names with their values, see `Facts`."""
+    """Return a `Facts` table of names and their values."""
     return Facts([(name, _text(value)) for name, value in pairs])
 
 
@@ -140,7 +140,7 @@ class Facts:
         self._pairs = pairs
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the lines of the list, as `rich` asks for them."""
+        """Yield the lines of the list. `rich` calls this method to print the list."""
         size = max((len(name) for name, _ in self._pairs), default=0) + _GAP
         for name, value in self._pairs:
             parts = words_in_lines(value, max(1, options.max_width - size))

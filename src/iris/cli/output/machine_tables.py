@@ -29,7 +29,7 @@ def machines_view(
     """Return a summary of all machines, a table of machines, and a table of waiting gangs.
 
     Args:
-        answer: The controller's answer, for the summary.
+        answer: The controller's answer, which contains the totals of the summary.
         shown: The machines for the table.
         waiting: The waiting gangs for the table.
     """
@@ -81,7 +81,7 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
 
 def _state(machine: Machine) -> str:
     if machine.why_avoided:
-        return "full"  # waiting gangs and ListWorkers show what the machine lacks
+        return "full"  # The table of waiting gangs shows which resource the machine lacks.
     return "alive" if machine.alive else "dead"
 
 

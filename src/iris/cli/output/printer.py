@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from iris.client.job import LogEntry
 
 _HELD_BYTES = 64 * 1024
-# A longer cursor is not shown to people, because it would fill more than two rows. A cursor of many tasks is long.
+# A cursor of many tasks is long. Messages omit a longer cursor, because it would fill more than two terminal rows.
 LONGEST_CURSOR = 160
-# The colours of task labels, in turn. Red is reserved for errors.
+# The terminal colours of task labels, as SGR codes. Tasks get them in turn. Red is reserved for errors.
 _LABEL_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
@@ -43,14 +43,14 @@ class Output:
     Args:
         as_json: Whether stdout receives JSON instead of text for people.
         stderr_apart: Whether the stderr of tasks goes to stderr. If not, all lines of tasks go to stdout.
-        with_times: Whether each line of a task begins with its time, in text for people.
+        with_times: Whether each line of a task begins with the line's time. JSON output ignores this argument.
     """
 
     def __init__(self, *, as_json: bool = False, stderr_apart: bool = False, with_times: bool = False) -> None:
         self.as_json = as_json
         self._stderr_apart = stderr_apart
         self._with_times = with_times
-        self._lock = threading.RLock()  # one thread prints lines of tasks, and others print messages
+        self._lock = threading.RLock()  # One thread prints lines of tasks, and others print messages.
         self._stdout = Outlet(sys.stdout)
         self._stderr = Outlet(sys.stderr)
         self._screen = Screen(self._stdout, self._stderr)
@@ -71,7 +71,7 @@ class Output:
 
         Args:
             document: The answer for programs, which is printed as JSON.
-            text: Returns the answer for people: text, or a table of `tables.py`. Not called with `as_json`.
+            text: A function that returns the answer for people: text or a table. Not called if `as_json` is true.
         """
         if self.as_json:
             self._out(json.dumps(document, ensure_ascii=not self._stdout.is_unicode, indent=2) + "\n")
@@ -80,26 +80,26 @@ class Output:
         self._out(visible(shown) + "\n" if isinstance(shown, str) else self._render(shown))
 
     def event(self, document: Mapping[str, Any]) -> None:
-        """Print one event as a line of JSON. Without `as_json`, print nothing."""
+        """Print one event as a line of JSON if `as_json` is true. Otherwise print nothing."""
         if self.as_json:
             self._out(self._to_json.encode(document) + "\n")
 
     # Lines of tasks.
 
     def label_lines(self, num_tasks: int) -> None:
-        """Label each line with its task from now on, in text for people."""
+        """Begin each further line of a task with the label of the task. JSON output has no labels."""
         self._label_width = len(f"task-{num_tasks - 1}")
 
     @property
     def shows_pieces(self) -> bool:
-        """Whether unfinished lines are shown before they are finished.
+        """Whether the output shows pieces of unfinished lines.
 
-        JSON, and labelled lines in a pipe or a file, always contain whole lines.
+        JSON output contains whole lines only. The same applies to labelled lines in a pipe or a file.
         """
         return not self.as_json and (self._stdout.is_terminal or not (self._label_width or self._with_times))
 
     def show_lines(self, entries: Sequence[LogEntry]) -> None:
-        """Show one batch of lines from `LogStream.batches`. An empty batch writes all buffered lines."""
+        """Buffer one batch of lines from `LogStream.batches`. If the batch is empty, write all buffered lines."""
         if not entries:
             self.flush()
             return
@@ -133,7 +133,7 @@ class Output:
 
     def flush(self) -> None:
         """Write all buffered lines."""
-        # Only the main thread receives Ctrl-C, therefore only its own writes need to delay it.
+        # Python delivers Ctrl-C to the main thread, therefore only writes of the main thread must delay Ctrl-C.
         is_main = threading.current_thread() is threading.main_thread()
         with self._lock:
             self._is_writing = is_main
@@ -151,7 +151,7 @@ class Output:
 
     @contextmanager
     def interrupted_between_writes(self) -> Iterator[None]:
-        """Delay Ctrl-C inside the block until a write of lines is complete, so that `last_shown` is exact.
+        """Delay Ctrl-C inside the `with` block until a write of lines is complete, so that `last_shown` is exact.
 
         A second Ctrl-C is not delayed, because the reader of the output may have stopped for good.
         """
@@ -198,12 +198,12 @@ class Output:
     def silence(self) -> None:
         """Print nothing more to stderr.
 
-        This takes no lock, because a thread that holds the lock may be waiting for a reader that has stopped.
+        This method uses no lock, because a thread that holds the lock may wait forever for a stopped reader.
         """
         self._is_silent = True
 
     def note(self, text: str) -> None:
-        """Print a message to stderr. Errors of stderr itself are ignored."""
+        """Print a message to stderr. If stderr cannot be written, do nothing."""
         self._say_line("iris:", DIM, text)
 
     def error(self, text: str) -> None:
@@ -259,7 +259,7 @@ class Output:
         return outlet.paint(label, f"\x1b[{_LABEL_COLOURS[index % len(_LABEL_COLOURS)]}m")
 
     def _as_json(self, entries: Sequence[LogEntry]) -> bytes:
-        """Return one JSON object for each line. Shared fields are encoded once, because a log has millions of lines."""
+        """Return one JSON object for each line. Common fields are encoded only once, because logs may be very long."""
         first = entries[0]
         begin = (
             f'{{"task": {first.task_index}, "attempt": {first.attempt_id}, "source": "{first.source}",'
@@ -274,7 +274,7 @@ class Output:
             message = entry.message
             exact = ""
             if "\ufffd" in message and not entry.missing_bytes and message.encode() != entry.data:
-                # The message lacks bytes that are not UTF-8, therefore the exact bytes are added.
+                # The text of the message cannot contain bytes that are not UTF-8. Therefore the exact bytes are added.
                 exact = f', "data_base64": "{base64.b64encode(entry.data).decode()}"'
             lines.append(f'{begin}{to_json(message)}, "cursor": "{entry.cursor}"{exact}{end}')
         return "".join(lines).encode()
@@ -287,7 +287,7 @@ class Output:
             file=sys.stdout,
             force_terminal=terminal,
             no_color=not self._stdout.has_colour,
-            # In a file or a pipe, each row is one complete line.
+            # In a file or a pipe, each row of a table is one complete line.
             width=shutil.get_terminal_size().columns if terminal else 10_000,
             highlight=False,
             legacy_windows=False,

@@ -173,14 +173,14 @@ def _state(state: int) -> Text:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Return untrusted text for a table: markup has no effect, and control characters are replaced by `?`."""
+    """Return untrusted text as a cell of a table, without markup and with `?` for control characters."""
     from rich.text import Text
 
     return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
 
 
 def _one_line(text: str) -> str:
-    """Return the text with spaces instead of newlines, so that each row is one line, which `grep` needs."""
+    """Return the text with spaces instead of newlines, so that each row is one line and `grep` finds whole rows."""
     return " ".join(text.split())
 
 
