@@ -1,4 +1,4 @@
-"""The worker's program, `python -m iris.cluster.worker`. Engines start it; users need not."""
+"""The worker's program, `python -m iris.cluster.worker`. The engines start this program, so users need not start it."""
 
 from __future__ import annotations
 

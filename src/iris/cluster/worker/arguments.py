@@ -25,22 +25,22 @@ def parse_arguments() -> argparse.Namespace:
         help="a JSON object with options of the cluster's configuration; missing options have their defaults",
     )
     parser.add_argument(
-        "--task-file-limit", type=int, help="how many files a task may open; default: the limit of this process"
+        "--task-file-limit", type=int, help="how many files a task may open; default: the limit of the worker's process"
     )
     parser.add_argument(
         "--identity-file",
         type=Path,
         help="write the worker's process id and other marks into this file, and remove the file at the end",
     )
-    parser.add_argument("--parent-pid", type=int, help="end when the parent process with this id has ended")
+    parser.add_argument("--parent-pid", type=int, help="end the worker when the parent process with this id has ended")
     return parser.parse_args()
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Replace the text of `arguments.config` by the configuration, and check the length of the lease.
+    """Replace the text of `arguments.config` by the parsed configuration, and check the length of the lease.
 
     Raises:
-        InvalidArgumentError: The configuration is not valid, or the lease is negative or no number.
+        InvalidArgumentError: The configuration is invalid, or the length of the lease is negative or not a number.
     """
     arguments.config = ClusterConfig.from_json(arguments.config)
     if not arguments.lease >= 0:
@@ -50,7 +50,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def _add_identity_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worker-id", required=True, help="the id with which the worker registers at the controller")
     parser.add_argument(
-        "--incarnation", default="", help="identifies this process of the worker; default: a random string"
+        "--incarnation",
+        default="",
+        help="a string that identifies this process of the worker; default: a random string",
     )
     parser.add_argument("--controller", required=True, help="the controller's address")
     parser.add_argument(
@@ -61,16 +63,16 @@ def _add_identity_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=0.0,
         type=float,
-        help="how long to run attempts without an answer from the controller, until the controller sets the length of"
-        " the lease; 0 means without limit (default: %(default)s)",
+        help="how many seconds to run attempts without an answer from the controller, until the controller sets the"
+        " length of the lease; 0 means without limit (default: %(default)s)",
     )
     parser.add_argument(
         "--credentials",
         metavar="FILE",
         default="",
-        help='a JSON file with "token", the token of this worker, and "token_key", the public key of the cluster in'
-        " hexadecimal digits; may be /dev/fd/N. Default: the token in IRIS_TOKEN, and the key"
-        " that the controller sends",
+        help='a JSON file (may be /dev/fd/N) with "token", the token of this worker, and "token_key", the public'
+        " key of the cluster in hexadecimal digits; default: the token in IRIS_TOKEN, and the key that the controller"
+        " sends",
     )
 
 
@@ -86,7 +88,7 @@ def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default=DEFAULT_KEEP_UPLOADED_S,
         type=float,
-        help="how long to keep a log that was uploaded to the controller (default: %(default)s)",
+        help="how many seconds to keep a log that was uploaded to the controller (default: %(default)s)",
     )
 
 
@@ -94,8 +96,8 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="the address to bind to; 'auto' means the address from which this machine calls the controller"
-        " (default: %(default)s)",
+        help="the address on which the worker listens; 'auto' means the address from which this machine calls the"
+        " controller (default: %(default)s)",
     )
     parser.add_argument(
         "--advertise",
@@ -105,7 +107,9 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         " Default: the value of --host, or the address from which this machine calls the controller if the worker"
         " binds to all addresses",
     )
-    parser.add_argument("--port", default=0, type=int, help="the port to bind to; default: any free port")
+    parser.add_argument(
+        "--port", default=0, type=int, help="the port on which the worker listens; default: any free port"
+    )
     parser.add_argument(
         "--part",
         metavar="FILE",
@@ -116,5 +120,5 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         metavar="FILE",
         default="",
-        help="the certificate authority of a controller that uses TLS; default: tls_cert of --config",
+        help="a PEM file with the certificate authority of a controller that uses TLS; default: tls_cert of --config",
     )

@@ -1,7 +1,7 @@
 """Removes the directories and logs of ended attempts from a worker's disk after their time to keep.
 
-Nothing is removed of an attempt that is running, whose end the controller has not acknowledged, or whose log is not
-uploaded.
+An attempt keeps all its files while the attempt is running, while the controller has not acknowledged its end, and
+while its log is not uploaded.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from iris.system.clock import now_for_ages_ms
 DEFAULT_KEEP_S = 30 * 86400.0
 DEFAULT_KEEP_UPLOADED_S = 3600.0
 _EVERY_S = 60.0
-_SHARE = 0.02  # The search for old attempts takes at most this share of the time.
+_SHARE = 0.02  # The search for old attempts takes at most this share of the worker's time.
 _log = logging.getLogger(__name__)
 
 
 class _Left(NamedTuple):
-    """What an ended attempt has left on disk.
+    """The files that an ended attempt has left on disk.
 
     Attributes:
         directory: The paths of the attempt.
-        changed_s: When something of the attempt changed last, by the clock of the file system.
+        changed_s: When a file of the attempt changed last, by the clock of the file system.
         has_log: Whether the log lies in the attempt's directory.
-        waits: Whether the log must still be uploaded.
+        waits: Whether the log waits to be uploaded.
         uploaded: Whether the controller has the whole log.
     """
 
@@ -51,8 +51,8 @@ class Cleanup:
     Args:
         registry: The attempts of the worker.
         directory: The worker directory.
-        keep_s: How many seconds after the end an attempt's directory is kept; inf means forever.
-        keep_log_s: How many seconds an uploaded log is kept; None means as long as the directory.
+        keep_s: How many seconds an attempt's directory is kept after the attempt's end; inf means forever.
+        keep_log_s: How many seconds an uploaded log is kept; None means as long as the attempt's directory.
         now_s: Returns the time in seconds, for measuring ages.
     """
 
@@ -76,14 +76,15 @@ class Cleanup:
             began_s = time.monotonic()
             try:
                 await self.sweep()
-            except Exception:  # noqa: BLE001 - whatever the error was, the next sweep may succeed
+            except Exception:  # noqa: BLE001 - The next sweep may succeed after any error.
                 _log.exception("removing what attempts left")
             await asyncio.sleep(max(_EVERY_S, (time.monotonic() - began_s) / _SHARE))
 
     async def sweep(self) -> None:
-        """Remove what is old enough now.
+        """Remove all attempts and logs that are old enough now.
 
-        The disk is searched before the running attempts are listed, so an attempt that begins meanwhile is not found.
+        The disk is searched before the running attempts are listed, so an attempt that begins meanwhile is never
+        removed.
         """
         left = await asyncio.to_thread(self._find)
         busy = self._registry.busy_directories()
@@ -95,8 +96,8 @@ class Cleanup:
             for one in ended
             if one.has_log and one.uploaded and now_s - one.changed_s > self._keep_log_s
         ]
-        # The attempts are forgotten first, so that no reader is sent to a directory that is about to go. Then
-        # everything is moved out of the way at once, and removed.
+        # The records of the attempts are removed first, so that no reader gets a directory that is about to be removed.
+        # Then all directories are moved out of the way at once, and removed.
         self._registry.forget({*directories, *(log.parent for log in logs)})
         discarded = [self._directory.discard(path) for path in (*logs, *directories)]
         await asyncio.to_thread(_remove, discarded)

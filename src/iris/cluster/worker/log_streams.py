@@ -17,7 +17,7 @@ from iris.errors import InvalidArgumentError, NotFoundError
 from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
-_OPENED_AT_ONCE = 50  # Other work on the event loop gets a turn after this many logs.
+_OPENED_AT_ONCE = 50  # The event loop may do other work each time this many logs were opened.
 
 
 async def stream_task_logs(
@@ -25,7 +25,7 @@ async def stream_task_logs(
 ) -> AsyncIterator[StreamTaskLogsResponse]:
     """Yield the logs of the requested attempts as one stream.
 
-    An attempt whose log this worker does not have gets a chunk with `error`.
+    If this worker does not have the log of an attempt, the stream contains a chunk with `error` for the attempt.
 
     Raises:
         InvalidArgumentError: The request names no attempt, or its filter is invalid.

@@ -1,4 +1,4 @@
-"""All paths in the directory of a worker.
+"""Defines all paths in the directory of a worker.
 
 {root}/attempts/{task}/{attempt}/log/          the log of the attempt, see cluster/logs/segments.py
                                  work/         the working directory: a copy of the workspace, or an empty folder
@@ -34,7 +34,7 @@ class AttemptDir:
 
     Attributes:
         path: The directory of the attempt, which only `create` creates.
-        kept_log: The directory of the log if the log lies outside `path`; else None.
+        kept_log: The directory of the log if the log is written outside `path`; None if it is inside.
     """
 
     path: Path
@@ -72,12 +72,12 @@ class AttemptDir:
 
     @property
     def result_error(self) -> Path:
-        """The file that says in one sentence why a successful callable has no result."""
+        """The file with one sentence about the reason why a successful callable has no result."""
         return self.path / "result.error"
 
     @property
     def failure(self) -> Path:
-        """The file that says in one sentence why a callable failed."""
+        """The file with one sentence about the reason why a callable failed."""
         return self.path / "result.failure"
 
     @property
@@ -92,7 +92,7 @@ class AttemptDir:
 
     @property
     def traceback(self) -> Path:
-        """The file with the traceback of that exception, as text."""
+        """The file with the traceback of the exception that a callable raised, as text."""
         return self.path / "result.traceback"
 
     @property
@@ -101,10 +101,11 @@ class AttemptDir:
         return self.path / "hosts"
 
     def create(self) -> None:
-        """Create the attempt's directory, and remove what an earlier job with the same name has left in its place.
+        """Create the attempt's directory. A directory with the same path from an earlier job of the same name is
+        removed first.
 
-        A controller never reuses the number of an attempt while it remembers the job. So whatever is in this place
-        belongs to a job that no controller remembers.
+        A controller never reuses the number of an attempt while it remembers the job. So an existing directory with
+        this path belongs to a job that no controller remembers.
         """
         for leftover in (self.path, self.log):
             if leftover.exists():
@@ -117,8 +118,8 @@ class WorkerDir:
     """The directory of one worker.
 
     Args:
-        root: The directory. It is created if it is missing, and only its owner can read it, because logs and code are
-            private.
+        root: The directory. A missing directory is created, and only its owner can read the directory, because logs and
+            code are private.
         logs: The directory to which logs are written so that they outlive the worker; None keeps logs with their
             attempts.
     """
@@ -128,7 +129,7 @@ class WorkerDir:
         self._logs = logs
         make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
-            # An earlier worker process was killed while it removed or unpacked these directories.
+            # These directories remain if an earlier worker process was killed while it removed or unpacked them.
             shutil.rmtree(leftover, ignore_errors=True)
 
     @property
@@ -165,7 +166,7 @@ class WorkerDir:
         """Move a file or directory of an attempt out of the way, to be removed later.
 
         Returns:
-            The new path; None if there was nothing, or if it could not be moved.
+            The new path; None if `path` did not exist or could not be moved.
         """
         discarded = self._root / "discarded" / secrets.token_hex(8)
         try:
@@ -174,7 +175,7 @@ class WorkerDir:
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # the folder of the task, after its last attempt
+            path.parent.rmdir()  # The folder of a task is removed after its last attempt.
         return discarded
 
     def bundle(self, bundle_hash: str) -> Path:
@@ -196,7 +197,7 @@ def read_task_file(path: Path, max_bytes: int) -> bytes:
         FailedPreconditionError: The path is not a regular file, or the file cannot be read.
     """
     try:
-        # O_NONBLOCK does not wait for the other end of a pipe, and O_NOFOLLOW follows no link.
+        # With O_NONBLOCK, opening a pipe does not wait for its other end. With O_NOFOLLOW, opening a link fails.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):

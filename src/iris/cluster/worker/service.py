@@ -1,4 +1,4 @@
-"""Serves the calls of WorkerService."""
+"""Serves the RPC calls of `WorkerService`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WorkerService:
     async def run_task(
         self, request: cluster_pb2.Worker.RunTaskRequest, ctx: Any
     ) -> cluster_pb2.Worker.RunTaskResponse:
-        """Begin an attempt."""
+        """Begin an attempt of a task on this worker."""
         entrypoint = request.serialized_entrypoint
         request.ClearField("serialized_entrypoint")
         attempt = self._worker.run_task(request, entrypoint, split_off_hosts(request))
@@ -72,14 +72,16 @@ class WorkerService:
         attempt_id, directory, attempt = self._registry.log_of(
             request.task_id, request.attempt_id if request.HasField("attempt_id") else None
         )
-        # Ask whether the attempt is final before reading. If it is final, the whole log is on disk by now.
+        # Check whether the attempt is final before reading its log, because the whole log of a final attempt is on
+        # disk.
         final = attempt is None or attempt.is_final
         writer = None if attempt is None else attempt.log
         with self._registry.reading(directory):
             reading = fetch_page_steps(directory.log, writer, request.filter, attempt_id, final)
             page = await self._scans.scan(caller().key, reading)
         if attempt is not None:
-            await attempt.announcement.wait()  # after the read, because the process may have started during the read
+            # Wait after the read, because the process may have started during the read.
+            await attempt.announcement.wait()
         return page
 
     def stream_task_logs(
@@ -88,7 +90,7 @@ class WorkerService:
         """Stream the logs of attempts while they are written."""
         known = caller()
         messages = stream_task_logs(self._registry, self._budget, request, known.key)
-        # The controller reads for many users and counts their streams itself.
+        # The controller reads for many users and limits the streams of each user itself.
         return self._open_streams.limited(
             known.key, messages, len(request.positions), is_limited=known.role != CONTROLLER
         )
@@ -112,7 +114,7 @@ class WorkerService:
         return await self._worker.write_stdin(request)
 
     async def drain(self, request: cluster_pb2.Worker.DrainRequest, ctx: Any) -> cluster_pb2.Empty:
-        """Accept no new attempts, and return when the controller has the ends and the logs of all attempts."""
+        """Accept no new attempts, and wait until the controller has the ends and the logs of all attempts."""
         await self._worker.drain()
         return cluster_pb2.Empty()
 

@@ -69,7 +69,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Network:
-    """Where this worker is reached, and how it reaches its controller.
+    """The addresses of this worker, and its connection to the controller.
 
     Attributes:
         listener: The bound socket of the worker's service.
@@ -77,9 +77,10 @@ class _Network:
         advertise_host: The host in the advertised address.
         tls: The TLS context of the service; None without TLS.
         given: The credentials with which the worker was started.
-        credentials: The token that the worker shows to the controller, which replaces it from time to time.
+        credentials: The token that the worker sends to the controller. The controller replaces the token from time to
+            time.
         controller: The connection to the controller.
-        own_env: The variables by which tasks reach the controller by TLS.
+        own_env: The environment variables that tasks need to reach the controller by TLS.
     """
 
     listener: socket.socket
@@ -94,7 +95,7 @@ class _Network:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a worker that run in the background or must be ended."""
+    """The parts of a worker that run in the background or must be closed at the end."""
 
     worker: Worker
     shutdown: Shutdown
@@ -111,22 +112,24 @@ def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
     become_subreaper()
-    keep_files_private()  # Tasks keep the user's umask, because their launcher was forked before this call.
+    keep_files_private()  # This umask does not affect tasks, because their launcher was forked before this call.
     run_loop(_serve(arguments, token, reaper, launcher))
 
 
 async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, launcher: Launcher) -> None:
     """Run the worker in these steps:
 
-    1. End at once if the parent process is gone, before anything is created on disk. Write the identity file, before
-       anything runs that others would have to find by that file.
+    1. End at once if the parent process is gone, before anything is created on disk. Write the identity file before any
+       process is started that others must find by the file.
     2. Copy the environment for tasks, and only then change this process's own limits and proxies.
-    3. Check the arguments, and bind the port. Whoever learns the address from now on can call it.
+    3. Check the arguments, and bind the port. From now on, a process that learns the worker's address can call the
+       worker.
     4. Build the parts, and serve until the worker must end.
     5. End the attempts, report their ends and upload their logs as far as possible, and close the server.
     """
     if arguments.parent_pid:
-        call_when_parent_ends(arguments.parent_pid, lambda: os._exit(1))  # The reaper kills the attempts.
+        # The worker may exit at once, because its reaper then kills the attempts.
+        call_when_parent_ends(arguments.parent_pid, lambda: os._exit(1))
     if arguments.identity_file is not None:
         _write_identity(arguments, token)
     base_env = {name: value for name, value in os.environ.items() if name not in (failpoints.VARIABLE, clock.VARIABLE)}
@@ -138,7 +141,7 @@ async def _serve(arguments: argparse.Namespace, token: str, reaper: Reaper, laun
         _set_up_event_log(arguments)
         network = _open_network(arguments)
         if arguments.directory.exists():
-            check_private(arguments.directory)  # The directory contains the code of tasks.
+            check_private(arguments.directory)  # The directory is private because it contains the code of tasks.
     except IrisError as error:
         sys.exit(f"iris: {error}")
     settings = WorkerSettings(
@@ -204,7 +207,8 @@ def _open_network(arguments: argparse.Namespace) -> _Network:
     make_stub = partial(connect, credentials=credentials, tls=controller_tls)
     controller = ControllerConnection(controller_address, arguments.controller_file, make_stub)
     if arguments.advertise:
-        advertised(arguments.advertise, 1, tls=False)  # An invalid address is refused before the port is bound.
+        # An invalid controller address must be refused before the port is bound.
+        advertised(arguments.advertise, 1, tls=False)
     listener = bind(arguments.host, arguments.port)
     advertise = arguments.advertise or (own_host() if is_wildcard(arguments.host) else arguments.host)
     address, advertise_host = advertised(advertise, port_of(listener), tls=tls is not None)
@@ -215,7 +219,7 @@ def _open_network(arguments: argparse.Namespace) -> _Network:
 def _build(
     arguments: argparse.Namespace, settings: WorkerSettings, network: _Network, reaper: Reaper, launcher: Launcher
 ) -> _Parts:
-    """Build the parts of a worker, each from the parts before it."""
+    """Build the parts of a worker. Each part may use the parts that were built before."""
     logs = None if arguments.log_directory is None else LogDirectories(arguments.log_directory.absolute())
     directory = WorkerDir(arguments.directory.absolute(), logs)
     clock.keep_ages_in(directory.clock)
@@ -305,7 +309,7 @@ async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -
     if is_lost:
         _log.warning("this worker ends: %s", parts.shutdown.lost_reason)
         if await parts.worker.until_ended(_KILLED_S):
-            reaper.set_deadline(math.inf)  # Nothing runs any more, so the rest of the shutdown may take its time.
+            reaper.set_deadline(math.inf)  # No attempt runs any more, so the rest of the shutdown has no deadline.
     else:
         await parts.worker.close()
     if parts.log_upload is not None:
@@ -323,7 +327,7 @@ async def _end(parts: _Parts, reaper: Reaper, tasks: list[asyncio.Task[None]]) -
 def _end_without_launcher() -> None:
     """End this process at once because its launcher was killed, and let the reaper kill the attempts.
 
-    Without the launcher, no process can be started, and nobody learns how the running processes end.
+    Without the launcher, the worker cannot start processes, and does not learn how the running processes end.
     """
     _log.warning("this worker ends: its launcher, which starts tasks, was killed")
     os._exit(1)
@@ -344,11 +348,12 @@ def _credentials(path: str) -> WorkerCredentials:
 def worker_application(
     service: WorkerService, token_checker: TokenChecker
 ) -> cluster_connect.WorkerServiceASGIApplication:
-    """Return the worker's calls as an ASGI application that authenticates and authorises callers."""
+    """Return an ASGI application that serves the worker's calls, and authenticates and authorises the callers."""
     thread = MessageThread()
     interceptors = (
         ReleaseInterceptor(),
-        # Before all interceptors that need the request: a call without a token is refused unread.
+        # Authentication comes before all interceptors that need the request, because a call without a token must be
+        # refused unread.
         AuthenticationInterceptor(token_checker, WORKER_RULES),
         MessageCoding(thread),
         CallEventInterceptor(),

@@ -1,8 +1,8 @@
-"""What a worker can be asked to do: begin, stop and describe attempts, take standard input, drain and close.
+"""The operations of a worker: begin, stop and describe attempts, accept standard input, drain and close.
 
-One asyncio loop owns the state of all attempts and captures their output. Threads do what may take long: unpacking and
-copying workspaces, looking at the process table, and reading logs. Starting a process blocks the loop for well under a
-millisecond.
+One asyncio event loop owns the state of all attempts and captures their output. Threads do the slow work: unpacking and
+copying workspaces, reading the process table, and reading logs. Starting a process blocks the event loop for well under
+a millisecond.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_ms
 
-_HEADROOM_S = 1.0  # between two checks whether the worker has headroom for another attempt
+_HEADROOM_S = 1.0  # The seconds between two checks whether the worker has headroom for another attempt.
 _SHUTDOWN_GRACE_S = 5.0
-_STDIN_TIMEOUT_S = 8.0  # How long a call that sends standard input waits for space in the pipe.
+_STDIN_TIMEOUT_S = 8.0  # The seconds that a call with standard input waits for space in the pipe.
 _SENDER_GONE = f"standard input ends here, because its sender has been silent for {SENDER_GONE_S:g} s"
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What the worker is told about itself when it starts.
+    """The settings that a worker gets when it starts.
 
     Attributes:
         worker_id: The id of this worker.
@@ -79,18 +79,19 @@ class Worker:
     """The attempts of this process, and the calls that act on these attempts.
 
     Args:
-        settings: What the worker is told about itself.
+        settings: The settings that the worker got when it started.
         directory: The worker directory.
         registry: The records of the attempts.
-        shutdown: Whether the worker is ending.
-        controller: The connection from which workspaces are fetched.
+        shutdown: Knows whether the worker is ending.
+        controller: The connection to the controller, from which workspaces are fetched.
         reaper: Kills the attempts' processes when this process is killed.
         launcher: Starts the attempts' processes.
         enforcement: Enforces the limits of attempts.
         reporter: Reports to the controller; None in tests without a controller.
         log_upload: Uploads logs to the controller; None where logs are written into a directory of the controller.
         on_ended: Called with the job id, task index and attempt id of an attempt that has ended.
-        headroom: Whether the machine can start another attempt. The default measures the disks of `directory`.
+        headroom: Knows whether the machine can start another attempt. By default, the disks of `directory` are
+            measured.
     """
 
     def __init__(
@@ -149,9 +150,11 @@ class Worker:
         """Begin an attempt and return its record. A repeated request returns the record that exists.
 
         Args:
-            request: What to run. The record of the attempt keeps the request.
-            entrypoint: The pickled callable. It is apart from the request, because all attempts of a job share it.
-            hosts: The hosts of the gang's tasks, one per line; apart from the request for the same reason.
+            request: The request to run the attempt. The record of the attempt keeps the request.
+            entrypoint: The pickled callable. The callable is not part of the request, because all attempts of a job
+                share it.
+            hosts: The hosts of the gang's tasks, one per line. The hosts are not part of the request, because all
+                attempts of a job share them.
 
         Raises:
             InvalidArgumentError: The request is invalid.
@@ -209,7 +212,7 @@ class Worker:
         return reserved
 
     def kill_task(self, task_id: str, attempt_id: int | None, grace_s: float | None) -> None:
-        """Stop an attempt. An attempt that has ended stays as it is.
+        """Stop an attempt. Stopping an attempt that has already ended has no effect.
 
         Args:
             task_id: The id of the task.
@@ -244,9 +247,9 @@ class Worker:
         )
 
     async def drain(self) -> None:
-        """Accept no new attempts, and return when the controller has the ends and the logs of all attempts.
+        """Accept no new attempts, and wait until the controller has the ends and the logs of all attempts.
 
-        The caller decides how long to wait.
+        The caller limits the time to wait.
         """
         self._is_draining = True
         await self.registry.until_all_ended()
@@ -256,13 +259,13 @@ class Worker:
             await self._log_upload.until_uploaded()
 
     async def watch_headroom(self) -> None:
-        """Report to the controller whenever the headroom is used up or is back, as long as the worker lives."""
+        """Report to the controller whenever the headroom is used up or available again, as long as the worker lives."""
         while True:
             self._runner.report_shortage()
             await asyncio.sleep(_HEADROOM_S)
 
     async def close(self) -> None:
-        """Stop all attempts and return when nothing of them is left."""
+        """Stop all attempts, and wait until no process of an attempt is left."""
         self._shutdown.begin()
         self.registry.stop_all(_SHUTDOWN_GRACE_S)
         await self.registry.until_all_ended()
@@ -279,7 +282,8 @@ class Worker:
         if self._shutdown.reason or self._is_draining:
             raise UnavailableError(f"worker {self.worker_id} is ending")
         if request.incarnation not in ("", self._settings.incarnation):
-            # The other incarnation may have run this attempt, and the controller does not know yet how it ended.
+            # The other incarnation may have run this attempt, and the controller may not know yet how the attempt
+            # ended.
             raise UnavailableError(f"the request is meant for an earlier or later process of worker {self.worker_id}")
         if request.rendezvous and request.task_index and not request.master_port:
             raise FailedPreconditionError(
@@ -288,7 +292,9 @@ class Worker:
             )
 
     def _create(self, request: cluster_pb2.Worker.RunTaskRequest, directory: AttemptDir) -> WorkerShortageError | None:
-        """Create the attempt's directory and reserve its rendezvous port. Return what the machine lacks, or None."""
+        """Create the attempt's directory and reserve its rendezvous port. Return the shortage that prevented this, or
+        None.
+        """
         shortage = self._headroom.shortage()
         if shortage:
             return WorkerShortageError(shortage)
@@ -296,7 +302,7 @@ class Worker:
             directory.create()
             if request.rendezvous and not request.task_index:
                 request.master_port = self._preparer.reserve_rendezvous_port()
-        except OSError as error:  # Nothing of the job has been used yet, so the worker is at fault.
+        except OSError as error:  # The job has not influenced these steps, so the worker is at fault for the error.
             lack = shortage_of(error) or WorkerShortageError(f"the worker cannot prepare an attempt: {error}")
             self._headroom.start_failed(lack)
             return lack

@@ -1,4 +1,4 @@
-"""The credentials with which the engines start workers."""
+"""Defines the credentials with which the engines start workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WorkerCredentials:
     token_key: bytes = b""
 
     def to_json(self) -> str:
-        """Return the credentials in the form in which a worker reads them."""
+        """Return the credentials as JSON, in the form that `read` accepts."""
         return json.dumps({"token": self.token, "token_key": self.token_key.hex()})
 
     @classmethod
@@ -34,7 +34,7 @@ class WorkerCredentials:
         reading.
 
         Raises:
-            FailedPreconditionError: The file cannot be read or has another form.
+            FailedPreconditionError: The file cannot be read or does not contain valid credentials.
         """
         try:
             descriptor = re.fullmatch(r"/dev/fd/(\d+)", path)

@@ -1,14 +1,15 @@
 """Holds the first lines of an attempt back until the controller knows that the attempt runs.
 
-A task's first line can be on its way to a reader before the worker's report has reached the controller. Without this,
-a reader who sees a line and then asks for the task's status could get BUILDING.
+A task's first line can be on its way to a reader before the worker's report has reached the controller. If the line
+were not held back, a reader who sees the line and then asks for the task's status could get BUILDING.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-# Readers wait no longer than this for a controller that does not answer: lines matter more than states.
+# The seconds that readers wait for a controller that does not answer. The limit is short because lines matter more than
+# states.
 LIMIT_S = 5.0
 
 
@@ -21,21 +22,21 @@ class Announcement:
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        self._until_s: float | None = None  # on the loop's clock; None before the process has started
+        self._until_s: float | None = None  # A time on the event loop's clock; None before the process has started.
         self._is_over = asyncio.Event()
 
     def process_started(self) -> None:
-        """Begin to hold readers back: the process may write from now on."""
+        """Begin to hold readers back, because the process may write from now on."""
         self._until_s = asyncio.get_running_loop().time() + self._limit_s
 
     def acknowledged(self) -> None:
-        """Let readers go on: the controller knows that the attempt runs, or has run."""
+        """Stop holding readers back, because the controller knows that the attempt runs or has run."""
         self._is_over.set()
 
     async def wait(self) -> None:
-        """Return when readers may have what the process wrote.
+        """Wait until readers may get the output of the process.
 
-        Returns at once before the process has started, because only lines of the source `build` exist then.
+        Before the process has started, this method returns at once, because only lines of the source `build` exist.
         """
         if self._until_s is None or self._is_over.is_set():
             return

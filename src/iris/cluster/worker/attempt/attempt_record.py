@@ -22,7 +22,7 @@ from iris.system.clock import now_ms
 
 DEFAULT_GRACE_S = 10.0
 _log = logging.getLogger(__name__)
-AttemptKey = tuple[str, int]  # task id, attempt id
+AttemptKey = tuple[str, int]  # The task id and the attempt id.
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Attempt:
         exit_code: How the process exited; None without a process.
         term_signal: The signal that killed the process; None without one.
         error: Why the attempt failed or was stopped, for people.
-        failure: The code of `error`, for programs.
+        failure: Why the attempt failed or was stopped, as a code for programs.
         result: The pickled value that the callable returned, until the controller has it.
         result_error: Why a successful attempt has no result, for people.
         exception: The exception that the callable raised.
@@ -59,7 +59,7 @@ class Attempt:
         exceeded: The limit because of which the attempt is being stopped.
         out_of_memory: Whether the attempt failed because memory ran out.
         reported: Whether the controller has acknowledged the end of the attempt.
-        revision: Increases with every change that the controller must learn of.
+        revision: A number that increases with every change that the controller must learn of.
         announcement: Holds readers of the log back until the controller knows that the attempt runs.
     """
 
@@ -129,7 +129,7 @@ class Attempt:
         return environment.umask & 0o777 if environment.HasField("umask") else None
 
     def mark(self, worker_token: str) -> str:
-        """Return the mark of this attempt's processes (see reaper.py)."""
+        """Return the mark that all processes of this attempt inherit in their environment (see reaper.py)."""
         return f"{worker_token}.{self.number}"
 
     def log_state(self) -> None:
@@ -196,7 +196,7 @@ class Attempt:
         end = cluster_pb2.LogEnd(
             state=self.state,
             error=self.error,
-            failure_reason=int(self.failure),  # type: ignore[arg-type]  # the numbers are the same
+            failure_reason=int(self.failure),  # type: ignore[arg-type]  # Both enums have the same numbers.
         )
         if self.exit_code is not None:
             end.exit_code = self.exit_code
@@ -222,7 +222,7 @@ class Attempt:
         if self.is_final:
             message.finished_at_ms = self.finished_at_ms
             message.error = self.error
-            message.failure_reason = int(self.failure)  # type: ignore[assignment]  # the numbers are the same
+            message.failure_reason = int(self.failure)  # type: ignore[assignment]  # Both enums have the same numbers.
             message.result_error = self.result_error
             message.out_of_memory = self.out_of_memory
             if self.result:
@@ -236,7 +236,7 @@ class Attempt:
         return message
 
     def status(self, worker_id: str, *, include_result: bool = False) -> cluster_pb2.TaskStatus:
-        """Return the status of the task, as this attempt's worker knows it."""
+        """Return the status of the attempt's task, as far as this worker knows the task."""
         report = self.report(worker_id)
         status = cluster_pb2.TaskStatus(
             task_id=report.task_id,

@@ -13,14 +13,15 @@ from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
 def usable_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that can be passed on to a process.
 
-    A program may have given this process a variable with an empty name. No process can be started with such a name.
+    The program that started this process may have set a variable with an empty name. A process cannot be started with
+    such a variable.
     """
     return {name: value for name, value in env.items() if name and "=" not in name}
 
 
 @dataclass(frozen=True)
 class TaskEnvironment:
-    """What this worker gives every task in its environment.
+    """The environment variables that this worker sets for every task.
 
     Attributes:
         worker_id: The id of this worker.
@@ -38,25 +39,28 @@ class TaskEnvironment:
     advertise_host: str
 
     def build(self, attempt: Attempt, controller_address: str) -> dict[str, str]:
-        """Return the environment of an attempt: the worker's variables, then the user's, then Iris's, which win.
+        """Return the environment of an attempt. Iris's variables replace the user's variables, which replace the
+        worker's.
 
-        Jobs that bring a complete environment, as `iris run` on this machine does, get none of the worker's variables.
+        A job that brings a complete environment, as `iris run` on this machine does, gets none of the worker's
+        variables.
         """
         request, given = attempt.request, attempt.request.environment
-        # Without this variable the output of a Python program would come in pieces of 8 KiB.
+        # PYTHONUNBUFFERED is set because the output of a Python program would arrive in pieces of 8 KiB otherwise.
         env = {"PYTHONUNBUFFERED": "1"}
         if not given.complete:
             env |= self.base
             env.pop("OLDPWD", None)
         devices = list(request.visible_devices) or [str(number) for number in request.gpu_ids]
-        # Without an allocation of GPUs, the engine's choice for this worker stays in force.
+        # For a task without allocated GPUs, the engine's CUDA_VISIBLE_DEVICES for this worker stays in force.
         allocated = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         env |= allocated
         env.update(given.env_vars)
         if given.complete:
             # CUDA_VISIBLE_DEVICES in a complete environment comes from the user's shell, so the allocation wins.
             env |= allocated
-        # The worker may run in a task itself, whose ports are not this task's. And the user's token must stay private.
+        # The worker itself may run in a task, so its variables may contain the ports of another task. And the user's
+        # token must stay private.
         for name in [name for name in env if name.startswith("IRIS_PORT_") or name in (TOKEN_VARIABLE, HOSTS_VARIABLE)]:
             del env[name]
         env |= self.own

@@ -1,4 +1,4 @@
-"""The variables by which the tasks of a gang meet, as torch or JAX expects them."""
+"""The environment variables by which the tasks of a gang find each other, in the forms that torch and JAX expect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from iris.rpc import cluster_pb2
 
 
 def rendezvous_variables(request: cluster_pb2.Worker.RunTaskRequest) -> dict[str, str]:
-    """Return the variables of a task's rendezvous; an empty mapping if the job has no rendezvous.
+    """Return the environment variables of a task's rendezvous; an empty mapping if the job has no rendezvous.
 
     Some variables that torchrun sets are left out on purpose. TORCHELASTIC_RUN_ID makes torch expect a torchrun agent.
     GROUP_RANK and NODE_RANK count machines in an order that programs use to compute ranks, and Iris does not place

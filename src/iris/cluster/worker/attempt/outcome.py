@@ -1,4 +1,6 @@
-"""How an attempt has ended: its state, the error text, the code of the failure, the result and the exception."""
+"""Finds out how an attempt has ended: its state, the error text, the code of the failure, the result and the
+exception.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ class Outcome:
 
     Attributes:
         state: The final state.
-        code: Why the attempt did not succeed; None for a success.
-        error: The same for people; empty for a success.
+        code: Why the attempt did not succeed, as a code; None for a success.
+        error: Why the attempt did not succeed, as a text for people; empty for a success.
     """
 
     state: cluster_pb2.TaskState
@@ -43,7 +45,7 @@ def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable
 
     Args:
         attempt: The attempt.
-        exited: How the process exited.
+        exited: How the attempt's process exited.
         worker_end: Why the worker is ending; empty while the worker runs.
         shortage: Returns what the worker lacks for new attempts; "" if it lacks nothing.
     """
@@ -105,7 +107,7 @@ def _store_result(attempt: Attempt, shortage: Callable[[], str]) -> None:
     try:
         attempt.result = read_task_file(attempt.directory.result, MAX_RESULT_BYTES)
     except FileNotFoundError:
-        # With a full disk, the process could not write the reason either.
+        # The process could not write the reason for the missing result to a full disk.
         lack = shortage()
         attempt.result_error = _read_text(attempt.directory.result_error) or (
             f"the return value of the callable could not be stored on the worker: {lack}"

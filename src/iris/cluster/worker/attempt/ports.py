@@ -1,9 +1,9 @@
 """Reserves free ports for attempts until they end.
 
-No process can keep a port free for another process that will bind it later. So a reservation has two parts. The ports
-lie below the range from which the kernel takes ports of outgoing connections. And a lock file for each port prevents
-that another worker on this machine, perhaps of another cluster, reserves the same port. The kernel releases a lock when
-its process ends.
+A process cannot keep a port free for another process that will bind the port later. Therefore two rules protect a
+reserved port. All reserved ports lie below the range from which the kernel chooses the ports of outgoing connections.
+And a lock file for each port prevents another worker on this machine, perhaps of another cluster, from reserving the
+same port. The kernel releases a lock when its process ends.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ class PortReservations:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._locks: dict[int, int] = {}  # the descriptor of the lock file, by port
-        self._directory: Path | None = None  # created with the first port, because most jobs request no port
+        self._locks: dict[int, int] = {}  # The descriptor of the lock file, by port.
+        # The directory is created with the first port, because most jobs request no port.
+        self._directory: Path | None = None
         self._last_port = _first_ephemeral_port() - 1
 
     def reserve(self, *, everywhere: bool = False) -> int:
         """Reserve a port that is free on this machine and not reserved by another worker.
 
         Args:
-            everywhere: Whether the port must be free at all addresses of the machine, and not only at the host's.
+            everywhere: Whether the port must be free at all addresses of the machine, and not only at the address
+                `host`.
 
         Raises:
             ResourceExhaustedError: No free port was found.
@@ -76,10 +78,11 @@ class PortReservations:
 def _lock_directory() -> Path:
     """Return the directory of lock files that all workers of this user share.
 
-    If another user has created something with that name, this worker uses a directory of its own.
+    If another user has created a file or directory with the name of the shared directory, this worker uses its own
+    directory.
     """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):  # There is a file with that name.
+    with contextlib.suppress(FileExistsError):  # The name of the shared directory belongs to a file.
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
             return directory
@@ -89,7 +92,8 @@ def _lock_directory() -> Path:
 def _is_free(host: str, port: int) -> bool:
     family, place = bind_addresses(host, port)[0]
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # A port in the state TIME_WAIT can be bound, too.
+        # With SO_REUSEADDR, a port in the state TIME_WAIT can be bound, too.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(place)
         except OSError as error:

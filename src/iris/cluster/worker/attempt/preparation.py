@@ -17,8 +17,8 @@ from iris.rpc.calls import call_async
 from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
-_FETCH_TIMEOUT_S = 300.0  # for one try to fetch a workspace
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between two tries
+_FETCH_TIMEOUT_S = 300.0  # The timeout of one try to fetch a workspace.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # The seconds between two tries to fetch a workspace.
 
 
 class AttemptPreparer:
@@ -26,7 +26,7 @@ class AttemptPreparer:
 
     Args:
         directory: The worker directory.
-        controller: The connection to the controller, which has the workspaces.
+        controller: The connection to the controller, from which workspaces are fetched.
         ports: Reserves ports.
     """
 
@@ -42,11 +42,11 @@ class AttemptPreparer:
         Args:
             attempt: The attempt.
             entrypoint: The pickled callable.
-            hosts: The hosts of the gang's tasks, one per line; empty without a gang's hosts.
+            hosts: The hosts of the gang's tasks, one per line; empty if the request contains no hosts.
         """
         request, directory = attempt.request, attempt.directory
         if hosts:
-            # Each attempt gets a file of its own and no hard link, because a task may change its file.
+            # Each attempt gets its own copy of the file and no hard link, because a task may change its copy.
             directory.hosts.write_text(hosts, encoding="utf-8")
         for name in request.ports:
             attempt.ports[name.lower()] = self._ports.reserve()
@@ -91,8 +91,8 @@ class AttemptPreparer:
     async def _fetch_workspace(self, attempt: Attempt) -> bytes:
         """Fetch the attempt's workspace from the controller.
 
-        A controller that does not answer is not the attempt's fault, so this repeats the call until the controller
-        answers or the attempt is stopped.
+        The call is repeated until the controller answers or the attempt is stopped, because an attempt must not fail
+        when its controller does not answer.
         """
         request = cluster_pb2.Controller.FetchBundleRequest(bundle_hash=attempt.request.bundle_hash)
         controller = self._controller

@@ -1,4 +1,4 @@
-"""The attempts that this worker knows, and who reads their logs."""
+"""Keeps the records of the attempts that this worker knows, and counts the readers of their logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import finish
 
-_REMEMBERED = 10_000  # How many records of attempts stay in memory, ended attempts included.
+_REMEMBERED = 10_000  # The most records of attempts that stay in memory, ended attempts included.
 
 
 class AttemptRegistry:
@@ -36,10 +36,10 @@ class AttemptRegistry:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
         self._without_end: dict[AttemptKey, LogWriter] = {}
-        self._readers: Counter[Path] = Counter()  # how many calls read the log, by the directory of the attempt
+        self._readers: Counter[Path] = Counter()  # How many calls are reading the log, by the directory of the attempt.
 
     def add(self, attempt: Attempt) -> None:
-        """Add a new attempt."""
+        """Add the record of a new attempt."""
         self._attempts[attempt.key] = attempt
         attempt.log_state()
 
@@ -111,7 +111,7 @@ class AttemptRegistry:
             attempt.stop(attempt.grace_s)
 
     def stop_all(self, max_grace_s: float) -> None:
-        """Stop all attempts, with their own grace periods but at most `max_grace_s`."""
+        """Stop all attempts. Each attempt has the grace period of its job, but at most `max_grace_s` seconds."""
         for attempt in self._attempts.values():
             attempt.stop(min(attempt.grace_s, max_grace_s))
 
@@ -121,9 +121,10 @@ class AttemptRegistry:
             attempt.kill()
 
     async def until_all_ended(self) -> None:
-        """Return when no attempt is running. An attempt that begins meanwhile is waited for as well.
+        """Wait until no attempt is running, including attempts that begin during the wait.
 
-        The runs are not awaited by `asyncio.gather`, because a caller that is cancelled would cancel the runs, too.
+        The tasks that run the attempts are not awaited by `asyncio.gather`, because a cancelled caller would cancel
+        these tasks, too.
         """
         while self._runs:
             await asyncio.wait(self._runs.values())
@@ -131,7 +132,8 @@ class AttemptRegistry:
     def log_of(self, task_id: str, attempt_id: int | None) -> tuple[int, AttemptDir, Attempt | None]:
         """Return the id, the directory and the record of an attempt whose log is on this disk.
 
-        The record is None for an attempt of an earlier process of this worker. Such an attempt has ended.
+        The record is None for an attempt of an earlier process of this worker. Attempts of earlier processes have
+        ended.
 
         Args:
             task_id: The id of the task.
@@ -168,7 +170,9 @@ class AttemptRegistry:
 
     @contextlib.contextmanager
     def reading(self, directory: AttemptDir) -> Iterator[None]:
-        """Keep an attempt's directory from being removed for the duration of the context."""
+        """Protect an attempt's directory from removal for the duration of the context, because its log is being
+        read.
+        """
         self._readers[directory.path] += 1
         try:
             yield
@@ -180,8 +184,8 @@ class AttemptRegistry:
     def busy_directories(self) -> set[Path]:
         """Return the directories of attempts that must not be removed.
 
-        These are the attempts that have not ended, the attempts whose end the controller has not acknowledged, and the
-        attempts whose logs are being read.
+        A directory must stay while its attempt has not ended, while the controller has not acknowledged the attempt's
+        end, and while the attempt's log is being read.
         """
         unreported = {a.directory.path for a in self._attempts.values() if not (a.is_final and a.reported)}
         return unreported | self._readers.keys()
@@ -205,7 +209,7 @@ class AttemptRegistry:
                 return
 
     def log_without_end(self, attempt: Attempt) -> None:
-        """Remember that the end of an attempt's log could not be written, so that `close_logs` tries again."""
+        """Note that the end of an attempt's log could not be written, so that `close_logs` tries again."""
         self._without_end[attempt.key] = attempt.log
 
     def close_logs(self) -> None:

@@ -1,6 +1,7 @@
-"""Checks of a request to run an attempt, before anything is created for it.
+"""Checks a request to run an attempt, before the worker creates anything for the attempt.
 
-The controller has checked the job already. The worker checks again, because other programs may call a worker, too.
+The controller has checked the job already. The worker checks the request again, because other programs may also call a
+worker.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
-    """Remove the hosts of a gang from a request, except the first, and return all of them, one host per line.
+    """Remove the hosts of a gang from a request, except the first host. Return all hosts as text, one host per line.
 
-    The record of an attempt keeps the request for a long time, and a large gang has many hosts.
+    The hosts are removed because a large gang has many hosts, and the record of an attempt keeps the request for a long
+    time.
 
     Raises:
         InvalidArgumentError: A host contains spaces.
@@ -32,7 +34,7 @@ def split_off_hosts(request: cluster_pb2.Worker.RunTaskRequest) -> str:
 
 
 def check_request(request: cluster_pb2.Worker.RunTaskRequest) -> None:
-    """Raise InvalidArgumentError for a request with which no process can be started."""
+    """Raise InvalidArgumentError if a request contains values with which no process can be started."""
     job_id, task_index = parse_task_id(request.task_id)
     if (job_id, task_index) != (request.job_id, request.task_index):
         raise InvalidArgumentError(

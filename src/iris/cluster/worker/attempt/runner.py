@@ -1,4 +1,4 @@
-"""Runs one attempt after another: prepares it, starts its process, waits for the end, and reports the end."""
+"""Runs attempts: prepares an attempt, starts its process, waits for its end, and reports the end."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProcessSetup:
-    """What starts and ends the processes of a worker's attempts.
+    """The parts of a worker that start and end the processes of attempts.
 
     Attributes:
-        token: The worker's token, with which the marks of its processes begin.
-        parent_mark: The mark of this worker itself, when the worker runs in an attempt; else empty.
+        token: A secret of the worker, with which the marks of its attempts' processes begin.
+        parent_mark: The mark of the attempt in which this worker itself runs; empty if the worker runs in no attempt.
         file_limit: How many files a process of an attempt may open (the soft limit).
         launcher: Starts the processes.
-        reaper: Kills the processes when this worker is killed.
+        reaper: Kills the attempts' processes when this worker is killed.
         enforcement: Enforces the limits of attempts.
         strays: Kills the processes that left the group of their attempt.
     """
@@ -60,10 +60,10 @@ class AttemptRunner:
 
     Args:
         registry: The attempts of this worker.
-        shutdown: Whether the worker is ending.
+        shutdown: Knows whether the worker is ending.
         preparer: Prepares attempts.
         processes: Starts and ends the processes of attempts.
-        headroom: Whether the machine can start another attempt.
+        headroom: Knows whether the machine can start another attempt.
         reporter: Reports to the controller; None in tests without a controller.
         build_env: Returns the environment of an attempt's process.
         on_ended: Called with the job id, task index and attempt id of an attempt that has ended.
@@ -90,12 +90,12 @@ class AttemptRunner:
         self._on_ended = on_ended
 
     async def run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
-        """Run an attempt to its end, which is reported in every case.
+        """Run an attempt until it ends, and report the end in every case.
 
-        1. Prepare the ports, the working directory, the workspace and the entrypoint. An attempt that is stopped
-           meanwhile ends here.
+        1. Prepare the ports, the working directory, the workspace and the entrypoint. An attempt that is stopped during
+           the preparation ends here.
         2. Start the process and report that the attempt runs.
-        3. Wait until the process has ended, none of its processes is left, and the log is complete.
+        3. Wait until the main process has ended, no other process of the attempt is left, and the log is complete.
         4. Read the result, release the ports, and report the end.
         """
         try:
@@ -112,18 +112,20 @@ class AttemptRunner:
                 timer.cancel()
             self._processes.reaper.group_ended(process.pid)
             self.finish(attempt, conclude(attempt, exited, self._shutdown.reason, self._headroom.shortage))
-        except Exception as error:  # noqa: BLE001 - whatever the error was, the end of the attempt must be reported
+        except Exception as error:  # noqa: BLE001 - The end of the attempt must be reported after any error.
             await self._run_failed(attempt, error)
 
     def fail_for_shortage(self, attempt: Attempt, why: WorkerShortageError) -> None:
-        """End an attempt that this machine cannot start now. The worker is charged for this end, and not the job."""
+        """End an attempt that this machine cannot start now. The end counts as a failure of the worker, and not of the
+        job.
+        """
         self.report_shortage()
         error = f"worker {self._registry.worker_id} could not start the attempt: {why}"
         _log.warning("attempt %s: %s", attempt.key, error)
         self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_WORKER_FAILED, FailureCode.WORKER_SHORTAGE, error))
 
     def report_shortage(self) -> None:
-        """Report to the controller what this worker lacks for another attempt, or that it lacks nothing."""
+        """Report to the controller what this worker lacks for another attempt, or that this worker lacks nothing."""
         if self._reporter is not None:
             self._reporter.set_shortage(self._headroom.shortage())
 
@@ -182,7 +184,7 @@ class AttemptRunner:
         failpoint("spawn.after")
         processes.reaper.group_started(process.pid)
         enforcer.enter(process.pid)
-        if attempt.stop_grace_s is not None:  # the attempt was stopped while its process started
+        if attempt.stop_grace_s is not None:  # The attempt was stopped while its process was starting.
             process.stop(attempt.stop_grace_s)
         return process
 
@@ -224,5 +226,5 @@ async def _abandon(attempt: Attempt) -> None:
     """Kill the processes of an attempt that can no longer be supervised, and capture the rest of their output."""
     if attempt.process is not None:
         attempt.process.signal_group(signal.SIGKILL)
-        with contextlib.suppress(Exception):  # the process may have been collected already
+        with contextlib.suppress(Exception):  # The process may have been collected already.
             await attempt.process.wait()

@@ -1,10 +1,10 @@
 """Unpacks the workspace of a job, never outside its directory, and copies it for each attempt.
 
 A workspace may contain anything that a client has sent, so this module trusts nothing in it. Only files, folders and
-symbolic links are allowed. All links are created after all files, so no file is ever written through a link, not even
-on file systems that treat different names as the same. `tarfile` reads the archive within limits, and this module
-writes the files itself, because tarfile's filter `data` is missing before Python 3.11.4 and had security holes up to
-3.11.12.
+symbolic links are allowed. All links are created after all files. Therefore no file is ever written through a link, not
+even on a file system where two different names can mean the same file. `tarfile` reads the archive within limits, and
+this module writes the files itself, because tarfile's filter `data` is missing before Python 3.11.4 and had security
+holes up to 3.11.12.
 """
 
 from __future__ import annotations
@@ -27,40 +27,41 @@ from iris.errors import (
     quoted,
 )
 
-# The limits that the client applies when it packs a workspace. They are checked again here, because a few bytes can
-# unpack to gigabytes.
-MAX_WORKSPACE_BYTES = 100 * 1024**2  # the size of all files together, after decompression
-# The number of files, links and folders, including folders that occur only in the paths of other members.
+# The client applies the same limits when it packs a workspace. The worker checks the limits again, because a few bytes
+# can unpack to gigabytes.
+MAX_WORKSPACE_BYTES = 100 * 1024**2  # The limit is the size of all files together, after decompression.
+# The most files, links and folders of a workspace, including folders that occur only in the paths of other members.
 MAX_WORKSPACE_MEMBERS = 50_000
 
-# The size of the decompressed tar: the files, and for each file a header, padding and a long name.
+# The largest size of the decompressed tar: the files, and for each file a header, padding and a long name.
 _MAX_TAR_BYTES = MAX_WORKSPACE_BYTES + MAX_WORKSPACE_MEMBERS * 4096
-# The size of the headers between two files, which tarfile reads into memory before it returns the next member.
+# The largest size of the headers between two files. tarfile reads these headers into memory before it returns the next
+# member.
 _MAX_HEADER_BYTES = 128 * 1024
-# the limits of Linux
+# Linux limits a file name to 255 bytes.
 _MAX_NAME_BYTES = 255
-# The path of the worker directory comes before it, within Linux's limit of 4,096 bytes where possible.
+# Linux limits a path to 4,096 bytes. The rest is left for the path of the worker directory.
 _MAX_PATH_BYTES = 4000
-_MAX_LINKS = 40  # how many links one path may go through
-_MAX_STEPS = 5_000_000  # How many steps may be taken to resolve all links. One step takes less than a microsecond.
+_MAX_LINKS = 40  # One path may go through this many links.
+_MAX_STEPS = 5_000_000  # Resolving all links may take this many steps of less than a microsecond each.
 
 
 def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: int = MAX_WORKSPACE_MEMBERS) -> None:
     """Unpack a workspace into a directory that appears completely or not at all.
 
-    The files are unpacked into a directory beside it, named `.{name}-…`, which is then renamed. A killed worker leaves
-    such a directory behind. If `into` exists already, or appears meanwhile, another process has unpacked the same
-    workspace, and nothing more is needed.
+    The files are unpacked into a temporary directory `.{name}-…` beside the wanted directory, and the temporary
+    directory is then renamed. A killed worker leaves its temporary directory behind. If `into` exists already, or
+    appears meanwhile, another process has unpacked the same workspace, and nothing more is needed.
 
     Args:
         blob: A gzipped tar.
         bundle_hash: The SHA-256 of `blob` in lower-case hexadecimal digits.
-        into: The directory. Missing parents are created.
+        into: The directory for the unpacked workspace. Missing parents are created.
         max_members: How many files, links and folders are allowed.
 
     Raises:
         DataLossError: The content does not match the hash.
-        InvalidArgumentError: The blob is no gzipped tar, or contains a member that a workspace must not contain.
+        InvalidArgumentError: The blob is not a gzipped tar, or contains a member that a workspace must not contain.
         ResourceExhaustedError: The workspace exceeds `MAX_WORKSPACE_BYTES` or `max_members`.
         OSError: The disk is full or cannot be written.
     """
@@ -79,12 +80,12 @@ def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: 
             if not into.is_dir():
                 raise
     finally:
-        # After a success, the directory was renamed and there is nothing to remove.
+        # After a success, the temporary directory was renamed, and there is nothing to remove.
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def copy_workspace(cached: Path, into: Path) -> None:
-    """Copy an unpacked workspace for one attempt, which may write in its copy.
+    """Copy an unpacked workspace for one attempt, because the attempt may change the files of its copy.
 
     Links are copied as links. Permissions are kept, and times are not.
 
@@ -108,11 +109,11 @@ class _BoundedGzip(gzip.GzipFile):
         self._in_header = True
 
     def begin_header(self) -> None:
-        """Count the bytes from here on as headers."""
+        """Count the following bytes as headers."""
         self._in_header, self._header_left = True, _MAX_HEADER_BYTES
 
     def begin_content(self) -> None:
-        """Count the bytes from here on as the content of a file."""
+        """Count the following bytes as the content of a file."""
         self._in_header = False
 
     def read(self, size: int | None = -1) -> bytes:
@@ -127,7 +128,7 @@ class _BoundedGzip(gzip.GzipFile):
 
 
 class _Members:
-    """Checks the members of a tar one after another, by what the members before have been.
+    """Checks the members of a tar one after another, together with the members before.
 
     Args:
         max_members: How many members are allowed.
@@ -141,11 +142,11 @@ class _Members:
         self._count = 0
         self._bytes = 0
         self._folders: set[str] = {"."}
-        self._leaves: set[str] = set()  # files and links, below which no member may lie
+        self._leaves: set[str] = set()  # The files and links, below which no member may lie.
         self.links: dict[str, str] = {}
 
     def admit(self, member: tarfile.TarInfo) -> None:
-        """Check the next member.
+        """Check the next member of a workspace.
 
         Raises:
             InvalidArgumentError: A workspace must not contain this member.
@@ -205,10 +206,10 @@ class _Members:
         return ResourceExhaustedError(f"the workspace has more than {self._max_members:,} members")
 
     def check_links(self) -> None:
-        """Check that no link leads out of the workspace, also by way of other links.
+        """Check that no link leads out of the workspace, directly or through other links.
 
         Raises:
-            InvalidArgumentError: A link leads out, or goes through more links than Linux follows.
+            InvalidArgumentError: A link leads out of the workspace, or goes through more links than Linux follows.
             ResourceExhaustedError: Resolving the links takes too many steps.
         """
         steps = 0
@@ -244,12 +245,12 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
     members = _Members(max_members)
     try:
         source = _BoundedGzip(blob)
-        with tarfile.open(fileobj=source, mode="r|") as tar:  # reads the first header
+        with tarfile.open(fileobj=source, mode="r|") as tar:  # This call reads the first header.
             while (member := tar.next()) is not None:
                 members.admit(member)
                 source.begin_content()
                 _write(tar, member, into / posixpath.normpath(member.name))
-                tar.members = []  # type: ignore[attr-defined] # tarfile would keep all members in memory
+                tar.members = []  # type: ignore[attr-defined] # Without this, tarfile would keep all members in memory.
                 source.begin_header()
     except IrisError:
         raise
@@ -264,8 +265,8 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    """Write a file or folder that was admitted. Only the executable bit of its permissions is kept; the owner and the
-    times are new.
+    """Write a file or folder of a workspace to the disk. Of its permissions, only the executable bit is kept; the owner
+    and the times are new.
     """
     if member.issym():
         return

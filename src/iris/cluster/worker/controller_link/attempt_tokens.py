@@ -1,9 +1,9 @@
-"""Checks that the attempt to which a task's token was given has not ended, because the token ends with the attempt.
+"""Checks whether the attempt to which a task's token was given has ended, because the token is invalid after that.
 
-For an attempt of its own, the worker knows the answer at once. For the attempts of other workers, the worker shows the
-token to the controller: at the first call, and then every `CHECK_S` seconds as long as the token is in use. While the
-controller does not answer, its last answer stays valid for the length of a lease, because workers may also run attempts
-for that long without the controller.
+The worker knows its own attempts. For an attempt of another worker, this worker sends the token to the controller: at
+the first call, and then every `CHECK_S` seconds as long as the token is in use. While the controller does not answer,
+its last answer stays valid for the length of a lease, because workers may also run attempts without the controller for
+the length of a lease.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from iris.rpc.auth.authenticate import AuthenticatedStreams
 from iris.rpc.auth.caller import TASK, Caller
 
 CHECK_S = 15.0
-_Key = tuple[str, int, int]  # job id, task index, attempt id
+_Key = tuple[str, int, int]  # The job id, the task index and the attempt id.
 
 
 @dataclass(slots=True)
@@ -29,9 +29,9 @@ class _Verdict:
     Attributes:
         token: The token that a caller showed last.
         refusal: Why the token is invalid; empty while its attempt runs.
-        confirmed_s: When the worker sent the last question that the controller answered with yes, by `clock_s`.
-        asked_s: When the worker sent its last question, whether or not the controller answered.
-        in_use: Whether a caller has shown the token since the last round of questions.
+        confirmed_s: When the worker sent the last check that the controller answered with success, by `clock_s`.
+        asked_s: When the worker sent its last check, whether or not the controller answered.
+        in_use: Whether a caller has used the token since the last round of checks.
     """
 
     token: str
@@ -47,10 +47,10 @@ class AttemptTokens:
     Args:
         is_running: Returns whether an attempt (job id, task index, attempt id) runs on this worker; None if the worker
             does not know the attempt.
-        ask: Shows a token to the controller, and raises UnauthenticatedError if the token is invalid.
+        ask: Sends a token to the controller for a check, and raises UnauthenticatedError if the token is invalid.
         streams: The open streams of this worker.
         answer_valid_s: Returns how many seconds the controller's last answer stays valid while it does not answer.
-        check_s: The seconds between two questions about the same attempt.
+        check_s: The seconds between two checks of the same attempt.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class AttemptTokens:
         self._asking: dict[_Key, asyncio.Task[None]] = {}
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Return if a token that a caller shows is valid.
+        """Check the token of a caller, if necessary with a call to the controller.
 
         Raises:
             UnauthenticatedError: The token's attempt has ended.
-            UnavailableError: The controller does not answer whether the attempt runs.
+            UnavailableError: The controller does not answer, so it is unknown whether the attempt runs.
         """
         if self._is_running(*_key(known)) is None:
             verdict = self._verdicts.get(_key(known))
@@ -85,7 +85,7 @@ class AttemptTokens:
         self.check(known)
 
     def check(self, known: Caller) -> None:
-        """Raise the errors of `confirm`, by what is known now and without a question to the controller."""
+        """Check a token like `confirm`, but without a call to the controller. Raises the same errors."""
         key = _key(known)
         runs_here = self._is_running(*key)
         if runs_here:
@@ -108,9 +108,7 @@ class AttemptTokens:
         self._streams.recheck(lambda known: known.role == TASK and _key(known) == (job_id, task_index, attempt_id))
 
     async def run(self) -> None:
-        """Repeat the questions about all tokens in use, as long as the worker lives, and end the streams of invalid
-        tokens.
-        """
+        """Check all tokens in use repeatedly, as long as the worker lives, and end the streams of invalid tokens."""
         while True:
             await asyncio.sleep(self._check_s)
             open_streams = {_key(known): known for known in self._streams.callers() if known.role == TASK}
@@ -134,7 +132,9 @@ class AttemptTokens:
         return True
 
     async def _ask_once(self, known: Caller, token: str) -> None:
-        """Ask the controller about an attempt. Calls at the same time share one question and its answer."""
+        """Check an attempt with a call to the controller. Concurrent calls of this method share one call to the
+        controller.
+        """
         key = _key(known)
         if key not in self._asking:
             question = self._asking[key] = asyncio.create_task(self._ask_controller(known, token))

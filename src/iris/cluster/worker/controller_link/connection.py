@@ -25,7 +25,7 @@ _SHOW_S = 10.0
 
 
 def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_connect.ControllerServiceClient:
-    """Return a stub of the controller that shows the worker's token and checks the controller's certificate."""
+    """Return a stub of the controller that sends the worker's token and checks the controller's certificate."""
     return cluster_connect.ControllerServiceClient(
         address,
         accept_compression=(),
@@ -46,7 +46,7 @@ class ControllerConnection:
     Attributes:
         address: The present address.
         stub: Calls the controller at this address.
-        peer: Names the controller in error texts.
+        peer: The name of the controller in error texts.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ControllerConnection:
         self._point_to(address)
 
     async def show(self, known: Caller, token: str) -> None:
-        """Show a task's own token to the controller, which knows whether the task's attempt still runs.
+        """Check a task's token with the controller, which knows whether the task's attempt still runs.
 
         Raises:
             UnauthenticatedError: The attempt has ended.
-            IrisError: The controller does not answer.
+            IrisError: The call to the controller has failed.
         """
         request = cluster_pb2.Controller.GetTaskStatusRequest(job_id=known.job_id, task_index=known.task_index)
         as_the_task = partial(self.stub.get_task_status, headers={"authorization": f"Bearer {token}"})

@@ -1,12 +1,12 @@
 """Uploads the logs of attempts to the controller while they are written, so that the logs outlive the worker.
 
-The worker sends the segments byte by byte, as they are on disk, and at last the file `end`. The controller answers with
-the position at which the next part must begin. So a failed call, or a restart of the controller or the worker, neither
-loses nor doubles any byte. If a worker leaves a log unfinished, the next process with the same directory uploads the
-rest: the file `handover` in the attempt's directory names such a log.
+The worker sends the segments unchanged from the disk, and finally the file `end`. The controller answers with the
+position at which the next part must begin. So a failed call, or a restart of the controller or the worker, neither
+loses nor doubles any byte. If a worker ends before a log is uploaded, the next process with the same directory uploads
+the rest. This process finds the log by the file `handover` in the attempt's directory.
 
-Capturing output has priority over uploads. A thread reads the disk, only one call is in progress at a time, and one
-call carries a limited part of each log in turn.
+Capturing output has priority over uploads. Therefore a thread reads the disk, only one call is in progress at a time,
+and one call carries a limited part of each log in turn.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from iris.rpc.calls import call_async
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-# A byte reaches the controller at the latest this long after it was written, plus the time of one call. 2 s are
-# promised.
+# A written byte reaches the controller after at most this many seconds plus the time of one call. The documentation
+# promises 2 s.
 _PERIOD_S = 0.5
 _CALL_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
-_PIECES = 500  # in one call
+_PIECES = 500  # The most parts of logs in one call.
 # The timeout of a call grows with the size of the call. If the network fails during a call, uploads resume only after
 # this timeout, and everything written meanwhile would be lost if the machine failed.
 _CALL_S, _FULL_CALL_S = 5.0, 30.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
-_LONGEST_LOG_PAUSE_S = 60.0  # the longest pause of one log
-_TRIES = 10  # A log is given up after this many calls that the controller answered with the same position.
+_LONGEST_LOG_PAUSE_S = 60.0  # The longest pause in the upload of one log.
+_TRIES = 10  # The upload of a log ends after this many calls that the controller answered with the same position.
 _log = logging.getLogger(__name__)
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -58,7 +58,7 @@ Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
 
 @dataclass(slots=True, eq=False)
 class _PendingLog:
-    """A log of which the controller does not have everything yet.
+    """A log that is not completely uploaded yet.
 
     Attributes:
         directory: The attempt's directory.
@@ -67,9 +67,9 @@ class _PendingLog:
         incarnation: The worker process that ran the attempt.
         writer: The writer of the log; None for a log of an earlier worker process.
         position: Where the next part must begin; None before the controller was asked.
-        tries: How often in a row the controller asked for a part that it had already been sent.
+        tries: How often in a row the controller has requested a part that the worker had already sent.
         is_paused: Whether the log is paused, because it cannot be read or the controller cannot store it now.
-        backoff: The lengths of the pauses.
+        backoff: The lengths of the pauses in the upload of this log.
     """
 
     directory: AttemptDir
@@ -87,7 +87,7 @@ class _SentPart(NamedTuple):
     """A part of a log that is being sent.
 
     Attributes:
-        log: The log.
+        log: The log to which the part belongs.
         piece: The message with the part.
         has_more: Whether the log had more records when the part was read.
         is_last: Whether this is the last part of the log.
@@ -105,7 +105,7 @@ class LogUpload:
     Args:
         controller: The connection to the controller.
         worker_id: The id of this worker.
-        incarnation: The incarnation of this process.
+        incarnation: The incarnation of this worker process.
         directory: The worker directory.
     """
 
@@ -120,9 +120,9 @@ class LogUpload:
         self._worker_id = worker_id
         self._incarnation = incarnation
         self._directory = directory
-        self._news: dict[_PendingLog, None] = {}  # a set that keeps its order
+        self._news: dict[_PendingLog, None] = {}  # A dictionary without values is a set that keeps its order.
         self._wake = asyncio.Event()
-        self._flush_requested = asyncio.Event()  # set when a caller waits for the end of all uploads
+        self._flush_requested = asyncio.Event()  # The event is set when a caller waits for the end of all uploads.
         self._sending = asyncio.Lock()
         self._callbacks: dict[_PendingLog, Callable[[], None]] = {}
         self._paused: dict[_PendingLog, None] = {}
@@ -131,7 +131,8 @@ class LogUpload:
         """Begin to upload the log of a new attempt."""
         task_id, attempt_id = attempt.key
         log = _PendingLog(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
-        with contextlib.suppress(OSError):  # Without this file, only a restarted worker would not finish the upload.
+        # Without the file, only a restarted worker could not finish the upload, so an error is harmless.
+        with contextlib.suppress(OSError):
             attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
         self._callbacks[log] = changed = partial(self._changed, log)
         attempt.log.subscribe(changed)
@@ -149,16 +150,16 @@ class LogUpload:
             self._flush_requested.clear()
 
     async def until_uploaded(self) -> None:
-        """Return when the controller has all logs, or does not want them.
+        """Wait until each log is either uploaded or unwanted by the controller.
 
-        This also waits for a log that cannot be uploaded now. The caller decides how long to wait.
+        This method also waits for a log that cannot be uploaded now. The caller limits the time to wait.
         """
         while self._news or self._paused or self._sending.locked():
             self._flush_requested.set()
             await asyncio.sleep(_LOOK_S)
 
     async def flush(self, timeout_s: float) -> None:
-        """Upload the rest of all logs, if that succeeds within the time. The worker ends after this call."""
+        """Try to upload the rest of all logs within a time limit. The worker ends after this call."""
         for log in list(self._paused):
             self._resume(log)
         with contextlib.suppress(TimeoutError):
@@ -181,13 +182,12 @@ class LogUpload:
         return logs
 
     async def _upload(self) -> None:
-        """Send parts until no log has more than was sent. Records that are written meanwhile are left for the next
-        call.
+        """Upload all logs up to their present ends. Records that are written meanwhile are left for the next call.
 
-        1. Read a part of each log with news, in turn, as many as fit into one call.
-        2. Send the parts. If the call fails, the logs count as news again, after a pause.
-        3. Continue with the logs that did not fit into the call, then with logs that have had news since, and then with
-           logs that have more to send. So a log that grows fast does not keep the others waiting.
+        1. Read a part of each log that has new records, in turn, as many parts as fit into one call.
+        2. Send the parts. If the call fails, repeat the upload of these logs after a pause.
+        3. Continue with the logs that did not fit into the call, then with logs that have new records since then, and
+           then with logs that have more to send. So a log that grows fast does not delay the other logs.
         """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         going_on = True
@@ -196,9 +196,9 @@ class LogUpload:
             try:
                 left, more = await self._send(logs)
             except asyncio.CancelledError:
-                self._news = dict.fromkeys(logs) | self._news  # `flush` may send these logs.
+                self._news = dict.fromkeys(logs) | self._news  # `flush` may upload these logs again.
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever the error was, later logs must be uploaded
+            except Exception as error:  # noqa: BLE001 - Other logs must be uploaded after any error.
                 self._news = dict.fromkeys(logs) | self._news
                 bug = None if isinstance(error, IrisError) else error
                 _log.warning("uploading logs: %s; trying again in %.1f s", error, backoff.expected_s, exc_info=bug)
@@ -211,7 +211,9 @@ class LogUpload:
             going_on = bool(left or more)
 
     async def _send(self, logs: list[_PendingLog]) -> tuple[list[_PendingLog], list[_PendingLog]]:
-        """Send a part of each log. Return the logs that did not fit into the call, and the logs with more to send."""
+        """Send a part of each log in one call. Return the logs that did not fit into the call, and the logs with more
+        to send.
+        """
         pieces, left, unreadable = await asyncio.to_thread(_read_pieces, logs)
         for log in unreadable:
             self._pause(log)
@@ -246,7 +248,7 @@ class LogUpload:
         return sent.has_more or wanted != expected
 
     def _pause(self, log: _PendingLog) -> None:
-        """Pause a log: nothing of it is sent for a while, even if it grows."""
+        """Pause the upload of a log for a while, even if the log grows."""
         log.is_paused = True
         self._paused[log] = None
         asyncio.get_running_loop().call_later(log.backoff.next_s(), self._resume, log)
@@ -263,13 +265,13 @@ class LogUpload:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
-            if uploaded:  # Only an uploaded log may be removed early from this disk.
+            if uploaded:  # The file marks an uploaded log, which may be removed early from this disk.
                 log.directory.uploaded.touch()
             log.directory.upload_pending.unlink(missing_ok=True)
 
 
 def _read_pieces(logs: Sequence[_PendingLog]) -> tuple[list[_SentPart], list[_PendingLog], list[_PendingLog]]:
-    """Read a part of each log, as many as fit into one call.
+    """Read a part of each log, as many parts as fit into one call.
 
     Returns:
         The parts, the logs that did not fit into the call, and the logs that cannot be read now.
@@ -294,15 +296,16 @@ def _read_pieces(logs: Sequence[_PendingLog]) -> tuple[list[_SentPart], list[_Pe
 
 
 def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
-    """Return the next part of a log; None if there is none now.
+    """Return the next part of a log; None if the log has no more records now.
 
-    1. Read the log's end before anything else. If there is an end, the records on disk are all records of the log.
-    2. If the controller asks for records that were dropped or cannot be read, continue with the next segment.
+    1. Read the log's end before anything else. If the end exists, all records of the log are on disk.
+    2. If the controller requests records that were dropped or cannot be read, continue with the next segment.
     3. Send the end together with the last records of a closed log. A log of an earlier worker process may have no end.
     """
     piece = Piece(task_id=log.task_id, attempt_id=log.attempt_id, incarnation=log.incarnation)
     if log.position is None:
-        return _SentPart(log, piece, has_more=True, is_last=False)  # This message only asks for the position.
+        # A message without data only requests the position at which the upload must begin.
+        return _SentPart(log, piece, has_more=True, is_last=False)
     end = _end_of(log)
     segments, stop = _extent(log)
     if log.writer is not None:
@@ -332,7 +335,7 @@ def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
 def _extent(log: _PendingLog) -> tuple[tuple[RecordBoundary, ...], int]:
     """Return the segments of a log, and the position at which the log ends now."""
     if log.writer is not None:
-        tip = log.writer.tip  # Take the tip before the segments, so that the segments reach up to the tip.
+        tip = log.writer.tip  # Get the tip first and the segments afterwards, so that the segments reach up to the tip.
         return log.writer.segments, tip.position
     segments = list_segments(log.directory.log)
     if not segments:

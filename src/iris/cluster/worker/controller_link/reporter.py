@@ -29,7 +29,7 @@ from iris.rpc.cluster_connect import ControllerServiceClient
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-_BATCH_BYTES = 16 * 1024 * 1024  # The results in one call; a larger result travels alone.
+_BATCH_BYTES = 16 * 1024 * 1024  # The most bytes of results in one call. A larger result is sent alone.
 _LONGEST_PAUSE_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -41,13 +41,14 @@ class Reporter:
 
     Args:
         controller: The connection to the controller.
-        registration: What the worker sends at the start, and again whenever the controller does not know the worker.
+        registration: The message that registers the worker, at the start and whenever the controller does not know the
+            worker.
         lease: The lease of this worker, which each acknowledged report renews.
         on_unwanted: Called with the key of an attempt that the controller does not want to run here.
         on_fenced: Called with the reason when the controller has declared this worker lost or refuses it. After that,
             nothing is reported.
         credentials: The worker's token, which the controller replaces from time to time.
-        tokens: Learns from the controller which tokens are valid.
+        tokens: Stores which tokens the controller has revoked.
     """
 
     def __init__(
@@ -71,24 +72,28 @@ class Reporter:
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
         self._shortage = ""
-        self._acknowledged = asyncio.Event()  # set, and replaced, whenever everything is acknowledged
+        # The event is set, and replaced by a new one, whenever the controller has acknowledged all reports.
+        self._acknowledged = asyncio.Event()
 
     def report(self, attempt: Attempt) -> None:
-        """Report the attempt's present state soon."""
+        """Report the present state of an attempt to the controller with the next call."""
         attempt.revision += 1
         self._news[attempt.key] = attempt
         self._wake.set()
 
     def set_shortage(self, why: str) -> None:
-        """Set why no new attempt can start here; empty if attempts can start. A change is reported at once."""
+        """Set the reason why no new attempt can start on this worker; empty if attempts can start. A change is reported
+        at once.
+        """
         if why and self._shortage:
-            self._shortage = why  # A changed text waits for the next report, because its numbers change all the time.
+            # A change of the text alone waits for the next report, because the numbers in the text change all the time.
+            self._shortage = why
         elif why != self._shortage:
             self._shortage = why
             self._wake.set()
 
     async def run(self) -> None:
-        """Register, then report as long as the worker lives."""
+        """Register the worker, and then report attempts as long as the worker lives."""
         await self._until_answered(self._register)
         while not self._is_fenced:
             await happens(self._wake, self._lease.heartbeat_s)
@@ -96,12 +101,12 @@ class Reporter:
             await self._until_answered(self._report)
 
     async def until_acknowledged(self) -> None:
-        """Return when the controller has acknowledged the states of all attempts."""
+        """Wait until the controller has acknowledged the states of all attempts."""
         while self._news:
             await self._acknowledged.wait()
 
     async def flush(self, timeout_s: float) -> None:
-        """Report everything, if the controller answers within the time."""
+        """Report the states of all attempts, if the controller answers within the time limit."""
         with contextlib.suppress(TimeoutError, IrisError):
             async with asyncio.timeout(timeout_s):
                 await self._report()
@@ -178,9 +183,10 @@ class Reporter:
                 return
 
     async def _send_heartbeat(self) -> None:
-        """Renew the lease without reports, because the controller answers but cannot store reports now.
+        """Renew the lease with a call that contains no reports, because the controller answers but cannot store reports
+        now.
 
-        For example, the controller's disk may be full. That is no reason for this worker to end.
+        For example, the controller's disk may be full. A full disk of the controller must not end this worker.
         """
         request = cluster_pb2.Controller.ReportTaskStatesRequest(
             worker_id=self._registration.worker_id,
@@ -217,7 +223,7 @@ class Reporter:
                 await send()
                 return
             except IrisError as error:
-                # Whatever the error was, each report is repeated until it is acknowledged.
+                # After any error, each report is repeated until the controller acknowledges the report.
                 _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
                 if not isinstance(error, UnavailableError | DeadlineExceededError):
                     await self._send_heartbeat()

@@ -1,4 +1,4 @@
-"""Which tokens this worker accepts: those that its controller has signed and not revoked."""
+"""Checks the tokens of callers. The worker accepts only tokens that its controller has signed and not revoked."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class TokenChecker:
-    """What a worker knows about tokens. The class implements the protocol `TokenChecker` for the worker's calls.
+    """Checks the tokens of a worker's callers. The class implements the protocol `TokenChecker` of the RPC server.
 
     Args:
         worker_id: The id of this worker.
         token_key: The public key of the cluster; see `WorkerCredentials`.
         incarnation: The incarnation of this process.
         streams: The open streams of this worker; a new object by default.
-        attempts: Checks whether the attempts of task tokens still run. Without it, the tokens of tasks are refused.
+        attempts: Checks whether the attempts of task tokens still run. Without this object, the tokens of tasks are
+            refused.
 
     Attributes:
         streams: The open streams of this worker.
@@ -49,7 +50,7 @@ class TokenChecker:
         """Use the public key that the controller sends, unless a key is known already.
 
         Raises:
-            UnavailableError: The controller sends another key than the known one, so it is not the controller that
+            UnavailableError: The controller sends a key that differs from the known key, so this controller has not
                 started this worker.
         """
         if token_key and not self._key:
@@ -78,7 +79,7 @@ class TokenChecker:
         if self._verifier is None:
             if not self._key:
                 raise UnavailableError(f"worker {self._worker_id} does not know its controller's key yet")
-            # This import takes a tenth of a second, for which the start of a worker need not wait.
+            # This import takes a tenth of a second, so it is delayed until after the start of the worker.
             from iris.rpc.auth.tokens import Verifier
 
             self._verifier = Verifier(self._key)
@@ -87,17 +88,17 @@ class TokenChecker:
         return known
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Check whether the attempt of a task's token still runs. Other tokens are not checked here.
+        """Check whether the attempt of a task's token still runs. Tokens that belong to no task are not checked.
 
         Raises:
             UnauthenticatedError: The attempt has ended.
-            UnavailableError: The controller does not answer.
+            UnavailableError: The controller does not answer, so it is unknown whether the attempt runs.
         """
         if known.role == TASK:
             await self._of_attempts().confirm(known, token)
 
     def check(self, known: Caller) -> None:
-        """Check a token that was accepted before.
+        """Check again a token that was accepted before.
 
         Raises:
             UnauthenticatedError: The token is no longer valid.
@@ -108,7 +109,7 @@ class TokenChecker:
             self._of_attempts().check(known)
 
     def attempt_ended(self, job_id: str, task_index: int, attempt_id: int) -> None:
-        """End the streams of an attempt's token, because the attempt has ended on this worker."""
+        """End the streams that were opened with an attempt's token, because the attempt has ended on this worker."""
         if self._attempts is not None:
             self._attempts.ended(job_id, task_index, attempt_id)
 
@@ -120,8 +121,8 @@ class TokenChecker:
     def _check_token(self, known: Caller) -> None:
         """Raise UnauthenticatedError if a token is no longer valid.
 
-        A token that the controller has made for this process of the worker is valid as long as the process lives. Its
-        expiry time is ignored, because the clocks of the two machines may differ.
+        A token that the controller has created for this process of the worker is valid as long as the process lives.
+        The token's expiry time is ignored, because the clocks of the controller and the worker may differ.
         """
         assert self._verifier is not None, "nobody was let in"
         is_for_this_process = (

@@ -1,10 +1,9 @@
-"""Creates a cgroup (version 2) for each attempt, where this process is allowed to; see cgroups(7).
+"""Creates a cgroup (version 2) for each attempt, if this process may create cgroups; see cgroups(7).
 
-A cgroup that enables controllers for its children cannot contain processes itself, unless it is the root. The cgroups
-of attempts become children of this process's own cgroup. That requires that the own cgroup is delegated to Iris (a
-systemd unit with `Delegate=yes`, or a container) and contains no foreign processes. The server moves itself into a
-child cgroup to leave the own cgroup empty. Iris touches nothing outside its own cgroup and moves only its own
-processes.
+The cgroups of attempts are children of the cgroup in which the Iris server was started. A cgroup that enables
+controllers for its children cannot contain processes itself, unless it is the root. Therefore the server's cgroup must
+be delegated to Iris (a systemd unit with `Delegate=yes`, or a container) and contain no foreign processes, and the
+server moves itself into a child cgroup. Iris changes nothing outside its own cgroup and moves only its own processes.
 
 The reaper imports this module and must stay small, so this module imports nothing else of Iris.
 """
@@ -25,10 +24,10 @@ _PAUSE_S = 0.01
 def move_into_child_cgroup() -> None:
     """Move this process into a child of its cgroup, so that attempts can have cgroups beside it.
 
-    Call this before starting other processes. The function does nothing if cgroups cannot be created here.
+    Call this function before starting other processes. The function does nothing if this process cannot create cgroups.
     """
     place = find_parent()
-    if place is None or not os.path.exists(f"{place.path}/cgroup.type"):  # The root may contain processes.
+    if place is None or not os.path.exists(f"{place.path}/cgroup.type"):  # The root cgroup may contain processes.
         return
     with contextlib.suppress(OSError):
         os.makedirs(f"{place.path}/{_SERVER}", exist_ok=True)
@@ -36,8 +35,8 @@ def move_into_child_cgroup() -> None:
 
 
 def find_parent() -> CgroupParent | None:
-    """Return the cgroup below which this process may create cgroups; None if it may not limit memory and processes
-    there.
+    """Return the cgroup below which this process may create cgroups that limit memory and processes; None if there is
+    none.
     """
     mount, own = _mount_point(), _own_path()
     if mount is None or own is None:
@@ -50,8 +49,8 @@ def find_parent() -> CgroupParent | None:
     needed = (path, f"{path}/cgroup.procs", f"{path}/cgroup.subtree_control")
     if not all(os.access(name, os.W_OK) for name in needed):
         return None
-    # A path that looks like the root is either the root or the cgroup of a container. Elsewhere, systemd marks a cgroup
-    # as delegated.
+    # A path that looks like the root is either the root or the cgroup of a container. Any other delegated cgroup is
+    # marked by systemd.
     return CgroupParent(path) if own == "/" or _is_delegated(path) else None
 
 
@@ -66,7 +65,9 @@ class CgroupParent:
         self.path = path
 
     def make(self, name: str) -> Cgroup | None:
-        """Create a cgroup whose name ends with `name`; None if foreign processes in the parent prevent that now."""
+        """Create and return a cgroup whose name ends with `name`; None if foreign processes in the parent prevent this
+        now.
+        """
         try:
             given = set(_read(f"{self.path}/cgroup.subtree_control").split())
             if not given >= _CONTROLLERS:
@@ -76,11 +77,11 @@ class CgroupParent:
             return None
 
     def sweep(self, name: str = "", *, kill: bool = False) -> None:
-        """Remove empty cgroups that workers have left because they ended early.
+        """Remove empty cgroups that killed workers have left behind.
 
         Args:
-            name: Only remove cgroups whose names begin like this, after the common prefix.
-            kill: First kill the processes in these cgroups, because their worker is gone.
+            name: Only remove cgroups whose names begin with this text, after the common prefix.
+            kill: Whether to kill the processes in these cgroups first, because their worker is gone.
         """
         left = [f"{self.path}/{one}" for one in _folders(self.path) if one.startswith(_PREFIX + name)]
         left = [path for path in left if os.path.basename(path) != _SERVER]
@@ -111,8 +112,8 @@ class Cgroup:
         os.mkdir(path)
 
     def limit(self, memory_bytes: int, processes: int) -> None:
-        """Set limits, where 0 means no limit. When memory runs out, the kernel kills all processes of the cgroup
-        together.
+        """Set the limits of this cgroup, where 0 means no limit. When memory runs out, the kernel kills all processes
+        of the cgroup together.
 
         Raises:
             OSError: A limit cannot be set.
@@ -121,15 +122,15 @@ class Cgroup:
             _write(f"{self._path}/pids.max", str(processes))
         if memory_bytes:
             _write(f"{self._path}/memory.max", str(memory_bytes))
-            with contextlib.suppress(OSError):  # The kernel may have no swap.
+            with contextlib.suppress(OSError):  # The file is missing if the kernel has no swap.
                 _write(f"{self._path}/memory.swap.max", "0")
-        with contextlib.suppress(OSError):  # Linux before 4.19 has no such file.
+        with contextlib.suppress(OSError):  # Linux before 4.19 does not have the file memory.oom.group.
             _write(f"{self._path}/memory.oom.group", "1")
 
     def enter(self, pid: int) -> None:
-        """Move a process into this cgroup, together with the children that it has started meanwhile.
+        """Move a process and its children into this cgroup.
 
-        A process that has ended is ignored.
+        A process that has already ended is ignored.
 
         Raises:
             OSError: The process cannot be moved.
@@ -174,7 +175,7 @@ def smallest_pids_limit() -> int | None:
 
 
 def with_those_above(path: str) -> list[str]:
-    """Return a cgroup and all cgroups above it, up to the root.
+    """Return a cgroup and all cgroups above this cgroup, up to the root.
 
     The root that a container sees is a cgroup of the container, so it may have limits, too.
     """

@@ -1,4 +1,4 @@
-"""What an attempt may use, what enforces these limits, and how an exceeded limit is explained.
+"""Enforces the resource limits of attempts, and explains which limit an attempt has exceeded.
 
 There are two ways of enforcement. Where this worker may create cgroups (cgroup.py), each attempt has its own cgroup,
 and the kernel enforces the limits at any moment. Elsewhere, the worker measures each attempt twice per second and kills
@@ -30,14 +30,14 @@ from iris.reasons import FailureCode
 Enforce = Literal["auto", "watch", "none"]
 ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
-_SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the time.
-_KILLED = 128 + signal.SIGKILL  # the exit code, also of a shell whose last command was killed
-_OOM_SCORE = 500  # On the kernel's scale from -1000 to 1000, this adds half of the machine's memory.
+_SHARE = 0.02  # Measuring the memory of one attempt takes at most this share of the worker's time.
+_KILLED = 128 + signal.SIGKILL  # The exit code of a killed process, and of a shell whose last command was killed.
+_OOM_SCORE = 500  # On the kernel's scale from -1000 to 1000, this score counts like half of the machine's memory.
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimits:
-    """What an attempt may use. 0 means no limit.
+    """The resource limits of an attempt. 0 means no limit.
 
     Attributes:
         memory_bytes: The memory, without swap.
@@ -50,11 +50,11 @@ class AttemptLimits:
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """Why an attempt was killed, or has lost processes.
+    """The reason why an attempt was killed or has lost processes.
 
     Attributes:
         text: The reason and a remedy, for people.
-        code: The code of the failure; None if the limit may not be the reason for the failure.
+        code: The code of the failure; None if it is uncertain that the limit was the reason for the failure.
     """
 
     text: str
@@ -73,28 +73,30 @@ class AttemptEnforcer(Protocol):
         """Begin to enforce the limits of the attempt's main process, which has just started."""
 
     def check(self, processes: Sequence[Process]) -> LimitExceeded | None:
-        """Return why the attempt must be killed now, or None. The call may take milliseconds, so use a thread.
+        """Return the reason why the attempt must be killed now, or None. A call may take milliseconds, so use a thread.
 
         Args:
             processes: The attempt's processes.
         """
 
     def kill(self) -> None:
-        """Kill the attempt's remaining processes, as far as this enforcer can reach them."""
+        """Kill the attempt's remaining processes, as far as this enforcer can find them."""
 
     def explain(self, exited: Exit) -> LimitExceeded | None:
-        """Return what the system did to an attempt that has failed, or None."""
+        """Return why the system killed processes of a failed attempt; None if the system killed no process."""
 
     def close(self) -> bool:
-        """Release the resources of this enforcer. False means that a process is still ending: try again later."""
+        """Release the resources of this enforcer. Return False if a process of the attempt is still ending, so that the
+        caller tries again later.
+        """
 
 
 class Enforcement:
     """Creates the enforcers of a worker's attempts.
 
     Args:
-        enforce: `auto` uses cgroups where possible and watches elsewhere, `watch` always watches, and `none` enforces
-            no limits.
+        enforce: `auto` uses cgroups where possible and otherwise measures the processes, `watch` always measures the
+            processes, and `none` enforces no limits.
         token: The worker's token, with which the names of its cgroups begin.
         max_processes: How many processes and threads each attempt may have; None means `default_max_processes`.
     """
@@ -119,18 +121,22 @@ class Enforcement:
         return watching if made is None else CgroupEnforcer(made, limits, watching)
 
     def refresh(self) -> None:
-        """Count the system's kills, and close released enforcers. Call this before each check, in the same thread."""
+        """Count the processes that the system has killed, and close released enforcers. Call this method before each
+        check, in the same thread.
+        """
         self._oom_kills.refresh()
         for _ in range(len(self._closing)):
             self.release(self._closing.popleft())
 
     def release(self, enforcer: AttemptEnforcer) -> None:
-        """Close the enforcer of an attempt that has ended, now or at one of the next calls of `refresh`."""
+        """Close the enforcer of an ended attempt. If a process is still ending, a later call of `refresh` closes the
+        enforcer.
+        """
         if not enforcer.close():
             self._closing.append(enforcer)
 
     def close(self) -> None:
-        """Close all enforcers that are left. The worker is ending."""
+        """Close all remaining enforcers, because the worker is ending."""
         if self._cgroups is not None:
             self._cgroups.sweep(f"{self._token}.", kill=True)
 
@@ -139,7 +145,7 @@ class WatchEnforcer:
     """Enforces limits by measuring the attempt's processes.
 
     Args:
-        limits: What the attempt may use.
+        limits: The limits of the attempt.
         oom_kills: Counts the processes that the system killed because memory ran out.
         clock_s: The monotonic clock.
     """
@@ -162,14 +168,15 @@ class WatchEnforcer:
         count = sum(process.threads for process in processes)
         if limits.processes and count > limits.processes:
             return too_many_processes(limits.processes, count)
-        # This sum is cheap and hardly ever too small, because it counts shared memory once for each process.
+        # This sum is cheap to compute and hardly ever too small, because shared memory counts once for each process.
         resident = sum(process.resident_bytes for process in processes)
         if not limits.memory_bytes or resident <= limits.memory_bytes or self._clock_s() < self._measure_at_s:
             return None
         began_s = self._clock_s()
         used = process_table.memory_held(processes)
         if used > limits.memory_bytes:
-            # The processes are measured one by one. One of them may have ended meanwhile and another have replaced it.
+            # The processes are measured one by one, so a process may have ended and been replaced by another during the
+            # measurement.
             used = min(used, process_table.memory_held(processes))
         ended_s = self._clock_s()
         self._measure_at_s = ended_s + (ended_s - began_s) / _SHARE
@@ -179,7 +186,9 @@ class WatchEnforcer:
         """Do nothing, because the worker itself kills the attempt's process group and marked processes."""
 
     def explain(self, exited: Exit) -> LimitExceeded | None:
-        """See `AttemptEnforcer.explain`. The system tells when it has killed a process, but not which process."""
+        """Return why the system killed processes. The system reports when it has killed a process, but not which
+        process.
+        """
         if not self._oom_kills.recently():
             return None
         if exited.code == _KILLED:
@@ -198,7 +207,7 @@ class CgroupEnforcer:
 
     Args:
         own: The attempt's cgroup.
-        limits: What the attempt may use.
+        limits: The limits of the attempt.
         fallback: Enforces the limits when the process cannot be moved into the cgroup.
     """
 
@@ -242,13 +251,13 @@ class CgroupEnforcer:
 
 
 class OomKills:
-    """How often the system has killed processes because memory ran out."""
+    """Counts the processes that the system has killed because memory ran out."""
 
     def __init__(self) -> None:
         self._counts = [cgroup.count_oom_kills()]
 
     def refresh(self) -> None:
-        """Count the kills now."""
+        """Count the killed processes now."""
         # Three counts are kept, because a large process may take longer to end than the time between two checks.
         self._counts = [*self._counts[-2:], cgroup.count_oom_kills()]
 
@@ -258,7 +267,9 @@ class OomKills:
 
 
 def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> LimitExceeded:
-    """Return that an attempt exceeded its memory limit, with its usage where that is known."""
+    """Return the explanation that an attempt exceeded its memory limit. The explanation contains the attempt's usage if
+    known.
+    """
     limit = f"{_size(limit_bytes)}, the memory that it asked for"
     used = f"needed more than {limit}" if used_bytes is None else f"used {_size(used_bytes)}, its limit is {limit}"
     text = f"out of memory: the task {used}; request more memory for the job, or use less"
@@ -266,7 +277,9 @@ def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> LimitExcee
 
 
 def machine_out_of_memory() -> LimitExceeded:
-    """Return that the system killed an attempt because the machine or the container had no memory left."""
+    """Return the explanation that the system killed an attempt because the machine or the container had no memory
+    left.
+    """
     return LimitExceeded(
         "out of memory: this machine, or the container that the worker is in, had no memory left, and the system killed"
         " the task; request the memory that each task needs, so that fewer tasks run at once",
@@ -275,7 +288,9 @@ def machine_out_of_memory() -> LimitExceeded:
 
 
 def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
-    """Return that an attempt exceeded its process limit, with the number of its processes where that is known."""
+    """Return the explanation that an attempt exceeded its process limit. It contains the number of processes if
+    known.
+    """
     had = "wanted more" if count is None else f"had {count}"
     text = (
         f"too many processes: the task {had} (processes and threads together), its limit is {limit}"
@@ -287,7 +302,8 @@ def too_many_processes(limit: int, count: int | None = None) -> LimitExceeded:
 def default_max_processes() -> int:
     """Return how many processes and threads an attempt may have: half of what the worker itself may have.
 
-    The other half keeps the worker alive when an attempt starts processes without end.
+    The other half of the worker's processes is left so that the worker survives an attempt that starts endless
+    processes.
     """
     own = [cgroup.smallest_pids_limit()]
     for name in ("pid_max", "threads-max"):

@@ -16,7 +16,7 @@ from iris.cluster.worker.limits.sampler import Sampler, pause_s
 from iris.cluster.worker.supervision.strays import StrayProcesses
 
 _REPORT_EVERY = 4  # Every fourth check also reports the usage and kills stray processes.
-_DISK_S = 30.0  # Measuring directories costs more than looking at processes.
+_DISK_S = 30.0  # Directories are measured less often than processes, because measuring a directory costs more.
 _log = logging.getLogger(__name__)
 
 
@@ -51,12 +51,12 @@ class AttemptMonitor:
             began_s = time.monotonic()
             try:
                 await self._check(with_report=count % _REPORT_EVERY == 0)
-            except Exception:  # noqa: BLE001 - whatever the error was, limits must be enforced
+            except Exception:  # noqa: BLE001 - Limits must be enforced after any error.
                 _log.exception("checking the attempts")
             await asyncio.sleep(pause_s(time.monotonic() - began_s))
 
     async def measure_disks(self) -> None:
-        """Measure the directories of attempts again and again, as long as the worker lives."""
+        """Measure the sizes of the attempts' directories again and again, as long as the worker lives."""
         while True:
             await asyncio.sleep(_DISK_S)
             for attempt in self._registry.with_process():
@@ -68,7 +68,7 @@ class AttemptMonitor:
         if with_report:
             for attempt in self._registry.with_process():
                 if attempt.log.check_directory():
-                    # A page of lines shows a gap only together with the next line, so write a line now.
+                    # Write a line now, because a page of lines shows a gap only together with the next line.
                     attempt.write_build_line(attempt.log.warning)
             self._registry.close_logs()
             await self._strays.kill()
@@ -77,7 +77,7 @@ class AttemptMonitor:
         guilty: list[Process] = []
         for attempt, sample in zip(attempts, samples, strict=True):
             if attempt.process is None:
-                continue  # the attempt has ended meanwhile
+                continue  # The attempt has ended meanwhile.
             if with_report:
                 sample.usage.disk_bytes = attempt.usage.disk_bytes
                 attempt.usage = sample.usage
@@ -87,5 +87,5 @@ class AttemptMonitor:
                 guilty += sample.processes
                 if attempt.stop_grace_s is None and not attempt.timed_out:
                     attempt.exceeded = attempt.exceeded or sample.exceeded
-        if guilty:  # The next check repeats this until none of these processes is left.
+        if guilty:  # Each check kills again, until none of these processes is left.
             await self._sampler.kill(guilty)

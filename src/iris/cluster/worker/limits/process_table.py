@@ -1,4 +1,4 @@
-"""Finds the processes of each attempt, and measures them, with one pass over /proc for all attempts.
+"""Finds and measures the processes of each attempt, with one pass over /proc for all attempts.
 
 A process belongs to the attempt whose session it is in. A process in another session belongs to the attempt of its
 parent. A process whose parent has ended is a child of the worker and belongs to the attempt that its mark names. See
@@ -18,13 +18,13 @@ from iris.cluster.worker.supervision.reaper import is_marked
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# After this many passes, foreign processes are checked again, because an attempt may have got a process id that
-# belonged to one of them.
+# Foreign processes are checked again after this many passes, because a new process of an attempt may have the process
+# id of an ended foreign process.
 _FORGET_AFTER = 20
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}.get(os.uname().machine)
 _KCMP_VM = 1
-# A foreign process does not descend from this process. An own process belongs to no attempt, or to an attempt that is
-# starting.
+# Two values in place of a main process. A stranger does not descend from this process. Our own process belongs to no
+# attempt, or to an attempt that is starting.
 _STRANGER, _OURS = 0, -1
 
 
@@ -37,7 +37,7 @@ class Process:
         parent: The process id of the parent.
         group: The process group.
         session: The session.
-        started: When the process started, in ticks since boot. Together with `pid` it identifies the process.
+        started: When the process started, in ticks since boot. `started` and `pid` together identify the process.
         threads: The number of threads.
         resident_bytes: The resident memory, shared memory included.
         cpu_s: The CPU seconds that the process and its collected children have used.
@@ -61,8 +61,8 @@ class ProcessTable:
         self._passes = 0
 
     def refresh(self, marks: Mapping[int, str]) -> dict[int, list[Process]]:
-        """Return the processes of attempts. This takes some milliseconds per hundred processes, so call it from a
-        thread.
+        """Return the processes of attempts. A call takes some milliseconds per hundred processes, so call this method
+        in a thread.
 
         Args:
             marks: The mark of each running attempt, by the process id of its main process, which leads a session.
@@ -90,7 +90,7 @@ class ProcessTable:
 
 
 def read_process(pid: int) -> Process | None:
-    """Return a process; None if it has ended or is a zombie."""
+    """Return the process with an id; None if the process has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -111,7 +111,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def memory_held(processes: Iterable[Process]) -> int:
-    """Return how much memory processes occupy together, in bytes, as a memory limit counts it.
+    """Return the memory that processes occupy together, in bytes, counted in the same way as by a memory limit.
 
     Shared memory counts once. Mapped files do not count, because the system can reclaim that memory. The call takes up
     to some milliseconds per GiB.
@@ -120,26 +120,29 @@ def memory_held(processes: Iterable[Process]) -> int:
     by_pid = {process.pid: process for process in processes}
     for pid, process in by_pid.items():
         parent = by_pid.get(process.parent)
-        # Between vfork and exec, a child uses its parent's memory. Without this check, a program that starts others
-        # would count twice.
+        # Between vfork and exec, a child uses its parent's memory. Without this check, the memory of a program that
+        # starts other programs would count twice.
         if parent is None or not _same_memory(process, parent):
             total += _proportional_bytes(pid)
     return total
 
 
 def kill(processes: Iterable[Process]) -> None:
-    """Kill the process groups of processes. This also reaches the processes that a group is just forking."""
+    """Kill processes together with their process groups. Killing a group also kills the processes that the group is
+    just forking.
+    """
     for group, process in {process.group: process for process in processes}.items():
         now = read_process(process.pid)
-        if now is not None and (now.started, now.group) == (process.started, group):  # the same process as before
+        # A process id may belong to another process by now, which must not be killed.
+        if now is not None and (now.started, now.group) == (process.started, group):
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
 
 
 def _owner(process: Process, table: Mapping[int, Process], marks: Mapping[int, str], owners: dict[int, int]) -> int:
-    """Return the main process of the attempt to which a process belongs, or what the process is otherwise.
+    """Return the main process of the attempt to which a process belongs; `_STRANGER` or `_OURS` for other processes.
 
-    The answer is stored for all ancestors that were visited on the way.
+    The result is stored for all ancestors that were visited during the search.
     """
     way = []
     while True:
@@ -177,7 +180,7 @@ def _proportional_bytes(pid: int) -> int:
         with open(f"/proc/{pid}/status", "rb") as file:
             sizes = _sizes(file.read())
     except OSError:
-        return 0  # the process has ended
+        return 0  # The process has ended.
     return sizes.get(b"RssAnon", 0) + sizes.get(b"RssShmem", 0)
 
 
@@ -196,5 +199,6 @@ def _same_memory(one: Process, other: Process) -> bool:
         answer = ctypes.CDLL(None).syscall(_KCMP, one.pid, other.pid, _KCMP_VM, 0, 0)
         if answer >= 0:
             return bool(answer == 0)
-    # Where the system call is not allowed, two processes with exactly the same size are taken to share their memory.
+    # Where the system call kcmp is forbidden, two processes with exactly the same size are assumed to share their
+    # memory.
     return one.resident_bytes == other.resident_bytes

@@ -1,4 +1,4 @@
-"""Measures the processes of attempts, and kills processes, in a thread of its own."""
+"""Measures and kills the processes of attempts, in a separate thread."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from iris.cluster.worker.limits import process_table, usage
 from iris.cluster.worker.limits.enforcement import Enforcement, LimitExceeded
 from iris.cluster.worker.limits.process_table import Process, ProcessTable
 
-SAMPLE_S = 0.5  # An attempt without a cgroup may exceed its limits for this long.
+SAMPLE_S = 0.5  # An attempt without a cgroup may exceed its limits for this many seconds.
 _LONGEST_PAUSE_S = 2.0
-_SHARE = 0.05  # Sampling takes at most this share of the time, also with very many processes.
+_SHARE = 0.05  # Sampling takes at most this share of the worker's time, even with very many processes.
 
 
 class Sample(NamedTuple):
-    """What was measured of one attempt.
+    """The measurements of one attempt.
 
     Attributes:
         processes: The attempt's processes.
         usage: What these processes use.
-        exceeded: Why the attempt must be killed; None if it is within its limits.
+        exceeded: Why the attempt must be killed; None if the attempt is within its limits.
     """
 
     processes: list[Process]
@@ -45,7 +45,9 @@ class Sampler:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
 
     async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
-        """Measure attempts, each given with its mark, and return one sample for each. Attempts are not changed."""
+        """Measure attempts, which are given with their marks, and return one sample for each attempt. The attempts do
+        not change.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._sample, attempts)
 
     async def kill(self, processes: Sequence[Process]) -> None:

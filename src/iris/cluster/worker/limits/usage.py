@@ -22,7 +22,7 @@ class Usage:
         cpu_s: The CPU seconds that the processes have used.
         cores: The CPU cores in use between the last two samples.
         processes: The number of processes.
-        disk_bytes: What the files in the attempt's directory occupy.
+        disk_bytes: The disk space that the files in the attempt's directory occupy.
         sampled_at_s: The time of the sample on the monotonic clock.
     """
 
@@ -36,11 +36,11 @@ class Usage:
 
 
 def measure(before: Usage, held: Sequence[Process]) -> Usage:
-    """Return what an attempt uses now.
+    """Return the resource usage of an attempt from a new sample.
 
     Args:
         before: The previous usage; `Usage()` for a new attempt.
-        held: The attempt's processes.
+        held: The processes of the attempt in the new sample.
     """
     now_s = time.monotonic()
     usage = Usage(

@@ -1,4 +1,6 @@
-"""Starts the main process of an attempt in a process group of its own, captures its output, and ends it completely."""
+"""Starts the main process of an attempt in a new process group, captures its output, and ends all processes of the
+group.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,11 @@ from iris.system.event_loop import happens
 from iris.system.processes import ProcessHandle
 
 _READ_BYTES = 256 * 1024
-# A large pipe takes bursts of output while the loop is busy, so the task need not wait for its capture.
+# A large pipe stores bursts of output while the event loop is busy, so that the task need not wait.
 _PIPE_BYTES = 1024 * 1024
 # The pipes end at once when the processes of an attempt are killed, unless an escaped process holds them open.
 _DRAIN_S = 1.0
-_POLL_S = 0.05  # the interval of checks on systems without pidfd_open
+_POLL_S = 0.05  # The seconds between two checks of a process on systems without pidfd_open.
 
 Append = Callable[[Source, bytes], None]
 
@@ -50,7 +52,7 @@ class Exit:
 
 
 class AttemptProcess:
-    """The processes of an attempt, after its program has begun. `start` creates this object.
+    """The processes of an attempt whose program has begun. Use `start` to create an instance.
 
     Args:
         pid: The process id of the main process, which leads a session and a process group.
@@ -109,13 +111,13 @@ class AttemptProcess:
         Args:
             program: The program and its surroundings.
             launcher: The launcher that starts the program.
-            append: See the class.
-            end_strays: See the class.
+            append: Called on the event loop with a source and the bytes that were read.
+            end_strays: Kills the processes of the attempt that have left its process group.
             stdin: The descriptor of the standard input; None means /dev/null.
-            drain_s: See the class.
+            drain_s: How long to wait for the end of the pipes after the main process has ended.
 
         Raises:
-            NotStartedError: The program cannot be started; the text says why.
+            NotStartedError: The program cannot be started.
             WorkerShortageError: This machine lacks something that the start needs.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
@@ -138,12 +140,14 @@ class AttemptProcess:
         return cls(pid, launcher, stdout, stderr, append=append, end_strays=end_strays, drain_s=drain_s)
 
     async def wait(self) -> Exit:
-        """Return how the main process has ended, when no process is left and all output is captured:
+        """Wait until no process of the attempt is left and all output is captured, and return how the main process has
+        ended:
 
-        1. Wait until the main process exits. It stays a zombie until step 3, so no other process gets its group id.
+        1. Wait until the main process exits. The main process stays a zombie until step 3, so no other process gets its
+           group id.
         2. Kill the rest of the process group, as a container is ended when its first process exits.
         3. Collect the main process, with its exit code and resource usage.
-        4. Kill the processes that have left the group and are found by their mark.
+        4. Kill the processes that have left the group. The worker finds these processes by the mark of the attempt.
         5. Read the pipes to their ends, so that all output is captured before the exit is reported. If an escaped
            process holds a pipe open, read what the pipe contains after `drain_s` seconds.
         """
@@ -174,7 +178,7 @@ class AttemptProcess:
 
     def stop(self, grace_s: float) -> None:
         """Send SIGTERM to the process group, and SIGKILL after the grace period. A repeated call can only shorten the
-        period.
+        grace period.
         """
         if self._exited.is_set():
             return
@@ -187,13 +191,13 @@ class AttemptProcess:
         self._kill_timer = self._loop.call_later(grace_s, self.signal_group, signal.SIGKILL)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to all processes of the process group, if there are any."""
+        """Send a signal to all processes of the process group, if any process is left."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def _capture(self, pipe: int, source: Source) -> None:
         os.set_blocking(pipe, False)
-        # A size beyond the system's limit is refused. Then the default size has to do.
+        # The system refuses a size beyond its limit. Then the pipe keeps the default size.
         with contextlib.suppress(OSError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._open_pipes[pipe] = source
@@ -210,8 +214,8 @@ class AttemptProcess:
             self._close_pipe(pipe)
 
     def _read_rest(self, pipe: int) -> None:
-        """Append what a pipe contains now. The loop may have been too busy to read it, for example because of a slow
-        disk.
+        """Append the bytes that a pipe contains now. The event loop may have been too busy to read the pipe, for
+        example because of a slow disk.
         """
         left = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
         while left > 0:

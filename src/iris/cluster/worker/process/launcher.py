@@ -6,13 +6,13 @@ worker cannot set them in itself, because its limits and its umask apply to all 
 fork and exec is unsafe in a process with threads. The launcher has a single thread, sets its own limits and umask for
 each start, and lets `subprocess` start the program by vfork.
 
-The launcher is the parent of the attempts' main processes. It collects each of them when the worker asks for it, so
-that no process id is reused before. If the launcher is killed, its children become children of the worker, which is
-their subreaper.
+The launcher is the parent of the attempts' main processes. The launcher collects a main process only when the worker
+asks for it, so that the process id is not reused before. If the launcher is killed, its children become children of the
+worker, which is their subreaper.
 
-The launcher ends together with its connection to the worker, and starts nothing for a worker that has ended. While it
-starts a process, it still holds the worker's lock and the pipe of the fork server, so the worker does not count as
-gone. The launcher does not end attempts. The worker and its reaper do that.
+The launcher ends together with its connection to the worker, and starts nothing for a worker that has ended. While the
+launcher starts a process, the launcher still holds the worker's lock and the pipe of the fork server, so the worker
+does not count as gone. The launcher does not end attempts, because the worker and its reaper end attempts.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _MOST_ASKED = 16
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the main process of an attempt runs.
+    """The program that the main process of an attempt runs.
 
     Attributes:
         command: The command line.
         cwd: The working directory.
         env: The whole environment.
         file_limit: How many files the process may have open (the soft limit).
-        umask: The umask; None means the worker's own.
+        umask: The umask of the process; None means the umask of the worker.
     """
 
     command: Sequence[str]
@@ -62,7 +62,7 @@ class Collected:
     """How a collected process has ended.
 
     Attributes:
-        status: The status, as `os.wait4` returns it.
+        status: The exit status in the form that `os.wait4` returns.
         cpu_s: The CPU seconds that the process and its collected children have used.
         memory_peak_bytes: The largest resident memory of one of these processes; 0 if unknown.
     """
@@ -82,12 +82,13 @@ class Launcher:
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
         self._connection = connection
-        self._answers: deque[asyncio.Future[dict[str, Any]]] = deque()  # in the order in which the answers will arrive
+        # The answers from the launcher arrive in the order of these futures.
+        self._answers: deque[asyncio.Future[dict[str, Any]]] = deque()
         self._received = b""
         self._turns = asyncio.Semaphore(_MOST_ASKED)
 
     async def start(self, program: Program, streams: Sequence[int]) -> int:
-        """Start a program in a session of its own, and return its process id once the program has begun.
+        """Start a program in a new session, and return its process id once the program has begun.
 
         Args:
             program: The program and its surroundings.
@@ -109,8 +110,8 @@ class Launcher:
         except ConnectionError:
             pass  # The launcher has ended, so its children are now children of this process.
         try:
-            _, status, usage = os.wait4(pid, 0)  # noqa: ASYNC222 - the process has ended, so this returns at once
-        except ChildProcessError:  # Without subreapers, the process has become a child of another process.
+            _, status, usage = os.wait4(pid, 0)  # noqa: ASYNC222 - The process has ended, so the call returns at once.
+        except ChildProcessError:  # On a system without subreapers, the process has become a child of another process.
             return Collected(signal.SIGKILL, 0.0, 0)
         return _collected(status, usage)
 
@@ -170,7 +171,7 @@ def start_launcher() -> Launcher:
         try:
             ours.close()
             os.setsid()  # Ctrl-C in a terminal, or a signal to the worker's group, must not reach the launcher.
-            # Whoever sends SIGTERM to the launcher means the worker.
+            # A SIGTERM to the launcher is meant for the worker.
             signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))
             gc.freeze()
             _serve(theirs, worker_pid)
@@ -197,13 +198,13 @@ def _serve(connection: socket.socket, worker_pid: int) -> None:
             _send(connection, answer)
 
 
-# The objects are kept, because `subprocess` collects the processes of objects that were dropped.
+# The Popen objects are kept, because `subprocess` collects the processes of dropped objects.
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):  # The limit may lie above the hard limit.
+    with contextlib.suppress(OSError, ValueError):  # The wanted limit may lie above the hard limit.
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.file_limit, hard))
     before = None if program.umask is None else os.umask(program.umask)
     stdin, stdout, stderr = streams
@@ -220,7 +221,7 @@ def _start(program: Program, streams: Sequence[int]) -> dict[str, Any]:
         )
     except OSError as error:
         return {"errno": error.errno, "text": error.strerror or str(error)}
-    except ValueError as error:  # No process can be started with these values.
+    except ValueError as error:  # A ValueError means that the system cannot start a process with these values.
         return {"errno": 0, "text": str(error)}
     finally:
         if before is not None:
@@ -237,7 +238,7 @@ def _collected(status: int, usage: resource.struct_rusage) -> Collected:
     return Collected(status, usage.ru_utime + usage.ru_stime, peak * 1024)
 
 
-# A message is JSON with its length before it. JSON keeps the lone surrogates that stand for bytes which are no text.
+# A message is a length followed by JSON. JSON keeps the lone surrogates that represent bytes which are not text.
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -251,7 +252,7 @@ def _send(connection: socket.socket, message: Mapping[str, Any], descriptors: Se
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Receive a message, and the descriptors that came with it.
+    """Receive a message, and the file descriptors that were sent with the message.
 
     Raises:
         ConnectionError: The process at the other end of the connection has ended.

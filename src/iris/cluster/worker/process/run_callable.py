@@ -2,8 +2,8 @@
 
         python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY]
 
-It also starts as `python -m iris.cluster.worker.process.run_callable`, but then a file `iris.py` in the task's working
-directory would hide Iris. For the same reason, and to start fast, this program imports no part of Iris.
+The program also starts as `python -m iris.cluster.worker.process.run_callable`, but then a file `iris.py` in the task's
+working directory would hide Iris. Because of such files, and to start fast, this program imports no part of Iris.
 
 The program unpickles the callable and its arguments, calls it, and ends like a Python script: it waits for threads and
 runs `atexit` functions, `sys.exit()` sets the exit code, an uncaught exception prints a traceback and exits with 1, and
@@ -38,13 +38,13 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_MAX_SENTENCE = 1000  # characters
+_MAX_SENTENCE = 1000  # The most characters of a failure text.
 _PID = os.getpid()
 _PICKLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "pickles")
 
 
 def main() -> None:
-    """Run the command line that the module's docstring describes. Every failure ends in `SystemExit`."""
+    """Run the callable that the command line names. Every failure ends in `SystemExit`."""
     entrypoint, result, *rest = sys.argv[1:]
     # Without -P, Python puts the directory of this program first. The task's working directory must be first.
     here = os.path.dirname(os.path.abspath(__file__))
@@ -59,10 +59,10 @@ def main() -> None:
         sys.argv[0] = getattr(function, "__name__", type(function).__name__)
         value = function(*args, **kwargs)
         if isinstance(value, types.CoroutineType):
-            import asyncio  # imported here, because most tasks do not need it
+            import asyncio  # Most tasks do not need this import, which is slow.
 
             value = asyncio.run(value)
-    except BaseException as error:  # noqa: BLE001 - only the interpreter is above this function
+    except BaseException as error:  # noqa: BLE001 - Only the interpreter could handle the error after this function.
         _end(error, result, modules)
     else:
         _keep(value, result, modules.own_names())
@@ -84,7 +84,7 @@ def _limits() -> Any:
 
 
 class _CannotStart(Exception):
-    """The callable cannot be loaded in this process. The text is a sentence for the user."""
+    """The callable cannot be loaded in this process. The error text is a sentence for the user."""
 
 
 def _check_python(pickled_by: str) -> None:
@@ -99,7 +99,7 @@ _Loaded = tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def _load(entrypoint: str) -> _Loaded:
-    """Return the callable with its arguments, and the `TaskModules` in which it lives."""
+    """Return the callable with its arguments, and the `TaskModules` that contain the callable's module."""
     try:
         with open(entrypoint, "rb") as file:
             loaded: _Loaded = _load_pickles("loading").load_in_task(file.read())
@@ -114,11 +114,13 @@ def _load(entrypoint: str) -> _Loaded:
 
 
 def _end(error: BaseException, result: str, modules: Any) -> None:
-    """Write down why the callable did not return, and raise the `SystemExit` with which Python would have ended."""
+    """Write the reason why the callable did not return into the failure files, and raise the `SystemExit` with which
+    Python would have ended.
+    """
     if isinstance(error, SystemExit):
         code = 0 if error.code is None else error.code
         if isinstance(code, int):
-            code &= 0xFF  # the part of the code that a parent process sees
+            code &= 0xFF  # A parent process sees only the lowest 8 bits of the exit code.
         if code == 0:
             _write_text(result + ".error", "the callable ended by sys.exit() and returned nothing")
         else:
@@ -128,7 +130,8 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         _write_text(result + ".failure", str(error))
         _write_text(result + ".code", "CALLABLE_NOT_LOADED")
         cause = error.__cause__
-        if cause is not None and _trim(cause).__traceback__ is not None:  # The error came from the user's own modules.
+        # The error was raised in the user's own modules.
+        if cause is not None and _trim(cause).__traceback__ is not None:
             _show_error(cause)
         sys.exit(f"iris: {error}")
     advice = "" if modules is None else modules.explain(error)
@@ -160,7 +163,7 @@ def _show_error(error: BaseException) -> None:
     if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
         sys.excepthook(type(error), error, error.__traceback__)
         return
-    with contextlib.suppress(OSError, ValueError):  # The stream may be closed, for example.
+    with contextlib.suppress(OSError, ValueError):  # Printing fails, for example, if the stream is closed.
         traceback.print_exception(error)
 
 
@@ -194,7 +197,7 @@ def _describe(error: BaseException) -> str:
 def _one_line(value: object) -> str:
     try:
         text = " ".join(str(value).split())
-    except Exception:  # noqa: BLE001 - the user's __str__ may raise anything
+    except Exception:  # noqa: BLE001 - The user's __str__ may raise any exception.
         return "(no text, because its __str__ failed)"
     return text if len(text) <= _MAX_SENTENCE else text[: _MAX_SENTENCE - 1] + "…"
 
@@ -210,7 +213,7 @@ def _keep_exception(error: BaseException, result: str, own: Sequence[str]) -> No
 
 
 def _end_of(text: bytes) -> bytes:
-    """Return the last lines of a traceback within the size limit. The last lines say which exception was raised."""
+    """Return the last lines of a traceback within the size limit. The last lines contain the exception."""
     if len(text) <= _limits().MAX_TRACEBACK_BYTES:
         return text
     cut = b"(the beginning was cut)\n"
@@ -222,7 +225,7 @@ def _keep(value: object, result: str, own: Sequence[str]) -> None:
     """Store the return value, or the reason why it cannot be stored."""
     try:
         data = _load_pickles("by_value").dumps(value, own)
-    except Exception as error:  # noqa: BLE001 - the user's __reduce__ may raise anything
+    except Exception as error:  # noqa: BLE001 - The user's __reduce__ may raise any exception.
         _write_text(result + ".error", f"the return value of the callable cannot be pickled: {_describe(error)}")
         return
     if len(data) > _limits().MAX_RESULT_BYTES:
@@ -244,7 +247,7 @@ def _write_text(path: str, sentence: str) -> None:
     try:
         _write(path, sentence.encode("utf-8", "replace"))
     except OSError as error:
-        # The disk may be full. The exit code and the task's log still say what is most important.
+        # The disk may be full. The exit code and the task's log still contain the most important facts.
         sys.excepthook(type(error), error, None)
 
 
@@ -258,7 +261,7 @@ def _write(path: str, data: bytes) -> None:
         os.replace(beside, path)
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(beside)  # Only a part of the file was written to a full disk.
+            os.unlink(beside)  # A full disk has accepted only a part of the file, so the file is removed.
         raise
 
 

@@ -1,7 +1,9 @@
-"""What a worker's machine lacks for another attempt: disk space, inodes, file descriptors, processes or memory.
+"""Finds out what a worker's machine lacks for another attempt: disk space, inodes, file descriptors, processes or
+memory.
 
 The job is not to blame for a start that fails because of a shortage. Such an attempt ends like an attempt of a lost
-worker. The worker reports the shortage, so that the controller places nothing new on it until the shortage is over.
+worker. The worker reports the shortage, so that the controller places no new attempt on this worker until the shortage
+is over.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from pathlib import Path
 from iris.errors import ResourceExhaustedError
 from iris.system.event_loop import open_file_limit
 
-# The headroom on a disk, for the logs, entrypoints and results of attempts. On a small disk it is a share of the size.
+# The headroom on a disk for the logs, entrypoints and results of attempts. On a small disk, the headroom is a share of
+# the disk's size.
 DISK_RESERVE_BYTES = 64 * 1024 * 1024
 INODE_RESERVE = 1000
 DESCRIPTOR_RESERVE = 64  # An attempt needs about five descriptors.
-_SHARE = 20  # the headroom on a small disk is one part in this many
+_SHARE = 20  # The headroom on a small disk is the disk's size divided by this number.
 _LEAST_INODES = 16  # One attempt needs about ten inodes.
 # Some shortages cannot be measured and only show in a failed start. After such a failure, the worker waits this long
 # before it accepts another attempt.
@@ -31,7 +34,7 @@ _SHORT = {*_DISK, *_DESCRIPTORS, errno.EAGAIN, errno.ENOMEM}
 
 
 class WorkerShortageError(ResourceExhaustedError):
-    """The worker's machine lacks something for an attempt. The text says what is lacking, and what to do."""
+    """The worker's machine lacks something for an attempt. The error text names the shortage and a remedy."""
 
 
 def shortage_of(error: BaseException) -> WorkerShortageError | None:
@@ -63,7 +66,7 @@ def _words(error: OSError) -> str:
 
 
 class WorkerHeadroom:
-    """Whether the worker has headroom for another attempt.
+    """Measures whether the worker has headroom for another attempt.
 
     Args:
         directories: The directories to which attempts and their logs are written.
@@ -73,15 +76,15 @@ class WorkerHeadroom:
     def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:
         self._directories = list(directories)
         self._clock_s = clock_s
-        self._failure = ""  # why the last start failed
+        self._failure = ""  # The reason why the last start failed.
         self._rest_s = 0.0
         self._until_s = 0.0
 
     def start_failed(self, why: WorkerShortageError) -> None:
-        """Refuse attempts for a while after a start that failed because of a shortage. Each failure in a row doubles
-        the time.
+        """Refuse attempts for a while after a start that failed because of a shortage. Each further failure doubles the
+        time.
 
-        This does not apply to a shortage that can be measured, because the measurement shows when it is over.
+        A shortage that can be measured is ignored here, because the measurement shows when the shortage is over.
         """
         if self._measured_shortage():
             return
@@ -90,7 +93,7 @@ class WorkerHeadroom:
         self._until_s = self._clock_s() + self._rest_s
 
     def started(self) -> None:
-        """Note that a start has succeeded."""
+        """Record that a start has succeeded, so that attempts are not refused any more."""
         self._failure, self._rest_s = "", 0.0
 
     def shortage(self) -> str:
@@ -114,11 +117,11 @@ class WorkerHeadroom:
 
 def _why_disk_full(directory: Path) -> str:
     while not directory.exists() and directory != directory.parent:
-        directory = directory.parent  # The first attempt creates the directory.
+        directory = directory.parent  # The directory does not exist before the first attempt.
     try:
         disk = os.statvfs(directory)
     except OSError:
-        return ""  # The next start will fail and say why.
+        return ""  # If the disk cannot be measured, the next start will fail and report the reason.
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if free < min(DISK_RESERVE_BYTES, total // _SHARE):
         return f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"

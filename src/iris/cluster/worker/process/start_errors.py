@@ -10,7 +10,7 @@ from pathlib import Path
 from iris.cluster.worker.process.launcher import Program
 from iris.errors import EntrypointError
 
-# the exit codes of a shell, as POSIX defines them
+# POSIX defines these exit codes of a shell.
 EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND = 126, 127
 _LONGEST_FIRST_LINE = 256
 
@@ -20,7 +20,7 @@ class NotStartedError(EntrypointError):
 
     Attributes:
         exit_code: The exit code that a shell would use; None if the worker or its machine is at fault.
-        details: Additional text for the log of the attempt; may be empty.
+        details: Additional text for the log of the attempt; empty if there is no such text.
     """
 
     def __init__(self, text: str, exit_code: int | None = None, details: str = "") -> None:
@@ -34,8 +34,8 @@ def not_started(started: Program, error: OSError) -> NotStartedError:
     machine.
 
     Args:
-        started: The program.
-        error: The error of the system.
+        started: The program that was refused.
+        error: The error that the system raised.
     """
     program, cwd = started.command[0], Path(started.cwd)
     if not cwd.is_dir():

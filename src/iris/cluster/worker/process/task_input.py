@@ -1,7 +1,6 @@
 """The standard input of an attempt, if a client sends it: a pipe into which the worker writes.
 
-The task reads at its own pace. The worker does not accept bytes that do not fit into the pipe, so the sender keeps
-them.
+A task may read its input slowly. The worker accepts only bytes that fit into the pipe, and the sender keeps the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from iris.errors import InvalidArgumentError
 from iris.system.event_loop import happens
 
-SENDER_GONE_S = 300.0  # A live sender sends something at least every 20 s.
+SENDER_GONE_S = 300.0  # A live sender sends a message at least every 20 s.
 
 
 class TaskInput:
@@ -45,7 +44,7 @@ class TaskInput:
 
         Args:
             position: How many bytes of the input come before `data`.
-            data: The bytes.
+            data: The bytes of the input.
             end: Whether the input ends after these bytes.
             within_s: How long to wait for space in the pipe.
 
@@ -65,22 +64,25 @@ class TaskInput:
                     self._timer = self._loop.call_later(SENDER_GONE_S, self._abandon)
 
     def close_reading_end(self) -> None:
-        """Close this process's copy of the reading end. Only then does the worker notice that the task closes its own
-        copy.
+        """Close the worker's copy of the pipe's reading end. Otherwise the worker would not notice when the task closes
+        its copy.
         """
         if self.reading is not None:
             os.close(self.reading)
             self.reading = None
 
     def close(self) -> None:
-        """Close both ends of the pipe. A process with its own copy of the reading end can still read the rest."""
+        """Close both ends of the pipe in this process. A task's process that has a copy of the reading end can still
+        read the rest.
+        """
         self._end()
         self.close_reading_end()
 
     def _end(self) -> None:
-        """Close the writing end, so that the process reads the end of the input after the last byte.
+        """Close the writing end of the pipe, so that the task's process reads the end of the input after the last byte.
 
-        The reading end stays open until the process has a copy of it, because written bytes would be lost otherwise.
+        The reading end stays open until the task's process has a copy of the reading end, because written bytes would
+        be lost otherwise.
         """
         self._timer.cancel()
         if self._is_open:
@@ -130,6 +132,7 @@ class TaskInput:
     def _abandon(self) -> None:
         if self._is_open:
             self._end()
-            # The task must get its end of input even if, for example, a full disk prevents the message.
+            # The task must reach the end of its input even if the message about this cannot be written, for example to
+            # a full disk.
             with contextlib.suppress(Exception):
                 self._on_abandoned()

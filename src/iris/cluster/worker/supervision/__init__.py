@@ -1,4 +1,4 @@
-"""What ends attempts when their worker dies or loses its lease, and how workers are started quickly and recognised.
+"""Ends attempts when their worker dies or loses its lease, starts workers quickly, and recognises running workers.
 
-The worker imports this package. Engines import what starts and recognises workers.
+The worker imports this package. The engines import the modules that start and recognise workers.
 """

@@ -1,4 +1,4 @@
-"""Starts workers by forking them from a fork server (fork_server.py), as the engines use it."""
+"""Starts workers for the engines, by forking them from a fork server (fork_server.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from iris.errors import FailedPreconditionError, UnavailableError
 from iris.system.locks import try_lock
 
 ORDER_S = 10.0
-_START_S = 60.0  # Loading the program takes long on a busy machine.
+# The seconds that a fork server may take to start, because loading the program takes long on a busy machine.
+_START_S = 60.0
 _PAUSE_S = 0.02
 
 
@@ -54,7 +55,7 @@ class HeldWorker:
         self._alive = alive
 
     def wait(self) -> str:
-        """Return how the worker has ended, for people, once no process of the worker is left."""
+        """Wait until no process of the worker is left, and return a text about how the worker has ended."""
         with contextlib.suppress(OSError), self._connection.makefile("r") as lines:
             for line in lines:
                 return str(json.loads(line)["ended"])
@@ -65,7 +66,7 @@ class HeldWorker:
         """Send SIGTERM to the worker.
 
         Args:
-            and_template: Also tell the fork server to end together with its last worker.
+            and_template: Whether to end also the fork server, together with its last worker.
         """
         with contextlib.suppress(OSError):
             self._connection.sendall(b"end\n" if and_template else b"stop\n")
@@ -75,16 +76,16 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
     """Start a worker from the fork server of this cluster, user and machine, and start the fork server if none runs.
 
     Raises:
-        FailedPreconditionError: No fork server can run on this machine; the text says why.
+        FailedPreconditionError: No fork server can run on this machine.
         UnavailableError: The fork server does not answer.
     """
     end = time.monotonic() + _START_S
     while True:
-        # A fork server that ends removes the directory, so it is created for each try.
+        # The directory is created for each try, because a fork server that ends removes the directory.
         directory = _private_directory(cluster_id)
         connection = _connect(directory)
         if connection is not None:
-            with contextlib.suppress(OSError):  # The fork server was about to end.
+            with contextlib.suppress(OSError):  # The call fails if the fork server was about to end.
                 connection.sendall(json.dumps(asdict(order)).encode() + b"\n")
                 connection.settimeout(ORDER_S)
                 said, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
@@ -99,7 +100,7 @@ def start_worker(cluster_id: str, order: Order) -> HeldWorker:
 
 
 def end_template(cluster_id: str) -> None:
-    """Tell the fork server of this machine to end once no worker is left; do nothing if none runs."""
+    """Make the fork server of this machine end once no worker is left. Do nothing if no fork server runs."""
     end = time.monotonic() + ORDER_S
     while time.monotonic() < end:
         directory = _private_directory(cluster_id)
@@ -116,9 +117,9 @@ def end_template(cluster_id: str) -> None:
 
 
 def is_gone(cluster_id: str, worker_id: str) -> bool:
-    """Return whether nothing of a worker is left on this machine.
+    """Return whether no process of a worker is left on this machine.
 
-    The fork server removes the worker's directory as the last step of cleaning up.
+    The answer depends on the worker's directory, which the fork server removes last when it cleans up after a worker.
     """
     left = Path(tempfile.gettempdir()).glob(f"iris-{os.getuid()}-{cluster_id}-*/{worker_id}-*")
     return next(left, None) is None
@@ -143,7 +144,7 @@ def _private_directory(cluster_id: str) -> Path:
 
 @contextlib.contextmanager
 def inside(directory: Path) -> Iterator[str]:
-    """Yield a short path to a directory, because the path of a socket may have at most 107 bytes."""
+    """Yield a short path to a directory of a socket, because the path of a socket may have at most 107 bytes."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}"
@@ -163,7 +164,7 @@ def _connect(directory: Path) -> socket.socket | None:
 
 
 def _start_template(directory: Path, env: Mapping[str, str]) -> None:
-    """Start the fork server, unless one is running or starting: that one holds the lock.
+    """Start the fork server, unless another fork server holds the lock, because that one is running or starting.
 
     The environment of the fork server does not matter for workers, because each order brings the worker's whole
     environment.
@@ -192,11 +193,9 @@ def _try_lock(directory: Path) -> int | None:
     try:
         return try_lock(directory / "lock")
     except FileNotFoundError:
-        return None  # A fork server that was ending has just removed the directory.
+        return None  # An ending fork server may have just removed the directory.
 
 
 def remove(directory: Path) -> None:
-    """Remove the directory of a fork server. The caller must hold the lock, so a process that waits for the lock
-    notices.
-    """
+    """Remove the directory of a fork server, including the lock file. The caller must hold the lock."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,18 +1,19 @@
 """The process from which an engine forks many workers: `python -m iris.cluster.worker.supervision.fork_server`.
 
-A worker needs about 0.4 s of CPU to load its program, and a tenth of that if it is forked from a process that has
-loaded the program. So each cluster and user has one fork server on a machine. The process that wants the first worker
-starts the fork server, behind a lock and in a directory that no other user can read. The fork server ends when it has
-had no work for a while, or when it is told to.
+A worker needs about 0.4 s of CPU to load its program, but only about 0.04 s if the worker is forked from a process that
+has loaded the program. So each cluster and user has one fork server on a machine. The process that needs the first
+worker starts the fork server, behind a lock and in a directory that no other user can read. The fork server ends when
+it has had no work for a while, or on request.
 
 These rules hold however a process ends:
 
-* Whoever orders a worker keeps the connection open. When the connection ends, the fork server kills the worker, and the
-  worker's reaper kills its tasks.
+* A process that orders a worker keeps its connection open. When the connection ends, the fork server kills the worker,
+  and the worker's reaper kills its tasks.
 * When the fork server ends, the kernel kills its workers, and all connections end. The worker and its reaper hold a
-  pipe. Whoever has ordered the worker reads from that pipe, and learns by its end that both have ended.
-* The end of a worker is reported once its reaper has ended and no process carries its mark. Then the worker's directory
-  is removed.
+  pipe. The process that has ordered the worker reads from this pipe, and learns from the end of the pipe that the
+  worker and the reaper have ended.
+* The end of a worker is reported once its reaper has ended and no process carries the worker's mark. Then the worker's
+  directory is removed.
 
 The fork server has a single thread and no asyncio loop, because it could not fork safely otherwise.
 """
@@ -77,13 +78,15 @@ class ForkServer:
         self._fork = fork
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._workers: dict[int, ForkedWorker] = {}  # by `alive`
+        self._workers: dict[int, ForkedWorker] = {}  # The keys are the descriptors `alive` of the workers.
         self._janitors: set[int] = set()
         self._is_ending = False
 
     def run(self) -> None:
-        """Fork workers until there was nothing to do for `IDLE_S` seconds, or until told to end."""
-        # An earlier fork server was killed, and the kernel has killed its workers.
+        """Fork workers until no worker was running for `IDLE_S` seconds, or until a process requests the end of the
+        fork server.
+        """
+        # Clean up if an earlier fork server was killed. The kernel has killed its workers, too.
         for left in self._directory.iterdir():
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -113,7 +116,7 @@ class ForkServer:
     def _accept_order(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError as error:  # The process has no free descriptors now. The caller waits.
+        except OSError as error:  # The process has no free descriptors now, so the client waits.
             sys.stderr.write(f"an order cannot be taken now: {error!r}\n")
             sys.stderr.flush()
             time.sleep(_PAUSE_S)
@@ -148,7 +151,7 @@ class ForkServer:
         """Fork a worker.
 
         Raises:
-            OSError: The worker cannot be forked; nothing of it is left.
+            OSError: The worker cannot be forked. No directory or process of the worker is left behind.
         """
         scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
         token = secrets.token_hex(8)
@@ -184,8 +187,8 @@ class ForkServer:
                 os.kill(worker.pid, signal.SIGTERM if said else signal.SIGKILL)
 
     def worker_ended(self, worker: ForkedWorker) -> None:
-        """Clean up after a worker whose reaper has ended, too. A forked janitor does this, so that the fork server can
-        go on.
+        """Clean up after a worker that has ended together with its reaper. A forked janitor process does the work, so
+        that the fork server can continue.
         """
         del self._workers[worker.alive]
         self._selector.unregister(worker.alive)
@@ -193,7 +196,7 @@ class ForkServer:
         _, status = os.waitpid(worker.pid, 0)
         try:
             janitor = self._fork()
-        except OSError:  # No process can be forked now, so other work has to wait.
+        except OSError:  # If no janitor can be forked now, the fork server itself cleans up.
             janitor = None
             _clean_up(worker, os.waitstatus_to_exitcode(status))
         if janitor == 0:
@@ -214,9 +217,9 @@ class ForkServer:
 
 
 def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
-    """Become a worker, in the forked child: with its own environment, message file and session.
+    """Turn the forked child into a worker, which has its own environment, message file and session.
 
-    Everything of the fork server is closed. Then the worker starts as in `__main__.py`.
+    All descriptors of the fork server are closed. Then the worker starts in the same way as in `__main__.py`.
     """
     code = 1
     try:
@@ -255,7 +258,7 @@ def _become_worker(order: Order, token: str, scratch: Path, held: int) -> None:
         if isinstance(ended.code, str):
             sys.stderr.write(f"{ended.code}\n")
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - no exception may return to the stack of the fork server
+    except BaseException:  # noqa: BLE001 - No exception may return to the stack of the fork server.
         import traceback
 
         traceback.print_exc()
@@ -283,7 +286,7 @@ def _clean_up(worker: ForkedWorker, exit_code: int) -> None:
 
 
 def main() -> None:
-    """Load what workers need, then fork workers. The lock is held until the end of this process."""
+    """Load the modules that workers need, and then fork workers. The lock is held until the end of this process."""
     use_defaults()
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
@@ -315,7 +318,8 @@ def _load() -> None:
         import opentelemetry.propagate
         import opentelemetry.trace  # noqa: F401
     gc.collect()
-    gc.freeze()  # The garbage collector must not touch the shared memory, because touched pages are copied.
+    # The garbage collector must not write to the memory that is shared with workers, because changed pages are copied.
+    gc.freeze()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ expire in this order. Each clock starts no later than the one after it:
    worker kills its attempts and ends.
 2. The reaper's clock expires a moment later. The reaper kills the attempts as well, and also the worker, which may have
    been stopped (reaper.py).
-3. The controller's clock starts when the controller receives a report. It has a margin in which both of the others have
-   surely expired.
+3. The controller's clock starts when the controller receives a report. It runs longer than the first two clocks by a
+   margin, so that both have surely expired before it.
 
 The first two clocks also run while the machine is suspended. The controller's clock does not, so it may expire late but
 never early.
@@ -24,14 +24,15 @@ from iris.cluster.lease_terms import heartbeat_s, kill_after_s
 from iris.cluster.worker.supervision.reaper import clock_s
 
 _LONGEST_CALL_S = 30.0
-_LOOK_S = 0.5  # A timer stands still while the machine is suspended, so the clock is read at least this often.
+# The most seconds between two looks at the clock, because a timer stands still while the machine is suspended.
+_LOOK_S = 0.5
 
 
 class Lease:
     """The lease of this worker.
 
     Args:
-        length_s: The length until the controller sets another one; 0 means without limit.
+        length_s: The length of the lease until the controller sets another length; 0 means without limit.
         set_deadline: Called with the time, by `clock_s`, at which the reaper must kill this worker.
     """
 
@@ -53,7 +54,7 @@ class Lease:
 
     @property
     def call_timeout_s(self) -> float:
-        """The timeout of a call that renews the lease. It leaves enough time for a second call."""
+        """The timeout of a call that renews the lease. The timeout leaves enough time for a second call."""
         return min(_LONGEST_CALL_S, max(self._length_s / 2, 1.0)) if self._length_s else _LONGEST_CALL_S
 
     def grant(self, length_s: float, sent_s: float) -> None:
@@ -73,7 +74,7 @@ class Lease:
             self._set_deadline(self._since_s + kill_after_s(self._length_s))
 
     async def until_expired(self) -> None:
-        """Return when the lease has expired."""
+        """Wait until the lease has expired."""
         while True:
             left_s = self._since_s + self._length_s - clock_s() if self._length_s else _LOOK_S
             if left_s <= 0:

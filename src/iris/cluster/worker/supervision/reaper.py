@@ -3,18 +3,17 @@
 Four means find the processes of an attempt:
 
 * Each attempt has a process group, which the worker kills, or the reaper after the worker's end.
-* Processes that leave the group still inherit a mark in their environment, which is readable in /proc.
+* Processes that leave the process group still inherit a mark in their environment, which is readable in /proc.
 * The worker is the subreaper of its descendants. A process whose parent ends becomes a child of the worker, which finds
   it quickly.
 * Where cgroups are available, no process can leave the cgroup of its attempt (cgroup.py).
 
-The reaper is a small process that the worker forks first of all, in a session of its own. It waits for the end of a
-pipe whose other end only the worker holds. Without cgroups, a process can escape if it clears its environment and also
-leaves its group, but only when the worker is killed with SIGKILL.
+The reaper is a small process with its own session, which the worker forks at its start. The reaper waits for the end of
+a pipe whose other end only the worker holds. Without cgroups, a process can escape if it clears its environment and
+also leaves its group, but only when the worker is killed with SIGKILL.
 
-The reaper also enforces the worker's lease (lease.py). A worker that is stopped or hangs cannot kill its attempts. So
-when the last deadline that the worker has set has passed, the reaper kills the worker, and cleans up as after any other
-end.
+The reaper also enforces the worker's lease (lease.py), because a worker that is stopped or hangs cannot kill its
+attempts. When the last deadline that the worker has set has passed, the reaper kills the worker and its attempts.
 """
 
 from __future__ import annotations
@@ -33,19 +32,22 @@ from iris.system.process_identity import identify_process
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
-_PASSES = 50  # A process may fork while it is killed. Each pass finds the children that the pass before has missed.
+# The number of passes that kill processes. A process may fork while it is killed, so each pass finds the children that
+# the pass before has missed.
+_PASSES = 50
 _CALM_PASSES = 2
 _PASS_PAUSE_S = 0.01
-_LOOK_S = 0.5  # A timer stands still while the machine is suspended, so the clock is read at least this often.
+# The most seconds between two looks at the clock, because a timer stands still while the machine is suspended.
+_LOOK_S = 0.5
 
 
 def clock_s() -> float:
-    """Return the seconds of a clock that cannot be set and that also runs while the machine is suspended."""
+    """Return the time of a clock that nobody can set and that also runs while the machine is suspended, in seconds."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def become_subreaper() -> None:
-    """Make orphaned descendants children of this process. A kernel that does not support this is ignored."""
+    """Make orphaned descendants children of this process. On a kernel without subreapers, nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -56,22 +58,22 @@ def make_mark(worker_token: str, attempt_number: int, outer: str) -> str:
     Args:
         worker_token: The worker's token.
         number: The number of the attempt.
-        outer: The mark of the attempt in which the worker itself runs; empty if it runs in none.
+        outer: The mark of the attempt in which the worker itself runs; empty if the worker runs in no attempt.
     """
     own = f"{worker_token}.{attempt_number}"
     return f"{outer},{own}" if outer else own
 
 
 def is_marked(pid: int, prefix: str) -> bool:
-    """Return whether a process has inherited a mark that begins with `prefix`: a worker's token, or the mark of an
-    attempt.
+    """Return whether a process has inherited a mark that begins with `prefix`, which is a worker's token or the mark of
+    an attempt.
     """
     name = MARK_VARIABLE.encode() + b"="
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return False  # The process has ended, or belongs to another user.
+        return False  # The process has ended or belongs to another user.
     marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if marks is None:
         return False  # Without this check, an empty prefix would match every process of this machine.
@@ -80,7 +82,7 @@ def is_marked(pid: int, prefix: str) -> bool:
 
 
 class Reaper:
-    """The worker's connection to its reaper, which must know the process groups that are running.
+    """The worker's connection to its reaper. The worker reports all running process groups to the reaper.
 
     Attributes:
         pid: The process id of the reaper.
@@ -93,11 +95,11 @@ class Reaper:
         self._pipe = pipe
 
     def group_started(self, group: int) -> None:
-        """Tell the reaper that a process group has started."""
+        """Report to the reaper that a process group has started."""
         self._tell(b"+%d\n" % group)
 
     def group_ended(self, group: int) -> None:
-        """Tell the reaper that a process group has ended, so that its id may belong to other processes."""
+        """Report to the reaper that a process group has ended, so that its id may belong to other processes."""
         self._tell(b"-%d\n" % group)
 
     def set_deadline(self, at_s: float) -> None:
@@ -107,7 +109,7 @@ class Reaper:
         self._tell(b"=%s\n" % repr(at_s).encode())
 
     def _tell(self, line: bytes) -> None:
-        with contextlib.suppress(OSError):  # A worker without its reaper ends, and kills its attempts itself.
+        with contextlib.suppress(OSError):  # A worker whose reaper has ended kills its attempts itself, and ends.
             os.write(self._pipe, line)
 
 
@@ -139,10 +141,10 @@ def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
 
 
 def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tuple[int, str] | None) -> None:
-    """Run the reaper:
+    """Run the steps of the reaper:
 
     1. Wait for the end of the worker, or for the deadline.
-    2. Kill the worker and its launcher, so that nothing new starts after the next steps.
+    2. Kill the worker and its launcher, so that no new process starts after the next steps.
     3. Kill the process groups of the attempts. Then kill the processes with the worker's mark, until two passes in a
        row find none. A process that is just starting shows its mark only after a moment.
     """
@@ -162,7 +164,9 @@ def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tup
 
 
 def _kill_launcher(pid: int, identity: str) -> None:
-    """Kill the launcher, and return when it has ended. The check of its identity guards against a reused process id."""
+    """Kill the launcher, and wait until the launcher has ended. A process that has reused the launcher's process id is
+    not killed.
+    """
     for _ in range(_PASSES):
         if not identity or identify_process(pid) != identity:
             return
@@ -180,8 +184,8 @@ def _wait_for_end(reading: int) -> set[int]:
     poll.register(reading, select.POLLIN)
     while True:
         left_s = deadline_s - clock_s()
-        # Read messages before checking the deadline. If this process was slow, the deadline may have been extended
-        # meanwhile.
+        # Read messages before checking the deadline, because a message may have extended the deadline while this
+        # process was slow.
         if not poll.poll(max(0.0, min(left_s, _LOOK_S)) * 1000 if left_s < math.inf else None):
             if left_s <= 0:
                 return groups
@@ -200,7 +204,7 @@ def _wait_for_end(reading: int) -> set[int]:
 
 
 def kill_marked(worker_token: str) -> None:
-    """Kill the processes with the mark of a worker that has ended."""
+    """Kill all processes that carry the mark of a worker that has ended."""
     calm = 0
     for _ in range(_PASSES):
         marked = [pid for pid in all_pids() if is_marked(pid, worker_token)]
@@ -214,15 +218,15 @@ def kill_marked(worker_token: str) -> None:
 
 
 def all_pids() -> list[int]:
-    """Return the process ids of this machine, without this process."""
+    """Return the ids of all processes on this machine except this process."""
     own = os.getpid()
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
 
 
 def orphans(known: set[int]) -> list[int]:
-    """Return the children of this process that are not in `known`: processes whose own parent has ended."""
+    """Return the children of this process that are not in `known`. Their original parents have ended."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split() if int(pid) not in known]
     except OSError:
-        return []  # The kernel was built without CONFIG_PROC_CHILDREN.
+        return []  # The file is missing if the kernel was built without CONFIG_PROC_CHILDREN.

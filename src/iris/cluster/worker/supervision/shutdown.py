@@ -1,4 +1,4 @@
-"""Whether this worker is ending, and why."""
+"""Stores whether this worker is ending, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from iris.cluster.worker.attempt.registry import AttemptRegistry
 
 
 class Shutdown:
-    """The one record of the worker's end.
+    """The state of the worker's shutdown.
 
     Args:
         worker_id: The id of this worker.
@@ -16,8 +16,9 @@ class Shutdown:
 
     Attributes:
         reason: Why attempts end together with the worker; empty while the worker runs.
-        lost_reason: Why the controller has lost this worker, or is about to; empty unless that is why it ends.
-        requested: Set when the worker must end.
+        lost_reason: Why the controller has declared this worker lost, or will do so; empty if the worker ends for
+            another reason.
+        requested: An event that is set when the worker must end.
     """
 
     def __init__(self, worker_id: str, registry: AttemptRegistry) -> None:
@@ -28,11 +29,11 @@ class Shutdown:
         self.requested = asyncio.Event()
 
     def begin(self) -> None:
-        """Record that the worker was told to end. Attempts that end from now on end because of the worker."""
+        """Record that the worker must end. Attempts that end after this call end because of the worker."""
         self.reason = f"worker {self._worker_id} was shut down"
 
     def give_up(self, why: str) -> None:
-        """End because the controller counts this worker as lost.
+        """End the worker because the controller has declared this worker lost.
 
         All attempts are killed at once and without a grace period, because the controller may already have started
         their tasks elsewhere.

@@ -1,4 +1,4 @@
-"""Kills processes that attempts have left behind and that were inherited by this worker.
+"""Kills processes that ended attempts have left behind as children of this worker.
 
 A process whose parent ends becomes a child of the worker, because the worker is a subreaper (reaper.py).
 """
@@ -24,7 +24,7 @@ class StrayProcesses:
     Args:
         registry: The attempts of this worker.
         token: The worker's token, with which the marks of its attempts begin.
-        own_pids: The processes that the worker itself has started beside its attempts.
+        own_pids: The processes that the worker itself has started and that belong to no attempt.
     """
 
     def __init__(self, registry: AttemptRegistry, token: str, own_pids: Collection[int]) -> None:
@@ -33,7 +33,7 @@ class StrayProcesses:
         self._own_pids = set(own_pids)
 
     async def kill(self) -> None:
-        """Kill the inherited processes that belong to no attempt which is still running.
+        """Kill the inherited processes that belong to no running attempt.
 
         The children of a killed process are inherited in turn, so several passes may be needed.
         """
@@ -49,10 +49,10 @@ class StrayProcesses:
         for pid in orphans(self._own_pids):
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
                 if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                    continue  # it had ended already
+                    continue  # The process had ended already.
                 if any(is_marked(pid, mark) for mark in running):
                     continue
-                # Without a running attempt every orphan is a stray, also one that has removed its mark.
+                # If no attempt is running, every orphan is a stray, even an orphan that has removed its mark.
                 if not running or is_marked(pid, self._token):
                     os.kill(pid, signal.SIGKILL)
                     killed = True

@@ -1,8 +1,9 @@
-"""The files by which a restarted controller recognises a worker that has outlived the previous controller.
+"""Writes and reads the files by which a restarted controller recognises a worker that has outlived the previous
+controller.
 
-The process that starts a worker creates a lock file and hands the open lock down. The worker and its reaper hold the
-lock as long as they live. Whoever gets the lock knows that nothing of the worker or of its attempts is running any
-more.
+The process that starts a worker creates a lock file, and the worker inherits the open lock. The worker and its reaper
+hold the lock as long as they live. A process that gets the lock therefore knows that the worker and its attempts have
+ended.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class Identity:
 
     Attributes:
         pid: The process id.
-        process: Tells apart processes that had the same id, see `identify_process`.
+        process: Distinguishes processes that had the same id; see `identify_process`.
         incarnation: The incarnation with which the worker registers.
         token: The token with which the marks of the worker's attempts begin.
-        lock: The stamp of the lock file, see `stamp_of`. In a copy of the directory, the lock file has another stamp.
-            Empty for workers of versions that did not write it.
+        lock: The stamp of the lock file; see `stamp_of`. In a copy of the directory, the lock file has another stamp.
+            Empty for workers of old versions, which wrote no stamp.
     """
 
     pid: int
@@ -48,7 +49,7 @@ class Identity:
     def is_worker(self) -> bool:
         """Return whether the process is running and is this incarnation of the worker, started by this user.
 
-        Only such processes may be signalled.
+        Signals may only be sent to a process for which this is true.
         """
         return self.is_alive and runs_program(self.pid, _PROGRAM, "--incarnation", self.incarnation)
 
@@ -57,12 +58,14 @@ class Identity:
         return self.lock in ("", stamp_of(lock_path))
 
     def write(self, path: Path) -> None:
-        """Write the file. It need not survive a crash of the machine, because no worker process does."""
+        """Write the identity file. The file need not survive a crash of the machine, because no worker process survives
+        a crash.
+        """
         write_file(path, json.dumps(asdict(self)), shared=True)
 
 
 def read_identity(path: Path) -> Identity | None:
-    """Return the identity in a file; None if there is no file, or if it cannot be parsed."""
+    """Return the identity in a file; None if the file is missing or cannot be parsed."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         identity = Identity(**{field.name: record[field.name] for field in fields(Identity) if field.name in record})
@@ -74,7 +77,7 @@ def read_identity(path: Path) -> Identity | None:
 
 
 def stamp_of(path: Path) -> str:
-    """Return the device and inode of a file, which differ for a copy; empty if there is no file."""
+    """Return the device and inode of a file, which differ for a copy of the file; empty if the file is missing."""
     try:
         status = path.stat()
     except OSError:
