@@ -1,1 +1,1 @@
-"""Decides: jobs and tasks, whose turn it is, and what is remembered."""
+"""The controller of a cluster: accepts jobs, schedules their tasks on workers, and stores the state of both."""

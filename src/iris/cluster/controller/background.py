@@ -1,4 +1,4 @@
-"""Asyncio tasks that run beside the calls, until they end or are cancelled together."""
+"""Runs asyncio tasks in the background, until they end or are cancelled together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _log = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
-    """Running tasks that no caller awaits. The event loop itself refers to tasks only weakly, so they are kept here."""
+    """Running tasks that no caller awaits. This object keeps a reference to each task, because the event loop has only
+    weak references to tasks.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -2,7 +2,7 @@
 
 The boring choice: one asyncio loop owns all state, so there is no lock, and nothing changes between two awaits. Nothing
 may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and engines run as tasks of
-their own. Think again when one loop's worth of Python cannot keep up with the reports of all workers.
+their own. Reconsider this choice when one event loop cannot keep up with the reports of all workers.
 
 Who owns what:
 
@@ -15,9 +15,9 @@ Who owns what:
     api/          the calls of clients, and who watches which job
     auth/         tokens
 
-A change goes this way: a part applies an event to a job and passes the job with the resulting instructions to the
-saver. Once the batch with the change is on the disk, `_carry_out_batches` tells watchers and carries out the
-instructions.
+Each change of a job takes the following way. A part of the controller applies an event to the job, and passes the job
+with the resulting instructions to the saver. Once the batch with the change is on the disk, `_carry_out_batches`
+informs the watchers of the job and carries out the instructions.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class Controller:
     """The parts of a controller, and the loop that connects them.
 
     Args:
-        engine: Gives the capacity; it has been started.
+        engine: The engine that provides the machines; the engine was started before.
         store: Stores all state.
         address: The base URL that workers and tasks call.
         kept_logs: Where and how logs are kept; None keeps no logs.
-        lease_s: The lease of each worker, see worker/supervision/lease.py.
+        lease_s: The length of each worker's lease in seconds, see worker/supervision/lease.py.
         headroom: Refuses new work when too little disk space or too few file descriptors are left.
-        quota: How much each user may have.
+        quota: How many jobs, tasks and streams each user may have.
         key: The server key; None makes a new one that is kept in memory only.
         http_client: Calls workers; None uses connectrpc's own client.
         drain_s: How long to keep the allocation of an ended gang while its workers upload their logs.
@@ -94,7 +94,7 @@ class Controller:
         jobs: All jobs.
         saver: Saves all changes.
         slices: Makes large answers in small steps.
-        headroom: As given.
+        headroom: Refuses new work when too little disk space or too few file descriptors are left.
         authority: Judges and creates tokens.
         fleet: The workers.
         watches: The watched jobs.
@@ -216,7 +216,7 @@ class Controller:
             await asyncio.gather(self._saving, return_exceptions=True)
         await self.saver.close()
 
-    # The facts that the permission table needs.
+    # The methods below look up facts for the permission checks of calls.
 
     def owner_of_job(self, job_id: str) -> str | None:
         """Return the name of a job's owner; None if there is no such job."""
@@ -246,7 +246,7 @@ class Controller:
     def _guarded(self, carry_out: Callable[[T], None], what: T) -> None:
         try:
             carry_out(what)
-        except Exception:  # noqa: BLE001 - a bug with one job must not end the saving of all jobs
+        except Exception:  # noqa: BLE001 - A bug with one job must not end the saving of all jobs.
             _log.exception("the consequences of a saved change failed")
 
     def _add_new_job(self, change: JobChange) -> None:
@@ -255,7 +255,7 @@ class Controller:
         log_new_job(record.job)
         self._carry_out_instructions(change)
         parent = self.jobs.get(record.job.parent_job_id)
-        if parent is not None:  # the parent may have ended while the child was saved
+        if parent is not None:  # The parent job may have ended while the child job was saved.
             self._end_if_orphaned(record, parent)
 
     def _drop_refused_job(self, record: JobRecord) -> None:
@@ -270,7 +270,7 @@ class Controller:
         self._carry_out_instructions(change)
         if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
             self._conclude(record)
-        if change.is_saved:  # the children of an unsaved end continue, because a killed controller would not know it
+        if change.is_saved:  # An unsaved end has no effect on child jobs, because a kill would undo it.
             self._end_orphans(record)
 
     def _carry_out_instructions(self, change: JobChange) -> None:
@@ -287,7 +287,7 @@ class Controller:
         self._attempts.carry_out(record, attempts)
 
     def _conclude(self, record: JobRecord) -> None:
-        """Do what follows from the saved end of a job."""
+        """Carry out the consequences of a job's end after the end was saved."""
         self.jobs.conclude(record)
         self._quotas.remove(record.job.owner, len(record.job.tasks))
         self._registry.job_ended(record.job_id)

@@ -1,3 +1,3 @@
-"""The calls that the controller serves, and the messages of its answers. Only the controller and `iris.server` import
-this package.
+"""The calls that the controller serves, and the response messages of these calls. Only the controller and `iris.server`
+import this package.
 """

@@ -1,4 +1,4 @@
-"""Answers what the workers and machines of the cluster are."""
+"""Answers the calls that list the workers and machines of the cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClusterView:
         jobs: All jobs.
         fleet: The workers.
         scheduler: Knows the machines and the queue.
-        slices: Makes large answers.
+        slices: Makes large answers in small steps.
 
     Attributes:
         engine_name: The name of the engine: local, ray or slurm.
@@ -41,7 +41,7 @@ class ClusterView:
         return await self._slices.run(self._fleet.health(running, page_size=page_size, page_token=page_token))
 
     async def list_machines(self, page_size: int, page_token: str) -> cluster_pb2.Controller.ListMachinesResponse:
-        """Return a page of the machines with their allocations; on the first page also the gangs that wait."""
+        """Return a page of the machines with their allocations. The first page also has the queued gangs."""
         survey = await self._scheduler.survey()
         page = await self._slices.run(
             machine_view.machine_page(survey.machines, survey.allocations, page_size=page_size, page_token=page_token)

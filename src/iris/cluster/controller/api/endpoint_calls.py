@@ -19,7 +19,7 @@ class EndpointCalls:
         endpoints: The registry.
         jobs: All jobs.
         saver: Saves the changed endpoints.
-        slices: Makes large answers.
+        slices: Makes large answers in small steps.
     """
 
     def __init__(self, endpoints: Endpoints, jobs: JobTable, saver: Saver, slices: Slices) -> None:
@@ -51,7 +51,7 @@ class EndpointCalls:
         return endpoint_id
 
     async def unregister(self, endpoint_id: str) -> None:
-        """Remove an endpoint, and return once that is saved."""
+        """Remove an endpoint, and return once the removal is saved."""
         self._endpoints.unregister(endpoint_id)
         await self._saver.saved()
 

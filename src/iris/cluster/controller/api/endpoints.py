@@ -16,10 +16,10 @@ from iris.rpc.serving.steps import Steps
 
 Endpoint = cluster_pb2.Controller.Endpoint
 
-_MAX_REMOVED = 1000  # how many ids of removed endpoints are remembered for each job
-MAX_ENDPOINT_BYTES = 4096  # the size limit of an endpoint's address and metadata together
-MAX_ENDPOINTS_OF_JOB = 20_000  # the largest job has 10,000 tasks
-MAX_ENDPOINTS = 100_000  # the registry is in memory
+_MAX_REMOVED = 1000  # The number of removed endpoints whose ids are remembered for each job.
+MAX_ENDPOINT_BYTES = 4096  # The size limit of an endpoint's address and metadata together.
+MAX_ENDPOINTS_OF_JOB = 20_000  # The largest job has 10,000 tasks, so each task can have two endpoints.
+MAX_ENDPOINTS = 100_000  # The number of endpoints is limited because all of them are in memory.
 
 
 class Endpoints:
@@ -48,14 +48,14 @@ class Endpoints:
         self._is_live = is_live
         self._by_name: dict[str, Endpoint] = {}
         self._by_id: dict[str, Endpoint] = {}
-        self._removed: dict[str, dict[str, None]] = {}  # the ids of removed endpoints by job, oldest first
+        self._removed: dict[str, dict[str, None]] = {}  # The ids of removed endpoints by job, oldest first.
         self._count: Counter[str] = Counter()
         for endpoint in known:
             if endpoint.name:
                 self._index(endpoint)
             else:
                 self._removed.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
-        self._names = sorted(self._by_name)  # sorted, so that a page is found by bisection
+        self._names = sorted(self._by_name)  # The names are sorted, so that a page is found by bisection.
 
     def register(
         self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
@@ -88,7 +88,7 @@ class Endpoints:
             )
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
-            return known  # a repeated request whose first answer was lost
+            return known  # The client repeats a request whose first answer was lost.
         self._check_size(request)
         if known is None:
             self._check_count(request.job_id)
@@ -209,7 +209,7 @@ class Endpoints:
     def _check_count(self, job_id: str) -> None:
         if self._count[job_id] >= MAX_ENDPOINTS_OF_JOB or len(self._by_name) >= MAX_ENDPOINTS:
             for name in list(self._by_name):
-                self._find(name)  # removes the endpoint if its attempt has ended
+                self._find(name)  # This call removes the endpoint if the endpoint's attempt has ended.
         of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
         for has, limit, which in (
             (self._count[job_id], MAX_ENDPOINTS_OF_JOB, of_job),

@@ -1,4 +1,4 @@
-"""Answers what the jobs and tasks of the cluster are. An answer never shows a change that is not saved."""
+"""Answers the calls that read jobs and tasks. An answer never shows an unsaved change."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class JobQueries:
     Args:
         jobs: All jobs.
         workers: The workers that have registered, by id.
-        saver: Says which state of a job may be shown.
-        store: Has the results; read through the saver.
-        slices: Makes large answers.
+        saver: Decides which saved state of a job a reader may see.
+        store: Has the results of tasks. The saver reads the store.
+        slices: Makes large answers in small steps.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from iris.rpc.pages import Page, cut_named_page
 from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_ms
 
-MOST_WAITING = 1000  # the most queued gangs in one answer, which also has the number of all queued gangs
+MOST_WAITING = 1000  # The largest number of queued gangs in one answer.
 _PLACEMENTS = {
     Placement.ANY: cluster_pb2.PLACEMENT_UNSPECIFIED,
     Placement.SPREAD: cluster_pb2.PLACEMENT_SPREAD,
@@ -39,7 +39,7 @@ def machine_page(
     Raises:
         InvalidArgumentError: See `cut_named_page`.
     """
-    holders: dict[str, dict[str, set[int]]] = {}  # task indices by machine and job
+    holders: dict[str, dict[str, set[int]]] = {}  # The task indices by machine and job.
     for job_id, entry in held:
         for position, name in enumerate(entry.machines):
             # After a restart of the controller the tasks of a gang whose job has ended are unknown.
@@ -103,6 +103,6 @@ def _code(gang: Gang) -> int:
 
 
 def _amounts(resources: Resources) -> Amounts:
-    # An engine may have allocated more than the machine has, so that a negative amount is free.
+    # The difference is negative if the engine has allocated more than the machine has.
     cpu, memory_bytes, gpu = (max(0, amount) for amount in resources.amounts())
     return Amounts(cpu=cpu, memory_bytes=memory_bytes, gpu=gpu)

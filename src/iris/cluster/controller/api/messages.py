@@ -1,4 +1,4 @@
-"""Makes the wire's messages about jobs and tasks from the controller's records."""
+"""Converts the controller's records of jobs and tasks to protobuf messages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from iris.rpc.pages import PAGE_BYTES
 from iris.rpc.serving.steps import Steps, finish
 from iris.system.clock import now_ms
 
-# The messages of this many tasks are made without a pause, so that they show one moment. That takes 1 to 2 ms.
+# The number of tasks whose messages are made without a pause, so that they show the same moment. Making them takes 1 to
+# 2 ms.
 AT_ONCE = 50
 _ROUNDS = 5
 
 
 def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_BYTES) -> Steps[cluster_pb2.JobStatus]:
-    """Make the message of a job with its tasks, all as they are when the last step ends.
+    """Make the message of a job with its tasks. The message shows their states at the end of the last step.
 
     Other code may run between two steps. The messages of tasks that change meanwhile are made again, until few enough
     have changed to make them in one step together with the job. Therefore an answer never shows a job that has
@@ -67,12 +68,12 @@ def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_
 
 
 def tasks_at_once(record: JobRecord, since: int) -> bool:
-    """Return whether `job_with_tasks` takes one short step."""
+    """Return whether `job_with_tasks` needs only one short step for this job."""
     return len(_changed(record.job, since)) <= AT_ONCE
 
 
 def some_tasks(record: JobRecord, indices: Iterable[int]) -> Steps[list[cluster_pb2.TaskStatus]]:
-    """Make the messages of some tasks, each as the task is at its step."""
+    """Make the messages of some tasks. Each message shows the task's state at the moment when the message is made."""
     made = []
     for index in indices:
         made.append(task_status(record, index))
@@ -87,7 +88,7 @@ def _changed(job: Job, since: int) -> list[int]:
 def job_status(
     record: JobRecord, *, tasks_since: int | None = None, most_bytes: int = PAGE_BYTES
 ) -> cluster_pb2.JobStatus:
-    """Make the message of a job at once.
+    """Make the message of a job in one step.
 
     Args:
         record: The job.
@@ -212,7 +213,7 @@ def _job_message(job: Job) -> str:
 
 
 def _job_pending_code(job: Job) -> int:
-    """Return the code of the job's status message."""
+    """Return the code of the reason why a job waits, as in the job's status message."""
     if job.is_finished:
         return PendingCode.UNSPECIFIED
     if job.ending is not None:
@@ -224,7 +225,7 @@ def _job_pending_code(job: Job) -> int:
 
 
 def _task_pending_code(job: Job, task: Task) -> int:
-    """Return the code of the task's status message."""
+    """Return the code of the reason why a task waits, as in the task's status message."""
     if task.stop is not None:
         return PendingCode.GANG_RESTART if task.stop is Stop.RESTART else PendingCode.STOPPING
     gang = job.gangs.get(task.gang_id)

@@ -1,4 +1,4 @@
-"""Answers the calls of ControllerService, each by the part of the controller that is responsible for it."""
+"""Serves the calls of ControllerService, and passes each call to the responsible part of the controller."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
 from iris.system.process_identity import own_place
 
-_MANY_TASKS = 100  # the message of a job with fewer tasks is made in 2 ms
+_MANY_TASKS = 100  # The message of a job with fewer tasks is made within 2 ms.
 
 
 def heavy_calls(controller: JobController) -> HeavyRules:
-    """Return the calls that take turns, because their answers grow with the number of jobs, tasks or machines."""
+    """Return the calls that wait for each other in a fair queue, because their answers grow with the number of jobs,
+    tasks or machines.
+    """
 
     def has_many_tasks(request: Any) -> bool:
         return controller.jobs.task_count(request.job_id) > _MANY_TASKS
@@ -40,7 +42,7 @@ def heavy_calls(controller: JobController) -> HeavyRules:
 
 
 class ControllerService:
-    """The implementation of `cluster_connect.ControllerService`. The file cluster.proto says what each call promises.
+    """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
         controller: The controller.

@@ -1,7 +1,8 @@
-"""Does long work for readers in slices of a few milliseconds, so that the loop can do everything else in between.
+"""Makes long answers in slices of a few milliseconds, so that the event loop can handle other events in between.
 
-Work is a generator that yields wherever it may be interrupted. All slices of a server take turns: however many readers
-ask, at most one slice runs before the loop handles other events. A heartbeat therefore waits for one or two slices.
+The code that makes an answer is a generator that yields wherever it may be interrupted. However many readers wait for
+answers, at most one slice of the server runs before the loop handles other events. A heartbeat therefore waits for one
+or two slices.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ SLICE_S = 0.004
 
 
 class Slices:
-    """Runs the slices of all readers' work, one after the other.
+    """Runs the slices of all readers' answers, one after the other.
 
     Args:
         slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
 
     Attributes:
-        lane: Gives callers their turns to have work done.
+        lane: The fair queue in which callers wait for their turn.
     """
 
     def __init__(self, slice_s: float = SLICE_S) -> None:
@@ -35,7 +36,9 @@ class Slices:
         self._loop_is_ours = asyncio.Lock()
 
     async def run(self, work: Steps[T]) -> T:
-        """Do some work, and return its result. The caller already has a turn of the lane, or the work is short."""
+        """Run a generator in slices, and return its result. The caller already has its turn in the lane, or the work is
+        short.
+        """
         try:
             while True:
                 async with self._loop_is_ours:
@@ -47,14 +50,13 @@ class Slices:
                     except StopIteration as done:
                         result: T = done.value
                         return result
-                    await asyncio.sleep(
-                        0
-                    )  # inside the lock, so that other events come before the next slice of any work
+                    # Sleeping inside the lock lets the loop handle other events before the next slice of any work.
+                    await asyncio.sleep(0)
         finally:
             work.close()
 
     async def run_for(self, caller: str, work: Steps[T]) -> T:
-        """Do some work when it is the caller's turn.
+        """Run a generator in slices when it is the caller's turn, and return its result.
 
         Raises:
             ResourceExhaustedError: Too many calls wait for their turn already.

@@ -1,8 +1,8 @@
 """Passes standard input from a client to the worker that runs the job's task.
 
 Standard input reaches one attempt only, because bytes that were read from a pipe cannot be read again. If an attempt
-has taken some of the input, the next attempt gets none, and its log says so. If an attempt has taken nothing, the next
-one gets all of the input.
+has received some of the input, the next attempt gets none, and its log contains a notice. If an attempt has received
+nothing, the next attempt gets all of the input.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.event_loop import happens
 
-_WAIT_S = 8.0  # how long a call waits for an attempt to begin; the client then calls again
-_PAUSE_S = 0.1  # the pause before a worker that does not know the attempt yet is called again
+_WAIT_S = 8.0  # The seconds that a call waits for an attempt to begin.
+_PAUSE_S = 0.1  # The pause in seconds before a worker that does not know the attempt yet is called again.
 
 Request = cluster_pb2.Controller.WriteStdinRequest
 Response = cluster_pb2.Controller.WriteStdinResponse
@@ -33,7 +33,7 @@ class StandardInput:
 
     Args:
         fleet: The workers.
-        watches: Says when a job has changed.
+        watches: Notifies of changes of jobs.
     """
 
     def __init__(self, fleet: Fleet, watches: JobWatches) -> None:
@@ -43,11 +43,11 @@ class StandardInput:
         self._ended: set[str] = set()
 
     def is_taken(self, job_id: str) -> bool:
-        """Return whether an attempt has taken some of the job's standard input."""
+        """Return whether an attempt has received some of the job's standard input."""
         return job_id in self._taken
 
     def has_ended(self, job_id: str) -> bool:
-        """Return whether no more input comes, or none is accepted."""
+        """Return whether the job's standard input has ended, or can no longer be written."""
         return job_id in self._ended
 
     def forget_job(self, job_id: str) -> None:
@@ -56,7 +56,8 @@ class StandardInput:
         self._ended.discard(job_id)
 
     async def write(self, record: JobRecord, request: Request) -> Response:
-        """Pass `data` to the attempt in the request, or to the newest attempt; return how much that attempt has taken.
+        """Pass `data` to the attempt in the request, or to the newest attempt; return the number of bytes that the
+        attempt has received.
 
         Raises:
             FailedPreconditionError: The job was submitted without standard input.
@@ -78,7 +79,7 @@ class StandardInput:
                 return Response(attempt_id=request.attempt_id, position=request.position, closed=True)
             if attempt is None:
                 if request.end and not request.data and not self.is_taken(job.job_id):
-                    self._ended.add(job.job_id)  # the input is empty: the next attempt needs no sender
+                    self._ended.add(job.job_id)  # The input is empty, so the next attempt needs no sender.
                     return Response(closed=True)
             else:
                 worker = self._fleet.workers.get(attempt.worker_id)
@@ -96,7 +97,7 @@ class StandardInput:
     async def _pass_on(
         self, record: JobRecord, worker: WorkerRecord, attempt_id: int, request: Request
     ) -> Response | None:
-        """Call the worker. Return None if it does not answer, or does not know the attempt yet."""
+        """Pass input to the worker. Return None if the worker does not answer, or does not know the attempt yet."""
         passed = cluster_pb2.Worker.WriteStdinRequest(
             task_id=record.job.tasks[0].task_id,
             attempt_id=attempt_id,

@@ -1,9 +1,9 @@
-"""Tells watching clients how a job changes. Each message is made once for all clients that need it.
+"""Sends the changes of a job to the clients that watch the job. Each message is made once for all clients that need it.
 
 A change is announced within 20 ms, and the end of a job at once. Changes that happen meanwhile share one message. The
 more clients watch a job, the longer the pause between two messages, so that a job with thousands of tasks and hundreds
-of clients does not keep the controller's loop busy. Nothing waits for a slow client: its next message contains all
-changes that it missed.
+of clients does not keep the controller's loop busy. The controller does not wait for a slow client. The client's next
+message contains all changes that the client missed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from iris.system.event_loop import happens
 
 WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 
-_BEAT_S = 10.0  # between messages on a silent stream; common proxies cut idle streams after 20 to 60 s
-_MERGE_S = 0.02  # changes within this time share a message, except for the end of the job
-_PACE_S = 0.001  # pause between two messages for each client; writing one message takes the loop a fifth of that
-_MAX_MESSAGES = 8  # messages kept for reuse, because most clients of a job know the same revision of it
+_BEAT_S = 10.0  # The seconds between messages on a silent stream. Common proxies cut idle streams after 20 to 60 s.
+_MERGE_S = 0.02  # Changes within this time share one message, except for the end of the job.
+_PACE_S = 0.001  # The pause for each client between two messages. Writing one message takes 0.2 ms.
+_MAX_MESSAGES = 8  # This many messages are kept for reuse, because most clients know the same revision of a job.
 
 
 class JobWatches:
@@ -36,8 +36,8 @@ class JobWatches:
 
     Args:
         jobs: All jobs.
-        saved: Says which state of a job may be shown.
-        slices: Makes messages with many tasks.
+        saved: Decides which saved state of a job a client may see.
+        slices: Makes messages with many tasks in small steps.
     """
 
     def __init__(self, jobs: JobTable, saved: SavedJobs, slices: Slices) -> None:
@@ -45,14 +45,14 @@ class JobWatches:
         self._saved = saved
         self._slices = slices
         self._watches: dict[str, JobWatch] = {}
-        # Weak, so that an event exists only while somebody waits for it.
+        # The dictionary is weak, so that an event exists only while somebody waits for the event.
         self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._watches)
 
     def publish(self, record: JobRecord) -> None:
-        """Tell everybody who watches the job that its saved state has changed."""
+        """Notify everybody who watches the job that the job's saved state has changed."""
         changed = self._changes.pop(record.job_id, None)
         if changed is not None:
             changed.set()
@@ -96,7 +96,7 @@ class JobWatch:
     Args:
         record: The job.
         jobs: All jobs.
-        saved: Says which state of a job may be shown.
+        saved: Decides which saved state of a job a client may see.
         slices: Makes messages with many tasks, one caller after the other.
 
     Attributes:
@@ -112,14 +112,17 @@ class JobWatch:
         self._saved = saved
         self._slices = slices
         self._making = asyncio.Lock()
-        self._announced = asyncio.Event()  # set and replaced when there is a new message to send
+        self._announced = asyncio.Event()  # The event is set and replaced when there is a new message to send.
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        # By the revision that a client knows (None for clients without tasks): the message, and its own revision.
+        # Each entry maps the job revision that a client knows (None for clients without tasks) to the message for such
+        # clients and the revision that the message shows.
         self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
 
     def job_changed(self) -> None:
-        """Announce a change to the clients: at once if the job has ended, otherwise after a pause."""
+        """Announce a change of the job to the clients. The end of the job is announced at once, another change after a
+        pause.
+        """
         if self._record.job.is_finished:
             self._announce()
         elif self._timer is None:
@@ -156,7 +159,7 @@ class JobWatch:
             await self._saved.settled()
             if made[1] <= self._shown.job.revision:
                 return made
-            self._messages.clear()  # these messages show changes that could not be saved
+            self._messages.clear()  # The stored messages show changes that could not be saved.
 
     def _announce(self) -> None:
         self._discard()
@@ -165,11 +168,13 @@ class JobWatch:
         announced.set()
 
     async def _message(self, caller: str, known: int | None, *, first: bool) -> tuple[WatchJobResponse, int]:
-        """Return the message for a client that knows a revision. A client's first message is never older than the
-        job's state now."""
+        """Return the message for a client that knows a revision of the job. A client's first message is never older
+        than the job's current state.
+        """
         if known is None or messages.tasks_at_once(self._shown, known):
             return self._made(known, first=first) or self._make(known)
-        # The turn comes before the lock, so that a client never waits behind another caller's queue.
+        # The code waits for its turn before it takes the lock, so that a client never waits behind another caller's
+        # queue.
         async with self._slices.lane.turn(caller), self._making:
             # If several clients came together, the first of them has made the message by now.
             made = self._made(known, first=first)
@@ -186,8 +191,9 @@ class JobWatch:
         return self._store(known, WatchJobResponse(job=messages.job_status(self._shown, tasks_since=known)))
 
     def _store(self, known: int | None, message: WatchJobResponse) -> tuple[WatchJobResponse, int]:
-        """Store a message for reuse. No other code of the loop has run since the message was finished, so that the
-        job's revision is the message's."""
+        """Store a message for reuse. No other code of the loop has run since the message was finished, so the message
+        shows the job's current revision.
+        """
         self.built += 1
         while len(self._messages) >= _MAX_MESSAGES:
             del self._messages[next(iter(self._messages))]

@@ -1,1 +1,1 @@
-"""Creates, lists, and revokes the tokens of a cluster. Imported by the controller."""
+"""Creates, lists, and revokes the tokens of a cluster. Only the controller imports this package."""

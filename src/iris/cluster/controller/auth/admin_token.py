@@ -16,7 +16,7 @@ from iris.system.clock import wall_s
 from iris.system.event_loop import happens
 from iris.system.files import write_secret
 
-_CHECK_S = 30.0  # between two checks of the token's expiry
+_CHECK_S = 30.0  # The seconds between two checks of the token's expiry.
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +28,7 @@ class AdminToken:
 
     Args:
         authority: Creates the tokens.
-        path: The file; None if the token is handed to the user directly. Such a token is never replaced.
+        path: The file; None if the user gets the token directly. Such a token is never replaced.
         retry_s: How long to wait before another try if the file cannot be written, for example on a full disk.
 
     Attributes:
@@ -40,7 +40,7 @@ class AdminToken:
         self._retry_s = retry_s
         self._path = path
         self._token_id = ""
-        self._unwritten: tuple[Token, str] | None = None  # created, but not in the file yet
+        self._unwritten: tuple[Token, str] | None = None  # A token that was created, but is not in the file yet.
         self._renew_at_s = 0.0
         self.secret = ""
         self._make()
@@ -82,7 +82,7 @@ class AdminToken:
 
 
 def user_name() -> str:
-    """Return the name of the user on this machine."""
+    """Return the name of the user who runs this process."""
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(os.getuid()).pw_name
     return f"uid-{os.getuid()}"

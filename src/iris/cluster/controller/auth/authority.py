@@ -1,6 +1,6 @@
-"""Creates, lists and revokes the tokens that people use, and judges all tokens of the controller's callers.
+"""Creates, lists and revokes the tokens that people use, and checks the tokens of all callers.
 
-The server key is the only secret. The store has of a token what a list of tokens shows.
+The server key signs all tokens, so no token itself is stored. The store has the data that `iris token list` shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from iris.system.clock import now_for_ages_ms, now_ms, wall_s
 
 DEFAULT_TTL_S = 30 * 86400
 MAX_TTL_S = 10 * 366 * 86400
-_LISTED_S = 7 * 86400  # how long an expired token stays in the list
+_LISTED_S = 7 * 86400  # The seconds for which an expired token stays in the list.
 
 Token = cluster_pb2.Controller.Token
 
@@ -32,11 +32,11 @@ class Liveness(Protocol):
     """Knows which attempts and worker processes are live."""
 
     def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
-        """Return whether this attempt has not ended."""
+        """Return whether an attempt has not ended yet."""
         ...
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:
-        """Return whether a worker's process is live; an empty incarnation stands for any process of the worker."""
+        """Return whether a worker's process is live; an empty incarnation means any process of the worker."""
         ...
 
 
@@ -81,13 +81,13 @@ class Authority:
         return known
 
     async def confirm(self, known: Caller, token: str) -> None:
-        """Do nothing: the controller knows all tokens, so it has nobody to ask."""
+        """Do nothing, because the controller knows all tokens and need not ask another process to confirm a token."""
 
     def check(self, known: Caller) -> None:
         """Raise UnauthenticatedError if a token is not valid any more.
 
         The token of an attempt is valid while the attempt is live. A token that the cluster made for a worker is valid
-        while the worker is live. Neither depends on the wall clock, because a clock that somebody sets must not end
+        while the worker is live. Neither check depends on the wall clock, because setting the clock must not end
         running attempts.
         """
         stored = self._tokens.get(known.token_id)
@@ -96,8 +96,8 @@ class Authority:
         if known.role == TASK:
             if not self._liveness.is_attempt_live(known.job_id, known.task_index, known.attempt_id):
                 raise UnauthenticatedError(
-                    f"attempt {known.attempt_id} of task {known.task_index} of job {known.job_id!r}, which this token"
-                    " was given to, has ended"
+                    f"attempt {known.attempt_id} of task {known.task_index} of job {known.job_id!r} has ended, and"
+                    " this token was valid for that attempt only"
                 )
         elif self.verifier.has_expired(known) and not (
             self._is_of_our_worker(known) and self._liveness.is_worker_live(known.worker_id, "")
@@ -105,7 +105,8 @@ class Authority:
             self.verifier.check_time(known)
 
     def check_process(self, known: Caller, incarnation: str) -> None:
-        """Raise UnauthenticatedError if a process registers with an expired token and is not the live one.
+        """Raise UnauthenticatedError if a process registers with an expired token and is not the live process of its
+        worker.
 
         The live process of a worker may continue with an expired token. No other process may replace it with that
         token.
@@ -114,12 +115,13 @@ class Authority:
             self.verifier.check_time(known)
 
     def renewed(self, known: Caller) -> str:
-        """Return the next token of a worker once half of the current token's time is over; otherwise an empty string.
+        """Return a new token for a worker once half of the current token's lifetime is over; otherwise an empty string.
 
         A token that a person created is not renewed, because the renewed token could not be revoked.
         """
         left_s = known.expires_at_s - wall_s()
-        # A token that is valid for longer than any that the cluster makes is from before somebody set the clock back.
+        # If a token expires later than any token that the cluster would make now, somebody has set the clock back since
+        # the token was made. Such a token is renewed too.
         is_young = WORKER_TTL_S / 2 < left_s <= QUEUED_WORKER_TTL_S + LEEWAY_S
         if is_young or not self._is_of_our_worker(known):
             return ""
@@ -129,8 +131,8 @@ class Authority:
         """Return the number of the latest revocation, and the ids of the revoked tokens that have not expired.
 
         Args:
-            known_to_worker: The number of the latest revocation that the worker knows. If no newer one exists, the list
-                is empty.
+            known_to_worker: The number of the latest revocation that the worker knows. If no newer revocation exists,
+                the returned list is empty.
         """
         if known_to_worker == self._revocations:
             return self._revocations, []
@@ -142,7 +144,7 @@ class Authority:
         ]
 
     def _is_of_our_worker(self, known: Caller) -> bool:
-        """Return whether the cluster made this token for a worker. Tokens that people create are in the list."""
+        """Return whether the cluster made this token for a worker. Only tokens that people create are in the list."""
         return known.role == WORKER and known.token_id not in self._tokens
 
     # The tokens that people use.
@@ -153,7 +155,9 @@ class Authority:
         if known is None:
             known = self._new_token(request)
         elif (known.token.name, known.token.role) != (request.name, request.role):
-            raise InvalidArgumentError(f"request_id {request.request_id!r} was used for another token: make a new one")
+            raise InvalidArgumentError(
+                f"request_id {request.request_id!r} has already created another token: choose a new request_id"
+            )
         return known.token, self._sign(known.token)
 
     def list_tokens(self) -> list[Token]:
@@ -161,7 +165,7 @@ class Authority:
         return [stored.token for stored in self._tokens.values()]
 
     def revoke_token(self, token_id: str) -> None:
-        """Revoke a token, and end its open streams."""
+        """Revoke a token, and end the streams that callers have opened with the token."""
         stored = self._tokens.get(token_id)
         if stored is None:
             raise NotFoundError(
@@ -172,8 +176,8 @@ class Authority:
         token = Token()
         token.CopyFrom(stored.token)
         token.revoked_at_ms = now_ms()
-        # A worker may know the number of a revocation that an earlier controller process could not save. The time of
-        # the clock is higher than any such number.
+        # A worker may know the number of a revocation that an earlier controller process could not save. Therefore the
+        # new number is taken from the clock, whose time is higher than any earlier number.
         self._revocations = max(self._revocations + 1, int(wall_s() * 1_000_000))
         stored = StoredToken(token, stored.request_id, self._revocations)
         self._save(token_id, stored)

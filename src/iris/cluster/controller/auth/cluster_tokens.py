@@ -1,6 +1,7 @@
-"""Signs the tokens of the cluster's own parts: attempts, and the controller itself.
+"""Signs the tokens that the cluster gives to attempts and to the controller itself.
 
-These tokens are not stored. Each of them contains what it is valid for.
+The tokens of attempts and of the controller are not stored. Each token contains the attempt or the worker for which it
+is valid.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from iris.rpc.auth.tokens import SigningKey
 from iris.system.clock import wall_s
 
 _CONTROLLER_TTL_S = 600.0
-# The token of an attempt ends with the attempt, at the controller and at workers (worker/controller_link).
+# The token of an attempt becomes invalid when the attempt ends. The controller and the workers (worker/controller_link)
+# both check this.
 _TASK_TTL_S = 366 * 86400.0
 
 
 class ClusterTokens:
-    """Makes the tokens that the cluster gives to its own parts.
+    """Makes the tokens that the cluster gives to attempts and to the controller itself.
 
     Args:
         key: The server key.
@@ -45,13 +47,14 @@ class ClusterTokens:
     def controller_token(self, worker_id: str, incarnation: str = "") -> str:
         """Return a token by which the controller identifies itself to one process of a worker.
 
-        No other process accepts the token. The worker's process accepts the token at any time; only a worker of an
-        older release checks the expiry time.
+        Only this process of the worker accepts the token. The expiry time matters only to workers of older releases;
+        newer workers do not check the time.
         """
         key = (worker_id, incarnation)
         expires_at_s, token = self._of_controller.get(key, (0.0, ""))
         left_s = expires_at_s - wall_s()
-        if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:  # more time is left if the clock was set back
+        # More time than _CONTROLLER_TTL_S is left if somebody has set the clock back.
+        if not _CONTROLLER_TTL_S / 2 <= left_s <= _CONTROLLER_TTL_S:
             expires_at_s = wall_s() + _CONTROLLER_TTL_S
             token = self._key.sign(
                 Caller(

@@ -1,4 +1,4 @@
-"""Logs at the controller: receives logs from workers, keeps and removes them, and relays them to readers.
+"""The controller's part of logging: receives logs from workers, keeps and removes logs, and relays logs to readers.
 
 Only the controller and `iris.server` import this package.
 """

@@ -1,4 +1,4 @@
-"""Keeps the logs of attempts on this machine, and copies of them at the log location.
+"""Keeps the logs of attempts on the controller's machine, and copies of these logs at the log location.
 
 The controller's loop reads which attempts exist. Files are read and written in threads only: one thread writes the
 uploaded parts, in the order of their arrival. Other threads copy and remove the logs of ended attempts.
@@ -33,9 +33,9 @@ from iris.failpoints import failpoint
 from iris.rpc import cluster_pb2
 from iris.system.clock import now_for_ages_ms
 
-_SWEEP_S = 60.0  # between two sweeps
-_SWEEP_SHARE = 0.02  # sweeps take at most this share of the time
-_IN_USE_MS = 3_600_000  # how long a log stays here after it was fetched from the log location for a reader
+_SWEEP_S = 60.0  # The seconds between two sweeps.
+_SWEEP_SHARE = 0.02  # Sweeps take at most this share of the time.
+_IN_USE_MS = 3_600_000  # A log that was fetched for a reader stays on this machine for one hour.
 _OLD = ".old-"
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Keeping:
     """How logs are kept.
 
     Attributes:
-        directories: The log directories on this machine. The workers of this machine write there themselves.
+        directories: The log directories on this machine. The workers of this machine write their logs directly into
+            these directories.
         retention: When logs are removed.
         location: The log location, to which complete logs are copied; None if there is none.
         max_log_bytes: About how many bytes of each attempt's log are kept, unless the job sets another limit.
@@ -74,9 +75,9 @@ class LogKeeper:
         self._sweep = LogSweep(keeping.directories, keeping.location, keeping.retention, jobs)
         self._pieces = UploadedLogs()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
-        self._earlier: set[str] = set()  # the task directories that existed when this process started
+        self._earlier: set[str] = set()  # The task directories that existed when this process started.
         self._fetching: dict[str, asyncio.Task[None]] = {}
-        self._used_ms: dict[str, int] = {}  # when a reader last opened a log, by the log's name
+        self._used_ms: dict[str, int] = {}  # The time when a reader last opened a log, by the log's name.
         self._readers: Counter[str] = Counter()
         self._background = BackgroundTasks()
 
@@ -101,11 +102,11 @@ class LogKeeper:
     # For readers.
 
     def attempt(self, task_id: str, attempt_id: int) -> Path:
-        """Return the directory of an attempt's log. `provide` fetches a log that is not there."""
+        """Return the directory of an attempt's log. The directory may be missing; `provide` fetches the log."""
         return self._directories.attempt(task_id, attempt_id)
 
     def is_complete(self, task_id: str, attempt_id: int) -> bool:
-        """Return whether the whole log was uploaded, so that nothing will be added. It may have been removed since."""
+        """Return whether the whole log of an attempt was uploaded. The log may have been removed since."""
         return self._directories.is_complete(task_id, attempt_id)
 
     async def provide(self, task_id: str, attempt_id: int) -> Path:
@@ -130,7 +131,7 @@ class LogKeeper:
             self._fetching[name] = fetching
             fetching.add_done_callback(lambda _: self._fetching.pop(name, None))
         try:
-            await asyncio.shield(fetching)  # other readers may wait for the same log
+            await asyncio.shield(fetching)  # The fetch is shielded, because other readers may wait for the same log.
         except OSError as error:
             if isinstance(error, UnavailableError):
                 raise
@@ -139,7 +140,7 @@ class LogKeeper:
 
     @contextlib.contextmanager
     def reading(self, task_id: str, attempt_id: int) -> Iterator[None]:
-        """Do not remove the log of an attempt from this machine while the context is open."""
+        """Keep the log of an attempt on this machine while the context is open."""
         name = self._directories.name(task_id, attempt_id)
         self._readers[name] += 1
         try:
@@ -154,7 +155,9 @@ class LogKeeper:
     async def store_logs(
         self, request: cluster_pb2.Controller.StoreLogsRequest
     ) -> cluster_pb2.Controller.StoreLogsResponse:
-        """Store the uploaded parts of logs. The answer has, for each part, the position of the next one to send."""
+        """Store the uploaded parts of logs. The answer has, for each part, the position from which the worker has to
+        send the next part.
+        """
         limits = [self._limit(request.worker_id, piece) for piece in request.pieces]
         loop = asyncio.get_running_loop()
         positions = await loop.run_in_executor(self._writing, self._store, request.pieces, limits)
@@ -184,10 +187,10 @@ class LogKeeper:
                 failpoint("keep.before")
                 positions.append(UNWANTED if limit is None else self._pieces.store(path, piece, limit))
                 failpoint("keep.after")
-            except InvalidArgumentError as error:  # the other uploaded parts must still be stored
+            except InvalidArgumentError as error:  # The other uploaded parts must still be stored.
                 _log.warning("an invalid part of a log of %s was refused: %s", piece.task_id, error)
                 positions.append(UNWANTED)
-            except OSError as error:  # a full disk, for example, may be temporary
+            except OSError as error:  # The cause may be temporary, for example a full disk.
                 _log.warning("a part of a log of %s cannot be stored: %s", piece.task_id, error)
                 positions.append(RETRY_LATER)
         return positions
@@ -195,7 +198,7 @@ class LogKeeper:
     # For the controller.
 
     def job_launched(self, job_id: str, tasks: int) -> None:
-        """Remove the logs of an earlier job of the same name, which this directory may have from an earlier cluster."""
+        """Remove logs that an earlier cluster may have left in this directory for a job of the same name."""
         if not self._earlier:
             return
         root = self._directories.root
@@ -221,6 +224,6 @@ class LogKeeper:
             began_s = time.monotonic()
             try:
                 await self.sweep()
-            except Exception:  # noqa: BLE001 - the next sweep may succeed
+            except Exception:  # noqa: BLE001 - The next sweep may succeed.
                 _log.exception("a sweep of the logs in %s failed", self._directories.root)
             await asyncio.sleep(max(_SWEEP_S, (time.monotonic() - began_s) / _SWEEP_SHARE))

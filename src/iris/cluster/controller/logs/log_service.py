@@ -1,7 +1,8 @@
-"""Serves the logs of tasks through the controller, for readers that cannot reach a worker, and for lost workers.
+"""Serves the logs of tasks through the controller, for readers that cannot reach a worker, and for logs of lost
+workers.
 
-Records pass through unchanged, as they came from a worker or lie in the log directory. `Progress` decides which
-attempt is read next, in the same way as at a reader that reads directly from workers.
+The controller sends log records unchanged, as a worker sent them or as the log directory has them. `Progress` decides
+which attempt is read next, in the same way as in a client that reads directly from workers.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest, StreamTaskLogsResponse
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
 
-_PAGE_TIMEOUT_S = 10.0  # how long a worker may take to answer with a page of a log
-_MAX_PAGE_CALLS = 256  # calls to workers at once
+_PAGE_TIMEOUT_S = 10.0  # The seconds within which a worker has to answer with a page of a log.
+_MAX_PAGE_CALLS = 256  # The most calls to workers at the same time.
 _MAX_PAGE_CALLS_OF_CALLER = 16
 
 
@@ -97,7 +98,7 @@ class LogService:
     async def store_logs(
         self, request: cluster_pb2.Controller.StoreLogsRequest
     ) -> cluster_pb2.Controller.StoreLogsResponse:
-        """Store what a worker uploads of its attempts' logs, and return once it is on the disk."""
+        """Store the parts of logs that a worker uploads, and return once the parts are on the disk."""
         if self._sources.keeper is None:
             return cluster_pb2.Controller.StoreLogsResponse(positions=[UNWANTED] * len(request.pieces))
         return await self._sources.keeper.store_logs(request)
@@ -105,7 +106,8 @@ class LogService:
     async def _saved_task(self, task_id: str) -> cluster_pb2.TaskStatus:
         job_id, task_index = parse_task_id(task_id)
         task = self._shown_task(self._jobs.find(job_id), task_index)
-        while not await self._sources.saved.settled():  # a change could not be saved: show the last saved state
+        # A change could not be saved, so the reader gets the last saved state.
+        while not await self._sources.saved.settled():
             task = self._shown_task(self._jobs.find(job_id), task_index)
         return task
 
@@ -116,7 +118,7 @@ class LogService:
     async def _page_from_worker(
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, attempt: cluster_pb2.TaskAttempt, caller: str
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse | None:
-        """Ask the attempt's worker. Return None if the log has to be read from the kept logs."""
+        """Return a page of a log from the attempt's worker; None if the log has to be read from the kept logs."""
         keeps = self._sources.keeper is not None and is_task_finished(attempt.state)
         worker = self._sources.worker_with(request.task_id, attempt)
         if worker is None:

@@ -1,7 +1,8 @@
 """Writes the uploaded parts of logs into the same segments that the worker has.
 
-One thread uses this module, because writing blocks on the disk. The state of each log is read from the disk when its
-first part arrives, so a killed controller loses nothing. The copy in memory only saves reading the state again.
+Only one thread uses this module, because writing blocks on the disk. The state of each log is read from the disk when
+the first part of the log arrives, so the kill of a controller loses no state. The copy of the state in memory only
+saves repeated reads.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _Kept:
     Attributes:
         segments: Where each segment begins.
         position: How many bytes of records come before the next part.
-        complete: Whether the log has an end, so that no part follows.
+        complete: Whether the log has an end, after which no part follows.
     """
 
     segments: list[RecordBoundary]
@@ -58,7 +59,8 @@ class UploadedLogs:
         """Store an uploaded part of a log, if it is the next one.
 
         1. No part of a removed log is stored. A complete log does not change.
-        2. A part that begins a segment may leave a gap after the stored parts: the worker has dropped what was between.
+        2. A part that begins a segment may leave a gap after the stored parts, because the worker may have dropped the
+            segments between.
         3. Any other part has to follow the stored parts without a gap.
 
         Args:
@@ -74,7 +76,7 @@ class UploadedLogs:
             OSError: The part cannot be written.
         """
         if has_end(directory):
-            self._logs.pop(directory, None)  # a sweep may have removed the log
+            self._logs.pop(directory, None)  # A sweep may have removed the log.
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:
             return UNWANTED
@@ -92,7 +94,7 @@ class UploadedLogs:
             elif piece.bytes_written and (piece.records or kept.segments):
                 write_written(directory, _offsets(piece.bytes_written))
         except OSError:
-            self._logs.pop(directory, None)  # the next part reads the state from the disk
+            self._logs.pop(directory, None)  # The next part reads the state from the disk.
             raise
         return kept.position
 
@@ -105,7 +107,8 @@ class UploadedLogs:
         end = read_end(directory)
         if end is not None:
             return None if end.removed else _Kept(segments, position, complete=True)
-        (directory / AWAY).unlink(missing_ok=True)  # the parts of a late upload replace the copy at the log location
+        # The parts of a late upload replace the copy of the log at the log location.
+        (directory / AWAY).unlink(missing_ok=True)
         kept = self._logs[directory] = _Kept(segments, position)
         if len(self._logs) > _MAX_LOGS:
             del self._logs[next(iter(self._logs))]

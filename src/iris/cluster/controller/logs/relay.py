@@ -1,12 +1,13 @@
-"""The relay: one reader's stream through the controller, made from streams of workers and from kept logs.
+"""Relays logs to a reader: the controller makes one stream from the streams of workers and from kept logs.
 
-Records are not parsed here. A message of a worker goes to the reader unchanged if possible, because copying large
-messages costs time. `iris.cluster.logs.follow` decides what is read next; the relay turns its instructions into
-messages for the reader.
+The relay does not parse log records. A message of a worker goes to the reader unchanged if possible, because copying
+large messages costs time. The module `iris.cluster.logs.follow` decides which log is read next; the relay turns the
+instructions of that module into messages for the reader.
 
-A relay cannot resume a stream that broke after it had delivered something, because only the reader knows how far the
-reader got. The relay then tells the reader, which asks again from the right place. A server that does not answer is
-retried for `_PATIENCE_S`. After that the reader gets an error and decides by its own patience.
+A relay cannot resume a stream that broke after it had delivered records, because only the reader knows how many records
+it received. The relay then ends the stream with a notice, and the reader asks again from its position. The relay
+retries a server that does not answer for `_PATIENCE_S`. After that the reader gets an error and decides whether to try
+again.
 """
 
 from __future__ import annotations
@@ -50,21 +51,21 @@ from iris.system.backoff import Backoff
 _PATIENCE_S = 2.0
 _TRIES_WITHOUT_FOLLOW = 3
 _LONGEST_PAUSE_S = 2.0
-_BUFFERED_MESSAGES = 2  # the messages of all streams of one relay that wait for the reader
-_OPENED_PER_TURN = 50  # how many kept logs are opened before the event loop gets its turn
+_BUFFERED_MESSAGES = 2  # The most messages of one relay that may wait for the reader.
+_OPENED_PER_TURN = 50  # The event loop handles other events after this number of opened logs.
 
 Chunk = StreamTaskLogsResponse.Chunk
 
 
 class LogRelay:
-    """One reader's stream. It has to be closed.
+    """The stream of logs for one reader. The caller has to close the relay.
 
     Args:
         sources: Finds the worker or the kept log for each attempt.
         caller: The name of the caller, for the quotas.
         record: The job.
-        request: What the reader has asked for.
-        positions: Where the reader starts, by task index.
+        request: The reader's request.
+        positions: The position from which the reader wants to read, by task index.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class LogRelay:
         )
         rules = FollowRules(retry, follow=request.follow, one_attempt=request.one_attempt, resumes=False)
         self._follow = Follow(positions, rules, lambda: Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S))
-        self._not_at_worker: set[tuple[int, int]] = set()  # pairs of task index and attempt id
+        self._not_at_worker: set[tuple[int, int]] = set()  # Each item is a pair of task index and attempt id.
         self._driver = AsyncioDriver(self._follow, self, self._statuses(), buffered_messages=_BUFFERED_MESSAGES)
         self._sent_bytes = 0
 
     async def run(self) -> AsyncGenerator[StreamTaskLogsResponse]:
-        """Yield the messages for the reader, until everything was sent."""
+        """Yield the messages for the reader, until all requested logs were sent."""
         beat_at = time.monotonic() + BEAT_S
         while not self._follow.is_over:
             answer = self._answer(await self._driver.step(beat_at))
@@ -118,7 +119,7 @@ class LogRelay:
             if chunk is not None:
                 chunks.append(chunk)
         if step.message is not None and len(chunks) == len(step.message.chunks):
-            return step.message  # the message is sent unchanged, because a new one would copy all records
+            return step.message  # The message is sent unchanged, because a new message would copy all records.
         return StreamTaskLogsResponse(chunks=chunks)
 
     def _chunk(self, instruction: Instruction) -> Chunk | None:
@@ -146,10 +147,10 @@ class LogRelay:
                 raise error
         return None
 
-    # What the controller knows of the tasks.
+    # The methods below read the controller's state of the tasks.
 
     async def _statuses(self) -> AsyncGenerator[list[cluster_pb2.TaskStatus]]:
-        """Yield the statuses of all tasks, and then of those that have changed, as far as they are saved."""
+        """Yield the saved statuses of all tasks, and then the saved statuses of each set of changed tasks."""
         seen = 0
         while True:
             changed = self._sources.watches.next_change(self._record.job_id)
@@ -162,15 +163,15 @@ class LogRelay:
             else:
                 tasks = await self._sources.slices.run_for(self._caller, making)
             if not await self._sources.saved.settled():
-                continue  # these statuses could not be saved, so no reader may see them
+                continue  # These statuses could not be saved, so no reader may see them.
             yield tasks
             seen = revision
             await changed.wait()
 
-    # The relay is the `AsyncLogServers` of its driver.
+    # The methods below implement `AsyncLogServers`, by which the driver of the relay opens streams.
 
     def choose(self, read: Read) -> WorkerRecord | None:
-        """Return the worker that has the log of an attempt. None: the controller has it."""
+        """Return the worker that has the log of an attempt; None if the controller has the log."""
         if (read.task_index, read.attempt.attempt_id) in self._not_at_worker:
             return None
         return self._sources.source_of(self._record, read.task_index, read.attempt)
@@ -184,7 +185,7 @@ class LogRelay:
         return server is not None and server.is_dead
 
     def open(self, server: WorkerRecord | None, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
-        """Return the messages of a worker, or of the logs that the controller keeps."""
+        """Return the stream of an attempt's log from a worker, or from the logs that the controller keeps."""
         return self._kept_stream(reads) if server is None else self._worker_stream(server, reads)
 
     async def _worker_stream(
@@ -203,7 +204,8 @@ class LogRelay:
                 async for message in worker_messages:
                     yield message
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            raise UnavailableError(str(error)) from error  # the worker refuses the controller, not the reader
+            # The worker refuses the controller's token, not the reader's.
+            raise UnavailableError(str(error)) from error
 
     async def _kept_stream(self, reads: Iterable[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
         with ExitStack() as reading:

@@ -1,9 +1,9 @@
-"""The log location: a URL that fsspec can reach, for example an object store or a shared file system.
+"""Stores logs at the log location, a URL that fsspec can reach, for example in an object store or a shared file system.
 
     {url}/{task}/{attempt}/     the files of a log, see cluster/logs/segments.py; `end` is written last
 
-All methods block on the network. The file systems of fsspec raise exceptions of many types, so each of them is turned
-into an error of Iris.
+All methods of `LogLocation` block on the network. The file systems of fsspec raise exceptions of many types, so the
+methods convert each exception to an error of Iris.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class LogLocation:
             except (ImportError, TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
-        protocol = self._files.protocol  # a string, or a tuple of strings
+        protocol = self._files.protocol  # The protocol is a string, or a tuple of strings.
         self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Make the copies in other threads stop after their current file."""
+        """Stop the copies in other threads after their current file."""
         self._closed.set()
 
     def check(self) -> None:
@@ -66,7 +66,8 @@ class LogLocation:
             self._files.rm_file(path)
 
     def store(self, directory: Path, name: str) -> None:
-        """Copy the files of a log to the log location, except for files that are there in full size. `end` comes last.
+        """Copy the files of a log to the log location, except for files that are there in full size. The file `end` is
+        copied last.
 
         Raises:
             UnavailableError: A file could not be copied.
@@ -82,7 +83,7 @@ class LogLocation:
                     self._apply_users_umask(f"{path}/{file.name}", 0o666)
 
     def fetch(self, name: str, directory: Path) -> None:
-        """Copy the files of a log to this machine, `end` last. A missing log has no files.
+        """Copy the files of a log to this machine, and the file `end` last. No file is copied if the log is missing.
 
         Raises:
             UnavailableError: A file could not be copied.
@@ -96,7 +97,7 @@ class LogLocation:
                 os.replace(beside, directory / file)
 
     def end(self, name: str) -> LogEnd | None:
-        """Return the end of a log; None if the log has none.
+        """Return the end record of a log; None if the log has no end yet.
 
         Raises:
             UnavailableError: The log location could not be read.
@@ -112,7 +113,7 @@ class LogLocation:
             return None
 
     def remove(self, name: str) -> None:
-        """Remove a log. A missing log is no error.
+        """Remove a log. A missing log is not an error.
 
         Raises:
             UnavailableError: A file could not be removed.
@@ -129,7 +130,7 @@ class LogLocation:
             self._apply_users_umask(directory, 0o777)
 
     def _apply_users_umask(self, path: str, mode: int) -> None:
-        """Set the permissions of a file by the user's umask, because the controller's own umask is stricter."""
+        """Set the permissions of a file by the user's umask, because the controller runs with a stricter umask."""
         if self._is_local and inherited_umask() >= 0:
             os.chmod(path, mode & ~inherited_umask())
 

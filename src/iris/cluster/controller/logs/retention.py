@@ -21,12 +21,12 @@ class Retention:
 
     @property
     def age_reason(self) -> str:
-        """The reason that a reader of a log gets that was too old."""
+        """The reason that a reader gets for a log that was removed because it was too old."""
         return f"removed: logs are kept for {_readable_time(self.keep_ms or 0)}"
 
     @property
     def size_reason(self) -> str:
-        """The reason that a reader of a log gets that was removed to free space."""
+        """The reason that a reader gets for a log that was removed to free space."""
         return f"removed: only the newest {self.keep_bytes} bytes of all logs are kept"
 
 
@@ -36,10 +36,10 @@ class Found(NamedTuple):
     Attributes:
         name: The directory of the log, below the root of all logs.
         size: The size of the segments in bytes.
-        changed_ms: When a part was last added, in milliseconds since the epoch.
+        changed_ms: The time when a part was last added, in milliseconds since the epoch.
         closed: Whether the log has an end.
         stored: Whether the whole log is at the log location.
-        away: Whether the segments were removed from this machine, and are only at the log location.
+        away: Whether the segments are only at the log location, because they were removed from this machine.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 
 class Known(NamedTuple):
-    """An attempt that the controller knows.
+    """The facts about an attempt that decide how long its log is kept.
 
     Attributes:
         ended_ms: When the attempt ended, in milliseconds since the epoch; None if it is live.
@@ -74,12 +74,14 @@ def choose(
 ) -> list[Removal]:
     """Return the logs to remove, oldest first.
 
-    A log that is too old is removed everywhere. If all logs take too much space, the oldest are removed from this
-    machine. With a log location, only logs that are stored there are removed to free space.
+    A log that is too old is removed from this machine and from the log location. If all logs take too much space, the
+    oldest logs are removed from this machine. If there is a log location, only logs that are stored there are removed
+    to free space.
 
     Args:
         found: The logs on this machine.
-        known: The attempts, by the names of their logs. A log without an attempt is as old as its last change.
+        known: The attempts, by the names of their logs. The age of a log without a known attempt counts from the log's
+            last change.
         retention: The rules.
         now_ms: The time, in milliseconds since the epoch.
         has_location: Whether there is a log location.

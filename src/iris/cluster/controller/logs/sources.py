@@ -24,15 +24,15 @@ NOWHERE = "neither its worker nor the controller has it"
 
 
 class LogSources:
-    """The places where logs are, and what a stream of logs needs besides.
+    """The places where logs are, and the other parts of the controller that a stream of logs needs.
 
     Attributes:
         workers: The workers that have registered, by id.
         keeper: The kept logs; None if no logs are kept.
-        saved: Says which state of a job may be shown.
-        watches: Says when a job has changed.
+        saved: Decides which saved state of a job a reader may see.
+        watches: Notifies of changes of jobs.
         slices: Makes statuses of many tasks.
-        budget: What all streams of kept logs may use together.
+        budget: Limits the memory that all streams of kept logs use together.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LogSources:
         return worker
 
     def worker_with(self, task_id: str, attempt: cluster_pb2.TaskAttempt) -> WorkerRecord | None:
-        """Return the attempt's worker, unless the worker is lost, or the log is completely kept by the controller."""
+        """Return the attempt's worker; None if the worker is lost, or if the controller keeps the whole log."""
         final = is_task_finished(attempt.state)
         if final and self.keeper is not None and self.keeper.is_complete(task_id, attempt.attempt_id):
             return None
@@ -78,7 +78,7 @@ class LogSources:
         request: StreamTaskLogsRequest,
         reading: ExitStack,
     ) -> OpenLog:
-        """Open a kept log for a reader. The log is not removed until `reading` is closed.
+        """Open a kept log for a reader. The log is not removed before the caller closes `reading`.
 
         Raises:
             NotFoundError: The log is not kept.
@@ -101,14 +101,14 @@ class LogSources:
 
 
 def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
-    """Return how the log of an attempt ends, as far as the attempt's state says it."""
+    """Return the end of an attempt's log that follows from the attempt's state."""
     end = cluster_pb2.LogEnd()
     complete_end(end, attempt)
     return end
 
 
 def worker_unreachable(worker_id: str) -> UnavailableError:
-    """Return the error for a log that only an unreachable worker has."""
+    """Return the error for a reader of a log that only an unreachable worker has."""
     return UnavailableError(
         f"worker {worker_id!r}, which has the log, does not answer",
         reason=ErrorReason.WORKER_UNREACHABLE,

@@ -1,8 +1,8 @@
 """Copies complete logs to the log location, and removes logs that are too old or take too much space.
 
 The directory of a log on this machine has a file `stored` once the whole log is at the log location, and a file `away`
-while this machine does not have the whole log. The file `end` of a removed log stays. It says how much the log had and
-why it was removed, so that a reader gets a reason and not just an empty log.
+while this machine does not have the whole log. The file `end` of a removed log stays, and has the size of the log and
+the reason of the removal. Therefore a reader gets a reason and not just an empty log.
 
 All functions here except `LogSweep.sweep` block on the disk and the network, so they run in threads.
 """
@@ -35,8 +35,8 @@ from iris.cluster.logs.segments import (
 )
 from iris.errors import IrisError
 
-_QUIET_MS = 600_000  # a log of an ended attempt counts as complete after this time without a new part
-STORED = "stored"  # ignored if another file of the log is newer
+_QUIET_MS = 600_000  # The log of an ended attempt counts as complete after this time without a new part.
+STORED = "stored"  # A file of this name is ignored if another file of the log is newer.
 _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class LogSweep:
         self._removal = asyncio.Lock()
 
     async def is_done_with(self, name: str) -> None:
-        """Wait while the log with this name is being removed."""
+        """Return once no removal of the log with this name is in progress."""
         if name in self._removing:
             async with self._removal:
                 return
@@ -74,18 +74,18 @@ class LogSweep:
     async def sweep(self, now_ms: int, in_use: Callable[[str], bool]) -> None:
         """Copy logs, then remove logs.
 
-        The files are listed before the attempts. A log that begins in between is therefore not in the list, and is not
-        mistaken for the log of an unknown attempt.
+        The sweep lists the files before the attempts. A log that begins between the two steps is therefore not in the
+        list of files, and is not mistaken for the log of an unknown attempt.
 
         Args:
             now_ms: The time, in milliseconds since the epoch.
-            in_use: Returns whether somebody reads the log with this name, which then is not removed.
+            in_use: Returns whether somebody reads the log with a name. Such a log is not removed.
         """
         found = await asyncio.to_thread(self._find)
         known = await self._known()
         if self._location is not None:
             found = await asyncio.to_thread(self._copy, self._location, found, known, now_ms)
-            known = await self._known()  # the copies took a while, and new jobs may have come
+            known = await self._known()  # New jobs may have been submitted during the copies.
         removals = choose(found, known, self._retention, now_ms, has_location=self._location is not None)
         if self._location is not None and self._retention.keep_ms is not None:
             here = {log.name for log in found}
@@ -109,7 +109,7 @@ class LogSweep:
                     name = self._directories.name(task.task_id, attempt.attempt_id)
                     ended_ms = None if attempt.is_live else attempt.finished_at_ms
                     known[name] = Known(ended_ms, stored_as(name, record))
-            await asyncio.sleep(0)  # lets the loop handle other events
+            await asyncio.sleep(0)  # The sleep lets the loop handle other events.
         return known
 
     def _find(self) -> list[Found]:
@@ -118,7 +118,9 @@ class LogSweep:
     def _copy(
         self, location: LogLocation, found: Sequence[Found], known: Mapping[str, Known], now_ms: int
     ) -> list[Found]:
-        """Copy complete logs, and return the updated list. After an error the rest waits for the next sweep."""
+        """Copy complete logs to the log location, and return the updated list of logs. After an error, the next sweep
+        copies the remaining logs.
+        """
         logs = list(found)
         for number, log in enumerate(logs):
             attempt = known.get(log.name)
@@ -154,13 +156,14 @@ class LogSweep:
                     remove_log(path, reason, end)
             except (IrisError, OSError) as error:
                 _log.warning("cannot remove the log %s: %s", path, error)
-            except Exception:  # noqa: BLE001 - the other logs have to be removed
+            except Exception:  # noqa: BLE001 - An error with one log must not keep the other logs from being removed.
                 _log.exception("cannot remove the log %s", path)
 
 
 def stored_as(name: str, record: JobRecord) -> str:
-    """Return the name of a log at the log location. It contains the time of submission, because an earlier cluster may
-    have stored the logs of a job with the same name."""
+    """Return the name of a log at the log location. The name contains the time of submission, because an earlier
+    cluster may have stored the logs of a job with the same name.
+    """
     task, _, attempt = name.rpartition("/")
     return f"{task}-{record.job.submitted_at_ms:x}/{attempt}"
 
@@ -168,7 +171,7 @@ def stored_as(name: str, record: JobRecord) -> str:
 def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     """Fetch a log from the log location, unless this machine has the whole log.
 
-    If the log location does not have the log either, no directory is left behind.
+    If the log location does not have the log either, this function leaves no directory behind.
 
     Raises:
         UnavailableError: A file of the log could not be fetched.
@@ -178,7 +181,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     if not away.exists() and (has_end(path) or list_segments(path)):
         return
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    away.touch()  # marks the log as incomplete in case the fetch fails
+    away.touch()  # The file marks the log as incomplete in case the fetch fails.
     location.fetch(name, path)
     if list_files(path):
         (path / STORED).touch()
@@ -191,7 +194,8 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
 def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
     """Remove the segments of a log, and write the reason into its `end`.
 
-    The reason is written first, so that a reader always finds either the segments or the reason.
+    The reason of the removal is written before the segments are removed, so that a reader always finds either the
+    segments or the reason.
 
     Args:
         path: The directory of the log; created if it is missing.
@@ -241,7 +245,7 @@ def _inspect(name: str, path: Path) -> Found:
 
 
 def _end_of_unclosed(path: Path) -> LogEnd:
-    """Return an end for a log without one, with the number of bytes counted in the last segment."""
+    """Return an end record for a log that has no end, with the number of bytes counted in the last segment."""
     segments = list_segments(path)
     last = segments[-1] if segments else None
     with LogReader(path, last.offsets, position=last.position) if last else LogReader(path) as reader:

@@ -1,4 +1,4 @@
-"""What the saver writes together, and what it tells the controller afterwards."""
+"""The changes that the saver writes together, and the consequences that the controller carries out afterwards."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """What the controller has to do after a batch with a change of this job was tried.
+    """The consequences of a change of one job, which the controller carries out after the attempt to write the change.
 
     Attributes:
         record: The job.
         instructions: The instructions to carry out now.
-        is_saved: Whether the change is saved. If not, the instructions are those that need no saving.
+        is_saved: Whether the change is saved. If the change is unsaved, `instructions` has only the instructions that
+            need no saving.
         is_current: Whether the store now has the job's current state.
-        has_news: Whether watchers of the job have to be told.
+        has_news: Whether the controller has to notify the watchers of the job.
     """
 
     record: JobRecord
@@ -39,7 +40,7 @@ class TriedBatch:
 
     Attributes:
         added: The new jobs that are saved.
-        refused: The new jobs that could not be saved. Nobody tries to save them again.
+        refused: The new jobs that could not be saved. The saver does not try to save these jobs again.
         changes: The changes of other jobs.
     """
 
@@ -50,15 +51,15 @@ class TriedBatch:
 
 @dataclass(slots=True)
 class PendingJob:
-    """What is saved of one job, and what is not.
+    """Tracks which changes of one job are saved, and which are not.
 
     Attributes:
         record: The job.
-        saved_revision: The store has all changes up to this revision.
-        announced_revision: Watchers were told about all changes up to this revision.
+        saved_revision: The store has all changes of the job up to this revision.
+        announced_revision: Watchers have seen all changes of the job up to this revision.
         instructions: The instructions to carry out once the job is saved.
         results: The unsaved results: task index and outcome.
-        last_saved: The job as the store has it, while newer changes cannot be saved; None if nothing has failed.
+        last_saved: The stored state of the job, while newer changes cannot be saved; None if no write has failed.
     """
 
     record: JobRecord
@@ -70,12 +71,13 @@ class PendingJob:
 
     @property
     def is_unsaved(self) -> bool:
-        """Whether the store lacks something of the job."""
+        """Whether the job has changes that are not in the store."""
         return self.record.job.revision > self.saved_revision or bool(self.results)
 
     def unsaved_change(self) -> JobChange:
-        """Return what the controller does after a failed write: it carries out the stops that need no saving, and
-        announces a changed reason."""
+        """Return what the controller has to do after a failed write: carry out the stops that need no saving, and
+        announce a changed reason.
+        """
         record = self.record
         stops = [step for step in self.instructions if _is_stop_for_good(record, step)]
         self.instructions = [step for step in self.instructions if not _is_stop_for_good(record, step)]
@@ -96,7 +98,9 @@ class PendingLaunch:
 
 @dataclass(slots=True)
 class WrittenJob:
-    """How far a job had come when its batch was written; by the time the batch is on the disk it may have changed."""
+    """The revision and instructions of a job that a batch contains. The job may change further while the batch is
+    written.
+    """
 
     pending: PendingJob
     revision: int
@@ -109,8 +113,8 @@ class Batch:
     """What is written together.
 
     Attributes:
-        outcome: Set after the attempt to write: the error, or None. The future never has an exception, because many
-            callers may wait for it, or none.
+        outcome: A future whose result is set after the attempt to write: the error, or None. The future never has an
+            exception, because an exception that no caller awaits would be logged.
         launches: The new jobs.
         jobs: The changed jobs, by id.
         endpoints: The changed endpoints, by id; None for a removed one.

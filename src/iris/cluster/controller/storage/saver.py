@@ -1,14 +1,16 @@
-"""Writes what has changed into the store, many changes with one fsync, and hands each written batch to the controller.
+"""Writes changes of the state into the store, many changes with one fsync, and reports each written batch to the
+controller.
 
-The rule: whatever leaves the controller waits. The state in memory changes at once, on the controller's loop. Answers,
-messages to watchers and calls to workers go out once the change is on the disk.
+The state in memory changes at once, on the controller's loop. Everything that leaves the controller waits for the disk:
+answers, messages to watchers and calls to workers are sent once the change is saved.
 
     loop:    change, change ──► batch 1 │ change, change, change ──► batch 2 │ …
     thread:                     write, fsync ──────────────────────► write, fsync
     loop:                              consequences of batch 1               consequences of batch 2
 
-While one batch is written, the next one gathers. A busy controller therefore needs no more fsyncs than its disk can do,
-and an idle one waits for nothing but its own. One thread writes and reads, so the store never has two users at once.
+While one batch is written, further changes gather in the next batch. A busy controller therefore needs no more fsyncs
+than its disk can do, and an idle controller waits for a single fsync. One thread writes and reads, so the store never
+has two users at once.
 """
 
 from __future__ import annotations
@@ -34,19 +36,22 @@ T = TypeVar("T")
 
 
 class SavedJobs(Protocol):
-    """What readers of jobs need: they must not show a change that a killed controller would not remember."""
+    """The interface by which readers see only the saved state of jobs. A reader must not show a change that would be
+    lost if the controller were killed.
+    """
 
     def shown(self, record: JobRecord) -> JobRecord:
         """Return the state of a job that readers may see."""
         ...
 
     async def settled(self) -> bool:
-        """Wait until the changes up to now are saved; return False if they could not be saved for now."""
+        """Wait until all earlier changes are saved; return False if these changes could not be saved for now."""
         ...
 
 
 class Saver:
-    """Saves the controller's changes. The controller iterates over `batches` and carries out what each one allows.
+    """Saves the controller's changes. The controller iterates over `batches` and carries out the consequences of each
+    batch.
 
     Args:
         store: The store. Nothing else uses it while the saver runs.
@@ -54,7 +59,7 @@ class Saver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: dict[str, PendingJob] = {}  # a finished job whose final state is saved has no entry
+        self._pending: dict[str, PendingJob] = {}  # A finished job whose final state is saved has no entry.
         self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
         self._reading = asyncio.Lock()
@@ -64,17 +69,19 @@ class Saver:
         self._retry: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
-        """Write what is left, if possible, and release the store. The iteration over `batches` has ended."""
+        """Write the remaining changes, if possible, and release the store. The caller has ended the iteration over
+        `batches`.
+        """
         if self._retry is not None:
             self._retry.cancel()
         if not self._gathering.is_empty:
             await self._write(self._gathering)
         self._thread.shutdown()
 
-    # Changes. None of these methods waits; `saved` does.
+    # The methods below note changes and return at once. Only `saved` waits for the disk.
 
     def adopt(self, record: JobRecord) -> None:
-        """Note a job that was just loaded from the store."""
+        """Track the changes of a job that was just loaded from the store."""
         if not record.job.is_finished:
             self._pending_of(record)
 
@@ -84,10 +91,10 @@ class Saver:
         instructions: Iterable[Instruction] = (),
         results: Iterable[tuple[int, bytes]] = (),
     ) -> None:
-        """Save a job that has changed, and hand out its instructions afterwards.
+        """Save a job that has changed, and report its instructions to the controller afterwards.
 
-        If the job cannot be saved (the disk is full), watchers hear nothing, and the caller that waits for `saved` gets
-        the error. The saver tries again every second.
+        If the job cannot be saved, for example on a full disk, watchers get no message, and a caller that waits for
+        `saved` gets the error. The saver tries again every second.
 
         Args:
             record: The job.
@@ -101,7 +108,7 @@ class Saver:
         self._wake.set()
 
     def reason_changed(self, record: JobRecord) -> None:
-        """Note that only a waiting reason has changed, by one revision, and that this revision needs no saving.
+        """Note that a revision of the job has changed only a waiting reason, and therefore needs no saving.
 
         Reasons are not stored, because the scheduler finds them again after a restart. `job_changed` still announces
         the reason to watchers.
@@ -121,7 +128,7 @@ class Saver:
         self._wake.set()
 
     def unfence(self, worker_id: str, incarnation: str) -> None:
-        """Remove a fence that is too old to matter."""
+        """Remove the fence of a worker's process, because the fence is too old to matter."""
         self._gathering.fenced[worker_id, incarnation] = False
         self._wake.set()
 
@@ -138,10 +145,10 @@ class Saver:
     # Waiting and reading.
 
     async def add_job(self, record: JobRecord, bundle: bytes, instructions: Iterable[Instruction] = ()) -> None:
-        """Save a new job, and hand out its instructions afterwards.
+        """Save a new job, and report its instructions to the controller afterwards.
 
         Raises:
-            IrisError: The job could not be saved, and nobody tries again.
+            IrisError: The job could not be saved. The saver does not try again.
         """
         pending = PendingJob(record, 0, 0, list(instructions))
         launch = PendingLaunch(pending, bundle, asyncio.get_running_loop().create_future())
@@ -153,7 +160,7 @@ class Saver:
             raise error.with_traceback(None)
 
     async def until_launched(self, job_id: str) -> None:
-        """Wait until no new job with this id is on its way into the store."""
+        """Wait until no new job with this id is waiting to be saved."""
         while (launch := self._launches.get(job_id)) is not None:
             await asyncio.shield(launch.outcome)
 
@@ -170,15 +177,15 @@ class Saver:
             raise error.with_traceback(None)
 
     async def settled(self) -> bool:
-        """Wait until the changes up to now are saved, or could not be saved.
+        """Wait until all earlier changes are saved, or an attempt to save them has failed.
 
         Returns:
-            Whether they are saved. If not, a reader has to look again, because `shown` has changed.
+            Whether the changes are saved. If not, a reader has to call `shown` again, because its result has changed.
         """
         return await self._tried() is None
 
     def shown(self, record: JobRecord) -> JobRecord:
-        """Return the state of a job that readers may see: a controller killed now would still know it afterwards."""
+        """Return the state of a job that readers may see. This state would survive a kill of the controller."""
         pending = self._pending.get(record.job_id)
         return record if pending is None else pending.last_saved or record
 
@@ -205,7 +212,8 @@ class Saver:
     async def batches(self) -> AsyncGenerator[TriedBatch]:
         """Write batches without end, and yield each one after the attempt to write it.
 
-        Callers that wait for a batch are answered when the iteration goes on, so the consequences come first.
+        Callers that wait for a batch get their result when the iteration continues, so the controller carries out the
+        consequences first.
         """
         while True:
             await self._wake.wait()
@@ -242,7 +250,7 @@ class Saver:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
         except IrisError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - a bug, which must not end the saving for all jobs
+        except Exception as error:  # noqa: BLE001 - A bug in one write must not end the saving of all jobs.
             _log.exception("a batch of changes cannot be saved")
             return InternalError(f"the controller cannot save: {type(error).__name__}: {error}")
         return None
@@ -278,7 +286,7 @@ class Saver:
         return JobChange(record, instructions, is_saved=True, is_current=is_current, has_news=has_news)
 
     async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
-        """Return what the store has of the jobs of a failed batch, except for jobs of which that is known."""
+        """Return the stored states of a failed batch's jobs, except for jobs whose stored state was read before."""
         wanted = [job_id for job_id, pending in batch.jobs.items() if pending.last_saved is None]
         try:
             return await self.read(self._store.load_jobs, wanted)
@@ -287,21 +295,23 @@ class Saver:
             return {}
 
     def _show_last_saved(self, batch: Batch, last_saved: Mapping[str, JobRecord], error: IrisError) -> None:
-        """Show readers the last saved state of the jobs of a failed batch. A job whose waiting reason alone has changed
-        is shown as it is, because reasons need no saving."""
+        """Show readers the last saved state of the jobs of a failed batch. Readers see the newest state of a job if
+        only its waiting reason has changed, because reasons need no saving.
+        """
         for job_id, stored in last_saved.items():
             pending = batch.jobs[job_id]
             if pending.is_unsaved:
                 pending.last_saved = JobRecord(stored.job, stored.launch, stored.facts, why_outdated=str(error))
 
     def _give_back(self, batch: Batch, launches: Sequence[PendingLaunch], error: IrisError) -> TriedBatch:
-        """Put the changes of a failed batch back, to be tried again.
+        """Return the changes of a failed batch to the gathering batch, so that the saver writes them again.
 
-        1. New jobs are refused. They may be what did not fit, so the rest is tried again at once.
-        2. A batch without new jobs is tried again after `RETRY_S`.
-        3. Stops for good are handed out nevertheless: they lose nothing, and the stopped attempt may be what fills the
-           disk. A stop for a gang's restart waits. If the controller were killed before the restart is saved, the next
-           controller would take the end of the attempt for somebody's wish.
+        1. New jobs are refused, because they may be too large for the disk. The other changes are written at once.
+        2. A batch without new jobs is written again after `RETRY_S`.
+        3. The controller carries out final stops of attempts although they are unsaved, because a final stop loses no
+           data, and the stopped attempt may be filling the disk. A stop for a gang's restart waits until the restart is
+           saved. If the controller were killed before that, the next controller would count the stopped attempt as
+           killed by a user.
         """
         for launch in launches:
             del self._launches[launch.pending.record.job_id]
@@ -309,7 +319,7 @@ class Saver:
         self._gathering.add_older(batch)
         if launches:
             if self._gathering.is_empty:
-                batch.outcome.set_result(None)  # nothing else is left to write, and readers never see a refused job
+                batch.outcome.set_result(None)  # Nothing else is left to write, and readers never see a refused job.
             else:
                 self._gathering.outcome.add_done_callback(lambda done: batch.outcome.set_result(done.result()))
                 self._wake.set()

@@ -1,11 +1,11 @@
 """The tables of the controller's database, version by version.
 
-`MIGRATIONS[n]` brings a database from version n to n + 1. A new database goes through all steps. A released step is
-never changed. To add a table or a column, append a step, and add a dump of the new version to
-tests/cluster/controller/databases, where a test opens all of them.
+`MIGRATIONS[n]` brings a database from version n to n + 1. A new database goes through all migrations. A released
+migration is never changed. To add a table or a column, append a migration, and add a dump of the new version to
+tests/cluster/controller/databases. A test opens every dump there.
 
-A new field of a record (JSON) or of a message (protobuf) needs no step if the default is right for an older record, and
-if an older Iris may ignore the field and lose it with its next save.
+A new field of a record (JSON) or of a message (protobuf) needs no migration if the default value is right for older
+records, and if an older Iris may ignore the field and drop it when it saves the record.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def check_version(db: sqlite3.Connection, name: str) -> None:
     version = _version_of(db)
     if version > SCHEMA_VERSION:
         raise FailedPreconditionError(
-            f"{name} was written by a newer version of Iris: update this one"
-            f" (its version is {version}, this Iris knows up to {SCHEMA_VERSION})"
+            f"{name} was written by a newer version of Iris: update Iris on this machine"
+            f" (the database has version {version}, this Iris knows up to {SCHEMA_VERSION})"
         )
 
 
 def migrate(db: sqlite3.Connection, path: Path | None) -> None:
-    """Bring a database to the newest version, with one transaction for each step. First copy the old database to a file
-    beside it.
+    """Migrate a database to the newest version, with one transaction for each step. Before the first step, copy the old
+    database to a file in the same directory.
 
     Args:
         db: The connection, in autocommit mode.

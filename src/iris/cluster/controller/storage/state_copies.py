@@ -1,13 +1,13 @@
-"""Finds out whether a state directory is a copy of another one, and makes a new cluster of a copy.
+"""Detects whether a state directory is a copy of another one, and turns a copy into a new cluster.
 
 cluster-id   the cluster's id, written once
 place        the identity of the file `cluster-id` when the directory was last used: device, inode, and time of change
 copied       where the original of a copy was, until the copy has become a cluster of its own
 
-A copy must not act as the original, which may still run. The copy would kill the original's workers, because the copied
-files name them. It would cancel the original's jobs on Slurm and Ray, and workers would accept it as their controller,
-because it has the copied key. Therefore a copy starts as a new cluster: it gets an id and a key of its own, and takes
-over neither workers nor unfinished jobs.
+A controller in a copied state directory must not act as the original, which may still run. The copy would kill the
+original's workers, because the copied files name these workers. The copy would cancel the original's jobs on Slurm and
+Ray, and workers would accept the copy as their controller, because the copied key is the same. Therefore a copy starts
+as a new cluster: the copy gets a new id and a new key, and takes over neither workers nor unfinished jobs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from iris.system.files import sync_directory, write_file
 _ID_FILE = "cluster-id"
 _PLACE_FILE = "place"
 _COPIED_FILE = "copied"
-# The files that name processes, gangs, keys and certificates of the original, besides its workers' identities.
+# A copy must not keep these files, because they name processes, gangs, keys and certificates of the original.
 _ORIGINALS_OWN = (
     KEY_FILE,
     TOKEN_FILE,
@@ -67,21 +67,23 @@ class IdFileIdentity:
         return cls(status.st_dev, status.st_ino, status.st_ctime_ns, str(directory))
 
     def is_same_file(self, other: IdFileIdentity) -> bool:
-        """Return whether both are the same file. Neither a new mount nor a `chmod` alone makes it another file."""
+        """Return whether both are the same file. A file counts as the same after a new mount or a `chmod`, but not
+        after both.
+        """
         stayed = self.device == other.device or self.changed_ns == other.changed_ns
         return self.inode == other.inode and stayed
 
 
 def detect_copy(directory: Path, *, take_over: bool = False) -> str:
-    """Find out whether a state directory is a copy, and store the identity of its id file. The caller has locked the
+    """Detect whether a state directory is a copy, and store the identity of its id file. The caller has locked the
     directory.
 
-    A copy loses the files that name its original's processes, gangs and keys. The caller ends its jobs by
-    `disown_jobs`.
+    This function deletes the files of a copy that name processes, gangs and keys of the original. The caller then ends
+    the jobs of the copy with `disown_jobs`.
 
     Args:
         directory: The state directory.
-        take_over: Continue in a copy as the original, because the original will not run again.
+        take_over: Whether a copy continues as the original, because the original will not run again.
 
     Returns:
         The path of the original, if the directory is a copy whose jobs are not disowned yet; otherwise an empty string.
@@ -101,7 +103,7 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
         if take_over:
             (directory / _COPIED_FILE).unlink(missing_ok=True)
         else:
-            # Written first, so that a controller that is killed after this continues here at its next start.
+            # This file is written first, so that a controller that is killed later continues here at its next start.
             write_file(directory / _COPIED_FILE, f"{before.directory}\n", durable=True)
             _forget_original(directory)
             place = None
@@ -119,10 +121,10 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
 def disown_jobs(directory: Path, original: str) -> int:
     """End the unfinished jobs of a copy, remove its endpoints and tokens, and return the number of ended jobs.
 
-    The jobs may continue in the original. In the copy they end as KILLED, without a charge to a retry budget, and
-    without a call to their workers.
+    The jobs may continue in the original. In the copy the jobs end as KILLED. Their retry budgets are not charged, and
+    their workers are not called.
     """
-    # Loaded here, because only a copy needs the store before its workers start.
+    # The import is here, because only a copy needs the store before its workers start.
     from iris.cluster.controller.storage.store import Changes, Store
 
     why = (
@@ -162,4 +164,4 @@ def _read_identity(directory: Path) -> IdFileIdentity | None:
     try:
         return IdFileIdentity(**json.loads((directory / _PLACE_FILE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # the directory is new, or an earlier version of Iris wrote it
+        return None  # The directory is new, or an earlier version of Iris wrote it.

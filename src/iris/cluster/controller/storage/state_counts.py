@@ -1,4 +1,4 @@
-"""Counts the jobs and tasks in a database that a controller has left, without changing the database."""
+"""Counts the jobs and tasks in the database of a controller that has ended, without changing the database."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 """The state directory of a controller: locks it against other controllers, and checks which version of Iris wrote it.
 
+The files in the directory:
+
 lock       locked by the running controller; the file has the controller's process id
 version    the version of the state, which is the version of the database (schema.py)
 engine     the name of the engine on which the jobs run
-cluster-id, place, copied   says whether the directory is an original or a copy (state_copies.py)
+cluster-id, place, copied   show whether the directory is an original or a copy (state_copies.py)
 left       why some attempts could not be stopped when the controller ended
 """
 
@@ -52,8 +54,8 @@ def lock_state_dir(directory: Path) -> Iterator[None]:
         if lock is None:
             holder = (directory / "lock").read_text().strip() or "unknown"
             raise FailedPreconditionError(
-                f"{directory} is in use by the controller of process {holder}: end that one first ('iris down', if"
-                " 'iris up' has started it), or take another directory (--state-dir)"
+                f"{directory} is in use by the controller of process {holder}: end that controller first (with"
+                " 'iris down', if 'iris up' has started it), or use another directory (--state-dir)"
             )
     except OSError as error:
         raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
@@ -63,7 +65,7 @@ def lock_state_dir(directory: Path) -> Iterator[None]:
             file.write(f"{os.getpid()}\n")
             file.flush()
             if version < SCHEMA_VERSION:
-                # Before the migration, which may be interrupted.
+                # The version is written before the migration, because the migration may be interrupted.
                 write_file(directory / "version", f"{SCHEMA_VERSION}\n", durable=True)
         except OSError as error:
             raise ResourceExhaustedError(f"cannot write {directory}: {error}") from error
@@ -86,7 +88,7 @@ def _check_version(directory: Path) -> int:
         raise DataLossError(f"{path} cannot be read: expected a number, found {text[:20]!r}") from error
     if version > SCHEMA_VERSION:
         raise FailedPreconditionError(
-            f"{directory} was written by a newer version of Iris: update this one, or take another directory"
-            f" (its version is {version}, this Iris knows up to {SCHEMA_VERSION})"
+            f"{directory} was written by a newer version of Iris: update Iris on this machine, or use another"
+            f" directory (this one has version {version}, this Iris knows up to {SCHEMA_VERSION})"
         )
     return version

@@ -1,9 +1,9 @@
 """Stores the controller's state in one SQLite file.
 
-The boring choice: one connection in WAL mode with `synchronous=FULL`. When a write returns, its data would survive a
-power failure, as far as the disk keeps the promise of `fsync`. The controller's loop gathers rows in `Changes`, and one
-thread writes them (saver.py). One fsync therefore serves many changes, and the loop waits for none. Think again when
-one disk's fsyncs no longer keep up.
+The boring choice: the store has one connection in WAL mode with `synchronous=FULL`. When a write returns, its data
+would survive a power failure, as far as the disk keeps the promise of `fsync`. The controller's loop gathers rows in
+`Changes`, and one thread writes them (saver.py). One fsync therefore serves many changes, and the loop waits for none.
+Reconsider this choice when the fsyncs of one disk no longer keep up.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class StoredToken:
     """A stored token.
 
     Attributes:
-        token: The token as a list of tokens shows it.
+        token: The data of the token that `iris token list` shows.
         request_id: The id of the request that created the token; may be empty.
         revocation: The number of the token's revocation; 0 if the token is not revoked.
     """
@@ -142,8 +142,9 @@ class Store:
         self._name = "memory" if path is None else str(path)
         if path is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Without a timeout for locks, because only another controller could hold one. The check for one thread is off,
-        # because the controller's loop uses the connection before the saver's thread does, but never at the same time.
+        # The connection has no timeout for locks, because only another controller could hold a lock. The check that
+        # only one thread uses the connection is off, because the controller's loop uses the connection before the
+        # saver's thread does, but never at the same time.
         try:
             if path is not None:
                 # Only this user may read the file, because the environments of jobs are in it. SQLite gives its
@@ -175,7 +176,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error
         if path is not None:
-            # SQLite syncs the contents. The names of the file and of its directory are synced here.
+            # SQLite syncs only the contents of the file. This code syncs the names of the file and of its directory.
             sync_directory(path.parent)
             sync_directory(path.parent.parent)
 
@@ -282,7 +283,7 @@ class Store:
             self._db.execute("COMMIT")
             failpoint("store.commit.after")
         except sqlite3.IntegrityError:
-            raise  # only a bug in Iris causes this error, and the transaction was rolled back
+            raise  # Only a bug in Iris causes this error, and the transaction was rolled back.
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -290,7 +291,8 @@ class Store:
             raise kind(f"the controller cannot write {self._name}: {error}") from error
 
 
-# Tasks have a table of their own. Gangs follow from the tasks, and the tally is counted anew.
+# These fields are not stored with the job: tasks have a separate table, gangs follow from the tasks, and the tally is
+# counted anew.
 _JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in ("tasks", "gangs", "tally", "transitions"))
 
 
@@ -322,7 +324,7 @@ _ATTEMPT_FIELDS = tuple(field.name for field in fields(TaskAttempt))
 def _known(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a record that this version of Iris knows.
 
-    A field that an older version did not write gets its default. A field that a newer version wrote is ignored. A newer
-    version for which that would do harm has given the database another schema version.
+    A field that an older version did not write gets its default. A field that a newer version wrote is ignored. If
+    ignoring a field did harm, the newer version of Iris would have raised the schema version of the database.
     """
     return {name: value for name, value in record.items() if name in names}

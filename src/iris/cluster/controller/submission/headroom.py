@@ -1,7 +1,7 @@
 """Keeps some disk space, inodes and file descriptors of the controller free, by refusing new jobs and streams.
 
-The headroom is for what the controller already has: it still saves the reports of running attempts, answers questions,
-and ends jobs.
+The headroom serves the jobs that the controller has already accepted. With the headroom, the controller can still save
+the reports of running attempts, answer read calls, and end jobs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from iris.reasons import ErrorReason
 from iris.system.event_loop import open_file_limit
 
 DISK_HEADROOM_BYTES = 64 * 1024 * 1024
-INODE_HEADROOM = 1000  # for files of the database, of workers and of logs
-_INODE_SHARE = 20  # on a disk with few inodes, the headroom is this fraction of them: one twentieth
-# For calls, connections to workers and logs. If the process may have few descriptors, a quarter of them is kept free.
+INODE_HEADROOM = 1000  # Iris needs free inodes for files of the database, of workers and of logs.
+_INODE_SHARE = 20  # On a disk with few inodes, one twentieth of all inodes is kept free.
+# Calls, connections to workers and logs need these descriptors. A process with few descriptors keeps a quarter free.
 DESCRIPTOR_HEADROOM = 64
 _DESCRIPTORS = "/proc/self/fd"
 
 
 class Headroom:
-    """Checks what is left each time something new is requested.
+    """Checks the free disk space, inodes and file descriptors before each new job and stream.
 
     Args:
         directory: The state directory; None if the controller stores nothing on a disk.
@@ -33,17 +33,18 @@ class Headroom:
         self._directory = directory
 
     def check_job(self, size: int) -> None:
-        """Refuse a new job if the headroom would be used.
+        """Refuse a new job if the job would use the headroom of the disk.
 
         Args:
             size: The size of the submission in bytes.
 
         Raises:
-            ResourceExhaustedError: Too little is left. The message says of what, and what to do.
+            ResourceExhaustedError: Too little disk space or too few inodes are left. The message names the resource and
+                what to do.
         """
         if self._directory is not None:
             disk = os.statvfs(self._directory)
-            # File systems that create inodes on demand report 0 of them.
+            # File systems that create inodes on demand report a total of 0 inodes.
             if disk.f_files and disk.f_favail < min(INODE_HEADROOM, disk.f_files // _INODE_SHARE):
                 raise ResourceExhaustedError(
                     f"the disk of the controller has hardly any inodes left: {disk.f_favail} of {disk.f_files} in"
@@ -63,7 +64,7 @@ class Headroom:
             raise ResourceExhaustedError(_descriptor_error("jobs"), reason=ErrorReason.SHORTAGE)
 
     def check_stream(self) -> None:
-        """Refuse a new stream if the headroom would be used.
+        """Refuse a new stream if the stream would use the headroom of file descriptors.
 
         Raises:
             UnavailableError: Hardly any file descriptors are left. The caller may try again later.
@@ -75,7 +76,7 @@ class Headroom:
         limit = open_file_limit()
         if limit == resource.RLIM_INFINITY:
             return True
-        # Since Linux 6.2 the size of the directory is the number of descriptors. Older kernels report 0.
+        # Since Linux 6.2 the size of /proc/self/fd is the number of open descriptors. Older kernels report the size 0.
         used = os.stat(_DESCRIPTORS).st_size or len(os.listdir(_DESCRIPTORS))
         return limit - used >= min(DESCRIPTOR_HEADROOM, limit // 4)
 

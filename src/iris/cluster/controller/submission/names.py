@@ -1,4 +1,4 @@
-"""Finds the name of a new job. A child job that an attempt submits gets another name if its own is taken."""
+"""Finds the name of a new job. A child job that an attempt submits gets another name if the requested name is taken."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from iris.reasons import ErrorReason
 async def claim_name(request: LaunchJobRequest, jobs: JobTable, saver: Saver) -> JobRecord | None:
     """Set the request's name to the first free one of `names_of`.
 
-    The name is free until the caller waits for something, or passes the job to the saver.
+    The claim is valid until the caller awaits something, or passes the job to the saver.
 
     Returns:
-        The job of the same submission, if the request repeats one whose answer was lost; otherwise None.
+        The job that an earlier copy of this request created, if that request's answer was lost; otherwise None.
 
     Raises:
         AlreadyExistsError: Another job has the name.
@@ -72,7 +72,7 @@ def names_of(request: LaunchJobRequest) -> Iterator[str]:
 
 
 def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobRequest, parent: Job | None) -> bool:
-    """Return whether to try the next name if a job has this one, instead of refusing the request.
+    """Return whether a submission whose name is taken gets the next name, instead of being refused.
 
     Args:
         asked_name: The name that the request asked for.
@@ -83,5 +83,5 @@ def is_passed_over(asked_name: str, request: LaunchJobRequest, known: LaunchJobR
     if parent is None or not request.HasField("parent_attempt_id"):
         return False
     if (known.asked_name or known.name) != asked_name:
-        return True  # the name was made for a job with another asked name, or a user chose a name of this form
+        return True  # The name was made for a job with another asked name, or a user chose a name of this form.
     return request.parent_attempt_id > 0 and bool(why_orphaned(known, parent))

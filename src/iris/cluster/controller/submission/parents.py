@@ -1,4 +1,4 @@
-"""Says whether a job can have a child job, and when a child job ends with its parent. Pure."""
+"""Decides whether a job can have a child job, and when a child job ends with its parent. Pure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def check_parent(request: LaunchJobRequest, parent: Job) -> None:
     if request.HasField("parent_attempt_id"):
         index, attempt_id = request.parent_task_index, request.parent_attempt_id
         attempts = parent.tasks[index].attempts if 0 <= index < len(parent.tasks) else []
-        which = f"attempt {attempt_id} of {make_task_id(parent.job_id, index)}"
+        submitting_attempt = f"attempt {attempt_id} of {make_task_id(parent.job_id, index)}"
         if not 0 <= attempt_id < len(attempts):
             raise InvalidArgumentError(
-                f"{which} does not exist: parent_attempt_id must name the attempt that submits the child job"
+                f"{submitting_attempt} does not exist: parent_attempt_id must name the attempt that submits the child"
+                " job"
             )
         if not attempts[attempt_id].is_live:
-            raise FailedPreconditionError(f"{which} has ended: it cannot submit new child jobs")
+            raise FailedPreconditionError(f"{submitting_attempt} has ended: it cannot submit new child jobs")
 
 
 def why_orphaned(request: LaunchJobRequest, parent: Job) -> str:

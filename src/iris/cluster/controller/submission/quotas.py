@@ -1,4 +1,4 @@
-"""Counts the unfinished jobs and tasks of each user, and refuses more than the user's quota."""
+"""Counts the unfinished jobs and tasks of each user, and refuses jobs that exceed the user's quota."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from iris.reasons import ErrorReason
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much each user of a cluster may have at the same time. The defaults are the same as in `iris.config`.
+    """The number of jobs, tasks and streams that each user of a cluster may have at the same time. The defaults are the
+    same as in `iris.config`.
 
     Attributes:
         jobs: The number of unfinished jobs.
@@ -25,7 +26,7 @@ class Quota:
 
 
 class QuotaUse:
-    """How much of the quota each user has used.
+    """The number of unfinished jobs and tasks of each user.
 
     Args:
         quota: The quota of every user.
@@ -51,9 +52,9 @@ class QuotaUse:
             ("tasks of jobs", self._tasks[user], tasks, self._quota.tasks, "--max-tasks-per-user"),
         ):
             if has + more > limit:
-                whose = f"user {quoted(user)} has" if user else "there are"
+                user_has = f"user {quoted(user)} has" if user else "there are"
                 raise ResourceExhaustedError(
-                    f"{whose} {has:,} unfinished {what}, and {more:,} more would exceed the limit of"
+                    f"{user_has} {has:,} unfinished {what}, and {more:,} more would exceed the limit of"
                     f" {limit:,}: wait for some, or kill some ('iris ps', 'iris kill'; 'iris up {option}' sets the"
                     " limit)",
                     reason=ErrorReason.QUOTA_EXCEEDED,

@@ -14,17 +14,17 @@ from iris.rpc.address import parse_address
 LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 Report = cluster_pb2.Controller.ReportTaskStateRequest
 
-MAX_JOB_ID_BYTES = 1000  # the size of a job's name together with the names of all its parent jobs
-MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the client has the same limit (cluster/client/pickling.py)
-# The limit of the client (cluster/client/workspace_archive.py), and some more because compression may enlarge files.
+MAX_JOB_ID_BYTES = 1000  # The size limit of a job's name together with the names of all its parent jobs.
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # The client has the same limit (cluster/client/pickling.py).
+# The limit is higher than the client's (cluster/client/workspace_archive.py), because compression may enlarge files.
 MAX_BUNDLE_BYTES = 110 * 1024**2
-# Linux starts no program with a word, or a variable with its name, of more than 128 KiB. All words and variables
-# together end at 2 MiB with the usual stack size, and the worker adds its own variables.
+# Linux starts no program with a command-line word, or a variable with its name, of more than 128 KiB. All words and
+# variables together may have 2 MiB with the usual stack size, and the worker adds variables for each task.
 MAX_WORD_BYTES = 128 * 1024 - 1
 MAX_WORDS_BYTES = 768 * 1024
-MAX_PORTS = 100  # for each task
+MAX_PORTS = 100  # Each task may have up to 100 named ports.
 MAX_PATH_BYTES = 4095
-MAX_KEY_BYTES = 200  # the size of an id that a program made up
+MAX_KEY_BYTES = 200  # The size limit of an id that a program has generated.
 MAX_WORKERS = 10_000
 MAX_METADATA_BYTES = 64 * 1024  # about one worker
 MAX_ERROR_CHARACTERS = 4000
@@ -35,7 +35,7 @@ def check_sizes(request: LaunchJobRequest) -> None:
     """Refuse a submission with a part that is too large.
 
     Raises:
-        InvalidArgumentError: `pickled_by` is no Python version.
+        InvalidArgumentError: `pickled_by` is not a Python version.
         ResourceExhaustedError: A part is larger than its limit.
     """
     _check("the job's id", f"{request.parent_job_id}/{request.name}".encode(), MAX_JOB_ID_BYTES, "give shorter names")
@@ -81,8 +81,9 @@ def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
 
 
 def trim_report(report: Report) -> None:
-    """Shorten the parts of a report that a task has made too large. The report itself is never refused, because the
-    controller has to know that the attempt has ended."""
+    """Shorten the texts and the result in a report that a task has made too large. The report itself is never refused,
+    because the controller has to know that the attempt has ended.
+    """
     size = len(report.serialized_result)
     if size > MAX_RESULT_BYTES:
         report.ClearField("serialized_result")

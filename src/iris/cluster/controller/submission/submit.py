@@ -1,4 +1,4 @@
-"""Accepts new jobs. `Submissions.submit` tells the whole story, one step after the other."""
+"""Accepts new jobs. The method `Submissions.submit` has the whole sequence of steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Submissions:
     Args:
         jobs: All jobs.
         workspaces: The stored workspaces.
-        quotas: What each user has used of the quota.
+        quotas: Counts the jobs and tasks of each user.
         headroom: Refuses new jobs when too little disk space or too few file descriptors are left.
         log_keeper: Keeps the logs of the tasks; None if no logs are kept.
         saver: Saves the new jobs.
@@ -50,16 +50,18 @@ class Submissions:
         """Accept a job, and return its id once the job is saved.
 
         1. Validate the request, and check its workspace.
-        2. Claim the name. From here to step 4 nothing may be awaited, or another submission could take the name.
+        2. Claim the name. No `await` may occur between this step and step 4, because another submission could take the
+           name meanwhile.
         3. Make the job, if its parent, its owner's quota and the headroom allow it.
         4. Save the job.
-        5. The controller queues the saved job's gangs, as the instructions say that are saved with it.
+        5. The controller carries out the instructions that are saved with the job: it queues the job's gangs.
 
         Args:
             request: The submission; it is changed.
             owner: The name in the caller's token. A child job gets its parent's owner instead.
         """
-        request.environment.env_vars.pop(TOKEN_VARIABLE, None)  # a secret is not stored, and each task gets its own
+        # The token of a client is secret, so it is not stored with the job. Each task gets a new token.
+        request.environment.env_vars.pop(TOKEN_VARIABLE, None)
         validate(request)
         workspace = await self._workspaces.check(request)
         known = await claim_name(request, self._jobs, self._saver)
@@ -81,7 +83,8 @@ class Submissions:
         self._headroom.check_job(request.ByteSize())
         launch = LaunchJobRequest()
         launch.CopyFrom(request)
-        launch.ClearField("bundle_blob")  # stored apart, since several jobs may have the same workspace
+        # The workspace is stored apart from the job, because several jobs may have the same workspace.
+        launch.ClearField("bundle_blob")
         if self._log_keeper is not None:
             self._log_keeper.job_launched(job.job_id, len(job.tasks))
         self._quotas.add(owner, len(job.tasks))

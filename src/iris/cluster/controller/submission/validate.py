@@ -1,4 +1,4 @@
-"""Validates a submission by itself, without a look at the cluster. Pure.
+"""Validates a submission without regard to the state of the cluster. Pure.
 
 A request for something that this controller cannot do is refused, never ignored.
 """
@@ -85,14 +85,14 @@ def _check_environment(request: LaunchJobRequest) -> None:
     for port in request.ports:
         check_port_name(port)
         if port.lower() in seen:
-            raise InvalidArgumentError(f"port {port!r} appears twice; upper and lower case count as the same")
+            raise InvalidArgumentError(f"port names must differ by more than upper and lower case, got {port!r} twice")
         seen.add(port.lower())
     if request.bundle_hash and not _HASH.fullmatch(request.bundle_hash):
         raise InvalidArgumentError(
             f"bundle_hash must be a SHA-256 in lower-case hex, got {quoted(request.bundle_hash)}"
         )
     if request.bundle_blob and not request.bundle_hash:
-        raise InvalidArgumentError("bundle_blob was sent without its bundle_hash")
+        raise InvalidArgumentError("bundle_hash must be set if bundle_blob is set")
     if request.working_directory:
         if request.bundle_hash:
             raise InvalidArgumentError(
@@ -109,7 +109,7 @@ def _check_placement(request: LaunchJobRequest) -> None:
         raise InvalidArgumentError(f"placement must be PLACEMENT_SPREAD or PLACEMENT_TOGETHER, got {request.placement}")
     if request.placement and request.independent_tasks:
         raise InvalidArgumentError(
-            "a placement rule (spread, together) needs tasks that start together, and independent tasks do not"
+            "independent_tasks and placement are mutually exclusive, because independent tasks do not start together"
         )
     for constraint in request.constraints:
         if constraint.op != cluster_pb2.CONSTRAINT_OP_EQ or constraint.value.WhichOneof("value") != "string_value":
@@ -133,10 +133,13 @@ def _check_rendezvous(request: LaunchJobRequest) -> None:
     if request.rendezvous not in (cluster_pb2.RENDEZVOUS_TORCH, cluster_pb2.RENDEZVOUS_JAX):
         raise InvalidArgumentError(f"rendezvous must be RENDEZVOUS_TORCH or RENDEZVOUS_JAX, got {request.rendezvous}")
     if request.independent_tasks:
-        raise InvalidArgumentError("a rendezvous needs tasks that start together, and independent tasks do not")
+        raise InvalidArgumentError(
+            "independent_tasks and rendezvous are mutually exclusive, because independent tasks do not start together"
+        )
     if request.max_task_failures:
         raise InvalidArgumentError(
-            f"max_task_failures must be 0 with a rendezvous, which needs all tasks, got {request.max_task_failures}."
+            f"max_task_failures must be 0 for a job with a rendezvous, which needs all tasks,"
+            f" got {request.max_task_failures}."
             " To start all tasks again after a failure, set max_retries_failure"
         )
 

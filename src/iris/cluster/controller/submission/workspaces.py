@@ -1,4 +1,4 @@
-"""The workspaces of jobs: checked when a job is submitted, and fetched by workers."""
+"""Checks the workspace of a submitted job, and serves stored workspaces to workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Workspaces:
     """The stored workspaces.
 
     Args:
-        store: Has the workspaces.
+        store: Stores the workspaces.
         saver: Reads the store.
     """
 
@@ -26,7 +26,7 @@ class Workspaces:
     async def check(self, request: LaunchJobRequest) -> bytes:
         """Check the workspace of a submission, and return the bytes that have to be stored.
 
-        The bytes are empty if the job has no workspace, or if the workspace is stored already.
+        The returned bytes are empty if the job has no workspace, or if the workspace is stored already.
 
         Raises:
             InvalidArgumentError: The hash does not match the workspace.

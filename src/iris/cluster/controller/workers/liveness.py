@@ -1,4 +1,4 @@
-"""Says which attempts and worker processes are live, so that their tokens are valid."""
+"""Decides which attempts and worker processes are live, because their tokens are valid only while they are live."""
 
 from __future__ import annotations
 
