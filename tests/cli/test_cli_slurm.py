@@ -53,7 +53,7 @@ def test_down_ends_the_slurm_jobs_of_a_killed_server(iris: Iris, tmp_path: Path)
             down = iris.json("down")
         assert (down["stopped"], down["workers_ended"]) == (False, 2)
         refused = iris("up", "--port", "0", code=1).stderr
-        assert f"has jobs that have not ended ({job_id}), of a cluster with --engine slurm" in refused
+        assert f"contains unfinished jobs ({job_id}) of --engine slurm" in refused
         assert slurm.jobs() == {}
 
 

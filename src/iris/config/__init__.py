@@ -1,6 +1,6 @@
-"""The configuration of a cluster: every option of `iris up` and of its file `cluster.toml`, defined once.
+"""Defines the configuration of a cluster: every option of `iris up` and of its file `cluster.toml`, exactly once.
 
-The command line, the server, the engines and the workers read this package. It imports no part of a cluster.
+The command line, the server, the engines and the workers read this package. The package imports no part of a cluster.
 """
 
 from iris.config.cluster_config import (

@@ -1,7 +1,7 @@
-"""`ClusterConfig`: the options of a cluster, each with its default, its help and the check of its values.
+"""Defines `ClusterConfig`: the options of a cluster, each with its default, help text, and accepted values.
 
-A `ClusterConfig` goes as one object from the command line to the server, and the options that concern workers go from
-there to each worker. Between two processes it travels as JSON, which has the same keys and values as the TOML file.
+The command line passes one `ClusterConfig` to the server, and the server passes the options for workers to each worker.
+They are passed as JSON, which has the same keys and values as the TOML file.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Option:
     """The definition of one option.
 
     Attributes:
-        name: The key in the file, and the attribute of `ClusterConfig`.
-        kind: How values are read and written.
+        name: The key in the TOML file, and the attribute of `ClusterConfig`.
+        kind: The kind of values, which reads and writes them.
         default: The value if none is given.
-        help: What the option is for, in sentences.
+        help: The help text, in sentences.
         flag: The option's name on the command line of `iris up`. Empty if only the file has the option.
-        default_text: The default as people read it.
+        default_text: The default as the help shows it.
         engine: The only engine for which the option has an effect. Empty: all engines.
         for_workers: Whether workers need the option.
     """
@@ -47,7 +47,7 @@ class Option:
     for_workers: bool
 
     def read(self, value: object) -> Any:
-        """Return the checked value of what a user gave.
+        """Return the value of an option that a user gave, after a check.
 
         Raises:
             InvalidArgumentError: The option does not accept the value.
@@ -56,7 +56,7 @@ class Option:
             return None
         try:
             return self.kind.read(value)
-        except ValueError:  # InvalidArgumentError is one
+        except ValueError:  # InvalidArgumentError is a ValueError.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:
@@ -65,7 +65,7 @@ class Option:
 
     @property
     def label(self) -> str:
-        """The flag, or the key for an option that only the file has."""
+        """The flag of the option on the command line. If only the file has the option, its key."""
         return self.flag or self.name
 
 
@@ -79,7 +79,7 @@ def _option(
     engine: str = "",
     for_workers: bool = False,
 ) -> Any:
-    """Return the field of an option. `flag`: None makes it from the option's name."""
+    """Return the dataclass field of an option. If `flag` is None, the flag is made from the option's name."""
     extra = {
         "kind": kind, "help": help_text, "flag": flag, "default_text": default_text, "engine": engine,
         "for_workers": for_workers,
@@ -272,7 +272,7 @@ class ClusterConfig:
 
     @property
     def num_workers(self) -> int:
-        """The number of workers that always run; 0 if the engine starts one for each slot."""
+        """The number of permanent workers. 0 if the engine starts a worker for each slot instead."""
         return (self.workers or 1) if self.engine == LOCAL_ENGINE else 0
 
     def to_document(self) -> dict[str, Any]:
@@ -284,7 +284,7 @@ class ClusterConfig:
         return json.dumps(self.to_document())
 
     def worker_json(self) -> str:
-        """Return the options that workers need as JSON, without those that have their default."""
+        """Return the options for workers as JSON. Options with their default value are left out."""
         given = {
             name: option.write(getattr(self, name))
             for name, option in self.options.items()

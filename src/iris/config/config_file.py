@@ -1,4 +1,4 @@
-"""The file of `iris up --config`, in TOML, with the same keys and values as `ClusterConfig`."""
+"""Reads the TOML file of `iris up --config`, which has the same keys and values as `ClusterConfig`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Return the checked values that a TOML file gives to options. Paths in the file are relative to its directory.
+    """Return the values of options in a TOML file, after a check. Paths in the file are relative to its directory.
 
     Raises:
         FailedPreconditionError: The file cannot be read.
@@ -41,9 +41,9 @@ def _read_entry(path: Path, name: str, value: object) -> Any:
 
 
 def known_options(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a document that are options of this release and have a value that it accepts.
+    """Return the entries of a document that are options and have an accepted value.
 
-    Another release of Iris may have written the document.
+    Another release of Iris, with other options, may have written the document.
     """
     found = {}
     for name, value in document.items():

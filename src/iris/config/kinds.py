@@ -1,4 +1,4 @@
-"""The kinds of options: how a value that a user gave is checked, and how a value is written."""
+"""Defines the kinds of options. A kind checks the values that a user gives, and writes values as text."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the values of an option are read and written.
+    """A kind of option, which reads, checks and writes values.
 
     Attributes:
         metavar: The placeholder for a value in the help of a command. Empty for an option that takes no value.
         accepted: Which values are accepted, as a noun phrase for error messages.
-        read: Returns the checked value of what a user gave, as text or as a value of TOML. Raises ValueError or
-            InvalidArgumentError if the value is not accepted.
-        write: Returns a value in the form that JSON, TOML and people read.
+        read: A function that returns the value for a text or a TOML value. Raises ValueError or InvalidArgumentError if
+            the value is not accepted.
+        write: A function that returns a value in the form of JSON and TOML.
         choices: All accepted values, if there are few.
-        repeated: Whether the option may be given several times, and its value is a tuple.
+        repeated: Whether the option may be given several times. Its value is then a tuple.
     """
 
     metavar: str
@@ -107,7 +107,7 @@ def whole_number(least: int, most: int = MAX_INT32) -> Kind:
 
 
 def one_of(*choices: str) -> Kind:
-    """Return the kind of an option that has a few values."""
+    """Return the kind of an option that accepts one of the given words."""
 
     def read(value: object) -> str:
         if value not in choices:

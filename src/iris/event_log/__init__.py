@@ -1,7 +1,7 @@
-"""The event logs: what the controller and the workers say about themselves, on top of Python's `logging`.
+"""Writes event logs, in which the controller and the workers record their actions, with Python's `logging`.
 
-`log_event` writes one event with named fields. `set_up_event_log` decides once per process in which format events are
-written, and rotates the file. All parts of Iris may import this package.
+`log_event` writes one event with named fields. `set_up_event_log` is called once per process, and chooses the format
+and the rotation of the file. All parts of Iris may import this package.
 """
 
 from iris.event_log.events import log_event

@@ -1,4 +1,4 @@
-"""Events with named fields, and the two formats in which they are written."""
+"""Defines events with named fields, and the two formats in which events are written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EventRecord(logging.LogRecord):
 def log_event(logger: logging.Logger, event: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
     """Write an event, for example `log_event(_log, "job.state", job_id="train", state="RUNNING")`.
 
-    A field whose value is None or an empty text is left out. A disabled level costs less than a microsecond.
+    A field whose value is None or an empty text is left out. A call at a disabled level takes less than a microsecond.
     """
     if not logger.isEnabledFor(level):
         return
@@ -31,7 +31,7 @@ def log_event(logger: logging.Logger, event: str, /, *, level: int = logging.INF
 
 
 class TextFormatter(logging.Formatter):
-    """Writes a record as a line: time, level, logger, message. An event has its fields after its name."""
+    """Formats a record as a line: time, level, logger, message. The fields of an event follow its name."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a newline at its end."""
@@ -42,9 +42,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as a JSON object on one line.
+    """Formats a record as a JSON object on one line.
 
-    Every object has `time`, `level` and `logger`. An event has `event` and its fields, any other record has `message`.
+    Every object has `time`, `level` and `logger`. An event also has `event` and its fields, any other record
+    has `message`.
     """
 
     def format(self, record: logging.LogRecord) -> str:

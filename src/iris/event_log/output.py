@@ -1,8 +1,8 @@
-"""Where a process writes its event log: its stderr, which is a file that is rotated.
+"""Writes the event log of a process to its stderr, which is a rotated file.
 
-Whoever starts a server or a worker opens the event log and passes it as stdout and stderr, so that the traceback of a
-crash and the messages of the worker's child processes are in the same file. For their sake a rotation copies the file
-to `server.log.1` and empties it in place: all processes go on to write into `server.log`.
+The process that starts a server or a worker opens the event log and passes it as stdout and stderr. Therefore the
+traceback of a crash and the messages of child processes are in the same file. A rotation copies `server.log` to
+`server.log.1` and then empties `server.log` in place, because the child processes continue to write to the open file.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def set_up_event_log(
     """Write the events of this process to its stderr.
 
     Args:
-        path: The file that stderr should be. It is rotated if stderr really is this file; None rotates nothing.
+        path: The path of the event log. The file is rotated only if stderr writes to this file. None: no rotation.
         level: The lowest level that is written: `debug`, `info` or `warning`. Other libraries write only warnings.
         log_format: `text` or `json`.
-        max_bytes: The size from which on the file is rotated.
+        max_bytes: The size in bytes at which the file is rotated.
         max_files: How many rotated files are kept.
     """
     handler = EventLogHandler(
@@ -40,7 +40,7 @@ def set_up_event_log(
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("iris").setLevel(level.upper())
-    # No format shows these, and finding them would cost microseconds for each record.
+    # No format shows the thread and process of a record, and finding them would cost microseconds for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
@@ -48,9 +48,9 @@ class EventLogHandler(logging.Handler):
     """Writes records to a file descriptor, and rotates its file.
 
     Args:
-        descriptor: An open file that is written at its end (`O_APPEND`).
+        descriptor: The descriptor of a file that was opened for appending (`O_APPEND`).
         path: The path of the file; None if the file is not rotated.
-        max_bytes: The size from which on the file is rotated.
+        max_bytes: The size in bytes at which the file is rotated.
         max_files: How many rotated files are kept.
     """
 
@@ -64,7 +64,7 @@ class EventLogHandler(logging.Handler):
         self._size = 0 if path is None else os.fstat(descriptor).st_size
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record. A full disk or a closed pipe loses the record, and nothing else."""
+        """Write a record. If the disk is full or the pipe is closed, drop the record without an error."""
         try:
             data = f"{self.format(record)}\n".encode(errors="backslashreplace")
             with contextlib.suppress(OSError):
@@ -72,12 +72,12 @@ class EventLogHandler(logging.Handler):
             self._size += len(data)
             if self._path is not None and self._size >= self._rotate_at:
                 self._rotate_if_large(self._path)
-        except Exception:  # noqa: BLE001 - a record that cannot be written must not end the work that it is about
+        except Exception:  # noqa: BLE001 - An error of the log must not stop the work of the process.
             if sys.stderr is not None:
                 self.handleError(record)
 
     def _rotate_if_large(self, path: Path) -> None:
-        """Rotate the file unless another process has done so. A full disk delays the next try."""
+        """Rotate the file, unless another process has just rotated it. If the disk is full, try again later."""
         try:
             self._size = os.fstat(self._descriptor).st_size
             if self._size >= self._rotate_at:

@@ -1,5 +1,5 @@
-"""The program of a controller: `python -m iris.server`, which `iris up` and `IrisClient.local()` start.
+"""Contains the server program, `python -m iris.server`. `iris up` and `IrisClient.local()` start this program.
 
-The package puts the controller, its engine and its services together; the parts know nothing of it. Only tests and
-benchmarks import it.
+The server connects a controller with its engine and its services, which do not depend on the server. Only tests and
+benchmarks import this package.
 """

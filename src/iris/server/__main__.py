@@ -23,13 +23,13 @@ from iris.system.processes import call_when_parent_ends
 
 
 def main() -> None:
-    """Serve until SIGTERM, or until the parent process ends if its id was given."""
+    """Serve until SIGTERM. If the id of a parent process was given, also stop when the parent process ends."""
     use_defaults()
-    faulthandler.register(signal.SIGUSR1)  # writes the stacks of all threads to stderr, which is the event log
+    faulthandler.register(signal.SIGUSR1)  # SIGUSR1 writes the stacks of all threads to the event log, which is stderr.
     keep_files_private()
     arguments = _parse_arguments()
     if not sys.platform.startswith("linux"):
-        sys.exit("iris: clusters run on Linux; from here, reach one with IrisClient.remote(address)")
+        sys.exit("iris: clusters run on Linux only: reach a cluster elsewhere with IrisClient.remote(address)")
     run_loop(_serve(arguments))
 
 
@@ -87,7 +87,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config",
         required=True,
-        help="the configuration: a JSON object, or the path of a TOML file; it must have a state_dir",
+        help="the configuration of the cluster with its state_dir: a JSON object, or the path of a TOML file",
     )
     parser.add_argument(
         "--temporary", action="store_true", help="keep jobs in memory only, and remove the state directory at the end"
@@ -95,11 +95,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--take-over",
         action="store_true",
-        help="continue as the original of a state directory that was moved or restored, whose original does not run",
+        help="continue the jobs of a state directory that was moved or restored; the original must not run again",
     )
-    parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, has ended")
+    parser.add_argument("--parent-pid", type=int, help="end the server when the process with this id ends")
     parser.add_argument(
-        "--ready-fd", type=int, help="write one line of JSON to this file descriptor: the address, or an error"
+        "--ready-fd",
+        type=int,
+        help="when the server is ready, write one line of JSON to this file descriptor: its address, or an error",
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""The calls of a controller as an ASGI application."""
+"""Assembles the controller's calls and their interceptors into an ASGI application."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def controller_application(service: ControllerService) -> ControllerServiceASGIA
         service,
         interceptors=(
             ReleaseInterceptor(),
-            gate,  # before all interceptors that need the request: a call without a token is refused unread
+            gate,  # Authentication comes before decoding, so that a request without a token is refused unread.
             MessageCoding(thread),
             CallEventInterceptor(),
             inspector,

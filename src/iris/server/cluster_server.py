@@ -1,7 +1,7 @@
 """Starts and stops a whole cluster in this process: the controller, its engine, and the services on one port.
 
-The order of a start is chosen for speed. The engine starts the workers first. While they load their program, which
-takes some tenths of a second, this process loads the controller; therefore many imports stand in functions.
+The order of the start is chosen for speed. The engine starts the workers first. While the workers load their program,
+which takes some tenths of a second, this process loads the controller. Therefore many imports are inside functions.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ if TYPE_CHECKING:
     from iris.cluster.engine.base import Engine
     from iris.rpc.http.asgi_server import HttpServer
 
-CONFIG_FILE = "config.json"  # in the state directory: the configuration with which the server was started last
+# This file in the state directory contains the configuration of the last start of the server.
+CONFIG_FILE = "config.json"
 _log = logging.getLogger(__name__)
 
 
 class ClusterServer:
-    """A controller with its engine, from its start to its stop. Enter it to hold the state directory meanwhile.
+    """A controller with its engine. As a context manager, locks the state directory.
 
     Args:
         config: The configuration, with the state directory.
         temporary: Keep jobs in memory only, and remove the state directory at the end.
-        take_over: Continue as the original of a state directory that was moved or restored.
-        has_parent: The server ends with its parent process, and then its workers end too.
+        take_over: Continue the jobs of a state directory that was moved or restored. The original must not run again.
+        has_parent: Whether the server, and therefore its workers, end together with the parent process.
     """
 
     def __init__(self, config: ClusterConfig, *, temporary: bool, take_over: bool, has_parent: bool) -> None:
@@ -105,10 +106,10 @@ class ClusterServer:
         )
 
     async def start(self) -> dict[str, Any]:
-        """Start the cluster, and return what whoever started this process needs to know about it.
+        """Start the cluster, and return its address, its token, and other facts for the parent process.
 
         Raises:
-            IrisError: The cluster cannot be started; the text says why.
+            IrisError: The cluster cannot be started. The message contains the reason.
         """
         if self._config.enforce == "auto":
             move_into_child_cgroup()
@@ -154,7 +155,7 @@ class ClusterServer:
         )
 
     async def _start_controller(self, listening: Listening) -> AdminToken:
-        """Load the controller and let it continue the stored jobs. The server accepts no calls yet."""
+        """Load the controller, which continues the stored jobs. The server does not accept calls yet."""
         from iris.cluster.controller.api.service import ControllerService
         from iris.cluster.controller.auth.admin_token import AdminToken
         from iris.cluster.controller.controller import Controller
@@ -168,7 +169,7 @@ class ClusterServer:
         config, tls = self._config, listening.tls
         self._store = Store(self._unless_temporary("controller.db"))
         keeping = await _keeping(config, self._directory / "logs")
-        use_no_proxy()  # after the start of the workers, whose tasks may use a proxy
+        use_no_proxy()  # The workers have started, and have kept the proxy for their tasks.
         quota = Quota(config.max_jobs_per_user, config.max_tasks_per_user, config.max_streams_per_user)
         self._controller = Controller(
             self._engine,
@@ -186,11 +187,11 @@ class ClusterServer:
         self._server = HttpServer({application.path: application}, listening.socket, tls=context)
         admin = AdminToken(self._controller.authority, self._unless_temporary(TOKEN_FILE))
         await self._controller.start()
-        await self._controller.saver.settled()  # the database has the admin's token before the token is announced
+        await self._controller.saver.settled()  # The admin's token must be in the database before anyone uses it.
         return admin
 
     async def stop(self) -> None:
-        """Stop the cluster: place nothing new, let workers end their tasks and report it, then close the port."""
+        """Stop the cluster: stop placing tasks, wait until workers have ended their tasks, and close the port."""
         self._renewing.cancel()
         await self._controller.stop()
         try:
@@ -198,7 +199,7 @@ class ClusterServer:
         except UnavailableError as error:
             _log.warning("%s; attempts that still run there end with their lease", error)
             if not self._temporary:
-                with contextlib.suppress(OSError):  # a full disk must not keep the server from ending
+                with contextlib.suppress(OSError):  # The server must end even if the disk is full.
                     (self._directory / state_dir.LEFT_FILE).write_text(str(error))
         await self._server.close()
         await self._controller.close()
@@ -214,7 +215,7 @@ class ClusterServer:
 def _check_engine(directory: Path, engine: str) -> None:
     """Refuse an engine other than the one to which the unfinished jobs were submitted.
 
-    On another engine these jobs might never fit, and their running attempts would not be found.
+    Another engine might have no machine for the unfinished jobs, and does not know their running attempts.
 
     Raises:
         FailedPreconditionError: Jobs of another engine have not ended.
@@ -231,13 +232,13 @@ def _check_engine(directory: Path, engine: str) -> None:
     if unfinished:
         some = ", ".join(unfinished[:3]) + ", …" * (len(unfinished) > 3)
         raise FailedPreconditionError(
-            f"{directory} has jobs that have not ended ({some}),"
-            f" of a cluster with --engine {before}: give --engine {before}, or another directory with --state-dir"
+            f"the state directory {directory} contains unfinished jobs ({some}) of --engine {before}:"
+            f" give --engine {before}, or another directory with --state-dir"
         )
 
 
 async def _keeping(config: ClusterConfig, directory: Path) -> Keeping:
-    """Return how the controller keeps logs.
+    """Return the settings for stored logs: their directories, limits and remote location.
 
     Raises:
         LocalClusterError: The log location cannot be used.

@@ -1,4 +1,4 @@
-"""Where a controller listens: its socket, its TLS certificate, and the address at which others reach it."""
+"""Prepares the port of a controller: its socket, its TLS certificate, and the address at which others reach it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from iris.rpc.address import advertised, is_wildcard
 from iris.rpc.http.tls import ServerTls, check_exposure
 from iris.system.sockets import bind, own_host_towards, port_of
 
-# Addresses that are reserved for documentation (RFC 5737, RFC 3849): the way to them leads out of this machine.
+# The route to a documentation address (RFC 5737, RFC 3849) leads out of this machine, through the interface that
+# other machines can reach.
 _OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A bound port.
+    """A bound port, with the address at which others reach it.
 
     Attributes:
         socket: The bound socket. Connections wait in it until a server accepts them.
@@ -49,14 +50,14 @@ def listen(config: ClusterConfig, state_dir: Path) -> Listening:
     """
     tls = _tls(config, state_dir)
     if config.advertise:
-        advertised(config.advertise, 1, tls=False)  # refuses a wrong address before anything is bound
+        advertised(config.advertise, 1, tls=False)  # This call refuses an invalid address before the port is bound.
     listener = bind(config.host, config.port)
     address, advertise_host = advertised(_advertised_host(config), port_of(listener), tls=tls is not None)
     return Listening(listener, address, advertise_host, tls)
 
 
 def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:
-    """Return how to serve TLS. If clients must show a certificate, the parts of the cluster get one of their own."""
+    """Return how to serve TLS. If clients must show a certificate, make one for the cluster's own processes."""
     tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca)
     check_exposure(config.host, tls=tls is not None, insecure=config.insecure_no_tls)
     if tls is None:
@@ -65,7 +66,7 @@ def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:
         from iris.rpc.auth.client_cert import load_or_make
 
         tls = replace(tls, part=str(load_or_make(state_dir)))
-    tls.context()  # refuses wrong files before anything is bound
+    tls.context()  # This call refuses invalid files before the port is bound.
     return tls
 
 

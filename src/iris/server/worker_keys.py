@@ -1,4 +1,4 @@
-"""The signing key of a cluster, and the credentials that it gives to workers."""
+"""Keeps the signing key of a cluster, and makes the credentials of its workers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class WorkerKeys:
     """Makes the credentials of workers.
 
-    The key is loaded when it is first needed. That takes a tenth of a second, in which the workers that were started
-    before load their program.
+    The signing key is loaded when it is first needed. Loading takes a tenth of a second, during which the workers that
+    have been started load their program.
 
     Args:
         path: The file of the key. None keeps a new key in memory only.

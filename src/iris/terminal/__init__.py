@@ -1,4 +1,4 @@
-"""Terminal output: stdout and stderr, unfinished lines and progress bars of tasks, and filtering of control sequences.
+"""Writes to the terminal: stdout and stderr, unfinished lines and progress bars of tasks, filtered control sequences.
 
-The client and the command line write through these modules, which know nothing of clusters and need no other package.
+The client and the command line write through these modules. The modules do not depend on the cluster.
 """

@@ -1,4 +1,4 @@
-"""Nested progress bars of one task, which occupy several rows: the task moves the cursor up to redraw them."""
+"""Interprets nested progress bars of one task. They occupy several rows, and the task moves the cursor up to redraw."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 
 from iris.terminal.controls import ControlFilter, active_colours
 
-# The seconds for which a bar that a newline has ended may still be redrawn. Programs with nested bars move back up at
-# once, and a reader receives that about 0.1 s later.
+# A progress bar that a newline has ended may still be redrawn for these seconds. Programs with nested bars move the
+# cursor back up at once, but this move arrives here about 0.1 s later.
 SETTLES_S = 0.5
 _MOST_ROWS = 16
 _LONGEST_ROW = 64 * 1024
-# Up and down, clear the row, hide and show the cursor.
+# Control sequences that move the cursor up and down, clear the row, and hide and show the cursor.
 _MOVES = re.compile(rb"\x1b\[(\d*)([ABFEK])|\x1b\[(\?25)([hl])|\n")
 _BEGUN = re.compile(rb"\x1b(?:\[\??\d*)?\Z")
 
 
 def goes_back(data: bytes) -> bool:
-    """Return whether data moves the cursor up or hides it, or ends with a sequence that may become such a move.
+    """Return whether data moves the cursor up, hides the cursor, or ends with the beginning of such a sequence.
 
     Programs hide the cursor before they redraw rows.
     """
@@ -28,14 +28,14 @@ def goes_back(data: bytes) -> bool:
 
 
 def is_bar(data: bytes) -> bool:
-    """Return whether a line contains a carriage return that text follows, as progress bars do."""
+    """Return whether a line contains text after a carriage return, as the lines of progress bars do."""
     return b"\r" in data.rstrip(b"\r")
 
 
 class Block:
     """The rows of one task that the task may still change.
 
-    `feed` takes the bytes that the task writes and returns the rows that are final.
+    Pass the bytes that the task writes to `feed`, which returns the rows that the task can no longer change.
 
     Args:
         controls: The filter for the text of the rows.
@@ -47,11 +47,11 @@ class Block:
         self._rows = [row]
         self._at = 0
         self._bars: set[int] = set()
-        self._is_hidden = False  # whether the task has hidden the cursor, as programs do while they redraw rows
-        self._reach = 0  # the largest number of rows that the task has moved up in one go
+        self._is_hidden = False  # Whether the task has hidden the cursor. Programs do so while they redraw rows.
+        self._reach = 0  # The largest number of rows by which the task has moved the cursor up at once.
         self._lines_since_up = 0
         self._changed_s = 0.0
-        self._begun = b""  # the beginning of a control sequence whose end has not arrived
+        self._begun = b""  # The beginning of a control sequence whose end has not arrived.
 
     @property
     def rows(self) -> list[bytes]:
@@ -66,7 +66,7 @@ class Block:
         )
 
     def feed(self, data: bytes, now_s: float) -> list[bytes]:
-        """Apply bytes that the task has written, including newlines, and return the rows that are now final, in order.
+        """Apply bytes that the task has written, including newlines, and return the rows that are now final.
 
         Args:
             data: The bytes.
@@ -99,7 +99,7 @@ class Block:
         return self._final(now_s)
 
     def end(self) -> list[bytes]:
-        """Return all rows as final, because the task writes nothing more."""
+        """Return all rows as final. Call this method when the task writes nothing more."""
         rows, self._rows, self._at = self.rows, [b""], 0
         while rows and not rows[-1].strip():
             rows.pop()
@@ -121,15 +121,15 @@ class Block:
         if self._at == len(self._rows):
             self._rows.append(b"")
         if self._lines_since_up > self._reach + 2:
-            self._reach = 0  # the task writes ordinary lines again
+            self._reach = 0  # The task writes ordinary lines again.
 
     def _move(self, count: bytes, what: bytes, up: int) -> int:
-        """Apply a control sequence, and return the number of rows that the cursor has moved up in one go.
+        """Apply a control sequence, and return the number of rows by which consecutive moves have moved the cursor up.
 
         Args:
-            count: The sequence's number, which may be empty.
-            what: The sequence's letter.
-            up: The number of rows that the cursor had moved up before.
+            count: The number in the control sequence. May be empty.
+            what: The letter of the control sequence.
+            up: The number of rows by which the moves before this control sequence have moved the cursor up.
         """
         if what == b"K":
             if count in (b"1", b"2") or self._rows[self._at].endswith(b"\r"):
@@ -149,7 +149,7 @@ class Block:
         if self._is_hidden:
             count = 0
         elif self._at < len(self._rows) - 1:
-            count = self._at  # the cursor rests on the first bar, as with tqdm
+            count = self._at  # The cursor rests on the first bar, for example with tqdm.
         elif self._reach:
             count = self._at - self._reach
         else:
@@ -164,7 +164,7 @@ class Block:
 
 
 def last_state(data: bytes) -> bytes:
-    """Return what a terminal shows of a line with carriage returns: the text after the last one.
+    """Return what a terminal shows of a line with carriage returns: the text after the last carriage return.
 
     A carriage return at the end of the line is kept.
     """

@@ -14,8 +14,8 @@ from typing import TypeVar
 T = TypeVar("T", str, bytes)
 RESET = b"\x1b[0m"
 _RESETS = (RESET, b"\x1b[m")
-_MOST_COLOURS = 16  # the largest number of colour sequences that are repeated at the start of a line
-_LONGEST_PENDING = 64  # the largest number of characters kept of a sequence whose end has not arrived
+_MOST_COLOURS = 16  # The largest number of colour sequences that are repeated at the start of a line.
+_LONGEST_PENDING = 64  # The largest number of characters kept of a control sequence whose end has not arrived.
 _CSI = "(?:\x1b\\[|\x9b)"
 _STRING = "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])"  # OSC, DCS, SOS, PM, APC
 _TOKENS = re.compile(
@@ -26,7 +26,7 @@ _TOKENS = re.compile(
     "|\x1b[ -/]*[0-~]?"
     "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
 )
-_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # every byte that is not a 7-bit control
+_HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # All bytes except 7-bit controls.
 _C1 = re.compile(b"\xc2[\x80-\x9f]")
 _COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
 
@@ -42,7 +42,7 @@ def is_harmless(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # a byte that is not UTF-8 may be an 8-bit control
+        return False  # A byte that is not UTF-8 may be an 8-bit control.
     return True
 
 
@@ -62,14 +62,15 @@ def _has_only_colours(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return False  # a colour sequence interrupts the bytes of a UTF-8 character
+        return False  # A colour sequence interrupts the bytes of a UTF-8 character.
     return True
 
 
 class ControlFilter:
     """Filters the output of one task and source line by line.
 
-    Each returned line sets its own colours: active colours are set again at its start and reset at its end.
+    Colours do not reach from one returned line into the next: colours that are still active are reset at the end of a
+    line and set again at the start of the next line.
     """
 
     def __init__(self) -> None:
@@ -86,8 +87,8 @@ class ControlFilter:
             ends_line: Whether `data` completes the line. If not, more pieces of the line follow.
         """
         begin = "" if self._is_in_line else "".join(self._colours)
-        if ends_line and not self._is_in_line and _has_only_colours(data):  # ten times faster than the general case
-            if data.startswith(_RESETS, data.rfind(b"\x1b[")):  # usual: the line's last sequence resets its colours
+        if ends_line and not self._is_in_line and _has_only_colours(data):  # This path is ten times faster.
+            if data.startswith(_RESETS, data.rfind(b"\x1b[")):  # Most lines reset their colours at the end.
                 self._colours.clear()
                 return begin.encode() + data
             for found in _COLOURS.finditer(data):
@@ -111,16 +112,16 @@ class ControlFilter:
             _apply(parameters, colour, self._colours)
             return colour
         if found["string"] is not None:
-            self._pending = found["string"] + found["escape"]  # the content of the string is never shown
+            self._pending = found["string"] + found["escape"]  # The content of the string is never shown.
         elif found["pending"] is not None and len(sequence) <= _LONGEST_PENDING:
             self._pending = sequence
         return ""
 
 
 def _apply(parameters: str, colour: T, active: list[T]) -> None:
-    """Add a colour sequence to the active ones, or clear them if it resets all colours."""
+    """Add a colour sequence to the active sequences. If it resets all colours, clear the active sequences."""
     numbers = parameters.split(";")
-    if not numbers[0].strip("0"):  # 0 or an empty number resets all colours
+    if not numbers[0].strip("0"):  # The number 0 or an empty number resets all colours.
         active.clear()
         if len(numbers) == 1:
             return

@@ -7,9 +7,9 @@ import io
 
 from iris.errors import IrisError
 
-# ASCII replacements for the typography of Iris's own texts. Other missing characters become backslash escapes.
+# ASCII replacements for special characters in messages of Iris. Other missing characters become backslash escapes.
 _PLAIN = {"…": "...", "→": "->", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'"}
-REPLACING = "iris.replacing"  # the name of an error handler for the `errors=` argument of encoders and streams
+REPLACING = "iris.replacing"  # The name of an error handler, for the argument `errors` of encoders.
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -27,7 +27,7 @@ codecs.register_error(REPLACING, _replace)
 
 
 class ReplacingStream(io.TextIOBase):
-    """A text stream that replaces characters that its encoding lacks.
+    """A text stream that replaces all characters that do not exist in its encoding.
 
     The stream has no `buffer` attribute, because click would write UTF-8 into the buffer of an ASCII stream.
 
@@ -91,7 +91,7 @@ def cannot_write(error: OSError) -> IrisError:
 
 
 def encode_text(text: str, encoding: str) -> bytes:
-    """Encode text, and replace characters that the encoding lacks. This never fails."""
+    """Encode text, and replace characters that do not exist in the encoding. Encoding never fails."""
     try:
         return text.encode(encoding, errors=REPLACING)
     except LookupError:  # no such encoding

@@ -1,6 +1,6 @@
 """Interleaves the lines of several tasks on one output, including prompts and progress bars that have no newline yet.
 
-A *prefix* is a label or a time before each line. Comments in this module refer to these rules by number:
+A *prefix* is a label or a time before each line. Comments in this module refer to the following rules by number:
 
 1. Without a prefix, the bytes of a task are written unchanged as they arrive. Therefore a prompt appears at once, a
    progress bar moves, and a pipe receives exactly what the task wrote.
@@ -51,11 +51,11 @@ class Entry(Protocol):
 
     @property
     def partial(self) -> bool:
-        """Whether this is a piece of a line that no newline ends."""
+        """Whether the entry is a piece of a line, without the newline at the end."""
 
 
 class _Line(NamedTuple):
-    """The stream of a task to which a line belongs."""
+    """Identifies the stream of a task to which a line belongs."""
 
     task_index: int
     attempt_id: int
@@ -63,7 +63,7 @@ class _Line(NamedTuple):
 
 
 class Lines:
-    """The lines of tasks on one output. The methods return the bytes to write to the output.
+    """Arranges the lines of tasks on one output. The methods return the bytes to write to the output.
 
     Args:
         is_terminal: Whether the output is a terminal.
@@ -72,20 +72,20 @@ class Lines:
 
     def __init__(self, is_terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._blocks: dict[_Line, tuple[bytes, Block]] = {}  # prefix and rows of nested progress bars on a terminal
+        self._blocks: dict[_Line, tuple[bytes, Block]] = {}  # Prefixes and rows of nested progress bars on a terminal.
         self._is_terminal = is_terminal
-        self._open: _Line | None = None  # the unfinished line at the end of the output, if there is one
+        self._open: _Line | None = None  # The unfinished line at the end of the output, if any.
         self._open_has_prefix = False
-        self._broken: set[_Line] = set()  # unfinished lines that were partly written and then interrupted
-        self._held: dict[_Line, tuple[bytes, bytes]] = {}  # prefix and data of unfinished lines that are held back
-        self._filters: dict[_Line, ControlFilter] = {}  # only for streams that have written control sequences
+        self._broken: set[_Line] = set()  # Unfinished lines that were partly written and then interrupted.
+        self._held: dict[_Line, tuple[bytes, bytes]] = {}  # Prefix and data of unfinished lines that are held back.
+        self._filters: dict[_Line, ControlFilter] = {}  # Only streams with control sequences have a filter.
 
     def add(self, entries: Sequence[Entry], prefix: bytes) -> bytes:
         """Return the bytes for lines of one task, attempt, and source.
 
         Args:
             entries: Finished lines, or exactly one piece of an unfinished line.
-            prefix: The prefix of each line without the space that follows it. May be empty.
+            prefix: The prefix of each line, without a space at its end. May be empty.
         """
         first = entries[0]
         line = _Line(first.task_index, first.attempt_id, first.source)
@@ -110,7 +110,7 @@ class Lines:
         return ended + begin + (b"\n" + prefix + _SPACE).join(data) + b"\n"
 
     def interrupt(self) -> bytes:
-        """Return the bytes to write before other text: a newline if a line is unfinished (rule 2)."""
+        """Return the bytes to write before other text: a newline if an unfinished line is open (rule 2)."""
         if self._open is None:
             return b""
         if self._open_has_prefix:
@@ -141,7 +141,7 @@ class Lines:
         return [prefix + _SPACE + _colours_ended(state) for prefix, state in states if state.strip()]
 
     def settle(self) -> bytes:
-        """Return finished progress bars, which their tasks no longer redraw, as ordinary lines."""
+        """Return the bytes for progress bars that became final because their tasks have stopped redrawing them."""
         if not self._blocks:
             return b""
         now_s = self._clock()
@@ -150,7 +150,7 @@ class Lines:
         )
 
     def _draws_bars(self, line: _Line, data: list[bytes], *, is_finished: bool) -> bool:
-        """Return whether lines, or a piece of a line, are or follow progress bars that the task may redraw."""
+        """Return whether lines, or a piece of a line, belong to progress bars or follow bars that may be redrawn."""
         if line in self._blocks:
             return True
         held = self._held.get(line, (b"", b""))[1]
@@ -188,7 +188,7 @@ class Lines:
             return b""
         begin = self._begin(line, prefix)
         self._set_open(line, prefix)
-        # On a terminal the line cannot stay open, because rows are drawn below it.
+        # On a terminal an unfinished line is ended with a newline, because the rows are drawn below the lines.
         return begin + _colours_ended(data) + (self.interrupt() if self._is_terminal else b"")
 
     def _begin(self, line: _Line, prefix: bytes) -> bytes:
@@ -210,7 +210,7 @@ class Lines:
         if self._is_terminal:
             data = data.rstrip(b"\r")
             if not data.strip():
-                return b""  # a progress bar that its task has erased
+                return b""  # The task has erased its progress bar.
         begin = self._begin(line, prefix)
         self._open = None
         self._broken.discard(line)

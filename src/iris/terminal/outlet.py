@@ -1,4 +1,4 @@
-"""Unbuffered stdout and stderr, which are written directly to their file descriptors."""
+"""Writes stdout and stderr without a buffer, directly to their file descriptors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _RESET = "\x1b[0m"
 
 
 class OutputClosedError(BaseException):
-    """The reader of the output has closed it, as `head` does. The program then ends without a message.
+    """The reader of the output, for example `head`, has closed the pipe. The program then ends without a message.
 
-    Not an `Exception`, like `KeyboardInterrupt`, because it may be raised in the middle of a call (closed_reader.py)
-    and must not be handled there as a fault of the connection.
+    Like `KeyboardInterrupt`, this error is not an `Exception`. It may be raised in the middle of a call of the cluster
+    (closed_reader.py), which must not handle it as an error of the connection.
     """
 
 
 class Outlet:
-    """stdout or stderr, without a buffer.
+    """An unbuffered output: stdout or stderr.
 
     Attributes:
         is_terminal: Whether the output is a terminal that can erase text.
@@ -34,7 +34,7 @@ class Outlet:
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self.is_unicode = has_all_characters(self._encoding)
         try:
-            self._fd = -1 if stream is None else stream.fileno()  # None: it was closed before the program started
+            self._fd = -1 if stream is None else stream.fileno()  # A closed stream is None.
             status = os.fstat(self._fd)
             self.place: object = (status.st_dev, status.st_ino)
         except (OSError, ValueError):
@@ -48,7 +48,7 @@ class Outlet:
         return f"{style}{text}{_RESET}" if self.has_colour else text
 
     def size(self) -> os.terminal_size:
-        """Return the present columns and lines of the terminal. Defaults to 80 and 24."""
+        """Return the present size of the terminal. An unknown size counts as 80 columns and 24 lines."""
         try:
             size = os.get_terminal_size(self._fd)
         except OSError:
@@ -60,7 +60,7 @@ class Outlet:
         return encode_text(text, self._encoding)
 
     def write(self, data: bytes) -> None:
-        """Write all of the data, and wait while the reader of a pipe is slow.
+        """Write all of the data. If the reader of a pipe is slow, wait for the reader.
 
         Raises:
             OutputClosedError: The reader has closed the output.
@@ -73,7 +73,7 @@ class Outlet:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                select.select([], [self._fd], [])  # another process has made the pipe non-blocking
+                select.select([], [self._fd], [])  # Another process has made the pipe non-blocking.
             except BrokenPipeError as error:
                 raise OutputClosedError from error
             except OSError as error:

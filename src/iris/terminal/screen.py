@@ -9,12 +9,12 @@ from iris.terminal.outlet import DIM, Outlet
 from iris.terminal.width import cut_row
 
 _MOST_ROWS = 8
-# Without wrapping, a row stays one row even if its width on the terminal differs from the computed width.
+# These sequences turn wrapping off and on. Without wrapping, a row stays one row even if its computed width is wrong.
 _NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
 
 
 class Screen:
-    """stdout and stderr, which may be the same terminal, with the rows at the bottom of it.
+    """Writes to stdout and stderr, which may be the same terminal, and draws rows at the bottom of the terminal.
 
     This class is not thread-safe.
 
@@ -36,9 +36,9 @@ class Screen:
         self.lines = Lines(stdout.is_terminal)
         self.lines_apart = self.lines if stdout.place == stderr.place else Lines(stderr.is_terminal)
         self.status = ""
-        self._rows: list[bytes] = []  # the rows on the terminal
-        self._widths: list[int] = []  # the width of each of these rows in columns
-        self._columns = 0  # the width of the terminal when the rows were drawn
+        self._rows: list[bytes] = []  # The rows on the terminal.
+        self._widths: list[int] = []  # The width of each row in columns.
+        self._columns = 0  # The width of the terminal when the rows were drawn.
 
     def emit(self, outlet: Outlet, data: bytes, status: str = "") -> None:
         """Write data above the rows and redraw the rows, in one write if possible.
@@ -112,7 +112,7 @@ class Screen:
 def _rewraps_lines() -> bool:
     """Return whether the terminal wraps long lines again when it becomes narrower.
 
-    Most terminals do. xterm, the Linux console, and screen cut the lines instead.
+    Most terminals wrap long lines again. xterm, the Linux console, and screen cut long lines instead.
     """
     kind = os.environ.get("TERM", "")
     return not (
