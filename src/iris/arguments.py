@@ -1,8 +1,8 @@
-"""Checks of the arguments that users give, one function for each kind of argument.
+"""Checks the arguments that users give, with one function for each kind of argument.
 
-Every public function and method of Iris checks its arguments with these, before it sends anything. Each check returns
-the value in the type that the rest of Iris works with (a numpy integer becomes an `int`, a job handle its id), or
-raises InvalidArgumentError: `replicas must be a whole number from 1 to 2147483647, got 0`.
+Every public function and method of Iris checks its arguments with these functions before it sends anything. Each check
+returns the value in the type that the rest of Iris works with (a numpy integer becomes an `int`, a job handle its id),
+or raises InvalidArgumentError: `replicas must be a whole number from 1 to 2147483647, got 0`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, NoReturn, TypeVar
 
 from iris.errors import InvalidArgumentError, quoted
 
-# The largest numbers of the wire's integer fields.
+# The largest numbers that the integer fields of messages can hold.
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
-# Python's clocks and locks take no longer waits than about 290 years: whoever gives more wants no limit.
+# Python's clocks and locks accept waits of up to about 290 years. A longer timeout is treated as no limit.
 _LONGEST_WAIT_S = 9e9
 
 Kind = TypeVar("Kind")
@@ -29,7 +29,7 @@ Choice = TypeVar("Choice", bound=str)
 
 
 class JobReference:
-    """A handle on a job, accepted wherever a job id is.
+    """A handle on a job, which is accepted wherever a job id is accepted.
 
     Attributes:
         job_id: The job's id.
@@ -39,7 +39,7 @@ class JobReference:
 
 
 class TaskReference:
-    """A handle on a task, accepted wherever a task id is.
+    """A handle on a task, which is accepted wherever a task id is accepted.
 
     Attributes:
         job_id: The id of the task's job.
@@ -56,7 +56,7 @@ class TaskReference:
 
 
 def refuse(name: str, accepted: str, value: object, advice: str = "") -> NoReturn:
-    """Refuse an argument.
+    """Raise the error that refuses an argument.
 
     Args:
         name: The argument's name.
@@ -83,7 +83,7 @@ def check_whole_number(
     accepted: str = "",
     advice: str = "",
 ) -> int:
-    """Return a whole number as an `int`. Any type with `__index__` is one, except `bool`.
+    """Return a whole number as an `int`. Values of all types with `__index__` are accepted, except `bool`.
 
     Args:
         name: The argument's name.
@@ -91,7 +91,7 @@ def check_whole_number(
         least: The smallest accepted number.
         most: The largest accepted number.
         none: What None means, where the caller accepts None besides.
-        accepted: What the argument may be, for the error; default: a whole number within the bounds.
+        accepted: The accepted values, for the error. The default is "a whole number" within the bounds.
         advice: What the caller of the checked function can do instead.
 
     Raises:
@@ -120,7 +120,8 @@ def check_task_index(value: object, name: str = "task_index", *, none: str = "")
 
 
 def check_seconds(name: str, value: object, *, most: float = MAX_INT32, above_zero: bool = False) -> float:
-    """Return a finite number of seconds as a `float`. Any real number is accepted, numpy's and fractions included.
+    """Return a finite number of seconds as a `float`. All real numbers are accepted, including fractions and numbers of
+    numpy.
 
     Args:
         name: The argument's name.
@@ -144,7 +145,8 @@ def check_timeout(
     most: float = math.inf,
     above_zero: bool = False,
 ) -> float:
-    """Return a timeout in seconds; `math.inf` where there is none: for None, `math.inf`, and anything over 285 years.
+    """Return a timeout in seconds. The result is `math.inf`, which means no timeout, for None, `math.inf` and numbers
+    over 285 years.
 
     Args:
         name: The argument's name.
@@ -163,7 +165,7 @@ def check_timeout(
 
 
 def _real(value: object) -> float | None:
-    """The value as a float, NaN included; None for a value that is not a real number."""
+    """Return a value as a float, which may be NaN. Return None for a value that is not a real number."""
     if isinstance(value, bool):
         return None
     try:
@@ -190,7 +192,7 @@ def _duration_advice(value: object) -> str:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a flag, which is True or False and nothing else. numpy's booleans are accepted.
+    """Return a flag, which must be True or False. The booleans of numpy are accepted.
 
     Raises:
         InvalidArgumentError: The value is neither.
@@ -205,7 +207,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object, *, empty: bool = True, accepted: str = "text", none: str = "") -> str:
-    """Return text that can be sent.
+    """Return text that can be sent in a message.
 
     Args:
         name: The argument's name.
@@ -215,21 +217,21 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
         none: What None means, where the caller accepts None besides.
 
     Raises:
-        InvalidArgumentError: The value is not text, or has no form in UTF-8.
+        InvalidArgumentError: The value is not text, or cannot be encoded in UTF-8.
     """
     if not isinstance(value, str):
         refuse(name, accepted + _or_none(none), value)
     if not value and not empty:
         refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
     check_utf8(name, value)
-    return str.__str__(value)  # plain text also of an enum whose members are text
+    return str.__str__(value)  # The result is plain text even if the value is an enum member that is text.
 
 
 def check_utf8(what: str, text: str) -> None:
-    """Refuse text that cannot be sent. The names of files that are not UTF-8 are such text.
+    """Refuse text that cannot be encoded in UTF-8. For example, Python can read such text from the names of files.
 
     Raises:
-        InvalidArgumentError: The text has no form in UTF-8.
+        InvalidArgumentError: The text cannot be encoded in UTF-8.
     """
     try:
         text.encode()
@@ -240,10 +242,10 @@ def check_utf8(what: str, text: str) -> None:
 
 
 def check_choice(name: str, value: object, choices: Sequence[Choice], *, none: str = "") -> Choice:
-    """Return one of several words.
+    """Return an argument that must be one of several words.
 
     Raises:
-        InvalidArgumentError: The value is none of them.
+        InvalidArgumentError: The value is none of the words.
     """
     for choice in choices:
         if isinstance(value, str) and value == choice:
@@ -268,10 +270,10 @@ def check_path(name: str, value: object, *, none: str = "") -> str:
 
 
 def check_text_mapping(name: str, value: object, *, none: str = "") -> dict[str, str]:
-    """Return a mapping of text to text, as a dict of its own.
+    """Return a mapping of text to text, as a new dict.
 
     Raises:
-        InvalidArgumentError: The value is not a mapping, or a key or value of it is not text.
+        InvalidArgumentError: The argument is not a mapping, or one of its keys or values is not text.
     """
     if not isinstance(value, Mapping):
         refuse(name, f"a mapping of text to text{_or_none(none)}", value)
@@ -284,10 +286,10 @@ def check_text_mapping(name: str, value: object, *, none: str = "") -> dict[str,
 
 
 def check_keyword_arguments(name: str, value: object) -> dict[str, Any]:
-    """Return the named arguments for a callable, as a dict of its own.
+    """Return the named arguments for a callable, as a new dict.
 
     Raises:
-        InvalidArgumentError: The value is not a mapping, or a key of it is not text.
+        InvalidArgumentError: The argument is not a mapping, or one of its keys is not text.
     """
     if not isinstance(value, Mapping):
         refuse(name, "a mapping of the callable's argument names to values, or None", value)
@@ -298,7 +300,7 @@ def check_keyword_arguments(name: str, value: object) -> dict[str, Any]:
 
 
 def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
-    """Return the items of a list, or of anything else that has items in an order.
+    """Return the items of a list or of another ordered collection.
 
     Args:
         name: The argument's name.
@@ -312,7 +314,7 @@ def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
         try:
             return tuple(value)
         except TypeError:
-            pass  # a numpy array without dimensions says only now that it has no items
+            pass  # Only this call shows that a numpy array without dimensions has no items.
     refuse(name, accepted, value)
 
 
@@ -321,8 +323,8 @@ def check_names(name: str, value: object, example: str) -> tuple[str, ...]:
 
     Args:
         name: The argument's name.
-        value: The given value; a set of names is accepted, too.
-        example: A list that would be right, for the error.
+        value: The given value. A set of names is accepted, too.
+        example: An example of an accepted list, for the error.
 
     Raises:
         InvalidArgumentError: The value is not a list of text.
@@ -337,7 +339,7 @@ def check_names(name: str, value: object, example: str) -> tuple[str, ...]:
 
 
 def check_task_indices(name: str, value: object) -> list[int]:
-    """Return the indices of tasks, each once, in order. A set of indices is accepted, too.
+    """Return the sorted indices of tasks without duplicates. A list or a set of indices is accepted.
 
     Raises:
         InvalidArgumentError: The value is not a list of indices, or is empty.
@@ -353,21 +355,21 @@ def check_task_indices(name: str, value: object) -> list[int]:
 
 
 def check_job_id(value: object, name: str = "job_id") -> str:
-    """Return a job id. A `Job` stands for its id.
+    """Return a job id. If the argument is a `Job`, return its id.
 
     Raises:
         InvalidArgumentError: The value is neither an id nor a `Job`.
     """
     if isinstance(value, JobReference):
         return value.job_id
-    known = getattr(value, "job_id", None)  # a Task has one, and a status does
+    known = getattr(value, "job_id", None)  # A `Task` and a task's status have this attribute.
     if isinstance(known, str):
         refuse(name, "a job id or a Job", value, f"its job_id is {quoted(known)}")
     return check_text(name, value, empty=False, accepted="a job id or a Job")
 
 
 def check_task_id(value: object, name: str = "task_id") -> str:
-    """Return a task id as text; whether it has the form of one is not checked. A `Task` stands for its id.
+    """Return a task id as text. The form of the text is not checked. If the argument is a `Task`, return its id.
 
     Raises:
         InvalidArgumentError: The value is neither text nor a `Task`.
@@ -380,7 +382,7 @@ def check_task_id(value: object, name: str = "task_id") -> str:
 
 
 def check_callable(name: str, value: Kind, *, none: str = "") -> Kind:
-    """Return something that can be called.
+    """Return an argument that must be callable.
 
     Raises:
         InvalidArgumentError: The value cannot be called.
@@ -391,10 +393,10 @@ def check_callable(name: str, value: Kind, *, none: str = "") -> Kind:
 
 
 def check_instance(name: str, value: object, kind: type[Kind], advice: str = "") -> Kind:
-    """Return an object of a class.
+    """Return an argument that must be an object of a given class.
 
     Raises:
-        InvalidArgumentError: The value is an object of another class.
+        InvalidArgumentError: The argument is an object of another class.
     """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
@@ -403,7 +405,7 @@ def check_instance(name: str, value: object, kind: type[Kind], advice: str = "")
 
 
 def check_token(value: str | Callable[[], str] | None) -> str | Callable[[], str] | None:
-    """Return a token, or a function that returns one.
+    """Return an argument that must be a token or a function that returns a token.
 
     Raises:
         InvalidArgumentError: The value is neither.

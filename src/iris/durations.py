@@ -1,6 +1,6 @@
-"""Durations as people write them: `90`, `90s`, `1h30m`.
+"""Reads and writes durations as people write them, for example `90`, `90s` or `1h30m`.
 
-All options of the command line and of the configuration file follow one rule: a number without a unit is seconds. The
+In all options of the command line and of the configuration file, a duration without a unit is a number of seconds. The
 units are s, m, h and d, and a larger unit stands before a smaller one.
 """
 
@@ -49,7 +49,9 @@ def is_plain_number(text: str) -> bool:
 
 
 def write_span(seconds: float) -> str:
-    """Return the text that `read_span` reads as this number of seconds, in the largest unit that divides it."""
+    """Return the text of a number of seconds in the form that `read_span` reads, in the largest unit that divides the
+    number.
+    """
     for unit, length in _SECONDS.items():
         if seconds and seconds % length == 0:
             return f"{seconds // length:.0f}{unit}"

@@ -25,8 +25,8 @@
     └── RemoteTraceback                       the traceback of an exception in a task
 
 Most classes also derive from the matching built-in exception, so that code which does not know Iris can catch them:
-`InvalidArgumentError` is a `ValueError`. The text of an error says what was given, what is accepted, and what to do
-next. Programs compare the class, `code` and `reason` instead of the text.
+`InvalidArgumentError` is a `ValueError`. The text of an error contains the given value, the accepted values and the
+next step. Programs compare the class, `code` and `reason` instead of the text.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class IrisError(Exception):
     Every error can be pickled and copied, with its text, attributes and notes.
 
     Args:
-        text: What is wrong, and what to do.
-        reason: What the error is about; None: the class's own reason.
-        metadata: What the error names, for example `{"job_id": "train"}`.
+        text: A description of the problem and its solution.
+        reason: The `ErrorReason` of the error. If None, the error has the reason of its class.
+        metadata: The objects that the error names, for example `{"job_id": "train"}`.
 
     Attributes:
         code: The Connect code that stands for the class on the wire.
-        reason: An `ErrorReason`; or text, where a newer server sent a reason that this release does not know.
-        metadata: What the error names, by key. Empty for most errors.
+        reason: The `ErrorReason` of the error, or text if a newer server sent a reason that this release does not know.
+        metadata: The objects that the error names, by key. Empty for most errors.
     """
 
     code: ClassVar[str] = "unknown"
@@ -81,7 +81,7 @@ class IrisError(Exception):
 
 
 class InvalidArgumentError(IrisError, ValueError):
-    """An argument is invalid; the text says which value was given and which values are accepted."""
+    """An argument is invalid. The text contains the given value and the accepted values."""
 
     code = "invalid_argument"
     reason = ErrorReason.INVALID_ARGUMENT
@@ -100,7 +100,7 @@ class EntrypointError(InvalidArgumentError):
 
 
 class NotFoundError(IrisError, LookupError):
-    """No job, task, worker or endpoint has that name."""
+    """No job, task, worker or endpoint has the given name."""
 
     code = "not_found"
     reason = ErrorReason.NOT_FOUND
@@ -114,14 +114,14 @@ class AlreadyExistsError(IrisError):
 
 
 class ResourceExhaustedError(IrisError):
-    """A limit is reached, or a disk or another resource is full; the text says which one."""
+    """A limit is reached, or a disk or another resource is full. The text names the limit or resource."""
 
     code = "resource_exhausted"
     reason = ErrorReason.RESOURCE_EXHAUSTED
 
 
 class FailedPreconditionError(IrisError):
-    """The call is valid, but not in the present state."""
+    """The call is valid, but not allowed in the present state of the job, worker or cluster."""
 
     code = "failed_precondition"
     reason = ErrorReason.FAILED_PRECONDITION
@@ -168,7 +168,7 @@ class ControllerUnreachableError(UnavailableError):
 
 
 class WorkerUnreachableError(UnavailableError):
-    """The worker that has the log does not answer."""
+    """The worker that stores the requested log does not answer."""
 
     reason = ErrorReason.WORKER_UNREACHABLE
 
@@ -211,7 +211,7 @@ class MissingExtraError(IrisError, ImportError):
 
 
 class LocalClusterError(IrisError):
-    """A cluster on this machine did not start, or has died; the text ends with the last lines of its log."""
+    """A cluster on this machine did not start, or has died. The text ends with the last lines of the cluster's log."""
 
     reason = ErrorReason.LOCAL_CLUSTER_FAILED
 
@@ -222,9 +222,10 @@ class JobFailedError(IrisError):
     Attributes:
         job_id: The id of the job.
         status: The job's final `cluster_pb2.JobStatus`.
-        task_index: The first task that failed; None if no task failed (the job was terminated, or never started).
-        exit_code: The exit code of that task; None if the task has none.
-        signal: The number of the signal that killed that task; None if no signal did.
+        task_index: The index of the first task that failed, or None if no task failed because the job was terminated or
+            never started.
+        exit_code: The exit code of the failed task, or None if the task has no exit code.
+        signal: The number of the signal that killed the failed task, or None if no signal killed it.
         last_lines: The last lines that the task wrote, oldest first.
     """
 
@@ -251,7 +252,7 @@ class JobFailedError(IrisError):
 
 
 class ResultError(IrisError):
-    """A task has no return value: it failed, has not ended, or returned a value that cannot be sent.
+    """A task has no return value, because the task failed, has not ended, or returned a value that cannot be sent.
 
     Attributes:
         task_id: The id of the task.
@@ -265,7 +266,7 @@ class ResultError(IrisError):
 
 
 class RemoteTraceback(IrisError):
-    """The traceback of an exception that a task raised. It is the `__cause__` of that exception."""
+    """The traceback of an exception that a task raised, as the `__cause__` of this exception."""
 
     reason = ErrorReason.REMOTE_TRACEBACK
 
@@ -274,7 +275,7 @@ class RemoteTraceback(IrisError):
 
 
 def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError:
-    """Return an unpickled error without calling its `__init__`; pickle sets the attributes afterwards."""
+    """Return an unpickled error without a call of its `__init__`. The pickle module sets the attributes afterwards."""
     error = kind.__new__(kind, *text)
     # ImportError and OSError keep parts of the text in attributes that only the built-in `__init__` sets.
     built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
@@ -288,16 +289,16 @@ def quoted(text: object) -> str:
         return f"{text[:_QUOTED]!r}… ({len(text):,} characters)"
     try:
         written = repr(text)
-    except Exception:  # noqa: BLE001 - a user's `__repr__` may fail, and so does the one of a number with over 4,300 digits
+    except Exception:  # noqa: BLE001 - A `__repr__` may raise any exception, for example for a number of 5,000 digits.
         return f"an object of type {type(text).__name__}"
     if isinstance(text, str):
         return written
-    written = " ".join(written.split())  # the repr of a protobuf message has many lines
+    written = " ".join(written.split())  # The repr of a protobuf message has many lines.
     return written if len(written) <= 2 * _QUOTED else f"{written[: 2 * _QUOTED]}…"
 
 
 def shown(text: str) -> str:
-    """Return the text of an error as it may be sent: shortened, and without characters that control a terminal."""
+    """Return the text of an error in a form for messages: shortened, and without characters that control a terminal."""
     return visible(text[:_MAX_TEXT] + "…" if len(text) > _MAX_TEXT else text)
 
 
@@ -319,7 +320,7 @@ ERROR_FOR_CODE: dict[str, type[IrisError]] = {
     "deadline_exceeded": DeadlineExceededError,
     "unavailable": UnavailableError,
     "aborted": UnavailableError,
-    "canceled": UnavailableError,  # a server that shuts down cancels its calls
+    "canceled": UnavailableError,  # A server that shuts down cancels its calls.
     "unimplemented": UnimplementedError,
     "internal": InternalError,
     "unknown": InternalError,

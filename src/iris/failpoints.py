@@ -1,10 +1,11 @@
-"""Failpoints: named places at which a test makes a process die, pause or fail, chosen by an environment variable.
+"""Implements failpoints: named places in the code at which a test makes a process die, pause or fail. An environment
+variable selects them.
 
 Do not use the variable in production.
 
     IRIS_FAILPOINTS="store.commit.before=kill@3; report.before=delay:200; controller.reply.before=drop:0.01/7"
 
-Each part is NAME=ACTION[WHEN]. Parts are separated by semicolons, and a name may occur more than once.
+The variable consists of parts of the form NAME=ACTION[WHEN], separated by semicolons. A name may occur more than once.
 
 | action     | effect                                                                                      |
 |------------|---------------------------------------------------------------------------------------------|
@@ -85,21 +86,21 @@ _FORM = re.compile(r"(kill|stop|error|drop|delay:(\d+))(?:@([1-9]\d*)|:(0?\.\d+|
 
 
 class MessageDropped(Exception):
-    """Raised at a failpoint to lose the message that a server has received or is about to send."""
+    """An exception that a failpoint raises to lose the message that a server has received or is about to send."""
 
 
 @dataclass(slots=True)
 class Failpoint:
-    """An action at a failpoint, and when it happens.
+    """An action at a failpoint, with the condition under which it happens.
 
     Attributes:
         name: The name of the failpoint.
         action: kill, stop, delay, error or drop.
         delay_ms: The length of a delay, in milliseconds.
-        at: The only time at which the action happens, counted from 1; 0: each time, or at random.
+        at: The number of the pass at which the action happens, counted from 1. 0 means each pass, or random passes.
         chance: The probability of the action, from 0 to 1.
         draws: The source of random numbers.
-        times: How often this process has reached the failpoint.
+        times: The number of times that this process has reached the failpoint.
     """
 
     name: str
@@ -111,7 +112,7 @@ class Failpoint:
     times: int = 0
 
     def strikes(self) -> bool:
-        """Count one more time, and return whether the action happens."""
+        """Count another pass of the failpoint, and return whether the action happens."""
         self.times += 1
         if self.at:
             return self.times == self.at
@@ -136,7 +137,7 @@ class Failpoint:
 
 
 def parse(text: str) -> dict[str, list[Failpoint]]:
-    """Return the failpoints in the text of the variable, by name.
+    """Return the failpoints that the text of the environment variable describes, by name.
 
     Raises:
         InvalidArgumentError: A name is unknown, or a part has another form than NAME=ACTION[WHEN].
@@ -159,9 +160,9 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
         action, delay_ms, at, chance, seed = match.groups()
         action = action.partition(":")[0]
         if action == "drop" and not name.endswith(_MESSAGES):
-            raise InvalidArgumentError(f"{VARIABLE}: {name} is no message that could be dropped")
+            raise InvalidArgumentError(f"{VARIABLE}: {name} is not a message, therefore it cannot be dropped")
         if action == "error" and name.endswith((".after", ".reply.before")):
-            raise InvalidArgumentError(f"{VARIABLE}: {name} comes when it is done: it cannot fail any more")
+            raise InvalidArgumentError(f"{VARIABLE}: {name} comes after an action, which can no longer fail")
         draws = random.Random(f"{seed}/{name}")
         failpoint = Failpoint(name, action, int(delay_ms or 0), int(at or 0), float(chance or 1), draws)
         found.setdefault(name, []).append(failpoint)
@@ -169,7 +170,7 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
 
 
 def _say(what: str) -> None:
-    # Logging may not be set up yet, and the line has to be written before the process kills itself.
+    # The line is written to stderr, because logging may not be set up yet, and the process may kill itself afterwards.
     os.write(2, f"iris failpoint {what}\n".encode())
 
 

@@ -1,8 +1,8 @@
-"""The codes of reasons and errors, which programs compare instead of texts.
+"""Defines the codes of reasons and errors, which programs compare instead of texts.
 
-The proto file explains each code, and `docs/errors.md` says what to do about it. The numbers and names here
-are the ones of the enums in the proto file. This module has its own enums because code that must not depend on the
-wire, for example the state of a job, uses them too.
+The proto file explains each code, and `docs/errors.md` describes the solutions. The numbers and names are equal to the
+ones of the enums in the proto file. This module defines separate enums because code that must not depend on the
+generated messages uses them too, for example the state of a job.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import enum
 
 
 class PendingCode(enum.IntEnum):
-    """Why a task, a gang or a job waits: the number of a `PendingReason` on the wire."""
+    """The reason why a task, a gang or a job waits. The value is the number of a `PendingReason` on the wire."""
 
     UNSPECIFIED = 0
     QUEUED = 100
@@ -33,7 +33,9 @@ class PendingCode(enum.IntEnum):
 
 
 class FailureCode(enum.IntEnum):
-    """Why a job, a task or an attempt ended without success: the number of a `FailureReason` on the wire."""
+    """The reason why a job, a task or an attempt ended without success. The value is the number of a `FailureReason` on
+    the wire.
+    """
 
     UNSPECIFIED = 0
     EXIT_CODE = 100
@@ -64,12 +66,12 @@ class FailureCode(enum.IntEnum):
 
     @property
     def is_out_of_memory(self) -> bool:
-        """Whether the attempt failed because memory ran out: its own, or the machine's."""
+        """Whether the attempt failed because its own memory or the machine's memory ran out."""
         return self in (FailureCode.OUT_OF_MEMORY, FailureCode.MEMORY_LIMIT)
 
 
 class ErrorReason(enum.StrEnum):
-    """What an error is about: the name of an `ErrorReason` on the wire, without its prefix."""
+    """The reason of an error. The value is the name of an `ErrorReason` on the wire, without its prefix."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     INVALID_ADDRESS = "INVALID_ADDRESS"

@@ -1,4 +1,6 @@
-"""Task ids: `"{job_id}/task-{index}"`. A job id may contain `/`, so a task id is split at its last `/`."""
+"""Makes and parses task ids, `"{job_id}/task-{index}"`. A job id may contain `/`, so a task id is split at its last
+`/`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def make_task_id(job_id: str | JobReference, task_index: int) -> str:
 
 
 def parse_task_id(task_id: str | TaskReference) -> tuple[str, int]:
-    """Return the job id and the index in a task id. A `Task` stands for its id.
+    """Return the job id and the index in a task id. If the argument is a `Task`, use its id.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The text is not a task id.

@@ -1,4 +1,4 @@
-"""Which releases of Iris work together, and the version of Python.
+"""Determines which releases of Iris work together, and the version of Python.
 
 The parts of a cluster may have neighbouring releases, so that machines can be upgraded one after the other. Releases
 that are further apart are not tested together. Such a part is refused with an explanation before it can do harm.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import sys
 
-VERSION = "0.1.0"  # the version of this distribution; a test compares it with the installed one
-FIRST = "0.1.0"  # the version of a part that sends none, as the first release did
+VERSION = "0.1.0"  # The version of this distribution. A test compares it with the installed version.
+FIRST = "0.1.0"  # The version of a part that sends no version, like the first release.
 _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 
 
 def why_not_together(theirs: str, whose: str, ours: str, who_we_are: str) -> str:
-    """Return why two parts of a cluster do not work together; empty if they do.
+    """Return the reason why two parts of a cluster do not work together. The text is empty if they work together.
 
     Two parts work together if the first numbers of their versions are equal and the second numbers differ by at most 1.
 

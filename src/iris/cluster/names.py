@@ -1,4 +1,4 @@
-"""Which names users may give: to jobs, endpoints, workers, ports, tokens, and the labels of machines.
+"""Checks the names that users give to jobs, endpoints, workers, ports and tokens, and the labels of machines.
 
 A name must be readable, writable and distinct from every other name wherever people see it. Therefore a name of a job,
 endpoint, worker or token is 1 to 200 bytes of UTF-8 in which
@@ -46,7 +46,7 @@ def check_job_name(name: str) -> None:
     """Refuse a name that a user may not give to a job.
 
     Raises:
-        InvalidArgumentError: The name contains `/`, or is refused by the rule of this module.
+        InvalidArgumentError: The name contains `/`, or breaks the rule of this module.
         ResourceExhaustedError: The name is longer than `MAX_NAME_BYTES`.
     """
     check_name("job", name)
@@ -61,11 +61,11 @@ def check_name(kind: str, name: str) -> None:
     """Refuse a name that breaks the rule of this module.
 
     Args:
-        kind: What has the name, for the error.
+        kind: The kind of object with the name, for example "job", for the error.
         name: The name.
 
     Raises:
-        InvalidArgumentError: The name is not text, is empty, or breaks the rule; the error names the character.
+        InvalidArgumentError: The name is not text, is empty, or breaks the rule. The error's text names the character.
         ResourceExhaustedError: The name is longer than `MAX_NAME_BYTES`.
     """
     article = "an" if kind[0] in "aeiou" else "a"
@@ -90,7 +90,7 @@ def check_name(kind: str, name: str) -> None:
 
 
 def check_token_name(name: str) -> None:
-    """Refuse a name that the holder of a token cannot have.
+    """Refuse a name that may not be the name of a token's holder.
 
     Raises:
         InvalidArgumentError: The name breaks the rule of this module, or is longer than `MAX_NAME_BYTES`.
@@ -102,7 +102,9 @@ def check_token_name(name: str) -> None:
 
 
 def find_unseen(text: str) -> str:
-    """Return which character of a text is invisible, as the end of a sentence; empty if all are visible."""
+    """Return which character of a text is invisible, as the end of a sentence. The result is empty if all characters
+    are visible.
+    """
     for place, character in enumerate(text):
         category = unicodedata.category(character)
         if character == " " and 0 < place < len(text) - 1:
@@ -128,7 +130,8 @@ def check_port_name(name: str) -> None:
     """Refuse a port name that cannot be part of the name of an environment variable.
 
     Raises:
-        InvalidArgumentError: The name is not letters, digits and `_`, starts with a digit, or is too long.
+        InvalidArgumentError: The name contains other characters than letters, digits and `_`, starts with a digit, or
+            is too long.
     """
     if not isinstance(name, str) or not _PORT_NAME.fullmatch(name) or len(name) > MAX_NAME_BYTES:
         raise InvalidArgumentError(
@@ -141,11 +144,11 @@ def check_port_name(name: str) -> None:
 def check_label(key: str, value: str) -> None:
     """Refuse a label that not every engine accepts.
 
-    The rule is the one of Kubernetes for label values, with `/` for keys such as `cloud/zone`: 1 to 63 letters, digits,
-    `-`, `_` and `.`, with a letter or digit at both ends.
+    The rule for labels is the rule of Kubernetes for label values, with `/` in keys such as `cloud/zone`: 1 to 63
+    letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
 
     Raises:
-        InvalidArgumentError: Key or value breaks the rule.
+        InvalidArgumentError: The key or the value breaks the rule.
     """
     given = (key, value)
     if not all(isinstance(text, str) for text in given) or not all(

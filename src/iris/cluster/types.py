@@ -37,7 +37,8 @@ STATE_NAMES = {
     8: "UNSCHEDULABLE",
 }
 FINAL_STATES = frozenset({4, 5, 6, 7, 8})
-# The variable with the token for calls to a cluster. Inside a job, it contains the token of the task.
+# The name of the environment variable with the token for calls to a cluster. Inside a job, the variable contains the
+# token of the task.
 TOKEN_VARIABLE = "IRIS_TOKEN"
 HOSTS_VARIABLE = "IRIS_HOSTS_FILE"
 # The largest number of workers of a local cluster. Each worker is a process of about 60 MB.
@@ -77,12 +78,12 @@ def _check_state(state: int) -> int:
 
 @dataclass(frozen=True)
 class ResourceSpec:
-    """The resources that each task of a job asks for. Zero, the default, reserves nothing.
+    """The resources that each task of a job requests. Zero, the default, reserves nothing.
 
     Attributes:
         cpu: The number of cores. A task that uses more is not stopped.
         memory: The number of bytes, or text such as `"512MB"` or `"2GiB"` (see `parse_bytes`). A task that uses more is
-            killed, and fails as out of memory. With zero, the memory of a task is not limited.
+            killed, and fails as out of memory. With zero, the memory of the task is not limited.
         gpu: The number of devices. The task finds its devices in `CUDA_VISIBLE_DEVICES`.
 
     Raises:
@@ -102,7 +103,7 @@ class ResourceSpec:
 
     @classmethod
     def given(cls, resources: ResourceSpec | Mapping[str, int | str] | None) -> ResourceSpec:
-        """Return the resources in an argument: a `ResourceSpec`, a mapping such as `{"cpu": 1}`, or None.
+        """Return the resources in an argument, which is a `ResourceSpec`, a mapping such as `{"cpu": 1}`, or None.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) The mapping has an unknown key, or an amount that is not valid.
@@ -251,7 +252,7 @@ class JobInfo:
         worker_id: The id of the worker that runs the attempt.
         controller_address: The address to which `IrisClient.remote()` connects.
         ports: The task's ports, by their names in lower case.
-        hosts_file: The file with the hosts of the gang's tasks; None for independent tasks.
+        hosts_file: The file with the hosts of the gang's tasks, or None for independent tasks.
     """
 
     job_id: str
@@ -262,13 +263,14 @@ class JobInfo:
     worker_id: str | None = None
     controller_address: str | None = None
     ports: dict[str, int] = field(default_factory=dict)
-    hosts_file: str | None = field(default=None, compare=False)  # two tasks may differ only in the path of this file
+    # This field is not compared, because two tasks may differ only in the path of the file.
+    hosts_file: str | None = field(default=None, compare=False)
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """The hosts of the gang's tasks, by task index: names or addresses by which the tasks reach each other.
 
-        The hosts are read from `hosts_file` each time. They are empty for independent tasks.
+        The hosts are read from `hosts_file` each time. The result is empty for independent tasks.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) The file cannot be read, or does not have a line for each task.
@@ -290,10 +292,10 @@ class JobInfo:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> JobInfo | None:
-        """Return what the `IRIS_*` variables say; None outside a job, where `IRIS_JOB_ID` is not set.
+        """Return the information in the `IRIS_*` variables, or None outside a job, where `IRIS_JOB_ID` is not set.
 
         Args:
-            env: The environment to read; default `os.environ`.
+            env: The environment to read. The default is `os.environ`.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) A variable is malformed; the text names the variable.
@@ -347,7 +349,7 @@ def _whole_number(env: Mapping[str, str], name: str, *, default: int, low: int, 
 
 
 def get_job_info() -> JobInfo | None:
-    """Return what the task that runs this code knows about itself; None outside a job.
+    """Return information about the task that runs this code, or None outside a job.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) An `IRIS_*` variable is malformed; the text names the variable.

@@ -1,3 +1,3 @@
-"""The machine under Iris: clocks, processes, and files that only their owner may change. Every package may import it,
-and it knows nothing of jobs.
+"""Access to the machine under Iris: clocks, processes, and files that only their owner may change. Every package may
+import this package. It does not depend on the rest of Iris.
 """

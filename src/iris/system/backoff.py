@@ -1,4 +1,4 @@
-"""Waiting times between retries, and between the starts of a process that keeps dying."""
+"""Computes the pauses between retries, and between the starts of a process that dies repeatedly."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-_JITTER = (0.5, 1.5)  # each pause is multiplied by a random factor, so that many clients do not retry at once
+_JITTER = (0.5, 1.5)  # Each pause is multiplied by a random factor, so that many clients do not retry at once.
 
 
 class Backoff:
-    """Pauses that double after each failure, up to a longest one, with jitter.
+    """A series of pauses with jitter, which double after each failure up to a longest pause.
 
     Args:
         first_s: The first pause, in seconds.
         longest_s: The longest pause, in seconds.
-        factor: Returns a random number between two bounds; a test passes its own function.
+        factor: Returns a random number between two bounds. A test passes another function.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class Backoff:
 
     @property
     def expected_s(self) -> float:
-        """The next pause without its jitter, for messages."""
+        """The next pause without jitter, in seconds, for messages."""
         return self._next_s
 
     def next_s(self) -> float:
-        """Return the next pause in seconds; the pause after it will be twice as long."""
+        """Return the next pause in seconds. The pause after the next one is twice as long."""
         pause_s = self._next_s * self._factor(*_JITTER)
         self._next_s = min(2 * self._next_s, self._longest_s)
         return pause_s
@@ -43,16 +43,16 @@ class Backoff:
         self._next_s = min(self._next_s, longest_s)
 
     def reset(self) -> None:
-        """Start with the first pause again, after a success."""
+        """Begin again with the first pause. Call this method after a success."""
         self._next_s = self._first_s
 
 
 class RestartPauses:
-    """The pauses before a process is started again: the next one of a list after each death in a row.
+    """The pauses before the restarts of a process. Each further death in a row selects the next pause of a list.
 
     Args:
-        pauses_s: The pauses in seconds; the last one is repeated.
-        long_life_s: A process that lived for longer, in seconds, starts the list again.
+        pauses_s: The pauses in seconds. The last pause is repeated.
+        long_life_s: If a process lived for longer than this number of seconds, the list begins again.
         clock_s: The monotonic clock.
     """
 
@@ -67,10 +67,10 @@ class RestartPauses:
     async def keep_alive(
         self, live: Callable[[], Awaitable[bool]], *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     ) -> None:
-        """Run a process again and again, with a pause after each death.
+        """Run a process repeatedly, with a pause after each death.
 
         Args:
-            live: Starts the process and waits for its end; returns whether to start it again.
+            live: Starts the process, waits for its end, and returns whether to start the process again.
             sleep: Waits for a number of seconds.
         """
         while True:

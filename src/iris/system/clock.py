@@ -1,11 +1,12 @@
-"""The clocks of this program: the wall clock, and clocks that do not change when someone sets the wall clock.
+"""Reads the clocks of the machine: the wall clock, and clocks that do not change when someone sets the wall clock.
 
-A test moves the wall clock of real processes with a file. Do not use this in production:
+A test moves the wall clock of real processes with a file, which an environment variable names. Do not use the variable
+in production:
 
     IRIS_CLOCK_FILE=/path/of/a/file      the file contains a number of seconds, which is added to the wall clock
 
-The file may change at any time. A missing or empty file adds nothing. Servers pass the variable on to their workers,
-but not to tasks. A process that has the variable writes a line to stderr when it starts.
+The clock file may change at any time. A missing or empty file adds nothing. Servers pass the variable on to their
+workers, but not to tasks. A process that has the variable writes a line to stderr when it starts.
 
 No other module of `iris` reads the wall clock.
 """
@@ -38,7 +39,7 @@ def now_ms() -> int:
 
 
 def boot_ms() -> int:
-    """Return the milliseconds since this machine was started, whatever happens to the wall clock.
+    """Return the milliseconds since this machine was started. Changes of the wall clock have no effect.
 
     The time in which the machine slept counts, except on macOS and Windows, where only clients run.
     """
@@ -50,9 +51,9 @@ def boot_ms() -> int:
 def now_for_ages_ms() -> int:
     """Return the time, in ms since the epoch, from which ages are counted when old files are deleted.
 
-    This is the earlier of two times: the wall clock, and the wall clock without its steps since `keep_ages_in` was
-    called. Therefore a step forward makes no file old at once. After a step back, files are deleted late, which does no
-    harm.
+    The result is the earlier of two times: the wall clock, and the wall clock without its steps since `keep_ages_in`
+    was called. Therefore a step forward of the wall clock makes no file old at once. After a step back, files are
+    deleted late, which does no harm.
     """
     return min(now_ms(), _anchor.wall_at_boot_ms + boot_ms())
 
@@ -60,29 +61,29 @@ def now_for_ages_ms() -> int:
 def keep_ages_in(path: Path) -> None:
     """Count ages like the earlier processes with the same file, until the machine is restarted.
 
-    Otherwise a process that starts while the wall clock is wrong would treat all files as old.
+    Without this call, a process that starts while the wall clock is wrong would treat all files as old.
     """
     with contextlib.suppress(OSError, ValueError):
         boot, at_boot_ms = path.read_text().split()
         if boot == _boot_clock():
             _anchor.wall_at_boot_ms = int(at_boot_ms)
             return
-    with contextlib.suppress(OSError):  # the next process uses the wall clock
+    with contextlib.suppress(OSError):  # The file is not usable, therefore the next process uses the wall clock.
         write_file(path, f"{_boot_clock()} {_anchor.wall_at_boot_ms}", shared=True)
 
 
 def stamp() -> str:
-    """Return this moment as text, for `ms_since` in this process or in a later one."""
+    """Return the present moment as text, for `ms_since` in this process or in a later process."""
     return f"{_boot_clock()}:{boot_ms()}"
 
 
 def ms_since(then: str, then_ms: int) -> int:
-    """Return how many milliseconds have passed since a moment, at least 0.
+    """Return the milliseconds that have passed since a moment, at least 0.
 
     Args:
         then: The `stamp` of the moment.
-        then_ms: The same moment on the wall clock, in milliseconds. It is used if the machine was restarted since then,
-            or if the system does not identify its boots.
+        then_ms: The same moment on the wall clock, in milliseconds. This value is used if the machine was restarted
+            since the moment, or if the system does not identify its boots.
     """
     boot, _, at_ms = then.rpartition(":")
     if boot and boot == _boot_clock() and at_ms.isdecimal():
@@ -92,7 +93,7 @@ def ms_since(then: str, then_ms: int) -> int:
 
 @cache
 def boot_id() -> str:
-    """Return the id of the machine's present boot; empty if the system does not tell it."""
+    """Return the id of the machine's present boot. The id is empty if the system does not provide one."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

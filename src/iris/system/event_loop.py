@@ -1,4 +1,4 @@
-"""The asyncio loop of a program, and what a server sets up for its process before it serves."""
+"""Runs the asyncio loop of a program, and prepares the process of a server."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ async def happens(event: asyncio.Event, within_s: float) -> bool:
 
 
 def raise_file_limit() -> None:
-    """Raise the limit of open files to the hard limit. An attempt needs four files of a worker, a reader needs one."""
+    """Raise the limit of open files to the hard limit. A worker needs four open files for an attempt and one for a
+    reader.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_file_limit() -> int:
-    """Return how many files this process may have open."""
+    """Return the number of files that this process may have open."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def use_no_proxy() -> None:
     """Make calls between the parts of a cluster bypass every proxy that the environment names.
 
-    `*` alone is not enough: connectrpc's transport does not apply it to addresses that are numbers.
+    NO_PROXY needs more than `*`, because connectrpc's transport does not apply `*` to numeric addresses.
     """
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "0.0.0.0/0,::/0,*"

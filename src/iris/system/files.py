@@ -1,6 +1,6 @@
-"""Files that are written as a whole: a reader finds the old content or the new content, never a part of it.
+"""Writes files as a whole, so that a reader finds either the old content or the new content, and never a part.
 
-Files with a secret are private to their owner from the first moment.
+A file with a secret is private to its owner from the first moment.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from iris.system.private_dir import open_private
 def write_file(path: Path, content: str | bytes, *, durable: bool = False, shared: bool = False) -> None:
     """Replace the content of a file that only this user can read.
 
-    The content is written to another file in the same directory, which is then renamed.
+    The content is written to another file in the same directory, and the other file is then renamed.
 
     Args:
         path: The file.
-        content: Its new content; text is encoded in UTF-8.
-        durable: Whether the file must survive a crash of the machine. This takes some milliseconds.
+        content: The new content of the file. Text is encoded in UTF-8.
+        durable: Whether the file must survive a crash of the machine. A durable write takes some milliseconds longer.
         shared: Whether other processes may write the same file at the same time. If the process is killed while it
             writes, a file with a random name may be left over.
 
@@ -40,7 +40,8 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False, share
 
 
 def create_file(path: Path, content: str | bytes, *, durable: bool = False) -> bool:
-    """Create a file that only this user can read, and return whether it was created: False if the file exists.
+    """Create a file that only this user can read. Return whether the file was created, which is False if the file
+    exists.
 
     Of several processes that create the file at the same time, only one gets True.
 
@@ -63,25 +64,25 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable, as `fsync` does for the content of a file."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # some file systems cannot do this
+        with contextlib.suppress(OSError):  # Some file systems cannot sync a directory.
             os.fsync(directory)
     finally:
         os.close(directory)
 
 
 def read_secret(path: Path) -> str | None:
-    """Return the content of a secret file; None if there is no such file.
+    """Return the content of a secret file, or None if there is no such file.
 
     Raises:
-        FailedPreconditionError: Other users can read the file, or own it.
+        FailedPreconditionError: Other users can read the file or own the file.
     """
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             status = os.fstat(file.fileno())
             if status.st_mode & 0o077 or status.st_uid != os.getuid():
                 raise FailedPreconditionError(
-                    f"{path} can be read by others, so its content is no longer secret: remove it, or if you are"
-                    f" certain that nobody has read it: chmod 600 {path}"
+                    f"{path} can be read by others, so its content is no longer secret: remove the file, or if you"
+                    f" are certain that nobody has read it: chmod 600 {path}"
                 )
             return file.read()
     except FileNotFoundError:
@@ -89,12 +90,12 @@ def read_secret(path: Path) -> str | None:
 
 
 def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
-    """Write a file that only this user can read, and return whether it was written.
+    """Write a file that only this user can read, and return whether the file was written.
 
     Args:
         path: The file.
         text: The content of the file.
-        replace: Whether to replace an existing file. Otherwise an existing file is kept, and the answer is False.
+        replace: Whether to replace an existing file. If False, an existing file is kept, and the result is False.
 
     Raises:
         ResourceExhaustedError: The file cannot be written.
@@ -110,7 +111,7 @@ def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
 
 def _write_beside(path: Path, content: str | bytes, *, durable: bool, shared: bool) -> Path:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}" if shared else f"{path.name}.new")
-    beside.unlink(missing_ok=True)  # left over from a process that was killed
+    beside.unlink(missing_ok=True)  # A process that was killed has left this file.
     try:
         with open(beside, "xb", opener=open_private) as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -5,7 +5,7 @@ processes. If SIGCHLD is ignored, the kernel discards exit codes. If SIGTERM is 
 end. A program that was started with closed standard descriptors gives the numbers 0 to 2 to the next files that it
 opens, so that text for "stdout" would be written into a socket or a pipe of Iris.
 
-This module imports nothing heavy, because the reaper and the launcher of a worker import it and have to stay small.
+This module imports nothing heavy, because the reaper and the launcher of a worker import it and must stay small.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXF
 
 
 def use_defaults() -> None:
-    """Give a program the signals and descriptors that a login shell would give it.
+    """Set the signals and standard descriptors of this process to the state that a login shell would give.
 
-    Each program that Iris starts (server, worker, …) calls this first in its main function.
+    Each program that Iris starts (server, worker, …) calls this function first in its main function.
     """
     reset_signals()
     open_standard_descriptors()
@@ -32,28 +32,33 @@ def reset_signals() -> None:
     """Restore the default disposition of every ignored signal, and unblock all signals. Handlers are kept."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
-            with contextlib.suppress(OSError, ValueError):  # the C library reserves some signals
+            with contextlib.suppress(OSError, ValueError):  # The C library reserves some signals.
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(
             signal.SIGINT, signal.default_int_handler
-        )  # as Python does at its start if the signal is not ignored
+        )  # Python does the same at its start if the signal is not ignored.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def open_standard_descriptors() -> None:
-    """Open /dev/null in place of a closed standard descriptor, so that no other file gets the number."""
+    """Open /dev/null in place of each closed standard descriptor, so that no other file gets the descriptor's
+    number.
+    """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, flags)  # gets the lowest free number, which usually is this one
+            # The new descriptor gets the lowest free number, which usually is the number of the closed descriptor.
+            opened = os.open(os.devnull, flags)
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
-    # Python has set the stream of a closed descriptor to None, and `print` would fail.
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - stays open until the process ends
+    # Python has set the stream of a closed descriptor to None, and `print` would fail. The new streams stay open until
+    # the process ends.
+
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 

@@ -1,6 +1,6 @@
 """Locks on files (`flock`) that processes of one machine share. The kernel releases a lock when its process ends.
 
-For Linux and macOS only.
+The locks work on Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ def try_lock(path: Path) -> int | None:
     """Lock a file, which is created if it is missing.
 
     Returns:
-        The file's descriptor: closing it releases the lock. None if another process has the lock, or has just replaced
-        or removed the file.
+        The descriptor of the locked file. Closing the descriptor releases the lock. The result is None if another
+        process has the lock, or has just replaced or removed the file.
 
     Raises:
         OSError: The file cannot be opened.
@@ -24,7 +24,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def try_lock_directory(path: Path) -> int | None:
-    """Lock a directory; otherwise like `try_lock`.
+    """Lock a directory without waiting, like `try_lock` for files.
 
     Raises:
         OSError: There is no such directory.
@@ -35,7 +35,7 @@ def try_lock_directory(path: Path) -> int | None:
 def wait_for_lock(path: Path) -> int:
     """Lock a file, which is created if it is missing, and return its descriptor.
 
-    Waits while another process has the lock.
+    The function waits while another process has the lock.
 
     Raises:
         OSError: The file cannot be opened.
@@ -67,7 +67,9 @@ def _locked(descriptor: int, path: Path) -> int | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is still the one at its path, so that others who lock the path lock the same file."""
+    """Return whether a path still leads to an open file, so that other processes that lock the path lock the same
+    file.
+    """
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Directories with trusted content, in which only their owner may write.
+"""Protects directories with trusted content, in which only their owner may write.
 
-A user who can write in a state directory can run programs as the directory's owner, because it names the processes that
-Iris signals and contains the server key. `check_private` must check the directory before anything in it is read.
+A user who can write in a state directory can run programs as the directory's owner, because the directory names the
+processes that Iris signals and contains the server key. `check_private` must check the directory before anything in it
+is read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _umask_before = -1
 
 
 def keep_files_private() -> None:
-    """Make all files that this process creates from now on private to its user, whatever the inherited umask is."""
+    """Make all files that this process creates from now on private to its user, regardless of the inherited umask."""
     global _umask_before
     before = os.umask(_PRIVATE_UMASK)
     if _umask_before < 0:
@@ -27,24 +28,25 @@ def keep_files_private() -> None:
 def inherited_umask() -> int:
     """Return the umask for the user's programs, in the form of `subprocess`.
 
-    This is the umask with which this process was started; -1 (no change) if `keep_files_private` was never called.
+    The result is the umask with which this process was started, or -1 (no change) if `keep_files_private` was never
+    called.
     """
     return _umask_before
 
 
 def make_private(directory: Path) -> None:
-    """Create a directory and its missing parents, private to this user, whatever the umask is.
+    """Create a directory and its missing parents, private to this user regardless of the umask.
 
     Raises:
         OSError: The directory cannot be created.
     """
     for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)  # fails if the path exists and is not a directory
+    directory.mkdir(mode=0o700, exist_ok=True)  # The call fails if the path exists and is not a directory.
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file that is private to this user if it is created; an `opener` for `open`."""
+    """Open a file, and make a new file private to this user. The function is an `opener` for `open`."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
@@ -52,8 +54,9 @@ def check_private(directory: Path) -> None:
     """Check that no other user can replace the content of a directory.
 
     Raises:
-        FailedPreconditionError: The directory belongs to another user, others may write in it, or every user may rename
-            entries of a parent directory whose mode this user could change. The text has the command that repairs it.
+        FailedPreconditionError: The directory belongs to another user, other users may write in it, or every user may
+            rename entries of a parent directory whose mode this user could change. The text of the error has the
+            command that repairs the directory.
         OSError: The directory cannot be read.
     """
     check_owned(directory)
@@ -62,13 +65,13 @@ def check_private(directory: Path) -> None:
     for above in {*directory.absolute().parents, *directory.resolve().parents}:
         status = above.stat()
         mode = status.st_mode
-        # If this user cannot change the mode of the parent, for example of a container's volume, a directory that
-        # another user puts in place belongs to that user, and is refused for that reason.
+        # The mode of the parent directory may be impossible to change, for example in a container's volume. If another
+        # user then replaces the directory, the replacement belongs to that user and is refused for that reason.
         can_close = os.geteuid() in (status.st_uid, 0)
         if can_close and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise FailedPreconditionError(
-                f"{above} can be written by every user of this machine (mode {_mode(mode)}), so anybody could put"
-                f" another directory in the place of {directory}: chmod o-w {above}, or chmod +t {above}"
+                f"{above} can be written by every user of this machine (mode {_mode(mode)}), so anybody could"
+                f" replace {directory} by another directory: chmod o-w {above}, or chmod +t {above}"
             )
 
 
@@ -76,7 +79,8 @@ def check_owned(path: Path) -> None:
     """Check that only this user and root own a file or directory, and may write to it.
 
     Raises:
-        FailedPreconditionError: Another user owns it, or may write to it. The text has the command that repairs it.
+        FailedPreconditionError: Another user owns the file or directory, or may write to it. The text of the error has
+            the command that repairs the problem.
         OSError: The file or directory cannot be read.
     """
     status = path.stat()
@@ -104,7 +108,7 @@ def check_entries(directory: Path) -> None:
         try:
             status = path.lstat()
         except FileNotFoundError:
-            continue  # a worker that ends removes its files
+            continue  # The file has disappeared, because a worker that ends removes its files.
         if stat.S_ISLNK(status.st_mode):
             raise FailedPreconditionError(
                 f"{path} is a symbolic link: a copy of the directory would use the same files as the original. Put what"
@@ -117,7 +121,8 @@ def check_entries(directory: Path) -> None:
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid not in (os.geteuid(), 0):  # root can replace every file anyway
+    # The files of root are accepted, because root can replace every file anyway.
+    if status.st_uid not in (os.geteuid(), 0):
         raise FailedPreconditionError(
             f"{path} belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}: its owner could run"
             " programs as you. Take a directory of your own, or have its owner changed:"
@@ -126,7 +131,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _name_of(uid: int) -> str:
-    import pwd  # not available on Windows, where clients run
+    import pwd  # The module is not available on Windows, where only clients run.
 
     try:
         return f"user {pwd.getpwuid(uid).pw_name!r}"

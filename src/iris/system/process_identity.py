@@ -1,4 +1,4 @@
-"""Which process had an id: process ids are reused, so a process is identified by its start time as well."""
+"""Identifies processes by their ids and start times, because process ids are reused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from iris.system.clock import boot_id
 
 
 def identify_process(pid: int) -> str:
-    """Return a text that no other process with the same id ever has; empty if the process has ended or is a zombie."""
+    """Return a text that identifies a process among all processes that ever have the same id. The text is empty if the
+    process has ended or is a zombie.
+    """
     try:
         # See proc(5). Of the fields after the name in parentheses, the first is the state, the 20th the start time.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -22,10 +24,10 @@ def identify_process(pid: int) -> str:
 
 
 def runs_program(pid: int, module: str, *words: str) -> bool:
-    """Return whether a process of this user runs `python -m module` with these words in a row on its command line.
+    """Return whether a process of this user runs `python -m module` with the given words in a row on its command line.
 
-    Call this before a signal is sent to a process whose id was read from a file, because the file may be a copy or
-    come from a backup.
+    Call this function before a signal is sent to a process whose id was read from a file, because the file may be a
+    copy or come from a backup.
     """
     try:
         is_ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
@@ -36,7 +38,7 @@ def runs_program(pid: int, module: str, *words: str) -> bool:
 
 
 def command_line(pid: int) -> list[str]:
-    """Return the words of a process's command line; an empty list if the process has ended."""
+    """Return the words of a process's command line. The list is empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
     except OSError:
@@ -50,14 +52,14 @@ def _has_row(words: Sequence[str], row: Sequence[str]) -> bool:
 def own_place() -> str:
     """Return a text that is equal for two processes that see the same files as the same user.
 
-    The text is made from the boot of the machine, the mount namespace and the user. It is empty if the system does not
-    tell them.
+    The text is made from the boot of the machine, the mount namespace and the user. The text is empty if the system
+    does not provide these facts.
     """
     boot = boot_id()
     try:
         mounts = os.readlink("/proc/self/ns/mnt")
     except OSError:
         return ""
-    if not boot:  # the first mount namespace of every machine has the same number
+    if not boot:  # The id is not enough, because the first mount namespace of every machine has the same number.
         return ""
     return hashlib.sha256(f"{boot}/{mounts}/{os.getuid()}".encode()).hexdigest()[:32]

@@ -13,12 +13,12 @@ class ProcessHandle:
     """A process that is watched and signalled by its id.
 
     The handle holds the process by a pidfd, so that a signal cannot reach a later process with the same id. On a kernel
-    before Linux 5.3, or in a sandbox without the call, the handle asks `is_running` instead.
+    before Linux 5.3, or in a sandbox without pidfds, the handle calls `is_running` instead.
 
     Args:
         pid: The id of the process.
-        is_running: Returns whether the process is still the same one and has not ended.
-        poll_s: How often to ask `is_running` without a pidfd, in seconds.
+        is_running: Returns whether the same process still runs.
+        poll_s: The seconds between two calls of `is_running` if there is no pidfd.
 
     Raises:
         ProcessLookupError: The process has ended and was collected.
@@ -32,7 +32,7 @@ class ProcessHandle:
         self._timer: asyncio.TimerHandle | None = None
 
     def call_when_ended(self, then: Callable[[], object]) -> None:
-        """Call a function on the running loop once the process has ended. Nothing is called after `close`."""
+        """Call a function on the running loop once the process has ended. After `close`, the function is not called."""
         loop = asyncio.get_running_loop()
 
         def ended() -> None:
@@ -55,7 +55,7 @@ class ProcessHandle:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         if self._pidfd is None:
-            while self._is_running():  # noqa: ASYNC110 - no other part of the system reports the end
+            while self._is_running():  # noqa: ASYNC110 - No other part of the system reports the end of the process.
                 await asyncio.sleep(self._poll_s)
             return
         loop.add_reader(self._pidfd, ended.set)
@@ -73,7 +73,7 @@ class ProcessHandle:
                 os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Stop watching the process, which is not signalled. May be called again."""
+        """Stop watching the process, without a signal to it. Further calls have no effect."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -85,7 +85,9 @@ class ProcessHandle:
 
 
 def call_when_child_ends(pid: int, then: Callable[[], object]) -> None:
-    """Call a function on the running loop once a child process has ended. The child is not collected."""
+    """Call a function on the running loop once a child process has ended. The exit code of the child is not
+    collected.
+    """
 
     def is_running() -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
@@ -94,7 +96,9 @@ def call_when_child_ends(pid: int, then: Callable[[], object]) -> None:
 
 
 def call_when_parent_ends(parent_pid: int, then: Callable[[], object]) -> None:
-    """Call a function on the running loop once the parent process has ended; at once if it has ended already."""
+    """Call a function on the running loop once the parent process has ended. If the parent has ended already, call the
+    function at once.
+    """
 
     def is_running() -> bool:
         return os.getppid() == parent_pid

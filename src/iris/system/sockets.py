@@ -1,6 +1,6 @@
-"""Sockets that servers listen on, and the addresses of this machine.
+"""Opens the sockets of servers, and finds the addresses of this machine.
 
-This module imports nothing heavy, because a server binds its port before it loads the rest of itself.
+This module imports nothing heavy, because a server binds its port before it loads the rest of its code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def bind(host: str, port: int) -> socket.socket:
     Args:
         host: The address to bind to, or a name of this machine. If a name has addresses of both families, the IPv4
             address is bound.
-        port: The port; 0 chooses a free one.
+        port: The port. 0 selects a free port.
 
     Raises:
         FailedPreconditionError: The port is in use or reserved, or the name has no address of this machine.
@@ -42,7 +42,8 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             failure = error
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                break  # clients of this name try this address first, so the name's next address is no substitute
+                # Clients of this name try this address first. Therefore the name's next address is no substitute.
+                break
         else:
             return listener
     assert failure is not None, "a name that resolves has an address"
@@ -57,7 +58,8 @@ def bind_addresses(host: str, port: int) -> list[tuple[int, Any]]:
         ValueError: The port is not between 0 and 65535, or the host is not a name.
     """
     if not 0 <= port <= 65535:
-        raise ValueError("the port must be between 0 and 65535")  # getaddrinfo accepts any number, modulo 65536
+        # The check is needed because getaddrinfo accepts any number, modulo 65536.
+        raise ValueError("the port must be between 0 and 65535")
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses: set[tuple[int, Any]] = {(int(family), address) for family, _, _, _, address in found}
     return sorted(addresses, key=lambda one: one[0] != socket.AF_INET)
@@ -80,10 +82,10 @@ def address_of(listener: socket.socket) -> str:
 
 
 def own_host_towards(other: str) -> str:
-    """Return the address of this machine from which it would call `other`.
+    """Return the address from which this machine would call the host `other`.
 
-    The other machine can most likely call this machine at the same address. The routing table gives the answer, and
-    nothing is sent.
+    The other machine can most likely call this machine at the returned address. The result comes from the routing
+    table, and nothing is sent.
 
     Raises:
         FailedPreconditionError: There is no route to `other`.

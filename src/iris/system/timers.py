@@ -1,4 +1,4 @@
-"""Timers for a loop that asks again and again what is due."""
+"""Stores timers for a loop that repeatedly checks which timers are due."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ Key = TypeVar("Key")
 
 
 class Timers(Generic[Key]):
-    """At most one timer for each key. Each operation takes logarithmic time in the number of timers.
+    """A set of timers, with at most one timer for each key. Each operation takes logarithmic time in the number of
+    timers.
 
-    Times are seconds of any steady clock.
+    The times of timers are seconds of any steady clock.
     """
 
     def __init__(self) -> None:
         self._due: dict[Key, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, Key]] = []  # also contains replaced timers, at most about as many again
+        # The heap also contains replaced timers, at most about the same number as valid timers.
+        self._heap: list[tuple[float, int, Key]] = []
         self._count = 0
 
     def set(self, key: Key, due_s: float) -> None:
@@ -39,7 +41,7 @@ class Timers(Generic[Key]):
         return len(self._heap)
 
     def pop_due(self, now_s: float) -> Key | None:
-        """Remove the timer that has been due for longest, and return its key; None if no timer is due."""
+        """Remove the timer that has been due for longest, and return its key. Return None if no timer is due."""
         if self.next_s() > now_s:
             return None
         _, _, key = heapq.heappop(self._heap)
@@ -47,7 +49,7 @@ class Timers(Generic[Key]):
         return key
 
     def next_s(self) -> float:
-        """Return when the next timer is due; infinity if there is no timer."""
+        """Return the time at which the next timer is due, or infinity if there is no timer."""
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][:2]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf

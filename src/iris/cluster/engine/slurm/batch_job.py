@@ -146,7 +146,7 @@ def _apply_line(
     line: str, comment: Comment, began: dict[int, str], messages: IO[bytes] | None, stream: IO[bytes]
 ) -> Comment:
     if stream is messages:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - The stderr is the Slurm job\'s output file.
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - The stderr is the Slurm job's output file.
         return comment if comment.why or not line.strip() else replace(comment, why=line.strip())
     match = _LINE.fullmatch(line)
     if match is None:
