@@ -98,7 +98,7 @@ def test_quick_packing_sends_no_notice(tmp_path: Path) -> None:
     assert not notices
 
 
-def test_workspace_in_a_circle_is_refused(client: IrisClient, tmp_path: Path) -> None:
+def test_workspace_link_to_itself_is_refused(client: IrisClient, tmp_path: Path) -> None:
     (tmp_path / "self").symlink_to("self")
-    with pytest.raises(InvalidArgumentError, match="not a workspace"):
+    with pytest.raises(InvalidArgumentError, match="workspace must be an existing folder"):
         client.run(["true"], workspace=tmp_path / "self")

@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# The variables of git that are passed on: they say where git's settings are, and where to look for a checkout. Inside a
-# hook git sets other variables, which would make git answer about the repository of the hook.
+# Only these variables of git are passed to git. They name the files with git's settings and the folders to search for a
+# checkout. Inside a hook, git sets other variables, with which git would answer about the repository of the hook.
 _KEPT_VARIABLES = frozenset(
     {
         "GIT_CONFIG_GLOBAL",
@@ -19,17 +19,17 @@ _KEPT_VARIABLES = frozenset(
         "GIT_EXEC_PATH",
     }
 )
-_IS_IGNORED, _IS_NOT_IGNORED = 0, 1  # the exit codes of `git check-ignore`
+_IS_IGNORED, _IS_NOT_IGNORED = 0, 1  # The exit codes of `git check-ignore`.
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """What git ignores below a folder. Git never ignores a tracked file.
+    """The files and folders that git ignores below a folder. Git never ignores a tracked file.
 
     Attributes:
         itself: Whether the folder itself is ignored. Then `paths` is empty.
-        paths: The ignored files and folders, relative to the folder. The path of a folder ends with "/". Everything in
-            an ignored folder is ignored and not listed.
+        paths: The ignored files and folders, relative to the folder. The path of a folder ends with "/". The content
+            of an ignored folder is ignored, too, but not listed.
     """
 
     itself: bool
@@ -37,9 +37,10 @@ class Ignored:
 
 
 def find_ignored(folder: Path) -> Ignored | None:
-    """Return what git ignores below a folder of a checkout.
+    """Return the files and folders that git ignores below a folder of a checkout.
 
-    Git reads the `.gitignore` files up to the top of the checkout, `info/exclude`, and the user's global ignore file.
+    Git reads the `.gitignore` files of all folders up to the top of the checkout, `info/exclude`, and the user's global
+    ignore file.
 
     Returns:
         None if git gives no answer: git is not installed, the folder is in no checkout, or git refuses the checkout
@@ -91,5 +92,5 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
             capture_output=True,
             check=False,
         )
-    except OSError:  # git is not installed, or the folder may not be entered
+    except OSError:  # Git is not installed, or this user may not enter the folder.
         return None

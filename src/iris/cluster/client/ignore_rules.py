@@ -1,8 +1,8 @@
-"""Applies the rules of `.gitignore` files in the same way as git, but without git. Pure, and on bytes.
+"""Applies the rules of `.gitignore` files in the same way as git, but without git and without reading files.
 
-Git does more than its documentation says (https://git-scm.com/docs/gitignore). It compares bytes and not characters.
-It drops one CR but no tab at the end of a line. It knows classes such as `[[:digit:]]`, empty ranges, and patterns that
-match nothing. tests/cluster/client/test_ignore_rules.py compares this module with git, on random trees and patterns.
+The documentation of git (https://git-scm.com/docs/gitignore) omits some rules. Git compares bytes and not characters.
+Git drops one CR but no tab at the end of a line. Git knows classes such as `[[:digit:]]`, empty ranges, and patterns
+that match nothing. tests/cluster/client/test_ignore_rules.py compares this module with git on random inputs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WILDCARDS = frozenset(b"*?[\\")
-_NOTHING = b"(?!)"  # the regular expression that matches nothing
+_NOTHING = b"(?!)"  # This regular expression matches nothing.
 _CLASSES: dict[bytes, bytes] = {
     b"alnum": (string.ascii_letters + string.digits).encode(),
     b"alpha": string.ascii_letters.encode(),
@@ -29,11 +29,12 @@ _CLASSES: dict[bytes, bytes] = {
     b"upper": string.ascii_uppercase.encode(),
     b"xdigit": string.hexdigits.encode(),
 }
-# The parts of a pattern that are not regular expressions.
-_STAR = b"*"  # any bytes of one part of a path
-_ALL = b"**"  # the rest of the path
-_ANY_FOLDERS = b"**/"  # nothing, or everything up to and including some "/"
-_SOME_FOLDERS = b"**\\/"  # everything before some "/"
+# The wildcards of a pattern match these texts: `_STAR` any bytes of one part of a path; `_ALL` the rest of the path;
+# `_ANY_FOLDERS` nothing, or everything up to and including any "/"; `_SOME_FOLDERS` everything before any "/".
+_STAR = b"*"
+_ALL = b"**"
+_ANY_FOLDERS = b"**/"
+_SOME_FOLDERS = b"**\\/"
 _Match = Callable[[bytes], bool]
 
 
@@ -45,8 +46,8 @@ class Rule:
         above: The folder of the ignore file, relative to the top of the checkout: empty, or with "/" at its end.
         negated: Whether the line begins with "!", so that matching paths are not ignored.
         folders_only: Whether the line ends with "/", so that it matches only folders.
-        by_name: Whether the line has no other "/", so that `matches` gets only the last part of a path.
-        matches: Returns whether the line matches a path relative to `above`, or the last part of a path.
+        by_name: Whether the line has no "/" except at its end, so that `matches` gets only the last part of a path.
+        matches: A function that returns whether the line matches a path relative to `above`, or a path's last part.
     """
 
     above: bytes
@@ -103,14 +104,14 @@ def _parse_line(line: bytes, above: bytes) -> Rule | None:
 
 
 def _without_trailing_spaces(line: bytes) -> bytes:
-    """Return the line without trailing spaces. Tabs are kept, and so is a space after a backslash."""
+    """Return a line without trailing spaces. Trailing tabs, and a space after a backslash, are kept."""
     kept = len(line.rstrip(b" "))
     backslashes = kept - len(line[:kept].rstrip(b"\\"))
     return line[: kept + 1] if backslashes % 2 and kept < len(line) else line[:kept]
 
 
 def _matcher(pattern: bytes, by_name: bool) -> _Match:
-    """Return a function that tells whether a pattern matches a whole path or name."""
+    """Return a function that returns whether a pattern matches a whole path or name."""
     plain = next((index for index, byte in enumerate(pattern) if byte in _WILDCARDS), len(pattern))
     if plain == len(pattern):
         return pattern.__eq__ if pattern else lambda path: False
@@ -128,7 +129,7 @@ def _matcher(pattern: bytes, by_name: bool) -> _Match:
 def _split(pattern: bytes) -> list[bytes] | None:
     """Return the parts of a pattern: `_STAR`, `_ALL`, `_ANY_FOLDERS`, `_SOME_FOLDERS`, and expressions for one byte.
 
-    Returns None for a pattern that git considers broken, so that it matches nothing.
+    None: git considers the pattern broken, therefore the pattern matches nothing.
     """
     pieces: list[bytes] = []
     index = 0
@@ -155,8 +156,8 @@ def _split(pattern: bytes) -> list[bytes] | None:
 def _expression(pieces: list[bytes]) -> bytes:
     """Return a regular expression that takes time in proportion to the length of the path.
 
-    The text between two wildcards of the same kind is searched once, from the left, in an atomic group. No other place
-    need be tried, because the first place leaves the most bytes for the rest of the pattern.
+    The text between two wildcards of the same kind is searched only once, from the left, in an atomic group. The first
+    match is sufficient, because a later match would leave fewer bytes for the rest of the pattern.
     """
     blocks: list[tuple[bytes, list[bytes]]] = [(b"", [])]
     for piece in pieces:
@@ -225,7 +226,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
     negated = pattern[index : index + 1] in (b"!", b"^")
     index += negated
     members: set[int] = set()
-    before: int | None = None  # the first member of a possible range
+    before: int | None = None  # The first member of a possible range.
     is_first = True
     while is_first or pattern[index : index + 1] != b"]":
         is_first = False
@@ -250,7 +251,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
                     return None
                 members.update(_CLASSES[name[:-1]])
                 before, index = None, end
-            else:  # not a class, so the bracket stands for itself
+            else:  # A bracket that begins no class is an ordinary character.
                 members.add(byte)
                 before = byte
         else:

@@ -1,4 +1,4 @@
-"""A cluster on this machine that the client starts and ends."""
+"""Provides a client that starts a cluster on this machine, and ends the cluster when the client is closed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from iris.config import ClusterConfig
 class LocalClusterClient(RemoteClusterClient):
     """The client of a new cluster on this machine.
 
-    The cluster is a real one: a controller process and worker processes on the loopback interface. It ends with
-    `close`, or with this process, and its files are removed.
+    The cluster consists of a controller process and worker processes on the loopback interface. `close`, or the end of
+    this process, ends the cluster and removes its files.
 
     Args:
         workers: The number of workers that share this machine.
@@ -26,7 +26,7 @@ class LocalClusterClient(RemoteClusterClient):
     Raises:
         InvalidArgumentError: (a `ValueError`) The number of workers is invalid.
         MissingExtraError: The extra [server] is not installed.
-        LocalClusterError: The cluster did not start. The text says why.
+        LocalClusterError: The cluster did not start. The message contains the reason.
     """
 
     def __init__(self, *, workers: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Pickles a callable with its arguments, so that a worker can run it even if the caller's code is not installed there.
+"""Pickles a callable with its arguments, so that a worker without the caller's code can run the callable.
 
 Code is pickled by value or by name:
 
@@ -6,13 +6,13 @@ Code is pickled by value or by name:
   caller's own if it has a source file and belongs neither to an installed package, nor to the standard library, nor to
   Iris. Editable installs are the caller's own, and so are modules that were registered with
   `cloudpickle.register_pickle_by_value`.
-* By name: everything else. It must be installed on the worker.
+* By name: all other code, which must be installed on the worker.
 * With a workspace, own modules that a task can import from the top of the workspace are pickled by name.
 
-A function that is pickled by value takes along everything that it refers to: the globals and whole modules that it
-names, its defaults, and variables of enclosing functions, all with their current values. An import statement inside a
-function is not noticed, so the imported module must be on the worker or in the workspace. If the worker can import a
-module with the same source, the task uses that module; `iris.cluster.pickles.task_modules` decides this.
+The pickle of a function by value contains everything to which the function refers: the globals and whole modules that
+it names, its defaults, and variables of enclosing functions, all with their current values. Import statements inside a
+function are not considered, so a module imported there must be on the worker or in the workspace. If the worker can
+import a module with the same source, the task uses the worker's module (see `iris.cluster.pickles.task_modules`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from iris.cluster.pickles.trailer import append_trailer
 from iris.cluster.types import Entrypoint
 from iris.errors import EntrypointError, ResourceExhaustedError
 
-MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # the controller stores the pickle, and sends it to the worker of each task
+MAX_ENTRYPOINT_BYTES = 64 * 1024**2  # The controller stores one pickle for each job.
 
-# cloudpickle's registry of modules that are pickled by value belongs to the whole process, so only one thread at a time
-# may change it. The lock is reentrant because the `__reduce__` of an argument may submit a job.
+# cloudpickle has one registry of modules that are pickled by value for the whole process, so only one thread at a time
+# may change the registry. The lock is reentrant because the `__reduce__` of an argument may submit a job.
 _REGISTRY_LOCK = threading.RLock()
 
 _IRIS = str(Path(__file__).resolve().parents[2])
@@ -57,18 +57,20 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
 
     Raises:
         EntrypointError: The entrypoint is a command or a generator function, or a part of it cannot be pickled. The
-            text says which part, and what to do.
+            message names the part and a solution.
         ResourceExhaustedError: The pickle is larger than `MAX_ENTRYPOINT_BYTES`.
     """
     function = entrypoint.callable
     if function is None:
-        raise EntrypointError(f"only a callable can be pickled, got the command {list(entrypoint.command)}")
+        raise EntrypointError(
+            f"the entrypoint must be a callable to be pickled, got the command {list(entrypoint.command)}"
+        )
     name = _name(function)
     for call in (function, type(function).__call__):
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
             raise EntrypointError(
-                f"{name} is a generator function: calling it does not run its code. Send a function that iterates over"
-                " it"
+                f"{name} is a generator function, and a call of a generator function does not run its code: submit a"
+                " function that iterates over the generator"
             )
     buffer = CountingBuffer(MAX_ENTRYPOINT_BYTES)
     with _own_modules_by_value(workspace) as (own, by_name):
@@ -96,7 +98,7 @@ def pickle_entrypoint(entrypoint: Entrypoint, *, workspace: Path | None = None) 
 
 @contextmanager
 def _own_modules_by_value(workspace: Path | None) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
-    """Register the caller's own modules with cloudpickle while the block runs, so that they are pickled by value.
+    """Register the caller's own modules with cloudpickle inside the `with` block, to pickle them by value.
 
     Yields:
         The names of the modules that are pickled by value, and the names of the modules in the workspace, which are
@@ -118,7 +120,7 @@ def _own_modules_by_value(workspace: Path | None) -> Iterator[tuple[frozenset[st
 
 
 def _with_submodules(registered: Set[str]) -> frozenset[str]:
-    """Return the loaded modules that the caller has registered with cloudpickle, and the modules below them."""
+    """Return the names of the loaded modules that are registered with cloudpickle, and of their submodules."""
     if not registered:
         return frozenset()
     below = tuple(f"{name}." for name in registered)
@@ -126,16 +128,16 @@ def _with_submodules(registered: Set[str]) -> frozenset[str]:
 
 
 def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozenset[str]]:
-    """Return the caller's own modules that are pickled by value, and the names of those that are pickled by name."""
+    """Return the caller's own modules that are pickled by value, and the names of modules to pickle by name."""
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
-    has_metadata: dict[str, bool] = {}  # by folder: whether pip has installed packages there
+    has_metadata: dict[str, bool] = {}  # Whether pip has installed packages in a folder.
     for name, module in sys.modules.copy().items():
         # A module under another name is an alias, and `__main__` is pickled by value anyway.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":
             continue
-        if IDENTITY in vars(module):  # this process is a task, and its caller has sent the module
+        if IDENTITY in vars(module):  # In a task, the caller of the task has sent this module.
             by_value.append(module)
             continue
         places = places_of(module)
@@ -176,7 +178,7 @@ def _has_metadata(folder: str) -> bool:
     try:
         return any(entry.endswith(".dist-info") for entry in os.listdir(folder))
     except OSError:
-        return False  # for example, the folder is inside a zip file
+        return False  # The folder may be inside a zip file.
 
 
 def _name(function: object) -> str:

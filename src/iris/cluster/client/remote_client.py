@@ -1,4 +1,4 @@
-"""The low-level client of a running cluster. Its methods are the calls of the wire, with the messages of the wire."""
+"""Provides the low-level client of a running cluster. Its methods send and return the protobuf messages of the wire."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from iris.rpc.calls import DEFAULT_TIMEOUT_S
 class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, TokenVerbs):
     """A client of a running cluster. Several threads may use it, and so may child processes after `os.fork()`.
 
-    The base classes have the calls, each of them for one subject.
+    Each base class contains the calls for one subject, such as jobs or logs.
 
     Args:
         controller_address: `host:port`, `http://…` or `https://…`.
@@ -28,8 +28,8 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         ca: See `IrisClient.remote`.
         cert: See `IrisClient.remote`. The cluster of `iris up` on this machine does not need it for its own user.
         http2: See `IrisClient.remote`.
-        timeout_s: The timeout of each call in seconds, including its repetitions. None and `math.inf` set no limit,
-            except that one repetition ends after a day.
+        timeout_s: The timeout of each call in seconds, including repeated tries. None and `math.inf` set no limit,
+            except that each single try ends after a day.
 
     Attributes:
         controller_address: The base URL of the controller.
@@ -53,10 +53,10 @@ class RemoteClusterClient(LogVerbs, WatchVerbs, MachineVerbs, EndpointVerbs, Tok
         self.controller_address = self._connection.address
 
     def pause(self, seconds: float) -> None:
-        """Sleep.
+        """Sleep, unless this client is closed.
 
         Raises:
-            ClientClosedError: This client was closed before or meanwhile.
+            ClientClosedError: This client was closed before or during the sleep.
         """
         self._connection.lifetime.pause(check_seconds("seconds", seconds))
 

@@ -25,9 +25,9 @@ def state_home() -> Path:
     """Return the default state directory: `$XDG_STATE_HOME/iris`, or `~/.local/state/iris`.
 
     Raises:
-        FailedPreconditionError: This user has no home directory. That happens in containers.
+        FailedPreconditionError: This user has no home directory, for example in a container.
     """
-    # The XDG base directory specification says that a relative path must be ignored.
+    # The XDG base directory specification requires that a relative path is ignored.
     given = os.environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "iris"
@@ -43,19 +43,19 @@ def state_home() -> Path:
 def record_path() -> Path:
     """Return the path at which `iris up` writes its record (see cli/cluster/cluster_record.py).
 
-    Machines may share a home directory but not a cluster, therefore each machine has a file of its own.
+    Machines may share a home directory but not a cluster, therefore each machine has a separate file.
 
     Raises:
-        FailedPreconditionError: See `state_home`.
+        FailedPreconditionError: This user has no home directory.
     """
     return state_home() / f"up-{socket.gethostname()}.json"
 
 
 def find_record() -> tuple[Path, dict[str, Any]] | None:
-    """Return the path and the content of this machine's record. The cluster runs, or its server was killed.
+    """Return the path and the content of this machine's record, or None if `iris up` has started no cluster.
 
-    The name of the machine may have changed since the record was written. Records are therefore chosen in this order:
-    a record whose process runs on this machine; the record with this machine's name; a record that was written since
+    The machine may have been renamed since the record was written. Records are therefore preferred in this order: a
+    record whose process runs on this machine; the record with this machine's name; a record that was written since
     this machine was started.
 
     Raises:
@@ -100,13 +100,13 @@ def _home_of_user() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What a client needs to know about the cluster of `iris up`.
+    """Facts about the cluster of `iris up` that a client needs to connect to the cluster.
 
     Attributes:
         state_dir: The state directory of the cluster.
         tls_cert: The file with the cluster's certificate. Empty: the cluster does not use TLS.
         client_ca: The file with the certificates that sign client certificates. Empty: clients need no certificate.
-        engine: The name of the engine; see `iris up --engine`.
+        engine: The name of the engine, as in `iris up --engine`.
     """
 
     state_dir: Path
@@ -130,8 +130,8 @@ class Here:
 def find_here(address: str) -> Here | None:
     """Return the cluster of `iris up` on this machine, if it has the given address. None otherwise.
 
-    The cluster's process must run. If it has ended, the program of another user may listen at its port, and must not
-    get the token.
+    If the server of the cluster has ended, the result is None: the program of another user may listen at the port, and
+    must not get the token.
 
     Raises:
         FailedPreconditionError: Another user owns the record of the cluster or may write to it.
@@ -161,7 +161,7 @@ def find_token(address: str) -> str | None:
 
 
 def _leads_to(address: str, record: Mapping[str, Any]) -> bool:
-    """Return whether an address is the one that a cluster advertises, or the one to which it is bound."""
+    """Return whether an address is the advertised address of a cluster, or the address to which it is bound."""
 
     def plain(url: str) -> str:
         return url.lower().replace("//localhost:", "//127.0.0.1:")

@@ -1,4 +1,4 @@
-"""Starts and stops the server of a cluster on this machine, which is a separate program: `python -m iris.server`."""
+"""Starts and stops the server of a cluster on this machine, as a separate process: `python -m iris.server`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from iris.errors import LocalClusterError, MissingExtraError
 from iris.system.inherited import above_standard
 from iris.system.private_dir import check_private, make_private, open_private
 
-_READY_S = 60.0  # a busy machine needs long; a broken one reports its error at once
+_READY_S = 60.0  # A server needs long on a busy machine. A broken server reports its error at once.
 _STOP_S = 30.0
 _SHOWN_BYTES = 2000
-EVENT_LOG = "server.log"  # the name of the file in the state directory
+EVENT_LOG = "server.log"  # The name of the event log in the state directory.
 
 
 @dataclass(slots=True)
@@ -36,8 +36,7 @@ class LocalServer:
         address: The URL of the controller.
         port: The port at which the controller listens.
         process: The process of the server.
-        found: What the server found in its state directory: the numbers `jobs_going_on`, `jobs_ended` and
-            `workers_running`.
+        found: The numbers of jobs and workers from earlier runs: `jobs_going_on`, `jobs_ended` and `workers_running`.
         token: A token with the role `admin`.
         copied: Set if the state directory is a copy. `original` is the path of the original, and `jobs_not_taken_over`
             is the number of its jobs that had not ended. None: the state directory is not a copy.
@@ -75,24 +74,24 @@ def start_server(
     Args:
         config: The configuration, with the state directory. The server writes its event log to `server.log` there.
         temporary: Keep jobs in memory only, and remove the state directory at the end.
-        ends_with_us: End the server when this process ends, in whatever way.
+        ends_with_us: End the server when this process ends, even if this process is killed.
         take_over: Continue as the original of a state directory that was moved or restored. The original must not run
             again.
 
     Raises:
         FailedPreconditionError: Other users can write in the directory, or another user owns it.
         MissingExtraError: The extra [server] is not installed.
-        LocalClusterError: The server did not start. The text says why.
+        LocalClusterError: The server did not start. The message contains the reason.
     """
     check_server_extra()
     assert config.state_dir is not None, "a server needs a state directory"
     directory = config.state_dir
     make_private(directory)
-    if not temporary:  # a temporary directory has just been made
-        check_private(directory)  # before any file in it is opened
+    if not temporary:
+        check_private(directory)
     messages = directory / EVENT_LOG
     ready, ready_end = (above_standard(end) for end in os.pipe())
-    # -P: a file in the user's current directory must not take the place of one of our modules, or of Python's.
+    # Without -P, a file in the current directory could hide a module of Iris or of Python's standard library.
     command = [sys.executable, "-P", "-m", "iris.server", "--config", config.to_json(), "--ready-fd", str(ready_end)]
     command += ["--temporary"] if temporary else []
     command += ["--take-over"] if take_over else []
@@ -106,7 +105,7 @@ def start_server(
                 stderr=log,
                 env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
                 pass_fds=(ready_end,),
-                start_new_session=True,  # Ctrl-C in a terminal reaches only us, and we decide what the cluster does
+                start_new_session=True,  # Ctrl-C in the terminal must not reach the server: this process stops it.
             )
     except OSError as error:
         os.close(ready)
@@ -138,7 +137,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: int) -> dict[str,
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove the state directory of a killed server. Its workers may write there until they have ended, so retry."""
+    """Remove the state directory of a killed server. Retry, because its workers may write there until they end."""
     end = time.monotonic() + 2.0
     while directory.exists() and time.monotonic() < end:
         shutil.rmtree(directory, ignore_errors=True)

@@ -12,7 +12,7 @@ from iris.cluster.types import JobInfo, make_task_id
 def task_of_token(token: str) -> JobInfo | None:
     """Return the task that owns a token. None if the owner is not a task.
 
-    The signature is not checked here, because the server checks it.
+    This function does not check the signature of the token. The server does.
     """
     parts = token.split(".")
     try:

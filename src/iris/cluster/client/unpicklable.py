@@ -12,11 +12,11 @@ from typing import Any
 from iris.cluster.pickles.by_value import ByValuePickler
 from iris.cluster.types import Entrypoint
 
-_MAX_DEPTH = 6  # how deep the search goes; each step pickles all parts of one object
+_MAX_DEPTH = 6  # The search goes this deep. Each level pickles all parts of one object.
 
 
 class CountingBuffer(io.BytesIO):
-    """A buffer that stores bytes up to a limit and counts all of them, so that an error can name the whole size.
+    """A buffer that stores bytes up to a limit and counts all written bytes, so that an error can name their number.
 
     Args:
         limit: How many bytes are stored.
@@ -52,14 +52,14 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # the path is clear without its first step
+        del way[0]  # The path is clear without its first step.
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 
 def _pickles(value: object, own: Collection[str]) -> bool:
     try:
         ByValuePickler(CountingBuffer(0), own).dump(value)
-    except Exception:  # noqa: BLE001 - pickling runs the user's code, which can raise anything
+    except Exception:  # noqa: BLE001 - Pickling runs the user's code, which can raise any exception.
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Packs a workspace: a folder that is sent with a job. `workspace_files.py` decides which files are sent."""
+"""Packs a workspace, which is a folder that is sent with a job. `workspace_files.py` decides which files are sent."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from typing import IO, cast
 from iris.cluster.client.workspace_files import FoundFiles, LeftOut, Member, unreadable
 from iris.errors import InvalidArgumentError, ResourceExhaustedError
 
-# A workspace is meant for code. The client, the controller and the worker have it in memory while it is sent, and each
-# attempt gets its own copy. The worker checks the same two limits when it unpacks the workspace.
-MAX_WORKSPACE_BYTES = 100 * 1024**2  # the size of all files before compression
-MAX_WORKSPACE_MEMBERS = 50_000  # files, links and folders
+# The limits apply to the size of all files before compression, and to the number of files, links and folders. While a
+# workspace is sent, the client, the controller and the worker hold the workspace in memory, and each attempt gets a
+# copy of the files. The worker checks the same two limits when it unpacks the workspace.
+MAX_WORKSPACE_BYTES = 100 * 1024**2
+MAX_WORKSPACE_MEMBERS = 50_000
 
-_CHUNK_BYTES = 1024**2  # the archive is compressed in chunks of this size
+_CHUNK_BYTES = 1024**2  # The archive is compressed in chunks of this size.
 _SAMPLE_BYTES = 32 * 1024
-_COMPRESSIBLE = 0.9  # a chunk is compressed only if its sample shrinks to less than this share
+_COMPRESSIBLE = 0.9  # A chunk is compressed only if its sample shrinks below this share.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1
 
-Progress = Callable[[int, int], None]  # called with the bytes that are done and the bytes in all
+Progress = Callable[[int, int], None]  # The arguments are the bytes done so far and all bytes.
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Bundle:
         blob: A gzipped tar with names relative to the folder.
         files: The number of files and links.
         bytes: The size of all files before compression.
-        left_out: The files that cannot be sent, and why.
+        left_out: The files that cannot be sent, with the reasons.
     """
 
     hash: str
@@ -52,14 +53,14 @@ class Bundle:
 
 
 def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambda done, total: None) -> Bundle:
-    """Return a folder as a packed workspace.
+    """Pack a folder as a workspace.
 
     Executable files stay executable. Other permissions and all times are dropped. Symbolic links stay links. If a file
     grows while it is packed, only its first bytes are sent, up to the size at the start.
 
     Args:
         folder: The folder.
-        on_progress: Called several times per megabyte, with the bytes that are packed and the bytes of all files.
+        on_progress: A function that is called during packing with the packed bytes and the bytes of all files.
 
     Raises:
         InvalidArgumentError: There is no such folder.
@@ -69,11 +70,13 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
     try:
         root = Path(folder).resolve()
         is_folder = root.is_dir()
-    except (OSError, RuntimeError) as error:  # before Python 3.13, a circle of links raises RuntimeError
-        raise InvalidArgumentError(f"not a workspace: {os.fspath(folder)!r} ({error})") from error
+    except (OSError, RuntimeError) as error:  # Before Python 3.13, a cycle of links raises RuntimeError.
+        raise InvalidArgumentError(
+            f"workspace must be an existing folder, got {os.fspath(folder)!r}: {error}"
+        ) from error
     if not is_folder:
         what = "not a folder" if root.exists() else "no such folder"
-        raise InvalidArgumentError(f"not a workspace: {os.fspath(folder)!r} ({what})")
+        raise InvalidArgumentError(f"workspace must be an existing folder, got {os.fspath(folder)!r} ({what})")
     found = FoundFiles(root)
     members = _scan(found)
     blob = _write(root, members, on_progress)
@@ -121,14 +124,14 @@ def _write(root: Path, members: list[tarfile.TarInfo], on_progress: Progress = l
                 continue
             try:
                 with open(root / member.name, "rb") as file:
-                    tar.addfile(member, file)  # raises OSError also if the file has become shorter
+                    tar.addfile(member, file)  # `addfile` also raises OSError if the file has shrunk.
             except OSError as error:
                 raise unreadable(root, member.name, error) from error
     return b"".join(packed.parts)
 
 
 class _PackedStream:
-    """A stream that compresses each chunk as a gzip file. Joined, these files are one valid gzip file.
+    """A stream that compresses each chunk as a gzip file. The concatenated files are one valid gzip file.
 
     Chunks that compression would not shrink, for example of images and model weights, are stored uncompressed, because
     compression takes most of the time of packing.
@@ -171,13 +174,13 @@ def _too_many(root: Path, members: list[tarfile.TarInfo]) -> ResourceExhaustedEr
     size = sum(member.size for member in members)
     return ResourceExhaustedError(
         f"the workspace {str(root)!r} has too many files: more than the limit of {MAX_WORKSPACE_MEMBERS:,}"
-        f" files and folders, and {_mib(size)} up to there; most of those seen are in {largest}. Name what the"
-        f" task does not need in {str(root / '.gitignore')!r}, or send a smaller folder"
+        f" files and folders (the first {MAX_WORKSPACE_MEMBERS:,} have {_mib(size)}); most of these are in {largest}."
+        f" Name unneeded files in {str(root / '.gitignore')!r}, or send a smaller folder"
     )
 
 
 def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
-    """Return the three largest files and folders, the largest first. None of them contains another one.
+    """Return the three largest files and folders, the largest first, without folders inside each other.
 
     If one child makes up more than half of a folder, the child is named instead of the folder.
     """
@@ -185,7 +188,7 @@ def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # the last parent is the workspace itself
+        for parent in path.parents[:-1]:  # The last parent is the workspace itself.
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

@@ -1,11 +1,11 @@
-"""Decides which files of a workspace are sent. It does not read the content of files.
+"""Decides which files of a workspace are sent, without reading the content of files.
 
 Never sent are `.git`, `__pycache__`, virtual environments, and folders that contain nothing else. Ignored files are not
-sent either: inside a checkout git says what is ignored, and otherwise `ignore_rules.py` applies the same rules. A
-repository inside the workspace has its own rules, as in git, and the rules around it do not count there.
+sent either: inside a checkout git lists the ignored files, and otherwise `ignore_rules.py` applies the same rules. As
+in git, a repository inside the workspace has separate rules, and the rules of the folders above do not apply there.
 
 Files that cannot be sent are left out and listed: links that lead out of the folder or cannot be followed, sockets,
-pipes, devices, and files that this user may not read. This is no error, because the job may not need them.
+pipes, devices, and files that this user may not read. Such files are no error, because the job may not need them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Member:
 
 @dataclass(slots=True)
 class FoundFiles:
-    """The files of a workspace, as they are found.
+    """Finds the files of a workspace.
 
     Attributes:
         root: The folder, without links in its path.
@@ -85,16 +85,16 @@ class FoundFiles:
         """Yield the members to send. A folder comes after its content.
 
         Raises:
-            FailedPreconditionError: An ignore file cannot be read, or the folder was changed meanwhile.
+            FailedPreconditionError: An ignore file cannot be read, or the folder was changed during the search.
         """
         return self._walk("", _scope_of(self.root, is_asked_for=True))
 
     def _walk(self, folder: str, scope: _Scope) -> Iterator[Member]:
-        """Yield the members below `folder`, and then the folder itself, unless everything in it is left out.
+        """Yield the members below `folder`, and then `folder` itself unless all of its files are left out.
 
         Args:
             folder: The path relative to the root: empty, or with "/" at its end.
-            scope: What is ignored there.
+            scope: The files that are ignored in the folder.
         """
         try:
             with os.scandir(self.root / folder) as entries:
@@ -153,10 +153,10 @@ class FoundFiles:
             return LeftOut(name, WhyLeftOut.LINK_OUT, target)
         try:
             link.stat()
-        except OSError as error:  # a missing target is allowed, because the task may create it
+        except OSError as error:  # A missing target is allowed, because the task may create it.
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
-        # An absolute target, or one that leaves the workspace on its way, would be wrong on another machine.
+        # An absolute target, or a target with a path through a folder above, would be wrong on another machine.
         steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
         if os.path.isabs(target) or steps[0] == os.pardir:
             target = os.path.relpath(real, link.parent)
@@ -164,10 +164,10 @@ class FoundFiles:
 
 
 class _Scope:
-    """What is ignored in one folder."""
+    """The files that are ignored in one folder."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
-        """Return the scope with the rules of the folder's own ignore file."""
+        """Return the scope, with the rules of the ignore file in the folder added."""
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
@@ -184,10 +184,10 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerOfGit(_Scope):
-    """What git has said about a checkout, or about a folder in it."""
+    """The files that git ignores, according to git, in a checkout or in one of its folders."""
 
     ignored: Ignored
-    base: bytes = b""  # this folder, relative to the folder that git was asked about
+    base: bytes = b""  # The path of this folder from the folder for which git was called.
 
     def ignores(self, child: str, is_folder: bool) -> bool:
         return self.base + os.fsencode(child) + b"/" * is_folder in self.ignored.paths
@@ -198,10 +198,10 @@ class _AnswerOfGit(_Scope):
 
 @dataclass(frozen=True, slots=True)
 class _Rules(_Scope):
-    """The rules of the ignore files, if git gives no answer."""
+    """The files that the rules of ignore files exclude. Used if git gives no answer."""
 
     rules: tuple[Rule, ...] = ()
-    base: bytes = b""  # this folder, relative to the top of its checkout
+    base: bytes = b""  # The path of this folder from the top of its checkout.
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
         has_own = any(child.name == _IGNORE_FILE and child.is_file(follow_symlinks=False) for child in children)
@@ -215,12 +215,12 @@ class _Rules(_Scope):
 
 
 def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
-    """Return what is ignored in the top folder of a workspace or repository.
+    """Return the scope of the top folder of a workspace or repository.
 
     Args:
         folder: The workspace, or a repository in it.
-        is_asked_for: Whether the folder is the workspace itself. If the rules around it ignore the whole folder, only
-            its own rules count, because the user has asked for the folder.
+        is_asked_for: Whether the folder is the workspace itself. If rules of folders above ignore the
+            whole workspace, only the rules inside the workspace count, because the user has chosen this folder.
     """
     top = next((above for above in (folder, *folder.parents) if os.path.exists(above / ".git")), None)
     if top is None:
@@ -241,7 +241,7 @@ def _rules_around(folder: Path, top: Path | None = None) -> _Rules:
     base = b""
     at = top
     for part in folder.relative_to(top).parts:
-        if not (at / _IGNORE_FILE).is_symlink():  # git does not follow links either
+        if not (at / _IGNORE_FILE).is_symlink():  # Git does not follow links either.
             rules += _read_rules(at / _IGNORE_FILE, base)
         if is_ignored(base + os.fsencode(part), True, rules):
             return _Rules()
@@ -256,13 +256,13 @@ def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ()
     except OSError as error:
-        raise FailedPreconditionError(f"cannot read {str(file)!r}: {error.strerror}") from error
+        raise FailedPreconditionError(f"cannot read the ignore file {str(file)!r}: {error.strerror}") from error
 
 
 def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-    except OSError:  # a link in a circle, or a folder that this user may not enter
+    except OSError:  # A cycle of links, or a folder that this user may not enter.
         return False
 
 

@@ -1,4 +1,4 @@
-"""The connections of one client: to the controller, and to each worker that it reads logs from."""
+"""Keeps the connections of one client to the controller and to the workers from which the client reads logs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ClusterConnection:
     def call(
         self, method: UnaryCall[Request, Response], request: Request, *, timeout_s: float | None = None
     ) -> Response:
-        """Call the controller. The call is repeated if the connection breaks.
+        """Call a method of the controller. If the connection breaks, repeat the call.
 
         Args:
             method: A method of `controller`.
@@ -166,7 +166,7 @@ def _credentials(given: str | Callable[[], str] | None, address: str) -> Credent
 
 
 class ClusterVerbs:
-    """The base of all classes with calls.
+    """The base class of all classes that contain calls of the cluster.
 
     Args:
         connection: The connections of the client.

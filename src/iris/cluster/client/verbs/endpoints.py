@@ -1,4 +1,4 @@
-"""Calls about endpoints: names for addresses."""
+"""Contains the calls about endpoints. An endpoint is a name for an address."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class EndpointVerbs(ClusterVerbs):
         Args:
             name: The endpoint's name.
             address: The address, such as `host:port`.
-            job_id: The job with which the endpoint ends: its id, or a `Job`. Empty: no job.
-            metadata: What readers of the endpoint get besides the address.
+            job_id: The job whose end removes the endpoint: its id, or a `Job`. Empty: no job.
+            metadata: Values that a lookup of the endpoint returns besides the address.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The text names it.

@@ -19,11 +19,11 @@ from iris.cluster.client.verbs.connection import ClusterVerbs
 from iris.errors import FailedPreconditionError
 from iris.rpc import cluster_pb2
 
-# A larger workspace is first offered by its hash, because the controller may have it already.
+# A workspace with more bytes is first offered by its hash, because the controller may already have the workspace.
 _OFFERED_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _SHORTEST_TIMEOUT_S = 0.001
-PAGE_SIZE = 500  # the largest number of entries in one answer to a call that returns a list
+PAGE_SIZE = 500  # The largest number of entries in one page of a list.
 
 
 class JobVerbs(ClusterVerbs):
@@ -36,7 +36,7 @@ class JobVerbs(ClusterVerbs):
             request: The job. With a `submission_id`, the call can be repeated without submitting a second job.
 
         Raises:
-            InvalidArgumentError: The job is invalid. The text says why.
+            InvalidArgumentError: The job is invalid. The message contains the reason.
             AlreadyExistsError: Another job has the name.
             ResourceExhaustedError: The workspace or the callable is too large, or a quota is used up.
         """
@@ -81,7 +81,7 @@ class JobVerbs(ClusterVerbs):
         return answer.job
 
     def terminate_job(self, job_id: str | JobReference) -> None:
-        """Terminate a job. Returns at once. A job that has ended does not change.
+        """Request the termination of a job, without waiting for its end. A job that has ended does not change.
 
         Raises:
             NotFoundError: There is no such job.
@@ -90,7 +90,7 @@ class JobVerbs(ClusterVerbs):
         self._connection.call(self._connection.controller.terminate_job, request)
 
     def terminate_task(self, job_id: str | JobReference, task_index: int) -> None:
-        """Terminate one task, without a retry. Returns at once. A task that has ended does not change.
+        """Request the termination of one task, which is not retried. A task that has ended does not change.
 
         Raises:
             NotFoundError: There is no such job or task.

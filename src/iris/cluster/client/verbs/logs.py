@@ -1,4 +1,4 @@
-"""Calls that read logs, from the workers or through the controller."""
+"""Contains the calls that read logs, from the workers or through the controller."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class LogVerbs(JobVerbs):
 
     def __init__(self, connection: ClusterConnection) -> None:
         super().__init__(connection)
-        self._reachable: dict[str, bool] = {}  # whether this machine can call a worker, by the worker's address
+        self._reachable: dict[str, bool] = {}  # Whether each worker address is reachable.
 
     def fetch_task_logs(
         self, task_id: str | TaskReference, start_ms: int = 0, max_lines: int = 0, *, attempt_id: int | None = None
     ) -> list[cluster_pb2.Worker.LogEntry]:
-        """Return the lines that a task has written so far. `[]` if no worker has had the task yet.
+        """Return the lines that a task has written so far. Empty if no attempt has started yet.
 
         Args:
             task_id: `"{job_id}/task-{index}"`, or a `Task`.
@@ -85,7 +85,7 @@ class LogVerbs(JobVerbs):
         Args:
             task_id: `"{job_id}/task-{index}"`, or a `Task`.
             attempt: The attempt, from the status of the task.
-            wanted: The filter, with the first line of the page.
+            wanted: The filter of the lines, and the position of the first line of the page.
 
         Raises:
             NotFoundError: There is no such log.
@@ -101,13 +101,13 @@ class LogVerbs(JobVerbs):
             try:
                 return call(worker.stub.fetch_task_logs, request, worker.peer, timeout_s=connection.timeout_s)
             except NotFoundError:
-                pass  # the worker was replaced, or has uploaded and removed the log
+                pass  # The worker was replaced, or has uploaded and removed the log.
             except UnavailableError:
                 self.lost_worker(attempt.worker_address)
         try:
             return connection.call(connection.controller.fetch_task_logs, request)
         except (UnavailableError, DeadlineExceededError) as error:
-            text = f"the log of {task_id!r} cannot be had from worker {attempt.worker_id!r}: {error}"
+            text = f"cannot read the log of {task_id!r} from worker {attempt.worker_id!r}: {error}"
             raise WorkerUnreachableError(text) from error
 
     def stream_task_logs(
@@ -116,12 +116,12 @@ class LogVerbs(JobVerbs):
         worker: tuple[str, str] | None = None,
         handle: StreamHandle | None = None,
     ) -> Generator[cluster_pb2.StreamTaskLogsResponse]:
-        """Yield the messages of one stream of logs. A lost connection ends it with an error.
+        """Yield the messages of one stream of logs. If the connection breaks, raise an error.
 
         Args:
-            request: The attempts and positions; see cluster.proto.
+            request: The attempts and positions from which to read, as described in cluster.proto.
             worker: The id and address of the worker to read from. Default: read through the controller.
-            handle: Ends the stream from another thread.
+            handle: A handle with which another thread can end the stream.
 
         Raises:
             NotFoundError: There is no such job or task.
@@ -139,8 +139,8 @@ class LogVerbs(JobVerbs):
     def reaches_worker(self, worker_id: str, address: str) -> bool:
         """Return whether this machine can call a worker directly.
 
-        The first call for an address tries it, in at most half a second. Later calls return the same result, until
-        `lost_worker` is called for the address.
+        The first call for an address tries to reach the worker, in at most half a second. Later calls return the same
+        result, until `lost_worker` is called for the address.
         """
         worker_id = check_text("worker_id", worker_id)
         known = self._reachable.get(check_text("address", address))
@@ -149,7 +149,7 @@ class LogVerbs(JobVerbs):
         return known
 
     def find_routes(self, workers: Iterable[tuple[str, str]]) -> None:
-        """Find out which workers this machine can call directly, in at most half a second for all of them.
+        """Determine which workers this machine can call directly, in at most half a second for all workers together.
 
         Args:
             workers: Pairs of worker id and address.
@@ -164,17 +164,17 @@ class LogVerbs(JobVerbs):
             thread.join()
 
     def lost_worker(self, address: str) -> None:
-        """Note that the worker at an address does not answer any more, so that `reaches_worker` returns False."""
+        """Note that the worker at an address no longer answers. `reaches_worker` then returns False."""
         self._reachable[check_text("address", address)] = False
 
     def _probe(self, worker_id: str, address: str) -> bool:
         controller_address = self._connection.address
         if is_loopback(address) and not is_loopback(controller_address):
-            return False  # the address is the loopback interface of another machine
+            return False  # The address is the loopback interface of another machine.
         if controller_address.startswith("https://") and not (is_loopback(address) or address.startswith("https")):
-            return False  # the token must not be sent without TLS, because the controller gets it with TLS
+            return False  # The token of a cluster with TLS must not be sent without TLS.
         try:
-            # Another machine may have the same address in this network, so the worker id in the answer is compared.
+            # In this network another machine may have the worker's address. The worker id in the answer reveals that.
             worker = self._connection.worker(worker_id, address)
             worker.uid_check.check()
             health = worker.stub.health_check(cluster_pb2.Empty(), timeout_ms=_PROBE_MS)
@@ -184,7 +184,7 @@ class LogVerbs(JobVerbs):
 
 
 def find_attempt(task: cluster_pb2.TaskStatus, attempt_id: int | None) -> cluster_pb2.TaskAttempt:
-    """Return an attempt of a task. None: the newest attempt.
+    """Return an attempt of a task. The attempt id None stands for the newest attempt.
 
     Raises:
         NotFoundError: There is no such attempt.
@@ -196,7 +196,7 @@ def find_attempt(task: cluster_pb2.TaskStatus, attempt_id: int | None) -> cluste
             return attempt
     raise NotFoundError(
         f"task {make_task_id(task.job_id, task.task_index)!r} has no attempt {attempt_id}"
-        f" (it has had {len(task.attempts)}, counted from 0)"
+        f": the task has had {len(task.attempts)} attempts, which count from 0"
     )
 
 

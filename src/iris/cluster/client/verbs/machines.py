@@ -1,4 +1,4 @@
-"""Calls about the engine, the workers and the machines of the cluster."""
+"""Contains the calls about the engine, the workers and the machines of the cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ class MachineVerbs(ClusterVerbs):
     """Calls about the engine, the workers and the machines."""
 
     def describe_cluster(self) -> cluster_pb2.Controller.DescribeClusterResponse:
-        """Return the cluster's engine, and where its controller runs. All fields are empty if the controller is too old
-        for this call, or if the client may not make it."""
+        """Return the cluster's engine, and where its controller runs.
+
+        All fields are empty if the controller is too old for this call, or if this client may not make the call.
+        """
         request = cluster_pb2.Controller.DescribeClusterRequest()
         try:
             return self._connection.call(self._connection.controller.describe_cluster, request)

@@ -1,4 +1,4 @@
-"""Calls about tokens. They need the role `admin`."""
+"""Contains the calls about tokens, which need the role `admin`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TokenVerbs(ClusterVerbs):
     def create_token(
         self, name: str, role: str, *, ttl_seconds: int = 0, request_id: str = ""
     ) -> cluster_pb2.Controller.CreateTokenResponse:
-        """Create a token. Only this answer contains its secret.
+        """Create a token, and return the token with its secret. No later call returns the secret.
 
         Args:
             name: The name of the token's owner.
@@ -47,7 +47,7 @@ class TokenVerbs(ClusterVerbs):
         return list(self._connection.call(self._connection.controller.list_tokens, request).tokens)
 
     def revoke_token(self, token_id: str) -> None:
-        """Revoke a token. Open streams that were opened with it end.
+        """Revoke a token. Streams that were opened with the token end.
 
         Raises:
             NotFoundError: There is no such token.

@@ -25,10 +25,10 @@ from iris.rpc.http.stream_handle import StreamHandle
 from iris.system.backoff import Backoff
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-# The controller has this time for its first answer, even if `timeout` is shorter.
+# The controller has these seconds for its first answer, even if `timeout` is shorter.
 _SHORTEST_WAIT_S = 1.0
 
-# `on_silence` is called after this time. A shorter silence is normal, for example when the controller restarts.
+# `on_silence` is called after these seconds without an answer. Shorter silences are normal, for example at a restart.
 _SILENCE_S = 2.0
 
 
@@ -46,7 +46,7 @@ class WatchVerbs(ClusterVerbs):
         handle: StreamHandle | None = None,
         on_silence: Callable[[UnavailableError], None] = lambda error: None,
     ) -> Iterator[cluster_pb2.JobStatus]:
-        """Yield the states of a job as they change. The last one is final. A lost connection is opened again.
+        """Yield the state of a job after each change, up to its final state. Reconnect after a lost connection.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -56,13 +56,13 @@ class WatchVerbs(ClusterVerbs):
                 forever.
             longest_pause_s: The longest pause in seconds between two tries.
             include_tasks: Whether to include the tasks that have changed. The first state then has all tasks.
-            handle: Ends the watch from another thread.
-            on_silence: Called once for each time the controller does not answer for more than 2 seconds.
+            handle: A handle with which another thread can end the watch.
+            on_silence: A function that is called once for each silence of the controller of more than 2 seconds.
 
         Raises:
             NotFoundError: There is no such job.
             DeadlineExceededError: (a `TimeoutError`) The job has not ended within `timeout`. If the controller did not
-                answer at the end, `__cause__` says why.
+                answer at the end, `__cause__` is the reason.
             ControllerUnreachableError: The controller has not answered for `patience_s`.
         """
         request = cluster_pb2.Controller.WatchJobRequest(
@@ -81,7 +81,7 @@ class WatchVerbs(ClusterVerbs):
 
 
 class _Watch:
-    """One watch of a job; see `WatchVerbs.watch_job`."""
+    """One watch of a job, for `WatchVerbs.watch_job`."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Watch:
                         if is_job_finished(job.state):
                             return
             except DeadlineExceededError:
-                pass  # the deadline has passed, or the connection was silent for too long
+                pass  # The deadline has passed, or the connection was silent for too long.
             except UnavailableError as error:
                 self._note_silence(error)
             self._connection.lifetime.pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))
@@ -167,7 +167,7 @@ def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | No
     Args:
         job_id: The job.
         timeout_s: The time in seconds.
-        unreachable: Why the controller did not answer at the end. None: it answered.
+        unreachable: The reason for which the controller did not answer at the end. None: the controller answered.
     """
     known = f", as far as is known: {unreachable}" if unreachable else ""
     return DeadlineExceededError(f"job {job_id!r} has not ended within {timeout_s:g} s{known}")
