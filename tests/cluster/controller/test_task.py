@@ -179,15 +179,15 @@ def test_final_state_never_changes(state: int) -> None:
         assert not task.end_attempt(0, end(other, at=9000))
     assert not task.attempt_is_running(0, 9000)
     assert (task.state, task.finished_at_ms) == (state, 2000)
-    with pytest.raises(InternalError, match="cannot start an attempt"):
+    with pytest.raises(InternalError, match="must be PENDING to start an attempt"):
         task.start_attempt(PLACE)
-    with pytest.raises(InternalError, match="cannot end without an attempt"):
+    with pytest.raises(InternalError, match="must be PENDING to end without an attempt"):
         task.finish_unstarted(KILLED, "", 9000)
 
 
 def test_second_live_attempt_raises() -> None:
     task = started()
-    with pytest.raises(InternalError, match="job/task-3 cannot start an attempt: it is RUNNING"):
+    with pytest.raises(InternalError, match="job/task-3 must be PENDING to start an attempt, but is RUNNING"):
         task.start_attempt(PLACE)
 
 

@@ -1,6 +1,6 @@
-"""One placement of some tasks of a job, as the job sees it. Pure.
+"""The job's record of a gang, which is one placement of some tasks of a job. Pure.
 
-The scheduler has its own view of a gang: scheduling/gang_states.py.
+The scheduler's record of a gang is in scheduling/gang_states.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Gang:
     Attributes:
         gang_id: The gang's id, unique among all gangs of all jobs.
         task_indices: The tasks of the gang.
-        culprit: The index of the task whose failure caused this retry; an arbitrary task if this is no retry.
+        culprit: The index of the task whose failure caused this retry; an arbitrary task if the gang is not a retry.
         placed: True once the gang has its allocation and its attempts have been started.
         restarting: True once a task of the gang has to be retried, so that the attempts of its peers are stopped.
         reason: Why the gang waits; None if that is not known yet.
@@ -44,8 +44,10 @@ def job_id_of_gang(gang_id: str) -> str:
 
 
 def culprit_of(tasks: Sequence[Task]) -> int:
-    """Return the index of the task whose failure caused a retry of these tasks; an arbitrary one if none has failed."""
-    # A failed task has an error; its peers were only stopped and have none.
+    """Return the index of the task whose failure caused a retry of these tasks; an arbitrary task of them if no task
+    has failed.
+    """
+    # Only the failed task has an error, because its peers were only stopped.
     return next((task for task in tasks if task.error), tasks[0]).task_index
 
 

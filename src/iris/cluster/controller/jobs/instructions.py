@@ -12,7 +12,8 @@ class RequestAllocation:
     Attributes:
         gang_id: The gang's id, which was never used before.
         task_indices: The tasks of the gang.
-        not_before_ms: When the gang joins the queue, as wall clock time. The gang counts as waiting since then.
+        not_before_ms: The time when the gang joins the queue, as wall clock time. The gang counts as waiting since that
+            time.
     """
 
     gang_id: str
@@ -29,7 +30,7 @@ class ReleaseAllocation:
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Tell the worker to run the attempt."""
+    """Call the worker of a task to run an attempt."""
 
     task_index: int
     attempt_id: int
@@ -38,7 +39,7 @@ class StartAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StopAttempt:
-    """Tell the worker to stop the attempt. The end of the attempt arrives later, as an event."""
+    """Call the worker of an attempt to stop the attempt. The end of the attempt arrives later, as an event."""
 
     task_index: int
     attempt_id: int

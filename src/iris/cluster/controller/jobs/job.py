@@ -1,11 +1,11 @@
-"""A job: its tasks, their gangs, its state, and what has to be done next.
+"""The state machine of a job: its tasks, their gangs, and the instructions that follow from events.
 
-Pure, like `task.py`: a method takes an event and returns instructions (`instructions.py`), in the order in which they
-have to be carried out. The controller carries them out, and whatever follows is the next event.
+Pure, like `task.py`. Each event is a method call, which returns instructions (`instructions.py`) in the order in which
+the controller has to carry them out. Their results reach the job as further events.
 
-A *gang* is one placement of tasks that start together or not at all. A job whose tasks belong together has one gang at
-a time. A job of independent tasks has one gang for each task. For a retry, a gang releases its allocation once none of
-its attempts is live, and its tasks request a new allocation under a new gang id.
+A *gang* is one placement of tasks that all start together. A job whose tasks belong together has one gang at a time. A
+job of independent tasks has one gang for each task. For a retry, a gang releases its allocation once none of its
+attempts is live, and its tasks request a new allocation under a new gang id.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from iris.cluster.types import is_job_finished
 from iris.reasons import FailureCode
 
 EXCEEDED_FAILURES = "Job exceeded max_task_failures"
-_Why = tuple[str, int]  # an error for people, and its `FailureCode`
+_Why = tuple[str, int]  # An error for people, and the `FailureCode` of the error.
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Job:
         state: The job's state.
         error: Why the job did not succeed; empty otherwise.
         failure: The code of `error`, a `FailureCode`.
-        ending: The final state that was decided while attempts still have to be stopped; None before that.
+        ending: The decided final state of the job, while attempts still have to be stopped; None if no end is decided.
         first_failed: The index of the first task that failed without a further retry; None if there is none.
         started_at_ms: When the first process of the job started; 0 if none has.
         finished_at_ms: When the job's state became final; 0 before that.
@@ -103,7 +103,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.tasks)
-        if not self.gangs:  # of a job that was loaded from the store
+        if not self.gangs:  # The job was loaded from the store, which has no gangs.
             self.gangs = derive_gangs(self.tasks)
 
     def pop_transitions(self) -> list[Transition]:
@@ -141,7 +141,7 @@ class Job:
         return job
 
     def explain_waiting(self, gang_id: str, reason: PendingReason) -> bool:
-        """Set why a gang waits. Return False if the gang is gone, or already has this object."""
+        """Set the reason why a gang waits. Return False if the gang is gone, or already has this reason object."""
         gang = self.gangs.get(gang_id)
         if gang is None or gang.reason is reason:
             return False
@@ -194,7 +194,7 @@ class Job:
             task_index: The task.
             attempt_id: The attempt.
             end: How the attempt ended, with times by the worker's clock.
-            now_ms: The time by the controller's clock, from which a retry pause counts; 0 takes the time in `end`.
+            now_ms: The time by the controller's clock, from which a retry pause counts; 0 stands for the time in `end`.
         """
         return self._attempts_ended({task_index: attempt_id}, end, now_ms or end.finished_at_ms)
 
@@ -217,7 +217,7 @@ class Job:
         return {task.task_index: attempt for task in tasks if (attempt := task.live_attempt) is not None}
 
     def is_attempt_live(self, task_index: int, attempt_id: int) -> bool:
-        """Return whether this attempt has not ended."""
+        """Return whether an attempt has not ended yet."""
         attempt = self.tasks[task_index].live_attempt
         return attempt is not None and attempt.attempt_id == attempt_id
 
@@ -241,7 +241,7 @@ class Job:
     def disown(self, error: str, now_ms: int) -> None:
         """End the job and its live attempts as KILLED at once, without stopping processes.
 
-        This is for the jobs in a copied state directory, whose attempts belong to the original cluster.
+        This method is for jobs in a copied state directory, because their attempts belong to the original cluster.
         """
         why = (error, FailureCode.DISOWNED)
         self._end(KILLED, why, why, now_ms)
@@ -270,7 +270,7 @@ class Job:
             task.stop_error, task.stop_failure = error, FailureCode.TERMINATED
             if task.stop is None:
                 instructions.append(task.request_stop(Stop.TASK))
-            task.stop = Stop.TASK  # replaces another reason to stop, after which the task would be retried
+            task.stop = Stop.TASK  # This reason replaces any other, so that the task is not retried.
         self._mark_changed(task)
         gang = self.gangs[task.gang_id]
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
@@ -284,11 +284,12 @@ class Job:
         return instructions
 
     def recover(self, held: Mapping[str, object], now_ms: int) -> list[Instruction]:
-        """Return what has to be done after a restart of the controller, which may have lost earlier instructions.
+        """Return the instructions to carry out after a restart of the controller, because the restart may have lost
+        earlier instructions.
 
-        1. Attempts in gangs that the engine no longer knows are lost. They end all at once, so that each counts as lost
-           and none as restarted.
-        2. Surviving attempts are started and stopped once more. A worker ignores what it has heard before.
+        1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time, so that
+           each attempt counts as lost and none as restarted.
+        2. The starts and stops of surviving attempts are repeated. A worker ignores a repeated call.
         3. Gangs that waited in the queue request an allocation again.
 
         Args:
@@ -296,7 +297,8 @@ class Job:
             now_ms: The time.
         """
         for task in self.tasks:
-            task.not_before_ms = task.not_before_ms or now_ms  # 0 in jobs that were saved before retry pauses existed
+            # The value is 0 in jobs that were saved before retry pauses existed.
+            task.not_before_ms = task.not_before_ms or now_ms
         waiting = [gang.gang_id for gang in self.gangs.values() if not gang.placed and gang.gang_id not in held]
         live = self.live_attempts()
         lost = {index: live[index].attempt_id for index in live if self.tasks[index].gang_id not in held}
@@ -312,7 +314,7 @@ class Job:
             instructions += self.allocation_lost(gang_id)
         return instructions
 
-    # What follows from the end of attempts:
+    # The consequences of the end of attempts:
     # 1. If the end of the job is decided, the remaining attempts are stopped.
     # 2. If a task has to be retried, its gang restarts: the attempts of its peers are stopped, at no charge. With a
     #    rendezvous the job ends instead if a task has succeeded, because the retried tasks would wait for it forever.
@@ -321,7 +323,7 @@ class Job:
 
     def _attempts_ended(self, attempts: Mapping[int, int], end: AttemptEnd, now_ms: int) -> list[Instruction]:
         ended = []
-        unasked = None  # a task whose attempt was killed on its worker, without a request of the controller
+        unasked = None  # A task whose attempt was killed on its worker, without a request of the controller.
         for task_index, attempt_id in attempts.items():
             task = self.tasks[task_index]
             asked = task.stop is not None
@@ -351,7 +353,7 @@ class Job:
             return self._end(FAILED, (failed.error, failed.failure), exceeded, now_ms)
         if decided == WORKER_FAILED:
             lost = next(task for task in ended if task.state == WORKER_FAILED)
-            self.first_failed = lost.task_index  # an earlier failure was tolerated, and is not the cause
+            self.first_failed = lost.task_index  # An earlier failure was tolerated, and is not the cause.
             ended_with = (f"Job ended: {lost.error}", FailureCode.JOB_ENDED)
             return self._end(WORKER_FAILED, (lost.error, lost.failure), ended_with, now_ms)
         if unasked is not None:
@@ -361,12 +363,12 @@ class Job:
         return []
 
     def _continue_gang(self, gang: Gang, now_ms: int) -> list[Instruction]:
-        """Return what follows for a gang from the end of some of its attempts."""
+        """Return the instructions that follow for a gang from the end of some of its attempts."""
         live, waits = self.tally.count(BUILDING) + self.tally.count(RUNNING), self.tally.count(PENDING)
         if self.rendezvous and waits and self.tally.count(SUCCEEDED):
             return self._end_incomplete_rendezvous(now_ms)
         if self.coscheduled and live and (gang.restarting or not waits):
-            return []  # the usual case in a large gang, decided without a look at each task
+            return []  # The usual case in a large gang is decided without a loop over its tasks.
         members = [self.tasks[index] for index in gang.task_indices]
         waiting = [task for task in members if task.state == PENDING]
         instructions: list[Instruction] = []
@@ -411,7 +413,7 @@ class Job:
         return [ReleaseAllocation(gang.gang_id), *(self._request_gangs(waiting) if waiting else [])]
 
     def _end(self, state: int, why: _Why, stopped: _Why, now_ms: int) -> list[Instruction]:
-        """Decide the end of the job, and stop its live attempts. An earlier decision stands.
+        """Decide the end of the job, and stop its live attempts. An earlier decision has priority.
 
         Args:
             state: The final state of the job.
@@ -430,7 +432,7 @@ class Job:
                 task.stop_error, task.stop_failure = stopped
                 if task.stop is None:
                     instructions.append(task.request_stop(Stop.END))
-                task.stop = Stop.END  # replaces another reason to stop, after which the task would be retried
+                task.stop = Stop.END  # This reason replaces any other, so that the task is not retried.
                 self._mark_changed(task)
             elif not task.is_finished:
                 error, failure = stopped
@@ -473,12 +475,12 @@ class Job:
                 self.error, self.failure = terminated_tasks_text(self.tasks), FailureCode.TERMINATED
         elif self.ending is None:
             self.state = rolled_up
-        # If the end is decided, but attempts are still live, the state remains what it was until the last attempt has
-        # ended. A final state therefore never changes, and the complete logs are readable by then.
+        # If the end is decided, but attempts are still live, the job keeps its state until the last attempt has ended.
+        # A final state therefore never changes, and the complete logs are readable once the state is final.
         if self.state != before:
             self.transitions.append(Transition(self.state))
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        task.revision = self.revision + 1  # which `_update_state` makes the job's revision
+        task.revision = self.revision + 1  # The method `_update_state` makes this number the job's revision.
         self.tally.recount(task)

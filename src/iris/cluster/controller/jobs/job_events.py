@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def log_new_job(job: Job) -> None:
-    """Write that a job was submitted, and the changes of its state since then."""
+    """Write to the event log that a job was submitted, and the changes of its state since then."""
     log_event(
         _log,
         "job.submitted",
@@ -26,7 +26,7 @@ def log_new_job(job: Job) -> None:
 
 
 def log_transitions(job: Job) -> None:
-    """Write the changes that the job has recorded since the last call."""
+    """Write the state changes that a job has recorded since the last call to the event log."""
     if not job.transitions:
         return
     transitions = job.pop_transitions()

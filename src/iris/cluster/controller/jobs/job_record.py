@@ -1,7 +1,8 @@
-"""What the controller knows about a job: its state, its submission, and what workers reported about its tasks.
+"""The controller's record of a job: its state, its submission, and the facts that workers reported about its tasks.
 
-Other parts keep their own state of a job, by its id: the saver knows what is saved (storage/saver.py), the scheduler
-where the tasks are placed (scheduling/slots.py), and the watches who waits for news (api/watch.py).
+Other parts of the controller store further state by job id. The saver knows which changes are saved (storage/saver.py),
+the scheduler knows where the tasks are placed (scheduling/slots.py), and the watches know which clients wait for
+changes (api/watch.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
-_MAX_INT32 = 2**31 - 1  # the fields of ResourceUsage are int32; the sum over many tasks may be larger
+_MAX_INT32 = 2**31 - 1  # The fields of ResourceUsage are int32, and the sum over many tasks may be larger.
 
 
 @dataclass(slots=True)
@@ -25,8 +26,8 @@ class JobRecord:
         job: The job's state, which only the job's own methods change.
         launch: The submission, without its workspace.
         facts: The ports, resource usage, build metrics and log warning of each task, by task index.
-        why_outdated: Why this record shows an older state than the controller has in memory: the newer state cannot be
-            saved. Empty for the current record.
+        why_outdated: The error because of which newer changes of the job cannot be saved, so that the record shows an
+            older state. Empty for the current record.
     """
 
     job: Job

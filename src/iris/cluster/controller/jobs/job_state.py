@@ -1,4 +1,4 @@
-"""The state of a job, derived from the states of its tasks, and its changes. Pure."""
+"""Derives the state of a job from the states of its tasks, and records the changes of states. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Transition:
 
 
 class States(Protocol):
-    """The states of all tasks of a job: a list of states, or a `Tally`."""
+    """The interface of a collection of all task states of a job: a list of states, or a `Tally`."""
 
     def count(self, state: int, /) -> int:
         """Return how many tasks are in a state."""
@@ -48,7 +48,7 @@ def roll_up(states: States, max_task_failures: int) -> int:
 
     The first rule that applies wins:
 
-    1. More than `max_task_failures` failed tasks make the job FAILED, also while other tasks run.
+    1. The job is FAILED if more than `max_task_failures` tasks have failed, even while other tasks run.
     2. One task that is WORKER_FAILED or UNSCHEDULABLE gives the job the same state.
     3. If all tasks are final, the job is KILLED if a user has ended one of them, and SUCCEEDED otherwise.
     4. The job is RUNNING if a task runs, BUILDING if a task is built, and RUNNING if some tasks have ended while others

@@ -14,8 +14,8 @@ from iris.reasons import ErrorReason
 class JobTable:
     """The saved jobs of a cluster.
 
-    The controller adds each job once it is saved, and concludes each job once its end is saved. All other parts only
-    read the table.
+    The controller adds each job once the job is saved, and marks each job as concluded once the job's end is saved. All
+    other parts only read the table.
 
     Attributes:
         by_id: A read-only view of all jobs by id. The view follows every change.
@@ -86,7 +86,7 @@ class JobTable:
         return children
 
     def count(self) -> tuple[int, int]:
-        """Return how many jobs are not concluded, and how many are."""
+        """Return the number of jobs that are not concluded, and the number of concluded jobs."""
         return len(self._open), len(self._in_order) - len(self._open)
 
     def task_count(self, job_id: str) -> int:
@@ -95,14 +95,16 @@ class JobTable:
         return 0 if record is None else len(record.job.tasks)
 
     def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
-        """Return whether this attempt has not ended."""
+        """Return whether an attempt has not ended yet."""
         record = self._by_id.get(job_id)
         if record is None or not 0 <= task_index < len(record.job.tasks):
             return False
         return record.job.is_attempt_live(task_index, attempt_id)
 
     def _hint(self, name: str) -> str:
-        """Return which task an id names if a caller passed a task id instead of a job id; otherwise an empty string."""
+        """Return an addition to the error for an unknown job id if the id is the id of a task; otherwise an empty
+        string.
+        """
         try:
             job_id, task_index = parse_task_id(name)
         except InvalidArgumentError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from iris.cluster.controller.jobs.task import SUCCEEDED
 from iris.rpc import cluster_pb2
 
-_EXCEPTION = b"exception\0"  # the first bytes of a stored exception; no pickle begins with them
+_EXCEPTION = b"exception\0"  # A stored exception begins with these bytes, and no pickle begins with them.
 
 
 def outcome_of(report: cluster_pb2.Controller.ReportTaskStateRequest) -> bytes:

@@ -1,7 +1,7 @@
-"""Compute the pause before a gang is retried. Pure.
+"""Computes the pause before a gang is retried. Pure.
 
 Without a pause, a task that fails at once would be started again and again, as fast as the cluster can. The loss of a
-worker counts as a failure here, because the task may have killed the worker.
+worker also leads to a pause, because the task may have killed the worker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 
 DEFAULT_PAUSE_MS = 1000
 LONGEST_PAUSE_MS = 60_000
-LONG_RUN_MS = 10 * 60_000  # an attempt that ran for this long has worked, so it ends a row of retries
+LONG_RUN_MS = 10 * 60_000  # An attempt that ran for this time has worked, so it ends a row of retries.
 
 
 def next_in_row(row: int, ran_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""A task and its attempts: the controller's record, and its transitions.
+"""The state machine of a task and its attempts.
 
 Pure: an event is a method call that includes the time, and the record is in its new state when the call returns. The
 module reads no clock and uses no socket or database.
@@ -88,7 +88,7 @@ class TaskAttempt:
 
     @property
     def is_live(self) -> bool:
-        """True if the attempt has not ended, as far as the controller knows."""
+        """Whether the attempt has not ended, as far as the controller knows."""
         return not is_task_finished(self.state)
 
     @property
@@ -113,11 +113,11 @@ class Task:
             `max_retries_preemption`.
         retries_in_row: The number of retries of the gang in a row, see `retry_pause.py`.
         not_before_ms: The end of the retry pause of a PENDING task, as wall clock time.
-        stop: Why the task's attempt is being stopped; None if it is not.
+        stop: The reason why the task's attempt is being stopped; None if the attempt is not being stopped.
         stop_error: The task's error, once the stop has ended the task.
         stop_failure: The code of `stop_error`, a `FailureCode`.
         failure: The code of `error`, a `FailureCode`.
-        revision: The job's revision at the task's last change. Watchers and the store use it to find what is new.
+        revision: The job's revision at the task's last change. Watchers and the store find changed tasks by it.
     """
 
     job_id: str
@@ -165,7 +165,9 @@ class Task:
             InternalError: The task is not PENDING.
         """
         if self.state != PENDING or self.live_attempt is not None:
-            raise InternalError(f"{self.task_id} cannot start an attempt: it is {state_name(self.state)}")
+            raise InternalError(
+                f"task {self.task_id} must be PENDING to start an attempt, but is {state_name(self.state)}"
+            )
         attempt = TaskAttempt(len(self.attempts), worker.worker_id, worker.address, worker.incarnation)
         self.attempts.append(attempt)
         self.state = BUILDING
@@ -176,7 +178,7 @@ class Task:
         return attempt
 
     def attempt_is_running(self, attempt_id: int, started_at_ms: int) -> bool:
-        """BUILDING → RUNNING: record that the process runs. Return False if that is no change."""
+        """BUILDING → RUNNING: record that the attempt's process runs. Return False if this fact was known."""
         attempt = self.live_attempt
         if attempt is None or attempt.attempt_id != attempt_id or attempt.state != BUILDING:
             return False
@@ -186,15 +188,16 @@ class Task:
         return True
 
     def end_attempt(self, attempt_id: int, end: AttemptEnd) -> bool:
-        """Record the end of an attempt: the task is PENDING again, or final. Return False if the end was known.
+        """Record the end of an attempt, after which the task is PENDING again or final. Return False if the end was
+        known.
 
         The first rule that applies wins:
 
         1. A success is final, even if the attempt was being stopped.
         2. An attempt that is being stopped is charged to no budget, however it ended, because the peers of a dead task
-           crash as well. A task that a user has ended is KILLED, even if it failed before it was told to stop.
-        3. A failure is charged to the failure budget, a lost worker to the preemption budget. If budget is left, the
-           task waits for its next attempt.
+           crash as well. A task that a user has ended is KILLED, even if its attempt failed before the stop arrived.
+        3. A failure is charged to the failure budget, and a lost worker is charged to the preemption budget. If some of
+           the charged budget is left, the task waits for its next attempt.
         4. An attempt that was killed on its worker without a request of the controller is final.
         """
         attempt = self.live_attempt
@@ -222,7 +225,7 @@ class Task:
         elif stop is Stop.END:
             if end.state == KILLED:
                 attempt.failure = self.stop_failure
-            if end.state == FAILED:  # the attempt failed on its own before it was stopped
+            if end.state == FAILED:  # The attempt failed before it was stopped.
                 self._finish(FAILED, end, error=end.error, failure=end.failure)
             else:
                 self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
@@ -243,7 +246,9 @@ class Task:
             InternalError: The task is not PENDING.
         """
         if self.state != PENDING:
-            raise InternalError(f"{self.task_id} cannot end without an attempt: it is {state_name(self.state)}")
+            raise InternalError(
+                f"task {self.task_id} must be PENDING to end without an attempt, but is {state_name(self.state)}"
+            )
         self._finish(state, AttemptEnd(state, now_ms), error=error, failure=failure)
 
     def give_up(self, error: str, failure: int = FailureCode.UNSPECIFIED) -> None:
@@ -253,7 +258,9 @@ class Task:
             InternalError: The task is not PENDING, or has had no attempt.
         """
         if self.state != PENDING or not self.attempts:
-            raise InternalError(f"{self.task_id} has no attempt that could end it: it is {state_name(self.state)}")
+            raise InternalError(
+                f"task {self.task_id} must be PENDING after an attempt to be given up, but is {state_name(self.state)}"
+            )
         last = self.attempts[-1]
         self._finish(
             last.state,
@@ -270,7 +277,9 @@ class Task:
         """
         attempt = self.live_attempt
         if attempt is None:
-            raise InternalError(f"{self.task_id} has no live attempt to stop: it is {state_name(self.state)}")
+            raise InternalError(
+                f"task {self.task_id} has no live attempt to stop, because it is {state_name(self.state)}"
+            )
         self.stop = why
         return StopAttempt(self.task_index, attempt.attempt_id, attempt.worker_id)
 
@@ -278,7 +287,7 @@ class Task:
         if retry:
             self.state = PENDING
             self.failure = end.failure
-            self.error = end.error  # shown while the task waits for its retry
+            self.error = end.error  # The error is shown while the task waits for its retry.
         else:
             self._finish(end.state, end, error=end.error, failure=end.failure)
 

@@ -1,1 +1,4 @@
-"""Decides which gangs start next, and asks the engine for their allocations. Imported by the controller."""
+"""Decides which gangs start next, and requests their allocations from the engine.
+
+Only the controller imports this package.
+"""

@@ -1,8 +1,9 @@
 """Find out whether a gang fits on the machines, without visiting each machine.
 
-A scheduling pass asks this question for hundreds of kinds of gangs on hundreds of machines. Most answers are no, and
-most of them follow from sums over all machines that carry the same labels. Free capacity only shrinks during a pass, so
-a stale sum can miss a no, but never invents one. When the sums miss a no, they are computed again.
+A scheduling pass checks hundreds of kinds of gangs on hundreds of machines. Most gangs do not fit, and usually the sums
+over all machines with the same labels already show that. Free capacity only shrinks during a pass. Therefore an
+outdated sum can be too large, but never too small, and never excludes a gang that fits. The sums are computed again
+when they have failed to exclude a gang that does not fit.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from typing import NamedTuple
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import distribute_slots, resources_per_machine
 
-# Less than any amount. A resource that a gang does not ask for fits even where too much of it is allocated.
+# An amount less than any other. It stands for a resource that a gang does not ask for, so that the resource fits even
+# on a machine where too much of it is allocated.
 _NONE_ASKED = -(2**63)
-_UNLIMITED = 2**31  # how many slots fit on a machine if a slot needs no resources
-_MAX_REMEMBERED = 20_000  # kinds of gangs for which `MachineSet.fits` remembers its answer
+_UNLIMITED = 2**31  # The number of slots that fit on a machine if a slot needs no resources.
+_MAX_REMEMBERED = 20_000  # The number of gang kinds for which `MachineSet.fits` remembers its answer.
 Labels = tuple[tuple[str, str], ...]
 
 
 class GangKind(NamedTuple):
-    """What a gang asks for. Gangs of one kind fit on the same machines, and wait for the same reason."""
+    """The resources, labels and placement rule that a gang asks for. Gangs of one kind fit on the same machines, and
+    wait for the same reason.
+    """
 
     slots: int
     need: Resources
@@ -43,12 +47,12 @@ class _Pool:
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
         self.is_stale = True
-        self.orders: list[list[int]] = []  # for each resource: members by descending amount
-        self._negative: list[list[int]] = []  # the negated amounts, ascending, because `bisect` needs that order
-        self._sums: list[list[int]] = []  # for each resource: the sums of the n largest amounts
+        self.orders: list[list[int]] = []  # For each resource, the members by descending amount.
+        self._negative: list[list[int]] = []  # The negated amounts in ascending order, which `bisect` needs.
+        self._sums: list[list[int]] = []  # For each resource, the sums of the n largest amounts.
 
     def refresh(self, amounts: Sequence[Sequence[int]]) -> None:
-        """Sort and add up the amounts that are free now."""
+        """Recompute the orders and the sums from the amounts that are free now."""
         self.orders = [sorted(self.members, key=lambda i, free=free: -free[i]) for free in amounts]  # type: ignore[misc]
         self._negative = [[-free[i] for i in order] for order, free in zip(self.orders, amounts, strict=True)]
         self._sums = [[0, *itertools.accumulate(-value for value in row)] for row in self._negative]
@@ -61,7 +65,7 @@ class _Pool:
     def lacks(self, gang: GangRequest, index: int) -> bool:
         """Return True if the sums show that this resource alone is too scarce for the gang.
 
-        False proves nothing, because a sum also counts remainders that are too small for one slot.
+        The result False proves nothing, because a sum also counts remainders that are too small for one slot.
         """
         want = gang.need.amounts()[index]
         if gang.placement is Placement.TOGETHER:
@@ -73,7 +77,7 @@ class _Pool:
 
 
 class MachineSet:
-    """The machines with their totals and labels, but without what is free on them.
+    """The machines with their total resources and labels, but without their free resources.
 
     One set serves all scheduling passes until a machine appears, disappears or changes its total, so that its answers
     can be remembered.
@@ -88,7 +92,7 @@ class MachineSet:
         self._all_alive: MachineSet | None = None
 
     def updated(self, machines: Sequence[Machine]) -> MachineSet:
-        """Return the set of these machines: this object if only what is free on them has changed."""
+        """Return the set for a new list of machines; this object if only the free resources have changed."""
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
@@ -127,12 +131,12 @@ def _fixed_properties(machines: Sequence[Machine]) -> list[tuple[str, Resources,
 
 
 class FreeCapacity:
-    """What is free on each machine of a set. It shrinks as gangs are allocated.
+    """The free resources of each machine of a set. The free resources shrink as gangs are allocated.
 
     Args:
         machine_set: The machines.
-        free: What is free on each machine.
-        tasks: How many slots are allocated on each machine; zero on each if omitted.
+        free: The free resources of each machine.
+        tasks: The number of allocated slots on each machine; zero on each machine if omitted.
     """
 
     def __init__(self, machine_set: MachineSet, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
@@ -146,7 +150,7 @@ class FreeCapacity:
         return self.machine_set.members(gang)
 
     def free(self, position: int) -> Resources:
-        """Return what is free on the machine at a position."""
+        """Return the free resources of the machine at a position."""
         cpu, memory, gpu = self._amounts
         return Resources(cpu[position], memory[position], gpu[position])
 
@@ -157,7 +161,8 @@ class FreeCapacity:
         for index in asked:
             if pool.lacks(gang, index):
                 return False
-        # Start with the machines that have the most of the scarcest resource: usually the first few are enough.
+        # The search starts with the machines that have the most of the scarcest resource, because the first few
+        # machines are usually enough.
         least = resources_per_machine(gang).amounts()
         scarcest = min(asked, key=lambda index: pool.count_with_at_least(index, least[index]), default=0)
         count = pool.count_with_at_least(scarcest, least[scarcest]) if asked else len(pool.members)
@@ -248,7 +253,7 @@ class FreeCapacity:
         if gang.placement is not Placement.ANY:
             return False
         free = self._amounts[index]
-        missing = gang.slots  # count whole slots, because the pool's sums include remainders
+        missing = gang.slots  # Only whole slots count, because the pool's sums include remainders.
         for i in itertools.islice(pool.orders[index], pool.count_with_at_least(index, want)):
             missing -= free[i] // want
             if missing <= 0:
@@ -271,8 +276,8 @@ class Reservation:
 
     Args:
         gang: The gang that has the reservation.
-        free_for_gang: What would be free for this gang if only the gangs that came after it were allocated. The
-            reservation takes ownership of this object and changes it.
+        free_for_gang: The capacity that would be free for this gang if only the gangs that came after it were
+            allocated. The reservation owns and changes this object.
     """
 
     def __init__(self, gang: GangRequest, free_for_gang: FreeCapacity) -> None:
@@ -291,7 +296,7 @@ class Reservation:
         if not self.concerns(positions, gang.need):
             return True
         if self._spare < 0:
-            return False  # later gangs hold too much already: whatever they free has to accumulate
+            return False  # Later gangs already hold too much, so resources that they free must stay free.
         touched = self._members.intersection(positions)
         before = sum(self._free_for_gang.units(self._gang, i) for i in touched)
         self._free_for_gang.allocate(gang, positions)

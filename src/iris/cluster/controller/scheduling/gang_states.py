@@ -1,7 +1,7 @@
 """The states of a gang, the events that change them, and the instructions that follow.
 
-`gangs.py` says which event leads from which state to which, and draws the picture. A gang is always in exactly one
-state. All times are seconds of the monotonic clock.
+The module `gangs.py` defines which event leads from which state to which, and has a diagram of the states. A gang is
+always in exactly one state. All times are seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Requested:
     """The engine has been asked for the gang's allocation and has not granted it.
 
     Attributes:
-        since_s: Since when the gang has waited, including its time in the queue.
+        since_s: The time since which the gang has waited, including its time in the queue.
         place_by_s: When the scheduling timeout expires.
-        is_confirmed: False if the engine did not answer the request, so that it may not have received it.
-        engine_reason: Why the gang waits, in the engine's words; None until a snapshot contains the waiting gang.
-        blocking_since_s: Since when each scheduling pass has found the gang in the way of an older gang that has a
-            reservation; None if the last pass has not.
+        is_confirmed: False if the engine did not answer the request, and may not have received the request.
+        engine_reason: The engine's reason why the gang waits; None until a snapshot contains the waiting gang.
+        blocking_since_s: The time since which every scheduling pass has found that the gang blocks an older gang with a
+            reservation; None if the gang did not block one in the last pass.
     """
 
     since_s: float
@@ -58,9 +58,9 @@ class Granted:
     """The gang has its allocation, but some of its workers are missing.
 
     Attributes:
-        allocation: What the engine has granted.
+        allocation: The allocation that the engine has granted.
         place_by_s: When the scheduling timeout expires.
-        register_by_s: When the allocation is given up because workers are still missing.
+        register_by_s: The time when the allocation is released if workers are still missing.
         register_limit_s: How long the workers have in total, in seconds.
     """
 
@@ -79,7 +79,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The job has been told that the gang was lost before its attempts started, and has not released the gang yet.
+    """The gang was lost before its attempts started. The job knows of the loss, and has not released the gang yet.
 
     Attributes:
         allocation: What the engine may still hold for the gang; None if nothing.
@@ -90,14 +90,14 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The job needs the gang no more. The gang's workers upload their last logs."""
+    """The job does not need the gang any more, and the gang's workers upload their last logs."""
 
     allocation: Allocation
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDue:
-    """The engine has to be told to release the gang.
+    """The scheduler still has to ask the engine to release the gang.
 
     Attributes:
         allocation: What the engine may still hold for the gang; None if nothing.
@@ -108,10 +108,10 @@ class ReleaseDue:
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The engine has been told to release the gang, and its snapshots may still contain the gang.
+    """The scheduler has asked the engine to release the gang, and snapshots of the engine may still contain the gang.
 
     Attributes:
-        allocation: What the engine still holds for the gang; None if nothing.
+        allocation: The allocation that the engine still holds for the gang; None if there is none.
     """
 
     allocation: Allocation | None
@@ -122,15 +122,15 @@ State = Paused | Queued | Requested | Granted | Held | Lost | Draining | Release
 
 @dataclass(slots=True)
 class GangRecord:
-    """A gang as the scheduler knows it.
+    """The scheduler's record of a gang.
 
     Attributes:
-        request: What is requested from the engine, with the gang's id.
+        request: The request to the engine, which contains the gang's id.
         job_id: The gang's job.
         task_indices: The task of each slot; empty if unknown.
         state: The gang's only state.
         may_split: True if the job could also run with independent tasks.
-        gang_id: The gang's id, which is that of the request.
+        gang_id: The gang's id, which is also the id of the request.
     """
 
     request: GangRequest
@@ -151,7 +151,7 @@ class GangRecord:
 
 
 def allocation_of(state: State) -> Allocation | None:
-    """Return what the engine may hold for a gang in this state; None if nothing."""
+    """Return the allocation that the engine may hold for a gang in this state; None if there is none."""
     match state:
         case Granted() | Held() | Lost() | Draining() | ReleaseDue() | Releasing():
             return state.allocation
@@ -188,17 +188,17 @@ class SubmitUnanswered:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The gang can never be placed. `reason` says why, for people."""
+    """The gang can never be placed. `reason` is the explanation for people."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSeen:
-    """The engine has reported all its gangs.
+    """A snapshot of the engine, with the status of all its gangs, has arrived.
 
     Attributes:
-        status: What the snapshot says about this gang; None if the engine does not know the gang.
+        status: The gang's status in the snapshot; None if the engine does not know the gang.
         now_s: The time.
         missing: The workers of the gang's slots that are not available.
         refusal: Why one of the gang's workers was refused, as a text; empty if none was.
@@ -214,12 +214,13 @@ class SnapshotSeen:
 
 @dataclass(frozen=True, slots=True)
 class BlockingChecked:
-    """A scheduling pass has checked whether the gang's request is in the way of an older gang.
+    """A scheduling pass has checked whether the gang's request blocks an older gang.
 
     Attributes:
-        is_blocking: True if the request is in the way.
+        is_blocking: True if the request blocks the older gang.
         now_s: The time.
-        limit_s: The request is withdrawn after all passes have found it in the way for this long, in seconds.
+        limit_s: The request is withdrawn once all passes of so many seconds have found that the request blocks an older
+            gang.
     """
 
     is_blocking: bool
@@ -229,14 +230,16 @@ class BlockingChecked:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAsked:
-    """The job needs the gang no more. `drains` is True if workers that have run attempts have to drain first."""
+    """The job has asked for the release of the gang. `drains` is True if workers that have run attempts have to drain
+    first.
+    """
 
     drains: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The workers have drained, or their time for that is over."""
+    """The workers of the gang have drained, or the time limit for draining is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +292,9 @@ class RecordSlots:
 
 @dataclass(frozen=True, slots=True)
 class ReportLost:
-    """Tell the job that the gang was lost before its attempts started. `loss` is None if this is not worth a word."""
+    """Tell the job that the gang was lost before its attempts started. `loss` is None if the job's reason need not
+    mention the loss.
+    """
 
     loss: Loss | None
 
@@ -321,6 +326,7 @@ class ExplainMissing:
     missing: tuple[MissingWorker, ...]
 
 
+# The scheduler carries out `Submit` and `Drain`. All other instructions concern the job.
 Instruction = (
     Submit
     | Drain
@@ -331,4 +337,4 @@ Instruction = (
     | ReportRejected
     | ReportTimeout
     | ExplainMissing
-)  # the scheduler carries out `Submit` and `Drain`; all others concern the job
+)

@@ -40,7 +40,7 @@ class GangTable:
     def add(self, gang: GangRecord) -> None:
         """Add a gang that the table does not contain."""
         if gang.gang_id in self._gangs:
-            raise InternalError(f"gang {gang.gang_id} exists already")
+            raise InternalError(f"the gang table already contains gang {gang.gang_id}")
         self._gangs[gang.gang_id] = gang
         self._enter(gang)
 
@@ -49,7 +49,8 @@ class GangTable:
         return self._gangs.get(gang_id)
 
     def apply(self, gang_id: str, event: Event) -> tuple[Instruction, ...]:
-        """Move a gang to its next state, and return what has to be done. A gang that was removed needs nothing.
+        """Move a gang to its next state, and return the instructions to carry out. The list is empty for a removed
+        gang.
 
         Raises:
             InternalError: The event cannot occur in the gang's state.
@@ -81,7 +82,7 @@ class GangTable:
         gangs[gang.gang_id] = gangs.pop(gang.gang_id)
 
     def allocations(self) -> list[Allocation]:
-        """Return all allocations that the engine may hold, also those that their jobs need no more."""
+        """Return all allocations that the engine may hold, including allocations that no job needs any more."""
         return list(self._allocations.values())
 
     def waiting_at_engine(self) -> list[QueuedGang]:
@@ -102,7 +103,7 @@ class GangTable:
         return None if gang_id is None else self._gangs[gang_id]
 
     def next_due_s(self) -> float:
-        """Return when the next gang has to get `TimePassed`; infinity if no gang has to."""
+        """Return the time when the next gang has to get `TimePassed`; infinity if there is no such gang."""
         return self._timers.next_s()
 
     def check(self) -> None:
@@ -115,13 +116,17 @@ class GangTable:
             check_gang(gang)
             found = [state for state, gangs in self._by_state.items() if gang.gang_id in gangs]
             if found != [type(gang.state)]:
-                raise InternalError(f"gang {gang.gang_id} is {gang.state}, and listed as {found}")
+                raise InternalError(f"gang {gang.gang_id} is {gang.state}, but the gang table lists it under {found}")
             if self._allocations.get(gang.gang_id) is not allocation_of(gang.state):
-                raise InternalError(f"gang {gang.gang_id} is {gang.state}, but listed with another allocation")
+                raise InternalError(
+                    f"gang {gang.gang_id} is {gang.state}, but the gang table has another allocation for it"
+                )
             if (gang.gang_id in self.queue) != isinstance(gang.state, Queued):
-                raise InternalError(f"gang {gang.gang_id} is {gang.state}, which the queue does not show")
+                raise InternalError(
+                    f"gang {gang.gang_id} is {gang.state}, but its presence in the queue contradicts this state"
+                )
         if sum(map(len, self._by_state.values())) != len(self._gangs):
-            raise InternalError("the indexes contain a gang that was removed")
+            raise InternalError("the indexes of the gang table contain a gang that was removed")
 
     def _enter(self, gang: GangRecord) -> None:
         check_gang(gang)

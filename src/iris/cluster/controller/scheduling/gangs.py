@@ -1,7 +1,8 @@
 """The states of a gang, from the job's request for an allocation to its release, as a pure state machine.
 
-An event goes in, the next state and instructions come out. The module reads no clock and calls nothing: events carry
-the time, and `scheduler.py` carries the instructions out. `TRANSITIONS` lists what each event does in each state.
+The function `next_step` gets an event, and returns the next state and instructions. The module reads no clock and calls
+no other part. Events contain the time, and `scheduler.py` carries out the instructions. `TRANSITIONS` lists what each
+event does in each state.
 
     Paused ──► Queued ──► Requested ──► Granted ──► Held ──► Draining ──► ReleaseDue ──► Releasing ──► (removed)
                               │  └──────────────────► ▲                       ▲
@@ -60,7 +61,7 @@ from iris.cluster.controller.scheduling.reasons import Loss, LossKind
 from iris.cluster.engine.base import GangState, GangStatus, Slot
 from iris.errors import InternalError
 
-_MAX_NAMED_MACHINES = 4  # in the text about workers that did not register
+_MAX_NAMED_MACHINES = 4  # The most machines that the text about unregistered workers names.
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Step:
 
     Attributes:
         state: The next state; None removes the gang.
-        instructions: What has to be done, in this order.
+        instructions: The instructions to carry out, in this order.
     """
 
     state: State | None
@@ -92,7 +93,7 @@ def next_step(gang: GangRecord, event: Event) -> Step:
 
 
 def next_due_s(state: State) -> float:
-    """Return when `TimePassed` has an effect in a state; infinity if never."""
+    """Return the time from which the event `TimePassed` has an effect in a state; infinity if it never has one."""
     match state:
         case Paused(until_s, place_by_s):
             return min(until_s, place_by_s)
@@ -105,7 +106,7 @@ def next_due_s(state: State) -> float:
 
 
 def is_news(state: State, status: GangStatus | None) -> bool:
-    """Return True if `SnapshotSeen` with this status may have an effect. A quick check spares most events."""
+    """Return True if `SnapshotSeen` with this status may have an effect. This quick check avoids most events."""
     if isinstance(state, Held):
         if status is None or status.state is GangState.BROKEN:
             return True
@@ -131,7 +132,7 @@ def check_gang(gang: GangRecord) -> None:
         raise InternalError(f"gang {gang.gang_id} is inconsistent: {problem}: {gang}")
 
 
-# Transitions. Each takes the gang, its state, and the event.
+# The functions below are the transitions. Each function gets the gang, its state, and the event.
 
 
 def _pause_over(gang: GangRecord, state: Paused, event: TimePassed) -> Step:
@@ -218,7 +219,7 @@ def _held_seen(gang: GangRecord, state: Held, event: SnapshotSeen) -> Step:
     if status is None:
         return Step(state, (ReportSlotsLost(tuple(range(gang.request.slots)), "the engine has let go of it"),))
     instructions: list[Instruction] = []
-    if status.slots and not state.allocation.machines:  # after a restart, a slow engine reports the slots later
+    if status.slots and not state.allocation.machines:  # After a restart, a slow engine reports the slots later.
         state = Held(_allocation(gang, status.slots, state.allocation.since_s))
         instructions.append(RecordSlots(status.slots))
     if status.state is GangState.BROKEN:
@@ -245,7 +246,7 @@ def _releasing_seen(gang: GangRecord, state: Releasing, event: SnapshotSeen) -> 
 
 
 def _with_late_grant(gang: GangRecord, state: ReleaseDue | Releasing, event: SnapshotSeen) -> State:
-    """Add the allocation of a request that the engine granted before it was told to release the gang."""
+    """Add the allocation of a request that the engine granted before it learned of the gang's release."""
     if state.allocation is None and event.status is not None and event.status.slots:
         return replace(state, allocation=_allocation(gang, event.status.slots, event.now_s))
     return state
@@ -314,7 +315,8 @@ TRANSITIONS: dict[tuple[type[State], type[Event]], Handler] = {
     (Releasing, SnapshotSeen): _releasing_seen,
 }
 
-# Events that may come too late, because the job or the engine has moved on while the scheduler awaited an answer.
+# The following events may come too late, because the gang's state may have changed while the scheduler awaited an
+# answer.
 IGNORED: frozenset[tuple[type[State], type[Event]]] = frozenset(
     {
         (Lost, SubmitUnanswered),

@@ -1,4 +1,4 @@
-"""Tell jobs what has become of their gangs, and why their gangs wait."""
+"""Reports to jobs the changes of their gangs, and the reasons why their gangs wait."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class JobChanges(Protocol):
-    """Where the scheduler reports that it has changed a job; the saver implements it."""
+    """The interface by which the scheduler reports a changed job. The saver implements this interface."""
 
     def job_changed(self, record: JobRecord, instructions: Iterable[JobInstruction] = ()) -> None:
         """Save a job that has changed, announce the change to watchers, and carry out the instructions."""
 
     def reason_changed(self, record: JobRecord) -> None:
-        """Note that only the reason why a gang waits has changed, which needs no saving."""
+        """Note that only the reason why a gang of the job waits has changed. Such a change needs no saving."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class _LossRow:
 
 
 class JobLosses:
-    """How often in a row each job has lost an allocation, or a request, before its attempts started."""
+    """Counts how often in a row each job has lost an allocation, or a request, before its attempts started."""
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
@@ -77,9 +77,10 @@ class JobLosses:
         return None if row is None else row.last
 
     def pop_is_behind(self, job_id: str) -> bool:
-        """Return True if the job's next gang must queue behind all others, and reset this.
+        """Return True if the job's next gang must queue behind all others, and clear this mark.
 
-        Otherwise a gang whose workers never register would take the same machines from the others again and again.
+        The job's next gang goes to the end of the queue after some losses. Otherwise a gang whose workers never
+        register would occupy the same machines again and again.
         """
         row = self._rows.get(job_id)
         if row is None or not row.is_behind:
@@ -88,12 +89,12 @@ class JobLosses:
         return True
 
     def forget(self, job_id: str) -> None:
-        """End the row, because the job's attempts start or the job has ended."""
+        """Reset the number of losses, because the job's attempts start or the job has ended."""
         self._rows.pop(job_id, None)
 
 
 class Explanations:
-    """Sets the reasons of gangs, and reports each job that has changed once for each scheduling pass.
+    """Sets the reasons why gangs wait, and reports each changed job once for each scheduling pass.
 
     Args:
         jobs: All jobs by id. The controller owns the mapping.
@@ -106,18 +107,18 @@ class Explanations:
         self._changes = changes
         self._losses = losses
         self._changed: dict[str, JobRecord] = {}
-        self._last = PendingReason()  # the last reason of `explain`, which most gangs of a kind share
+        self._last = PendingReason()  # The last reason that `explain` has set, which most gangs of a kind share.
         self._compared: tuple[PendingReason | None, PendingReason, bool] = (None, self._last, False)
 
     def explain(self, job_id: str, gang_id: str, cause: Cause) -> None:
-        """Set why a gang waits. The reason also mentions the job's last loss."""
+        """Set the reason why a gang waits. The reason also mentions the job's last loss."""
         loss = self._losses.last(job_id)
         if self._last.cause is not cause or self._last.earlier_loss is not loss:
             self._last = PendingReason(cause, loss)
         self.set_reason(job_id, gang_id, self._last)
 
     def add_engine_problem(self, job_id: str, gang_id: str, problem: str) -> None:
-        """Add to a gang's reason why the engine cannot be asked now."""
+        """Add to a gang's reason the problem because of which the engine cannot be reached."""
         gang = self._jobs[job_id].job.gangs.get(gang_id)
         if gang is not None:
             before = gang.reason or PendingReason()
@@ -134,7 +135,9 @@ class Explanations:
         self._changed[job_id] = record
 
     def _is_same(self, old: PendingReason | None, new: PendingReason) -> bool:
-        """Compare two reasons. A pass compares the same two objects for all gangs of a kind, so the result is kept."""
+        """Return whether two reasons are equal. A pass compares the same two objects for all gangs of a kind, so the
+        result is remembered.
+        """
         if old is new:
             return True
         last_old, last_new, result = self._compared
@@ -144,14 +147,14 @@ class Explanations:
         return result
 
     def publish(self) -> None:
-        """Report each changed job once, however many of its gangs have a new reason."""
+        """Report each changed job once, even if several of its gangs have a new reason."""
         changed, self._changed = self._changed, {}
         for record in changed.values():
             self._changes.job_changed(record)
 
 
 class Workers(Protocol):
-    """What the scheduler needs to know about the registered workers. `Fleet` implements it."""
+    """The interface by which the scheduler asks about registered workers. `Fleet` implements this interface."""
 
     def missing_worker(self, worker_id: str) -> MissingWorker | None:
         """Return why a worker that a gang needs is not available, or None if it is available."""
@@ -163,14 +166,14 @@ class Workers(Protocol):
         """Return the registered process of a worker."""
 
     def short(self) -> dict[str, str]:
-        """Return the ids of the workers that can start no new attempts now, and why."""
+        """Return the workers that can start no new attempts now: the reason of each worker, by worker id."""
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
         """Stop calling a worker, because its process is dead."""
 
 
 class JobReports:
-    """Applies events to gangs, and tells the gangs' jobs what follows.
+    """Applies events to gangs, and reports the consequences to the gangs' jobs.
 
     Args:
         jobs: All jobs by id. The controller owns the mapping.
@@ -204,7 +207,7 @@ class JobReports:
         self._clock = clock
 
     def deliver(self, gang: GangRecord, event: Event) -> list[Submit | Drain]:
-        """Apply an event to a gang, tell its job what follows, and return the instructions for the engine."""
+        """Apply an event to a gang, report the consequences to its job, and return the instructions for the engine."""
         others: list[Submit | Drain] = []
         before = type(gang.state)
         instructions = self._gangs.apply(gang.gang_id, event)
@@ -274,12 +277,13 @@ class JobReports:
     def _timed_out(self, gang: GangRecord) -> None:
         """End the job, because a gang was not placed within the scheduling timeout.
 
-        If other independent tasks of the job run, the job has capacity, and the gang waits for its turn.
+        The job continues if other independent tasks of the job run, because then the job has capacity and the gang only
+        waits for its turn.
         """
         record = self._jobs[gang.job_id]
         waiting = record.job.gangs.get(gang.gang_id)
         if waiting is None:
-            return  # the job has given the gang up already, and is being saved
+            return  # The job has already dropped the gang, and is being saved.
         limit_s = record.launch.scheduling_timeout_seconds
         if record.job.live_attempts():
             self._gangs.apply(gang.gang_id, PlacementExtended(self._clock() + limit_s))

@@ -1,6 +1,6 @@
-"""Decide which queued gangs start now, and why the others wait.
+"""Decides which queued gangs start now, and why the other gangs wait.
 
-Pure. Gangs start in the order of their arrival, with two corrections:
+Pure. Gangs start in the order of their arrival, except for two rules:
 
 * Backfill: a gang that does not fit does not block smaller gangs that arrived later.
 * Reservation: smaller gangs must not starve a large one. Once the oldest gang has waited for `FIRST_TURN_S`, the
@@ -24,7 +24,8 @@ from iris.cluster.controller.scheduling.shortages import ShortageFinder
 from iris.cluster.engine.base import GangRequest, Machine
 
 FIRST_TURN_S = 30.0
-MAX_SUBMITTED = 100  # in one pass: a request to the engine takes time, and gangs it has granted meanwhile must start
+# The most requests to the engine in one pass. Each request takes time, and newly granted gangs must start soon.
+MAX_SUBMITTED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class QueuedGang:
 
     Attributes:
         gang: The request for the allocation.
-        since_s: Since when the gang waits, in seconds of the monotonic clock.
+        since_s: The time since which the gang waits, in seconds of the monotonic clock.
         job_id: The gang's job.
     """
 
@@ -44,14 +45,14 @@ class QueuedGang:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What the engine has given to a gang.
+    """An allocation that the engine has granted to a gang.
 
     Attributes:
         gang: The request that the engine has granted.
-        since_s: Since when the gang has the allocation, in seconds of the monotonic clock.
+        since_s: The time since which the gang has the allocation, in seconds of the monotonic clock.
         machines: The machine of each slot; empty while the engine does not name them.
-        task_indices: The task of each slot; empty if unknown. The job forgets the gang before the engine has released
-            the allocation, so that the indices are kept here as well.
+        task_indices: The task of each slot; empty if unknown. The indices are stored here as well, because the job
+            forgets the gang before the engine has released the allocation.
     """
 
     gang: GangRequest
@@ -72,8 +73,9 @@ class Queue:
     """
 
     def __init__(self, entries: Iterable[QueuedGang] = ()) -> None:
-        self._kinds: dict[GangKind, dict[str, tuple[int, QueuedGang]]] = {}  # gang id -> number of arrival, entry
-        self._kind_of: dict[str, GangKind] = {}  # by gang id
+        # Each value maps a gang id to the number of its arrival and its entry.
+        self._kinds: dict[GangKind, dict[str, tuple[int, QueuedGang]]] = {}
+        self._kind_of: dict[str, GangKind] = {}  # The kind of each queued gang, by gang id.
         self._numbers = itertools.count()
         self._unsorted: set[GangKind] = set()
         self.newcomers: dict[str, None] = {}
@@ -88,7 +90,7 @@ class Queue:
         self.newcomers[gang.gang_id] = None
         gangs = self._kinds.setdefault(kind, {})
         if gangs and next(reversed(gangs.values()))[1].since_s > entry.since_s:
-            self._unsorted.add(kind)  # a gang that lost its allocation returns to its old position
+            self._unsorted.add(kind)  # A gang that lost its allocation returns to its old position.
         gangs[gang.gang_id] = (next(self._numbers), entry)
 
     def remove(self, gang_id: str) -> QueuedGang | None:
@@ -129,7 +131,7 @@ class Queue:
 
 
 class Plan:
-    """What one scheduling pass has decided. `plan` makes it.
+    """The decisions of one scheduling pass, as the function `plan` returns them.
 
     Attributes:
         submit: The gangs to request from the engine now, in this order.
@@ -149,12 +151,12 @@ class Plan:
         self.reserved_for = ""
         self.has_more = False
         self._shortages = shortages
-        # Causes are computed on demand, because most passes explain only a few kinds.
+        # The plan computes causes on demand, because most passes explain only a few kinds of gangs.
         self._causes: dict[GangKind, Callable[[], Cause]] = {}
         self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
     def cause_of(self, kind: GangKind) -> Cause | None:
-        """Return why queued gangs of a kind wait, or None if the pass has not visited the kind."""
+        """Return the cause why queued gangs of a kind wait, or None if the pass has not visited the kind."""
         find = self._causes.get(kind)
         return None if find is None else find()
 
@@ -168,7 +170,7 @@ class Plan:
         return self._causes.keys()
 
     def add_too_little_free(self, kind: GangKind, gang: GangRequest) -> None:
-        """Record that gangs of a kind do not fit on what is free."""
+        """Record that gangs of a kind do not fit into the free capacity."""
         self._causes[kind] = lambda: self._shortages.free_shortage(gang)
 
     def add_too_little_capacity(self, kind: GangKind, gang: GangRequest) -> None:
@@ -211,7 +213,8 @@ def plan(
     4. The first gang that does not fit, but could if less was allocated, is the oldest. From then on a gang is
        submitted only if it respects the reservation of the oldest gang.
 
-    Capacity only shrinks during a pass, so the first gang of a kind that has to wait stands for all gangs behind it.
+    Capacity only shrinks during a pass. Therefore, once a gang of a kind has to wait, all later gangs of this kind have
+    to wait as well.
 
     Args:
         queue: The queued gangs.
@@ -219,7 +222,7 @@ def plan(
         machines: The machines as the engine reports them.
         now_s: The time, by the clock of the entries.
         requested: The gangs that wait at the engine. Their resources are still free on `machines`.
-        machine_set: The `machine_set` of the previous plan, which saves time if the machines are the same.
+        machine_set: The `machine_set` of the previous plan. Its reuse saves time if the machines are the same.
     """
     planner = _Planner(queue, allocations, (machine_set or MachineSet(machines)).updated(machines), machines, now_s)
     planner.add_requested(requested)
@@ -244,18 +247,20 @@ class _Planner:
         self._now_s = now_s
         free, tasks = [machine.free for machine in machines], [machine.tasks for machine in machines]
         self._free = FreeCapacity(machine_set, free, tasks)
-        allocated = ((entry.gang.need, entry.machines) for entry in allocations)  # read only if a shortage is asked for
+        # This generator runs only if a shortage is requested.
+        allocated = ((entry.gang.need, entry.machines) for entry in allocations)
         self._plan = Plan(machine_set, ShortageFinder(self._free, allocated))
-        # A heap with the next gang of each kind; the number is unique, so the later items are never compared. The kind
-        # of a gang that was requested from the engine is None.
+        # A heap with the next gang of each kind. The second item of each tuple is unique, so later items are never
+        # compared. The kind of a gang that was requested from the engine is None.
         self._turns: list[tuple[float, int, QueuedGang, GangKind | None]] = []
         self._rest: dict[GangKind, Iterator[tuple[int, QueuedGang]]] = {}
-        self._fitting_requested: list[tuple[QueuedGang, list[int]]] = []  # with the positions of their machines
+        # Each item has the positions of the gang's machines.
+        self._fitting_requested: list[tuple[QueuedGang, list[int]]] = []
         self._oldest: QueuedGang | None = None
         self._reservation: Reservation | None = None
 
     def add_requested(self, requested: Sequence[QueuedGang]) -> None:
-        """Allocate the requested gangs that fit. The others get a turn."""
+        """Allocate the requested gangs that fit. The other requested gangs are visited later, by age."""
         for number, entry in enumerate(requested, -len(requested)):
             positions = self._free.find(entry.gang)
             if positions is None:
@@ -265,7 +270,7 @@ class _Planner:
                 self._free.allocate(entry.gang, positions)
 
     def add_queued(self) -> None:
-        """Give a turn to the first gang of each kind."""
+        """Add the first gang of each kind to the gangs to visit."""
         self._rest = {kind: iter(gangs.values()) for kind, gangs in self._queue.by_kind().items()}
         for kind, entries in self._rest.items():
             number, entry = next(entries)
@@ -319,7 +324,9 @@ class _Planner:
         return True
 
     def _note_oldest(self, entry: QueuedGang) -> None:
-        """Make the gang the oldest if it is the first that does not fit, and reserve machines if it is its turn."""
+        """If this is the first gang that does not fit, make it the oldest gang, and reserve machines if the gang has
+        its turn.
+        """
         if self._oldest is not None:
             return
         self._oldest = entry
@@ -328,7 +335,7 @@ class _Planner:
             self._plan.reserved_for = entry.gang.gang_id
 
     def _free_for(self, since_s: float) -> FreeCapacity:
-        """Return what would be free if only the gangs that came later than `since_s` were allocated."""
+        """Return the capacity that would be free if only the gangs that came later than `since_s` were allocated."""
         free = FreeCapacity(self._machine_set, [machine.total for machine in self._machine_set.machines])
         later = (entry for entry in self._allocations if entry.since_s > since_s)
         free.subtract((entry.gang.need, entry.machines) for entry in later)

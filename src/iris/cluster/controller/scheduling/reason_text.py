@@ -1,4 +1,4 @@
-"""The words for the reasons of `reasons.py`, as people read them in statuses and errors. No logic reads these words."""
+"""Makes the texts for the reasons in `reasons.py`, for statuses and errors. No logic parses these texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from iris.cluster.controller.workers.missing import MissingKind, MissingWorker
 from iris.cluster.engine.base import Placement, Resources
 from iris.cluster.lease_terms import format_span
 
-_RESOURCE_NAMES = ("cpu", "memory", "gpu")  # in the order of `Resources.amounts`
+_RESOURCE_NAMES = ("cpu", "memory", "gpu")  # The names are in the order of `Resources.amounts`.
 _PLACEMENT_TEXT = {
     Placement.ANY: "",
     Placement.SPREAD: ", each on a machine of its own",
@@ -40,7 +40,7 @@ def pending_text(reason: PendingReason) -> str:
 
 
 def queue_text(reason: PendingReason) -> str:
-    """Return why a gang waits, for a list of queued gangs, which does not repeat that the gang waits."""
+    """Return the text of a gang's reason for a list of queued gangs. The text does not repeat that the gang waits."""
     if reason.cause is None:
         return _with_additions("no scheduling pass has considered the gang yet", reason)
     return _with_additions(cause_text(reason.cause), reason)
@@ -55,7 +55,7 @@ def _with_additions(text: str, reason: PendingReason) -> str:
 
 
 def cause_text(cause: Cause) -> str:
-    """Return the words for a cause, without additions."""
+    """Return the text of a cause, without an earlier loss or an engine problem."""
     match cause:
         case Reserved(job_id, kind):
             return f"there is room, but it is kept for job {job_id!r}, which has waited longer and {needs_text(kind)}"
@@ -92,7 +92,7 @@ def _shortage_text(shortage: Shortage) -> str:
 
 
 def loss_text(loss: Loss) -> str:
-    """Return the words for the loss of an allocation."""
+    """Return the text about the loss of an allocation."""
     match loss.kind:
         case LossKind.FORGOTTEN:
             return "the engine has let go of it"
@@ -106,7 +106,7 @@ def loss_text(loss: Loss) -> str:
 
 
 def needs_text(kind: GangKind) -> str:
-    """Return what a gang asks for, for example `needs 4 x (2 cpu), each on a machine of its own`."""
+    """Return a text about the needs of a gang, for example `needs 4 x (2 cpu), each on a machine of its own`."""
     asked = [index for index, amount in enumerate(kind.need.amounts()) if amount]
     each = _amounts_text(kind.need, asked)
     if not each:

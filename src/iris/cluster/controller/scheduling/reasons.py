@@ -1,7 +1,8 @@
-"""Why a gang waits, as data. `reason_text.py` renders the data as words where a person reads them.
+"""Data classes for the reason why a gang waits. The module `reason_text.py` renders the data as text for people.
 
-A `PendingReason` has a cause, which is one of the dataclasses below, and two optional additions: why the gang lost an
-earlier allocation, and why the engine cannot be asked now. Each class of causes has a `code` for programs.
+A `PendingReason` has a cause, which is a dataclass such as `InsufficientFree` or `Reserved`. The reason can also
+contain the loss of an earlier allocation, and a problem because of which the engine cannot be reached. Each class of
+causes has a `code` for programs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from iris.reasons import PendingCode
 
 
 class LossKind(enum.Enum):
-    """Why a gang lost its allocation, or its request, before its attempts started."""
+    """The kinds of reasons why a gang lost its allocation, or its request, before its attempts started."""
 
     FORGOTTEN = "the engine no longer knows the gang"
     BROKEN = "the engine lost a slot of the allocation"
@@ -31,7 +32,8 @@ class Loss:
 
     Attributes:
         kind: What happened.
-        detail: The engine's reason if `kind` is `BROKEN`, the refusal if it is `REFUSED`; otherwise empty.
+        detail: The engine's reason if `kind` is `BROKEN`, the reason of the refusal if `kind` is `REFUSED`; otherwise
+            empty.
         machines: The first machines of the allocation if `kind` is `UNREGISTERED`; otherwise empty.
         limit_s: How long the workers had to register, in seconds, if `kind` is `UNREGISTERED`; otherwise 0.
     """
@@ -44,7 +46,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class MachineAmounts:
-    """What is free on one machine, or on several together, and what they have in total."""
+    """The free and total resources of one machine, or of several machines together."""
 
     name: str
     free: Resources
@@ -85,12 +87,12 @@ class UnavailableMachines:
 
 @dataclass(frozen=True, slots=True)
 class InsufficientFree:
-    """The gang fits on the machines, but not on what is free now.
+    """The gang fits on the machines, but not into their free resources now.
 
     Attributes:
         kind: What the gang asks for.
-        machines: The machines that may serve the gang, with what is free now.
-        held_by_others: What users outside this cluster occupy on these machines.
+        machines: The machines that may serve the gang, with their free resources now.
+        held_by_others: The resources that users outside this cluster occupy on these machines.
     """
 
     code: ClassVar = PendingCode.INSUFFICIENT_FREE
@@ -168,9 +170,10 @@ class EnginePending:
 
     Attributes:
         kind: What the gang asks for.
-        shortage: Why the gang does not fit, as far as the controller can tell; None if it seems to fit.
+        shortage: The shortage because of which the gang does not fit, as far as the controller knows; None if the gang
+            seems to fit.
         engine: The engine's name.
-        engine_reason: Why the gang waits, in the engine's words; may be empty.
+        engine_reason: The engine's reason why the gang waits; may be empty.
     """
 
     code: ClassVar = PendingCode.ENGINE_QUEUE
@@ -188,7 +191,7 @@ class WorkersMissing:
 
     @property
     def code(self) -> PendingCode:
-        """The code of the most telling worker."""
+        """The code of the missing worker that explains most: the first refused worker, or else the first worker."""
         return _CODE_OF_MISSING[self.most_telling.kind]
 
     @property
@@ -220,9 +223,9 @@ class PendingReason:
     """Why a gang waits.
 
     Attributes:
-        cause: The cause, as the last scheduling pass found it; None if no pass has considered the gang yet.
-        earlier_loss: Why the gang's job lost its previous allocation; None if it has not lost one in a row.
-        engine_problem: Why the engine cannot be asked now; empty if it can.
+        cause: The cause that the last scheduling pass found; None if no pass has considered the gang yet.
+        earlier_loss: Why the gang's job lost its previous allocation; None if there was no loss since its last start.
+        engine_problem: Why the engine cannot be reached now; empty if it can be reached.
     """
 
     cause: Cause | None = None
@@ -231,7 +234,9 @@ class PendingReason:
 
     @property
     def code(self) -> PendingCode:
-        """The code for programs. An unreachable engine outweighs the cause, which may be out of date."""
+        """The reason's code for programs. An unreachable engine has priority over the cause, because the cause may be
+        out of date.
+        """
         if self.engine_problem:
             return PendingCode.ENGINE_UNREACHABLE
         return PendingCode.QUEUED if self.cause is None else self.cause.code

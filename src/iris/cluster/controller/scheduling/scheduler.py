@@ -1,8 +1,8 @@
-"""The scheduling loop: it asks the engine for allocations, and tells jobs what has become of their gangs.
+"""The scheduling loop: asks the engine for allocations, and reports the changes of gangs to their jobs.
 
-The decisions are made elsewhere, in pure modules: `gangs.py` says how a gang's state changes, and `queue.py` which
-gangs start next. This module delivers events to them, and carries their instructions out. It runs on the controller's
-asyncio loop, where nothing may block.
+Pure modules make the decisions: `gangs.py` decides how a gang's state changes, and `queue.py` which gangs start next.
+The scheduler delivers events to these modules, and carries out their instructions. The scheduler runs on the
+controller's asyncio loop, where nothing may block.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The machines, and who uses or wants them, at one moment.
+    """A snapshot of the machines, their allocations, and the gangs that wait for machines.
 
     Attributes:
         machines: The machines as the engine has reported them last.
         allocations: Each allocation with its job's id.
         waiting: The gangs that wait, in the queue or at the engine, in no order.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
-        problem: Why the engine cannot be reached; empty if it can.
+        problem: The reason why the engine cannot be reached; empty if it can be reached.
     """
 
     machines: Sequence[Machine]
@@ -97,9 +97,9 @@ class Scheduler:
         slot_workers: Drains workers that serve one slot each; None if the engine's workers serve slots of many gangs.
         start_limit_s: How long the workers of an allocation have to register, in seconds. After that the allocation is
             released and requested anew, because a worker may be unable to start on its machine.
-        withdraw_after_s: How long a request must be in the way of an older gang before it is withdrawn, in seconds. The
-            engine may have granted the request meanwhile, and be about to report it: Slurm, for example, reports a gang
-            as granted when the last of its slots has started.
+        withdraw_after_s: The number of seconds for which a request must block an older gang before the request is
+            withdrawn. The engine may have granted the request meanwhile, and be about to report it: Slurm, for example,
+            reports a gang as granted when the last of its slots has started.
         clock: Returns the time in seconds of the monotonic clock.
 
     Attributes:
@@ -137,9 +137,9 @@ class Scheduler:
         self._submitter = Submitter(
             engine, self._gangs, workers, self._reports, self._explanations, withdraw_after_s, clock
         )
-        self._job_timers: Timers[str] = Timers()  # when the job timeout of each job expires
-        self._problem = ""  # why the engine cannot be asked
-        self._next_explanation_s = 0.0  # when all waiting gangs get a new reason
+        self._job_timers: Timers[str] = Timers()  # The time when the job timeout of each job expires.
+        self._problem = ""  # The reason why the engine cannot be reached, or empty.
+        self._next_explanation_s = 0.0  # The time when all waiting gangs get a new reason.
         self._wake = asyncio.Event()
 
     # Calls of the controller.
@@ -166,8 +166,8 @@ class Scheduler:
             record: The gang's job.
             gang_id: The gang's id.
             task_indices: The tasks of the gang.
-            not_before_ms: The end of the gang's retry pause, as wall clock time. The gang counts as waiting since
-                then, also if that is long ago, because the gang lost its allocation or the controller was restarted.
+            not_before_ms: The end of the gang's retry pause, as wall clock time. The gang counts as waiting since this
+                time. The time may lie in the past if the gang lost its allocation or the controller was restarted.
         """
         job_id, now_s = record.job.job_id, self._clock()
         since_s = self._waits_since_s(record, not_before_ms)
@@ -186,9 +186,9 @@ class Scheduler:
         self._wake.set()
 
     def release_allocation(self, gang_id: str) -> None:
-        """Release a gang that its job needs no more, or remove it from the queue."""
+        """Release a gang that its job does not need any more, or remove the gang from the queue."""
         gang = self._gangs.get(gang_id)
-        if gang is None:  # after a restart of the controller, the engine may know a gang that its snapshot lacked
+        if gang is None:  # After a restart of the controller, the engine may know a gang that its snapshot lacked.
             request = GangRequest(gang_id, 0, Resources())
             self._add_gang(GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(None)))
         else:
@@ -200,13 +200,13 @@ class Scheduler:
         log_gang_state(gang)
 
     def wake(self) -> None:
-        """Make a pass soon, because something has changed that may let a gang start."""
+        """Make a scheduling pass soon, because a change may allow a gang to start."""
         self._wake.set()
 
     def with_forgotten(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
         """Return the first snapshot after a restart, with the running gangs that the engine has forgotten.
 
-        Such gangs appear as broken, and without a slot that is certainly lost; see `_forgotten`.
+        Forgotten gangs appear as broken, and without a slot that is certainly lost; see `_forgotten`.
         """
         if self._slot_workers is None:
             return snapshot
@@ -226,7 +226,8 @@ class Scheduler:
                 if known is None:
                     continue
                 request = gang_of(record.launch, gang_id, len(gang.task_indices))
-                if gang.placed:  # older than all queued gangs, because it is unknown since when it has its allocation
+                # The gang counts as older than all queued gangs, because the start of its allocation is unknown.
+                if gang.placed:
                     machines = tuple(slot.machine for slot in known.slots)
                     held = Held(Allocation(request, -math.inf, machines, gang.task_indices))
                     self._add_gang(GangRecord(request, record.job.job_id, gang.task_indices, held))
@@ -242,7 +243,9 @@ class Scheduler:
             self._add_unwanted(gang_id, status.slots)
 
     def _add_unwanted(self, gang_id: str, slots: tuple[Slot, ...]) -> None:
-        """Release a gang whose job has ended. Its workers are told to stop its attempts when they report them."""
+        """Release a gang whose job has ended. When the gang's workers report attempts, the answer asks them to stop
+        these attempts.
+        """
         request = GangRequest(gang_id, len(slots), Resources())
         allocation = Allocation(request, -math.inf, tuple(slot.machine for slot in slots)) if slots else None
         gang = GangRecord(request, job_id_of_gang(gang_id), (), ReleaseDue(allocation))
@@ -252,10 +255,10 @@ class Scheduler:
         self._add_gang(gang)
 
     async def survey(self) -> Survey:
-        """Ask the engine for its machines and gangs, and return what is allocated and what waits.
+        """Ask the engine for its machines and gangs, and return the allocations and the waiting gangs.
 
-        Every allocation appears from the moment the engine has granted it until the engine has released it, also before
-        the gang's attempts start and after its job has ended.
+        The result contains every allocation from its grant by the engine until its release by the engine. This includes
+        the time before the gang's attempts start and after its job has ended.
         """
         problem = ""
         snapshot: Mapping[str, GangStatus] | None = None
@@ -295,7 +298,8 @@ class Scheduler:
     # The loop.
 
     async def run(self) -> None:
-        """Make passes for as long as the controller runs: whenever something changes, and at least every `TICK_S`.
+        """Make scheduling passes for as long as the controller runs: after each relevant change, and at least every
+        `TICK_S`.
 
         After each pass the loop sleeps for as long as the pass has kept the event loop busy, so that half of the time
         remains for all other work.
@@ -314,15 +318,15 @@ class Scheduler:
                 next_s = min(self._gangs.next_due_s(), self._job_timers.next_s())
                 pause_s = min(TICK_S, max(0.0, next_s - self._clock()))
             except IrisError as error:
-                # An unreachable engine says nothing about its gangs.
+                # The snapshot is unknown while the engine is unreachable.
                 _log.warning("scheduling goes on in a second: %s", error)
                 self._explain_unreachable(str(error))
-            except Exception:  # noqa: BLE001 - a bug must not end scheduling for all jobs
+            except Exception:  # noqa: BLE001 - A bug must not end scheduling for all jobs.
                 _log.exception("scheduling")
             await asyncio.sleep(min(time.thread_time() - begin_s, TICK_S))
 
     async def watch_engine(self) -> None:
-        """Make a pass whenever the engine may have a new snapshot."""
+        """Make a scheduling pass whenever the engine may have a new snapshot."""
         while True:
             await self._engine.wait_for_change(TICK_S)
             self._wake.set()
@@ -330,7 +334,7 @@ class Scheduler:
     async def make_pass(self, *, explain_all: bool) -> None:
         """Make one scheduling pass.
 
-        1. Release the gangs that their jobs need no more.
+        1. Release the gangs that their jobs do not need any more.
         2. Apply the engine's snapshot: granted gangs start, lost slots end their attempts.
         3. Apply the time: pauses end, timeouts expire.
         4. Request allocations for the gangs that start next, then apply the snapshot again, because the engine may have
@@ -342,7 +346,7 @@ class Scheduler:
         try:
             await self._release_due()
             self.apply_snapshot(await self._engine.snapshot())
-        finally:  # time passes also while the engine cannot be reached
+        finally:  # Timeouts also expire while the engine cannot be reached.
             self._apply_time()
         if explain_all:
             self._forget_strays()
@@ -362,7 +366,7 @@ class Scheduler:
         self._submitter.explain(plan, explain_all=explain_all)
 
     async def _release_due(self) -> None:
-        """Release gangs. A gang that cannot be released now is tried again in the next pass, after all others."""
+        """Release the gangs that are due. The next pass repeats a failed release, after all other releases."""
         for gang in self._gangs.in_state(ReleaseDue):
             try:
                 await self._engine.release(gang.gang_id)
@@ -373,7 +377,7 @@ class Scheduler:
             self._deliver(gang, Released())
 
     def apply_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
-        """Start what the engine has granted, and end what the engine has lost."""
+        """Start the gangs that the engine has granted, and end the attempts in slots that the engine has lost."""
         if self._slot_workers is not None:
             snapshot = self._with_forgotten_held(snapshot)
         now_s = self._clock()
@@ -382,7 +386,8 @@ class Scheduler:
             if is_news(gang.state, status):
                 self._deliver(gang, self._snapshot_event(status, now_s))
         if self._slot_workers is not None:
-            self._slot_workers.apply_snapshot(snapshot)  # last, because it forgets workers of gangs that have ended
+            # This call comes last, because it forgets workers of gangs that have ended.
+            self._slot_workers.apply_snapshot(snapshot)
 
     def _snapshot_event(self, status: GangStatus | None, now_s: float) -> SnapshotSeen:
         if status is None or status.state is GangState.WAITING:
@@ -404,10 +409,10 @@ class Scheduler:
         return dict(snapshot) | forgotten
 
     def _forgotten(self, record: JobRecord, gang_id: str) -> GangStatus:
-        """Return the status of a running gang that the engine has forgotten, if each slot has a worker of its own.
+        """Return the status of a running gang that the engine has forgotten, if each slot has a separate worker.
 
-        The engine may have lost its memory together with its head, and an unreachable machine may still run attempts.
-        Therefore no slot is certainly lost.
+        The engine may have forgotten all gangs because its head was restarted, and an unreachable machine may still run
+        attempts. Therefore no slot is certainly lost.
         """
         known = self.slots.of_job(record.job_id)
         slots = tuple(
@@ -455,9 +460,9 @@ class Scheduler:
             self._wake.set()
 
     def _waits_since_s(self, record: JobRecord, not_before_ms: int) -> float:
-        """Return since when a gang waits, in seconds of the monotonic clock. The time may lie in the future."""
+        """Return the time since which a gang waits, in seconds of the monotonic clock; may be in the future."""
         wait_ms = min(not_before_ms - now_ms(), LONGEST_PAUSE_MS) if not_before_ms else 0
-        wait_ms = max(wait_ms, -_age_ms(record))  # the wall clock may have been set forward since
+        wait_ms = max(wait_ms, -_age_ms(record))  # The wall clock may have been set forward since then.
         return self._clock() + wait_ms / 1000
 
 
@@ -467,5 +472,7 @@ def _place_by_s(record: JobRecord, since_s: float) -> float:
 
 
 def _age_ms(record: JobRecord) -> int:
-    """Return the age of a job, including the time before a restart, however the wall clock was set."""
+    """Return the age of a job, including the time before a restart of the controller. Steps of the wall clock do not
+    change the age.
+    """
     return ms_since(record.job.submitted_stamp, record.job.submitted_at_ms)

@@ -1,4 +1,4 @@
-"""Find out why a gang does not fit: which resources are too scarce, and on which machines."""
+"""Finds the reason why a gang does not fit: which resources are too scarce, and on which machines."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from iris.cluster.controller.scheduling.reasons import (
 )
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
-_MAX_SHOWN = 4  # machines that a summary names, and values of a label that a reason lists
+_MAX_SHOWN = 4  # The most machines in a summary, and the most values of a label in a reason.
 
 
 class ShortageFinder:
     """Finds the shortages after one scheduling pass. Sums are computed once for all gangs with the same labels.
 
     Args:
-        free: What is free. Create the finder before the pass allocates from this object, and ask the finder after it.
-        allocated: What gangs of this cluster occupy: the resources of one slot and the machine of each slot, for each
-            gang. Whatever else is not free belongs to other users of the engine.
+        free: The free capacity. Create the finder before the scheduling pass allocates from this object, and use the
+            finder after the pass.
+        allocated: The allocations of this cluster: the resources of one slot and the machine of each slot, for each
+            gang. All other resources that are not free belong to other users of the engine.
     """
 
     def __init__(self, free: FreeCapacity, allocated: Iterable[tuple[Resources, Sequence[str]]]) -> None:
@@ -79,7 +80,7 @@ class ShortageFinder:
         return self._sums[key]
 
     def _held_by_others(self, gang: GangRequest) -> Resources:
-        """Return what other users of the engine occupy on the machines that may serve the gang."""
+        """Return the resources that other users of the engine occupy on the machines that may serve the gang."""
         if gang.labels not in self._others_of:
             if self._others is None:
                 self._others = self._find_others(self._free.machine_set)
@@ -88,7 +89,7 @@ class ShortageFinder:
         return self._others_of[gang.labels]
 
     def _find_others(self, machine_set: MachineSet) -> list[Resources]:
-        """Return what other users of the engine occupy on each machine."""
+        """Return the resources that other users of the engine occupy on each machine."""
         used = [machine.total - free for machine, free in zip(machine_set.machines, self._free_before, strict=True)]
         rest = FreeCapacity(machine_set, used)
         rest.subtract(self._allocated)
@@ -108,7 +109,8 @@ def _only(resources: Resources, indices: Sequence[int]) -> Resources:
 def _scarce(gang: GangRequest, capacity: FreeCapacity) -> tuple[int, ...]:
     """Return the positions of the resources that are too scarce by themselves.
 
-    If no resource is, and only their combination is missing, return the positions of all resources that are asked for.
+    If each resource alone suffices, and only the combination is missing, return the positions of all resources that the
+    gang asks for.
     """
     asked = [index for index, amount in enumerate(gang.need.amounts()) if amount]
     return tuple([index for index in asked if capacity.lacks(gang, index)] or asked)

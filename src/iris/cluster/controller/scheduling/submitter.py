@@ -1,4 +1,4 @@
-"""Request allocations from the engine for the gangs that start next, and explain why the other gangs wait."""
+"""Requests allocations from the engine for the gangs that start next, and explains why the other gangs wait."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ADVICE = (
 
 
 class Submitter:
-    """Plans which gangs start next, and asks the engine for them.
+    """Plans which gangs start next, and requests their allocations from the engine.
 
     Args:
         engine: Grants allocations.
@@ -99,11 +99,12 @@ class Submitter:
         return result
 
     def explain(self, result: Plan, *, explain_all: bool) -> None:
-        """End jobs that can never be placed, and tell the others why they wait.
+        """End jobs that can never be placed, and set the reasons why the gangs of the other jobs wait.
 
         Args:
             result: The last plan.
-            explain_all: True to set the reasons of all waiting gangs, False only of gangs that have no reason yet.
+            explain_all: True sets the reasons of all waiting gangs; False sets only the reasons of gangs that have none
+                yet.
         """
         if not self._engine.elastic:
             self._reject_impossible(result)
@@ -123,7 +124,7 @@ class Submitter:
     async def _submit(self, request: GangRequest) -> None:
         gang = self._gangs.get(request.gang_id)
         if gang is None:
-            return  # the job has released the gang while the engine was awaited
+            return  # The job has released the gang while the scheduler waited for the engine.
         for instruction in self._reports.deliver(gang, Selected()):
             if isinstance(instruction, Submit):
                 await self._send(gang, instruction.request)
@@ -163,7 +164,7 @@ class Submitter:
             self._explanations.explain(gang.job_id, gang.gang_id, cause)
 
     def _explain_queued(self, result: Plan, *, explain_all: bool) -> None:
-        """Set the reasons of queued gangs, except of gangs that arrived after the plan was made."""
+        """Set the reasons of queued gangs, except for gangs that arrived after the plan was made."""
         queue = self._gangs.queue
         gangs_by_kind: dict[GangKind, list[str]] = {}
         if explain_all:
@@ -176,7 +177,8 @@ class Submitter:
             cause = result.cause_of(kind)
             if cause is None:
                 continue
-            # The same object as in the last pass, if nothing has changed, makes comparisons of reasons fast.
+            # The code reuses the reason object of the last pass if nothing has changed, because this makes comparisons
+            # of reasons fast.
             last = self._last_causes.get(kind)
             causes[kind] = cause = last if last == cause else cause
             for gang_id in gang_ids:

@@ -1,1 +1,4 @@
-"""The registered workers, and the calls that start and stop attempts on them. Imported by the controller."""
+"""The registered workers, and the calls that start and stop attempts on them.
+
+Only the controller imports this package.
+"""

@@ -1,4 +1,4 @@
-"""Starts and stops attempts on their workers, as a job's instructions say."""
+"""Starts and stops attempts on their workers, according to a job's instructions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from iris.system.clock import now_ms
 
 
 class AttemptControl:
-    """Tells workers to start and stop attempts. Each call runs in the background until the worker has answered it, or
-    the attempt has ended.
+    """Calls workers to start and stop attempts. Each call runs in the background until the worker has answered the
+    call, or the attempt has ended.
 
     Args:
         fleet: The workers.
@@ -58,7 +58,8 @@ class AttemptControl:
             if isinstance(instruction, StartAttempt):
                 starts.append(instruction)
             else:
-                self._start_all(record, starts)  # first, because the stop must not overtake its attempt's start
+                # This step comes first, because the stop must not overtake its attempt's start.
+                self._start_all(record, starts)
                 starts = []
                 self._background.start(self._stop(record, instruction))
         self._start_all(record, starts)
@@ -99,7 +100,7 @@ class AttemptControl:
             own = [StartAttempt(0, first.attempt_id, first.worker_id), *groups.pop(first.worker_id, ())]
             answer = await self._start(record, first.worker_id, own, hosts, meeting)
             if answer is None:
-                return  # the attempt of task 0 was refused or is not wanted: its gang restarts, or the job ends
+                return  # The attempt of task 0 was refused, or its gang restarts or ends.
             meeting.master_port = answer.master_port
         for worker_id, group in groups.items():
             self._background.start(self._start(record, worker_id, group, hosts, meeting))
@@ -120,10 +121,10 @@ class AttemptControl:
         if worker is None:
             return None
         starts = [start for start in starts if is_live(start.task_index, start.attempt_id)]
-        if meeting is not None:  # task 0 may have taken a while, and a stop of these attempts may be on its way
+        if meeting is not None:  # The call for task 0 may have taken long, and these attempts may be stopping by now.
             starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
-        if why_not:  # otherwise each task would fail with this error
+        if why_not:  # Without this check, each task would fail with this error.
             self._starts_failed(record, starts, why_not)
             return None
         slots = self._slots.of_job(job.job_id)

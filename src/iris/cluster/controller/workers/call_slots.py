@@ -1,7 +1,7 @@
-"""Limit how many calls to workers run at once: a few for each worker, and a fixed number in total.
+"""Limits how many calls to workers run at once: a few for each worker, and a fixed number in total.
 
-Thousands of attempts may be due at once, and each start is a call. Without a limit, each call would use a connection of
-its own and a thread that looks up a host name. A call to a worker that does not answer lasts until its timeout.
+Thousands of attempts may be due at once, and each start is a call. Without a limit, each call would use a separate
+connection and a thread that looks up a host name. A call to a worker that does not answer lasts until its timeout.
 Therefore unresponsive workers have a separate limit, so that an unreachable rack does not delay starts on all other
 machines.
 """
@@ -17,16 +17,16 @@ from iris.rpc.serving.fair_lane import FairLane
 _AT_ONCE = 512
 _OF_WORKER = 4
 _AT_ONCE_OF_SILENT = 64
-_MISSED_HEARTBEATS = 2  # a worker that has missed this many heartbeats is not expected to answer
+_MISSED_HEARTBEATS = 2  # A worker that has missed this many heartbeats is not expected to answer.
 
 
 class WorkerCalls:
-    """Gives turns to calls to workers."""
+    """The fair queues in which calls to workers wait for their turn."""
 
     def __init__(self) -> None:
         self._lane = FairLane("calls of workers", at_once=_AT_ONCE, per_caller=_OF_WORKER)
         self._silent_lane = FairLane("calls of silent workers", at_once=_AT_ONCE_OF_SILENT, per_caller=1)
-        self._failed_s: dict[str, float] = {}  # by worker id: when a call failed last
+        self._failed_s: dict[str, float] = {}  # The time of the last failed call, by worker id.
 
     @property
     def num_waiting(self) -> int:
@@ -43,12 +43,14 @@ class WorkerCalls:
         worker_id = worker.identity.worker_id
         now_s = time.monotonic()
         if self._failed_s.get(worker_id, worker.heard_s) < worker.heard_s:
-            del self._failed_s[worker_id]  # the worker has called since then
+            del self._failed_s[worker_id]  # The worker has called the controller since then.
         is_silent = worker_id in self._failed_s or worker.missed_heartbeats(now_s) >= _MISSED_HEARTBEATS
         return (self._silent_lane if is_silent else self._lane).turn(worker_id)
 
     def failed(self, worker: WorkerRecord) -> None:
-        """Record that a worker has not answered. Until it calls again, only one call to it runs at a time."""
+        """Record that a worker has not answered. Until the worker calls the controller again, only one call to this
+        worker runs at a time.
+        """
         self._failed_s[worker.identity.worker_id] = time.monotonic()
 
     def answered(self, worker: WorkerRecord) -> None:

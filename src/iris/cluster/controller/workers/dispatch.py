@@ -1,4 +1,4 @@
-"""The calls that start and stop attempts on workers."""
+"""Calls workers to start and stop attempts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from iris.system.backoff import Backoff
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _log = logging.getLogger(__name__)
 
-# Returns True if the attempt (task index, attempt id) is live. Asked before each try of a call.
+# A function that returns True if an attempt, given by task index and attempt id, is live. The function is called before
+# each try of a call to a worker.
 StillLive = Callable[[int, int], bool]
 
 
 def hosts_of(job: Job) -> list[str]:
     """Return the host of each task of a gang, by task index; an empty list for independent tasks.
 
-    A task's host is the host of its current or last worker, or an empty string if the task never had a worker.
+    The host of a task is the host of the task's current or last worker; an empty string if there was no worker.
     """
     if not job.coscheduled:
         return []
@@ -109,7 +110,7 @@ async def start_attempts(
     """Tell a worker to run attempts of a job, and try again until the worker answers or the attempts have ended.
 
     Returns:
-        The worker's answer; None if the attempts have ended before.
+        The worker's answer; None if the attempts ended before the worker answered.
 
     Raises:
         IrisError: The worker refuses the attempts.
@@ -127,7 +128,7 @@ async def start_attempts(
         while is_wanted():
             try:
                 async with calls.turn(worker):
-                    if not is_wanted():  # the attempts may have ended during the wait for a turn
+                    if not is_wanted():  # The attempts may have ended during the wait for a turn.
                         return None
                     failpoint("start.before")
                     answer = await call_async(worker.stub.run_tasks, request, peer)
@@ -135,8 +136,9 @@ async def start_attempts(
                 calls.answered(worker)
                 return answer
             except (UnavailableError, DeadlineExceededError, UnauthenticatedError, PermissionDeniedError) as error:
-                # The worker may live. Only the engine, the worker's lease, or the registration of another process prove
-                # that it is dead. A process that rejects the token may be another worker at the same address.
+                # The worker may still be alive after a failed call. Only the engine, the worker's lease, or the
+                # registration of another process prove that the worker is dead. A process that rejects the token may be
+                # another worker at the same address.
                 calls.failed(worker)
                 _log.warning("%s; trying again in %.1f s", error, backoff.expected_s)
                 await asyncio.sleep(backoff.next_s())
@@ -157,7 +159,7 @@ async def stop_attempt(
     """
     starting = worker.starting.get((job_id, stop.task_index, stop.attempt_id))
     if starting is not None:
-        await starting.wait()  # otherwise the stop could overtake the start
+        await starting.wait()  # Without this wait, the stop could overtake the start.
     request = cluster_pb2.Worker.KillTaskRequest(
         task_id=make_task_id(job_id, stop.task_index), attempt_id=stop.attempt_id
     )

@@ -1,4 +1,4 @@
-"""Drain workers that serve one slot each, and forget them when the engine has released their gang.
+"""Drains workers that serve one slot each, and forgets these workers when the engine has released their gang.
 
 Some engines start a worker for each slot, and kill the worker when its gang is released. Before the release, the
 controller therefore lets the worker drain, so that the worker can report how its attempts ended and upload their logs.
@@ -22,12 +22,12 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.backoff import Backoff
 
-# How long the allocation of a gang is held so that its workers can drain. Logs that a worker has not uploaded by then
-# are lost, and readers see a gap.
+# The allocation of a gang is held for this many seconds, so that its workers can drain. Logs that a worker has not
+# uploaded by then are lost, and readers see a gap.
 DRAIN_S = 60.0
 # After a restart of the controller, a live worker registers with its next heartbeat or its next attempt to connect.
 _REGISTER_S = 20.0
-_CALL_S = 10.0  # the timeout of one call; the next call continues to wait
+_CALL_S = 10.0  # The timeout of one call in seconds. The next call continues to wait.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 # A worker may register before the engine reports its gang as granted. Slurm, for example, grants a gang when the last
 # of its slots has started.
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class SlotWorkers:
-    """Which workers serve the slots of which gang, according to the engine's snapshots.
+    """The workers that serve the slots of each gang, according to the engine's snapshots.
 
     Args:
         fleet: The workers that have registered.
@@ -63,11 +63,12 @@ class SlotWorkers:
                 self._fleet.mark_dead(known.slots[position].worker_id)
 
     def forget_strays(self, keep: Collection[str]) -> None:
-        """Forget workers that no gang has, for example because the gang was released before the worker registered.
+        """Forget workers that belong to no gang, for example because the gang was released before the worker
+        registered.
 
         Args:
-            keep: Workers to keep nevertheless, because they run attempts. After a restart of the controller the engine
-                may not report yet which gang has these workers.
+            keep: The workers that run attempts and must be kept. After a restart of the controller, the engine may not
+                report the gangs of these workers yet.
         """
         until_s = time.monotonic() - _UNPLACED_S
         for worker in list(self._fleet.workers.values()):
@@ -77,7 +78,9 @@ class SlotWorkers:
                 self._fleet.forget(worker_id)
 
     async def drain(self, gang_id: str) -> None:
-        """Let all workers of a gang drain at once, and return when they have drained, are dead, or are out of time."""
+        """Let all workers of a gang drain at once, and return when each worker has drained, is dead, or has reached the
+        time limit.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):
                 await asyncio.gather(*(self._drain(worker_id) for worker_id in self._of_gang.get(gang_id, ())))
@@ -103,7 +106,7 @@ class SlotWorkers:
                 failpoint("drain.after")
                 return
             except UnimplementedError:
-                return  # a worker of version 0.1.0 cannot drain
+                return  # A worker of version 0.1.0 cannot drain.
             except DeadlineExceededError:
                 continue
             except IrisError as error:

@@ -1,4 +1,5 @@
-"""The registered workers of a cluster: which process is which worker, and when a silent worker counts as lost.
+"""The registered workers of a cluster: the current process of each worker, and the loss of workers whose lease has
+expired.
 
 A process is fenced if it was declared lost, or if another process has registered as the same worker. The controller
 ignores the reports of a fenced process, also after a restart. worker/supervision/lease.py explains how long leases are,
@@ -37,16 +38,18 @@ from iris.rpc.serving.steps import Steps
 from iris.system.clock import now_for_ages_ms, now_ms
 from iris.system.event_loop import happens
 
-_MAX_REFUSALS = 1000  # refused workers whose refusal is remembered
+_MAX_REFUSALS = 1000  # The number of refused workers whose refusal is remembered.
 _HOST_CHARACTERS = 200
-# How long a fenced process is remembered: longer than any machine sleeps, and until its last token has expired.
+# A fenced process is remembered for this time, which is longer than any machine sleeps. By then the last token of the
+# process has expired.
 KEEP_FENCED_MS = int(QUEUED_WORKER_TTL_S * 1000)
-_WANTED_CHECK_S = 5.0  # how often `registered` asks whether the worker is still wanted
+_WANTED_CHECK_S = 5.0  # The seconds between two checks of `registered` whether the worker is still wanted.
 _log = logging.getLogger(__name__)
 
 RegisterWorkerResponse = cluster_pb2.Controller.RegisterWorkerResponse
 
-# Ends the attempts for which this is true, and returns them. The text says why their worker counts as lost.
+# A function that ends the attempts for which its first argument is true, and returns these attempts. The second
+# argument states why the worker of the attempts counts as lost.
 LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str, FailureCode], list[TaskAttempt]]
 
 
@@ -54,7 +57,7 @@ class Fleet:
     """The registered workers and their leases. Only the fleet changes worker records.
 
     Args:
-        lease_s: How long a worker may be silent until it is declared lost, in seconds.
+        lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
         store: The state of an earlier controller, which is only read.
         saver: Stores which processes are fenced, and the longest lease.
         tokens: Makes the tokens with which the controller calls workers.
@@ -63,7 +66,7 @@ class Fleet:
         shortage_changed: Called when a worker has reported a new shortage, or the end of its shortage.
 
     Attributes:
-        workers: The registered workers, by id. Other parts only read it.
+        workers: The registered workers, by id. Other parts of the controller only read this mapping.
         calls: Limits the calls that start and stop attempts.
         longest_lease_s: The longest lease that a worker may have, from this controller or an earlier one, in seconds.
     """
@@ -83,18 +86,18 @@ class Fleet:
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        self._fenced = store.load_fenced()  # by worker id and incarnation: when the process was fenced, in this order
-        self._forgotten: dict[str, float] = {}  # by worker id: when the worker was forgotten, in this order
-        self._refused: dict[str, str] = {}  # by worker id: why the worker was refused
+        self._fenced = store.load_fenced()  # The time of each fence, by worker id and incarnation, oldest first.
+        self._forgotten: dict[str, float] = {}  # The time when each worker was forgotten, by worker id, oldest first.
+        self._refused: dict[str, str] = {}  # The reason why each worker was refused, by worker id.
         self._saver = saver
         self._tokens = tokens
         self._http_client = http_client
         self._lose_attempts = lose_attempts
         self._shortage_changed = shortage_changed
-        self._registration = asyncio.Event()  # set, and replaced, when a worker registers
+        self._registration = asyncio.Event()  # The event is set and replaced when a worker registers.
 
     async def start(self) -> None:
-        """Store the longest lease, before any worker is granted one."""
+        """Store the longest lease, before any worker gets a lease."""
         if self.longest_lease_s > self._known_lease_s:
             self._saver.lease_changed(self.longest_lease_s)
             await self._saver.saved()
@@ -102,7 +105,7 @@ class Fleet:
     def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
         """Accept a worker and grant its lease, or refuse it. A refused or fenced worker has to end.
 
-        The answer to a fenced worker is neither accepted nor has a reason for a refusal.
+        In the answer to a fenced worker, `accepted` is false and the reason for a refusal is empty.
 
         Raises:
             InvalidArgumentError: The request is malformed.
@@ -118,7 +121,7 @@ class Fleet:
         return answer
 
     def _why_refused(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> str:
-        """Return why the worker can never be accepted; empty if it can."""
+        """Return the reason why a worker can never be accepted; empty if it can be accepted."""
         worker_id = request.worker_id
         if worker_id in self._forgotten:
             return f"no gang of this cluster has worker {quoted(worker_id)} any more"
@@ -130,7 +133,7 @@ class Fleet:
         return why_not
 
     def _refuse(self, request: cluster_pb2.Controller.RegisterWorkerRequest, why_not: str) -> None:
-        """Remember why a worker was refused, so that gangs that wait for the worker can say so."""
+        """Remember why a worker was refused, so that gangs that wait for the worker have this reason."""
         worker_id = request.worker_id
         while len(self._refused) >= _MAX_REFUSALS:
             del self._refused[next(iter(self._refused))]
@@ -167,16 +170,16 @@ class Fleet:
         if known is not None and known.identity.incarnation != incarnation:
             known.is_dead = True
             self.fence(worker_id, known.identity.incarnation)
-            self._tokens.forget_worker(worker_id)  # its tokens are valid for the earlier process only
+            self._tokens.forget_worker(worker_id)  # The stored tokens are valid for the earlier process only.
         bearer = BearerInterceptor(
             partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)
         )
-        # The worker may not get this answer, so its new lease counts from its next report. Until then, the record has
-        # the longest lease that any earlier answer may have granted.
+        # The answer may not reach the worker, so the new lease counts from the worker's next report. Until then, the
+        # record has the longest lease that any earlier answer may have granted.
         record = new_record(request, self.longest_lease_s, bearer, self._http_client)
         self.workers[worker_id] = record
         if known is not None and known.identity.incarnation == incarnation:
-            record.starting = known.starting  # a repeated request: a stop may still wait for a running start
+            record.starting = known.starting  # The request is repeated, and a stop may still wait for a running start.
         log_event(_log, "worker.registered", worker_id=worker_id, incarnation=incarnation, address=request.address)
         log_event(_log, "lease.granted", worker_id=worker_id, incarnation=incarnation, lease_s=self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
@@ -189,14 +192,14 @@ class Fleet:
     async def registered(self, worker_id: str, still_wanted: Callable[[], bool]) -> WorkerRecord | None:
         """Return a worker, and wait until it has registered, for example after a restart of the controller.
 
-        Returns None once `still_wanted` returns false, which is checked every few seconds.
+        The result is None once `still_wanted` returns false. The function calls `still_wanted` every few seconds.
         """
         while (worker := self.workers.get(worker_id)) is None and still_wanted():
             await happens(self._registration, _WANTED_CHECK_S)
         return worker
 
     def short(self) -> dict[str, str]:
-        """Return the ids of the workers that can start no new attempts now, and why."""
+        """Return the workers that can start no new attempts now: the reason of each worker, by worker id."""
         return {worker_id: worker.short_of for worker_id, worker in self.workers.items() if worker.short_of}
 
     def is_live(self, worker_id: str, incarnation: str) -> bool:
@@ -238,11 +241,11 @@ class Fleet:
         self._refused.pop(worker_id, None)
         self._tokens.forget_worker(worker_id)
         self.calls.forget(worker_id)
-        self._forgotten.pop(worker_id, None)  # so that the new entry is the last
+        self._forgotten.pop(worker_id, None)  # The old entry is removed so that the new entry is the last.
         self._forgotten[worker_id] = time.monotonic()
 
     def _forget_old(self, now_s: float) -> None:
-        """Drop forgotten workers and fenced processes that have certainly ended by now."""
+        """Remove the records of forgotten workers and fenced processes that have certainly ended by now."""
         until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
         while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
             del self._forgotten[oldest]
@@ -256,9 +259,9 @@ class Fleet:
         request: cluster_pb2.Controller.ReportTaskStatesRequest,
         answer: cluster_pb2.Controller.ReportTaskStatesResponse,
     ) -> bool:
-        """Record the call of a worker, and return True if its reports count.
+        """Record a call of a worker, and return True if the worker's reports count.
 
-        Otherwise `answer` tells the worker to end, or to register again.
+        If the reports do not count, `answer` tells the worker to end, or to register again.
         """
         if (request.worker_id, request.incarnation) in self._fenced or request.worker_id in self._forgotten:
             answer.fenced = True
@@ -284,7 +287,7 @@ class Fleet:
     async def watch_leases(self) -> None:
         """Declare workers lost whose lease has expired, for as long as the controller runs.
 
-        After a restart of the controller, every worker has the longest lease to call again.
+        After a restart of the controller, every worker has to call within the longest lease.
         """
         started_s = time.monotonic()
         is_grace_over = False

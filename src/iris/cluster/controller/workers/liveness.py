@@ -19,7 +19,7 @@ class ClusterLiveness:
         self._fleet = fleet
 
     def is_attempt_live(self, job_id: str, task_index: int, attempt_id: int) -> bool:
-        """Return whether this attempt has not ended."""
+        """Return whether an attempt has not ended yet."""
         return self._jobs.is_attempt_live(job_id, task_index, attempt_id)
 
     def is_worker_live(self, worker_id: str, incarnation: str) -> bool:

@@ -1,4 +1,4 @@
-"""Why a worker that a gang needs is not available, as data."""
+"""Data classes for the reason why a worker that a gang needs is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute the rendezvous of a gang: the local rank of each task, and the devices that each task sees.
+"""Computes the rendezvous of a gang: the local rank of each task, and the devices that each task sees.
 
 Programs choose their device by their rank on the machine (`LOCAL_RANK`), so `cuda:{LOCAL_RANK}` must be the task's own
 device.
@@ -40,7 +40,7 @@ def assign_local_ranks(
         machines: The machine of each task.
         devices: The devices that belong to each task.
         share_devices: True if each task sees the devices of all tasks of the gang on its machine, in the order of their
-            ranks. This applies only where each of these tasks has exactly one device. All other tasks see their own
+            ranks. Devices are shared only if each of these tasks has exactly one device. All other tasks see their own
             devices only.
     """
     found: dict[int, LocalRank] = {}
@@ -67,7 +67,7 @@ class GangRendezvous:
     Attributes:
         framework: The framework whose variables the tasks get.
         local_ranks: The local rank of each task.
-        master_port: The port on which task 0 accepts the other tasks; 0 until the worker of task 0 has reserved it.
+        master_port: The port on which task 0 accepts the other tasks; 0 until the worker of task 0 has reserved a port.
     """
 
     framework: cluster_pb2.Rendezvous

@@ -1,4 +1,4 @@
-"""Registers workers, and applies what they report about their attempts."""
+"""Registers workers, and applies the workers' reports about their attempts."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class WorkerReports:
     async def register(
         self, request: cluster_pb2.Controller.RegisterWorkerRequest
     ) -> cluster_pb2.Controller.RegisterWorkerResponse:
-        """Register a worker. An accepted worker gets the controller's address and its lease.
+        """Register a worker. The answer to an accepted worker has the controller's address and the worker's lease.
 
-        A process is not accepted, and has to end, if it is fenced or if its release is incompatible (see
+        A worker's process is not accepted, and has to end, if the process is fenced or its release is incompatible (see
         `iris.versions`).
         """
         answer = self._fleet.register(request)
@@ -66,7 +66,7 @@ class WorkerReports:
     async def report_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
-        """Apply a worker's reports, and return once they are saved.
+        """Apply a worker's reports, and return once the resulting changes are saved.
 
         The answer names the reported attempts that the worker has to stop, because the controller has ended them.
         """
@@ -84,14 +84,16 @@ class WorkerReports:
         return answer
 
     async def report_state(self, report: Report) -> None:
-        """Apply the report about one attempt, and return once it is saved."""
+        """Apply the report about one attempt, and return once the resulting changes are saved."""
         job_id, task_index = parse_task_id(report.task_id)
         self._jobs.find(job_id).check_index(task_index)
         self._apply(job_id, [report])
         await self._saver.saved()
 
     def _apply(self, job_id: str, reports: Sequence[Report]) -> list[Report]:
-        """Apply the reports about one job; return the reports about attempts that are not live on that worker."""
+        """Apply a worker's reports about one job, and return the reports about attempts that are not live on this
+        worker.
+        """
         record = self._jobs.get(job_id)
         if record is None:
             return list(reports)

@@ -1,4 +1,4 @@
-"""A registered worker, as the controller knows it."""
+"""The controller's record of a registered worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iris.rpc.auth.credentials import BearerInterceptor
 from iris.system.clock import now_ms
 
 _MISSED_UNTIL_UNHEALTHY = 3
-_REASON_CHARACTERS = 500  # the maximum length of a worker's text about its shortage
+_REASON_CHARACTERS = 500  # The maximum length of a worker's text about its shortage.
 
 
 @dataclass(slots=True, eq=False)
@@ -28,14 +28,15 @@ class WorkerRecord:
         metadata: What the worker reported about its machine.
         stub: The client for calls to the worker.
         lease_s: The worker's lease in seconds, see worker/supervision/lease.py.
-        heard_s: When the worker called last, by `time.monotonic`. Decisions use this time.
+        heard_s: The time of the worker's last call, by `time.monotonic`. Decisions use this time.
         last_heartbeat_ms: When the worker called last, as wall clock time for people.
         registered_s: When the worker registered, by `time.monotonic`.
         python_version: The Python version of the worker's tasks; empty if unknown.
-        short_of: Why the worker can start no new attempts now, in its words; empty if it can.
-        is_dead: True if the worker's process is dead or was declared lost. Another process may register.
+        short_of: The worker's reason why it can start no new attempts now; empty if it can start attempts.
+        is_dead: True if the worker's process is dead or was declared lost. Another process of the worker may register.
         visible_devices: The devices of the slot, as CUDA names them, if the worker serves one slot only.
-        starting: By job, task and attempt: an event that is set when the worker has answered the start.
+        starting: For each starting attempt, by job, task and attempt, an event that is set when the worker has answered
+            the start.
     """
 
     identity: WorkerIdentity
@@ -52,7 +53,7 @@ class WorkerRecord:
     starting: dict[tuple[str, int, int], asyncio.Event] = field(default_factory=dict)
 
     def missed_heartbeats(self, now_s: float) -> int:
-        """Return the number of heartbeats that are missing in a row."""
+        """Return the number of heartbeats that the worker has missed in a row."""
         return int(max(0.0, now_s - self.heard_s) / heartbeat_s(self.lease_s))
 
     def is_healthy(self, now_s: float) -> bool:
@@ -60,7 +61,7 @@ class WorkerRecord:
         return not self.is_dead and self.missed_heartbeats(now_s) < _MISSED_UNTIL_UNHEALTHY
 
     def is_lost(self, now_s: float) -> bool:
-        """Return True if the worker has been silent for so long that it has ended all its attempts itself."""
+        """Return True if the worker's lease has expired, so that the worker has ended all its attempts."""
         return now_s - self.heard_s > lost_after_s(self.lease_s)
 
     def heard(self, lease_s: float, short_of: str) -> None:
@@ -97,7 +98,7 @@ def new_record(
         interceptors=(bearer,),
         http_client=http_client,
     )
-    # One stub for each worker, because the stub keeps the connections.
+    # Each worker has a separate stub, because the stub keeps the connections.
     identity = WorkerIdentity(request.worker_id, request.address, request.incarnation)
     now_s = time.monotonic()
     return WorkerRecord(
