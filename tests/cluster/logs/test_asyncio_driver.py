@@ -119,7 +119,7 @@ async def silent() -> Messages:
     yield message(b"never")
 
 
-async def test_log_is_read_to_its_end() -> None:
+async def test_asyncio_driver_reads_a_log_to_its_end() -> None:
     servers, follow, reader = Servers([two_messages]), new_follow(), Reader()
     driver = AsyncioDriver(follow, servers, statuses(RUNNING, SUCCEEDED), buffered_messages=1)
     await reader.read(follow, driver)
@@ -128,7 +128,7 @@ async def test_log_is_read_to_its_end() -> None:
     assert (servers.opened, servers.closed) == (1, 1)
 
 
-async def test_broken_stream_is_opened_again() -> None:
+async def test_asyncio_driver_reopens_a_broken_stream() -> None:
     servers, follow, reader = Servers([broken, two_messages]), new_follow(), Reader()
     driver = AsyncioDriver(follow, servers, statuses(SUCCEEDED), buffered_messages=1)
     await reader.read(follow, driver)
@@ -137,7 +137,7 @@ async def test_broken_stream_is_opened_again() -> None:
     assert [type(other) for other in reader.others] == [Retry]
 
 
-async def test_reader_is_told_when_no_server_has_the_log() -> None:
+async def test_asyncio_driver_reports_a_log_that_no_server_has() -> None:
     servers, follow, reader = Servers([], is_gone=True), new_follow(patience_s=0.0), Reader()
     driver = AsyncioDriver(follow, servers, statuses(RUNNING), buffered_messages=1)
     await reader.read(follow, driver)
@@ -145,7 +145,7 @@ async def test_reader_is_told_when_no_server_has_the_log() -> None:
     assert [type(other) for other in reader.others] == [GiveUp]
 
 
-async def test_silent_stream_of_a_lost_worker_is_left() -> None:
+async def test_asyncio_driver_closes_the_silent_stream_of_a_lost_worker() -> None:
     lost = pb.TaskStatus(
         state=pb.TASK_STATE_WORKER_FAILED,
         attempts=[pb.TaskAttempt(state=pb.TASK_STATE_WORKER_FAILED, is_worker_failure=True)],
@@ -159,7 +159,7 @@ async def test_silent_stream_of_a_lost_worker_is_left() -> None:
     assert (servers.opened, servers.closed) == (2, 2)
 
 
-async def test_step_returns_when_nothing_arrives() -> None:
+async def test_asyncio_driver_step_without_messages_returns_at_its_time_limit() -> None:
     servers, follow = Servers([silent]), new_follow()
     driver = AsyncioDriver(follow, servers, statuses(RUNNING), buffered_messages=1)
     until = time.monotonic() + 0.05
@@ -170,7 +170,7 @@ async def test_step_returns_when_nothing_arrives() -> None:
     assert servers.opened == servers.closed
 
 
-async def test_error_of_the_statuses_is_raised() -> None:
+async def test_asyncio_driver_raises_an_error_of_the_task_statuses() -> None:
     async def failing() -> AsyncGenerator[list[pb.TaskStatus]]:
         raise UnavailableError("no statuses")
         yield []
@@ -182,7 +182,7 @@ async def test_error_of_the_statuses_is_raised() -> None:
     await driver.close()
 
 
-async def test_reader_that_pauses_makes_the_server_pause() -> None:
+async def test_asyncio_driver_with_a_paused_reader_stops_reading_from_the_server() -> None:
     sent = 0
 
     async def many() -> Messages:

@@ -17,7 +17,7 @@ JOB = "parent/train-0a1b"
 PLACES = {0: Position(0, (812, 0, 0)), 3: Position(2, (1 << 34, 99, 4096))}
 
 
-def test_position_is_read_back_from_its_cursor() -> None:
+def test_log_position_is_decoded_unchanged_from_its_cursor() -> None:
     assert decode_cursor(JOB, encode_cursor(JOB, PLACES)) == PLACES
 
 
@@ -31,12 +31,12 @@ def test_position_is_read_back_from_its_cursor() -> None:
         {2**31 - 1: Position(2**31 - 1, (2**63 - 1, 2**63 - 1, 2**63 - 1))},
     ],
 )
-def test_positions_with_extreme_numbers_are_read_back(positions: dict[int, Position]) -> None:
+def test_cursor_of_extreme_numbers_is_decoded_unchanged(positions: dict[int, Position]) -> None:
     assert decode_cursor(JOB, encode_cursor(JOB, positions)) == positions
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_positions_are_read_back(seed: int) -> None:
+def test_cursor_of_random_positions_is_decoded_unchanged(seed: int) -> None:
     chance = random.Random(seed)
 
     def number() -> int:
@@ -51,7 +51,7 @@ def test_random_positions_are_read_back(seed: int) -> None:
         assert set(cursor) <= set(string.ascii_letters + string.digits + "-_"), "it goes unquoted into a shell or a URL"
 
 
-def test_positions_of_many_tasks_are_read_back() -> None:
+def test_cursor_of_many_tasks_is_decoded_unchanged() -> None:
     chance = random.Random(2)
     positions = {
         index: Position(index % 3, (chance.getrandbits(40), chance.getrandbits(30), 0)) for index in range(256)
@@ -61,7 +61,7 @@ def test_positions_of_many_tasks_are_read_back() -> None:
     assert len(cursor) < 256 * 24
 
 
-def test_the_cursor_of_one_task_is_short() -> None:
+def test_cursor_of_one_task_is_short() -> None:
     assert len(encode_cursor(JOB, {0: Position(0, (100_000, 0, 0))})) <= 16
     assert len(encode_cursor(JOB, {17: Position(3, (10**12, 10**9, 10**6))})) <= 32
 
@@ -79,18 +79,18 @@ def assert_refused(cursor: Any, job_id: str = JOB) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["", "train-0a1b", JOB + "0", JOB.upper(), "parent"])
-def test_decode_refuses_the_cursor_of_another_job(job_id: str) -> None:
+def test_decoding_the_cursor_of_another_job_is_refused(job_id: str) -> None:
     assert_refused(encode_cursor(JOB, PLACES), job_id)
 
 
-def test_decode_refuses_a_cursor_that_was_cut() -> None:
+def test_truncated_cursor_is_refused() -> None:
     cursor = encode_cursor(JOB, PLACES)
     for length in range(len(cursor)):
         assert_refused(cursor[:length])
         assert_refused(cursor[length + 1 :])
 
 
-def test_decode_refuses_a_cursor_with_added_characters() -> None:
+def test_cursor_with_added_characters_is_refused() -> None:
     cursor = encode_cursor(JOB, PLACES)
     for more in ("A", "AA", "AAAA", " ", "\n", ",", "\x00", cursor):
         assert_refused(cursor + more)
@@ -98,7 +98,7 @@ def test_decode_refuses_a_cursor_with_added_characters() -> None:
 
 
 @pytest.mark.parametrize("positions", [{0: Position(0, (length,) * 3)} for length in (1, 1 << 7, 1 << 14)])
-def test_decode_refuses_a_cursor_with_a_changed_character(positions: dict[int, Position]) -> None:
+def test_cursor_with_a_changed_character_is_refused(positions: dict[int, Position]) -> None:
     """Refused, or it stands for the same place: the last character may have bits that nobody reads."""
     cursor = encode_cursor(JOB, positions)
     for at, character in enumerate(cursor):
@@ -123,16 +123,16 @@ def _bytes(cursor: str) -> bytes | None:
     "cursor",
     ["", " ", "x", "AAAA", "AAAAAA", "e30", "0" * 1000, "not a cursor", "é", "\U0001f600" * 8, "\udc80", "\x00", "="],
 )
-def test_decode_refuses_text_that_is_not_a_cursor(cursor: str) -> None:
+def test_cursor_of_invalid_text_is_refused(cursor: str) -> None:
     assert_refused(cursor)
 
 
 @pytest.mark.parametrize("cursor", [b"AAAA", 7, 0.5, ["AAAA"], True])
-def test_decode_refuses_values_that_are_not_text(cursor: Any) -> None:
+def test_cursor_that_is_not_text_is_refused(cursor: Any) -> None:
     assert_refused(cursor)
 
 
-def test_decode_refuses_random_text() -> None:
+def test_cursor_of_random_text_is_refused() -> None:
     chance = random.Random(3)
     for _ in range(500):
         assert_refused(base64.urlsafe_b64encode(chance.randbytes(chance.randrange(30))).decode().rstrip("="))
@@ -141,14 +141,14 @@ def test_decode_refuses_random_text() -> None:
 # --- on the wire
 
 
-def test_position_is_read_back_from_its_message() -> None:
+def test_log_position_is_decoded_unchanged_from_its_message() -> None:
     for index, position in PLACES.items():
         message = cluster_pb2.LogPosition.FromString(to_message(index, position).SerializeToString())
         assert message.task_index == index
         assert from_message(message) == position
 
 
-def test_no_offsets_are_the_beginning() -> None:
+def test_position_message_without_offsets_means_the_beginning_of_the_log() -> None:
     assert from_message(cluster_pb2.LogPosition(task_index=4, attempt_id=2)) == Position(2, (0, 0, 0))
 
 
@@ -164,7 +164,7 @@ def test_no_offsets_are_the_beginning() -> None:
     ],
     ids=str,
 )
-def test_message_with_an_invalid_position_is_refused(message: cluster_pb2.LogPosition) -> None:
+def test_message_with_an_invalid_log_position_is_refused(message: cluster_pb2.LogPosition) -> None:
     with pytest.raises(InvalidArgumentError, match=f"task {message.task_index}.*attempt {message.attempt_id}"):
         from_message(message)
 
@@ -178,11 +178,11 @@ def test_message_with_an_invalid_position_is_refused(message: cluster_pb2.LogPos
     ],
     ids=["task", "attempt", "offset"],
 )
-def test_cursor_with_a_number_that_the_wire_cannot_carry_is_refused(places: dict[int, Position]) -> None:
+def test_cursor_with_a_too_large_number_is_refused(places: dict[int, Position]) -> None:
     with pytest.raises(InvalidArgumentError, match="is not a cursor of job"):
         decode_cursor("job", encode_cursor("job", places))
 
 
-def test_cursor_that_ends_within_a_position_is_refused() -> None:
+def test_cursor_that_ends_in_the_middle_of_a_position_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="is not a cursor of job"):
         decode_cursor("job", encode_cursor("job", {}, others=b"\1\2\3"))

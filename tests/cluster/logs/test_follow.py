@@ -113,7 +113,7 @@ def the_only(instructions: list[Instruction]) -> Instruction:
     return instruction
 
 
-def test_task_that_succeeds_is_read_from_one_stream_to_its_end() -> None:
+def test_log_of_a_task_that_succeeds_is_read_from_one_stream_to_its_end() -> None:
     driven = Driven()
     assert driven.do(TimePassed()) == []
     running = task("RUNNING", "RUNNING")
@@ -128,7 +128,7 @@ def test_task_that_succeeds_is_read_from_one_stream_to_its_end() -> None:
     assert driven.follow.is_over
 
 
-def test_retry_of_the_task_is_announced_and_read() -> None:
+def test_log_reader_announces_and_reads_the_next_attempt_of_a_retried_task() -> None:
     driven = Driven()
     driven.open()
     retried = task("RUNNING", "FAILED", "RUNNING")
@@ -139,14 +139,14 @@ def test_retry_of_the_task_is_announced_and_read() -> None:
     assert driven.do(TimePassed()) == [Read(0, retried.attempts[1], Position(1))]
 
 
-def test_task_without_attempts_is_over_when_it_is_final() -> None:
+def test_log_of_a_final_task_without_attempts_is_over() -> None:
     driven = Driven()
     killed = task("KILLED")
     assert driven.do(TasksChanged([killed])) == [NoAttempt(killed)]
     assert driven.follow.is_over
 
 
-def test_broken_stream_is_opened_again_after_growing_pauses() -> None:
+def test_broken_log_stream_is_opened_again_after_growing_pauses() -> None:
     driven = Driven()
     driven.open()
     pauses = []
@@ -169,7 +169,7 @@ def test_broken_stream_is_opened_again_after_growing_pauses() -> None:
     assert retry.tries == 1
 
 
-def test_reader_gives_up_when_its_patience_is_over() -> None:
+def test_log_reader_gives_up_when_its_patience_is_over() -> None:
     driven = Driven(replace(CLIENT, retry=replace(CLIENT.retry, patience_s=1.0)))
     driven.open()
     instructions, stream = driven.do(StreamEnded(1, UnavailableError("gone"))), 1
@@ -185,7 +185,7 @@ def test_reader_gives_up_when_its_patience_is_over() -> None:
     assert driven.follow.is_over
 
 
-def test_expired_token_costs_no_patience() -> None:
+def test_stream_that_ended_with_an_expired_token_is_reopened_at_once() -> None:
     driven = Driven(replace(CLIENT, retry=replace(CLIENT.retry, patience_s=0.0)))
     driven.open()
     assert driven.do(StreamEnded(1, UnavailableError("expired"), is_token_renewed=True)) == []
@@ -210,14 +210,14 @@ def test_relay_reports_a_stream_that_broke_after_it_had_delivered() -> None:
     assert retry.task_index == 1
 
 
-def test_relay_tells_its_reader_after_two_seconds_without_data() -> None:
+def test_relay_reports_an_outage_to_its_reader_after_two_seconds_without_data() -> None:
     driven = Driven(RELAY)
     driven.open()
     driven.now += 3.0
     assert isinstance(the_only(driven.do(StreamEnded(1, UnavailableError("gone")))), GiveUp)
 
 
-def test_relay_without_follow_tells_its_reader_after_three_tries() -> None:
+def test_relay_without_follow_reports_an_outage_after_three_failed_tries() -> None:
     rules = replace(RELAY, follow=False, retry=replace(RELAY.retry, max_tries=3))
     driven = Driven(rules)
     driven.open()
@@ -228,7 +228,7 @@ def test_relay_without_follow_tells_its_reader_after_three_tries() -> None:
     assert isinstance(the_only(driven.do(StreamEnded(3, UnavailableError("gone")))), GiveUp)
 
 
-def test_worker_that_has_not_heard_of_an_attempt_is_asked_again_forever() -> None:
+def test_log_request_to_a_worker_that_does_not_know_the_attempt_is_repeated_forever() -> None:
     driven = Driven(RELAY)
     driven.open()
     for stream in range(1, 30):
@@ -241,7 +241,7 @@ def test_worker_that_has_not_heard_of_an_attempt_is_asked_again_forever() -> Non
     assert driven.now > 1000.0 + RELAY.retry.patience_s
 
 
-def test_log_that_the_worker_no_longer_has_is_read_elsewhere() -> None:
+def test_log_that_its_worker_no_longer_has_is_read_from_another_server() -> None:
     driven = Driven()
     driven.open()
     driven.do(TasksChanged([task("FAILED", "FAILED")]))
@@ -249,7 +249,7 @@ def test_log_that_the_worker_no_longer_has_is_read_elsewhere() -> None:
     assert isinstance(the_only(driven.wait()), Read)
 
 
-def test_log_that_the_controller_cannot_get_costs_patience_although_the_controller_answers() -> None:
+def test_log_reader_gives_up_on_a_log_that_the_controller_cannot_get() -> None:
     driven = Driven(replace(CLIENT, retry=replace(CLIENT.retry, patience_s=1.0)))
     driven.open(worker=None)
     instructions, stream = driven.do(MessageReceived(1), ChunkReceived(1, chunk(error="not now"))), 1
@@ -262,21 +262,21 @@ def test_log_that_the_controller_cannot_get_costs_patience_although_the_controll
     assert isinstance(the_only(instructions), GiveUp)
 
 
-def test_reader_without_follow_gets_nothing_of_an_attempt_that_the_worker_does_not_know() -> None:
+def test_log_reader_without_follow_skips_an_attempt_that_the_worker_does_not_know() -> None:
     driven = Driven(replace(RELAY, follow=False))
     driven.open()
     assert driven.do(ChunkReceived(1, chunk(error="not here"))) == [NothingYet(0, 0)]
     assert driven.follow.is_over
 
 
-def test_task_without_a_server_is_tried_again() -> None:
+def test_log_request_without_an_available_server_is_repeated() -> None:
     driven = Driven()
     driven.do(TasksChanged([task("RUNNING", "RUNNING")]), TimePassed())
     assert isinstance(the_only(driven.do(NoServer(0, UnavailableError("nobody")))), Retry)
     assert isinstance(the_only(driven.wait()), Read)
 
 
-def test_server_that_is_being_stopped_is_asked_again_at_once() -> None:
+def test_log_request_to_a_stopping_server_is_repeated_at_once() -> None:
     driven = Driven()
     driven.open()
     assert isinstance(the_only(driven.do(ChunkReceived(1, last_chunk(complete=False)))), Deliver)
@@ -302,14 +302,14 @@ def test_silent_stream_of_a_lost_worker_is_closed() -> None:
     assert driven.do(StreamEnded(1, UnavailableError("closed"))) == []
 
 
-def test_only_worker_of_a_log_is_not_left() -> None:
+def test_silent_stream_of_a_lost_worker_stays_open_without_another_server() -> None:
     driven = Driven(replace(CLIENT, has_other_server=False))
     driven.open()
     driven.do(TasksChanged([task("PENDING", "WORKER_FAILED", lost=True)]))
     assert driven.follow.streams_of_lost_workers() == []
 
 
-def test_restarted_task_gets_a_stream_of_its_own() -> None:
+def test_restart_request_of_a_reader_opens_a_new_stream_for_the_task() -> None:
     driven = Driven(tasks=2)
     driven.open()
     assert driven.do(RestartRequested(1, 0)) == []
@@ -321,7 +321,7 @@ def test_restarted_task_gets_a_stream_of_its_own() -> None:
     assert driven.do(RestartRequested(1, 1)) == []
 
 
-def test_abandoned_attempt_is_followed_by_the_next_one() -> None:
+def test_reader_of_an_abandoned_attempt_continues_with_the_next_attempt() -> None:
     driven = Driven()
     driven.open()
     driven.do(StreamEnded(1, UnavailableError("gone")))
@@ -370,7 +370,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_every_attempt_is_read_once_in_order_whatever_breaks(seed: int) -> None:
+def test_follow_with_random_failures_reads_every_attempt_once_in_order(seed: int) -> None:
     chance = random.Random(seed)
     attempts = {index: chance.randint(1, 4) for index in range(chance.randint(1, 3))}
     reader = Reader(Driven(tasks=len(attempts)))

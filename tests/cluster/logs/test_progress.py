@@ -204,26 +204,26 @@ def check(story: Story, progress: Progress) -> None:
 
 
 @pytest.mark.parametrize("name", FOLLOW)
-def test_progress_of_a_follow_opens_the_expected_attempts(name: str) -> None:
+def test_following_log_reader_opens_existing_and_future_attempts_in_order(name: str) -> None:
     check(FOLLOW[name], Progress({0: Position()}, follow=True))
 
 
 @pytest.mark.parametrize("name", UNTIL_NOW)
-def test_progress_without_follow_opens_only_existing_attempts(name: str) -> None:
+def test_log_reader_without_follow_opens_only_existing_attempts(name: str) -> None:
     check(UNTIL_NOW[name], Progress({0: Position()}, follow=False))
 
 
 @pytest.mark.parametrize("name", ONE_ATTEMPT)
-def test_progress_of_one_attempt_opens_only_that_attempt(name: str) -> None:
+def test_log_reader_of_one_attempt_opens_only_the_wanted_attempt(name: str) -> None:
     check(ONE_ATTEMPT[name], Progress({0: Position(1)}, follow=True, one_attempt=True))
 
 
 @pytest.mark.parametrize("name", ONE_ATTEMPT_UNTIL_NOW)
-def test_progress_of_one_attempt_without_follow_does_not_wait(name: str) -> None:
+def test_log_reader_of_one_attempt_without_follow_does_not_wait(name: str) -> None:
     check(ONE_ATTEMPT_UNTIL_NOW[name], Progress({0: Position(1)}, follow=False, one_attempt=True))
 
 
-def test_an_attempt_is_opened_where_it_was_read_to_and_the_next_at_its_beginning() -> None:
+def test_interrupted_attempt_is_reopened_at_the_offset_that_was_read() -> None:
     there = Position(1, (7, 8, 9))
     progress = Progress({0: there}, follow=True)
     progress.update([task("RUNNING: FAILED FAILED RUNNING")])
@@ -236,7 +236,7 @@ def test_an_attempt_is_opened_where_it_was_read_to_and_the_next_at_its_beginning
     assert (attempt.attempt_id, position) == (2, Position(2, BEGINNING))
 
 
-def test_attempt_has_its_newest_status() -> None:
+def test_progress_returns_the_newest_status_of_an_attempt() -> None:
     progress = Progress({0: Position()}, follow=True)
     assert progress.attempt(0) is None
     progress.update([task("PENDING:")])
@@ -251,7 +251,7 @@ def test_attempt_has_its_newest_status() -> None:
     assert progress.attempt(0) is None, "the next one is not there yet"
 
 
-def test_tasks_progress_independently() -> None:
+def test_progress_reads_the_attempts_of_several_tasks_independently() -> None:
     progress = Progress({2: Position(), 5: Position()}, follow=True)
     assert progress.update([task("RUNNING: RUNNING", 2), task("PENDING:", 5), task("RUNNING: RUNNING", 7)]) == []
     assert [index for index, _, _ in progress.to_open()] == [2]
@@ -267,7 +267,7 @@ def test_tasks_progress_independently() -> None:
     assert progress.is_over
 
 
-def test_task_without_the_wanted_attempt_is_reported_once() -> None:
+def test_task_that_does_not_have_the_wanted_attempt_is_reported_once() -> None:
     progress = Progress({0: Position()}, follow=True)
     assert progress.update([task("PENDING:")]) == []
     killed = task("KILLED:")
@@ -275,7 +275,7 @@ def test_task_without_the_wanted_attempt_is_reported_once() -> None:
     assert progress.update([killed]) == []
 
 
-def test_progress_without_tasks_is_over() -> None:
+def test_log_reader_without_tasks_is_over_at_once() -> None:
     progress = Progress({}, follow=True)
     assert progress.is_over
     assert not progress.is_waiting
@@ -345,7 +345,7 @@ def a_life(chance: random.Random) -> list[str]:
 
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize("seed", range(50))
-def test_progress_reads_each_attempt_once_in_any_order_of_events(seed: int, follow: bool) -> None:
+def test_log_reader_opens_each_attempt_once_in_any_order_of_events(seed: int, follow: bool) -> None:
     chance = random.Random(seed)
     models = {index: Model(a_life(chance), follow) for index in range(chance.randrange(1, 4))}
     progress = Progress(dict.fromkeys(models, Position()), follow=follow)

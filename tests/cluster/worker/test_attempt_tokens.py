@@ -99,7 +99,7 @@ def test_cancelled_check_of_a_token_does_not_cancel_other_checks() -> None:
     run(work())
 
 
-def test_token_is_unavailable_while_the_controller_does_not_answer() -> None:
+def test_check_of_a_token_is_unavailable_while_the_controller_does_not_answer() -> None:
     async def work() -> None:
         world = World()
         world.says = UnavailableError("the controller is away")
@@ -111,7 +111,7 @@ def test_token_is_unavailable_while_the_controller_does_not_answer() -> None:
     run(work())
 
 
-def test_last_answer_of_the_controller_is_valid_for_one_lease() -> None:
+def test_last_answer_of_the_controller_about_a_token_is_valid_for_one_lease() -> None:
     async def work() -> None:
         world = World()
         await world.tokens.confirm(FOREIGN, "token")
@@ -127,7 +127,7 @@ def test_last_answer_of_the_controller_is_valid_for_one_lease() -> None:
     run(work())
 
 
-def test_stream_ends_when_the_attempt_of_its_token_has_ended() -> None:
+def test_log_stream_ends_when_the_attempt_of_its_token_has_ended() -> None:
     async def work() -> None:
         world = World(check_s=0.01)
         world.here["b", 0, 0] = True

@@ -148,7 +148,7 @@ async def test_a_removed_attempt_is_forgotten_before_its_directory_is_removed(di
         disk.worker.registry.log_of("job/task-0", None)
 
 
-async def test_directories_of_an_earlier_process_are_removed(disk: Disk) -> None:
+async def test_attempt_directories_of_an_earlier_worker_process_are_removed(disk: Disk) -> None:
     directory = disk.leave()
     await disk.sweep(KEEP_LOG_S + 10)
     assert (directory.log.exists(), directory.work.exists()) == (False, True)
@@ -194,7 +194,7 @@ async def test_a_log_that_the_controller_does_not_want_is_kept_as_long_as_its_at
     assert not directory.path.exists()
 
 
-async def test_a_directory_is_kept_while_its_log_is_read(disk: Disk) -> None:
+async def test_an_attempt_directory_is_kept_while_its_log_is_read(disk: Disk) -> None:
     directory = (await disk.end()).directory
     with disk.worker.registry.reading(directory), disk.worker.registry.reading(directory):
         await disk.sweep(100 * KEEP_S)

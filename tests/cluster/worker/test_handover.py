@@ -102,7 +102,7 @@ def during(tmp_path: Path) -> Callable[[Callable[[Place], Coroutine[Any, Any, No
 During = Callable[[Callable[[Place], Coroutine[Any, Any, None]]], None]
 
 
-def test_a_log_is_uploaded_with_its_end(during: During) -> None:
+def test_log_upload_includes_the_file_that_describes_the_end_of_the_log(during: During) -> None:
     async def test(place: Place) -> None:
         attempt = place.attempt("job/task-0")
         assert attempt.directory.upload_pending.exists()
@@ -140,7 +140,7 @@ def test_a_log_that_grows_as_fast_as_it_is_uploaded_does_not_delay_other_logs(du
 
 
 @pytest.mark.parametrize("error", [UnavailableError("gone"), RuntimeError("a bug"), OSError("too many open files")])
-def test_an_upload_continues_after_an_error(during: During, error: Exception) -> None:
+def test_log_upload_continues_after_an_error(during: During, error: Exception) -> None:
     async def test(place: Place) -> None:
         def fail_once() -> None:
             place.controller.before = lambda: None
@@ -154,7 +154,7 @@ def test_an_upload_continues_after_an_error(during: During, error: Exception) ->
     during(test)
 
 
-def test_the_timeout_of_an_upload_call_grows_with_its_size(during: During) -> None:
+def test_timeout_of_a_log_upload_call_grows_with_its_size(during: During) -> None:
     async def test(place: Place) -> None:
         attempt = place.attempt("job/task-0")
         attempt.log.append("stdout", b"a line\n", 1)
@@ -186,7 +186,7 @@ def test_a_log_that_cannot_be_read_does_not_delay_other_logs(tmp_path: Path, dur
     during(test)
 
 
-def test_an_upload_that_the_controller_cannot_store_now_is_retried(during: During) -> None:
+def test_log_upload_that_the_controller_cannot_store_now_is_retried(during: During) -> None:
     async def test(place: Place) -> None:
         place.controller.answers["one/task-0"] = RETRY_LATER
         one, other = place.attempt("one/task-0"), place.attempt("other/task-0")

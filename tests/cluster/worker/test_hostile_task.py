@@ -59,6 +59,6 @@ def large_result() -> bytes:
     return bytes(MAX_RESULT_BYTES - 100)
 
 
-def test_a_result_of_the_largest_size_arrives(client: IrisClient) -> None:
+def test_result_of_the_largest_allowed_size_reaches_the_client(client: IrisClient) -> None:
     job = client.run(large_result)
     assert job.results(timeout=60) == [bytes(MAX_RESULT_BYTES - 100)]

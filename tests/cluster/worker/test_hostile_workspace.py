@@ -100,7 +100,7 @@ def test_a_strange_but_harmless_workspace_is_unpacked(tmp_path: Path, members: l
         assert found[member.name] == expected
 
 
-def test_too_many_implied_folders_are_refused(tmp_path: Path) -> None:
+def test_workspace_with_too_many_implied_folders_is_refused(tmp_path: Path) -> None:
     """Each name implies a hundred folders, which count as members."""
     blob, bundle_hash = bundle_of(*(file(f"{i}/" + "d/" * 100 + "x", b"") for i in range(11)))
     with pytest.raises(ResourceExhaustedError, match="1,000 members"):
@@ -108,7 +108,7 @@ def test_too_many_implied_folders_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_links_with_too_many_steps_are_refused(tmp_path: Path) -> None:
+def test_workspace_whose_links_take_too_many_steps_is_refused(tmp_path: Path) -> None:
     deep = "x/" * 1000
     names = [link(f"l{i}", deep + "../" * 1000 + f"l{i + 1}") for i in range(2000)]
     blob, _ = bundle_of(*names)
@@ -228,7 +228,7 @@ def archives(draw: st.DrawFn) -> bytes:
 
 @fuzz(examples=150)
 @given(tar=archives(), packed=st.booleans())
-def test_any_archive_is_either_unpacked_or_refused(
+def test_random_workspace_archive_is_either_unpacked_or_refused(
     tmp_path_factory: pytest.TempPathFactory, tar: bytes, packed: bool
 ) -> None:
     root = tmp_path_factory.mktemp("any")

@@ -89,13 +89,13 @@ async def test_starting_a_missing_program_raises_an_error(
     assert await run(launcher, Program(["true"], str(tmp_path), dict(os.environ), 300)) == (0, "")
 
 
-async def test_concurrent_starts_get_their_own_answers(launcher: Launcher, tmp_path: Path) -> None:
+async def test_concurrent_starts_of_programs_get_their_own_answers(launcher: Launcher, tmp_path: Path) -> None:
     padding = {"PADDING": "x" * 100_000}  # together more than a connection holds
     programs = [Program(shell(f"exit {i}"), str(tmp_path), os.environ | padding, 300) for i in range(60)]
     assert [code for code, _ in await asyncio.gather(*(run(launcher, one) for one in programs))] == list(range(60))
 
 
-async def test_without_its_launcher_starts_fail_and_processes_are_still_collected(tmp_path: Path) -> None:
+async def test_worker_without_its_launcher_starts_no_program_but_collects_processes(tmp_path: Path) -> None:
     launcher = start_launcher()
     nothing = os.open(os.devnull, os.O_RDWR)
     pid = await launcher.start(Program(["sleep", "600"], str(tmp_path), dict(os.environ), 300), [nothing] * 3)

@@ -20,7 +20,7 @@ from iris.cluster.worker.supervision.reaper import clock_s
 
 
 @pytest.mark.parametrize("lease_s", [1.0, 1.5, 2.0, 10.0, 60.0, 300.0, 86400.0])
-def test_worker_reaper_and_controller_expire_in_this_order(lease_s: float) -> None:
+def test_lease_expires_at_the_worker_before_the_reaper_and_at_the_controller_last(lease_s: float) -> None:
     assert lease_s + 0.2 < kill_after_s(lease_s) <= lease_s + 2.0
     assert lost_after_s(lease_s) >= kill_after_s(lease_s) + 0.5
     assert heartbeat_s(lease_s) <= min(5.0, lease_s / 4)
@@ -110,7 +110,7 @@ def test_a_stopped_worker_and_its_attempts_are_killed_at_the_deadline(worker: Re
     wait_until(lambda: not is_alive(group) and not is_alive(stray), "the end of what it ran")
 
 
-def test_a_renewed_deadline_replaces_the_old_one(worker: ReapedWorker) -> None:
+def test_renewed_deadline_of_a_worker_replaces_the_old_deadline(worker: ReapedWorker) -> None:
     group = int(worker.say("group"))
     started_s = clock_s()
     while clock_s() - started_s < 1.5:  # each deadline would have passed by now

@@ -113,7 +113,7 @@ def some_filters(captured: Sequence[Captured], rng: random.Random) -> list[LogFi
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("per_segment", [3, 30, 1000])
-def test_a_filter_returns_the_lines_that_a_model_selects(path: Path, seed: int, per_segment: int) -> None:
+def test_log_filter_returns_the_same_lines_as_a_simple_model(path: Path, seed: int, per_segment: int) -> None:
     captured = (random_capture if seed % 2 else bars_and_lines)(seed, 150, *([8] if seed % 2 else []))
     lay_out(path, captured, per_segment)
     lines = lines_of(captured, per_segment=per_segment)
@@ -136,7 +136,7 @@ def is_by_source(wanted: LogFilter) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_filter_returns_the_same_lines_while_the_log_is_written(path: Path, seed: int) -> None:
+def test_log_filter_returns_the_same_lines_while_the_log_is_written(path: Path, seed: int) -> None:
     # What passes, and in which order, does not depend on when it is read.
     captured = bars_and_lines(seed, 200) if seed % 2 else random_capture(seed, 200, 300)
     rng = random.Random(seed)
@@ -159,7 +159,9 @@ def test_a_filter_returns_the_same_lines_while_the_log_is_written(path: Path, se
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("per_segment", [3, 30])
-def test_a_filtered_reader_continues_from_any_place_of_another_one(path: Path, seed: int, per_segment: int) -> None:
+def test_filtered_log_reader_continues_from_any_offset_of_another_reader(
+    path: Path, seed: int, per_segment: int
+) -> None:
     captured = bars_and_lines(seed, 120) if seed % 2 else random_capture(seed, 120, 8)
     lay_out(path, captured, per_segment)
     lines = lines_of(captured, per_segment=per_segment)
@@ -246,7 +248,7 @@ def test_a_filter_by_source_returns_the_original_records(path: Path) -> None:
 # Gaps
 
 
-def test_gaps_pass_every_filter(path: Path) -> None:
+def test_gaps_of_a_log_pass_every_log_filter(path: Path) -> None:
     path.mkdir()
     records = encode(0, 5, 0, b"be") + encode_gap(0, 6, 2, 100, "lost") + encode(0, 7, 102, b"fore\nx\n")
     records += encode_gap(1, 8, 0, 5, "lost")
@@ -273,7 +275,7 @@ def test_gaps_pass_every_filter(path: Path) -> None:
             assert reader.missing >= sum(missing for _, (missing, _) in told)
 
 
-def test_a_tail_of_a_log_whose_beginning_was_dropped(path: Path) -> None:
+def test_tail_of_a_log_whose_beginning_was_dropped_has_no_gap(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"line %d\n" % number, number) for number in range(10_000)]
     writer = LogWriter(path, max_bytes=100 * KIB)
     for item in captured:
@@ -379,7 +381,7 @@ def test_empty_records_carry_how_far_the_filter_has_read(path: Path) -> None:
     writer.close()
 
 
-def test_matching_lines_are_preceded_by_the_places_of_the_other_sources(path: Path) -> None:
+def test_matching_log_lines_are_preceded_by_the_offsets_of_the_other_sources(path: Path) -> None:
     """A reader that reconnects there, with any filter, gets everything after the line and nothing before it."""
     writer = LogWriter(path)
     block = b"nothing of it\n" * 5000
@@ -493,7 +495,7 @@ def test_an_invalid_filter_is_refused(fields: dict[str, Any], message: str) -> N
         parse_filter(cluster_pb2.Worker.FetchLogsFilter(**fields))
 
 
-def test_a_filter_without_conditions_is_open() -> None:
+def test_log_filter_without_conditions_selects_the_whole_log() -> None:
     message = cluster_pb2.Worker.FetchLogsFilter
     assert parse_filter(message()).is_open
     assert parse_filter(message(sources=SOURCES)).is_open
@@ -566,7 +568,7 @@ def test_a_pattern_is_searched_in_the_text_of_a_line(regex: str, found: list[int
     assert wanted.count(block) == len(found)
 
 
-def test_searching_a_block_finds_the_same_as_searching_its_lines(path: Path) -> None:
+def test_searching_a_block_of_lines_finds_the_same_lines_as_searching_each_line(path: Path) -> None:
     rng = random.Random(5)
     atoms = ("a", "b", "^", "$", ".", "[^a]", "\\s", "\\b", "(a|b)", "a*", "\\B", "(?i)A", "b+?", "(?s:.)", "\\W", "")
     for _ in range(2000):
@@ -588,7 +590,7 @@ def test_a_search_without_a_match_is_fast(path: Path) -> None:
     assert time.perf_counter() - started < 5  # 18 MB; line by line it is a second
 
 
-def test_all_lines_together_are_the_bytes_that_were_written(path: Path) -> None:
+def test_filter_that_selects_all_lines_returns_the_written_bytes(path: Path) -> None:
     captured = bars_and_lines(9, 300)
     lay_out(path, captured, 25)
     lines = [

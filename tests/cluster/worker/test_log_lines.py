@@ -32,7 +32,7 @@ def split(captured: list[Captured]) -> list[NumberedLine]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_skip_counts_the_lines_that_take_returns(seed: int) -> None:
+def test_line_splitter_skip_counts_the_lines_that_take_returns(seed: int) -> None:
     for captured in (random_capture(seed, 300, 40), bars_and_lines(seed, 300)):
         assert split(captured) == lines_of(captured)
 
@@ -81,7 +81,9 @@ def test_a_long_line_is_cut_at_the_end_of_the_record_that_makes_it_long() -> Non
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("per_segment", [1, 3, 10, 40])
-def test_reading_from_any_segment_finds_the_same_lines(tmp_path: Path, seed: int, per_segment: int) -> None:
+def test_log_reader_that_starts_at_any_segment_finds_the_same_lines(
+    tmp_path: Path, seed: int, per_segment: int
+) -> None:
     for name, captured in (("bars", bars_and_lines(seed, 200)), ("lines", random_capture(seed, 200, 6))):
         directory = tmp_path / name
         lay_out(directory, captured, per_segment)

@@ -82,7 +82,7 @@ def numbers(page: LinePage) -> list[int]:
 # Lines
 
 
-def test_lines_are_ordered_by_their_completion(path: Path) -> None:
+def test_log_lines_are_ordered_by_their_completion(path: Path) -> None:
     writer = write(
         path,
         [
@@ -104,7 +104,7 @@ def test_lines_are_ordered_by_their_completion(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_pages_contain_all_bytes_of_each_source(path: Path, seed: int) -> None:
+def test_log_pages_contain_all_bytes_of_each_source(path: Path, seed: int) -> None:
     captured = random_capture(seed, records=300, longest=40)
     lines = read_all(path, write(path, captured))
     assert lines == lines_of(captured)
@@ -124,7 +124,7 @@ def test_pages_contain_all_bytes_of_each_source(path: Path, seed: int) -> None:
     ],
 )
 @pytest.mark.parametrize("step", [1, 1000])
-def test_lines_contain_the_exact_bytes_of_the_task(path: Path, data: bytes, step: int) -> None:
+def test_log_lines_contain_the_exact_bytes_of_the_task(path: Path, data: bytes, step: int) -> None:
     # The middle of it captured in pieces too: a character, or what looks like a frame, is split anywhere.
     captured: list[Captured] = [("stdout", data[at : at + step], 7) for at in range(0, len(data), step)]
     writer = write(path, captured)
@@ -191,7 +191,7 @@ def test_a_missing_log_is_an_empty_log(path: Path) -> None:
             assert page_of(path, given, start_line=-5, final=final) == empty
 
 
-def test_what_was_appended_can_be_read_at_once(path: Path) -> None:
+def test_log_page_contains_lines_that_were_appended_just_before(path: Path) -> None:
     writer = LogWriter(path)
     for number in range(20):
         writer.append("stdout", b"%d\n" % number, number)
@@ -205,7 +205,7 @@ def test_what_was_appended_can_be_read_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("per_segment", [4, 100])
-def test_every_page_size_returns_every_line_once(path: Path, per_segment: int) -> None:
+def test_log_pages_of_every_size_return_every_line_once(path: Path, per_segment: int) -> None:
     captured = random_capture(11, records=60, longest=12)
     lay_out(path, captured, per_segment)
     expected = lines_of(captured, per_segment=per_segment)
@@ -222,7 +222,7 @@ def test_every_page_size_returns_every_line_once(path: Path, per_segment: int) -
             assert size <= max_bytes or len(page.lines) == 1
 
 
-def test_a_page_that_is_just_full_knows_whether_more_follows(path: Path) -> None:
+def test_log_page_that_is_just_full_reports_whether_more_lines_follow(path: Path) -> None:
     writer = write(path, [("stdout", b"a\nb\n", 1), ("stderr", b"tail", 1), ("stdout", b"c\n", 1), ("stdout", b"d", 1)])
     assert not page_of(path, writer, max_lines=2, final=False).at_end
     assert page_of(path, writer, max_lines=3, final=False).at_end
@@ -253,7 +253,7 @@ def test_empty_lines_count_towards_the_page_size(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_pages_are_the_same_with_and_without_the_writer(path: Path, seed: int) -> None:
+def test_log_pages_are_the_same_with_and_without_the_writer(path: Path, seed: int) -> None:
     captured = random_capture(seed, records=1500, longest=2500)
     writer = write(path, captured, max_bytes=4 << 20)
     assert len(writer.segments) > 2
@@ -274,7 +274,7 @@ def test_pages_are_the_same_with_and_without_the_writer(path: Path, seed: int) -
 
 
 @pytest.mark.parametrize("prompt", [b"", b"a progress bar: 10%\r"])
-def test_a_deep_page_does_not_read_the_log_from_its_start(path: Path, prompt: bytes) -> None:
+def test_page_deep_in_a_log_is_read_without_the_log_before_it(path: Path, prompt: bytes) -> None:
     # One source's unfinished line must not keep a reader of the others at the start.
     captured: list[Captured] = [("stderr", prompt, 1), ("build", b"never ended", 3)]
     captured += [("stdout", b"line %d\n" % number * 1000, number) for number in range(300)]
@@ -291,7 +291,7 @@ def test_a_deep_page_does_not_read_the_log_from_its_start(path: Path, prompt: by
     assert expected[-1] == NumberedLine(300_001, 3, "build", b"never ended", True)
 
 
-def test_a_page_needs_little_memory_of_a_long_log(path: Path) -> None:
+def test_page_of_a_long_log_needs_little_memory(path: Path) -> None:
     writer = write(path, ((("stdout", b"0123456789 " * 6000 + b"\n", n)) for n in range(600)))
     assert writer.position > 38_000_000
     tracemalloc.start()
@@ -334,7 +334,7 @@ def ten(path: Path) -> LogWriter:
 
 
 @pytest.mark.parametrize("with_writer", [True, False])
-def test_a_negative_start_counts_from_the_end(path: Path, ten: LogWriter, with_writer: bool) -> None:
+def test_negative_start_line_counts_from_the_end_of_the_log(path: Path, ten: LogWriter, with_writer: bool) -> None:
     writer = ten if with_writer else None
     assert numbers(page_of(path, writer, start_line=-3, final=False)) == [7, 8, 9]
     assert numbers(page_of(path, writer, start_line=-10, final=False)) == list(range(10))
@@ -344,13 +344,13 @@ def test_a_negative_start_counts_from_the_end(path: Path, ten: LogWriter, with_w
     assert numbers(page_of(path, writer, start_line=-5, end_ms=140, final=False)) == []
 
 
-def test_a_negative_start_counts_the_partial_lines_of_a_final_log(path: Path) -> None:
+def test_negative_start_line_counts_the_partial_lines_of_a_final_log(path: Path) -> None:
     write(path, [("stdout", b"a\nb\nc", 1), ("stderr", b"d", 2)])
     assert [line.data for line in page_of(path, start_line=-3, final=True).lines] == [b"b", b"c", b"d"]
     assert [line.data for line in page_of(path, start_line=-1, final=False).lines] == [b"b"]
 
 
-def test_start_ms_is_exclusive_and_end_ms_inclusive(path: Path, ten: LogWriter) -> None:
+def test_log_filter_start_ms_is_exclusive_and_end_ms_is_inclusive(path: Path, ten: LogWriter) -> None:
     assert numbers(page_of(path, ten, start_ms=120, final=True)) == [3, 4, 5, 6, 7, 8, 9]
     assert numbers(page_of(path, ten, start_ms=119, final=True)) == [2, 3, 4, 5, 6, 7, 8, 9]
     assert numbers(page_of(path, ten, end_ms=120, final=True)) == [0, 1, 2]
@@ -358,7 +358,7 @@ def test_start_ms_is_exclusive_and_end_ms_inclusive(path: Path, ten: LogWriter) 
     assert numbers(page_of(path, ten, start_ms=120, end_ms=140, final=True)) == [3, 4]
 
 
-def test_filters_apply_to_partial_lines(path: Path) -> None:
+def test_log_filters_apply_to_partial_lines(path: Path) -> None:
     writer = write(path, [("stdout", b"early", 10), ("stderr", b"late", 20)])
     assert [line.data for line in page_of(path, writer, start_ms=10, final=True).lines] == [b"late"]
     assert [line.data for line in page_of(path, writer, end_ms=10, final=True).lines] == [b"early"]
@@ -444,7 +444,7 @@ def with_gaps(path: Path) -> list[NumberedLine]:
     ]
 
 
-def test_a_gap_has_no_number_and_appears_once(path: Path, with_gaps: list[NumberedLine]) -> None:
+def test_gap_in_a_log_page_has_no_number_and_appears_once(path: Path, with_gaps: list[NumberedLine]) -> None:
     page = page_of(path, final=True)
     expected = list(with_gaps)
     expected[1] = NumberedLine(1, 1, "stdout", b"b", True)
@@ -464,7 +464,7 @@ def test_a_gap_has_no_number_and_appears_once(path: Path, with_gaps: list[Number
     assert page_of(path, start_line=4, final=False).lines == []
 
 
-def test_gaps_pass_all_filters_except_the_source(path: Path, with_gaps: list[NumberedLine]) -> None:
+def test_gaps_of_a_log_pass_all_filters_except_the_source_filter(path: Path, with_gaps: list[NumberedLine]) -> None:
     assert [line.missing_bytes for line in page_of(path, regex="none", final=True).lines] == [10, 20]
     assert [line.missing_bytes for line in page_of(path, start_ms=100, final=True).lines] == [10, 20]
     assert [line.missing_bytes for line in page_of(path, sources=("stderr",), final=True).lines] == [0]
@@ -496,7 +496,7 @@ def test_a_page_that_starts_in_the_dropped_part_begins_at_the_first_existing_lin
     writer.close()
 
 
-def test_line_numbers_continue_after_damage(path: Path) -> None:
+def test_line_numbers_continue_after_a_damaged_part_of_a_log(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%d\nthe beginning of " % number, number) for number in range(30)]
     paths = lay_out(path, captured, 10)
     lines = lines_of(captured, per_segment=10)

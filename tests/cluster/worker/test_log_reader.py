@@ -60,7 +60,7 @@ def received(path: Path, captured: list[Captured], offsets: Offsets = BEGINNING)
 # From any place on
 
 
-def test_a_reader_can_continue_from_every_place(path: Path) -> None:
+def test_log_reader_can_start_at_every_offset(path: Path) -> None:
     captured = random_capture(2, 40, 6)
     lay_out(path, captured, 7)
     total = offsets_of(captured)
@@ -81,7 +81,7 @@ def test_a_reader_can_continue_from_every_place(path: Path) -> None:
         assert not got.gaps
 
 
-def test_a_place_beyond_the_end_returns_nothing(path: Path) -> None:
+def test_log_reader_that_starts_beyond_the_end_returns_nothing(path: Path) -> None:
     lay_out(path, SMALL, 3)
     with LogReader(path, (10**12, 10**12, 10**12)) as reader:
         assert reader.read(1 << 20, final=True) == b""
@@ -91,7 +91,7 @@ def test_a_place_beyond_the_end_returns_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [1, 30, 100, 1 << 20])
-def test_records_are_whole_for_every_max_bytes(path: Path, max_bytes: int) -> None:
+def test_log_reader_returns_whole_records_for_every_max_bytes(path: Path, max_bytes: int) -> None:
     lay_out(path, SMALL, 3)
     got = Received(SMALL)
     with LogReader(path) as reader:
@@ -102,7 +102,7 @@ def test_records_are_whole_for_every_max_bytes(path: Path, max_bytes: int) -> No
     assert got.timestamps == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_place_is_found_without_reading_the_log_before_it(path: Path) -> None:
+def test_log_reader_finds_its_start_without_reading_the_log_before_it(path: Path) -> None:
     captured: list[Captured] = [("stderr", b"prompt: ", 0)]
     captured += [("stdout", b"%03d\n" % number, number) for number in range(99)]
     paths = lay_out(path, captured, 10)
@@ -115,7 +115,7 @@ def test_a_place_is_found_without_reading_the_log_before_it(path: Path) -> None:
     assert got.given == 8 + 99 * 4 - 340
 
 
-def test_behind_returns_how_much_is_left_to_read(path: Path) -> None:
+def test_bytes_left_of_a_log_reader_is_the_size_of_the_unread_records(path: Path) -> None:
     lay_out(path, SMALL, 3)
     total = sum(HEADER.size + len(data) for _, data, _ in SMALL)
     reader = LogReader(path)
@@ -130,7 +130,7 @@ def test_behind_returns_how_much_is_left_to_read(path: Path) -> None:
 # No log, or an old one
 
 
-def test_a_missing_log_is_empty_and_truncated(path: Path, tmp_path: Path) -> None:
+def test_missing_log_is_read_as_empty_and_truncated(path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(encode(0, 1, 0, b"of an older version"))
     (tmp_path / "empty").mkdir()
     for name in ("log", "file", "empty"):
@@ -146,7 +146,7 @@ def test_a_missing_log_is_empty_and_truncated(path: Path, tmp_path: Path) -> Non
         assert (tail.written, tail.truncated) == (BEGINNING, True)
 
 
-def test_a_log_without_an_end_is_truncated(path: Path) -> None:
+def test_log_without_its_end_file_is_read_as_truncated(path: Path) -> None:
     lay_out(path, SMALL, 3, ended=False)
     reader = LogReader(path)
     read_all(reader)
@@ -210,7 +210,7 @@ def test_records_with_a_flipped_byte_are_never_returned(path: Path, per_segment:
 
 @pytest.mark.parametrize("per_segment", [2, 3, 100])
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_truncated_segment_returns_its_whole_records(path: Path, per_segment: int, ended: bool) -> None:
+def test_truncated_log_segment_returns_its_whole_records(path: Path, per_segment: int, ended: bool) -> None:
     paths = lay_out(path, SMALL, per_segment, ended=ended)
     total = sum(offsets_of(SMALL))
     for segment in paths:
@@ -257,7 +257,7 @@ def whole(content: bytes, length: int) -> int:
         pytest.param(b"\xff" * 100, id="ones"),
     ],
 )
-def test_foreign_bytes_in_a_segment_are_damage(path: Path, stray: bytes) -> None:
+def test_foreign_bytes_in_a_log_segment_are_reported_as_a_gap(path: Path, stray: bytes) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stdout", b"never given", 2), ("stderr", b"fine\n", 3)]
     lay_out(path, captured, 1)[1].write_bytes(stray)
     got = received(path, captured)
@@ -273,7 +273,7 @@ def test_output_that_looks_like_records_is_returned_unchanged(path: Path) -> Non
     assert (got.given, got.gaps) == (len(text), [])
 
 
-def test_a_gap_on_disk_counts_from_the_place_of_the_reader(path: Path) -> None:
+def test_gap_on_disk_counts_only_the_missing_bytes_after_the_start_of_the_reader(path: Path) -> None:
     path.mkdir()
     records = encode(0, 1, 0, b"ab") + encode_gap(0, 2, 2, 100, "why") + encode(0, 3, 102, b"cd")
     (path / RecordBoundary(0, 0, BEGINNING).segment_name).write_bytes(records)
@@ -284,7 +284,7 @@ def test_a_gap_on_disk_counts_from_the_place_of_the_reader(path: Path) -> None:
             assert (reader.offsets, reader.missing) == ((104, 0, 0), missing)
 
 
-def test_a_damaged_live_log_continues_at_its_tip(path: Path) -> None:
+def test_reader_of_a_damaged_live_log_continues_at_the_last_record_of_the_writer(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%03d\n" % number, number) for number in range(10)]
     writer = LogWriter(path)
     got = Received([*captured, ("stderr", b"later", 11)])
@@ -332,7 +332,9 @@ def test_a_removed_segment_of_a_live_log_is_a_gap_at_once(path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "moved", "removed with all above it"])
 @pytest.mark.parametrize("before", [0, 1])  # whether the reader has read something by then
-def test_a_live_log_whose_directory_was_removed_continues_in_a_new_one(tmp_path: Path, how: str, before: int) -> None:
+def test_live_log_whose_directory_was_removed_continues_in_a_new_directory(
+    tmp_path: Path, how: str, before: int
+) -> None:
     path = tmp_path / "attempt" / "log"
     path.parent.mkdir()
     writer = LogWriter(path)
@@ -391,7 +393,7 @@ def test_a_live_log_whose_directory_cannot_be_recreated_counts_the_missing_bytes
 # While it is written
 
 
-def test_nothing_is_read_beyond_the_tip_of_the_writer(path: Path) -> None:
+def test_log_reader_does_not_read_beyond_the_last_record_of_the_writer(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"one\n", 1)
     with (path / writer.segments[0].segment_name).open("ab") as file:
@@ -401,7 +403,7 @@ def test_nothing_is_read_beyond_the_tip_of_the_writer(path: Path) -> None:
     writer.close()
 
 
-def test_an_open_segment_is_read_to_its_end_after_it_was_dropped(path: Path) -> None:
+def test_open_log_segment_is_read_to_its_end_after_it_was_dropped(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"%06d\n" % number * 1000, number) for number in range(60)]
     writer = LogWriter(path, max_bytes=1)
     got = Received(captured)
@@ -455,7 +457,7 @@ def test_a_log_that_is_removed_while_it_is_read_ends_with_a_reason(path: Path, b
     assert begun.offsets == end.bytes_written
 
 
-def test_a_closed_reader_can_continue(path: Path) -> None:
+def test_closed_log_reader_can_continue(path: Path) -> None:
     lay_out(path, SMALL, 3)
     got = Received(SMALL)
     reader = LogReader(path)
@@ -468,7 +470,7 @@ def test_a_closed_reader_can_continue(path: Path) -> None:
 
 @pytest.mark.parametrize("max_bytes", [100 * KIB, 600 * KIB, 2**40])
 @pytest.mark.parametrize("seed", range(2))
-def test_readers_keep_up_with_a_writer_that_rotates_and_drops(path: Path, seed: int, max_bytes: int) -> None:
+def test_log_readers_keep_up_with_a_writer_that_drops_old_segments(path: Path, seed: int, max_bytes: int) -> None:
     captured = random_capture(seed, 3000, 300)
     writer = LogWriter(path, max_bytes=max_bytes)
     start, done = threading.Barrier(4), threading.Event()
@@ -523,7 +525,7 @@ def test_readers_keep_up_with_a_writer_that_rotates_and_drops(path: Path, seed: 
     assert failures == []
 
 
-def test_a_reader_can_be_closed_while_a_thread_reads(path: Path) -> None:
+def test_log_reader_can_be_closed_while_a_thread_is_reading(path: Path) -> None:
     captured = random_capture(1, 800, 400)
     write(path, captured, max_bytes=600 * KIB)
     for seed in range(20):
@@ -537,7 +539,7 @@ def test_a_reader_can_be_closed_while_a_thread_reads(path: Path) -> None:
         assert got.accounted == sum(offsets_of(captured))
 
 
-def test_the_largest_record_is_returned_even_if_max_bytes_is_small(path: Path) -> None:
+def test_largest_log_record_is_returned_even_if_max_bytes_is_small(path: Path) -> None:
     captured: list[Captured] = [("stdout", bytes(MAX_PAYLOAD), 1), ("stdout", b"end", 2)]
     write(path, captured)
     got = received(path, captured)

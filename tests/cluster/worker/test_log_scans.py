@@ -45,7 +45,7 @@ def short() -> Generator[None, None, str]:
     return "done"
 
 
-async def test_scan_of_a_caller_that_left_ends_and_frees_its_turn() -> None:
+async def test_log_scan_for_a_caller_that_left_ends_and_frees_its_turn() -> None:
     scans = LogScans(threads=1, per_caller=1)
     work = Work()
     scanning = asyncio.create_task(scans.scan("gone", work.run()))
@@ -59,7 +59,7 @@ async def test_scan_of_a_caller_that_left_ends_and_frees_its_turn() -> None:
     scans.close()
 
 
-async def test_scan_that_is_cancelled_twice_ends_after_the_step_of_its_thread() -> None:
+async def test_log_scan_that_is_cancelled_twice_ends_after_the_step_of_its_thread() -> None:
     scans = LogScans(threads=1, per_caller=1)
     has_begun, may_go_on = threading.Event(), threading.Event()
 
@@ -83,7 +83,7 @@ async def test_scan_that_is_cancelled_twice_ends_after_the_step_of_its_thread() 
     scans.close()
 
 
-async def test_endless_scans_of_many_callers_do_not_block_another_caller() -> None:
+async def test_endless_log_scans_of_many_callers_do_not_block_another_caller() -> None:
     scans = LogScans(threads=2, per_caller=1)
     endless = [Work() for _ in range(8)]
     scanning = [asyncio.create_task(scans.scan(f"greedy {n % 4}", work.run())) for n, work in enumerate(endless)]
@@ -98,7 +98,7 @@ async def test_endless_scans_of_many_callers_do_not_block_another_caller() -> No
     scans.close()
 
 
-async def test_failed_scan_raises_its_error_and_frees_its_turn() -> None:
+async def test_failed_log_scan_raises_its_error_and_frees_its_turn() -> None:
     scans = LogScans(threads=1, per_caller=1)
 
     def failing() -> Generator[None, None, str]:

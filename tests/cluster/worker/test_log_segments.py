@@ -7,7 +7,7 @@ import pytest
 from iris.cluster.logs.segments import LogEnd, encode_end, parse_end
 
 
-def test_a_written_log_end_is_read_back() -> None:
+def test_written_end_of_a_log_is_read_back_unchanged() -> None:
     for end in (LogEnd((0, 0, 0), 0, 0), LogEnd((1, 2**62, 3), 4, 5, "removed: a test", truncated=True)):
         assert parse_end(encode_end(end)) == end
 
@@ -28,6 +28,6 @@ def test_a_written_log_end_is_read_back() -> None:
     ],
     ids=lambda text: text[:30],
 )
-def test_a_damaged_log_end_is_none(text: bytes) -> None:
+def test_damaged_end_of_a_log_is_read_as_none(text: bytes) -> None:
     with pytest.raises(ValueError):
         parse_end(text)

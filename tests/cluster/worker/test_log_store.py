@@ -51,7 +51,7 @@ def size_on_disk(path: Path) -> int:
 # What is on disk
 
 
-def test_records_on_disk_are_the_appended_records(path: Path) -> None:
+def test_records_of_a_log_on_disk_are_the_appended_records(path: Path) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"one\n", 11)
     writer.append("build", b"two\n", 12)
@@ -72,7 +72,7 @@ def test_records_on_disk_are_the_appended_records(path: Path) -> None:
     assert read_end(path) == ((9, 0, 4), 0, writer.max_bytes, "", False, "")
 
 
-def test_an_append_longer_than_a_record_is_split(path: Path) -> None:
+def test_append_longer_than_a_log_record_is_split_into_records(path: Path) -> None:
     data = b"x" * (2 * MAX_PAYLOAD) + b"y\nz\n"
     writer = write(path, [("stdout", data, 1)])
     records = list(decode(read_all(LogReader(path))))
@@ -82,7 +82,7 @@ def test_an_append_longer_than_a_record_is_split(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_segments_begin_where_their_names_say(path: Path, seed: int) -> None:
+def test_log_segments_begin_at_the_positions_in_their_names(path: Path, seed: int) -> None:
     captured = random_capture(seed, 400, 1000)
     writer = write(path, captured, max_bytes=512 * KIB - 1)
     segments = list_segments(path)
@@ -155,7 +155,7 @@ def test_subscribers_are_called_for_each_append_and_for_the_close(path: Path) ->
     writer.unsubscribe(first)
 
 
-def test_each_append_can_be_read_at_once(path: Path) -> None:
+def test_each_append_to_a_log_can_be_read_at_once(path: Path) -> None:
     captured = random_capture(3, 300, 200)
     writer = LogWriter(path, max_bytes=2**40)
     got = Received(captured)
@@ -175,7 +175,7 @@ def test_each_append_can_be_read_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [1, 100 * KIB, 600 * KIB])
-def test_the_oldest_segments_are_dropped_beyond_the_limit(path: Path, max_bytes: int) -> None:
+def test_oldest_log_segments_are_dropped_beyond_the_size_limit(path: Path, max_bytes: int) -> None:
     captured = random_capture(1, 600, 2000)
     writer = LogWriter(path, max_bytes=max_bytes)
     highest = 0
@@ -208,7 +208,9 @@ def test_the_reason_of_a_gap_shows_the_limit_in_a_readable_unit(path: Path) -> N
 
 
 @pytest.mark.parametrize(("max_bytes", "least", "most"), [(1000, 1000, 70_000), (200_000, 120_000, 200_000)])
-def test_one_long_append_does_not_drop_everything_else(path: Path, max_bytes: int, least: int, most: int) -> None:
+def test_one_long_append_to_a_log_does_not_drop_all_earlier_output(
+    path: Path, max_bytes: int, least: int, most: int
+) -> None:
     captured: list[Captured] = [("stdout", bytes([65 + number]) * 260_000, number) for number in range(8)]
     write(path, captured, max_bytes=max_bytes)
     got = received(path, captured)
@@ -217,7 +219,7 @@ def test_one_long_append_does_not_drop_everything_else(path: Path, max_bytes: in
     assert least <= got.given <= most
 
 
-def test_the_index_forgets_dropped_segments(path: Path) -> None:
+def test_line_index_forgets_dropped_log_segments(path: Path) -> None:
     writer = LogWriter(path, max_bytes=4 << 20)
     for number in range(400):
         writer.append("stdout", b"x" * (256 * KIB - 1) + b"\n", number)
@@ -259,7 +261,9 @@ def file_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_lost_bytes_become_a_gap_before_the_next_record(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bytes_that_the_disk_refused_become_a_gap_before_the_next_record(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = LogWriter(path)
     writer.append("stdout", b"before\n", 1)
     size = size_on_disk(path)
@@ -307,7 +311,7 @@ def test_a_long_append_to_a_full_disk_may_be_written_in_part(path: Path) -> None
     assert got.accounted == 3 * MAX_PAYLOAD + 3
 
 
-def test_bytes_lost_at_the_end_become_a_gap_at_the_close(path: Path) -> None:
+def test_bytes_that_the_disk_refused_last_become_a_gap_when_the_log_is_closed(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stderr", b"x" * 500, 2)]
     writer = LogWriter(path)
     writer.append(*captured[0])
@@ -320,7 +324,7 @@ def test_bytes_lost_at_the_end_become_a_gap_at_the_close(path: Path) -> None:
         assert got.gaps == [Gap("stderr", 0, 500, f"the log could not be written: {os.strerror(27)}")]
 
 
-def test_a_loss_without_a_gap_record_is_known_to_the_writer(path: Path) -> None:
+def test_reader_with_the_writer_gets_a_gap_that_could_not_be_written(path: Path) -> None:
     captured: list[Captured] = [("stdout", b"one\n", 1), ("stderr", b"x" * 500, 2)]
     writer = LogWriter(path)
     writer.append(*captured[0])
@@ -412,7 +416,7 @@ def test_a_disk_without_inodes_loses_bytes_until_it_has_inodes_again(small_disk:
     assert sum(got.offsets) == sum(writer.tip.offsets)
 
 
-def test_segments_are_sorted_by_position() -> None:
+def test_log_segments_are_listed_in_the_order_of_their_positions() -> None:
     places = [RecordBoundary(1 << 70, 1, BEGINNING), RecordBoundary(5, 0, (1, 2, 3)), RecordBoundary(0, 0, BEGINNING)]
     assert [place.segment_name for place in sorted(places)][:2] == [
         "0000000000000000-0-0-0-0",

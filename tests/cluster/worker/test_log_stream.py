@@ -26,7 +26,7 @@ def open_log(directory: Path, writer: LogWriter, wanted: Filter) -> OpenLog:
 
 
 @pytest.mark.parametrize("wanted", [Filter(), Filter(regex="ERROR"), Filter(sources=["stderr"]), Filter(end_ms=1)])
-def test_a_silent_stream_sends_beats(tmp_path: Path, wanted: Filter) -> None:
+def test_silent_log_stream_sends_empty_messages(tmp_path: Path, wanted: Filter) -> None:
     async def read() -> None:
         log = open_log(tmp_path / "log", LogWriter(tmp_path / "log"), wanted)
         async with aclosing(stream_logs([log], StreamBudget(BEAT_S), follow=True)) as messages:
@@ -37,7 +37,7 @@ def test_a_silent_stream_sends_beats(tmp_path: Path, wanted: Filter) -> None:
 
 
 @pytest.mark.parametrize("wanted", [Filter(regex="ERROR"), Filter(sources=["stderr"]), Filter(end_ms=1)])
-def test_a_stream_sends_beats_while_no_line_matches_the_filter(tmp_path: Path, wanted: Filter) -> None:
+def test_log_stream_sends_empty_messages_while_no_line_matches_the_filter(tmp_path: Path, wanted: Filter) -> None:
     """Without beats, proxies would cut the stream, and the reader would take it for lost."""
 
     async def write(writer: LogWriter) -> None:
@@ -77,7 +77,7 @@ def held_by(directory: Path) -> int:
 
 
 @pytest.mark.parametrize("wanted", [Filter(), Filter(regex="line")])
-def test_a_stream_of_many_logs_keeps_few_files_open(tmp_path: Path, wanted: Filter) -> None:
+def test_log_stream_of_many_logs_keeps_few_files_open(tmp_path: Path, wanted: Filter) -> None:
     async def read() -> None:
         writers = [LogWriter(tmp_path / str(number)) for number in range(20)]
         logs = [

@@ -169,7 +169,9 @@ def test_many_ports_of_two_processes_are_distinct() -> None:
         assert len({*first, *second}) == 400
 
 
-def test_a_child_of_the_worker_does_not_inherit_its_reservations(worker: Callable[[], PortReservations]) -> None:
+def test_child_process_of_the_worker_does_not_inherit_its_port_reservations(
+    worker: Callable[[], PortReservations],
+) -> None:
     """Locks are not inherited, so a process that a task has left behind reserves nothing."""
     first, second = worker(), worker()
     port = reserve(first, 1)
@@ -189,12 +191,12 @@ def test_ports_are_reserved_at_an_ipv6_address() -> None:
     reservations.release(port)
 
 
-def test_a_foreign_host_raises_an_error() -> None:
+def test_reserving_a_port_at_a_foreign_host_raises_an_error() -> None:
     with pytest.raises(OSError, match=r"(?i)assign"):
         PortReservations("192.0.2.1").reserve()
 
 
-def test_the_lock_directory_is_private(worker: Callable[[], PortReservations]) -> None:
+def test_directory_of_port_locks_is_private(worker: Callable[[], PortReservations]) -> None:
     worker().reserve()
     (folder,) = Path(tempfile.gettempdir()).iterdir()
     assert folder.name == f"iris-ports-{os.getuid()}"
@@ -202,7 +204,7 @@ def test_the_lock_directory_is_private(worker: Callable[[], PortReservations]) -
 
 
 @pytest.mark.parametrize("how", ["file", "dangling link"])
-def test_a_lock_directory_of_another_user_is_not_used(
+def test_port_lock_directory_of_another_user_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

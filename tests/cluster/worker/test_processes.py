@@ -32,14 +32,14 @@ def running(program: str, *words: str) -> Iterator[Process]:
 
 
 @pytest.mark.parametrize("block", ["b'x' * (50 << 20)", "mmap.mmap(-1, 50 << 20)"], ids=["private", "shared"])
-def test_memory_held_counts_private_memory(block: str) -> None:
+def test_measured_memory_of_processes_includes_private_memory(block: str) -> None:
     touch = "for page in range(0, len(block), 4096): block[page]" + (" = 1" if "mmap" in block else "")
     with running("import mmap") as small, running(f"import mmap; block = {block}\n{touch}") as large:
         assert 50 * MIB <= memory_held([large]) - memory_held([small]) < 60 * MIB
         assert large.resident_bytes - small.resident_bytes >= 45 * MIB, "the system does not count this exactly"
 
 
-def test_memory_held_ignores_mapped_files() -> None:
+def test_measured_memory_of_processes_excludes_mapped_files() -> None:
     """The system can reclaim the memory of mapped files at any time."""
     file = max((path for path in Path(sys.prefix).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     size = file.stat().st_size
@@ -55,7 +55,7 @@ for page in range(0, len(block), 4096): block[page]
         assert memory_held([large]) - memory_held([small]) < size * 0.2
 
 
-def test_an_ended_process_is_none_and_holds_no_memory() -> None:
+def test_ended_process_is_read_as_none_and_occupies_no_memory() -> None:
     with running("") as seen:
         pass
     assert read_process(seen.pid) is None

@@ -125,7 +125,7 @@ class Point:
 
 
 @pytest.mark.parametrize("value", [42, None, "ä", {"a": [1, 2]}, b"", ValueError("returned, not raised")])
-def test_the_return_value_is_pickled(worker: Worker, value: object) -> None:
+def test_return_value_of_a_callable_is_pickled(worker: Worker, value: object) -> None:
     assert repr(worker.run(lambda: value).value()) == repr(value)
 
 
@@ -182,7 +182,7 @@ def deeper(what: str) -> None:
     raise ValueError(f"bad {what}")
 
 
-def test_an_exception_leaves_traceback_and_failure(worker: Worker) -> None:
+def test_exception_of_a_callable_is_written_as_traceback_and_failure_text(worker: Worker) -> None:
     ended = worker.run(failing)
     assert (ended.exit_code, ended.result, ended.error) == (1, None, None)
     assert ended.failure == "ValueError: bad shard 3"
@@ -195,7 +195,7 @@ def test_an_exception_leaves_traceback_and_failure(worker: Worker) -> None:
     assert ended.traceback == ended.stderr
 
 
-def test_arguments_that_do_not_fit_are_a_failure(worker: Worker) -> None:
+def test_callable_with_wrong_arguments_fails(worker: Worker) -> None:
     ended = worker.run(deeper)
     assert ended.exit_code == 1
     assert ended.stderr == "TypeError: deeper() missing 1 required positional argument: 'what'\n"
@@ -228,7 +228,7 @@ def test_the_failure_text_of_an_exception_is_its_last_line(worker: Worker, error
     assert failure in str(ended.failure)
 
 
-def test_a_long_failure_text_is_cut(worker: Worker) -> None:
+def test_long_failure_text_of_a_callable_is_truncated(worker: Worker) -> None:
     failure = worker.run(_raise, ValueError("x" * 5000)).failure
     assert failure is not None
     assert failure.startswith("ValueError: xxx")
@@ -247,7 +247,7 @@ def test_a_long_failure_text_is_cut(worker: Worker) -> None:
         ("no shards", 1, "no shards\n", None, "no shards"),
     ],
 )
-def test_sys_exit_sets_the_exit_code(
+def test_sys_exit_in_a_callable_sets_the_exit_code(
     worker: Worker, code: Any, exit_code: int, stderr: str, error: str | None, failure: str | None
 ) -> None:
     ended = worker.run(sys.exit, code)
@@ -264,19 +264,19 @@ def _ask_for_too_much() -> None:
     ("function", "code"),
     [(_ask_for_too_much, "OUT_OF_MEMORY"), (int, None), (functools.partial(int, "x"), "EXCEPTION")],
 )
-def test_a_failed_callable_leaves_the_code_of_its_failure(
+def test_failed_callable_writes_its_failure_code(
     worker: Worker, function: Callable[..., Any], code: str | None
 ) -> None:
     assert worker.run(function).code == code
     assert code is None or code in FailureCode.__members__
 
 
-def test_a_callable_that_cannot_be_loaded_leaves_the_code_of_its_failure(worker: Worker) -> None:
+def test_callable_that_cannot_be_loaded_writes_its_failure_code(worker: Worker) -> None:
     worker.entrypoint.write_bytes(b"no pickle")
     assert worker.start().code == FailureCode.CALLABLE_NOT_LOADED.name
 
 
-def test_ctrl_c_exits_with_130(worker: Worker) -> None:
+def test_callable_interrupted_by_ctrl_c_exits_with_130(worker: Worker) -> None:
     def main() -> None:
         import signal
 
@@ -287,7 +287,7 @@ def test_ctrl_c_exits_with_130(worker: Worker) -> None:
     assert ended.stderr.endswith("KeyboardInterrupt\n")
 
 
-def test_threads_and_exit_handlers_are_waited_for(worker: Worker) -> None:
+def test_process_of_a_callable_waits_for_threads_and_exit_handlers(worker: Worker) -> None:
     def main() -> str:
         import atexit
         import threading
@@ -306,7 +306,7 @@ def test_threads_and_exit_handlers_are_waited_for(worker: Worker) -> None:
     assert ended.stdout == "main thread\natexit\n"
 
 
-def test_output_is_flushed_when_it_fails(worker: Worker) -> None:
+def test_output_of_a_failing_callable_is_flushed(worker: Worker) -> None:
     def main() -> None:
         print("no newline, no flush", end="")
         raise SystemExit(2)
@@ -314,7 +314,7 @@ def test_output_is_flushed_when_it_fails(worker: Worker) -> None:
     assert worker.run(main).stdout == "no newline, no flush"
 
 
-def test_closed_standard_streams_are_no_failure(worker: Worker) -> None:
+def test_callable_that_closes_its_standard_streams_succeeds(worker: Worker) -> None:
     def main() -> int:
         sys.stdout.close()
         sys.stderr.close()
@@ -325,7 +325,7 @@ def test_closed_standard_streams_are_no_failure(worker: Worker) -> None:
     assert worker.run(main).value() == 1
 
 
-def test_a_forked_process_that_returns_writes_no_result(worker: Worker) -> None:
+def test_forked_child_of_a_callable_that_returns_writes_no_result(worker: Worker) -> None:
     def main(fail: bool) -> str:
         child = os.fork()
         if child == 0:
@@ -359,7 +359,7 @@ def test_a_callable_of_an_unknown_python_version_is_run(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("program", [BY_FILE, BY_NAME])
-def test_the_program_starts_by_path_and_by_name(worker: Worker, program: tuple[str, ...]) -> None:
+def test_run_callable_program_starts_by_path_and_by_module_name(worker: Worker, program: tuple[str, ...]) -> None:
     worker.run(lambda: 1)
     worker.result.unlink()
     assert worker.start(program).value() == 1
@@ -410,7 +410,7 @@ def test_an_entrypoint_that_cannot_be_unpickled_is_a_failure(worker: Worker, con
 # --- what the callable sees
 
 
-def test_the_working_directory_is_first_on_sys_path(worker: Worker) -> None:
+def test_working_directory_of_a_callable_is_first_on_sys_path(worker: Worker) -> None:
     (worker.work / "iris.py").write_text("MINE = True")
 
     def main() -> Any:
@@ -421,7 +421,7 @@ def test_the_working_directory_is_first_on_sys_path(worker: Worker) -> None:
     assert worker.run(main).value() == (str(worker.work), True)
 
 
-def test_nothing_of_iris_is_imported(worker: Worker) -> None:
+def test_process_of_a_callable_imports_no_module_of_iris(worker: Worker) -> None:
     def main() -> Any:
         return [
             name for name in sys.modules if name.partition(".")[0] in ("iris", "asyncio", "multiprocessing", "google")
@@ -430,7 +430,7 @@ def test_nothing_of_iris_is_imported(worker: Worker) -> None:
     assert worker.run(main).value() == []
 
 
-def test_main_contains_the_callers_functions(worker: Worker) -> None:
+def test_main_module_of_a_task_contains_the_callers_functions(worker: Worker) -> None:
     ended = worker.run_script(
         """
         import sys

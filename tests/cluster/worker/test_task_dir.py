@@ -72,7 +72,7 @@ def test_the_folder_of_a_task_is_readable_and_stable(worker: WorkerDir, tmp_path
     assert WorkerDir(tmp_path / "a" / "worker").attempt("train/task-3", 1).path == path
 
 
-def test_the_paths_of_an_attempt_are_distinct_and_inside(worker: WorkerDir) -> None:
+def test_paths_of_an_attempt_are_distinct_and_inside_its_directory(worker: WorkerDir) -> None:
     attempt = worker.attempt("x/task-0", 0)
     paths = [
         attempt.log,
@@ -87,7 +87,7 @@ def test_the_paths_of_an_attempt_are_distinct_and_inside(worker: WorkerDir) -> N
     assert not attempt.path.exists()  # to ask makes nothing
 
 
-def test_create_replaces_an_earlier_directory(worker: WorkerDir) -> None:
+def test_creating_an_attempt_directory_replaces_an_earlier_directory(worker: WorkerDir) -> None:
     attempt = worker.attempt("x/task-0", 0)
     attempt.create()
     assert attempt.path.is_dir()
@@ -99,7 +99,7 @@ def test_create_replaces_an_earlier_directory(worker: WorkerDir) -> None:
     assert list(attempt.path.iterdir()) == []
 
 
-def test_create_keeps_the_directories_of_other_attempts(worker: WorkerDir) -> None:
+def test_creating_an_attempt_directory_keeps_the_directories_of_other_attempts(worker: WorkerDir) -> None:
     for attempt_id in (0, 1):
         worker.attempt("x/task-0", attempt_id).create()
         worker.attempt("x/task-0", attempt_id).log.write_text(f"log {attempt_id}")
@@ -108,7 +108,7 @@ def test_create_keeps_the_directories_of_other_attempts(worker: WorkerDir) -> No
     assert not worker.attempt("x/task-0", 1).log.exists()
 
 
-def test_create_does_not_follow_a_link_that_a_task_left(worker: WorkerDir, tmp_path: Path) -> None:
+def test_creating_an_attempt_directory_does_not_follow_a_link(worker: WorkerDir, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "data").write_text("data")
@@ -120,7 +120,7 @@ def test_create_does_not_follow_a_link_that_a_task_left(worker: WorkerDir, tmp_p
     assert not attempt.work.exists()
 
 
-def test_attempt_ids_are_listed_in_order(worker: WorkerDir) -> None:
+def test_attempt_ids_of_a_task_are_listed_in_ascending_order(worker: WorkerDir) -> None:
     assert worker.attempt_ids("x/task-0") == []
     for attempt_id in (10, 0, 9, 2):
         worker.attempt("x/task-0", attempt_id).create()

@@ -12,7 +12,7 @@ def _abandoned() -> None:
     raise AssertionError("the sender is still there")
 
 
-def test_input_that_ends_before_the_process_starts_stays_readable() -> None:
+def test_standard_input_that_ends_before_the_process_starts_stays_readable() -> None:
     async def write_then_read() -> bytes:
         task_input = TaskInput(_abandoned)
         try:
@@ -25,7 +25,7 @@ def test_input_that_ends_before_the_process_starts_stays_readable() -> None:
     assert asyncio.run(write_then_read()) == b"once\n"
 
 
-def test_input_that_was_handed_over_is_closed_when_the_process_closes_it() -> None:
+def test_standard_input_ends_when_the_process_closes_its_copy() -> None:
     async def write_twice() -> list[bool]:
         task_input = TaskInput(_abandoned)
         try:
@@ -38,7 +38,7 @@ def test_input_that_was_handed_over_is_closed_when_the_process_closes_it() -> No
     assert asyncio.run(write_twice()) == [True, False]
 
 
-def test_closing_an_input_closes_both_ends_of_its_pipe() -> None:
+def test_closing_the_standard_input_closes_both_ends_of_its_pipe() -> None:
     async def close() -> None:
         before = set(os.listdir("/proc/self/fd"))
         task_input = TaskInput(_abandoned)

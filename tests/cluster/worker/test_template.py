@@ -18,7 +18,7 @@ def no_fork() -> int:
     raise BlockingIOError("Resource temporarily unavailable")
 
 
-def test_a_worker_that_cannot_be_forked_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_worker_that_cannot_be_forked_leaves_no_descriptor_or_file_behind(tmp_path: Path) -> None:
     server = ForkServer(tmp_path, fork=no_fork)
     gc.collect()  # of the tests before it: what is closed meanwhile would be in the way
     before = sorted(os.listdir("/proc/self/fd"))

@@ -66,7 +66,7 @@ def test_the_controllers_token_for_this_process_does_not_expire() -> None:
             trust.identify(shown(-30 * 3600, incarnation))
 
 
-def test_a_second_public_key_is_refused() -> None:
+def test_worker_refuses_a_second_public_key_of_a_controller() -> None:
     trust = TokenChecker("w")
     with pytest.raises(UnavailableError, match="does not know its controller's key yet"):
         trust.identify(controller_token("w"))
@@ -78,7 +78,7 @@ def test_a_second_public_key_is_refused() -> None:
     assert trust.identify(controller_token("w")).worker_id == "w"
 
 
-def test_a_revoked_token_is_refused() -> None:
+def test_worker_refuses_a_revoked_token_of_a_caller() -> None:
     trust = TokenChecker("w", shared_key().public)
     shown = token("reader", name="ana", token_id="gone")
     known = trust.identify(shown)
@@ -107,7 +107,7 @@ def started(directory: Path, address: str, **env: str) -> subprocess.Popen[bytes
         )
 
 
-def test_a_worker_with_a_revoked_token_is_refused(tmp_path: Path) -> None:
+def test_controller_refuses_a_worker_with_a_revoked_token(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as admin:
         made = admin.create_token("elsewhere", "worker")
         with started(tmp_path / "worker", server.address, IRIS_TOKEN=made.secret) as worker:

@@ -168,7 +168,7 @@ def test_kill_task_accepts_a_grace_period(cluster: RemoteClusterClient) -> None:
     worker.close()
 
 
-def test_an_end_is_reported_when_the_controller_answers_again(tmp_path: Path) -> None:
+def test_end_of_an_attempt_is_reported_when_the_controller_answers_again(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         gate, done = tmp_path / "gate", tmp_path / "done"
         job_id = launch(client, shell(f"while [ ! -e {gate} ]; do sleep 0.02; done; touch {done}; exit 3"))

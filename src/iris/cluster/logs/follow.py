@@ -224,7 +224,7 @@ class Follow:
     def _chunk_received(self, stream_id: StreamId, chunk: Chunk, now: float) -> list[Instruction]:
         stream, index = self._streams.get(stream_id), chunk.task_index
         if stream is None or index not in stream.tasks:
-            return []  # The task is read from another stream now.
+            return []  # Ignore the chunk, because its task is read from another stream now.
         if chunk.error:
             stream.tasks.discard(index)
             return self._refused(stream, chunk, now)
@@ -237,9 +237,10 @@ class Follow:
             if chunk.end.complete or not self._rules.follow:
                 instructions += self._progress.attempt_ended(index)
             elif self._rules.resumes:
-                self._retry_at[index] = now  # A server that is being stopped sends an incomplete end.
+                # A server that is being stopped sends an incomplete end, so read the task again.
+                self._retry_at[index] = now
             else:
-                self._progress.give_up(index)  # An incomplete end means that the log must be requested again.
+                self._progress.give_up(index)  # This reader cannot resume after an incomplete end.
         return instructions
 
     def _refused(self, stream: _Stream, chunk: Chunk, now: float) -> list[Instruction]:

@@ -155,7 +155,8 @@ class Progress:
             return [NextAttempt(task_index, status.attempts[number])]
         elif not self._follow or (is_final and number < count):
             task.stage = _Stage.OVER
-        # The worker may know of the end before the controller does. Then the next status from the controller decides.
+        # The worker may know of the attempt's end before the controller does. The next status from the controller
+        # decides whether the task is over.
         return []
 
 

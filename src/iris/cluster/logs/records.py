@@ -29,7 +29,8 @@ MAX_PAYLOAD = 1 << 20  # The most bytes of one captured record. A longer read be
 Offsets = tuple[int, int, int]
 BEGINNING: Offsets = (0, 0, 0)
 
-# Magic (8 bits) and payload length (24 bits), CRC-32 of everything after the CRC, time in ms, offset, kind.
+# The header of a record: magic number (8 bits) and payload length (24 bits), CRC-32 of all bytes after the CRC, time in
+# ms, offset, kind.
 HEADER = Struct("<IIQQB")
 CHECKED = Struct("<QQB")  # The part of a record's header that the checksum covers.
 CHECKED_AT = HEADER.size - CHECKED.size
@@ -40,7 +41,7 @@ _MAGIC_WORD = MAGIC << LENGTH_BITS
 _GAP = Struct("<Q")
 # The smallest length of a record's payload, by the kind of the record.
 _SMALLEST = {kind | gap: _GAP.size if gap else 0 for kind in range(len(SOURCES)) for gap in (0, GAP)}
-LAST_MS = 253_402_300_799_999  # The end of the year 9999. A record with a later time is broken.
+LAST_MS = 253_402_300_799_999  # This is the end of the year 9999. A record with a later time is damaged.
 
 
 class Record(NamedTuple):

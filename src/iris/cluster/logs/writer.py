@@ -173,7 +173,7 @@ class LogWriter:
                     self._gaps_written()
                     self._publish(end, offsets)
                 except OSError:
-                    pass  # The file `end` and `reason` describe this gap.
+                    pass  # Readers learn of the missing bytes from the file `end` and from `reason`.
             self._close_segment()
             self.end = LogEnd(offsets, self.missing, self.max_bytes, lost=self.removed)
             self._write_end()

@@ -111,7 +111,8 @@ class LogReader:
         self._at = list(offsets)  # Where the next record begins. This is before `self.offsets` if records are left out.
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        self._begins: RecordBoundary | None = None  # Where the next chunk begins, if the chunk must contain this place.
+        # The place at which the next chunk begins, if the chunk must state its place.
+        self._begins: RecordBoundary | None = None
         self._reason = DAMAGED  # Why the part before the next segment is missing.
 
     @property

@@ -16,7 +16,7 @@ from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
 from iris.system.event_loop import open_file_limit
 
-BEAT_S = 10.0  # Common proxies cut a stream that is silent for 20 to 60 s.
+BEAT_S = 10.0  # Streams send beats because common proxies close a stream that is silent for 20 to 60 s.
 MESSAGE_BYTES = 1 << 20
 # A stream begins with small messages and doubles their size, so that some messages arrive on a connection that breaks
 # often.
@@ -205,7 +205,7 @@ def open_reader(
     """
     if not filter_message.ByteSize():
         return LogReader(directory, offsets, writer=writer)
-    # This module loads re2, which few readers need.
+    # The filter module loads the library re2, which few readers need.
     from iris.cluster.logs.reading.filters import FilteredReader, parse_filter
 
     log_filter = parse_filter(filter_message)

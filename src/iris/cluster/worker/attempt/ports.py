@@ -82,7 +82,7 @@ def _lock_directory() -> Path:
     directory.
     """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):  # The name of the shared directory belongs to a file.
+    with contextlib.suppress(FileExistsError):  # A file exists at the path of the shared directory.
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
             return directory

@@ -40,10 +40,10 @@ _MAX_TAR_BYTES = MAX_WORKSPACE_BYTES + MAX_WORKSPACE_MEMBERS * 4096
 _MAX_HEADER_BYTES = 128 * 1024
 # Linux limits a file name to 255 bytes.
 _MAX_NAME_BYTES = 255
-# Linux limits a path to 4,096 bytes. The rest is left for the path of the worker directory.
+# Linux limits a path to 4,096 bytes, and the path of the worker directory needs a part of these bytes.
 _MAX_PATH_BYTES = 4000
-_MAX_LINKS = 40  # One path may go through this many links.
-_MAX_STEPS = 5_000_000  # Resolving all links may take this many steps of less than a microsecond each.
+_MAX_LINKS = 40  # One path may go through at most this many symbolic links.
+_MAX_STEPS = 5_000_000  # Resolving all links may take at most this many steps. One step takes less than a microsecond.
 
 
 def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: int = MAX_WORKSPACE_MEMBERS) -> None:

@@ -50,7 +50,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _LOOK_S = 0.02
 _LONGEST_LOG_PAUSE_S = 60.0  # The longest pause in the upload of one log.
-_TRIES = 10  # The upload of a log ends after this many calls that the controller answered with the same position.
+# The upload of a log is given up after this many calls that the controller answered with the same position.
+_TRIES = 10
 _log = logging.getLogger(__name__)
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -131,7 +132,8 @@ class LogUpload:
         """Begin to upload the log of a new attempt."""
         task_id, attempt_id = attempt.key
         log = _PendingLog(attempt.directory, task_id, attempt_id, self._incarnation, attempt.log, position=0)
-        # Without the file, only a restarted worker could not finish the upload, so an error is harmless.
+        # An error while writing this file is harmless, because only a restarted worker needs the file to finish the
+        # upload.
         with contextlib.suppress(OSError):
             attempt.directory.upload_pending.write_text(json.dumps([task_id, attempt_id, self._incarnation]))
         self._callbacks[log] = changed = partial(self._changed, log)

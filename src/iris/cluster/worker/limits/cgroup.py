@@ -122,7 +122,7 @@ class Cgroup:
             _write(f"{self._path}/pids.max", str(processes))
         if memory_bytes:
             _write(f"{self._path}/memory.max", str(memory_bytes))
-            with contextlib.suppress(OSError):  # The file is missing if the kernel has no swap.
+            with contextlib.suppress(OSError):  # The file memory.swap.max is missing if the kernel has no swap.
                 _write(f"{self._path}/memory.swap.max", "0")
         with contextlib.suppress(OSError):  # Linux before 4.19 does not have the file memory.oom.group.
             _write(f"{self._path}/memory.oom.group", "1")

@@ -87,5 +87,5 @@ class AttemptMonitor:
                 guilty += sample.processes
                 if attempt.stop_grace_s is None and not attempt.timed_out:
                     attempt.exceeded = attempt.exceeded or sample.exceeded
-        if guilty:  # Each check kills again, until none of these processes is left.
+        if guilty:  # Later checks kill the remaining processes again, until no process is left.
             await self._sampler.kill(guilty)

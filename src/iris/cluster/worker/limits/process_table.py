@@ -18,13 +18,13 @@ from iris.cluster.worker.supervision.reaper import is_marked
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# Foreign processes are checked again after this many passes, because a new process of an attempt may have the process
-# id of an ended foreign process.
+# Foreign processes are checked again after this many passes over /proc, because a new process of an attempt may have
+# the process id of an ended foreign process.
 _FORGET_AFTER = 20
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}.get(os.uname().machine)
 _KCMP_VM = 1
-# Two values in place of a main process. A stranger does not descend from this process. Our own process belongs to no
-# attempt, or to an attempt that is starting.
+# The owners of processes that belong to no known attempt. A stranger does not descend from the worker. The value _OURS
+# stands for the worker's own processes and for attempts that are starting.
 _STRANGER, _OURS = 0, -1
 
 
@@ -170,11 +170,11 @@ def _proportional_bytes(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             sizes = _sizes(file.read())
-        # Linux before 5.4 does not report files separately. Memory that is lazily freed counts as free.
+        # Linux before 5.4 does not report the memory of mapped files separately. Lazily freed memory counts as free.
         return max(0, sizes[b"Pss"] - sizes.get(b"Pss_File", 0) - sizes.get(b"LazyFree", 0))
     except (OSError, KeyError):
-        # Linux before 4.14 has no such file, and the file of another user's process is unreadable. Then shared memory
-        # counts once per process.
+        # Linux before 4.14 has no file smaps_rollup, and the file of another user's process is unreadable. In both
+        # cases, shared memory counts once per process.
         pass
     try:
         with open(f"/proc/{pid}/status", "rb") as file:

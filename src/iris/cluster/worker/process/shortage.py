@@ -135,7 +135,8 @@ def _why_disk_full(directory: Path) -> str:
 
 
 def _open_descriptors() -> int:
-    # Since Linux 6.2, the size of this directory is the number of open descriptors. Before, they have to be counted.
+    # Since Linux 6.2, the size of /proc/self/fd is the number of open descriptors. On older kernels, its entries must
+    # be counted.
     try:
         return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
     except OSError:

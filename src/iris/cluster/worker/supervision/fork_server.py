@@ -86,7 +86,7 @@ class ForkServer:
         """Fork workers until no worker was running for `IDLE_S` seconds, or until a process requests the end of the
         fork server.
         """
-        # Clean up if an earlier fork server was killed. The kernel has killed its workers, too.
+        # A fork server that was killed has left these directories. The kernel has killed its workers, too.
         for left in self._directory.iterdir():
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -155,7 +155,7 @@ class ForkServer:
         """
         scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
         token = secrets.token_hex(8)
-        # The caller tries again many times, so a failure must leave nothing behind.
+        # The caller may try again many times, so a failed start must leave no directory or process behind.
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, scratch, ignore_errors=True)
             alive, held = os.pipe()
@@ -291,8 +291,8 @@ def main() -> None:
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(lock, False)
     if os.fork():
-        # The parent ends at once, so that this process has no parent that would end it. Ray, for example, ends the
-        # children of its actors.
+        # The parent process ends at once, because some programs kill the children of their processes. For example, Ray
+        # kills the children of its actors.
         os._exit(0)
     _load()
     ForkServer(directory).run()
