@@ -1,4 +1,4 @@
-"""Pickles code by value, with marks that let the other side use its own modules instead.
+"""Pickles code by value, with marks that allow the loading machine to use its own modules instead.
 
 A function or class is marked with its name if it can be found by that name in a module that is pickled by value.
 `resolving.py` reads the marks. Plain cloudpickle ignores them, so other releases of Iris can load these pickles too.
@@ -33,11 +33,14 @@ from .rebuilt import (
 from .source_lines import SourceLines
 from .trailer import ModuleSource, Trailer, append_trailer
 
-MARK = "iris:"  # the start of a mark: "iris:module:qualified.name"
-STATE_FOLLOWS = "iris-state"  # the start of the marks of an object whose state comes after the object
-APART = "__iris_apart__"  # a key in the globals of a function that do not belong to the module that they name
+# A mark begins with `MARK`, as in "iris:module:qualified.name". `STATE_FOLLOWS` begins the marks of an object whose
+# state comes after the object. `APART` is a key in the globals of a function whose `__name__` is the name of a module
+# with other globals.
+MARK = "iris:"
+STATE_FOLLOWS = "iris-state"
+APART = "__iris_apart__"
 
-# Names in a module that describe its place on this machine, and have no meaning on another one.
+# These names in a module describe its location on this machine, and have no meaning on another machine.
 _NOT_SENT = frozenset({"__builtins__", "__cached__", "__loader__", "__path__", "__spec__", IDENTITY})
 _FLAT = (int, float, complex, bool, str, bytes, type(None))
 _NOT_SHARED = (*ATOMS, type, types.FunctionType, types.ModuleType)
@@ -61,16 +64,16 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
 
     * A module is pickled empty first and filled later, because two modules may import each other.
     * Code objects keep their file names.
-    * An object that pickles as a bare name is rebuilt, if the other side cannot find that name.
+    * An object that pickles as a bare name is rebuilt, if the loading machine cannot find this name.
 
     Args:
-        buffer: Receives the pickle.
+        buffer: The file to which the pickle is written.
         own: The names of the modules that are pickled by value. They must be registered with cloudpickle. `__main__` is
             always pickled by value.
         by_name: The names of the caller's modules that are pickled by name. Objects in their globals stay shared.
 
     Attributes:
-        shared: See `Trailer`. It covers everything that was pickled so far.
+        shared: The shared globals of all objects pickled so far, in the form of `Trailer.shared`.
     """
 
     def __init__(self, buffer: io.BytesIO, own: Collection[str], by_name: Collection[str] = ()) -> None:
@@ -83,7 +86,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         self._places: dict[int, list[tuple[str, str]]] | None = None
 
     def trailer(self) -> Trailer:
-        """Return the trailer for everything that was pickled, with the source lines of its code."""
+        """Return the trailer for all objects pickled so far, with the source lines of their code."""
         return Trailer(self.sources(), self._lines.collect(), self.shared)
 
     def sources(self) -> dict[str, ModuleSource]:
@@ -99,7 +102,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return modules
 
     def reducer_override(self, obj: Any) -> Any:
-        """Return how to pickle an object, as `pickle.Pickler` documents it."""
+        """Return the reduction of an object. See the documentation of `pickle.Pickler.reducer_override`."""
         kind = type(obj)
         if kind is types.CodeType:
             self._lines.add(obj)
@@ -175,7 +178,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         if isinstance(reduced, str):
             return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj, reduced), reduced)
         if not isinstance(reduced, tuple):
-            return reduced  # invalid, so pickle raises an error
+            return reduced  # The reduction is invalid, so pickle raises an error.
         name = self._named_in(reduced[1], obj)
         if name:
             return self._marked(obj, rebuild(obj, name), name)
@@ -184,7 +187,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return reduced
 
     def _named_in(self, arguments: Any, obj: object) -> str:
-        """Return the object's name if its reduction contains it as text, for an import. Empty if not."""
+        """Return the object's name if its reduction contains "module:name" for an import. Empty otherwise."""
         for text in arguments if isinstance(arguments, tuple) else ():
             if isinstance(text, str) and ":" in text:
                 module, _, name = text.partition(":")
@@ -193,7 +196,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return ""
 
     def _reduce_global(self, obj: Any, reduced: Any) -> Any:
-        """Mark a global of own modules that has a plain state, such as a sentinel or a configuration."""
+        """Mark an object that is a global of the caller's modules and has a plain state, for example a sentinel."""
         places = self._find_globals().get(id(obj))
         state = reduced[2]
         if not places or not (not state or has_plain_state(obj)):
@@ -207,7 +210,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return (*self._with_mark(f"{STATE_FOLLOWS} {marks}", empty), state)
 
     def _goes_by_name(self, obj: Any, name: str | None = None) -> bool:
-        """Return whether the other side can probably find an object by its name."""
+        """Return whether the loading machine can probably find an object by its name."""
         name = name or getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
         if not name:
             return False
@@ -218,7 +221,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return module == "__main__" or module in self._own
 
     def _mark(self, obj: Any, name: str | None = None) -> str | None:
-        """Return the mark of an object, if it can be found by name in a module that is pickled by value."""
+        """Return the mark of an object if a module that is pickled by value contains the object. None otherwise."""
         name = name or getattr(obj, "__qualname__", None)
         module = getattr(obj, "__module__", None)
         if not isinstance(module, str) or not name or not self._is_own(module) or _find(module, name) is not obj:
@@ -235,7 +238,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return typing.cast, (mark, Rebuilt(reduced))
 
     def _find_globals(self) -> dict[int, list[tuple[str, str]]]:
-        """Return by object id the modules and names of all globals of own modules. A shared object has several."""
+        """Return the modules and names of all globals of the caller's modules, by the id of the global's object."""
         if self._places is None:
             self._places = {}
             for name in (*self._own, *self._by_name, "__main__"):
@@ -254,11 +257,11 @@ def _module_of(obj: object, name: str) -> str | None:
 
 
 def _find(module: str, name: str) -> object:
-    """Return the object that a dotted name stands for in a module of this process. None if there is none."""
+    """Return the object with a dotted name in a module of this process. None if there is no such object."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         try:
             found = getattr(found, part)
-        except Exception:  # noqa: BLE001 - the user's __getattr__ can raise anything
+        except Exception:  # noqa: BLE001 - The user's __getattr__ can raise any exception.
             return None
     return found

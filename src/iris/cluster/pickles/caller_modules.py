@@ -1,4 +1,4 @@
-"""Chooses the modules for a result in the caller's process: its own modules if their source equals the task's."""
+"""Chooses the modules for a result in the caller's process. A module with the same source as the task's is used."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .trailer import Trailer
 
 
 class CallerModules:
-    """Chooses the modules of this process for a result. It never adds a copy of a module to `sys.modules`.
+    """Chooses the modules of this process for a result, without ever adding a module to `sys.modules`.
 
     Args:
-        trailer: The trailer of the result. None if it has none.
+        trailer: The trailer of the result, if the result has a trailer.
         differing: Modules whose objects differ from those in the pickle although their source is the same.
     """
 
@@ -25,7 +25,7 @@ class CallerModules:
         self._found: dict[str, types.ModuleType | None] = dict.fromkeys(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this process's module if its source is the same. None otherwise."""
+        """Return this process's module if its source equals the source in the task. None otherwise."""
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]
@@ -43,11 +43,11 @@ class CallerModules:
         return module if source_of(module).digest == source.digest else None
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return None, because the globals of a task must not change those of this process."""
+        """Return None, because a result must not change the globals of modules in this process."""
         return None
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the globals for the functions of a module in the pickle. They are independent of other modules."""
+        """Return the globals for the functions of a module in the pickle. These globals belong to no other module."""
         return names
 
     def make_module(self, name: str) -> types.ModuleType:

@@ -15,7 +15,7 @@ _M = TypeVar("_M", bound=Modules)
 
 
 def load_in_task(data: bytes) -> tuple[Any, TaskModules]:
-    """Return the callable and arguments that a caller has sent, and their modules. Call it once in a task's process."""
+    """Return the callable and arguments that a caller has sent, and their modules. Call once in a task's process."""
     trailer = read_trailer(data)
     if trailer is not None:
         show_lines(trailer.lines)
@@ -42,4 +42,5 @@ def _load(
         except SourceDiffersError as error:
             if error.module in differing:
                 raise
-            differing.add(error.module)  # start again, and use the sent copy of this module and of its whole unit
+            # The next round uses the sent copies of all modules of this module's package.
+            differing.add(error.module)

@@ -1,8 +1,8 @@
 """Copies the caller's values of globals into the imported modules of a task.
 
-The code of an imported module is the worker's own. The globals that the sent functions use get the caller's values,
-because the caller's program may have changed them before it submitted the job. Other modules may have imported a global
-by name, so its object is changed in place if possible.
+The code of an imported module comes from the worker. The globals that the sent functions use get the caller's values,
+because the caller's program may have changed the globals before it submitted the job. Other modules may have imported a
+global by name. Therefore the object of the global is changed in place if possible.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections import deque
 from typing import Any
 
 _CODE = (type, types.ModuleType, types.BuiltinFunctionType)
-# Types whose objects have no identity: two equal objects need not be the same one.
+# Objects of these types are interchangeable if they are equal. Their identity does not matter.
 ATOMS = (int, float, complex, bool, str, bytes, tuple, frozenset, range, type(None), type(...), type(NotImplemented))
 
 
 class CodeDiffersError(Exception):
-    """A global is not the function of the imported module, because the caller has replaced it."""
+    """A global of the imported module is another function than the sent global, which the caller has replaced."""
 
 
 def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:
@@ -53,19 +53,19 @@ def has_plain_state(value: object) -> bool:
     try:
         object.__new__(kind)
     except TypeError:
-        return False  # the class is written in C and has state of its own
+        return False  # The class is written in C and has hidden state.
     return isinstance(getattr(value, "__dict__", None), dict)
 
 
 def replace_state(own: Any, sent: Any) -> None:
-    """Copy the attributes of `sent` to `own`. Both must have a plain state."""
+    """Replace the attributes of `own` by the attributes of `sent`. Both objects must have a plain state."""
     if vars(own) != vars(sent):
         vars(own).clear()
         vars(own).update(vars(sent))
 
 
 def _replace_content(own: Any, sent: Any) -> bool:
-    """Make `own` equal to `sent` in place. Return False if that is not possible. Both have the same type."""
+    """Make `own` equal to `sent` in place, if their common type allows this. Return whether it does."""
     if isinstance(sent, ATOMS):
         return False
     if isinstance(sent, dict | set):

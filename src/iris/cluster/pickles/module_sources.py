@@ -1,4 +1,4 @@
-"""Finds the source of modules without running it, to tell whether two machines have the same source."""
+"""Finds the source of modules without running the source, to compare the sources on two machines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 
 from .trailer import ModuleSource
 
-IDENTITY = "__iris_source__"  # a name in a module that was made from a pickle: the `ModuleSource` that was sent
-FOLDER = "folder"  # the digest of a package without a file (a namespace package)
-_THIS_PROCESS = f"process:{uuid.uuid4()}"  # the digest of modules without a file, such as a notebook's `__main__`
+# A module that was made from a pickle has its sent `ModuleSource` as the global `IDENTITY`. `FOLDER` is the digest of
+# a package without a file (a namespace package). `_THIS_PROCESS` is the digest of all other modules without a file,
+# such as a notebook's `__main__`.
+IDENTITY = "__iris_source__"
+FOLDER = "folder"
+_THIS_PROCESS = f"process:{uuid.uuid4()}"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class FoundModule:
     """The module that an import would load on this machine.
 
     Attributes:
-        digest: See `ModuleSource`. Empty if the source cannot be read.
+        digest: The digest of the source, as in `ModuleSource`. Empty if the source cannot be read.
         file: The file of the module. For a package without a file, one of its folders.
         root: The folder from which the module would be imported.
     """
@@ -58,7 +61,7 @@ def places_of(module: types.ModuleType) -> list[str]:
 
 
 def root_of(name: str, place: str) -> str:
-    """Return the folder from which a module was imported. It must be on `sys.path` to import the module."""
+    """Return the folder that must be on `sys.path` to import a module whose source is at `place`."""
     depth = name.count(".") + (os.path.basename(place) in ("__init__.py", "__init__.pyc"))
     folder = os.path.realpath(place)
     for _ in range(depth + 1):
@@ -102,8 +105,8 @@ def _find_spec(name: str, path: list[str] | None, skip: object) -> ModuleSpec | 
         try:
             spec: ModuleSpec | None = find_spec(name, path)
         except KeyError:
-            # For a package without a file, PathFinder needs the parent package in `sys.modules`. It does not need the
-            # parent if it gets only the last part of the name, and then it looks for the same files.
+            # For a package without a file, PathFinder needs the parent package in `sys.modules`. With only the last
+            # part of the name, PathFinder needs no parent and looks for the same files.
             spec = PathFinder.find_spec(name.rpartition(".")[2], path) if finder is PathFinder else None
         except (ImportError, AttributeError, ValueError, OSError):
             continue
@@ -121,6 +124,6 @@ def _digest(file: str, loader: object) -> str:
         get_data: Any = getattr(loader, "get_data", None)
         try:
             data = get_data(file)
-        except Exception:  # noqa: BLE001 - the user's loader can raise anything
+        except Exception:  # noqa: BLE001 - The user's loader can raise any exception.
             return ""
     return hashlib.sha256(data).hexdigest()

@@ -1,8 +1,8 @@
 """Pickles objects that normally pickle as a bare name, such as the wrappers of `functools.lru_cache`.
 
-A bare name in `__main__`, or in a module that is pickled by value, cannot be found on the other side. The object is
-therefore created again there. The reductions here use only public constructors of the standard library, so every
-unpickler can load them.
+The loading machine cannot find a bare name in `__main__` or in another module that is pickled by value. Therefore the
+loading machine creates the object again. The reductions of this module use only public constructors of the standard
+library, so every unpickler can load these reductions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import types
 from typing import Any
 
 _TYPE_PARAMETERS = frozenset({"ParamSpec", "TypeVarTuple"})
-_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # attributes that `functools.lru_cache` sets
-NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # `copyreg.__newobj__`
+_WRAPPER_STATE = frozenset({"__wrapped__", "cache_parameters"})  # Set by `functools.lru_cache`.
+NEW_OBJECT: Any = object().__reduce_ex__(2)[0]  # The function `copyreg.__newobj__`.
 _DISPATCHER_CODE = vars(functools)["singledispatch"](lambda _: None).__code__
 _DISPATCHER_STATE = frozenset({"register", "dispatch", "registry", "_clear_cache", "__wrapped__"})
 
 
 class ReducesByNameError(pickle.PicklingError):
-    """An object pickles as a name that the other side cannot find, and cannot be created again."""
+    """An object pickles as a name that the loading machine cannot find, and the object cannot be created again."""
 
 
 class Rebuilt:
@@ -40,10 +40,10 @@ def rebuild(obj: Any, name: str) -> Any:
         name: The name as which the object pickles.
 
     Raises:
-        ReducesByNameError: The object cannot be created again. The text says what to do.
+        ReducesByNameError: The object cannot be created again. The message contains advice.
     """
     kind: Any = type(obj)
-    if isinstance(obj, functools.cached_property):  # before Python 3.12 it contains a lock
+    if isinstance(obj, functools.cached_property):  # Before Python 3.12 it contains a lock.
         return kind, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
     if callable(getattr(obj, "cache_parameters", None)) and hasattr(obj, "__wrapped__"):
         parameters = obj.cache_parameters()
@@ -117,8 +117,8 @@ def is_dispatcher(function: types.FunctionType) -> bool:
 def rebuild_dispatcher(function: Any) -> Any:
     """Return a reduction that creates a function of `functools.singledispatch` again.
 
-    The caches of the original cannot be pickled. The implementations are registered after the function was created,
-    because they may call it.
+    The caches of the original function cannot be pickled. The implementations may call the function, therefore they are
+    registered after the function was created.
     """
     registered = [(kind, call) for kind, call in function.registry.items() if kind is not object]
     attributes = _rest(vars(function), _DISPATCHER_STATE)
@@ -144,7 +144,7 @@ def _make_fill_dispatcher() -> types.FunctionType:
         for name in attributes:
             setattr(dispatcher, name, attributes[name])
 
-    # A function without globals belongs to no module and is pickled by value, so it needs no Iris on the other side.
+    # A function without globals belongs to no module and is pickled by value, so the loading machine needs no Iris.
     return types.FunctionType(fill.__code__, {}, "fill")
 
 

@@ -1,9 +1,9 @@
-"""Unpickles code that was pickled by value. Uses this machine's own modules if their source is the same.
+"""Unpickles code that was pickled by value, and prefers this machine's modules if their source is the same.
 
 The rule for each module whose code is in the pickle (docs/explanation/code.md explains it for users):
 
-* If this machine can import a module with the same name and the same source, its functions, classes and constants are
-  used. A class of the module then exists only once.
+* If this machine can import a module with the same name and the same source, the functions, classes and constants of
+  the imported module are used. A class of the module then exists only once.
 * Otherwise the code in the pickle is used. In a task, `TaskModules` gives this copy the name of the module, so that
   later imports return the copy.
 """
@@ -25,8 +25,10 @@ _CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
 class SourceDiffersError(Exception):
-    """An imported module differs from the sent one although the files are equal: the caller's file was changed after
-    the caller had imported it."""
+    """An imported module differs from the sent module, although the files are equal.
+
+    The file was changed on the caller's machine after the caller had imported the module.
+    """
 
     def __init__(self, module: str) -> None:
         super().__init__(module)
@@ -37,10 +39,10 @@ class Modules(Protocol):
     """Chooses the modules for the code in one pickle."""
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its source is the same. None otherwise."""
+        """Return this machine's module if its source equals the source of the sent module. None otherwise."""
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals should get the sent values. None: they must not change."""
+        """Return this machine's module if its globals shall get the sent values. None: its globals must not change."""
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the globals for the functions of a module in the pickle. `names` describes the module."""
@@ -54,8 +56,8 @@ class ResolvingUnpickler(pickle.Unpickler):
 
     Args:
         data: The pickle.
-        modules: Chooses the modules for its code.
-        shared: See `Trailer`.
+        modules: The object that chooses the modules for the code in the pickle.
+        shared: The shared globals, in the form of `Trailer.shared`.
 
     Attributes:
         made: The functions and classes that were created from the pickle.
@@ -82,10 +84,11 @@ class ResolvingUnpickler(pickle.Unpickler):
         """Load the pickle, copy the sent values into the globals of imported modules, and return the loaded object.
 
         Raises:
-            SourceDiffersError: An imported module differs from the sent one.
+            SourceDiffersError: An imported module differs from the sent module.
         """
         loaded = self.load()
-        for module_name, name, sent, holder, key in self._merges:  # after loading, because `sent` may refer to itself
+        # The merges come after the loading, because an object `sent` may refer to itself.
+        for module_name, name, sent, holder, key in self._merges:
             own = self._modules.sharing(module_name)
             # Names such as `__file__` describe this machine's module and are not replaced.
             if own is not None and not (name.startswith("__") and name.endswith("__")):
@@ -96,7 +99,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return loaded
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Return the object that a global name in the pickle stands for."""
+        """Return the object of a global name in the pickle."""
         call = self._calls.get((module_name, global_name))
         return super().find_class(module_name, global_name) if call is None else call
 
@@ -154,7 +157,7 @@ class ResolvingUnpickler(pickle.Unpickler):
                 raise SourceDiffersError(_split(mark)[0])
             return found
         known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
-        if known is not None:  # this process has sent or received the class before, so it is complete
+        if known is not None:  # This process has sent or received the class before, so the class is complete.
             self._resolved[id(known)] = known
             return known
         made = make(*args)
@@ -173,7 +176,7 @@ class ResolvingUnpickler(pickle.Unpickler):
             cloudpickle.cloudpickle._class_setstate(thing, state)
 
     def _make_module(self, name: str, state: dict[str, Any]) -> types.ModuleType:
-        if state:  # a module that code created dynamically: other modules may have the same name
+        if state:  # Code has created this module. Other modules may have the same name.
             made: types.ModuleType = cloudpickle.cloudpickle.dynamic_subimport(name, state)
             return made
         own = self._modules.imported(name)
@@ -187,7 +190,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         state_follows = words[0] == STATE_FOLLOWS
         for mark in words[state_follows:]:
             if not mark.startswith(MARK):
-                break  # the user's own code calls `typing.cast`
+                break  # The user's code calls `typing.cast`.
             module_name, qualname = _split(mark)
             sharing = self._modules.sharing(module_name)
             own = sharing if state_follows else sharing or self._modules.imported(module_name)
@@ -203,7 +206,7 @@ class ResolvingUnpickler(pickle.Unpickler):
         return value
 
     def _find(self, mark: str | None) -> Any:
-        """Return the object that a mark names in this machine's module. None if this machine's module differs."""
+        """Return the marked object of this machine's module. None if the source of this machine's module differs."""
         if mark is None or not mark.startswith(MARK):
             return None
         module_name, qualname = _split(mark)
@@ -218,7 +221,7 @@ class ResolvingUnpickler(pickle.Unpickler):
 
 
 def _look_up(found: Any, qualname: str) -> Any:
-    """Return the object that a dotted name stands for in a module. None if there is none."""
+    """Return the object with a dotted name in a module. None if there is no such object."""
     for part in qualname.split("."):
         found = getattr(found, part, None)
     return found

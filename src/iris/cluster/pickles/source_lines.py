@@ -1,4 +1,4 @@
-"""Sends the source text of code that is pickled by value, so that tracebacks show it on machines without the files."""
+"""Sends the source text of code that is pickled by value, for tracebacks on machines without the source files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_MAX_WHOLE_CHARACTERS = 128 * 1024  # if a file is longer, only the lines of the pickled code are sent
-_MAX_CHARACTERS = 2 * 1024**2  # the size of the source text of all files together
+_MAX_WHOLE_CHARACTERS = 128 * 1024  # Of a longer file, only the lines of the pickled code are sent.
+_MAX_CHARACTERS = 2 * 1024**2  # The limit for the source text of all files together.
 
 
 class SourceLines:
@@ -21,7 +21,7 @@ class SourceLines:
         self._globals: dict[str, dict[str, Any]] = {}
 
     def add_globals(self, function: types.FunctionType) -> None:
-        """Note the globals of a function, because a loader in them may have the source of its module."""
+        """Note the globals of a function. A loader in the globals may have the source text of the function's module."""
         self._globals.setdefault(function.__code__.co_filename, function.__globals__)
 
     def add(self, code: types.CodeType) -> None:
@@ -71,8 +71,8 @@ def _count_block(lines: list[str]) -> int:
 def show_lines(lines: Mapping[str, str]) -> None:
     """Make `traceback` and `inspect` show the given source text for file names.
 
-    The cache entries have no modification time, so `linecache.checkcache` does not replace them by files on this
-    machine.
+    The entries in the cache of `linecache` have no modification time. Therefore `linecache.checkcache` does not replace
+    these entries by files on this machine.
     """
     for filename, text in lines.items():
         linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)

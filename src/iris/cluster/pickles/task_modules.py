@@ -1,4 +1,4 @@
-"""Chooses the modules for a callable in a task's process: the worker's own modules, or the caller's copies."""
+"""Chooses the modules for a callable in a task's process: the worker's modules, or the caller's copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import cloudpickle
 from .module_sources import FOLDER, IDENTITY, FoundModule, find_module, places_of, root_of, source_of
 from .trailer import ModuleSource, Trailer
 
-_Unit = tuple[str, str]  # the first part of a module's name, and the folder from which the caller imported it
+_Unit = tuple[str, str]  # The first part of a module's name, and the folder of the caller's import.
 
 
 class TaskModules:
@@ -25,13 +25,13 @@ class TaskModules:
     A unit is a package, or a single module, that the caller imported from one folder. All modules of a unit come from
     the same place. The decisions are made in this order:
 
-    1. If this machine has another version of a unit, the unit is taken from the pickle. It gets its names in
-       `sys.modules` before anything can import the other version.
+    1. If this machine has another version of a unit, the unit's modules come from the pickle. They are added to
+       `sys.modules` before any code can import the other version.
     2. Modules with the same source on this machine are imported.
-    3. All other modules are taken from the pickle, and get their names if the names are free.
+    3. All other modules come from the pickle, and are added to `sys.modules` if their names are free.
 
     Args:
-        trailer: The trailer of the pickle. None if it has none.
+        trailer: The trailer of the pickle, if the pickle has a trailer.
         differing: Modules whose objects differ from those in the pickle although their source is the same.
     """
 
@@ -41,41 +41,40 @@ class TaskModules:
         self._imported: dict[str, types.ModuleType] = {}
         self._sharing: dict[str, types.ModuleType | None] = {}
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        # It has no __file__, because a spawned process would run that file: the caller's script.
+        # `__main__` has no `__file__`, because a spawned process would run this file, which is the caller's script.
         self._homes: dict[str, types.ModuleType] = {"__main__": main}
-        self._globals: dict[str, dict[str, Any]] = {}  # by module: the globals of its functions in the pickle
+        self._globals: dict[str, dict[str, Any]] = {}  # The globals of each module's functions in the pickle.
         if "__main__" in self._sources:
             setattr(main, IDENTITY, self._sources["__main__"])
         self._not_sent = _NotSentFinder()
         self._decide(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its source is the same. None otherwise."""
+        """Return this machine's module if its source equals the source of the sent module. None otherwise."""
         return self._imported.get(name)
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module if its globals should get the sent values. None otherwise."""
+        """Return this machine's module if its globals shall get the sent values. None otherwise."""
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
-                self._sharing[name] = importlib.import_module(
-                    name
-                )  # the module was pickled by name, so it is installed here
+                # The module was pickled by name, so it is installed on this machine.
+                self._sharing[name] = importlib.import_module(name)
         return self._imported.get(name) or self._sharing.get(name)
 
     def own_names(self) -> list[str]:
-        """Return the names of the modules that were taken from the pickle and are in `sys.modules`."""
+        """Return the names of the modules in `sys.modules` that come from the pickle."""
         return [name for name, home in self._homes.items() if name != "__main__" and sys.modules.get(name) is home]
 
     def add_definitions(self, made: Sequence[Any]) -> None:
-        """Add functions and classes from the pickle to their modules, unless the names are taken."""
+        """Add functions and classes from the pickle to their modules, unless a module already has the name."""
         for thing in made:
             home = self._homes.get(thing.__module__)
             if home is not None and thing.__qualname__.isidentifier():
                 vars(home).setdefault(thing.__qualname__, thing)
 
     def explain(self, error: BaseException) -> str:
-        """Return advice for an error about a part of a module that was not sent. Empty for other errors."""
+        """Return advice for an error that is caused by an unsent part of a module. Empty for other errors."""
         name: object = None
         if isinstance(error, AttributeError):
             name = getattr(error.obj, "__name__", None) if isinstance(error.obj, types.ModuleType) else None
@@ -93,10 +92,10 @@ class TaskModules:
         """Return the globals for the functions of a module in the pickle.
 
         Args:
-            names: Describes the module, such as its `__name__`. All functions of a module have the same dict.
+            names: The globals that describe the module, such as `__name__`. A module's functions share one dict.
         """
         name = names.get("__name__")
-        # Two dicts may have the same name, for example because of `exec`. Only the first belongs to the module.
+        # Two dicts may have the same `__name__`, for example because of `exec`. Only the first belongs to the module.
         if not isinstance(name, str) or self._globals.setdefault(name, names) is not names:
             return names
         home = vars(self.make_module(name))
@@ -104,7 +103,7 @@ class TaskModules:
         if name != "__main__":
             home["__file__"] = names.get("__file__")
         if "__path__" in names:
-            home["__path__"] = []  # a package from which no further module can be imported
+            home["__path__"] = []  # No further module can be imported from this package.
         return home
 
     def make_module(self, name: str) -> types.ModuleType:
@@ -117,7 +116,7 @@ class TaskModules:
         found = {name: find_module(name) for name in names}
         for name in names:
             self._import_folders(name, found[name])
-        others: dict[_Unit, str] = {}  # units of which this machine has another version, each with one of its modules
+        others: dict[_Unit, str] = {}  # One module of each unit of which this machine has another version.
         for name in names:
             if name in differing or self._is_other(name, found):
                 others.setdefault(self._unit(name), name)
@@ -141,13 +140,13 @@ class TaskModules:
         here = found[name]
         if here is not None:
             return here.digest != self._sources[name].digest
-        # A package on this machine without the module has another version. A package without a file may have several
-        # folders, so it may lack the module in one of them.
+        # If the package on this machine lacks the module, the package has another version. A package without a file is
+        # an exception: it may have several folders, some of them without the module.
         above = found.get(name.rpartition(".")[0])
         return above is not None and above.digest != FOLDER
 
     def _import_folders(self, name: str, here: FoundModule | None) -> None:
-        """Import a package without a file. This runs no code, and keeps the package's other folders importable."""
+        """Import a package without a file. The import runs no code, and the package's other folders stay importable."""
         above = name.rpartition(".")[0]
         is_folder = here is not None and here.digest == FOLDER == self._sources[name].digest
         if is_folder and (not above or above in self._imported):
@@ -158,7 +157,7 @@ class TaskModules:
             module = importlib.import_module(name)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - the user's code can raise anything, and the task may not need the module
+        except BaseException as error:  # noqa: BLE001 - The user's code can raise any exception, and the task may not need the module.
             self._not_sent.add(name, self._sources[name], here, f"importing it failed with {error!r}")
             return
         if source_of(module).digest == self._sources[name].digest:
@@ -176,8 +175,7 @@ class TaskModules:
             parent = self._parent(package)
             vars(parent).setdefault("__path__", [])
             setattr(parent, leaf, home)
-        # Without a trailer it is unknown whether this machine's module has the same source. The module is preferred
-        # then.
+        # Without a trailer, the source of the sent module is unknown. Then this machine's module is preferred.
         is_free = sys.modules.get(package) is self._homes.get(package) if package else not _is_importable(name)
         if source is not None or (is_free and not self._is_told):
             sys.modules[name] = home
@@ -194,7 +192,7 @@ class TaskModules:
 
 
 def _forget_imported(first_name: str, here: FoundModule | None) -> None:
-    """Remove the modules of another version from `sys.modules`."""
+    """Remove from `sys.modules` the modules of a package whose version on this machine is not used."""
     if here is None:
         return
     for name, module in list(sys.modules.items()):
@@ -208,18 +206,20 @@ def _is_importable(name: str) -> bool:
     try:
         return name in sys.modules or importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
-        return True  # not a valid module name: do not use it
+        return True  # The name is not a valid module name.
 
 
 class _NotSentFinder:
-    """An import finder that refuses to import the rest of a package of which a part was sent, if this machine has
-    another version of the package."""
+    """An import finder that refuses to mix two versions of a package.
+
+    If a part of a package was sent, the rest is not imported from another version of the package on this machine.
+    """
 
     def __init__(self) -> None:
         self._refused: dict[tuple[str, str], tuple[str, str, str, str]] = {}
 
     def add(self, name: str, source: ModuleSource, here: FoundModule | None, reason: str) -> None:
-        """Refuse to import other modules of the same package from the folder in which this machine has the module."""
+        """Refuse to import other modules of a module's package from the folder of this machine's version."""
         if here is not None and here.root:
             key = name.partition(".")[0], here.root
             if not self._refused and self not in sys.meta_path:
@@ -227,10 +227,10 @@ class _NotSentFinder:
             self._refused.setdefault(key, (name, source.file, here.file, reason))
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Return None, so that the other finders are asked, or raise an error for a refused module.
+        """Return None, so that Python tries the other finders, or raise an error for a refused module.
 
         Raises:
-            ModuleNotFoundError: The module is this machine's own, and its package was sent by the caller.
+            ModuleNotFoundError: The module belongs to another version of a package that the caller has sent.
         """
         first = name.partition(".")[0]
         if first == name or not any(key[0] == first for key in self._refused):

@@ -1,7 +1,7 @@
-"""The trailer of a pickle says where the code in the pickle comes from. It can be read without unpickling anything.
+"""Reads and writes the trailer of a pickle, which describes the sources of the code in the pickle.
 
-Every unpickler ignores the bytes after the STOP instruction of a pickle, so releases of Iris without trailers can load
-pickles that have one.
+A trailer can be read without unpickling anything. Every unpickler ignores the bytes after the STOP instruction of a
+pickle, so releases of Iris without trailers can load pickles with a trailer.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class ModuleSource:
 
 @dataclass(frozen=True)
 class Trailer:
-    """Where the code in a pickle comes from.
+    """The sources of the code in a pickle.
 
     Attributes:
         modules: The modules that are pickled by value, and the packages that contain them.
         lines: The source text by file name, for tracebacks.
         shared: The globals that several modules share, by module and name. For example,
-            `{"__main__": {"MODELS": ["registry:MODELS"]}}` says that both modules have the same object.
+            `{"__main__": {"MODELS": ["registry:MODELS"]}}` means that both modules have the same object.
     """
 
     modules: dict[str, ModuleSource] = field(default_factory=dict)
@@ -55,7 +55,7 @@ def append_trailer(pickled: bytes, trailer: Trailer) -> bytes:
 
 
 def read_trailer(data: bytes) -> Trailer | None:
-    """Return the trailer of a pickle. None if the pickle has none."""
+    """Return the trailer of a pickle. None if the pickle has no trailer."""
     end = len(data) - len(_MAGIC) - _LENGTH.size
     if end < 0 or not data.endswith(_MAGIC):
         return None
@@ -67,4 +67,4 @@ def read_trailer(data: bytes) -> Trailer | None:
         modules = {name: ModuleSource(**source) for name, source in fields["modules"].items()}
         return Trailer(modules, fields["lines"], fields["shared"])
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
-        return None  # the pickle ends like a trailer by chance
+        return None  # The last bytes of the pickle only look like a trailer.
