@@ -200,5 +200,5 @@ def test_waiting_task_can_end_without_an_attempt(state: int) -> None:
 
 
 def test_running_task_cannot_end_without_an_attempt() -> None:
-    with pytest.raises(InternalError, match="it is RUNNING"):
+    with pytest.raises(InternalError, match="but is RUNNING"):
         started().finish_unstarted(KILLED, "", 7000)

@@ -98,8 +98,8 @@ class Explanations:
 
     Args:
         jobs: All jobs by id. The controller owns the mapping.
-        changes: Where changed jobs are reported.
-        losses: The losses that a reason mentions.
+        changes: Receives the reports of changed jobs.
+        losses: Counts the losses of each job, for the reasons.
     """
 
     def __init__(self, jobs: Mapping[str, JobRecord], changes: JobChanges, losses: JobLosses) -> None:
@@ -179,10 +179,10 @@ class JobReports:
         jobs: All jobs by id. The controller owns the mapping.
         gangs: The gangs.
         workers: The registered workers.
-        changes: Where changed jobs are reported.
-        losses: Where losses are recorded.
-        explanations: Where reasons are set.
-        slots: Where the slots of placed tasks are recorded.
+        changes: Receives the reports of changed jobs.
+        losses: Records the losses of each job.
+        explanations: Sets the reasons why gangs wait.
+        slots: Stores the slots of placed tasks.
         clock: Returns the time in seconds of the monotonic clock.
     """
 

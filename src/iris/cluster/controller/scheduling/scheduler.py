@@ -92,7 +92,7 @@ class Scheduler:
         engine: Grants allocations.
         jobs: All jobs by id. The controller owns the mapping.
         workers: The registered workers.
-        changes: Where changed jobs are reported.
+        changes: Receives the reports of changed jobs.
         in_background: Starts a coroutine that the scheduler does not wait for.
         slot_workers: Drains workers that serve one slot each; None if the engine's workers serve slots of many gangs.
         start_limit_s: How long the workers of an allocation have to register, in seconds. After that the allocation is

@@ -44,7 +44,7 @@ class Submitter:
         gangs: The gangs.
         workers: The registered workers.
         reports: Applies events to gangs.
-        explanations: Where reasons are set.
+        explanations: Sets the reasons why gangs wait.
         withdraw_after_s: See `Scheduler`.
         clock: Returns the time in seconds of the monotonic clock.
 

@@ -77,12 +77,11 @@ class AttemptControl:
     async def _start_rendezvous(self, record: JobRecord, starts: Sequence[StartAttempt], hosts: Sequence[str]) -> None:
         """Start the attempts of a job with a rendezvous.
 
-        1. The worker of task 0 hears first, because it reserves the port at which all tasks meet. After a restart of
-           the controller that worker may have heard before, and may already run task 0; it then answers with the same
-           port again.
-        2. The other workers hear the port. An attempt that is to be stopped meanwhile never starts.
-        3. If task 0 has succeeded before a restart of the controller, the other workers hear no port. A worker that has
-           heard of its attempt before ignores the call, and another worker refuses the attempt.
+        1. The worker of task 0 is called first, because this worker reserves the port at which all tasks meet. After a
+           restart of the controller, the worker may already run task 0; then it answers with the same port again.
+        2. The calls to the other workers contain the port. An attempt that is stopped meanwhile never starts.
+        3. If task 0 succeeded before a restart of the controller, the calls to the other workers contain no port. A
+           worker that already has its attempt ignores the call, and any other worker refuses the attempt.
         """
         job = record.job
 
