@@ -122,6 +122,15 @@ def test_process_reports_active_failpoints_and_their_strikes() -> None:
     assert ended.stderr == "iris failpoint active: reap.after=kill@3\niris failpoint reap.after: kill\n"
 
 
+def test_failpoint_strikes_even_if_stderr_is_on_a_full_disk() -> None:
+    program = (
+        "import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 2)\n"
+        "from iris.failpoints import failpoint\nfailpoint('reap.after'); print('on', flush=True)"
+    )
+    ended = run("reap.after=kill@1", program)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, "")
+
+
 def test_a_process_with_a_wrong_one_does_not_start() -> None:
     ended = run("reap=kill", "import iris.failpoints; print('on')")
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -27,6 +27,7 @@ A process with the variable writes a line to stderr when it starts, and before i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -171,7 +172,9 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
 
 def _say(what: str) -> None:
     # The line is written to stderr, because logging may not be set up yet, and the process may kill itself afterwards.
-    os.write(2, f"iris failpoint {what}\n".encode())
+    # The failpoint must strike even if stderr is a file on a full disk.
+    with contextlib.suppress(OSError):
+        os.write(2, f"iris failpoint {what}\n".encode())
 
 
 def _off(name: str) -> None:

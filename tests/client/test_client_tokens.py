@@ -348,7 +348,7 @@ def test_a_repeat_of_the_same_request_gives_the_same_token(admin: RemoteClusterC
     first = admin.create_token("ana", "user", request_id=request_id)
     assert admin.create_token("ana", "user", request_id=request_id) == first
     assert admin.create_token("ana", "user", request_id=unique("other")).token.token_id != first.token.token_id
-    with pytest.raises(InvalidArgumentError, match="was used for another token"):
+    with pytest.raises(InvalidArgumentError, match="has already created another token"):
         admin.create_token("bob", "user", request_id=request_id)
 
 
