@@ -101,7 +101,7 @@ def check_whole_number(
         return value  # nearly always
     if not isinstance(value, bool):
         try:
-            number = operator.index(value)  # type: ignore[arg-type] # whether it has one is found out here
+            number = operator.index(value)  # type: ignore[arg-type]
         except TypeError:
             pass
         else:
@@ -171,7 +171,7 @@ def _real(value: object) -> float | None:
     try:
         if isinstance(value, Real | Decimal):
             return float(value)
-        return float(operator.index(value))  # type: ignore[arg-type] # whether it has one is found out here
+        return float(operator.index(value))  # type: ignore[arg-type]
     except TypeError:
         return None
     except OverflowError:
@@ -237,7 +237,7 @@ def check_utf8(what: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidArgumentError(
-            f"{what} must be text that has a form in UTF-8, got {quoted(text)}: is the locale's encoding UTF-8?"
+            f"{what} must be text that can be encoded in UTF-8, got {quoted(text)}: is the locale's encoding UTF-8?"
         ) from None
 
 

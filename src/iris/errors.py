@@ -38,8 +38,9 @@ from typing import Any, ClassVar
 
 from iris.reasons import ErrorReason
 
-_MAX_TEXT = 4000  # characters of an error that is sent over the wire
-_QUOTED = 100  # characters of a value that an error quotes
+_MAX_TEXT = 4000  # The largest number of characters of an error in a message.
+_QUOTED = 100  # The largest number of characters of a value that an error quotes.
+
 # Characters that change what a terminal shows: the controls of C0 and C1 (except newline and tab), Unicode's line ends,
 # marks that turn the direction of text around, and surrogates.
 _NOT_VISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -45,19 +45,19 @@ VARIABLE = "IRIS_FAILPOINTS"
 NAMES = frozenset(
     {
         # Failpoints of the controller.
-        "store.commit.before",  # a transaction of the database
+        "store.commit.before",  # A transaction of the database commits.
         "store.commit.after",
-        "placement.before",  # a gang is submitted to the engine
+        "placement.before",  # A gang is submitted to the engine.
         "placement.after",
-        "engine.spawn.before",  # the local engine starts a worker
+        "engine.spawn.before",  # The local engine starts a worker.
         "engine.spawn.after",
-        "start.before",  # RunTasks is sent to a worker
+        "start.before",  # RunTasks is sent to a worker.
         "start.after",
-        "stop.before",  # KillTask is sent to a worker
+        "stop.before",  # KillTask is sent to a worker.
         "stop.after",
-        "drain.before",  # Drain is sent to a worker
+        "drain.before",  # Drain is sent to a worker.
         "drain.after",
-        "keep.before",  # parts of logs that workers upload are written
+        "keep.before",  # Uploaded parts of logs are written.
         "keep.after",
         "controller.request",
         "controller.reply.before",
@@ -65,17 +65,17 @@ NAMES = frozenset(
         # Failpoints of a worker.
         "register.before",
         "register.after",
-        "attempt.before",  # an attempt's directory is made
+        "attempt.before",  # An attempt's directory is made.
         "attempt.after",
-        "spawn.before",  # an attempt's process is started
+        "spawn.before",  # An attempt's process is started.
         "spawn.after",
-        "reap.before",  # the exit code of an attempt's process is collected
+        "reap.before",  # The exit code of an attempt's process is collected.
         "reap.after",
-        "finish.before",  # the end of an attempt's log is written
+        "finish.before",  # The end of an attempt's log is written.
         "finish.after",
-        "report.before",  # attempts are reported
+        "report.before",  # Attempts are reported.
         "report.after",
-        "handover.before",  # parts of logs are uploaded
+        "handover.before",  # Parts of logs are uploaded.
         "handover.after",
         "worker.request",
         "worker.reply.before",

@@ -369,7 +369,7 @@ def test_unknown_enum_numbers_in_binary_are_refused(target: Target) -> None:
     body = request.SerializeToString()
     error = error_of(ask(target.address, CONTROLLER + "LaunchJob", body, "application/proto"))
     assert error["code"] == "invalid_argument"
-    assert "placement=9 is no Placement" in error["message"]
+    assert "placement=9 is not a Placement" in error["message"]
     shared = cluster_pb2.Worker.RunTaskRequest(job_id="hostile", num_tasks=1, command=["true"], rendezvous=9)
     body = cluster_pb2.Worker.RunTasksRequest(shared=shared).SerializeToString()
     error = error_of(ask(target.worker_address, WORKER + "RunTasks", body, "application/proto"))

@@ -51,7 +51,7 @@ REFUSED = {
     "\u0301a": "begins with the combining character U+0301",
     "cafe\u0301": "not in Unicode's normal form C",
     "\u212b": "not in Unicode's normal form C",
-    "caf\udce9": "a form in UTF-8",
+    "caf\udce9": "can be encoded in UTF-8",
 }
 
 

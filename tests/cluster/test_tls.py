@@ -229,7 +229,7 @@ def test_server_with_unusable_certificate_files_does_not_start(authority: Certif
 
 def test_other_machines_are_served_by_tls_only(tmp_path: Path) -> None:
     with (
-        pytest.raises(LocalClusterError, match="give --tls-cert and --tls-key, or say --insecure-no-tls"),
+        pytest.raises(LocalClusterError, match="give --tls-cert and --tls-key, or use --insecure-no-tls"),
         running_cluster(tmp_path / "open", host="0.0.0.0"),
     ):
         pass

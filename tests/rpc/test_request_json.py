@@ -23,14 +23,17 @@ def parse(document: Any, message_class: type[Message] = LAUNCH) -> Message:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({"placement": "SPREAD"}, "placement='SPREAD' is no Placement: did you mean 'PLACEMENT_SPREAD'?"),
+        ({"placement": "SPREAD"}, "placement='SPREAD' is not a Placement: did you mean 'PLACEMENT_SPREAD'?"),
         ({"placement": "spread"}, "did you mean 'PLACEMENT_SPREAD'"),
         ({"placement": "placement_together"}, "did you mean 'PLACEMENT_TOGETHER'"),
         ({"placement": "PLACEMENT_SPRED"}, "did you mean 'PLACEMENT_SPREAD'"),
         ({"placement": "anything"}, "expected one of PLACEMENT_UNSPECIFIED, PLACEMENT_SPREAD, PLACEMENT_TOGETHER"),
-        ({"placement": ""}, "placement='' is no Placement"),
+        ({"placement": ""}, "placement='' is not a Placement"),
         ({"rendezvous": "torch"}, "did you mean 'RENDEZVOUS_TORCH'"),
-        ({"constraints": [{"key": "a", "op": "EQ"}]}, r"constraints\[0\].op='EQ' is no ConstraintOp.*CONSTRAINT_OP_EQ"),
+        (
+            {"constraints": [{"key": "a", "op": "EQ"}]},
+            r"constraints\[0\].op='EQ' is not a ConstraintOp.*CONSTRAINT_OP_EQ",
+        ),
         ({"replicas": 4}, "no field 'replicas': did you mean 'resources.replicas'?"),
         ({"gpu": {"count": 1}}, "did you mean 'resources.device.gpu'"),
         ({"resources": {"gpu": {"count": 1}}}, "'resources.gpu': did you mean 'resources.device.gpu'"),
@@ -41,10 +44,10 @@ def parse(document: Any, message_class: type[Message] = LAUNCH) -> Message:
         ({"constraints": [{"kye": "a"}]}, r"'constraints\[0\].kye': did you mean 'constraints\[0\].key'"),
         ({"zzz": 1}, "LaunchJobRequest has no field 'zzz': expected one of name, serializedEntrypoint"),
         ({"maxTaskFailures": 1, "max_task_failures": 2}, "are the same field"),
-        ({"name": 5}, "the request is no LaunchJobRequest"),
-        ([], r"\[\] is no LaunchJobRequest: expected a JSON object"),
-        ({"resources": [1]}, r"resources: \[1\] is no ResourceSpecProto"),
-        ({"ports": "http"}, "the request is no LaunchJobRequest"),
+        ({"name": 5}, "the request is not a valid LaunchJobRequest"),
+        ([], r"\[\] is not a LaunchJobRequest: expected a JSON object"),
+        ({"resources": [1]}, r"resources: \[1\] is not a ResourceSpecProto"),
+        ({"ports": "http"}, "the request is not a valid LaunchJobRequest"),
     ],
 )
 def test_json_request_with_a_mistake_is_refused_with_the_nearest_name(document: Any, words: str) -> None:
@@ -55,11 +58,11 @@ def test_json_request_with_a_mistake_is_refused_with_the_nearest_name(document: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "no JSON"),
-        (b"<xml/>", "no JSON"),
-        (b"null", "None is no LaunchJobRequest"),
-        (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"", "not valid JSON"),
+        (b"<xml/>", "not valid JSON"),
+        (b"null", "None is not a LaunchJobRequest"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
         (b'{"name":"a","name":"b"}', "'name' twice"),
         (b'{"environment":' * 200 + b"1" + b"}" * 200, "did you mean|has no field"),
     ],
@@ -101,13 +104,16 @@ def test_json_request_that_reads_passes_over_new_fields_and_refuses_misspelt_one
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (LAUNCH(placement=7), r"placement=7 is no Placement that this release knows: expected one of 0 \(PLACEMENT_"),
-        (LAUNCH(rendezvous=-1), "rendezvous=-1 is no Rendezvous"),
-        (LAUNCH(constraints=[pb.Constraint(op=1), pb.Constraint(op=99)]), "constraints.op=99 is no ConstraintOp"),
-        (pb.Controller.ReportTaskStateRequest(state=9), "state=9 is no TaskState"),
+        (
+            LAUNCH(placement=7),
+            r"placement=7 is not a Placement that this release knows: expected one of 0 \(PLACEMENT_",
+        ),
+        (LAUNCH(rendezvous=-1), "rendezvous=-1 is not a Rendezvous"),
+        (LAUNCH(constraints=[pb.Constraint(op=1), pb.Constraint(op=99)]), "constraints.op=99 is not a ConstraintOp"),
+        (pb.Controller.ReportTaskStateRequest(state=9), "state=9 is not a TaskState"),
         (
             pb.Controller.ReportTaskStatesRequest(reports=[pb.Controller.ReportTaskStateRequest(state=77)]),
-            "reports.state=77 is no TaskState",
+            "reports.state=77 is not a TaskState",
         ),
         (pb.Worker.RunTasksRequest(shared=pb.Worker.RunTaskRequest(rendezvous=3)), "shared.rendezvous=3"),
         (parse({"placement": 12}), "placement=12"),

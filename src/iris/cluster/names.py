@@ -52,7 +52,7 @@ def check_job_name(name: str) -> None:
     check_name("job", name)
     if "/" in name:
         raise InvalidArgumentError(
-            f"not a job name: {quoted(name)} contains '/' (job ids with '/' are made by Iris for the jobs of a job)",
+            f"not a job name: {quoted(name)} contains '/' (only Iris makes job ids with '/', for child jobs)",
             reason=ErrorReason.INVALID_NAME,
         )
 

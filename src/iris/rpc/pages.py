@@ -51,7 +51,7 @@ def cut_page(
         total: The present number of items in the list.
         make: Makes the message of the item with a given number.
         page_size: The largest number of items on the page. 0 means `LONGEST_PAGE`, which also limits larger numbers.
-        page_token: `next_token` of the previous page; empty for the first page.
+        page_token: The `next_token` of the previous page. Empty for the first page.
         most_bytes: The largest size of all items together. A page has at least one item if the list has more.
 
     Raises:
@@ -89,7 +89,7 @@ def cut_named_page(
         names: The sorted names of all present items.
         make: Makes the message of the item with a given name, or returns None if the item has disappeared.
         page_size: The largest number of items, see `cut_page`.
-        page_token: `next_token` of the previous page; empty for the first page.
+        page_token: The `next_token` of the previous page. Empty for the first page.
         most_bytes: The largest size of all items together, see `cut_page`.
 
     Raises:

@@ -88,7 +88,7 @@ def check_owned(path: Path) -> None:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise FailedPreconditionError(
             f"{path} can be written by other users (mode {_mode(status.st_mode)}), who could run programs as you by"
-            f" what they put there. Take another directory, or if you are certain that nobody has changed anything:"
+            " changing its content. Use another directory, or if you are certain that nobody has changed anything:"
             f" chmod go-w {path}"
         )
 
@@ -111,8 +111,8 @@ def check_entries(directory: Path) -> None:
             continue  # The file has disappeared, because a worker that ends removes its files.
         if stat.S_ISLNK(status.st_mode):
             raise FailedPreconditionError(
-                f"{path} is a symbolic link: a copy of the directory would use the same files as the original. Put what"
-                f" it leads to in its place, or mount it there (mount --bind)"
+                f"{path} is a symbolic link: a copy of the directory would use the same files as the original."
+                " Replace the link by its target, or mount the target there (mount --bind)"
             )
         _check_owner(path, status)
         if is_closed and status.st_uid == os.geteuid() and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -125,7 +125,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
     if status.st_uid not in (os.geteuid(), 0):
         raise FailedPreconditionError(
             f"{path} belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}: its owner could run"
-            " programs as you. Take a directory of your own, or have its owner changed:"
+            " programs as you. Use your own directory, or have the owner changed:"
             f" chown -R {os.geteuid()} {path}"
         )
 

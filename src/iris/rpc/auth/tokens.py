@@ -27,8 +27,10 @@ WORKER_TTL_S = 86400.0
 QUEUED_WORKER_TTL_S = 30 * 86400.0
 _ALGORITHM = "EdDSA"
 _CLAIMS = ("jti", "sub", "role", "iat", "exp", "iss")
-_MAX_TOKEN_BYTES = 4096  # the tokens of Iris have about 300
-# Later than any date, and still exact as a float, which timers need.
+# The tokens of Iris have about 300 bytes.
+_MAX_TOKEN_BYTES = 4096
+
+# This time is later than any date, and still exact as a float, which timers need.
 _LATEST_EXPIRY_S = 2**53
 # The errors that a malformed token can cause: a missing claim, deep nesting, `Infinity`, a number of a thousand digits,
 # or a list in place of a word. A stranger can write such a token, and so can a program that has the server key.
@@ -84,10 +86,10 @@ class SigningKey:
             key = serialization.load_pem_private_key(text.encode(), password=None)
         except (ValueError, TypeError) as error:
             raise DataLossError(
-                f"{path} does not contain a key: {error}; if you remove it, 'iris up' makes a new one"
+                f"{path} does not contain a key: {error}; if you remove the file, 'iris up' makes a new key"
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise DataLossError(f"{path} is not an Ed25519 key; if you remove it, 'iris up' makes a new one")
+            raise DataLossError(f"{path} is not an Ed25519 key; if you remove the file, 'iris up' makes a new key")
         return cls(key)
 
     def sign(self, caller: Caller, issued_at_s: float | None = None) -> str:
@@ -188,7 +190,8 @@ class Verifier:
             return _caller(claims)
         except _UNREADABLE:
             # The token is a secret, so it is not quoted. The cause is dropped, because its text may quote the token.
-            raise UnauthenticatedError(f"{self._describe(token)}; {ADVICE}", reason=ErrorReason.TOKEN_INVALID) from None
+            problem = self._describe(token)
+            raise UnauthenticatedError(f"{problem}; {ADVICE}", reason=ErrorReason.TOKEN_INVALID) from None
 
     def _describe(self, token: str) -> str:
         with contextlib.suppress(*_UNREADABLE):

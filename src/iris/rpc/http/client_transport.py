@@ -133,9 +133,9 @@ class HttpTransport:
         if handle is not None:
             extensions = {**extensions, "trace": handle.trace}
         with ExitStack() as opened:
-            # Each stream has a connection of its own, so that closing the stream closes the connection. httpcore does
-            # not reset an HTTP/2 stream that is closed early, so the server would continue to send. A handle also has
-            # to know which connection to shut down.
+            # Each stream has a separate connection, so that closing the stream closes the connection. httpcore does not
+            # reset an HTTP/2 stream that is closed early, so the server would continue to send. A handle also has to
+            # know which connection to shut down.
             pool = opened.enter_context(self._new_pool())
             response = opened.enter_context(
                 pool.stream(method, url, headers=headers, content=body, extensions=extensions)
@@ -236,7 +236,7 @@ def _raise_as_ours(error: Exception, proxy: Proxy | None = None) -> None:
 
     Args:
         error: The exception that httpcore raised.
-        proxy: The proxy that the call goes through; None: the call goes straight to the server.
+        proxy: The proxy that the call goes through, or None if the call goes directly to the server.
 
     Raises:
         TimeoutError: The deadline of the call has passed.

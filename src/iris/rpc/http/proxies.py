@@ -166,7 +166,9 @@ def _parse(text: str, source: str) -> Proxy:
     url = text if "://" in text else f"http://{text}"
     scheme = url.partition("://")[0].lower()
     if scheme not in _SCHEMES:
-        raise FailedPreconditionError(f"{source}: Iris does not speak {scheme!r} with a proxy (expected {_ACCEPTED})")
+        raise FailedPreconditionError(
+            f"{source} names a proxy with the unknown scheme {scheme!r} (expected {_ACCEPTED})"
+        )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -180,7 +182,8 @@ def _parse(text: str, source: str) -> Proxy:
         why = "it cannot be read" if "@" in text else why
         raise FailedPreconditionError(f"{source} does not name a proxy: {why} (expected {_ACCEPTED}{hint})")
     if scheme in _SOCKS and find_spec("socksio") is None:
-        raise MissingExtraError(f"the SOCKS proxy that {source} names", "socks")
+        what = f"the SOCKS proxy that {source} names"
+        raise MissingExtraError(what, "socks")
     auth = None
     if parts.username is not None:
         auth = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")

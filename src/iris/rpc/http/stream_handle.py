@@ -1,4 +1,4 @@
-"""A handle with which the reading thread closes a stream, and with which other threads end it."""
+"""Defines the handle of a stream, with which the reading thread closes the stream and other threads end it."""
 
 from __future__ import annotations
 

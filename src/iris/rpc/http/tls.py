@@ -137,8 +137,8 @@ def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
     if tls or insecure or is_loopback_host(host):
         return
     raise FailedPreconditionError(
-        f"{host} is not the loopback of this machine, and without TLS whoever sees its traffic can read tokens"
-        " and run programs as you: give --tls-cert and --tls-key, or say --insecure-no-tls"
+        f"{host} is not the loopback of this machine, and without TLS anyone who sees its traffic can read tokens"
+        " and run programs as you: give --tls-cert and --tls-key, or use --insecure-no-tls"
     )
 
 
@@ -177,7 +177,7 @@ def _explain_handshake(error: ssl.SSLError) -> str:
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str, what: str) -> None:
     def no_password() -> str:
-        raise FailedPreconditionError(f"{what}: the key is encrypted; expected one without a password")
+        raise FailedPreconditionError(f"the key of {what} is encrypted: give a key without a password")
 
     try:
         context.load_cert_chain(cert, key or None, password=no_password)

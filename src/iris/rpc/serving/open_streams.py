@@ -87,7 +87,7 @@ class OpenStreams:
     def _check(self, caller: str, positions: int, *, is_limited: bool) -> None:
         if positions > MAX_POSITIONS:
             raise ResourceExhaustedError(
-                f"{positions:,} positions: a stream carries the logs of {MAX_POSITIONS:,} tasks at most",
+                f"the request names {positions:,} logs, but a stream carries at most {MAX_POSITIONS:,}",
                 reason=ErrorReason.TOO_LARGE,
             )
         if is_limited and self._per_caller is not None and self._open[caller] >= self._per_caller:
@@ -112,7 +112,7 @@ class OpenStreams:
             )
         if self._positions.total() + positions > _MAX_ALL_POSITIONS:
             raise ResourceExhaustedError(
-                f"this server is read in {self._positions.total():,} logs at once, and {positions:,} more would be over"
-                f" the limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later",
+                f"the readers of this server read {self._positions.total():,} logs at once, and {positions:,} more"
+                f" would exceed the limit of {_MAX_ALL_POSITIONS:,}: read fewer tasks, or try again later",
                 reason=ErrorReason.QUOTA_EXCEEDED,
             )

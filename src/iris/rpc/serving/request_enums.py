@@ -30,7 +30,7 @@ def check_enums(request: Message, path: str = "") -> None:
             elif value not in field.enum_type.values_by_number:
                 known = ", ".join(f"{one.number} ({one.name})" for one in field.enum_type.values)
                 raise InvalidArgumentError(
-                    f"{path}{field.name}={value} is no {field.enum_type.name} that this release knows:"
+                    f"{path}{field.name}={value} is not a {field.enum_type.name} that this release knows:"
                     f" expected one of {known}",
                     reason=ErrorReason.MALFORMED_REQUEST,
                 )

@@ -77,12 +77,12 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
         ParseDict(document, message, ignore_unknown_fields=True)
     except ParseError as error:
         raise InvalidArgumentError(
-            f"the request is no {message.DESCRIPTOR.name}: {error}", reason=ErrorReason.MALFORMED_REQUEST
+            f"the request is not a valid {message.DESCRIPTOR.name}: {error}", reason=ErrorReason.MALFORMED_REQUEST
         ) from None
     except Exception as error:  # noqa: BLE001 - ParseDict also raises errors of types that convert the values.
         text = f"{type(error).__name__}: {error}"
         raise InvalidArgumentError(
-            f"the request is no {message.DESCRIPTOR.name}: {text}", reason=ErrorReason.MALFORMED_REQUEST
+            f"the request is not a valid {message.DESCRIPTOR.name}: {text}", reason=ErrorReason.MALFORMED_REQUEST
         ) from None
     return message
 
@@ -104,7 +104,8 @@ def _check_message(value: Any, message: Any, path: str, *, is_lenient: bool) -> 
     if not isinstance(value, dict):
         what = f"{path.removesuffix('.')}: " if path else ""
         raise InvalidArgumentError(
-            f"{what}{quoted(value)} is no {message.name}: expected a JSON object", reason=ErrorReason.MALFORMED_REQUEST
+            f"{what}{quoted(value)} is not a {message.name}: expected a JSON object",
+            reason=ErrorReason.MALFORMED_REQUEST,
         )
     given: dict[str, str] = {}
     for name, inner in value.items():
@@ -147,7 +148,7 @@ def _check_word(value: Any, enum: EnumDescriptor, path: str) -> None:
     nearest = _nearest(value, by_word)
     hint = f"did you mean {nearest!r}?" if nearest else f"expected one of {', '.join(names)}"
     raise InvalidArgumentError(
-        f"{path}={quoted(value)} is no {enum.name}: {hint}", reason=ErrorReason.MALFORMED_REQUEST
+        f"{path}={quoted(value)} is not a {enum.name}: {hint}", reason=ErrorReason.MALFORMED_REQUEST
     )
 
 

@@ -227,7 +227,7 @@ class LocalEngine:
         empty = [replace(machine, free=machine.total, tasks=0, alive=True) for machine in self._machines()]
         if choose_machines(gang, empty) is None:
             raise GangRejectedError(
-                f"{gang.slots} x {gang.need} exceed the capacity of this machine even when it is idle"
+                f"the gang needs {gang.slots} x {gang.need}, more than the capacity of this machine when it is idle"
             )
         self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._allocate_waiting()

@@ -155,7 +155,9 @@ class SlurmEngine:
             return
         name = self._prefix + quote(gang_id, safe="@/")
         if len(name) > _MAX_NAME:
-            raise GangRejectedError(f"the job's name is too long for Slurm: {len(name)} of {_MAX_NAME} characters")
+            raise GangRejectedError(
+                f"the job's name is too long for Slurm: {len(name)} characters, at most {_MAX_NAME}"
+            )
         words = commands.submission(gang, name, self._options)
         self._released.discard(gang_id)
         self._unclear.add(gang_id)

@@ -55,7 +55,7 @@ async def _run(gang: Any, rank: int, node: str) -> None:
         _report("began", rank, node)
         await _until_ended(process, stop, end_now)
         why = _last_words(scratch / f"{worker_id}.log")
-    except Exception as error:  # noqa: BLE001 - every error is reported as the reason of the slot's end
+    except Exception as error:  # noqa: BLE001 - Every error is reported as the reason of the slot's end.
         why = f"{type(error).__name__}: {error}"
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
