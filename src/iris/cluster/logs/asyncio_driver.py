@@ -57,7 +57,7 @@ class AsyncLogServers(Protocol[Server]):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step of a follow brought.
+    """The outcome of one step of `AsyncioDriver`.
 
     Attributes:
         instructions: What the reader must do, in this order. The driver has already carried out `Read` and

@@ -4,7 +4,7 @@
 There are two drivers, one with threads (`iris.client.logs.thread_driver`) and one with asyncio
 (`iris.cluster.logs.asyncio_driver`). The rules are:
 
-1. `Progress` says which attempts are to be read. The driver opens one stream for all attempts on the same server.
+1. `Progress` decides which attempts are read. The driver opens one stream for all attempts on the same server.
 2. The driver reports each chunk of a log message. `Follow` delivers the chunk to the reader, and notes where it ends.
 3. A stream that breaks is opened again after a pause. A reader that cannot resume (`FollowRules.resumes`) and has
    already received data from the stream gets an `Interrupted` instruction instead.

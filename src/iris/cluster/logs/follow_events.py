@@ -1,4 +1,6 @@
-"""The events and instructions of the follow engine: what a driver reports, and what it and the reader do."""
+"""The events and instructions of the follow engine: what a driver reports, and what the driver and the reader must
+do.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The time `Follow.wake_at` has come, or the follow begins."""
+    """The time that `Follow.wake_at` returned has come, or the follow begins."""
 
 
 @dataclass(frozen=True, slots=True)

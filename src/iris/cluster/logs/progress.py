@@ -174,7 +174,7 @@ def end_without_attempt(task: cluster_pb2.TaskStatus) -> cluster_pb2.LogEnd:
 
 
 def complete_end(end: cluster_pb2.LogEnd, attempt: cluster_pb2.TaskAttempt) -> None:
-    """Add to the end of a log how its attempt ended, unless the worker has already said so."""
+    """Add to the end of a log how its attempt ended, unless the worker has already added this outcome."""
     if end.state != cluster_pb2.TASK_STATE_UNSPECIFIED:
         return
     end.state = attempt.state

@@ -3,12 +3,12 @@
 {root}/attempts/{task}/{attempt}/log/          the log of the attempt, see cluster/logs/segments.py
                                  work/         the working directory: a copy of the workspace, or an empty folder
                                  entrypoint    the pickled callable
-                                 result        the pickled return value; `result.*` describe a missing one
+                                 result        the pickled return value; `result.*` explain a missing result
                                  hosts         the hosts of the gang's tasks; a copy that the attempt may change
                                  handover      names the attempt until its log is uploaded (log_upload.py)
                                  handed_over   exists once the log is uploaded
 {root}/bundles/{hash}/                         the workspaces, unpacked once for all attempts
-{root}/discarded/                              what is being removed
+{root}/discarded/                              the files and directories that are being removed
 {root}/clock                                   the clock that measures ages, see iris.system.clock
 """
 
@@ -34,7 +34,7 @@ class AttemptDir:
 
     Attributes:
         path: The directory of the attempt, which only `create` creates.
-        kept_log: The directory of the log if the log is written outside `path`; None if it is inside.
+        kept_log: The directory of the log if the log is written outside `path`; None if the log is written inside.
     """
 
     path: Path

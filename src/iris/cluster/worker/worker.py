@@ -59,7 +59,7 @@ class WorkerSettings:
         bind_host: The address to which tasks bind, for `IRIS_BIND_HOST`.
         advertise_host: The address at which others reach the tasks, for `IRIS_ADVERTISE_HOST`.
         base_env: The variables with which the environment of a task begins, unless its job brings a complete one.
-        own_env: The variables that Iris sets for each task of this worker: how to reach the controller by TLS.
+        own_env: The variables with which each task of this worker reaches the controller by TLS.
         file_limit: How many files a task may open (the soft limit).
         max_log_bytes: How much of an attempt's log is kept if its job sets no limit.
     """

@@ -34,7 +34,7 @@ class NumberedLine:
             line.
         timestamp_ms: When the end of the line was captured, in ms since the epoch.
         source: The source of the line.
-        data: The bytes of the line without its newline. For a gap, a sentence that describes it.
+        data: The bytes of the line without its newline. For a gap, a sentence that describes the gap.
         partial: Whether the newline is missing, because the log ends here or because the next line continues this one.
         missing_bytes: How many bytes of the source are missing here; 0 for a line.
     """
@@ -108,7 +108,7 @@ def read_page_steps(
             filters.
         final: Whether the writer has finished, so that partial lines are shown, too.
         max_bytes: The page ends before its lines exceed this size, in which each line counts `LINE_COST` more. A page
-            has at least one line, if there is one.
+            has at least one line, unless the log has no more lines.
         look_bytes: The page also ends after reading this many bytes. Finding the beginning of a `tail` may read more.
 
     Raises:

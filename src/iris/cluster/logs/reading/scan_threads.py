@@ -37,7 +37,7 @@ class _Slice(Generic[T]):
 
 
 class _Stop:
-    """Set by the event loop when the caller of a read has left. The thread checks this flag."""
+    """A flag that the event loop sets when the caller of a read has left, and that the reading thread checks."""
 
     __slots__ = ("is_set",)
 

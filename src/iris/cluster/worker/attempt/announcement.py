@@ -14,10 +14,10 @@ LIMIT_S = 5.0
 
 
 class Announcement:
-    """Whether the controller knows that an attempt runs.
+    """Tracks whether the controller knows that an attempt runs.
 
     Args:
-        limit_s: Seconds after the start of the process when readers stop waiting for the controller.
+        limit_s: The most seconds, after the start of the process, that readers wait for the controller.
     """
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:

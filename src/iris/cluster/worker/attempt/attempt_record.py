@@ -31,14 +31,15 @@ class Attempt:
 
     Attributes:
         request: What the controller asked this worker to run.
-        number: Numbers the attempts of this worker process; part of the mark that the attempt's processes inherit.
+        number: The number of the attempt within this worker process, a part of the mark that the attempt's processes
+            inherit.
         directory: The attempt's directory.
         log: Writes the attempt's log.
         state: The state of the attempt.
         process: The attempt's process, from its start until it was collected.
         ports: The reserved ports, by their names in lower case.
         exit_code: How the process exited; None without a process.
-        term_signal: The signal that killed the process; None without one.
+        term_signal: The signal that killed the process; None if no signal did.
         error: Why the attempt failed or was stopped, for people.
         failure: Why the attempt failed or was stopped, as a code for programs.
         result: The pickled value that the callable returned, until the controller has it.
@@ -53,7 +54,7 @@ class Attempt:
         usage: The resources that the attempt uses.
         stop_grace_s: The time between SIGTERM and SIGKILL, once the attempt must stop; None before.
         timed_out: Whether the attempt is being stopped because of its timeout.
-        stdin: Receives the standard input that a client sends; None when no client does.
+        stdin: Receives the standard input that a client sends; None if no client sends standard input.
         is_starting: Whether the launcher is starting the process, so that its process id is still unknown.
         enforcer: Enforces the attempt's limits, once the process is about to start.
         exceeded: The limit because of which the attempt is being stopped.
@@ -117,14 +118,14 @@ class Attempt:
 
     @property
     def grace_s(self) -> float:
-        """The grace period of the job, or the default."""
+        """The grace period of the attempt's job in seconds, or the default if the job sets none."""
         if self.request.HasField("kill_grace_period_ms"):
             return self.request.kill_grace_period_ms / 1000
         return DEFAULT_GRACE_S
 
     @property
     def umask(self) -> int | None:
-        """The umask of the process; None means the worker's own."""
+        """The umask of the process; None means the umask of the worker."""
         environment = self.request.environment
         return environment.umask & 0o777 if environment.HasField("umask") else None
 

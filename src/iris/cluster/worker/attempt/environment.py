@@ -11,7 +11,7 @@ from iris.cluster.worker.attempt.framework_variables import rendezvous_variables
 
 
 def usable_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that can be passed on to a process.
+    """Return the environment variables of this process that can be passed on to a new process.
 
     The program that started this process may have set a variable with an empty name. A process cannot be started with
     such a variable.
@@ -27,7 +27,7 @@ class TaskEnvironment:
         worker_id: The id of this worker.
         base: The variables with which a task's environment begins, unless its job brings a complete environment. See
             `usable_variables`.
-        own: The variables that Iris sets for every task of this worker: how to reach the controller by TLS.
+        own: The variables with which every task of this worker reaches the controller by TLS.
         bind_host: The address to which tasks bind.
         advertise_host: The address at which others reach the tasks.
     """

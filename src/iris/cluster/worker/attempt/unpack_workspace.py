@@ -87,7 +87,7 @@ def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: 
 def copy_workspace(cached: Path, into: Path) -> None:
     """Copy an unpacked workspace for one attempt, because the attempt may change the files of its copy.
 
-    Links are copied as links. Permissions are kept, and times are not.
+    Links are copied as links. Permissions are kept, but modification times are not.
 
     Args:
         cached: The directory that `unpack_workspace` has created.
@@ -128,7 +128,7 @@ class _BoundedGzip(gzip.GzipFile):
 
 
 class _Members:
-    """Checks the members of a tar one after another, together with the members before.
+    """Checks each member of a tar against the rules for workspaces, and against the members before it.
 
     Args:
         max_members: How many members are allowed.

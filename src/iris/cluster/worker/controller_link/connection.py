@@ -36,7 +36,7 @@ def connect(address: str, credentials: Credentials, tls: ClientTls) -> cluster_c
 
 
 class ControllerConnection:
-    """The stub of the controller at its present address.
+    """Holds the stub that calls the controller at its present address.
 
     Args:
         address: The address at the start.

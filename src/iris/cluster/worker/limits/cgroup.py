@@ -186,7 +186,7 @@ def with_those_above(path: str) -> list[str]:
 
 
 def _mount_point() -> str | None:
-    """Return where the hierarchy of version 2 is mounted, if the mount begins at the root of that hierarchy."""
+    """Return the mount point of the cgroup hierarchy (version 2); None if the mount does not begin at its root."""
     for line in _read("/proc/self/mountinfo").splitlines():
         fields, _, kind = line.partition(" - ")
         root, mounted_at = fields.split()[3:5]

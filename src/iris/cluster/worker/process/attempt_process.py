@@ -145,7 +145,7 @@ class AttemptProcess:
 
         1. Wait until the main process exits. The main process stays a zombie until step 3, so no other process gets its
            group id.
-        2. Kill the rest of the process group, as a container is ended when its first process exits.
+        2. Kill the rest of the process group, in the same way as a container ends when its first process exits.
         3. Collect the main process, with its exit code and resource usage.
         4. Kill the processes that have left the group. The worker finds these processes by the mark of the attempt.
         5. Read the pipes to their ends, so that all output is captured before the exit is reported. If an escaped

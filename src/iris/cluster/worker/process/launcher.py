@@ -2,9 +2,9 @@
 
 A worker forks its launcher before it loads its program. Launch limits (resource limits, umask and signals) must be set
 before the task's program begins, because a later change from outside would overwrite the program's own settings. The
-worker cannot set them in itself, because its limits and its umask apply to all of its threads. And Python code between
-fork and exec is unsafe in a process with threads. The launcher has a single thread, sets its own limits and umask for
-each start, and lets `subprocess` start the program by vfork.
+worker cannot set these limits for itself, because its limits and its umask apply to all of its threads. And Python code
+between fork and exec is unsafe in a process with threads. The launcher has a single thread, sets its own limits and
+umask for each start, and lets `subprocess` start the program by vfork.
 
 The launcher is the parent of the attempts' main processes. The launcher collects a main process only when the worker
 asks for it, so that the process id is not reused before. If the launcher is killed, its children become children of the
@@ -163,7 +163,7 @@ class Launcher:
 
 
 def start_launcher() -> Launcher:
-    """Fork the launcher of this process. Call this before the process has threads."""
+    """Fork the launcher of this process. Call this function before the process has threads."""
     ours, theirs = socket.socketpair()
     worker_pid = os.getpid()
     pid = os.fork()

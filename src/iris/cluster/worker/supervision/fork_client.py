@@ -136,9 +136,13 @@ def _private_directory(cluster_id: str) -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
     except OSError as error:
-        raise FailedPreconditionError(f"a worker needs a directory at {path}: {error.strerror}") from error
+        raise FailedPreconditionError(
+            f"the directory {path}, which a worker needs, cannot be created: {error.strerror}"
+        ) from error
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or not path.is_dir() or path.is_symlink():
-        raise FailedPreconditionError(f"{path} is another user's, or open to others, so no worker is started there")
+        raise FailedPreconditionError(
+            f"no worker is started in {path}, because the directory belongs to another user or is open to other users"
+        )
     return path
 
 

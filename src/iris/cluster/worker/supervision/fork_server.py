@@ -5,7 +5,7 @@ has loaded the program. So each cluster and user has one fork server on a machin
 worker starts the fork server, behind a lock and in a directory that no other user can read. The fork server ends when
 it has had no work for a while, or on request.
 
-These rules hold however a process ends:
+The fork server and its workers follow these rules, however a process ends:
 
 * A process that orders a worker keeps its connection open. When the connection ends, the fork server kills the worker,
   and the worker's reaper kills its tasks.

@@ -1,4 +1,4 @@
-"""The worker's side of its lease.
+"""The worker's side of the lease that the controller grants.
 
 A worker may run attempts only as long as it has heard from the controller recently. A worker that is silent for longer
 is declared lost, and its tasks run elsewhere. To make sure that no task runs twice at the same time, three clocks

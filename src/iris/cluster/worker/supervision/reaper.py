@@ -1,6 +1,6 @@
 """Kills everything that an attempt has started, even if the worker is killed with SIGKILL.
 
-Four means find the processes of an attempt:
+The worker and the reaper find the processes of an attempt in four ways:
 
 * Each attempt has a process group, which the worker kills, or the reaper after the worker's end.
 * Processes that leave the process group still inherit a mark in their environment, which is readable in /proc.
@@ -114,7 +114,7 @@ class Reaper:
 
 
 def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
-    """Fork the reaper of this process. Call this before the process has threads.
+    """Fork the reaper of this process. Call this function before the process has threads.
 
     Args:
         worker_token: The worker's token, with which the marks of its processes begin.
