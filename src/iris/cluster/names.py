@@ -3,8 +3,8 @@
 A name must be readable, writable and distinct from every other name wherever people see it. Therefore a name of a job,
 endpoint, worker or token is 1 to 200 bytes of UTF-8 in which
 
-* every character can be seen: no control or format characters, no fillers, no selectors, no white space but the
-  ordinary space, and that one neither first nor last;
+* every character is visible: there are no control or format characters, no fillers, no selectors, and no white space
+  except ordinary spaces, which are neither the first nor the last character;
 * no character has two spellings: the text is in Unicode's normal form C (NFC), in which `é` is one character.
 
 Other names are refused. They are not changed into accepted ones, because the caller would then not find the job under

@@ -263,7 +263,7 @@ class JobInfo:
     worker_id: str | None = None
     controller_address: str | None = None
     ports: dict[str, int] = field(default_factory=dict)
-    # This field is not compared, because two tasks may differ only in the path of the file.
+    # Comparisons ignore the path of the hosts file, because it does not identify a task.
     hosts_file: str | None = field(default=None, compare=False)
 
     @property

@@ -60,4 +60,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return ""  # There is no visible limit, because this is not Linux, or cgroups have version 1 or are not mounted.
+        return ""  # No limit is visible if the system is not Linux, or if cgroups have version 1 or are not mounted.

@@ -241,5 +241,5 @@ def _expiry(claims: dict[str, Any]) -> int:
     int(claims["iat"])  # not used, but must be a number
     expires_at_s = int(claims["exp"])
     if not 0 <= expires_at_s <= _LATEST_EXPIRY_S:
-        raise ValueError("exp is not a time")
+        raise ValueError("the expiry time in the token is not a time")
     return expires_at_s

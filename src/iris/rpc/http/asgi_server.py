@@ -35,7 +35,7 @@ Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 class HttpServer:
-    """Serves ASGI applications on one port, each under its own path.
+    """An HTTP server for ASGI applications on one port, each with a separate path.
 
     Args:
         applications: The applications by path, for example `"/iris.cluster.ControllerService"`.

@@ -52,7 +52,7 @@ class Lifetime:
         """Sleep for `seconds`.
 
         Raises:
-            ClientClosedError: The client was closed before or meanwhile.
+            ClientClosedError: The client was closed before or during the pause.
         """
         self.check()
         self._own_wake().wait(min(max(0.0, seconds), threading.TIMEOUT_MAX))
@@ -99,7 +99,7 @@ def pause(lifetime: Lifetime | None, seconds: float) -> None:
     """Sleep for `seconds`, but not beyond the end of a lifetime.
 
     Raises:
-        ClientClosedError: The client was closed before or meanwhile.
+        ClientClosedError: The client was closed before or during the pause.
     """
     if lifetime is None:
         time.sleep(max(0.0, seconds))

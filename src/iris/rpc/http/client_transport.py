@@ -150,7 +150,7 @@ class HttpTransport:
 
     def _current_pool(self) -> httpcore.ConnectionPool:
         if self._pid != os.getpid():
-            # This is a child process after a fork. The old connections belong to the parent, and a thread that does not
+            # This process is a child after a fork. The old connections belong to the parent, and a thread that does not
             # exist here may hold the locks of the old pool. The old pool is therefore left alone, and not even closed.
             self._pool = self._new_pool()
             self._pid = os.getpid()

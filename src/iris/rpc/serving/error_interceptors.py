@@ -31,7 +31,7 @@ class ReleaseInterceptor:
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
         """Clear the tracebacks of a call's error."""
-        # Other errors are left as they are, because connectrpc logs them with their tracebacks.
+        # Errors of other types are not converted, because connectrpc logs them with their tracebacks.
         link: BaseException | None = error if isinstance(error, ConnectError) else None
         while link is not None:
             link.__traceback__ = None

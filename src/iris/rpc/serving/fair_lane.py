@@ -135,6 +135,6 @@ class FairLane:
                 self._queues.move_to_end(caller)
             else:
                 del self._queues[caller]
-            if not granted.done():  # Otherwise the caller has left in this moment.
+            if not granted.done():  # If the future is done, the caller has left in this moment.
                 self._running[caller] += 1
                 granted.set_result(None)

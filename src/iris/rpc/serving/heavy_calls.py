@@ -21,7 +21,7 @@ from iris.rpc.error_details import to_connect_error
 from iris.rpc.serving.codecs import EncodedAnswer, MessageThread, is_json
 from iris.rpc.serving.fair_lane import FairLane
 
-# For each method, a function that returns whether a request is heavy.
+# The rules for heavy calls. A rule is a function for one method, which returns whether a request is heavy.
 HeavyRules = dict[str, Callable[[Any], bool]]
 
 

@@ -73,7 +73,7 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
     message = message_class()
     _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)
     try:
-        # Misspelt names were found above, with better errors than the ones of ParseDict.
+        # Misspelt names were refused earlier, with better errors than the errors of ParseDict.
         ParseDict(document, message, ignore_unknown_fields=True)
     except ParseError as error:
         raise InvalidArgumentError(

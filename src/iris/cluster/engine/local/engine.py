@@ -178,7 +178,7 @@ class LocalEngine:
         return self._directory / "controller"
 
     def _changes_scheme(self, controller_address: str) -> bool:
-        """Return whether standing workers use TLS and the new controller does not, or the other way round.
+        """Return whether the standing workers and the new controller differ in the use of TLS.
 
         Workers and a controller that differ in the use of TLS could not call each other. The workers' attempts would
         neither continue nor be given up.
@@ -235,8 +235,8 @@ class LocalEngine:
     async def release(self, gang_id: str) -> None:
         """Release a gang, see `Engine.release`.
 
-        Only the ledger changes, because the workers are shared and the controller has already ended the gang's
-        attempts.
+        The method changes only the ledger, because the workers are shared and the controller has already ended the
+        gang's attempts.
         """
         gang = self._gangs.pop(gang_id, None)
         self._waiting.pop(gang_id, None)

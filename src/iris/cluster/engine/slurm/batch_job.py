@@ -1,6 +1,6 @@
 """The program that Slurm runs once for each gang, on the gang's first machine: it starts the slots and reports on them.
 
-Its standard input is one JSON object with these keys:
+The standard input of the program is one JSON object with these keys:
 
 * `slots`: the number of slots;
 * `srun`: options of srun;

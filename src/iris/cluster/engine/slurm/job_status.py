@@ -79,7 +79,7 @@ def status_of(
 def _certainly_dead(
     slots: Sequence[Slot], state: str, before: GangStatus | None, nodes: Iterable[NodeInfo]
 ) -> frozenset[int]:
-    """Return the slots of an ended job that have certainly ended: those on machines that still answer Slurm.
+    """Return the slots of an ended job that have certainly ended, because their machines still answer Slurm.
 
     Slurm ends a job once every machine that answers has reported that no process of the job is left. An unreachable
     machine may still be running tasks. If the job ended because of a lost machine, that machine may answer again.
