@@ -251,7 +251,7 @@ def test_client_without_address_uses_the_environment_variable(
         ({"max_retries_failure": -1}, "max_retries_failure must be a whole number from 0 to 2147483647, got -1"),
         ({"workspace": "/no/such/folder"}, "/no/such/folder"),
         ({"working_directory": "relative"}, "relative"),
-        ({"args": (1,)}, "args and kwargs go with a callable"),
+        ({"args": (1,)}, "args and kwargs need a callable"),
     ],
 )
 def test_run_with_invalid_arguments_is_refused(

@@ -1,4 +1,4 @@
-"""`IrisClient`, with which a user starts jobs and reads what their tasks do."""
+"""Defines `IrisClient`, with which a program starts jobs, watches them, and reads the logs of their tasks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from iris.rpc.address import ACCEPTED_FORMS
 
 
 class IrisClient(LogMethods, EndpointMethods):
-    """A client of a cluster. It starts jobs and shows what each of their tasks does.
+    """A client of a cluster, which starts jobs, watches them, and reads the logs of their tasks.
 
         client = IrisClient.remote("controller:50051")    # a running cluster
         client = IrisClient.local()                       # a new cluster on this machine
@@ -51,10 +51,10 @@ class IrisClient(LogMethods, EndpointMethods):
     A client is a context manager. Several threads may use it, and so may child processes after `os.fork()`.
 
     All methods raise an error of `iris.errors`. Each docstring lists the errors that are special to the method. Besides
-    them, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`, `PermissionDeniedError` and
+    these errors, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`, `PermissionDeniedError`,
     `ClientClosedError`, and `InvalidArgumentError` (a `ValueError`), which names the invalid argument.
 
-    The base classes have the methods about logs and endpoints.
+    The base classes contain the methods about logs and endpoints.
 
     Args:
         cluster: The low-level client of the cluster. `remote` and `local` create it.
@@ -104,7 +104,7 @@ class IrisClient(LogMethods, EndpointMethods):
     def local(cls, *, workers: int = 1) -> IrisClient:
         """Start a cluster on this machine and return its client.
 
-        The cluster ends with `close`, or with this process. All its jobs end then, and its files are removed.
+        `close`, or the end of this process, ends the cluster and all its jobs, and removes the files of the cluster.
 
         Args:
             workers: The number of workers that share this machine. With several workers, a job can run as if it had
@@ -112,7 +112,7 @@ class IrisClient(LogMethods, EndpointMethods):
 
         Raises:
             MissingExtraError: The extra [server] is not installed.
-            LocalClusterError: The cluster did not start. The text says why.
+            LocalClusterError: The cluster did not start. The message contains the reason.
         """
         from iris.cluster.client.local_client import LocalClusterClient
 
@@ -162,7 +162,7 @@ class IrisClient(LogMethods, EndpointMethods):
                 characters; docs/reference/python-api.md has the rule. Default: the entrypoint's name and a random
                 suffix.
             replicas: The number of tasks.
-            resources: What each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
+            resources: The resources that each task needs: `ResourceSpec(cpu=…, memory=…, gpu=…)`, or a mapping such as
                 `{"cpu": 1, "memory": "2GiB"}`. Default: nothing is reserved.
             env: Environment variables for the tasks. The tasks also have the variables of their worker, which are
                 those of the shell that ran `iris up`, or those of this program for `local`. Variables that Iris sets
@@ -174,7 +174,7 @@ class IrisClient(LogMethods, EndpointMethods):
                 for each attempt. `workspace` and `working_directory` are mutually exclusive.
             coscheduled: Whether the tasks are a gang: they start together or not at all, and a retry restarts all of
                 them. If False, each task starts and is retried alone.
-            placement: `"spread"` puts each task on a machine of its own, `"together"` puts all tasks on one machine.
+            placement: `"spread"` puts each task on a separate machine, `"together"` puts all tasks on one machine.
                 Default: any machines. Needs `coscheduled`.
             constraints: Labels that a machine must have to get a task, such as `{"zone": "a"}`.
             rendezvous: How the tasks find each other. `"torch"` sets the variables that
@@ -205,7 +205,7 @@ class IrisClient(LogMethods, EndpointMethods):
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
-            EntrypointError: The callable cannot be pickled. The text says why.
+            EntrypointError: The callable cannot be pickled. The message contains the reason.
             AlreadyExistsError: Another job has this name.
             ResourceExhaustedError: The workspace or the callable is too large.
         """
@@ -219,7 +219,7 @@ class IrisClient(LogMethods, EndpointMethods):
         return Job(self, submit(self.cluster, request, entry, upload))
 
     def job(self, job_id: str | Job) -> Job:
-        """Return the handle of an existing job. Nothing is sent, so an unknown id is noticed later."""
+        """Return the handle of an existing job. This method sends nothing, so it does not detect an unknown id."""
         return Job(self, job_id)
 
     def status(self, job_id: str | Job) -> cluster_pb2.JobStatus:
@@ -238,18 +238,18 @@ class IrisClient(LogMethods, EndpointMethods):
         """Return the machines of the cluster and the queue.
 
         `machines` are sorted by name. Each has `total`, `free`, `labels`, `alive`, and `holdings`, which are the tasks
-        with a slot on the machine. `waiting` lists the queued gangs, the oldest first, each with the `reason` why
-        it waits. It has at most 1,000 entries, and `num_waiting` counts all queued gangs. If the engine does not
-        answer, `problem` says why, and the machines are those of the last answer.
+        with a slot on the machine. `waiting` lists the queued gangs, the oldest first, each with the `reason` for
+        which it waits. `waiting` has at most 1,000 entries, and `num_waiting` counts all queued gangs. If the engine
+        does not answer, `problem` is the reason, and `machines` comes from the engine's last answer.
         """
         return self.cluster.list_machines()
 
     def terminate(self, job_id: str | Job, task_index: int | None = None) -> None:
-        """Terminate a job with its child jobs, or one of its tasks. Returns at once. Final states do not change.
+        """Request the termination of a job with its child jobs, or of one task. Final states do not change.
 
-        A terminated task is not retried. Its job continues with the other tasks and becomes KILLED when they have
-        ended. A gang that would then lack more than `max_task_failures` tasks ends at once, because its other tasks
-        would only hang.
+        A terminated task is not retried. Its job continues with the other tasks, and is KILLED when all of them have
+        ended. A gang that would lack more than `max_task_failures` tasks ends at once, because its other tasks would
+        only wait for the missing tasks.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -272,9 +272,9 @@ class IrisClient(LogMethods, EndpointMethods):
         stream_logs: bool = False,
         stream_task_index: int | None = None,
     ) -> cluster_pb2.JobStatus:
-        """Wait for the end of a job and return its final status, also if the job has failed.
+        """Wait for the end of a job and return its final status, even if the job has failed.
 
-        The controller reports the end at once. The client does not poll.
+        The controller reports the end of the job at once, so the client does not poll.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -284,7 +284,7 @@ class IrisClient(LogMethods, EndpointMethods):
                 terminal, partial lines such as progress bars are shown while they change. Control sequences are
                 removed, except colours.
             stream_task_index: The task whose lines are printed, from 0. Default: task 0. If the job has several tasks,
-                a line on stderr says so.
+                a notice on stderr names the other tasks.
 
         Raises:
             NotFoundError: There is no such job or task.
@@ -329,7 +329,7 @@ class IrisClient(LogMethods, EndpointMethods):
     # Closing.
 
     def close(self) -> None:
-        """Close all connections. A cluster that `local` has started ends with all its jobs.
+        """Close all connections. If `local` has started the cluster, the cluster and all its jobs end.
 
         Waits, follows and calls of this client in other threads end within a second with a `ClientClosedError`, and so
         does each later call. Clients in child processes after a fork stay open.

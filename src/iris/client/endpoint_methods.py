@@ -1,4 +1,4 @@
-"""The methods of `IrisClient` about endpoints."""
+"""Contains the methods of `IrisClient` about endpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iris.rpc import cluster_pb2
 from iris.system.backoff import Backoff
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# All tasks of a job may wait for the same endpoint. Together they ask at most 1,000 times a second.
+# All tasks of a job may wait for the same endpoint. Together they call the controller at most 1,000 times a second.
 _PAUSE_S_PER_TASK = 0.001
 
 
@@ -37,7 +37,7 @@ class EndpointMethods:
         Args:
             name: The endpoint's name.
             address: The address, such as `host:port`.
-            metadata: What readers of the endpoint get besides the address.
+            metadata: Values that a lookup of the endpoint returns besides the address.
 
         Raises:
             AlreadyExistsError: Another job has registered the name.
@@ -59,7 +59,7 @@ class EndpointMethods:
         Args:
             name: The name with which the endpoint was registered.
             timeout: How many seconds to wait until the endpoint is registered. 0 does not wait. None and `math.inf`
-                wait forever. The controller is asked at least once a second, and less often inside a job of more than
+                wait forever. The lookup is repeated at least once a second, or less often inside a job of more than
                 1,000 tasks.
 
         Raises:

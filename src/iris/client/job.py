@@ -1,4 +1,4 @@
-"""Handles on a job and its tasks. A handle has no state of its own: each method asks the controller."""
+"""Defines handles on a job and its tasks. A handle stores no state: each method calls the controller."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from iris.client.logs.streams import LogStream
     from iris.cluster.client.remote_client import RemoteClusterClient
 
-_SHOWN_LINES = 10  # how many last lines of the failed task a JobFailedError shows
+_SHOWN_LINES = 10  # The number of last lines of the failed task in a JobFailedError.
 
-# Makes an object from the bytes that a task has sent.
+# A function that returns the object for the bytes that a task has sent.
 Loads = Callable[[bytes], Any]
 
 
 class JobClient(Protocol):
-    """The methods of a client that the handles call. `IrisClient` has them."""
+    """The methods of a client that the handles call. `IrisClient` has these methods."""
 
     cluster: RemoteClusterClient
 
@@ -99,41 +99,42 @@ class Task(TaskReference):
         )
 
     def terminate(self) -> None:
-        """Terminate the task, without a retry. Returns at once. `IrisClient.terminate` says what happens to the other
-        tasks of the job."""
+        """Request the termination of the task, which is not retried. `IrisClient.terminate` describes the effect on the
+        other tasks of the job."""
         self._client.terminate(self.job_id, self.task_index)
 
     def result(self, *, loads: Loads = load_here) -> Any:
         """Return the value that the task's callable returned.
 
         Args:
-            loads: Makes a value from the bytes that the task sent. The default unpickles them, which runs code that the
-                job's owner has chosen, in this program. If you do not trust the owner, pass your own function, or use
-                `result_bytes`.
+            loads: A function that returns the value for the bytes that the task sent. The default unpickles the bytes,
+                which runs code of the job's owner in this program. If you do not trust the owner, pass another
+                function, or use `result_bytes`.
 
         Raises:
-            ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The text says why.
+            ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The message gives
+                the reason.
                 If the callable raised an exception, `__cause__` is the return value of `exception`.
         """
         check_callable("loads", loads)
         return _load_result(self._with_result(), loads)
 
     def result_bytes(self) -> bytes:
-        """Return the pickle of the value that the task's callable returned. It is not unpickled.
+        """Return the pickle of the value that the task's callable returned, without unpickling it.
 
         Raises:
-            ResultError: The task has not succeeded, or the value could not be sent. The text says why.
+            ResultError: The task has not succeeded, or the value could not be sent. The message contains the reason.
         """
         return _result_bytes(self._with_result())
 
     def exception(self, *, loads: Loads = load_here) -> BaseException | None:
-        """Return the exception that the callable raised in the task's newest attempt. None if it raised none.
+        """Return the exception that the callable raised in the task's newest attempt. None if no exception was raised.
 
         The `__cause__` of the exception is a `RemoteTraceback` with the traceback in the task as text. If the exception
-        could not be pickled there, or cannot be loaded here, the `RemoteTraceback` itself is returned.
+        could not be pickled in the task, or cannot be loaded here, the `RemoteTraceback` itself is returned.
 
         Args:
-            loads: See `result`.
+            loads: A function that returns the exception for the bytes that the task sent, as in `result`.
         """
         check_callable("loads", loads)
         return load_exception(self._with_result(), loads)
@@ -194,7 +195,7 @@ class Job(JobReference):
         )
 
     def terminate(self) -> None:
-        """Terminate the job with its child jobs. Returns at once. `wait` returns when the job has ended."""
+        """Request the termination of the job with its child jobs. `wait` returns when the job has ended."""
         self._client.terminate(self.job_id)
 
     def results(self, timeout: float | None = None, *, loads: Loads = load_here) -> list[Any]:
@@ -202,13 +203,14 @@ class Job(JobReference):
 
         Args:
             timeout: The seconds after which to raise TimeoutError. None waits forever.
-            loads: See `Task.result`. `loads=bytes` returns the pickles.
+            loads: A function that returns the value for the bytes of a task, as in `Task.result`. `loads=bytes` returns
+                the pickles.
 
         Raises:
             JobFailedError: The job has not succeeded. If the first failed task raised an exception, `__cause__` is the
                 return value of `Task.exception`.
             ResultError: A task has no result: it failed within `max_task_failures`, its value could not be sent, or
-                `loads` failed. The text says which task and why.
+                `loads` failed. The message names the task and the reason.
             TimeoutError: The job has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
@@ -224,7 +226,7 @@ class Job(JobReference):
         try:
             return Task(self._client, self.job_id, task_index).exception(loads=loads)
         except IrisError:
-            return None  # if the controller does not answer, the user still gets the JobFailedError
+            return None  # Without the exception, the user still gets the JobFailedError.
 
     def _failure(self, status: cluster_pb2.JobStatus) -> JobFailedError:
         text = f"job {self.job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
@@ -244,9 +246,7 @@ class Job(JobReference):
             f" or: iris logs {shlex.quote(self.job_id)} --task {index}"
         )
         return JobFailedError(
-            visible(
-                text
-            ),  # the text may contain lines of the task with control sequences, and is printed on a terminal
+            visible(text),  # The text may contain control sequences of the task, which must not reach a terminal.
             job_id=self.job_id,
             status=status,
             task_index=index,
@@ -262,12 +262,12 @@ class Job(JobReference):
             ) as last:
                 return tuple(entry.message for entry in last)
         except IrisError:
-            return ()  # if the log cannot be read, the user still gets the JobFailedError
+            return ()  # Without the last lines, the user still gets the JobFailedError.
 
 
 def _result_bytes(task: cluster_pb2.TaskStatus, loads: Loads | None = None) -> bytes:
     if not is_task_finished(task.state):
-        raise _no_result(task, f"the task is {state_name(task.state)}")
+        raise _no_result(task, f"the task has not ended, its state is {state_name(task.state)}")
     if task.state != cluster_pb2.TASK_STATE_SUCCEEDED:
         raise _no_result(task, f"the task ended as {state_name(task.state)}: {task.error}") from load_exception(
             task, loads
@@ -281,10 +281,12 @@ def _load_result(task: cluster_pb2.TaskStatus, loads: Loads) -> Any:
     data = _result_bytes(task, loads)
     try:
         return loads(data)
-    except Exception as cause:  # unpickling runs the user's code, which can raise anything
+    except Exception as cause:  # Unpickling runs the user's code, which can raise any exception.
         if loads is not load_here:
             name = getattr(loads, "__qualname__", repr(loads))
-            raise _no_result(task, f"{name} cannot load the returned value: {type(cause).__name__}: {cause}") from cause
+            raise _no_result(
+                task, f"the function loads={name} cannot load the returned value: {type(cause).__name__}: {cause}"
+            ) from cause
         raise _no_result(
             task,
             f"the returned value cannot be unpickled on Python {python_version()}: {type(cause).__name__}: {cause}"

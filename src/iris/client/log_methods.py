@@ -1,4 +1,4 @@
-"""The methods of `IrisClient` that read logs."""
+"""Contains the methods of `IrisClient` that read logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from iris.client.logs.streams import LogStream, TaskLogReader
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.verbs.logs import find_attempt
 
-_FETCH_PATIENCE_S = 5.0  # how long `fetch_task_logs` retries when the worker does not answer
+_FETCH_PATIENCE_S = 5.0  # `fetch_task_logs` retries a silent worker for this time.
 
 
 class LogMethods:
@@ -42,7 +42,7 @@ class LogMethods:
         *,
         attempt_id: int | None = None,
     ) -> list[LogEntry]:
-        """Return the lines that a task has written so far. `[]` if no attempt has started.
+        """Return the lines that a task has written so far. Empty if no attempt has started.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -77,7 +77,7 @@ class LogMethods:
         if end is not None and not end.complete:
             return [
                 entry for entry in entries if not entry.partial or entry.missing_bytes
-            ]  # the task may still be writing this line
+            ]  # The task may still be writing a partial line.
         return entries
 
     def stream_task_logs(
@@ -101,15 +101,15 @@ class LogMethods:
     ) -> LogStream:
         """Return an iterator over the lines of a task, through all its attempts.
 
-        It returns the existing lines. With `follow` it then returns each new line as soon as the task has written it,
-        until the task has ended and its log was read to the end. Each line comes once, and the lines of each source
-        come in their order. A lost connection is opened again and continued at the exact byte.
+        The iterator returns the existing lines. With `follow` the iterator then returns each new line as soon as the
+        task has written it, until the task has ended and its log was read to the end. Each line is returned once, and
+        the lines of each source are returned in order. After a lost connection, reading continues at the exact byte.
 
         Args:
             job_id: The job: its id, or a `Job`.
             task_index: The task, from 0.
             follow: Whether to continue until the task has ended. If False, only the existing lines are returned.
-            cursor: The `cursor` of an entry. Return only what comes after that entry.
+            cursor: The `cursor` of an entry. Return only the lines after this entry.
             attempt_id: Return only the lines of this attempt, from 0. Default: all attempts.
             start_ms: Return only lines that were finished after this time, in milliseconds since the Unix epoch. 0:
                 all lines.
@@ -120,10 +120,10 @@ class LogMethods:
             sources: Return only these sources, out of `stdout`, `stderr` and `build`. Empty: all sources.
             regex: Return only lines in which this RE2 pattern is found.
             route: `"auto"` reads directly from a worker if this machine can reach it, and otherwise through the
-                controller. `"worker"` and `"controller"` allow only one of them.
+                controller. `"worker"` and `"controller"` allow only one of these ways.
             patience_s: For how many seconds to retry when a server does not answer. None and `math.inf` retry forever.
-            on_notice: Called with a text about each lost connection, each retry of the task, and a missing end of a
-                log. Default: print the text on stderr.
+            on_notice: A function that is called with a text about each lost connection, each retry of the task, and a
+                missing end of a log. Default: print the text on stderr.
             partial: Whether to return partial lines within 0.2 seconds, for prompts and progress bars. Such entries are
                 `partial`. If False, each line is one entry, which is returned when the line is finished.
 
@@ -172,15 +172,15 @@ class LogMethods:
     ) -> LogStream:
         """Return an iterator over the lines of several tasks.
 
-        The existing lines come sorted by time, and new lines as they are written. The lines of each task are always in
-        the task's order.
+        Existing lines are sorted by time. New lines are returned as they are written. The lines of each task are always
+        returned in the order in which the task wrote them.
 
         Args:
             job_id: The job: its id, or a `Job`.
             task_indices: The tasks, from 0. Default: all tasks of the job.
             follow: Whether to continue until all tasks have ended.
-            cursor: See `stream_task_logs`. The cursor of a line contains the position of each task, so its length grows
-                with the number of tasks.
+            cursor: See `stream_task_logs`. A cursor contains the position of each task, so its length grows with the
+                number of tasks.
             attempt_id: See `stream_task_logs`.
             start_ms: See `stream_task_logs`.
             end_ms: See `stream_task_logs`.

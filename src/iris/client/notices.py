@@ -1,4 +1,4 @@
-"""Notices to the user on stderr: the default of every `on_notice` argument."""
+"""Prints notices for the user on stderr. This is the default of every `on_notice` argument."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from iris.terminal.encoding import encode_text
 
 
 def print_notice(text: str) -> None:
-    """Print a notice on stderr. Does nothing if the program has no stderr or has closed it."""
-    with contextlib.suppress(OSError):  # the program must not fail because of a notice
+    """Print a notice on stderr. Do nothing if the program has no stderr or has closed stderr."""
+    with contextlib.suppress(OSError):  # The program must not fail because of a notice.
         write_text(sys.stderr, f"iris: {visible(text)}\n")
 
 
@@ -20,11 +20,11 @@ def write_text(stream: TextIO | None, text: str) -> bool:
     """Write text and flush it. Characters that the stream cannot encode are replaced.
 
     Args:
-        stream: The stream. None, as `sys.stderr` in a program without stderr: nothing is written.
-        text: The text.
+        stream: The stream to write to. None, for example `sys.stderr` in a program without stderr: write nothing.
+        text: The text to write.
 
     Returns:
-        False if the stream was closed, or if nobody reads it any more.
+        False if the stream was closed, or if its reader has closed the pipe.
     """
     if stream is None:
         return True

@@ -24,8 +24,8 @@ from iris.terminal.screen import Screen
 def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, options: ReadOptions) -> None:
     """Print the lines of a task as they arrive, as `[task-2:stdout] message`.
 
-    Returns when the task has ended, or at `options.until`. On a terminal partial lines are shown and progress bars
-    move. Otherwise only whole lines are printed.
+    Return when the task has ended, or at `options.until`. On a terminal, partial lines and moving progress bars are
+    shown. Otherwise only whole lines are printed.
 
     Raises:
         NotFoundError: There is no such job or task.
@@ -40,7 +40,7 @@ def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, optio
             if left_s < threading.TIMEOUT_MAX:
                 timer = threading.Timer(
                     left_s, stream.close
-                )  # the timer also ends a stream that waits for a silent server
+                )  # The timer also ends a stream that waits for a silent server.
                 timer.daemon = True
                 timer.start()
             for entries in stream.batches():
@@ -62,7 +62,7 @@ def _terminal_printer() -> _TerminalPrinter | None:
         # In a notebook, `sys.stdout` writes to the page, although its descriptor may be a terminal.
         if sys.stdout is None or not sys.stdout.isatty():
             return None
-    except ValueError:  # the program has closed stdout
+    except ValueError:  # The program has closed stdout.
         return None
     stdout = Outlet(sys.stdout)
     return _TerminalPrinter(Screen(stdout, Outlet(sys.stderr))) if stdout.is_terminal else None
@@ -72,7 +72,7 @@ class _StreamPrinter:
     """Prints whole lines to `sys.stdout`.
 
     Attributes:
-        is_over: Whether nobody reads the output any more.
+        is_over: Whether the reader of the output has closed the pipe.
     """
 
     shows_partial_lines = False
@@ -88,7 +88,7 @@ class _StreamPrinter:
             self.is_over = self.is_over or not write_text(sys.stdout, f"{_prefix(entry)} {self._message(entry)}\n")
 
     def end(self) -> None:
-        """Do nothing, because everything was printed."""
+        """Do nothing, because all lines have been printed."""
 
     def _message(self, entry: LogEntry) -> str:
         key = (entry.attempt_id, entry.source)
@@ -110,10 +110,10 @@ class _TerminalPrinter:
     def __init__(self, screen: Screen) -> None:
         self.is_over = False
         self._screen = screen
-        _flush(sys.stdout, sys.stderr)  # earlier output of the program comes first
+        _flush(sys.stdout, sys.stderr)  # The earlier output of the program comes first.
 
     def show(self, entries: Sequence[LogEntry]) -> None:
-        """Print lines, or a partial line, of one attempt and source. Without entries, draw what has changed."""
+        """Print lines, or a partial line, of one attempt and source. Without entries, redraw changed rows."""
         if not entries:
             self._screen.refresh()
         elif entries[0].missing_bytes:

@@ -1,4 +1,4 @@
-"""The environment of a shell, which `iris run` passes to a job on the same machine."""
+"""Collects the environment of a shell, which `iris run` passes to a job on the same machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from iris.rpc import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the tasks of a job inherit from a shell, as if they had been started in it.
+    """The environment that the tasks of a job inherit from a shell, as if the shell had started the tasks.
 
     Attributes:
-        variables: The environment variables. They replace the environment of the worker; Iris's own variables are added
-            to them. None: the tasks have the environment of the worker.
+        variables: The environment variables. They replace the environment of the worker. Iris adds its own
+            variables. None: the tasks have the environment of the worker.
         umask: The umask. None: the umask of the worker.
         stdin: Whether the job's only task reads standard input that `RemoteClusterClient.write_stdin` sends. If False,
             the tasks have no standard input.
@@ -40,7 +40,7 @@ class Surroundings:
         return cls(variables, _own_umask(), left_out=[name.encode(errors="replace").decode() for name in left_out])
 
     def add_to(self, request: cluster_pb2.Controller.LaunchJobRequest) -> None:
-        """Add everything to a request. Variables that the request already has are kept."""
+        """Add the environment to a request. Variables that the request already has are kept."""
         request.stdin = self.stdin
         environment = request.environment
         if self.umask is not None:
@@ -65,8 +65,9 @@ def _own_umask() -> int:
     if sys.platform.startswith("linux"):
         for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
-            if name == "Umask":  # the kernel has this line since Linux 4.7
+            if name == "Umask":  # Linux has this line since version 4.7.
                 return int(value, 8)
-    umask = os.umask(0o022)  # the only way to read it; a file that another thread creates now gets this umask
+    # Without the line, the umask can only be read by setting it. Files that another thread creates now get this umask.
+    umask = os.umask(0o022)
     os.umask(umask)
     return umask

@@ -60,14 +60,14 @@ def entrypoint_of(
     if isinstance(entrypoint, Entrypoint):
         if entrypoint.callable and (items or named):
             raise InvalidArgumentError(
-                "args and kwargs go with a plain callable, but this Entrypoint has arguments of its own"
+                "args and kwargs need a plain callable: the given Entrypoint already contains its arguments"
             )
         entry = entrypoint
     else:
         entry = Entrypoint.from_command(entrypoint)
     if items or named:
         raise InvalidArgumentError(
-            "args and kwargs go with a callable; put the arguments of a command into its list of words"
+            "args and kwargs need a callable: put the arguments of a command into its list of words"
         )
     return entry
 
@@ -78,7 +78,7 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     Args:
         entry: The entrypoint, from which the default name is made.
         name: The name of the job. None: a default name.
-        resources: What each task needs.
+        resources: The resources that each task needs.
         replicas: The number of tasks.
     """
     if name is None:
@@ -101,7 +101,7 @@ def add_environment(
     working_directory: str | os.PathLike[str] | None,
     surroundings: Surroundings | None,
 ) -> None:
-    """Add what each task finds when it starts. The token of this program is not passed on: a task has its own."""
+    """Add the environment of each task. This program's token is left out, because each task gets a token."""
     variables = {} if env is None else check_text_mapping("env", env, none="no variables")
     variables.pop(TOKEN_VARIABLE, None)
     names = check_names("ports", ports, "['http']")
@@ -123,7 +123,7 @@ def add_placement(
     constraints: Mapping[str, str] | None,
     rendezvous: str | None,
 ) -> None:
-    """Add on which machines the tasks run, and how they find each other."""
+    """Add the rules for the machines on which the tasks run, and the way in which tasks find each other."""
     request.independent_tasks = not check_flag("coscheduled", coscheduled)
     if placement is not None:
         request.placement = _PLACEMENTS[check_choice("placement", placement, tuple(_PLACEMENTS), none="any machines")]
@@ -180,7 +180,7 @@ def submit(
         cluster: The client of the cluster.
         request: The request without the entrypoint and the workspace.
         entry: The entrypoint.
-        upload: The workspace. None: the job has none.
+        upload: The workspace. None: the job has no workspace.
 
     Raises:
         EntrypointError: The callable cannot be pickled.
@@ -207,10 +207,10 @@ def submit(
 
 
 def parent_job(cluster: RemoteClusterClient) -> JobInfo | None:
-    """Return the task that this program is part of. None outside a job, and in a job of another cluster.
+    """Return the task in which this program runs. None outside a job, and in a job of another cluster.
 
-    The client's token names its task, however the controller's address is spelled. If the cluster uses no tokens, the
-    address of the controller must be the one in the task's environment.
+    The client's token names its task, so the spelling of the controller's address does not matter. If the cluster uses
+    no tokens, the controller's address must equal the address in the task's environment.
     """
     token = cluster.token()
     if token is not None:

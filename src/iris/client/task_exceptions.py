@@ -10,15 +10,15 @@ from iris.rpc import cluster_pb2
 
 
 def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] | None) -> BaseException | None:
-    """Return the exception that the callable of a failed task raised. None if it is not known.
+    """Return the exception that the callable of a failed task raised. None if the exception is unknown.
 
     The `__cause__` of the exception is a `RemoteTraceback`. If the exception cannot be loaded here, the
     `RemoteTraceback` itself is returned.
 
     Args:
         task: The status of the task, with its result.
-        loads: Makes the exception from the bytes that the task sent. Unpickling runs code that the task has chosen, so
-            only a user who asks for results may cause it. None: return only the `RemoteTraceback`.
+        loads: A function that returns the exception for the bytes that the task sent. Unpickling runs code of the task,
+            so it happens only if the user requests results. None: return only the `RemoteTraceback`.
     """
     if not task.HasField("exception"):
         return None
@@ -30,6 +30,6 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
         if isinstance(loaded, BaseException):
             loaded.__cause__ = text
             return loaded
-    except Exception:  # noqa: BLE001 - unpickling runs the user's code, which can raise anything
+    except Exception:  # noqa: BLE001 - Unpickling runs the user's code, which can raise any exception.
         pass
     return text

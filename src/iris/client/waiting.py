@@ -21,8 +21,8 @@ def wait_for_end(
     Args:
         cluster: The client of the cluster.
         job_id: The job.
-        limit_s: The seconds that the user was willing to wait, for the error.
-        end: When this time is over, on the monotonic clock. `math.inf`: never.
+        limit_s: The time limit of the user in seconds, for the error message.
+        end: The end of the time limit, on the monotonic clock. `math.inf`: no limit.
         longest_pause_s: The longest pause between two tries while the controller does not answer.
 
     Raises:
@@ -32,7 +32,7 @@ def wait_for_end(
     left = None if end == math.inf else max(0.0, end - time.monotonic())
     try:
         for _ in cluster.watch_job(job_id, timeout=left, longest_pause_s=longest_pause_s):
-            pass  # the iterator ends after the final status
+            pass  # The iterator ends after the final status.
     except DeadlineExceededError as error:
         if end == math.inf:
             raise
@@ -46,12 +46,12 @@ def tell_about_other_tasks(cluster: RemoteClusterClient, job_id: str, end: float
     Args:
         cluster: The client of the cluster.
         job_id: The job.
-        end: Until when to wait for the number of tasks, on the monotonic clock.
+        end: The time on the monotonic clock until which to wait for the number of tasks.
     """
     try:
         count = cluster.get_job_status(job_id, timeout_s=max(0.0, end - time.monotonic())).num_tasks
     except (UnavailableError, DeadlineExceededError):
-        return  # reading the log fails for the same reason, and reports it
+        return  # Reading the log fails for the same reason, and reports the error.
     if count > 1:
         others = "task 1 is" if count == 2 else f"tasks 1 to {count - 1} are"
         print_notice(

@@ -1,4 +1,4 @@
-"""Packs the workspace of a job and sends it with the job, and tells the user about both."""
+"""Packs the workspace of a job, sends the workspace with the job, and notifies the user of the progress."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Stage = Literal["packing", "sending"]
 Progress = Callable[[Stage, int, int], None]
 
-_SHOWN = 3  # how many files a notice names
-_QUIET_S = 1.0  # a notice is sent only if packing or sending takes longer than this
+_SHOWN = 3  # The largest number of files that a notice names.
+_QUIET_S = 1.0  # A notice is sent only if packing or sending takes longer than these seconds.
 _MB = 1_000_000
 
 
@@ -31,10 +31,10 @@ class WorkspaceUpload:
 
     Args:
         folder: The folder.
-        on_notice: Called with a text about files that are not sent. Without `on_progress` also called, once, if packing
-            or sending takes longer than a second.
-        on_progress: Called with the stage, the bytes done and the bytes in all, several times per megabyte. None:
-            progress is not reported.
+        on_notice: A function that is called with a text about files that are not sent. Without `on_progress`, also
+            called once if packing or sending takes longer than a second.
+        on_progress: A function that is called several times per megabyte with the stage, the bytes done so far, and all
+            bytes. None: progress is not reported.
 
     Attributes:
         folder: The folder.
@@ -67,7 +67,7 @@ class WorkspaceUpload:
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
-        from iris.cluster.client.workspace_archive import pack_workspace  # this import is slow, and few jobs need it
+        from iris.cluster.client.workspace_archive import pack_workspace  # The import is slow and rarely needed.
 
         bundle = pack_workspace(self.folder, self._stage("packing"))
         if bundle.left_out:
@@ -81,7 +81,7 @@ class WorkspaceUpload:
         request.bundle_blob = bundle.blob
 
     def launch(self, cluster: RemoteClusterClient, request: cluster_pb2.Controller.LaunchJobRequest) -> str:
-        """Submit the job and return its id. The workspace is sent only if the cluster does not have it."""
+        """Submit the job and return its id. The workspace is sent only if the cluster lacks this workspace."""
         with reporting(self._stage("sending")):
             return cluster.launch_job(request)
 
@@ -102,7 +102,7 @@ class WorkspaceUpload:
 
 
 def _left_out_notice(left_out: tuple[LeftOut, ...]) -> str:
-    """Return a sentence about the files that are not sent, with the names of the first ones."""
+    """Return a sentence about the files that are not sent, with the names of the first files."""
     shown = [
         f"{quoted(one.name)} ({one.why.value}{f', to {quoted(one.target)}' if one.target else ''})"
         for one in left_out[:_SHOWN]

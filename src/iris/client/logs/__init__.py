@@ -1,4 +1,4 @@
-"""Reads the logs of tasks on the side of the client: options, entries, and the two stages of a stream.
+"""Reads the logs of tasks for the client: options, entries, and the two stages of a stream.
 
-`streams.py` has the overview. Only `iris.client` and the command line import this package.
+`streams.py` contains the overview. Only `iris.client` and the command line import this package.
 """

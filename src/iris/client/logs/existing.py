@@ -1,6 +1,7 @@
-"""The first stage of a reader: the lines that exist when it starts, task by task and attempt by attempt.
+"""Runs the first stage of a reader, which reads the lines that exist when the reader starts.
 
-One thread reads everything. Each stream is read as fast as its lines are taken. Several tasks are merged by time.
+One thread reads the attempts of each task one after another, as fast as the caller iterates. The lines of several tasks
+are merged by time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.http.stream_handle import StreamHandle
 
-# When several logs are merged, a page of each log is in memory. All pages together have about this size.
+# When several logs are merged, one page of each log is in memory. All pages together have about `_PAGES_BYTES`.
 _PAGES_BYTES = 32 << 20
 _LARGEST_PAGE_BYTES = 4 << 20
 _SMALLEST_PAGE_BYTES = 64 << 10
@@ -63,7 +64,7 @@ class ExistingLines:
             yield from self._merged()
 
     def read_last(self, count: int) -> Iterator[Items]:
-        """Yield the last `count` lines of all tasks together, and leave each reader at the end of what exists."""
+        """Yield the last `count` lines of all tasks together, and move each reader to the end of the existing lines."""
         per_task: list[list[LogEntry]] = []
         for index, task in self._state.tasks.items():
             lines: list[LogEntry] = []
@@ -77,7 +78,7 @@ class ExistingLines:
             if newest is not None:
                 self._state.set_reader(index, newest)
             per_task.append(lines)
-        # The lines of one task keep their order even if its clock was set back.
+        # A merge keeps the lines of one task in order, even if the clock of its machine was set back.
         merged = list(heapq.merge(*per_task, key=lambda line: line.timestamp_ms)) if len(per_task) > 1 else per_task[0]
         shown = merged[max(0, len(merged) - count) :] if count else []
         self._state.start_task_positions({line.task_index: line.position(before=True) for line in reversed(shown)})
@@ -87,8 +88,11 @@ class ExistingLines:
             yield items
 
     def _merged(self) -> Iterator[Items]:
-        """Yield the items of several tasks by time. Only the next items of each task are compared, so that the items
-        of one task keep their order even if its clock was set back."""
+        """Yield the items of several tasks by time.
+
+        Only the next items of the tasks are compared. Therefore the items of one task keep their order, even if the
+        clock of the task's machine was set back.
+        """
         tasks = self._state.tasks
         page_bytes = min(_LARGEST_PAGE_BYTES, max(_SMALLEST_PAGE_BYTES, _PAGES_BYTES // len(tasks)))
         heads = []
@@ -126,7 +130,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # the second stage of the reader reads the rest
+                return  # The second stage of the reader reads the rest.
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))
@@ -134,7 +138,7 @@ class ExistingLines:
             state.apply(progress.attempt_ended(index))
 
     def _chunks(self, index: int, attempt: cluster_pb2.TaskAttempt, page_bytes: int) -> Generator[Chunk]:
-        """Yield the existing chunks of one attempt. Retry until its end, or leave it to the second stage."""
+        """Yield the existing chunks of one attempt. Retry until the end of the log, or leave it to the second stage."""
         state, routes = self._state, self._state.routes
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
         while True:
@@ -142,13 +146,13 @@ class ExistingLines:
             request.max_bytes = page_bytes
             worker = routes.worker_of(index, attempt)
             if self._options.follow and attempt.worker_id in self._silent:
-                return  # the second stage of the reader waits for this worker
+                return  # The second stage of the reader waits for this worker.
             got_any = False
             try:
                 with self._stream(request, worker) as messages:
                     for chunk in _chunks_of(messages, outage):
                         if chunk.error and worker is not None and not is_task_finished(attempt.state):
-                            return  # the worker has not heard of the attempt yet, so there are no lines
+                            return  # The worker does not know the attempt yet, so there are no lines.
                         if chunk.error:
                             raise routes.refusal(index, attempt, chunk.error, worker)
                         outage.data_arrived()
@@ -169,7 +173,7 @@ class ExistingLines:
                 state.cluster.pause(outage.pause_s(error))
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
-        """Return whether the second stage tries an attempt again, so that the other tasks need not wait for it."""
+        """Return whether the second stage reads an unreadable attempt, so that the other tasks need not wait for it."""
         has_second_stage = self._options.follow and time.monotonic() < self._options.follow_until
         if not has_second_stage and not self._state.is_closed:
             return False
@@ -180,13 +184,13 @@ class ExistingLines:
     def _tail_of(
         self, index: int, attempt: cluster_pb2.TaskAttempt, count: int
     ) -> tuple[list[LogEntry], LineReader | RawReader]:
-        """Return the last lines of an attempt, and a reader that continues after them."""
+        """Return the last lines of an attempt, and a reader that continues after these lines."""
         state = self._state
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
         while True:
             reader = state.new_reader(index, Position(attempt.attempt_id))
             request = state.request([to_message(index, reader.received)], follow=False)
-            # The server counts partial lines too. There can be one in each source.
+            # The server also counts partial lines, of which each source can have one.
             request.filter.tail = max(count, 1) if state.partial else count + len(SOURCES)
             worker = state.routes.worker_of(index, attempt)
             try:

@@ -1,7 +1,7 @@
-"""The second stage of a reader: future lines, from several servers at once, until all tasks have ended.
+"""Runs the second stage of a reader, which reads future lines until all tasks have ended.
 
-`iris.cluster.logs.follow` decides what is read next, and `ThreadDriver` reads it. This module turns the instructions
-into entries for the user.
+`iris.cluster.logs.follow` decides which logs are read next from which servers, and `ThreadDriver` reads them. This
+module turns the received data into entries for the user.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.http.stream_handle import StreamHandle
 
-# The worker to read from (None: the controller), and whether the client checks `start_ms` instead of the server.
+# The worker from which to read (None: the controller), and whether the client, not the server, checks `start_ms`.
 _Server = tuple[Worker | None, bool]
 
 
@@ -58,7 +58,7 @@ class Following:
         self._until = min(options.until, options.follow_until)
 
     def run(self) -> Iterator[Items]:
-        """Yield items as they arrive. An empty batch says that nothing more has arrived yet."""
+        """Yield batches of items as they arrive. An empty batch means that nothing more has arrived yet."""
         state, driver = self._state, self._driver
         yield from self._carry_out(driver.report(TasksChanged(list(state.tasks.values()))))
         if self._follow.is_over or time.monotonic() >= self._until:
@@ -73,7 +73,7 @@ class Following:
                 if state.is_closed or (arrival is None and time.monotonic() >= self._until):
                     return
                 if isinstance(arrival, Silence):
-                    # If a stream is open or is being retried, the notice about the stream is enough.
+                    # If a stream is open or is being retried, the notice about the stream is sufficient.
                     if not self._follow.has_streams and not self._follow.has_outage:
                         state.options.on_notice(f"{arrival.error}; trying again")
                 elif arrival is not None:
@@ -82,7 +82,7 @@ class Following:
             driver.end()
 
     def wake(self) -> None:
-        """Make `run` yield soon, even if nothing arrives, from any thread."""
+        """Make `run` yield soon, even if nothing arrives. Any thread may call this method."""
         self._driver.wake()
 
     def end(self) -> None:
@@ -126,7 +126,7 @@ class Following:
         if retry.worker is not None and retry.tries > 1:
             state.cluster.lost_worker(retry.worker[1])
         if not state.routes.has_other_server:
-            # The worker may have come back at another address, which the controller knows.
+            # The worker may have restarted at another address, which the controller knows.
             with suppress(UnavailableError, DeadlineExceededError):
                 status = state.cluster.get_task_status(state.job_id, index)
                 attempt = status.attempts[attempt.attempt_id]
@@ -136,7 +136,7 @@ class Following:
                 return
         notice = self._notices.get(index)
         if notice is None:
-            is_told = bool(self._notices)  # one notice is enough if several tasks cannot be read
+            is_told = bool(self._notices)  # One notice is sufficient for several unreadable tasks.
             subject = f"task {index}, attempt {attempt.attempt_id}"
             notice = self._notices[index] = OutageNotice(state.options, subject, quiet=is_told)
         notice.report(retry.error, retry.failure, retry.tries)
@@ -151,7 +151,7 @@ class Following:
 
 
 class _ClientServers:
-    """The servers of a cluster, as a `LogServers` of the driver."""
+    """Implements `LogServers` for the servers of a cluster."""
 
     def __init__(self, state: ReadState) -> None:
         self._state = state

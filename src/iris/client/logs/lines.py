@@ -1,4 +1,4 @@
-"""Makes entries from records. This is done as late as possible, at the reader, because objects cost time."""
+"""Makes entries from records. Only the reader of a log makes entries, because creating many objects is slow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from iris.client.logs.log_entry import EntryOrigin, LogEntry
 from iris.cluster.logs.cursor import Position
 from iris.cluster.logs.records import GAP, SOURCES, Offsets, decode, parse_gap
 
-# A reader keeps a partial line up to this length, and then returns its parts, so that its memory is bounded.
+# A reader keeps a partial line up to `MAX_HELD_LINE_BYTES`, and then returns the line in parts, to bound its memory.
 MAX_HELD_LINE_BYTES = 64 << 20
-# A progress bar never ends its line. With `parts`, a bar longer than this is cut before a carriage return.
+# A progress bar never ends its line. With `parts`, a bar longer than `_MAX_BAR_BYTES` is cut before a carriage return.
 _MAX_BAR_BYTES = 4096
 
 
@@ -37,21 +37,20 @@ class LineReader:
         self._task_index = task_index
         self._attempt_id = position.attempt_id
         self._received = list(position.offsets)
-        self._partial = [bytearray() for _ in SOURCES]  # the partial line of each source, by source id
+        self._partial = [bytearray() for _ in SOURCES]  # The partial line of each source, by source id.
         self._partial_ms = [0] * len(SOURCES)
-        self._searched = [0] * len(
-            SOURCES
-        )  # how many bytes of each partial line contain no carriage return at which to cut
+        # By source id: how many bytes at the start of the partial line contain no carriage return at which to cut.
+        self._searched = [0] * len(SOURCES)
 
     @property
     def received(self) -> Position:
-        """The position up to which bytes have arrived. A broken stream is continued here."""
+        """The position up to which bytes have arrived. A broken stream continues at this position."""
         out, err, build = self._received
         return Position(self._attempt_id, (out, err, build))
 
     @property
     def delivered(self) -> Position:
-        """The position up to which entries were returned. Another reader can continue here."""
+        """The position up to which entries were returned. Another reader can continue at this position."""
         return Position(self._attempt_id, self._delivered())
 
     def skip_to(self, offsets: Sequence[int]) -> None:
@@ -65,13 +64,13 @@ class LineReader:
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             if kind & GAP:
-                if self.jumps and self._received[source_id] < offset:  # a filter has excluded the bytes before the gap
+                if self.jumps and self._received[source_id] < offset:  # A filter excluded earlier bytes.
                     yield from self._jump(source_id, timestamp_ms, offset)
                 missing, cause = parse_gap(payload)
                 yield from self._gap(source_id, timestamp_ms, offset + missing, cause)
                 continue
             known = self._received[source_id] - offset
-            if known > 0:  # a continued stream repeats the record in which the last stream ended
+            if known > 0:  # A continued stream repeats the record in which the last stream ended.
                 payload = payload[known:]
                 offset += known
             elif known < 0:
@@ -84,7 +83,7 @@ class LineReader:
                     yield timestamp_ms, entries
 
     def flush(self, *, ended: bool = False) -> Iterator[tuple[int, list[LogEntry]]]:
-        """Yield the partial lines. The rest of each line becomes an entry of its own later.
+        """Yield the partial lines as entries. The rest of each line becomes another entry later.
 
         Args:
             ended: Whether the attempt has ended, so that the lines will not be continued.
@@ -130,7 +129,7 @@ class LineReader:
     def _take_partial(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         partial = self._partial[source_id]
         origin = self._origin(source_id, self._partial_ms[source_id], partial=True)
-        with memoryview(partial) as view:  # a slice of the bytearray itself would copy the bytes once more
+        with memoryview(partial) as view:  # A slice of the bytearray would copy the bytes twice.
             data = bytes(view[:length])
         end = origin.delivered[source_id] + len(data)
         del partial[: len(data)]
@@ -176,10 +175,10 @@ class RawReader:
 
     Args:
         position: The attempt, and the offsets at which its records start.
-        on_missing: Called with a text about each gap.
+        on_missing: A function that is called with a text about each gap.
 
     Attributes:
-        jumps: Not used. It is here because `LineReader` has it.
+        jumps: Unused. The attribute exists because `LineReader` has the same attribute.
     """
 
     def __init__(self, position: Position, on_missing: Callable[[str], None]) -> None:
@@ -227,7 +226,7 @@ class RawReader:
 
 def join_parts(entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
     """Yield whole lines: join the parts of each long line. The states of a progress bar stay separate entries."""
-    kept: dict[tuple[int, str], list[LogEntry]] = {}  # the parts of the current line, by task and source
+    kept: dict[tuple[int, str], list[LogEntry]] = {}  # The parts of the current line, by task and source.
     for entry in entries:
         key = (entry.task_index, entry.source)
         parts = kept.pop(key, [])

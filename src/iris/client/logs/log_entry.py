@@ -1,4 +1,4 @@
-"""The entry of a log, as a user gets it: a line, a partial line or a gap. Also the positions for its cursor."""
+"""Defines the entry of a log for users: a line, a partial line or a gap. Also keeps the positions for its cursor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHANGES_PER_TABLE = 256  # `TaskPositions` makes a new table after this number 
 
 
 class EntryOrigin:
-    """What all entries of one record have in common. `LogEntry` computes its properties from it.
+    """The common facts of all entries of one record. `LogEntry` computes its properties from these facts.
 
     Args:
         job_id: The id of the job.
@@ -25,7 +25,7 @@ class EntryOrigin:
 
     Attributes:
         ended: Whether the attempt has ended, so that no later entry can continue a partial line.
-        others: Returns the positions of the other tasks, in a stream of several tasks.
+        others: A function that returns the positions of the other tasks, in a stream of several tasks.
         others_encoded: The result of `others` in the format of a cursor. None until the first cursor is requested.
     """
 
@@ -93,7 +93,7 @@ class LogEntry:
 
     @property
     def message(self) -> str:
-        """The line as text. Each byte that is not valid UTF-8 becomes U+FFFD. For a gap, a text that describes it."""
+        """The line as text. Each byte that is not valid UTF-8 becomes U+FFFD. For a gap, a description of the gap."""
         if self._origin.missing[0]:
             count, cause = self._origin.missing
             return f"[iris: {count:,} bytes of {self.source} are missing here: {cause}]"
@@ -131,15 +131,15 @@ class LogEntry:
 
     @property
     def cursor(self) -> str:
-        """A short text that marks the place after this entry. Pass it as `cursor` to continue reading there, at any
-        time and in any program."""
+        """A short text that marks the place after this entry. A reader with this `cursor` continues at this place, at
+        any time and in any program."""
         origin = self._origin
         if origin.others_encoded is None:
             origin.others_encoded = encode_positions(origin.others())
         return encode_cursor(origin.job_id, {origin.task_index: self.position()}, origin.others_encoded)
 
     def position(self, *, before: bool = False) -> Position:
-        """Return the position after this entry in the log of its task, or the one before this entry."""
+        """Return the position after this entry in the log of its task, or with `before` the position before it."""
         origin = self._origin
         length = origin.missing[0] or len(self.data) + (not origin.partial)
         end = self._end - (length if before else 0)
@@ -152,16 +152,16 @@ class LogEntry:
         return self._origin
 
     def set_other_positions(self, others: Callable[[], Mapping[int, Position]]) -> None:
-        """Set where the other tasks of the stream are, for the cursors of all entries of the same record.
+        """Set the positions of the other tasks of the stream, for the cursors of all entries of the same record.
 
         Args:
-            others: Returns the positions by task index. It is called when the first cursor is read.
+            others: A function that returns the positions by task index. Called when the first cursor is read.
         """
         self._origin.others = others
         self._origin.others_encoded = None
 
     def with_earlier_parts(self, parts: Sequence[LogEntry]) -> LogEntry:
-        """Return the whole line, if this entry is its last part and `parts` are all earlier parts of the line."""
+        """Return an entry with the whole line. This entry is the last part, and `parts` are all earlier parts."""
         return LogEntry(b"".join([*(part.data for part in parts), self.data]), self._end, self._origin)
 
     def _key(self) -> tuple[object, ...]:
@@ -190,13 +190,13 @@ class LogEntry:
 
 
 class TaskPositions:
-    """Where a stream of several tasks is in the log of each task.
+    """The positions of a stream of several tasks in the log of each task.
 
-    An entry refers to a table of all positions that was made some entries before, and to the number of changes since
-    then. Its cursor is computed from both only when the cursor is read, because few cursors are read.
+    An entry refers to an earlier table of all positions, and to the number of changes since this table. The cursor of
+    the entry is computed from the table and the changes only when the cursor is read, because few cursors are read.
 
     Args:
-        positions: Where the stream starts, by task index.
+        positions: The positions at which the stream starts, by task index.
     """
 
     def __init__(self, positions: Mapping[int, Position]) -> None:

@@ -1,4 +1,4 @@
-"""The options of a reader of logs, and the check of the arguments from which they are made.
+"""Defines the options of a reader of logs, and makes the options from checked arguments.
 
 `IrisClient.stream_task_logs` documents each argument for users.
 """
@@ -30,7 +30,7 @@ from iris.system.clock import wall_s
 Route = Literal["auto", "worker", "controller"]
 ROUTES: tuple[Route, ...] = ("auto", "worker", "controller")
 DEFAULT_PATIENCE_S = 300.0
-# A follow with `end_ms` waits this long for lines that were captured before `end_ms` and have not arrived yet.
+# After `end_ms`, a follow waits these seconds for lines that were captured before `end_ms` and have not arrived yet.
 _LATE_LINES_S = 2.0
 
 
@@ -51,7 +51,7 @@ class LogArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader selects from the logs of tasks, and how the reader gets it. All values are valid.
+    """The checked options of a reader: which lines it selects, and from which servers it reads them.
 
     Attributes:
         follow: Whether to wait for future lines.
@@ -62,10 +62,10 @@ class ReadOptions:
         tail: The number of last lines with which the stream begins. None: all lines.
         route: Through which servers the logs are read.
         patience_s: For how many seconds to retry when a server does not answer.
-        on_notice: Called with each notice for the user.
+        on_notice: A function that is called with each notice for the user.
         partial: Whether partial lines are returned while the task writes them.
-        until: When the stream ends in any case, on the monotonic clock.
-        follow_until: When the stream stops waiting for future lines, on the monotonic clock.
+        until: The time at which the stream ends in any case, on the monotonic clock.
+        follow_until: The time at which the stream stops waiting for future lines, on the monotonic clock.
     """
 
     follow: bool
@@ -107,10 +107,12 @@ class ReadOptions:
         tail = None if tail is None else check_whole_number("tail", tail, most=MAX_INT32, none="all lines")
         max_lines = check_whole_number("max_lines", max_lines, most=MAX_INT32)
         if tail is not None and max_lines:
-            raise InvalidArgumentError("tail and max_lines are mutually exclusive: choose the last or the first lines")
+            raise InvalidArgumentError(
+                "tail and max_lines are mutually exclusive: select either the last or the first lines"
+            )
         if tail is not None and cursor is not None:
             raise InvalidArgumentError(
-                "tail and cursor are mutually exclusive: choose the last lines, or the lines after a cursor"
+                "tail and cursor are mutually exclusive: select either the last lines or the lines after a cursor"
             )
         if cursor is not None:
             cursor = check_text("cursor", cursor, accepted="the cursor of a line", none="the beginning")
@@ -143,10 +145,10 @@ class ReadOptions:
 
 
 def check_attempt_id(attempt_id: int | None) -> int | None:
-    """Return the id of an attempt, or None for none.
+    """Return the id of an attempt after a check. None if no attempt was given.
 
     Raises:
-        InvalidArgumentError: It is not a whole number from 0 to 2**31 - 1.
+        InvalidArgumentError: The id is not a whole number from 0 to 2**31 - 1.
     """
     if attempt_id is None:
         return None
@@ -154,7 +156,7 @@ def check_attempt_id(attempt_id: int | None) -> int | None:
 
 
 def _filter(start_ms: int, end_ms: int, sources: Sequence[str], regex: str) -> cluster_pb2.Worker.FetchLogsFilter:
-    """Return the filter, with only the fields that differ from their default: an empty filter passes whole records."""
+    """Return the filter with only the fields that have no default value. An empty filter passes whole records."""
     names = check_names("sources", sources, str(list(SOURCES)))
     chosen = cluster_pb2.Worker.FetchLogsFilter(
         sources=[check_choice("each of sources", source, SOURCES) for source in names]

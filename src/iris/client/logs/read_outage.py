@@ -1,4 +1,4 @@
-"""What a reader does when a log cannot be read at the moment: pauses, notices, and the end of its patience."""
+"""Decides how a reader handles an unreadable log: with pauses, notices, and finally an error."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from iris.rpc.auth.credentials import TokenRenewedError
 from iris.system.backoff import Backoff
 
 _LONGEST_PAUSE_S = 5.0
-# The shortest time between two notices about a connection that breaks again and again.
+# The shortest time between two notices about a connection that breaks repeatedly.
 _NOTICE_INTERVAL_S = 10.0
 
-# The number of tries after which a notice says that a worker does not know an attempt. Fewer failed tries are normal.
+# After this number of tries, a notice reports that a worker does not know an attempt. Fewer failed tries are normal.
 _QUIET_TRIES = 8
 
 
 class NotYetError(WorkerUnreachableError):
-    """A worker does not have the log of an attempt. It may not have heard of the attempt yet."""
+    """A worker does not have the log of an attempt. The worker may not know the attempt yet."""
 
 
 class RefusedError(WorkerUnreachableError):
@@ -40,12 +40,12 @@ def new_pauses() -> Backoff:
 
 
 class OutageNotice:
-    """Tells the user that something cannot be read at the moment, at most once in 10 seconds.
+    """Notifies the user, at most once in 10 seconds, that a log or a list of tasks cannot be read at the moment.
 
     Args:
-        options: What the reader wants.
-        subject: What cannot be read, such as `task 3, attempt 0`. Empty: the error says it.
-        quiet: Whether no notice is needed, because another one says the same.
+        options: The options of the reader.
+        subject: The name of the unreadable log, such as `task 3, attempt 0`. Empty: the error names the log.
+        quiet: Whether no notice is needed, because the user gets another notice about the same problem.
     """
 
     def __init__(self, options: ReadOptions, subject: str, *, quiet: bool = False) -> None:
@@ -58,7 +58,7 @@ class OutageNotice:
         """Send a notice about a failed try, if the user should know about it.
 
         Args:
-            error: Why the try failed.
+            error: The error of the failed try.
             failure: The kind of failure.
             tries: The number of failed tries in a row.
         """
@@ -73,8 +73,8 @@ class ReadOutage:
     """The failed tries to read one thing: the log of an attempt, or the list of tasks.
 
     Args:
-        options: What the reader wants.
-        subject: What is being read; see `OutageNotice`.
+        options: The options of the reader.
+        subject: The name of the log that is being read, as in `OutageNotice`.
     """
 
     def __init__(self, options: ReadOptions, subject: str) -> None:
@@ -88,7 +88,7 @@ class ReadOutage:
 
     @property
     def since_s(self) -> float | None:
-        """When the first of the failed tries was noticed, on the monotonic clock."""
+        """The time of the first failed try, on the monotonic clock."""
         return self._outage.since_s
 
     def server_answered(self) -> None:
@@ -96,11 +96,11 @@ class ReadOutage:
         self._outage.server_answered()
 
     def data_arrived(self) -> None:
-        """Report that the server delivers what the reader wants."""
+        """Report that data has arrived, so that earlier failed tries no longer count."""
         self._outage.data_arrived()
 
     def pause_s(self, error: Exception) -> float:
-        """Report a failed try, and return the seconds until the next one.
+        """Report a failed try, and return the pause in seconds before the next try.
 
         Raises:
             Exception: `error`, if the reader's patience is over.
@@ -120,7 +120,7 @@ def has_been_silent(seconds: float, attempt: cluster_pb2.TaskAttempt, since_s: f
     Args:
         seconds: The time, in seconds.
         attempt: The attempt.
-        since_s: Since when its log cannot be read, on the monotonic clock. None: it can be read.
+        since_s: The time since which the log is unreadable, on the monotonic clock. None: the log is readable.
     """
     return is_task_finished(attempt.state) and since_s is not None and time.monotonic() - since_s > seconds
 

@@ -1,4 +1,4 @@
-"""The state of one reader, which both of its stages share: the existing part of the logs, and the follow."""
+"""Keeps the state of one reader, which is shared by its two stages: reading existing lines, and following."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
 
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
-# What the records of a chunk became: entries, or the bytes of `LogStream.raw`.
+# The items made from the records of a chunk: entries, or the bytes of `LogStream.raw`.
 Items = Sequence[Any]
 
 
 class ReadState:
-    """The state of one reader. The thread that iterates owns it, apart from `is_closed`.
+    """The state of one reader. Only the iterating thread may use this object, except for `is_closed`.
 
     Args:
         cluster: The client of the cluster.
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
-        options: What the reader wants.
+        options: The options of the reader.
 
     Attributes:
         tasks: The tasks by index, as the controller described them when the reader started.
         routes: The choice of the server for each attempt.
         ends: How the log of each task's last attempt ended, by task index.
-        reads_lines: Whether the reader wants entries. Otherwise it wants bytes.
+        reads_lines: Whether the reader returns entries. Otherwise the reader returns bytes.
         partial: Whether partial lines are returned while the task writes them.
         is_closed: Whether the user has closed the stream.
 
@@ -63,7 +63,7 @@ class ReadState:
         self._readers = {index: self.new_reader(index, position) for index, position in positions.items()}
         self._task_positions: TaskPositions | None = None
         self.start_task_positions()
-        self._has_existing: set[int] = set()  # the tasks whose existing lines were read
+        self._has_existing: set[int] = set()  # The tasks whose existing lines were read.
 
     # The line readers.
 
@@ -94,11 +94,11 @@ class ReadState:
         self._readers = {index: self.new_reader(index, reader.received) for index, reader in self._readers.items()}
 
     def positions(self) -> dict[int, Position]:
-        """Return up to where the bytes of each task have arrived."""
+        """Return the position up to which the bytes of each task have arrived."""
         return {index: reader.received for index, reader in self._readers.items()}
 
     def progress(self, positions: Mapping[int, Position]) -> Progress:
-        """Return the progress of a reader that reads only what exists, from the given positions."""
+        """Return the progress of a reader that reads only existing lines, from the given positions."""
         return Progress(positions, follow=False, one_attempt=self.options.attempt_id is not None)
 
     # Requests.
@@ -111,7 +111,7 @@ class ReadState:
         Args:
             positions: One position for each attempt.
             follow: Whether the server waits for future lines.
-            without_start_time: Whether the client checks `start_ms` instead of the server; see `filters_start_here`.
+            without_start_time: Whether the client, instead of the server, checks `start_ms`. See `filters_start_here`.
         """
         request = cluster_pb2.StreamTaskLogsRequest(
             job_id=self.job_id, positions=positions, follow=follow, one_attempt=True, filter=self.options.filter
@@ -121,43 +121,43 @@ class ReadState:
         return request
 
     def filters_start_here(self, task_index: int) -> bool:
-        """Return whether the client checks `start_ms` of a task, because the existing lines were read.
+        """Return whether the client, instead of the server, checks `start_ms` for the future lines of a task.
 
-        A server that filters sends only whole lines, so a prompt would not be shown. The server therefore gets a
-        request without filter, if `start_ms` is the only filter.
+        A server with a filter sends only whole lines, so a prompt would not be shown. Therefore, once the existing
+        lines were read, the server gets a request without a filter if `start_ms` is the only filter.
         """
         wanted = self.options.filter
         return task_index in self._has_existing and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
 
     def existing_was_read(self, task_index: int) -> bool:
-        """Note that the existing lines of a task were read. Return whether the request for the task changes by that."""
+        """Note that the existing lines of a task were read. Return whether this changes the request for the task."""
         is_new = task_index not in self._has_existing
         self._has_existing.add(task_index)
         return is_new and self.filters_start_here(task_index)
 
     def is_before_start(self, task_index: int, timestamp_ms: int) -> bool:
-        """Return whether the client drops a record because of `start_ms`. A clock that was set back can cause it."""
+        """Return whether the client drops a record from before `start_ms`. A clock that was set back can cause this."""
         return timestamp_ms <= self.options.filter.start_ms and self.filters_start_here(task_index)
 
     # Cursors.
 
     def start_task_positions(self, starts: Mapping[int, Position] | None = None) -> None:
-        """Compute the positions of all tasks anew, for the cursors in a stream of several tasks.
+        """Recompute the positions of all tasks, for the cursors in a stream of several tasks.
 
         Args:
-            starts: Positions by task index that replace those of the readers.
+            starts: Positions by task index, which replace the positions of the readers.
         """
         if len(self.tasks) > 1:
             delivered = {index: reader.delivered for index, reader in self._readers.items()}
             self._task_positions = TaskPositions(delivered | dict(starts or {}))
 
     def deliver(self, task_index: int, items: Items) -> None:
-        """Note that items of a task are returned next, for the cursors of later entries."""
+        """Note that items of a task are returned next. The cursors of later entries depend on this."""
         if self._task_positions is not None and self.reads_lines and items:
             self._task_positions.deliver(task_index, items[-1])
 
     def skip_filtered(self, task_index: int, reader: LineReader | RawReader, end: cluster_pb2.LogEnd) -> None:
-        """Move a reader to the end of what exists. What did not arrive until there was excluded by the filter."""
+        """Move a reader to the end of the existing log. The filter has excluded all lines that have not arrived."""
         if end.offsets and not self.options.has_no_filter:
             reader.skip_to(end.offsets)
             if self._task_positions is not None:
@@ -166,7 +166,7 @@ class ReadState:
     # Ends of attempts.
 
     def note_end(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
-        """Complete the end of a log by the status of its attempt, and tell the user if the end is missing."""
+        """Complete the end of a log with the status of its attempt, and notify the user if the end is missing."""
         if attempt is None:
             return
         if end.complete:
@@ -175,19 +175,19 @@ class ReadState:
             self.options.on_notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")
 
     def attempt_ended(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
-        """Note that an attempt was read to its end, and how it ended."""
+        """Note that the log of an attempt was read to its end, and store the end."""
         self.note_end(task_index, attempt, end)
         self.ends[task_index] = end
 
     def apply(self, outcomes: Iterable[Outcome]) -> None:
-        """Note which tasks continue with another attempt or are over, and tell the user about retries."""
+        """Note which tasks continue with another attempt or are over, and notify the user of retries."""
         for outcome in outcomes:
             match outcome:
                 case NoAttempt(task):
                     if is_task_finished(task.state) or not self.options.follow:
                         self.ends.setdefault(task.task_index, end_without_attempt(task))
                 case NextAttempt(index, ended):
-                    self.ends.pop(index, None)  # `ends` contains only last attempts
+                    self.ends.pop(index, None)  # `ends` contains only last attempts.
                     if self.options.follow:
                         self.options.on_notice(
                             f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"
@@ -195,7 +195,7 @@ class ReadState:
                         )
 
     def give_up_attempt(self, task_index: int, attempt: cluster_pb2.TaskAttempt, error: Exception) -> Chunk:
-        """Tell the user that the rest of an attempt cannot be read. Return a chunk that ends the attempt."""
+        """Notify the user that the rest of an attempt's log cannot be read, and return a chunk for the end."""
         self.options.on_notice(f"the rest of attempt {attempt.attempt_id} of task {task_index} cannot be read: {error}")
         chunk = Chunk(task_index=task_index, attempt_id=attempt.attempt_id)
         chunk.end.state = attempt.state
@@ -204,5 +204,5 @@ class ReadState:
 
 
 def is_final(end: cluster_pb2.LogEnd) -> bool:
-    """Return whether nothing more of an attempt will ever be read: its log is complete, or its rest is missing."""
+    """Return whether an end of a log is final: the log is complete, or its rest is missing forever."""
     return end.complete or bool(end.missing_reason)

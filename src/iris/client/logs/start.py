@@ -1,4 +1,4 @@
-"""Where a reader starts: the tasks that it reads, and its position in the log of each of them."""
+"""Finds the start of a reader: the tasks to read, and the first position in the log of each task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_tasks(
         cluster: The client of the cluster.
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
-        options: What the reader wants.
+        options: The options of the reader.
 
     Raises:
         NotFoundError: There is no such job or task.
@@ -52,11 +52,11 @@ def find_tasks(
 def first_positions(
     job_id: str, tasks: Mapping[int, cluster_pb2.TaskStatus], options: ReadOptions
 ) -> dict[int, Position]:
-    """Return where the reader starts in the log of each task.
+    """Return the position at which the reader starts in the log of each task.
 
     Raises:
         InvalidArgumentError: The cursor belongs to another job, task or attempt.
-        NotFoundError: A task does not have the wanted attempt and will never have it.
+        NotFoundError: A task does not have the requested attempt, and will never have it.
     """
     if options.cursor is not None:
         return _positions_of_cursor(job_id, tasks, options.cursor, options.attempt_id)

@@ -1,6 +1,6 @@
-"""`LogStream`, the iterator over the lines of one or several tasks.
+"""Defines `LogStream`, the iterator over the lines of one or several tasks.
 
-A stream has two stages. Both continue from exact offsets, never from a time:
+A stream has two stages. Each stage starts at exact offsets, never at a time:
 
 1. `existing.py` reads the lines that exist now, merged by time if several tasks are read.
 2. With `follow`, `following.py` reads the future lines until all tasks have ended.
@@ -50,21 +50,21 @@ class LogStream(Iterator[LogEntry]):
 
     @property
     def ends(self) -> Mapping[int, cluster_pb2.LogEnd]:
-        """How the log of each task's last attempt ended, by task index: the state and the exit code of the attempt, how
-        much it wrote, and whether anything is missing. A task appears here when its log was read to the end."""
+        """The end of the log of each task's last attempt, by task index: the state and exit code of the attempt, the
+        size of its log, and whether bytes are missing. A task is added when its log was read to the end."""
         return self._reader.ends
 
     def raw(self) -> Iterator[bytes]:
-        """Return an iterator over the exact bytes that the tasks wrote, instead of lines. It is several times faster.
+        """Return an iterator over the exact bytes that the tasks wrote. Bytes are several times faster than lines.
 
         The bytes of several tasks or sources come in the order of their capture. A line of one task may therefore be
         interrupted by bytes of another task.
 
         Raises:
-            InvalidArgumentError: The first line was taken already.
+            InvalidArgumentError: The first line has already been read.
         """
         if inspect.getgeneratorstate(self._batches) is not inspect.GEN_CREATED:
-            raise InvalidArgumentError("raw() must be called before the first line is taken")
+            raise InvalidArgumentError("raw() must be called before the first line is read")
         if self._reader.counts_lines:
             self._reader.return_partial_lines()
             return self._reader.bytes_of(self._items)
@@ -75,21 +75,21 @@ class LogStream(Iterator[LogEntry]):
     def batches(self) -> Iterator[Sequence[LogEntry]]:
         """Return an iterator over batches of lines that arrived together, instead of single lines.
 
-        All lines of a batch have the same task, attempt, source and time. A partial line or a gap is a batch of its
-        own. An empty batch says that the stream is about to wait, so that the caller can show what it has got.
+        All lines of a batch have the same task, attempt, source and time. A partial line or a gap is a separate
+        batch. An empty batch means that the stream is about to wait, so that the caller can show all lines so far.
         """
         return self._batches
 
     def flush(self) -> None:
-        """Request the partial lines that have arrived, from any thread.
+        """Request the partial lines that have arrived. Any thread may call this method.
 
-        They are returned next, as entries that are `partial`. The rest of each line becomes an entry of its own later.
-        The cursors of these entries are exact: a reader that continues from one of them repeats and loses nothing.
+        The iterator returns the partial lines next, as entries with `partial`. The rest of each line becomes another
+        entry later. The cursors of these entries are exact: a reader with such a cursor repeats and loses nothing.
         """
         self._reader.request_partial_lines()
 
     def close(self) -> None:
-        """End the stream, from any thread. The servers stop sending, and a thread that waits for a line continues."""
+        """End the stream. Any thread may call this method. A thread that waits for a line continues."""
         self._items.close()
 
     def __iter__(self) -> Iterator[LogEntry]:
@@ -112,7 +112,7 @@ class TaskLogReader:
         cluster: The client of the cluster.
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
-        options: What the reader wants.
+        options: The options of the reader.
 
     Raises:
         NotFoundError: There is no such job, task or attempt.
@@ -131,7 +131,7 @@ class TaskLogReader:
 
     @property
     def ends(self) -> Mapping[int, cluster_pb2.LogEnd]:
-        """How the log of each task's last attempt ended, by task index."""
+        """The end of the log of each task's last attempt, by task index."""
         return self._state.ends
 
     @property
@@ -140,12 +140,12 @@ class TaskLogReader:
         return self._options.counts_lines
 
     def return_bytes(self) -> None:
-        """Let `batches` yield bytes instead of entries. Call it before the first batch is taken."""
+        """Make `batches` yield bytes instead of entries. Call this method before the first batch is read."""
         self._state.reads_lines = False
         self._state.renew_readers()
 
     def return_partial_lines(self) -> None:
-        """Let `batches` yield partial lines while the task writes them. Call it before the first batch is taken."""
+        """Make `batches` yield partial lines while tasks write them. Call this method before the first batch."""
         self._state.partial = True
         self._state.renew_readers()
 
@@ -173,7 +173,7 @@ class TaskLogReader:
                 yield entry.data if entry.partial else entry.data + b"\n"
 
     def request_partial_lines(self) -> None:
-        """Let `batches` yield the partial lines next, from any thread."""
+        """Make `batches` yield the partial lines next. Any thread may call this method."""
         self._are_partial_lines_requested = True
         if self._following is not None:
             self._following.wake()
@@ -186,7 +186,7 @@ class TaskLogReader:
             self._following.end()
 
     def _with_requested_lines(self, batches: Generator[Items]) -> Generator[Items]:
-        """Yield the same batches, and the partial lines after they were requested."""
+        """Yield the given batches, and the partial lines whenever they are requested."""
         with closing(batches):
             for items in batches:
                 yield items
@@ -208,7 +208,7 @@ class TaskLogReader:
 
 
 class _Lines(itertools.chain[LogEntry]):
-    """The lines of a stream. It is a subclass of `chain` because iterating over that runs no Python code per line."""
+    """The lines of a stream. A `chain`, because iterating over a `chain` runs no Python code for each line."""
 
     _reader: TaskLogReader
     _batches: Generator[Sequence[LogEntry]]
@@ -224,5 +224,5 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        with suppress(ValueError):  # the generator runs in another thread, which ends it
+        with suppress(ValueError):  # If another thread runs the generator, this thread ends it.
             self._batches.close()

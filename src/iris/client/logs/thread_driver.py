@@ -1,10 +1,10 @@
-"""Drives the follow engine with threads: one thread for each stream, and one that watches the job.
+"""Drives the follow engine with threads: one thread for each stream, and one thread that watches the job.
 
-The thread that iterates owns the follow. The other threads only put what arrives into a queue. Each stream may have a
-few messages in the queue, so that a reader that pauses makes the servers pause.
+The iterating thread owns the follow. The other threads only put messages into a queue. Each stream may have only a few
+messages in the queue, so that the servers pause while the reader pauses.
 
-At the end the connections are shut down, which ends the threads, and the threads are joined: a thread that wakes up
-while the interpreter ends would abort the process.
+At the end, the driver shuts the connections down, which ends the threads, and joins the threads. A thread that wakes up
+while the interpreter shuts down would abort the process.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
 from iris.rpc.http.stream_handle import StreamHandle
 
-_BUFFERED_MESSAGES = 4  # the messages of one stream that wait for the reader
+_BUFFERED_MESSAGES = 4  # The largest number of queued messages of one stream.
 
-# How long to wait for a thread after its connection was shut down. A thread that is still connecting takes longer.
+# The driver waits these seconds for a thread after shutting its connection down. A connecting thread takes longer.
 _JOIN_S = 1.0
 _open_drivers: weakref.WeakSet[ThreadDriver[Any]] = weakref.WeakSet()
 
 Server = TypeVar("Server", bound=Hashable)
-# Opens a stream and yields its messages. Another thread can end the stream by its handle.
+# A function that opens a stream and yields its messages. Another thread can end the stream with the handle.
 OpenStream = Callable[[StreamHandle], Generator[cluster_pb2.StreamTaskLogsResponse]]
 
 
@@ -60,13 +60,13 @@ def _end_all() -> None:
 
 
 class LogServers(Protocol[Server]):
-    """The servers from which a follow reads. The driver calls it, so that a test can pass another implementation."""
+    """The servers from which a follow reads. A protocol, so that tests can use another implementation."""
 
     def choose(self, read: Read) -> Server:
-        """Return the server that has the log of an attempt."""
+        """Return the server from which to read the log of an attempt."""
 
     def worker(self, server: Server) -> Worker | None:
-        """Return the id and address of the worker that a server stands for. None: it stands for the controller."""
+        """Return the id and address of the worker if the server is a worker. None: the server is the controller."""
 
     def opener(self, server: Server, reads: Sequence[Read]) -> OpenStream:
         """Return a function that opens one stream for several attempts. The thread of the stream calls the function."""
@@ -74,24 +74,24 @@ class LogServers(Protocol[Server]):
     def watch(
         self, handle: StreamHandle, on_silence: Callable[[UnavailableError], None]
     ) -> Iterator[Sequence[cluster_pb2.TaskStatus]]:
-        """Yield the statuses of the tasks, first of all tasks, then of those that have changed.
+        """Yield the statuses of tasks: first the statuses of all tasks, then each change.
 
         Args:
-            handle: Ends the watch from another thread.
-            on_silence: Called when the controller does not answer.
+            handle: A handle with which another thread can end the watch.
+            on_silence: A function that is called when the controller does not answer.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """The controller does not answer at the moment."""
+    """Arrives when the controller does not answer."""
 
     error: UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
 class _NewStatuses:
-    """The watch has new statuses, or the iterating thread was woken."""
+    """Arrives when the watch has new statuses, or when the iterating thread is woken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class ThreadDriver(Generic[Server]):
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether something has arrived that was not applied yet."""
+        """Whether the queue contains arrivals that were not applied yet."""
         return not self._arrivals.empty()
 
     def start(self) -> None:
@@ -135,10 +135,10 @@ class ThreadDriver(Generic[Server]):
         _open_drivers.add(self)
 
     def report(self, event: Event) -> Iterator[Instruction]:
-        """Report an event to the follow. Carry out the instructions for the driver, and yield those for the reader."""
+        """Report an event to the follow, carry out its instructions for the driver, and yield those for the reader."""
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                self._streams[instruction.stream].end()  # the stream is removed when its `StreamEnded` arrives
+                self._streams[instruction.stream].end()  # `StreamEnded` removes the stream later.
             else:
                 yield instruction
 
@@ -165,7 +165,7 @@ class ThreadDriver(Generic[Server]):
         """Wait for the next arrival.
 
         Args:
-            until: When to return None if nothing has arrived, on the monotonic clock.
+            until: The time on the monotonic clock at which to return None if nothing has arrived.
         """
         wake_at = self._follow.wake_at
         end = until if wake_at is None else min(until, wake_at)
@@ -199,7 +199,7 @@ class ThreadDriver(Generic[Server]):
             raise AssertionError("a restart has no instructions for the reader")
 
     def wake(self) -> None:
-        """Make `wait` return soon, from any thread."""
+        """Make `wait` return soon. Any thread may call this method."""
         self._arrivals.put(_NewStatuses())
 
     def end(self) -> None:
@@ -218,8 +218,8 @@ class _StreamThread:
 
     Args:
         stream_id: The number of the stream.
-        open_stream: Opens the stream.
-        arrivals: Gets the messages, and at last a `StreamEnded`.
+        open_stream: The function that opens the stream.
+        arrivals: The queue for the messages of the stream, and finally a `StreamEnded`.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class _StreamThread:
         self._thread.start()
 
     def message_taken(self) -> None:
-        """Report that the reader has taken a message."""
+        """Report that the reader has removed a message of this stream from the queue."""
         self._free_buffers.release()
 
     def end(self) -> None:
@@ -261,13 +261,13 @@ class _StreamThread:
                     if self._handle.aborted:
                         return
                     self._arrivals.put(_Message(self._stream_id, message))
-        except Exception as error:  # noqa: BLE001 - the iterating thread decides what an error means
+        except Exception as error:  # noqa: BLE001 - The iterating thread handles every error of the stream.
             ended = error
         self._arrivals.put(StreamEnded(self._stream_id, ended, isinstance(ended, TokenRenewedError)))
 
 
 class _WatchThread:
-    """A thread that watches the tasks of the job. Statuses that the iterating thread has not taken yet are merged."""
+    """A thread that watches the tasks of the job. Statuses wait, merged, for the iterating thread."""
 
     def __init__(
         self,
